@@ -1,0 +1,209 @@
+"""What a snapshot becomes before the connection path sees it: frozen, slotted, in plain units.
+
+Seconds are floats, shares are fractions (0..1), and 0 means "none" wherever lb.yaml says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = [
+    "AccessSpec",
+    "ActiveCheckSpec",
+    "BackendSpec",
+    "CheckType",
+    "DrainSpec",
+    "LimitsSpec",
+    "Mode",
+    "OperatorState",
+    "PassiveSpec",
+    "PoolMode",
+    "PoolSpec",
+    "ProxyAccept",
+    "ProxySend",
+    "ProxySpec",
+    "ServiceSpec",
+    "TimeoutsSpec",
+]
+
+
+class Mode(str, Enum):
+    """The balancing algorithm."""
+
+    RR = "rr"
+    STICKY = "sticky"
+    LEASTCONN = "leastconn"
+    P2C = "p2c"
+    RANDOM = "random"
+
+
+class OperatorState(str, Enum):
+    """What people want of a backend."""
+
+    ENABLED = "enabled"
+    DRAIN = "drain"
+    DISABLED = "disabled"
+
+
+class PoolMode(str, Enum):
+    """What a pool may hold."""
+
+    OFF = "off"
+    PRECONNECT = "preconnect"
+    REUSE = "reuse"
+
+
+class ProxySend(str, Enum):
+    """Which PROXY header a backend is sent."""
+
+    OFF = "off"
+    V1 = "v1"
+    V2 = "v2"
+
+
+class ProxyAccept(str, Enum):
+    """Whether clients must send a PROXY header."""
+
+    OFF = "off"
+    REQUIRED = "required"
+
+
+class CheckType(str, Enum):
+    """What an active check does after it has connected."""
+
+    NONE = "none"
+    TCP = "tcp"
+    HTTP = "http"
+    EXPECT = "expect"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """One server of a service."""
+
+    id: str
+    address: str
+    """`host:port`, `[v6]:port` or `unix:/path`."""
+    weight: int
+    """0..256; 0 takes no new connection."""
+    tier: int
+    state: OperatorState
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """The pool of each backend; sizes are per backend and node."""
+
+    mode: PoolMode
+    min_idle: int
+    max_idle: int
+    idle_timeout_s: float
+    max_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveCheckSpec:
+    """How each backend is probed."""
+
+    type: CheckType
+    interval_s: float
+    timeout_s: float
+    rise: int
+    fall: int
+    jitter: float
+    """Share of the interval, 0..1, by which a probe may be early or late."""
+    port: int | None
+    """Another port than the backend's own; None: the same."""
+    http_path: str
+    http_status: tuple[int, ...]
+    http_host: str
+    """Host header; empty: the backend's address."""
+    expect_send: bytes
+    expect_expect: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PassiveSpec:
+    """When a backend is ejected for what clients' connections met."""
+
+    failures: int
+    """Consecutive failures that eject; 0: never."""
+    ejection_s: float
+    max_ejection_s: float
+    max_ejected: float
+    """Share of a service's backends, 0..1; one is always allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutsSpec:
+    """Deadlines of a connection; 0: none."""
+
+    connect_s: float
+    idle_s: float
+    half_closed_s: float
+    lifetime_s: float
+    proxy_header_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySpec:
+    """PROXY protocol on both legs."""
+
+    send: ProxySend
+    accept: ProxyAccept
+    trusted: tuple[str, ...]
+    """CIDRs whose headers are believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """Admission limits, per node; 0: none."""
+
+    connections: int
+    per_backend: int
+    per_client: int
+    client_rate: float
+    """New connections a second and client address."""
+    queue: int
+    queue_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSpec:
+    """CIDRs, matched with the real client address."""
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSpec:
+    """How long drained connections may stay, and over how long the rest is closed."""
+
+    timeout_s: float
+    close_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One service, every default resolved."""
+
+    name: str
+    listen: tuple[str, ...]
+    mode: Mode
+    seed: str
+    """Keys the sticky hash."""
+    backends: tuple[BackendSpec, ...]
+    pool: PoolSpec
+    active: ActiveCheckSpec
+    passive: PassiveSpec
+    panic: float
+    """Share of usable backends, 0..1, below which health is ignored; 0: never."""
+    timeouts: TimeoutsSpec
+    retries: int
+    proxy: ProxySpec
+    limits: LimitsSpec
+    access: AccessSpec
+    drain: DrainSpec
+    slow_start_s: float
