@@ -1,0 +1,175 @@
+"""Bodies of the data-plane API besides snapshot, status and health.
+
+What we answer is a plain dictionary; what we are sent is checked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, Self, TypedDict
+
+from pydantic import Field, ValidationError, model_validator
+
+from schemas.errors import InvalidDocument
+from schemas.fields import Frozen, refused
+from schemas.findings import findings_of, to_problems
+from schemas.snapshot import OperatorState
+
+__all__ = [
+    "Applied",
+    "BackendPatch",
+    "Candidate",
+    "Change",
+    "ConnectionCount",
+    "ErrorBody",
+    "ErrorDetail",
+    "Explanation",
+    "FieldChange",
+    "Impact",
+    "Info",
+    "ListenerImpact",
+    "Planned",
+    "Skipped",
+    "parse_backend_patch",
+]
+
+
+class Info(TypedDict):
+    """`GET /v1/info`."""
+
+    name: str
+    pid: int
+    version: str
+    workers: int
+    uptime_s: float
+    generation: int
+    hash: str
+
+
+FieldChange = TypedDict("FieldChange", {"from": Any, "to": Any})
+"""One field, before and after; None where it did not exist."""
+
+
+class Change(TypedDict):
+    """One difference between two snapshots."""
+
+    action: Literal["add", "remove", "change"]
+    kind: Literal["service", "listener", "backend", "option"]
+    service: str
+    id: NotRequired[str]
+    """Of a backend."""
+    address: NotRequired[str]
+    """Of a listener."""
+    fields: NotRequired[dict[str, FieldChange]]
+    """By dotted name, such as `pool.max_idle`."""
+
+
+class ConnectionCount(TypedDict):
+    """How many connections of a backend a change concerns."""
+
+    service: str
+    id: str
+    connections: int
+
+
+class ListenerImpact(TypedDict):
+    """A listening socket that is opened or closed."""
+
+    action: Literal["bind", "close"]
+    service: str
+    address: str
+
+
+class Impact(TypedDict):
+    """What a change does to what is running."""
+
+    drain: list[ConnectionCount]
+    """Clients' connections on backends that take no new ones."""
+    pool: list[ConnectionCount]
+    """Idle connections that would be closed."""
+    remap: dict[str, str]
+    """Share of sticky clients that would move, by service: `12.5%`."""
+    listeners: list[ListenerImpact]
+
+
+class Applied(TypedDict):
+    """`PUT /v1/snapshot`, 200."""
+
+    generation: int
+    hash: str
+    changes: list[Change]
+
+
+class Planned(TypedDict):
+    """`PUT /v1/snapshot?dry_run=true`, 200."""
+
+    changes: list[Change]
+    impact: Impact
+
+
+class Candidate(TypedDict):
+    """A backend that a client may get."""
+
+    id: str
+    address: str
+
+
+class Skipped(TypedDict):
+    """A backend that a client does not get, and why."""
+
+    id: str
+    reason: str
+
+
+class Explanation(TypedDict):
+    """`GET /v1/explain`: the candidates, best first."""
+
+    service: str
+    client: str
+    candidates: list[Candidate]
+    skipped: list[Skipped]
+
+
+class ErrorDetail(TypedDict):
+    """One problem of a refused body."""
+
+    path: str
+    message: str
+
+
+class ErrorBody(TypedDict):
+    """Every answer that is an error."""
+
+    code: str
+    message: str
+    details: list[ErrorDetail]
+
+
+class BackendPatch(Frozen):
+    """`PATCH /v1/services/{service}/backends/{id}`: an operator's override."""
+
+    state: OperatorState | None = None
+    """None: leave it alone."""
+    weight: Annotated[int, Field(strict=True, ge=0, le=256)] | None = None
+    """None: leave it alone."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.state is None and self.weight is None:
+            raise refused(((), "must say state, weight or both"))
+        return self
+
+    def body(self) -> dict[str, Any]:
+        """Return what travels as JSON: only what is overridden."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def parse_backend_patch(data: object) -> BackendPatch:
+    """Check a decoded patch.
+
+    Raises:
+        InvalidDocument: With every problem found, by path.
+    """
+    try:
+        return BackendPatch.model_validate(data)
+    except ValidationError as error:
+        raise InvalidDocument(to_problems(findings_of(error, BackendPatch), data)) from None

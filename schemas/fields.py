@@ -1,0 +1,352 @@
+"""The kinds of value that configuration is made of: their check, their normal form, their JSON Schema.
+
+Every kind has one normal form, so that two spellings of the same content have the same digest.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from schemas.addresses import (
+    BACKEND_ADDRESS_PATTERN,
+    CIDR_PATTERN,
+    LISTEN_ADDRESS_PATTERN,
+    normal_backend_address,
+    normal_cidr,
+    normal_listen_address,
+    split_address,
+)
+from schemas.errors import Path, shown
+
+__all__ = [
+    "BackendAddress",
+    "BackendId",
+    "Cidr",
+    "Cidrs",
+    "Count",
+    "Duration",
+    "Frozen",
+    "Listeners",
+    "ListenAddress",
+    "OneOrMany",
+    "Payload",
+    "Percent",
+    "Port",
+    "PositiveDuration",
+    "ServiceName",
+    "Switch",
+    "Text",
+    "format_duration",
+    "format_percent",
+    "invalid",
+    "off_word",
+    "parse_duration",
+    "parse_percent",
+    "refused",
+    "split_address",
+]
+
+
+class Frozen(BaseModel):
+    """A value: unknown keys are refused, and nothing changes after it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def invalid(message: str) -> PydanticCustomError:
+    """Make the error for one value."""
+    return PydanticCustomError("invalid", "{message}", {"message": message})
+
+
+def refused(*problems: tuple[Path, str]) -> PydanticCustomError:
+    """Make the error for values that are right alone and wrong together.
+
+    Args:
+        problems: Each the path below the model that is checked, and the message; at least one.
+    """
+    text = "; ".join(message for _, message in problems)
+    return PydanticCustomError("refused", "{message}", {"message": text, "problems": problems})
+
+
+# --- durations and shares -------------------------------------------------------------------------
+
+_UNIT_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_DURATION_PATTERN: Final = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$"
+_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_DURATION_CHARS: Final = 40
+# A timer wheel and a log line need an end; ten years is longer than any connection.
+_LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
+
+
+def parse_duration(text: object) -> float:
+    """Read `250ms`, `5s`, `3m`, `1h`, `1m30s`, `1.5s` or `0`.
+
+    Returns:
+        Seconds, a whole number of milliseconds, 0 to ten years.
+
+    Raises:
+        ValueError: It is none; the text says what one looks like.
+    """
+    if text == "0" or (text == 0 and type(text) is int):
+        return 0.0
+    if not isinstance(text, str) or len(text) > _DURATION_CHARS or _DURATION.fullmatch(text) is None:
+        raise ValueError(f'must be a duration such as "250ms", "5s" or "1m30s", not {shown(text)}')
+    total_ms = sum(Decimal(number) * _UNIT_MS[unit] for number, unit in _DURATION_PART.findall(text))
+    if total_ms != int(total_ms):
+        raise ValueError(f"must be whole milliseconds, not {shown(text)}")
+    if total_ms > _LONGEST_MS:
+        raise ValueError(f'must be at most ten years ("87600h"), not {shown(text)}')
+    return int(total_ms) / 1000
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds in the largest unit that needs no fraction: `30s`, `250ms`, `10m`, `90s`."""
+    total_ms = round(seconds * 1000)
+    if total_ms == 0:
+        return "0s"
+    unit, size = next((unit, size) for unit, size in _UNIT_MS.items() if total_ms % size == 0)
+    return f"{total_ms // size}{unit}"
+
+
+_PERCENT_PATTERN: Final = r"^(100(\.0{1,2})?|[0-9]{1,2}(\.[0-9]{1,2})?)%$"
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
+_WHOLE_BP: Final = 10_000
+
+
+def parse_percent(text: object) -> float:
+    """Read `10%` or `12.5%`.
+
+    Returns:
+        A fraction, 0 to 1, in steps of a hundredth of a per cent.
+
+    Raises:
+        ValueError: It is none, or above 100%.
+    """
+    match = _PERCENT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f'must be a share such as "10%" or "12.5%", not {shown(text)}')
+    basis_points = int(Decimal(match[1]) * 100)
+    if basis_points > _WHOLE_BP:
+        raise ValueError(f"must be at most 100%, not {shown(text)}")
+    return basis_points / _WHOLE_BP
+
+
+def format_percent(fraction: float) -> str:
+    """Write a fraction as `10%` or `12.5%`."""
+    return f"{round(fraction * _WHOLE_BP) / 100:g}%"
+
+
+def _duration(value: object) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise invalid('must be longer than zero, such as "2s"')
+    return value
+
+
+def _percent(value: object) -> float:
+    try:
+        return parse_percent(value)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+_DURATION_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"const": 0}],
+    "examples": ["250ms", "5s", "3m", "1h"],
+}
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+"""Seconds; `30s` in documents."""
+
+PositiveDuration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    AfterValidator(_positive),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+"""The same, above zero."""
+
+Percent = Annotated[
+    float,
+    BeforeValidator(_percent),
+    PlainSerializer(format_percent, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": _PERCENT_PATTERN, "examples": ["10%", "12.5%"]}),
+]
+"""A fraction, 0 to 1; `10%` in documents."""
+
+
+# --- numbers and words ----------------------------------------------------------------------------
+
+_LARGEST_COUNT: Final = 2**31 - 1
+Count = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)]
+"""A whole number from 0."""
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+_TRUE: Final = frozenset({"true", "yes", "on"})
+_FALSE: Final = frozenset({"false", "no", "off"})
+
+
+def off_word(value: object) -> object:
+    """Turn what YAML 1.1 readers make of an unquoted `off` (and `no`, `false`) into the word `off`."""
+    if value is False or (isinstance(value, str) and value.lower() in _FALSE):
+        return "off"
+    return value
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.lower() if isinstance(value, str) else None
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise invalid(f"must be true or false, not {shown(value)}")
+
+
+Switch = Annotated[bool, BeforeValidator(_switch), WithJsonSchema({"type": "boolean"})]
+"""A boolean, also written yes, no, on or off."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+    if not value.isprintable():
+        raise invalid(f"must not contain control characters: {shown(value)}")
+    return value
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_text), Field(max_length=4096)]
+"""Printable text."""
+OneOrMany = BeforeValidator(_one_or_many)
+"""Lets one text stand for a list of one."""
+
+
+def _payload(value: object) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+    if value and max(value) > "\xff":
+        raise invalid('must consist of bytes; write others than ASCII as "\\x00" to "\\xff"')
+    return value
+
+
+Payload = Annotated[str, BeforeValidator(_payload), Field(max_length=4096)]
+"""Bytes, one character each (ISO 8859-1), control characters included."""
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+_SERVICE_NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$"
+_SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
+_BACKEND_ID_CHARS: Final = 255
+
+
+def _service_name(value: object) -> str:
+    if not isinstance(value, str) or _SERVICE_NAME.fullmatch(value) is None:
+        raise invalid(
+            f'a service name consists of 1 to 63 letters, digits, ".", "_" and "-", '
+            f'and begins with none of "." and "-"; {shown(value)} does not'
+        )
+    return value
+
+
+def _backend_id(value: object) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+    if not 0 < len(value) <= _BACKEND_ID_CHARS or " " in value or not value.isprintable():
+        raise invalid(f"must be 1 to 255 printable characters without spaces, not {shown(value)}")
+    return value
+
+
+ServiceName = Annotated[
+    str, BeforeValidator(_service_name), WithJsonSchema({"type": "string", "pattern": _SERVICE_NAME_PATTERN})
+]
+BackendId = Annotated[
+    str,
+    BeforeValidator(_backend_id),
+    WithJsonSchema({"type": "string", "pattern": r"^\S+$", "maxLength": _BACKEND_ID_CHARS}),
+]
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+def _listen_address(value: object) -> str:
+    try:
+        return normal_listen_address(value)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+def _backend_address(value: object) -> str:
+    try:
+        return normal_backend_address(value)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+def _cidr(value: object) -> str:
+    try:
+        return normal_cidr(value)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+def _listeners(value: object) -> object:
+    if isinstance(value, (str, int, float)):
+        return [_listen_address(value)]
+    return value
+
+
+def _as_set(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Sort and drop repetitions: the order says nothing, so it must not change the digest."""
+    return tuple(sorted(set(values)))
+
+
+ListenAddress = Annotated[
+    str,
+    BeforeValidator(_listen_address),
+    WithJsonSchema({"type": "string", "pattern": LISTEN_ADDRESS_PATTERN, "examples": ["127.0.0.1:4000"]}),
+]
+BackendAddress = Annotated[
+    str,
+    BeforeValidator(_backend_address),
+    WithJsonSchema({"type": "string", "pattern": BACKEND_ADDRESS_PATTERN, "examples": ["127.0.0.1:5001"]}),
+]
+Cidr = Annotated[
+    str,
+    BeforeValidator(_cidr),
+    WithJsonSchema({"type": "string", "pattern": CIDR_PATTERN, "examples": ["10.0.0.0/8"]}),
+]
+Listeners = Annotated[tuple[ListenAddress, ...], Field(min_length=1), BeforeValidator(_listeners)]
+"""Addresses to accept on; one may be written without a list."""
+Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_as_set)]
+"""A set of networks, sorted."""

@@ -1,0 +1,160 @@
+"""Turns what pydantic says about a value into problems for people: a path, what is wrong, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas.errors import Path, Problem, format_path, shown
+
+__all__ = ["Finding", "closest", "find", "findings_of", "to_problems"]
+
+_KEYS_SHOWN: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem before its place is known as text."""
+
+    path: Path
+    message: str
+    at_key: bool = False
+    """Whether the key is wrong rather than its value."""
+    kind: str = ""
+    """pydantic's word for it, or `invalid`, `refused`."""
+
+
+def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = ()) -> list[Finding]:
+    """List all that a failed validation found.
+
+    Args:
+        error: What `model.model_validate` raised.
+        model: The model at the root of the error's paths.
+        prefix: Where that root stands in the document.
+    """
+    found: list[Finding] = []
+    for detail in error.errors(include_url=False):
+        path = (*prefix, *detail["loc"])
+        kind = detail["type"]
+        if path[-1:] == ("[key]",):  # how pydantic marks a mapping's key
+            found.append(Finding(path[:-1], _message(detail), at_key=True, kind=kind))
+        elif kind == "refused":
+            found += [
+                Finding((*path, *below), message, kind=kind) for below, message in detail["ctx"]["problems"]
+            ]
+        elif kind == "extra_forbidden":
+            known = _keys_at(model, detail["loc"][:-1])
+            found.append(
+                Finding(path, f"unknown key; {closest(str(path[-1]), known)}", at_key=True, kind=kind)
+            )
+        elif kind != "default_factory_not_called":  # only follows another error of the same model
+            found.append(Finding(path, _message(detail), kind=kind))
+    return found
+
+
+def to_problems(findings: list[Finding], root: object) -> tuple[Problem, ...]:
+    """Turn findings about a value that is no text into problems without a line."""
+    return tuple(Problem(format_path(_visible(one, root)), one.message) for one in findings)
+
+
+def find(root: object, path: Path) -> tuple[int, object]:
+    """Walk as far along a path as the value goes.
+
+    Returns:
+        The number of steps that exist, and what stands there.
+    """
+    steps = 0
+    for part in path:
+        if isinstance(root, Mapping) and part in root:
+            root = root[part]
+        elif isinstance(root, (list, tuple)) and isinstance(part, int) and part < len(root):
+            root = root[part]
+        else:
+            break
+        steps += 1
+    return steps, root
+
+
+def closest(word: str, known: list[str]) -> str:
+    """Suggest the nearest of the known words, or name them all."""
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    more = ", ..." if len(known) > _KEYS_SHOWN else ""
+    return f"known are {', '.join(known[:_KEYS_SHOWN])}{more}"
+
+
+def _visible(finding: Finding, root: object) -> Path:
+    """Cut off steps into what the document writes in a short form (one address for a list or an object)."""
+    steps, value = find(root, finding.path)
+    if steps < len(finding.path) and not isinstance(value, (Mapping, list, tuple)):
+        return finding.path[:steps]
+    return finding.path
+
+
+def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
+    """List the keys that the model at a path knows."""
+    inside_mapping = False
+    for part in loc:
+        if isinstance(part, int) or inside_mapping:  # the step into a list or a mapping of models
+            inside_mapping = False
+            continue
+        field = next(one for name, one in model.model_fields.items() if part in {name, one.alias})
+        model = next(_models_in(field.annotation))
+        inside_mapping = get_origin(field.annotation) is dict
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+_WANTED: Final = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+}
+
+
+def _message(detail: ErrorDetails) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "missing":
+        return "is required"
+    if kind in _WANTED:
+        return f"{_WANTED[kind]}, not {shown(value)}"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}, not {shown(value)}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']}, not {shown(value)}"
+    if kind == "literal_error":
+        return _not_one_of(value, context["expected"])
+    if kind == "string_too_long":
+        return f"must be at most {context['max_length']} characters long"
+    if kind in {"too_short", "string_too_short"}:
+        return "must not be empty"
+    return str(detail["msg"])
+
+
+def _not_one_of(value: object, expected: str) -> str:
+    words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
+    if len(words) == 1:
+        return f"must be {words[0]}, not {shown(value)}"
+    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"must be one of {', '.join(words)}, not {shown(value)}{hint}"

@@ -1,0 +1,47 @@
+"""Verdicts of active checks: the body of `PUT /v1/health`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from schemas.errors import InvalidDocument
+from schemas.fields import BackendId, Frozen, ServiceName, Text
+from schemas.findings import findings_of, to_problems
+
+__all__ = ["HealthUpdate", "Verdict", "parse_health"]
+
+
+class Verdict(Frozen):
+    """What the checks of one backend say."""
+
+    state: Literal["up", "down", "unknown"]
+    """`ejected` is missing: that is each worker's own observation."""
+    cause: Annotated[Text, Field(max_length=255)] = ""
+    """Why, in a few words: `connection refused`."""
+    since: Annotated[Text, Field(max_length=40)] = ""
+    """RFC 3339, UTC; empty if nobody knows."""
+
+
+class HealthUpdate(Frozen):
+    """Verdicts for some or all backends; those not named keep theirs."""
+
+    verdicts: dict[ServiceName, dict[BackendId, Verdict]]
+    """By service and backend id."""
+
+    def body(self) -> dict[str, Any]:
+        """Return what travels as JSON."""
+        return self.model_dump(mode="json")
+
+
+def parse_health(data: object) -> HealthUpdate:
+    """Check a decoded `PUT /v1/health` body.
+
+    Raises:
+        InvalidDocument: With every problem found, by path.
+    """
+    try:
+        return HealthUpdate.model_validate(data)
+    except ValidationError as error:
+        raise InvalidDocument(to_problems(findings_of(error, HealthUpdate), data)) from None

@@ -1,0 +1,236 @@
+"""What a service may say besides its listeners and backends: names and defaults as in lb.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from schemas.fields import (
+    Cidrs,
+    Count,
+    Duration,
+    Frozen,
+    Payload,
+    Percent,
+    Port,
+    PositiveDuration,
+    Text,
+    invalid,
+    off_word,
+    refused,
+)
+
+__all__ = [
+    "Access",
+    "ActiveCheck",
+    "Drain",
+    "ExpectCheck",
+    "Health",
+    "HttpCheck",
+    "Limits",
+    "PassiveCheck",
+    "Pool",
+    "ProxyProtocol",
+    "Timeouts",
+]
+
+_Off = BeforeValidator(off_word)
+_Small = Annotated[int, Field(strict=True, ge=1, le=1000)]
+_Idle = Annotated[int, Field(strict=True, ge=0, le=65536)]
+_Status = Annotated[int, Field(strict=True, ge=100, le=599)]
+
+
+class Pool(Frozen):
+    """Idle connections to each backend, per node."""
+
+    mode: Annotated[Literal["off", "preconnect", "reuse"], _Off] = "preconnect"
+    """preconnect: dialled ahead, each for one client. reuse: returned for the next client after a clean end."""
+    min_idle: _Idle = 0
+    """Kept ready even without traffic."""
+    max_idle: _Idle = 256
+    """Never more than this."""
+    idle_timeout: Duration = 30.0
+    """Closed after being unused for so long; 0s is never."""
+    max_age: Duration = 300.0
+    """Closed at this age; 0s is never."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.min_idle > self.max_idle:
+            raise refused((("min_idle",), f"{self.min_idle} is above max_idle, which is {self.max_idle}"))
+        return self
+
+
+def _http_path(value: str) -> str:
+    if not value.startswith("/") or " " in value or not value.isascii():
+        raise invalid('must begin with "/" and be ASCII without spaces, such as "/health"')
+    return value
+
+
+def _http_host(value: str) -> str:
+    if " " in value or not value.isascii():
+        raise invalid('must be ASCII without spaces, such as "app.example"')
+    return value
+
+
+def _as_set(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(values)))
+
+
+class HttpCheck(Frozen):
+    """What an HTTP check asks, and what it takes for an answer."""
+
+    path: Annotated[Text, AfterValidator(_http_path)] = "/"
+    """Asked with GET."""
+    status: Annotated[tuple[_Status, ...], Field(min_length=1), AfterValidator(_as_set)] = (200,)
+    """Each of these means up."""
+    host: Annotated[Text, AfterValidator(_http_host), Field(max_length=255)] = ""
+    """Host header; the backend's address if empty."""
+
+
+class ExpectCheck(Frozen):
+    """What a check sends, and how the answer begins."""
+
+    send: Payload = ""
+    """Sent after the connection; empty: listen only."""
+    expect: Annotated[Payload, Field(min_length=1)]
+    """The first bytes of the answer."""
+
+    @property
+    def send_bytes(self) -> bytes:
+        """What goes out."""
+        return self.send.encode("latin-1")
+
+    @property
+    def expect_bytes(self) -> bytes:
+        """What must come back first."""
+        return self.expect.encode("latin-1")
+
+
+class ActiveCheck(Frozen):
+    """How each backend is probed."""
+
+    type: Literal["tcp", "http", "expect", "none"] = "tcp"
+    """What a probe does after it has connected."""
+    interval: PositiveDuration = 2.0
+    """From one probe to the next."""
+    timeout: PositiveDuration = 1.0
+    """For the whole probe."""
+    rise: _Small = 2
+    """Successes in a row that mean up."""
+    fall: _Small = 3
+    """Failures in a row that mean down."""
+    jitter: Percent = 0.1
+    """Share of the interval by which a probe may be early or late."""
+    port: Port | None = None
+    """Probe this port instead of the backend's own."""
+    http: HttpCheck = HttpCheck()
+    """For type http."""
+    expect: ExpectCheck | None = None
+    """For type expect."""
+
+    @model_validator(mode="after")
+    def _expect_has_its_section(self) -> Self:
+        if self.type == "expect" and self.expect is None:
+            raise refused(
+                (("expect",), 'is required with type expect, such as {send: "PING\\r\\n", expect: "+PONG"}')
+            )
+        return self
+
+
+class PassiveCheck(Frozen):
+    """When a backend is ejected for what clients' connections met."""
+
+    failures: Count = 5
+    """Failures in a row that eject; 0 is never."""
+    ejection: PositiveDuration = 30.0
+    """How long the first ejection lasts."""
+    max_ejection: PositiveDuration = 300.0
+    """How long repeated ejections may become."""
+    max_ejected: Percent = 0.1
+    """Share of a service's backends that may be ejected; one always may."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.ejection > self.max_ejection:
+            raise refused((("ejection",), "is above max_ejection"))
+        return self
+
+
+class Health(Frozen):
+    """How backends are found to be up or down."""
+
+    active: ActiveCheck = ActiveCheck()
+    """Probes."""
+    passive: PassiveCheck = PassiveCheck()
+    """What clients' connections meet."""
+    panic: Percent = 0.5
+    """Below this share of usable backends health is ignored; 0% is never."""
+
+
+class Timeouts(Frozen):
+    """Deadlines of a connection; 0s is none."""
+
+    connect: Duration = 2.0
+    """For the connection to one backend."""
+    idle: Duration = 600.0
+    """Without a byte either way."""
+    half_closed: Duration = 30.0
+    """Without a byte after one side has finished."""
+    lifetime: Duration = 0.0
+    """For the whole connection."""
+    proxy_header: Duration = 5.0
+    """For the client's PROXY header."""
+
+
+class ProxyProtocol(Frozen):
+    """PROXY headers, which carry the client's address."""
+
+    send: Annotated[Literal["off", "v1", "v2"], _Off] = "off"
+    """To backends."""
+    accept: Annotated[Literal["off", "required"], _Off] = "off"
+    """From clients."""
+    trusted: Cidrs = ()
+    """Networks whose headers are believed; anybody else is closed."""
+
+    @model_validator(mode="after")
+    def _somebody_is_trusted(self) -> Self:
+        if self.accept == "required" and not self.trusted:
+            raise refused((("trusted",), 'must not be empty with accept required, such as ["10.0.0.0/8"]'))
+        return self
+
+
+class Limits(Frozen):
+    """Admission limits, per node; 0 is none."""
+
+    connections: Count = 0
+    """Of the service."""
+    per_backend: Count = 0
+    """Of each backend, pooled ones included."""
+    per_client: Count = 0
+    """Of each client address."""
+    client_rate: Annotated[float, Field(strict=True, ge=0, le=1_000_000, allow_inf_nan=False)] = 0.0
+    """New connections a second and client address, with a burst of one second."""
+    queue: Count = 0
+    """Clients that may wait for a place."""
+    queue_timeout: Duration = 5.0
+    """How long they may wait."""
+
+
+class Access(Frozen):
+    """Networks, matched with the real client address."""
+
+    allow: Cidrs = ()
+    """Only these; empty: everybody."""
+    deny: Cidrs = ()
+    """Never these, even if allowed."""
+
+
+class Drain(Frozen):
+    """How long the connections of a drained backend may stay."""
+
+    timeout: Duration = 60.0
+    """Then what is left is closed,"""
+    close: Duration = 10.0
+    """spread over this time."""

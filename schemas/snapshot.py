@@ -1,0 +1,239 @@
+"""The snapshot: services with discovery resolved and every default filled in; all that is ever pushed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from schemas.errors import InvalidDocument, Path
+from schemas.fields import (
+    BackendAddress,
+    BackendId,
+    Duration,
+    Frozen,
+    Listeners,
+    ServiceName,
+    Text,
+    invalid,
+    refused,
+)
+from schemas.findings import findings_of, to_problems
+from schemas.options import (
+    Access,
+    ActiveCheck,
+    Drain,
+    ExpectCheck,
+    Health,
+    HttpCheck,
+    Limits,
+    PassiveCheck,
+    Pool,
+    ProxyProtocol,
+    Timeouts,
+)
+
+__all__ = [
+    "Access",
+    "ActiveCheck",
+    "Backend",
+    "Drain",
+    "ExpectCheck",
+    "Health",
+    "HttpCheck",
+    "Limits",
+    "Mode",
+    "OperatorState",
+    "PassiveCheck",
+    "Pool",
+    "ProxyProtocol",
+    "Service",
+    "Snapshot",
+    "Timeouts",
+    "digest",
+    "listener_clashes",
+    "parse_snapshot",
+]
+
+Mode = Literal["rr", "sticky", "leastconn", "p2c", "random"]
+OperatorState = Literal["enabled", "drain", "disabled"]
+
+_MAX_GENERATION: Final = 2**63 - 1
+
+
+class Backend(Frozen):
+    """One server of a service; a bare address is its short form."""
+
+    address: BackendAddress
+    """Where it accepts: `host:port`, `[v6]:port` or `unix:/path`."""
+    id: BackendId = Field(default_factory=lambda data: str(data["address"]))
+    """Its identity across changes of address and across nodes; the address if left out."""
+    weight: Annotated[int, Field(strict=True, ge=0, le=256)] = 1
+    """Its share of new connections; 0 takes none."""
+    tier: Annotated[int, Field(strict=True, ge=0, le=255)] = 0
+    """0 serves first; the next tier takes over when none of this one is usable."""
+    state: OperatorState = "enabled"
+    """What people want of it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return {"address": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        full = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [full["properties"]["address"], full]}
+
+
+def _distinct(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    first: dict[str, int] = {}
+    repeated: list[tuple[Path, str]] = []
+    for index, backend in enumerate(backends):
+        other = first.setdefault(backend.id, index)
+        if other == index:
+            continue
+        if backend.id == backend.address:
+            text = f"backends[{other}] has the same address {backend.address}; give each an id of its own, or remove one"
+        else:
+            text = f"backends[{other}] has the same id {backend.id}"
+        repeated.append(((index,), text))
+    if repeated:
+        raise refused(*repeated)
+    return backends
+
+
+class Service(Frozen):
+    """A named set of listeners, a balancing mode and a backend set."""
+
+    listen: Listeners
+    """Where clients connect: one address or a list."""
+    mode: Mode = "rr"
+    """The balancing algorithm."""
+    seed: Annotated[Text, Field(max_length=255)] = ""
+    """Keys the sticky hash, so that clients cannot choose their backend."""
+    backends: Annotated[tuple[Backend, ...], AfterValidator(_distinct)] = ()
+    """Its servers."""
+    pool: Pool = Pool()
+    """Idle backend connections, ready for a client."""
+    health: Health = Health()
+    """How backends are found to be up or down."""
+    timeouts: Timeouts = Timeouts()
+    """Deadlines of a connection; 0s is none."""
+    retries: Annotated[int, Field(strict=True, ge=0, le=255)] = 3
+    """Further backends tried before the first client byte has been sent to one."""
+    proxy_protocol: ProxyProtocol = ProxyProtocol()
+    """PROXY headers to backends and from clients."""
+    limits: Limits = Limits()
+    """Admission limits, per node; 0 is none."""
+    access: Access = Access()
+    """Who may connect, by real client address."""
+    drain: Drain = Drain()
+    """How long drained connections may stay."""
+    slow_start: Duration = 0.0
+    """Over how long a backend that came up grows to its weight; 0s is at once."""
+
+    @model_validator(mode="after")
+    def _reuse_sends_no_header(self) -> Self:
+        send = self.proxy_protocol.send
+        if self.pool.mode == "reuse" and send != "off":
+            raise refused(
+                (
+                    ("proxy_protocol", "send"),
+                    f"{send} and pool.mode reuse exclude each other: a connection that carried one client's "
+                    "PROXY header cannot serve another; use pool.mode preconnect or off",
+                )
+            )
+        return self
+
+
+def listener_clashes(services: Mapping[str, Service]) -> list[tuple[Path, str]]:
+    """Find addresses that are listened on twice.
+
+    Returns:
+        For each repetition its path below `services`, and the message.
+    """
+    first: dict[str, str] = {}
+    clashes: list[tuple[Path, str]] = []
+    for name, service in services.items():
+        for index, address in enumerate(service.listen):
+            other = first.setdefault(address, f"{name}.listen[{index}]")
+            if other != f"{name}.listen[{index}]":
+                clashes.append(((name, "listen", index), f"{address} is already taken by services.{other}"))
+    return clashes
+
+
+def _no_clash(services: dict[str, Service]) -> dict[str, Service]:
+    clashes = listener_clashes(services)
+    if clashes:
+        raise refused(*clashes)
+    return services
+
+
+def digest(services: Mapping[str, Service]) -> str:
+    """Hash the content of a snapshot: sha256 of canonical JSON, in hexadecimal.
+
+    Equal on every machine, and for every spelling of the same content.
+    """
+    content = {name: service.model_dump(mode="json") for name, service in services.items()}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Snapshot(Frozen):
+    """Everything that a data plane runs."""
+
+    version: Literal[1] = 1
+    """Of this format."""
+    generation: Annotated[int, Field(strict=True, ge=0, le=_MAX_GENERATION)]
+    """Grows with every change; no part of the hash."""
+    services: Annotated[dict[ServiceName, Service], AfterValidator(_no_clash)]
+    """By name."""
+    hash: str = Field(default="", validate_default=True)
+    """The digest of `services`; computed if left out, refused if it differs."""
+
+    @field_validator("hash", mode="before")
+    @classmethod
+    def _hash_fits(cls, value: object, info: ValidationInfo) -> object:
+        if "services" not in info.data:
+            return ""
+        actual = digest(info.data["services"])
+        if value not in ("", actual):
+            raise invalid(
+                f"is not the hash of these services, which is {actual}; leave it out to have it computed"
+            )
+        return actual
+
+    def body(self) -> dict[str, Any]:
+        """Return what travels as JSON, every default resolved."""
+        return {
+            "version": self.version,
+            "generation": self.generation,
+            "hash": self.hash,
+            "services": {name: service.model_dump(mode="json") for name, service in self.services.items()},
+        }
+
+
+def parse_snapshot(data: object) -> Snapshot:
+    """Check a decoded `PUT /v1/snapshot` body and fill in its defaults.
+
+    Raises:
+        InvalidDocument: With every problem found, by path.
+    """
+    try:
+        return Snapshot.model_validate(data)
+    except ValidationError as error:
+        raise InvalidDocument(to_problems(findings_of(error, Snapshot), data)) from None

@@ -1,0 +1,139 @@
+"""What `GET /v1/status` of a data plane returns.
+
+Plain dictionaries: built for every scrape, so they cost no validation. Times are RFC 3339 in UTC
+("2026-01-01T00:00:00.000Z"); `bytes_in` goes from client to backend, `bytes_out` back.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+__all__ = [
+    "BackendStatus",
+    "BackendTotals",
+    "HealthStatus",
+    "ListenerStatus",
+    "Override",
+    "PoolTotals",
+    "ServiceStatus",
+    "ServiceTotals",
+    "Status",
+    "WorkerStatus",
+]
+
+
+class HealthStatus(TypedDict):
+    """What is observed of a backend."""
+
+    state: Literal["up", "down", "unknown", "ejected"]
+    cause: str
+    since: str
+
+
+class Override(TypedDict):
+    """An operator's word that holds against the snapshot's."""
+
+    value: int | str
+    since: str
+
+
+class PoolTotals(TypedDict):
+    """What became of pooled connections."""
+
+    hits: int
+    misses: int
+    discarded: dict[str, int]
+    """By cause."""
+
+
+class BackendTotals(TypedDict):
+    """Counters of a backend since the process began."""
+
+    connections: int
+    connect_failures: int
+    bytes_in: int
+    bytes_out: int
+    ejections: int
+    pool: PoolTotals
+
+
+class BackendStatus(TypedDict):
+    """One server: intent, observation and load side by side."""
+
+    id: str
+    address: str
+    weight: int
+    """The effective one, after overrides."""
+    tier: int
+    state: Literal["enabled", "drain", "disabled"]
+    """The effective one, after overrides."""
+    overridden: dict[str, Override]
+    """By field: `state`, `weight`."""
+    health: HealthStatus
+    active: int
+    """Connections that carry a client."""
+    pooled: int
+    """Idle connections."""
+    draining_since: str | None
+    removed: NotRequired[bool]
+    """True: no longer in the snapshot; listed until its last connection has gone."""
+    totals: BackendTotals
+
+
+class ListenerStatus(TypedDict):
+    """One address that is accepted on."""
+
+    address: str
+    state: Literal["accepting", "paused", "closing"]
+    accepted: int
+
+
+class ServiceTotals(TypedDict):
+    """Counters of a service since the process began."""
+
+    connections: int
+    bytes_in: int
+    bytes_out: int
+    retries: int
+    closed: dict[str, int]
+    """By close reason."""
+
+
+class ServiceStatus(TypedDict):
+    """One service, all workers summed."""
+
+    mode: str
+    table_hash: str | None
+    """Of the sticky table; None in other modes."""
+    panic: bool
+    """Whether health is ignored because too few backends are usable."""
+    tier: int | None
+    """The one that serves; None if no backend is usable."""
+    active: int
+    queued: int
+    listeners: list[ListenerStatus]
+    totals: ServiceTotals
+    backends: list[BackendStatus]
+
+
+class WorkerStatus(TypedDict):
+    """One process of a data plane."""
+
+    index: int
+    pid: int
+    generation: int
+    hash: str
+    active: int
+
+
+class Status(TypedDict):
+    """A data plane."""
+
+    name: str
+    pid: int
+    version: str
+    generation: int
+    hash: str
+    uptime_s: float
+    workers: list[WorkerStatus]
+    services: dict[str, ServiceStatus]
