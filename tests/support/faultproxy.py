@@ -71,7 +71,10 @@ class Latency(FaultProxy):
 
 
 class Slicer(FaultProxy):
-    """Every byte (or `size` bytes) is a segment of its own, seen by the receiver before the next is sent."""
+    """Every byte (or `size` bytes) is a segment of its own, acknowledged before the next is sent.
+
+    A receiver that reads at once sees each alone; one that is late finds several.
+    """
 
     def __init__(self, target: str, *, size: int = 1, **options: Any) -> None:
         super().__init__(target, **options)
@@ -81,7 +84,6 @@ class Slicer(FaultProxy):
         for start in range(0, len(data), self.size):
             await sink.send(data[start : start + self.size])
             await sink.wait_acknowledged()
-            await asyncio.sleep(0)
 
 
 class Bandwidth(FaultProxy):

@@ -192,7 +192,7 @@ class Server:
         info = self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
         return int.from_bytes(info[24:28], sys.byteorder)
 
-    def wait_until(self, holds: Callable[[], bool], what: str = "the condition") -> None:
+    def wait_until(self, holds: Callable[[], object], what: str = "the condition") -> None:
         """Return as soon as `holds()`; it is asked again whenever a connection comes, goes or sends.
 
         Raises:
