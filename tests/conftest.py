@@ -1,0 +1,73 @@
+"""What every test may ask for, and what holds for all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from tests.support.clock import FakeClock
+from tests.support.programs import PACKAGES, find
+from tests.support.wait import wait_for
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose program is missing, by the program's name; with CI=true, fail it."""
+    for mark in item.iter_markers("needs"):
+        for program in mark.args:
+            if find(program) is None:
+                message = f"{program} is missing; it comes with {PACKAGES.get(program, program)}"
+                if os.environ.get("CI") == "true":
+                    pytest.fail(message, pytrace=False)
+                pytest.skip(message)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that only moves when it is told to."""
+    return FakeClock()
+
+
+@pytest.fixture
+def no_blocking() -> Iterator[BlockBuster]:
+    """Fail the test if anything blocks the running event loop: a file, a lock, a sleep, a blocking socket."""
+    with blockbuster_ctx() as guard:
+        yield guard
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fail the test if it leaves more file descriptors or threads behind than it found."""
+
+    def state() -> tuple[dict[str, str], set[threading.Thread]]:
+        descriptors = {}
+        for entry in Path("/proc/self/fd").iterdir():
+            try:
+                descriptors[entry.name] = str(entry.readlink())
+            except FileNotFoundError:  # the one that lists the directory
+                continue
+        return descriptors, set(threading.enumerate())
+
+    descriptors_before, threads_before = state()
+    yield
+
+    def left() -> list[str]:
+        descriptors, threads = state()
+        more = descriptors.items() - descriptors_before.items()
+        return [f"fd {number}: {target}" for number, target in more] + [
+            thread.name for thread in threads - threads_before
+        ]
+
+    # what ends by itself may take a moment: a thread that has been told, a socket in a callback
+    wait_for(lambda: not left(), f"nothing to be left behind, but there is {left()}", deadline_s=5)
+
+
+def pytest_report_header() -> str:
+    """Name the programs that are missing, once, at the top."""
+    missing = [program for program in PACKAGES if find(program) is None]
+    return f"python {sys.version.split()[0]}; missing programs: {', '.join(missing) or 'none'}"
