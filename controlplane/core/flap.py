@@ -1,0 +1,87 @@
+"""Flap damping: an instance that goes up and down all the time stays down until it has calmed.
+
+The penalty of BGP route flap damping (RFC 2439): one per change of state, halved every half-life; above `suppress`
+an instance is held down until its penalty has fallen below `reuse`. Registering and deregistering do not count:
+they are somebody's word, not a check's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["FlapDamper"]
+
+_FORGET_BELOW = 0.05
+
+
+@dataclass(slots=True)
+class _Record:
+    up: bool
+    penalty: float
+    at: float
+    suppressed: bool = False
+
+
+class FlapDamper:
+    """Penalties of one set of instances, by id."""
+
+    __slots__ = ("_half_life_s", "_records", "_reuse", "_suppress")
+
+    def __init__(self, *, half_life_s: float = 60.0, suppress: float = 5.0, reuse: float = 2.0) -> None:
+        """Start with nothing known.
+
+        Args:
+            half_life_s: Seconds in which a penalty halves.
+            suppress: The penalty above which an instance is suppressed.
+            reuse: The penalty below which it is let back; less than `suppress`.
+        """
+        self._half_life_s = half_life_s
+        self._suppress = suppress
+        self._reuse = reuse
+        self._records: dict[str, _Record] = {}
+
+    def note(self, name: str, now: float, *, up: bool) -> None:
+        """Take note of an instance's state; a change adds one to its penalty."""
+        record = self._records.get(name)
+        if record is None:
+            self._records[name] = _Record(up, 0.0, now)
+            return
+        self._settle(record, now)
+        if record.up is not up:
+            record.up = up
+            record.penalty += 1.0
+            if record.penalty > self._suppress:
+                record.suppressed = True
+
+    def is_suppressed(self, name: str, now: float) -> bool:
+        """Tell whether an instance is to be treated as down."""
+        record = self._records.get(name)
+        if record is None:
+            return False
+        self._settle(record, now)
+        return record.suppressed
+
+    def reuses(self) -> list[float]:
+        """Return when each suppressed instance is let back, in monotonic seconds."""
+        return [
+            record.at + self._half_life_s * math.log2(record.penalty / self._reuse)
+            for record in self._records.values()
+            if record.suppressed
+        ]
+
+    def prune(self, present: frozenset[str] | set[str], now: float) -> None:
+        """Forget instances that are gone and whose penalty has faded."""
+        for name, record in list(self._records.items()):
+            if name not in present:
+                self._settle(record, now)
+                if record.penalty < _FORGET_BELOW:
+                    del self._records[name]
+
+    def _settle(self, record: _Record, now: float) -> None:
+        """Let a penalty fade up to now."""
+        record.penalty *= 0.5 ** (max(0.0, now - record.at) / self._half_life_s)
+        record.at = now
+        # the tolerance: at exactly the time of reuses() rounding may leave a trace above the mark
+        if record.suppressed and record.penalty <= self._reuse * (1 + 1e-9):
+            record.suppressed = False

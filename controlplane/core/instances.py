@@ -1,0 +1,283 @@
+"""Consul health entries become instances: what each is, and what is wrong with the ones that are skipped.
+
+One bad entry never costs the others: it is skipped, with its reason. Conditions, best first:
+
+- `passing`: every check passes, or there is none.
+- `warning`: the worst of its checks warns.
+- `lost`: its own checks are fine and only `serfHealth` is critical, so the agent beside it is silent. The service
+  may well be running: after `kill -9` of an agent, Consul lists everything on that node so.
+- `maintenance`: somebody asked for it (`_node_maintenance`, `_service_maintenance:ID`).
+- `critical`: a check says that it does not work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, cast
+
+from controlplane.core.endpoints import EndpointRules, RefusedEndpoint, endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Classified", "Condition", "Instance", "InstanceRules", "Remark", "classify"]
+
+MAX_INSTANCES = 10_000  # HAProxy's server-template stops at 2**16, Envoy's own advice at some thousands
+MAX_WEIGHT = 256  # the balancers' limit: 0..256
+MAX_TIER = 255
+MAX_CONNECTIONS = 1_000_000
+MAX_ID = 255
+_AGENT_CHECK = "serfHealth"
+_NODE_MAINTENANCE = "_node_maintenance"
+_SERVICE_MAINTENANCE = "_service_maintenance:"
+
+
+class Condition(StrEnum):
+    """What Consul says of an instance."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    LOST = "lost"
+    MAINTENANCE = "maintenance"
+    CRITICAL = "critical"
+
+
+_PREFERENCE = {condition: rank for rank, condition in enumerate(Condition)}
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One registered instance of a service that can be used."""
+
+    id: str
+    """`node/service-id`, with `datacenter/` in front where several datacenters are asked."""
+    address: str
+    weight: int = 1
+    """0..256, after its condition and its meta data have been heard."""
+    tier: int = 0
+    max_connections: int | None = None
+    """None: the registration does not say."""
+    condition: Condition = Condition.PASSING
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRules:
+    """How entries of one query are read."""
+
+    address_source: str = "service"
+    """`service` (with the node's address where it has none), `node`, or `tagged:NAME`."""
+    port: int | None = None
+    """Takes the place of the registered port."""
+    only_passing: bool = False
+    """Count `warning` as `critical`, as Consul's own `passing` parameter does."""
+    datacenter: str = ""
+    """Goes in front of every id unless empty."""
+    endpoints: EndpointRules = field(default_factory=EndpointRules)
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that an operator should know about one entry."""
+
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """One reply, read."""
+
+    instances: tuple[Instance, ...] = ()
+    """Sorted by id; no id and no address twice."""
+    rejected: tuple[Remark, ...] = ()
+    """Entries that were skipped."""
+    warnings: tuple[Remark, ...] = ()
+    """Entries that are used, in part against what they ask for."""
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of instances by condition, and of rejected ones."""
+        found = Counter(instance.condition.value for instance in self.instances)
+        return {condition.value: found[condition.value] for condition in Condition} | {
+            "rejected": len(self.rejected)
+        }
+
+
+class _Rejected(ValueError):  # noqa: N818 - a verdict on one entry
+    """An entry that cannot be used; the text says why."""
+
+
+def classify(entries: Sequence[object], rules: InstanceRules) -> Classified:
+    """Read the entries of `/v1/health/service/NAME`; never raises for what they hold.
+
+    Args:
+        entries: The decoded JSON list; any values.
+        rules: How to read them.
+
+    Returns:
+        The usable instances and the remarks on the others.
+    """
+    kept: dict[str, Instance] = {}
+    rejected: list[Remark] = []
+    warnings: list[Remark] = []
+    for number, entry in enumerate(entries):
+        name = _name(entry, number)
+        try:
+            instance, remarks = _read(entry, rules)
+            if instance.id in kept:
+                raise _Rejected("this id was already registered")  # noqa: TRY301 - one way out for all verdicts
+            if len(kept) >= MAX_INSTANCES:
+                raise _Rejected(f"more than {MAX_INSTANCES} instances")  # noqa: TRY301 - the same
+        except (_Rejected, RefusedEndpoint) as refusal:
+            rejected.append(Remark(name, str(refusal)))
+        else:
+            kept[instance.id] = instance
+            warnings.extend(Remark(instance.id, why) for why in remarks)
+    instances, twins = _merge(kept.values())
+    return Classified(instances, _sorted([*rejected, *twins]), _sorted(warnings))
+
+
+def _sorted(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
+    return tuple(sorted(remarks, key=lambda remark: (remark.id, remark.why)))
+
+
+def _merge(instances: Iterable[Instance]) -> tuple[tuple[Instance, ...], list[Remark]]:
+    """Keep one instance per address: the healthiest, then the first by id, with the highest weight of them."""
+    chosen: dict[str, Instance] = {}
+    twins: list[Remark] = []
+    for instance in sorted(instances, key=lambda item: (_PREFERENCE[item.condition], item.id)):
+        first = chosen.get(instance.address)
+        if first is None:
+            chosen[instance.address] = instance
+            continue
+        twins.append(Remark(instance.id, f"{instance.address} is already used by {first.id}"))
+        if instance.condition is first.condition:
+            chosen[instance.address] = replace(first, weight=max(first.weight, instance.weight))
+    return tuple(sorted(chosen.values(), key=lambda item: item.id)), twins
+
+
+def _name(entry: object, number: int) -> str:
+    """Return what an operator can find an entry by, even if half of it is missing."""
+    node = _text(_object(entry, "Node"), "Node")
+    service = _text(_object(entry, "Service"), "ID")
+    shown = "/".join(part for part in (node, service) if part)
+    return ascii(shown)[1:-1][:MAX_ID] if shown else f"entry {number}"
+
+
+def _read(entry: object, rules: InstanceRules) -> tuple[Instance, list[str]]:
+    """Return an instance and what was wrong with it without harm."""
+    node, service = _object(entry, "Node"), _object(entry, "Service")
+    instance_id = _identity(_text(node, "Node"), _text(service, "ID"), rules.datacenter)
+    host, port = _location(node, service, rules)
+    condition = _condition(entry)
+    if rules.only_passing and condition is Condition.WARNING:
+        condition = Condition.CRITICAL
+    meta = _object(service, "Meta")
+    remarks: list[str] = []
+    weight = _weight(_object(service, "Weights"), condition, remarks)
+    asked = _option(meta, "lb.weight", None, remarks)
+    if asked is not None and condition is not Condition.WARNING:
+        weight = asked
+    if weight > MAX_WEIGHT:
+        remarks.append(f"weight {weight} lowered to {MAX_WEIGHT}")
+        weight = MAX_WEIGHT
+    instance = Instance(
+        id=instance_id,
+        address=endpoint(host, port, rules.endpoints),
+        weight=weight,
+        tier=_option(meta, "lb.tier", MAX_TIER, remarks) or 0,
+        max_connections=_option(meta, "lb.max_connections", MAX_CONNECTIONS, remarks),
+        condition=condition,
+    )
+    return instance, remarks
+
+
+def _identity(node: str, service: str, datacenter: str) -> str:
+    """Return the backend's id: a service id is unique on its node only."""
+    if not node or not service:
+        raise _Rejected("no node name or no service id")
+    identity = f"{datacenter}/{node}/{service}" if datacenter else f"{node}/{service}"
+    if len(identity) > MAX_ID:
+        raise _Rejected(f"an id of more than {MAX_ID} characters")
+    if not identity.isprintable() or " " in identity:
+        raise _Rejected("an id with blanks or control characters")
+    return identity
+
+
+def _location(
+    node: Mapping[str, object], service: Mapping[str, object], rules: InstanceRules
+) -> tuple[object, object]:
+    """Return the address and the port that the rules choose."""
+    host: object = service.get("Address") or node.get("Address")
+    port = service.get("Port")
+    kind, _, tag = rules.address_source.partition(":")
+    if kind == "node":
+        host = node.get("Address")
+    elif kind == "tagged":
+        tagged = _object(_object(service, "TaggedAddresses"), tag)
+        host = tagged.get("Address") or _object(node, "TaggedAddresses").get(tag)
+        port = tagged.get("Port") or port
+        if not host:
+            raise _Rejected(f"no tagged address {tag!r}")
+    return host, port if rules.port is None else rules.port
+
+
+def _condition(entry: object) -> Condition:
+    """Return the condition that an instance's checks add up to."""
+    checks = entry.get("Checks") if isinstance(entry, dict) else None
+    agent_lost = False
+    worst = Condition.PASSING
+    for check in checks if isinstance(checks, list) else ():
+        check_id, status = _text(check, "CheckID"), _text(check, "Status")
+        if check_id == _NODE_MAINTENANCE or check_id.startswith(_SERVICE_MAINTENANCE):
+            return Condition.MAINTENANCE
+        if check_id == _AGENT_CHECK:
+            agent_lost = status == "critical"
+        elif status == "warning" and worst is Condition.PASSING:
+            worst = Condition.WARNING
+        elif status not in ("passing", "warning"):
+            worst = Condition.CRITICAL
+    return Condition.LOST if agent_lost and worst is not Condition.CRITICAL else worst
+
+
+def _weight(weights: Mapping[str, object], condition: Condition, remarks: list[str]) -> int:
+    """Return the registered weight for a condition; 1 for none or a bad one, as Consul's own default."""
+    name = "Warning" if condition is Condition.WARNING else "Passing"
+    value = weights.get(name, 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        remarks.append(f"Weights.{name} {ascii(value)[:40]} ignored: not a number from 0")
+        return 1
+    return value
+
+
+def _option(meta: Mapping[str, object], name: str, highest: int | None, remarks: list[str]) -> int | None:
+    """Return a number from the service's meta data, or None with a remark if it is none.
+
+    Args:
+        meta: The service's meta data: texts by name.
+        name: The key.
+        highest: The largest value that is believed; None: the caller clamps it.
+        remarks: Grows by one if the value is bad.
+    """
+    value = meta.get(name)
+    if value is None:
+        return None
+    digits = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 9  # noqa: PLR2004 - below 2**31
+    number = int(cast("str", value)) if digits else -1
+    if number < 0 or (highest is not None and number > highest):
+        limit = "" if highest is None else f" to {highest}"
+        remarks.append(f"{name} {ascii(value)[:40]} ignored: not a whole number from 0{limit}")
+        return None
+    return number
+
+
+def _object(value: object, key: str) -> Mapping[str, object]:
+    """Return the object under a key, or an empty one: null, absent and misplaced are the same."""
+    inner = value.get(key) if isinstance(value, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _text(value: object, key: str) -> str:
+    inner = value.get(key) if isinstance(value, dict) else None
+    return inner if isinstance(inner, str) else ""

@@ -1,0 +1,123 @@
+"""When to ask Consul again, and with which index: the rules of blocking queries, without asking anybody.
+
+Consul's rules, the same text from 1.8 on: an index that goes backwards starts again from nothing (a restored
+snapshot takes it from 38 to 28); an index below 1 would make every query return at once; a return is no proof
+of a change. Clients that forgot the first rule missed updates until they were restarted (go-kit, Prometheus).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Backoff", "BadIndex", "TokenBucket", "WatchIndex", "jittered"]
+
+Random = Callable[[], float]
+"""Returns a float, 0 <= x < 1."""
+
+MAX_INDEX = 2**64 - 1
+
+
+class BadIndex(ValueError):  # noqa: N818 - a verdict on a header
+    """A reply without a usable `X-Consul-Index`: whatever answered, it was not Consul."""
+
+
+class WatchIndex:
+    """The index to send with the next blocking query; 0 means: do not block."""
+
+    __slots__ = ("_value", "resets")
+
+    def __init__(self) -> None:
+        self._value = 0
+        self.resets = 0
+        """How often it went backwards."""
+
+    @property
+    def value(self) -> int:
+        """The index to send: 0 for none, else at least 1."""
+        return self._value
+
+    def forget(self) -> None:
+        """Start again from nothing, as after any error."""
+        self._value = 0
+
+    def take(self, header: str | None) -> bool:
+        """Take over the index of a reply.
+
+        Args:
+            header: `X-Consul-Index` as received; None if absent.
+
+        Returns:
+            False if it went backwards: the reply counts, and the next query must not block.
+
+        Raises:
+            BadIndex: There is none, or it is no number. The index is forgotten.
+        """
+        if header is None or not header.isascii() or not header.isdecimal() or len(header) > 20:  # noqa: PLR2004 - 2**64
+            self.forget()
+            raise BadIndex("no X-Consul-Index" if header is None else f"X-Consul-Index is {header[:40]!a}")
+        received = max(1, min(int(header), MAX_INDEX))
+        if received < self._value:
+            self.forget()
+            self.resets += 1
+            return False
+        self._value = received
+        return True
+
+
+class TokenBucket:
+    """Bounds how often a watch asks, without delaying the first question after a quiet time."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, *, rate: float, burst: int) -> None:
+        """Start full.
+
+        Args:
+            rate: Tokens a second, above 0.
+            burst: The most tokens that can be saved up, at least 1.
+        """
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._at: float | None = None
+
+    def take(self, now: float) -> float:
+        """Take one token and return the seconds to wait before using it, 0 if there was one."""
+        if self._at is not None:
+            self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        self._tokens -= 1.0
+        return max(0.0, -self._tokens / self._rate)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Grows the pause after each failure in a row, with full jitter, for ever.
+
+    Full jitter (uniform between 0 and the bound) spreads a fleet that lost the same server best: Brooker,
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    base_s: float = 0.25
+    cap_s: float = 30.0
+    failures: int = 0
+
+    def bound(self) -> float:
+        """Return the longest pause that the next failure may cause, in seconds."""
+        return min(self.cap_s, self.base_s * 2.0 ** min(self.failures, 32))
+
+    def fail(self, random: Random) -> float:
+        """Count a failure and return the seconds to wait, 0 <= s <= cap_s."""
+        pause = self.bound() * random()
+        self.failures += 1
+        return pause
+
+    def succeed(self) -> None:
+        """Begin again from the smallest pause."""
+        self.failures = 0
+
+
+def jittered(seconds: float, random: Random, *, share: float = 0.1) -> float:
+    """Return a time shortened by a random part of at most `share`, so that many watches do not beat as one."""
+    return seconds * (1.0 - share * random())
