@@ -1,0 +1,53 @@
+"""What a balancer is, and what it asks of a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = ["NOBODY", "Balancer", "Target"]
+
+NOBODY: Final[tuple[()]] = ()
+"""The usual `tried`: nothing has been tried yet."""
+
+
+class Target(Protocol):
+    """A backend as balancers see it."""
+
+    @property
+    def id(self) -> str:
+        """Identity across updates: whoever keeps it keeps its place in the rotation."""
+
+    @property
+    def active(self) -> int:
+        """Its connections now, as far as this node knows; changes between picks."""
+
+
+T = TypeVar("T", bound=Target)
+
+
+class Balancer(Protocol[T]):
+    """Chooses among a fixed set of usable targets; a new set means a new balancer.
+
+    A pick is on the path of every connection: O(log n) at worst for the first one. A further pick for the
+    same connection passes what has been tried and may cost a little more.
+    """
+
+    tracks_load: bool
+    """Whether `changed` must be called."""
+
+    def pick(self, key: int, tried: Collection[T]) -> T | None:
+        """Return the best target that is not in `tried`; None if there is none.
+
+        Args:
+            key: 64-bit hash of the client address; only `sticky` looks at it.
+            tried: What this connection has tried already; usually empty.
+        """
+
+    def order(self, key: int) -> Iterator[T]:
+        """Yield all targets in the order in which one connection would try them now; change nothing."""
+
+    def changed(self, target: T) -> None:
+        """Take note that `target.active` has changed; targets of other balancers are ignored."""

@@ -1,0 +1,59 @@
+"""The table of modes: how each one's balancer is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from dataplane.core.balance.leastconn import LeastConn
+from dataplane.core.balance.p2c import PowerOfTwo
+from dataplane.core.balance.random import Random
+from dataplane.core.balance.rr import RoundRobin
+from dataplane.core.balance.sticky import Sticky
+from dataplane.core.spec import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dataplane.core.balance.base import Balancer, T
+    from dataplane.core.balance.sticky_table import StickyTable
+
+    Builder = Callable[
+        [Sequence[tuple[Any, int]], Callable[[], float], Balancer[Any] | None, StickyTable | None],
+        Balancer[Any],
+    ]
+
+__all__ = ["BALANCERS", "build_balancer"]
+
+BALANCERS: Final[dict[Mode, Builder]] = {
+    Mode.RR: lambda members, _random, previous, _table: RoundRobin(
+        members, previous if isinstance(previous, RoundRobin) else None
+    ),
+    Mode.STICKY: lambda members, _random, _previous, table: Sticky(members, table),
+    Mode.LEASTCONN: lambda members, _random, previous, _table: LeastConn(
+        members, previous if isinstance(previous, LeastConn) else None
+    ),
+    Mode.P2C: lambda members, random, _previous, _table: PowerOfTwo(members, random),
+    Mode.RANDOM: lambda members, random, _previous, _table: Random(members, random),
+}
+"""Arguments: members, random, previous, sticky table, as for `build_balancer`."""
+
+
+def build_balancer(
+    mode: Mode,
+    members: Sequence[tuple[T, int]],
+    *,
+    random: Callable[[], float],
+    previous: Balancer[T] | None = None,
+    table: StickyTable | None = None,
+) -> Balancer[T]:
+    """Build a balancer for a new set of members.
+
+    Args:
+        mode: The algorithm.
+        members: Usable targets with effective weights >= 1, in configured order, each id once.
+        random: Uniform in [0, 1); for `p2c` and `random`.
+        previous: The balancer that this one replaces: whose turn it was survives. One of another mode
+            is ignored, and so is None.
+        table: For `sticky`: who owns which clients; None: everybody's second choice is the first.
+    """
+    return BALANCERS[mode](members, random, previous, table)

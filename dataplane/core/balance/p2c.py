@@ -1,0 +1,53 @@
+"""Mode `p2c`: the less loaded of two random choices.
+
+Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (1996): the longest queue grows with
+log log n instead of log n, and, unlike `leastconn`, many balancers do not all rush at the same idle backend.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic
+
+from dataplane.core.balance.base import T
+from dataplane.core.balance.weights import WeightedDraw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+__all__ = ["PowerOfTwo"]
+
+
+class PowerOfTwo(Generic[T]):
+    """Draws two different targets by weight and takes the one with the lower active / weight."""
+
+    # `active` is read at the pick, so there is nothing to keep up to date.
+    tracks_load = False
+    __slots__ = ("_wheel",)
+
+    def __init__(self, members: Sequence[tuple[T, int]], random: Callable[[], float]) -> None:
+        """Take members with weights >= 1 and a source of numbers in [0, 1)."""
+        self._wheel = WeightedDraw(members, random)
+
+    def pick(self, key: int, tried: Collection[T]) -> T | None:  # noqa: ARG002 - the key is for `sticky`
+        """Draw two targets that have not been tried and return the better; a tie goes to the first draw."""
+        wheel = self._wheel
+        without = wheel.places(tried) if tried else []
+        one = wheel.draw(without)
+        if one is None:
+            return None
+        without.append(one)
+        other = wheel.draw(without)
+        if other is None or self._load(one) <= self._load(other):
+            return wheel.targets[one]
+        return wheel.targets[other]
+
+    def order(self, key: int) -> Iterator[T]:  # noqa: ARG002 - the key is for `sticky`
+        """Yield all targets, the least loaded first."""
+        for place in sorted(range(len(self._wheel.targets)), key=self._load):
+            yield self._wheel.targets[place]
+
+    def changed(self, target: T) -> None:
+        """Do nothing: load is read at the pick."""
+
+    def _load(self, place: int) -> float:
+        return self._wheel.targets[place].active / self._wheel.weights[place]

@@ -1,0 +1,88 @@
+"""Mode `sticky`: the same client goes to the same backend.
+
+Theory of operation:
+
+1. A client's key leads to a slot of the table, and the slot to its owner. If the owner is usable, that is
+   the pick.
+2. If not, the key is scrambled and looked up again, and so on: a client has its own endless, fixed sequence
+   of choices, in which each backend is as frequent as its weight says. It takes the first usable one. So the
+   clients of a lost backend spread over all others, come back to it when it does, and nobody else moves.
+3. After `CHOICES` misses, which takes a set of which nearly everything is unusable, rendezvous hashing
+   (Thaler and Ravishankar, 1998; weighted as in Schindelhauer and Schomaker, 2005) among the usable
+   ones decides: as fixed, and O(n) in those that are left.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, Generic
+
+from xxhash import xxh3_64_intdigest
+
+from dataplane.core.balance.base import T
+from dataplane.core.balance.sticky_table import CHOICES, SLOTS, next_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from dataplane.core.balance.sticky_table import StickyTable
+
+__all__ = ["Sticky"]
+
+
+class Sticky(Generic[T]):
+    """Picks by the client's key; has no memory of its own."""
+
+    tracks_load = False
+    __slots__ = ("_members", "_slots", "_usable")
+
+    def __init__(self, members: Sequence[tuple[T, int]], table: StickyTable | None) -> None:
+        """Lay the usable members over the table.
+
+        Args:
+            members: Usable targets and weights >= 1.
+            table: Of the configured set. A member that is not in it is picked only when no other is
+                left; so None, an empty table, works, in O(n).
+        """
+        self._members = tuple(members)
+        by_id = {target.id: target for target, _ in members}
+        self._usable = () if table is None else tuple(map(by_id.get, table.ids))
+        self._slots = () if table is None else table.slots
+
+    def pick(self, key: int, tried: Collection[T]) -> T | None:
+        """Return the first of the client's choices that is usable and has not been tried."""
+        slots = self._slots
+        if slots:
+            usable = self._usable
+            choice = key
+            for _ in range(CHOICES):
+                target = usable[slots[choice % SLOTS]]
+                if target is not None and target not in tried:
+                    return target
+                choice = next_key(choice)
+        left = [(target, weight) for target, weight in self._members if target not in tried]
+        if not left:
+            return None
+        return min(left, key=lambda member: _distance(key, *member))[0]
+
+    def order(self, key: int) -> Iterator[T]:
+        """Yield all usable targets in the order of the client's choices."""
+        yielded: set[str] = set()
+        choice = key
+        for _ in range(CHOICES if self._slots else 0):
+            target = self._usable[self._slots[choice % SLOTS]]
+            if target is not None and target.id not in yielded:
+                yielded.add(target.id)
+                yield target
+            choice = next_key(choice)
+        left = [(target, weight) for target, weight in self._members if target.id not in yielded]
+        for target, _ in sorted(left, key=lambda member: _distance(key, *member)):
+            yield target
+
+    def changed(self, target: T) -> None:
+        """Do nothing: load does not matter here."""
+
+
+def _distance(key: int, target: T, weight: int) -> float:
+    """Return an exponentially distributed number with rate `weight`: the least one wins."""
+    return -log((xxh3_64_intdigest(target.id.encode(), key) + 1) / (1 << 64)) / weight

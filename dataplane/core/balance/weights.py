@@ -1,0 +1,59 @@
+"""Weighted random draws without replacement: what `random` and `p2c` share."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING, Generic
+
+from dataplane.core.balance.base import T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+__all__ = ["WeightedDraw"]
+
+
+class WeightedDraw(Generic[T]):
+    """Targets on a line, each as long as its weight; a draw is a random point on it.
+
+    O(log n). Those that are left out are cut from the line, so a draw is exact and never repeated.
+    """
+
+    __slots__ = ("_ends", "_places", "_random", "targets", "weights")
+
+    def __init__(self, members: Sequence[tuple[T, int]], random: Callable[[], float]) -> None:
+        """Lay out the line.
+
+        Args:
+            members: Targets and weights >= 1.
+            random: Uniform in [0, 1).
+        """
+        self.targets = tuple(target for target, _ in members)
+        self.weights = tuple(weight for _, weight in members)
+        self._ends = tuple(accumulate(self.weights))
+        self._places = {target.id: place for place, target in enumerate(self.targets)}
+        self._random = random
+
+    def places(self, targets: Collection[T]) -> list[int]:
+        """Return where these targets are; strangers are left out."""
+        return [place for target in targets if (place := self._places.get(target.id)) is not None]
+
+    def draw(self, without: Iterable[int] = ()) -> int | None:
+        """Draw a place by weight.
+
+        Args:
+            without: Places, each at most once, that must not be drawn.
+
+        Returns:
+            A place, or None if none is left.
+        """
+        cut = sorted(without)
+        if len(cut) == len(self.targets):
+            return None
+        point = int(self._random() * (self._ends[-1] - sum([self.weights[place] for place in cut])))
+        for place in cut:
+            if point < self._ends[place] - self.weights[place]:
+                break
+            point += self.weights[place]
+        return bisect_right(self._ends, point)

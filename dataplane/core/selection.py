@@ -1,0 +1,160 @@
+"""Who may be picked now: one immutable view of a service's backends, replaced as a whole.
+
+A selection is rebuilt on each change of health, operator state, weight or membership, and swapped by one
+assignment; whose turn it is lives on in the balancers. Rules:
+
+1. Usable is what is enabled, has a weight and is healthy.
+2. Tiers are tried in order: a connection gets to tier 1 only when tier 0 has nobody left for it. The tier
+   that serves is the first with a usable backend.
+3. Panic: if less than a given share of the serving tier's enabled, weighted backends is usable, health is
+   ignored there: it is likelier that the checks are wrong than that the few can carry the load of all.
+   It needs one sign of life: with nobody usable in any tier there are no candidates at all.
+4. Slow start scales weights only while somebody ramps up, and never for `sticky`, whose clients would move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic
+
+from dataplane.core.balance.base import T
+from dataplane.core.balance.modes import build_balancer
+from dataplane.core.slowstart import STEPS
+from dataplane.core.spec import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from dataplane.core.balance.base import Balancer
+    from dataplane.core.balance.sticky_table import StickyTable
+
+__all__ = ["Selection", "Standing", "sticky_members"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing(Generic[T]):
+    """One backend, and all that decides whether and how often it is picked."""
+
+    target: T
+    weight: int
+    """As configured, after operators' overrides; 0..256, 0 takes no new connection."""
+    tier: int
+    enabled: bool
+    """The operator state is `enabled`."""
+    healthy: bool
+    """Health is `up` or `unknown`, and the address is resolved."""
+    ramp: float
+    """Slow start: the share of the weight that counts, above 0, up to 1."""
+
+
+class Selection(Generic[T]):
+    """The candidates for new connections, best tier first."""
+
+    __slots__ = ("_balancers", "_tiers", "panic", "tier", "tracks_load", "usable")
+
+    def __init__(self, tiers: Mapping[int, Balancer[T]], *, panic: bool, usable: int) -> None:
+        """Wrap finished balancers; `build` makes them.
+
+        Args:
+            tiers: The balancers of the tiers that have candidates, the serving one first.
+            panic: Whether health is ignored in the serving tier.
+            usable: How many backends are usable, over all tiers.
+        """
+        self._tiers = tiers
+        self._balancers = tuple(tiers.values())
+        self.panic = panic
+        self.tier = next(iter(tiers), None)
+        self.usable = usable
+        self.tracks_load = any(balancer.tracks_load for balancer in self._balancers)
+
+    @classmethod
+    def build(
+        cls,
+        standings: Iterable[Standing[T]],
+        *,
+        mode: Mode,
+        panic: float,
+        random: Callable[[], float],
+        tables: Mapping[int, StickyTable],
+        previous: Selection[T] | None,
+    ) -> Selection[T]:
+        """Build the selection that follows `previous`.
+
+        Args:
+            standings: All backends of the service, in configured order.
+            mode: The balancing algorithm.
+            panic: Share of usable backends, 0..1, below which health is ignored; 0: never.
+            random: Uniform in [0, 1).
+            tables: Sticky tables by tier, for the members that `sticky_members` names.
+            previous: The selection so far: it knows whose turn it is.
+        """
+        tiers: dict[int, list[Standing[T]]] = {}
+        usable: dict[int, int] = {}
+        for standing in standings:
+            if standing.enabled and standing.weight:
+                tiers.setdefault(standing.tier, []).append(standing)
+                if standing.healthy:
+                    usable[standing.tier] = usable.get(standing.tier, 0) + 1
+        serving = min(usable, default=None)
+        panicking = serving is not None and usable[serving] / len(tiers[serving]) < panic
+        balancers: dict[int, Balancer[T]] = {}
+        for tier in sorted(usable):
+            candidates = tiers[tier]
+            if not (panicking and tier == serving):
+                candidates = [standing for standing in candidates if standing.healthy]
+            balancers[tier] = build_balancer(
+                mode,
+                _members(candidates, ramps=mode is not Mode.STICKY),
+                random=random,
+                previous=None if previous is None else previous.balancer(tier),
+                table=tables.get(tier),
+            )
+        return cls(balancers, panic=panicking, usable=sum(usable.values()))
+
+    def pick(self, key: int, tried: Collection[T]) -> T | None:
+        """Return the best candidate that has not been tried; None if there is none.
+
+        Args:
+            key: 64-bit hash of the client address, from `client_key`; only `sticky` looks at it.
+            tried: What this connection has tried already; usually empty.
+        """
+        for balancer in self._balancers:
+            target = balancer.pick(key, tried)
+            if target is not None:
+                return target
+        return None
+
+    def order(self, key: int) -> Iterator[T]:
+        """Yield all candidates in the order in which one connection would try them now; change nothing."""
+        for balancer in self._balancers:
+            yield from balancer.order(key)
+
+    def changed(self, target: T) -> None:
+        """Take note that `target.active` has changed; needed only if `tracks_load`."""
+        for balancer in self._balancers:
+            balancer.changed(target)
+
+    def balancer(self, tier: int) -> Balancer[T] | None:
+        """Return a tier's balancer; None if it has no candidates."""
+        return self._tiers.get(tier)
+
+
+def sticky_members(standings: Iterable[Standing[T]]) -> dict[int, list[tuple[str, int]]]:
+    """Return by tier the ids and weights over which `sticky` needs a table.
+
+    Operator state and health do not matter: they are looked at when a client is, so that nobody else moves.
+    """
+    tiers: dict[int, list[tuple[str, int]]] = {}
+    for standing in standings:
+        if standing.weight:
+            tiers.setdefault(standing.tier, []).append((standing.target.id, standing.weight))
+    return tiers
+
+
+def _members(candidates: list[Standing[T]], *, ramps: bool) -> list[tuple[T, int]]:
+    if ramps and any(standing.ramp < 1 for standing in candidates):
+        return [
+            (standing.target, max(1, round(standing.weight * STEPS * standing.ramp)))
+            for standing in candidates
+        ]
+    return [(standing.target, standing.weight) for standing in candidates]
