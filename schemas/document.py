@@ -1,0 +1,114 @@
+"""Reads a YAML or JSON document strictly, and remembers where everything in it stands.
+
+Of YAML only what has one meaning: no aliases, anchors, tags, merge keys or second document, and no key
+twice. Plain words follow YAML 1.2's core schema, so `off` is a word and `12:30` is no number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schemas import json_text, yaml_text
+from schemas.errors import InvalidDocument, Path, Problem
+from schemas.places import Broken, Flaw, Place, key_place, value_place
+
+__all__ = ["MAX_BYTES", "Document", "parse_document", "scan_document"]
+
+MAX_BYTES: Final = 1 << 20
+_BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+# C0, DEL and C1 but for tab and the ends of a line; and the separators that YAML 1.1 takes for line ends.
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document's content as plain values, and the places of its parts."""
+
+    value: Any
+    """Dictionaries, lists, str, int, float, bool and None."""
+    flaws: tuple[Flaw, ...]
+    """What the notation must not contain; the value is complete nevertheless."""
+    _place: Callable[[], Place] = field(repr=False)
+
+    def locate(self, path: Path, *, at_key: bool = False) -> tuple[int, int]:
+        """Tell where a part stands: line and column, from 1.
+
+        Args:
+            path: Keys and indices from the root; of one that does not exist, the nearest part above counts.
+            at_key: Whether the key is meant rather than its value. A mapping or list is always found at its key.
+        """
+        place = key_place if at_key else value_place
+        return place(self._place(), path)
+
+
+def parse_document(raw: bytes) -> Document:
+    """Read a document of up to 1 MiB, nested up to 32 deep.
+
+    Raises:
+        InvalidDocument: It is not UTF-8, not YAML, or contains what is not allowed.
+    """
+    document = scan_document(raw)
+    if document.flaws:
+        raise InvalidDocument(tuple(flaw.problem() for flaw in document.flaws))
+    return document
+
+
+def scan_document(raw: bytes) -> Document:
+    """Read a document as far as it can be read, so that a check of its content can follow.
+
+    Raises:
+        InvalidDocument: It has no content that could be checked.
+    """
+    text = _decode(raw)
+    try:
+        if text.lstrip()[:1] in {"{", "["}:
+            try:
+                value, flaws, place = json_text.read(text)
+                return Document(value, flaws, place)
+            except json_text.NotJson as not_json:
+                return _flow_yaml(text, not_json)
+        return _yaml(text)
+    except Broken as broken:
+        raise InvalidDocument((broken.flaw.problem(),)) from None
+
+
+def _yaml(text: str) -> Document:
+    value, flaws, place = yaml_text.read(text)
+    return Document(value, flaws, lambda: place)
+
+
+def _flow_yaml(text: str, not_json: json_text.NotJson) -> Document:
+    """Read what begins like JSON and is none; if it is no YAML either, say what the writer meant."""
+    try:
+        return _yaml(text)
+    except Broken:
+        if text.lstrip()[1:].lstrip()[:1] == '"':
+            raise Broken(not_json.flaw) from None
+        raise
+
+
+def _decode(raw: bytes) -> str:
+    if len(raw) > MAX_BYTES:
+        raise InvalidDocument((Problem("", f"is {len(raw)} bytes long; at most {MAX_BYTES} (1 MiB) are read"),))
+    if raw.startswith(_BYTE_ORDER_MARKS):
+        raise InvalidDocument((Problem("", "begins with a byte order mark; save it as UTF-8 without one", 1, 1),))
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8")
+        message = f"is not UTF-8: byte 0x{raw[error.start]:02x}"
+        raise InvalidDocument((_problem_after(before, message),)) from None
+    controls = tuple(
+        _problem_after(text[: match.start()], f"control character U+{ord(match[0]):04X} is not allowed here")
+        for match in list(_CONTROL.finditer(text))[:20]
+    )
+    if controls:
+        raise InvalidDocument(controls)
+    return text
+
+
+def _problem_after(before: str, message: str) -> Problem:
+    return Problem("", message, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)

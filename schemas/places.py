@@ -1,0 +1,75 @@
+"""Where the parts of a document stand: a tree beside its value, and what is wrong with its notation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from schemas.errors import Path, Problem, format_path
+
+__all__ = ["MAX_DEPTH", "Broken", "Flaw", "Place", "key_place", "too_deep", "value_place"]
+
+MAX_DEPTH: Final = 32
+
+
+class Place(NamedTuple):
+    """Where one value begins; lines and columns count from 1."""
+
+    line: int
+    column: int
+    members: dict[str, tuple[int, int, Place]] | None = None
+    """Of a mapping: each key's line, column, and its value's place."""
+    items: list[Place] | None = None
+    """Of a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something in a document's notation that is not allowed."""
+
+    path: Path
+    message: str
+    line: int
+    column: int
+
+    def problem(self) -> Problem:
+        """Return it for people."""
+        return Problem(format_path(self.path), self.message, self.line, self.column)
+
+
+class Broken(Exception):  # noqa: N818 - carries a flaw to the border of this package, where it becomes one
+    """The document cannot be read any further."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(flaw)
+        self.flaw = flaw
+
+
+def too_deep(path: Path, line: int, column: int) -> Broken:
+    """Make the refusal of a document that is nested too deep."""
+    return Broken(Flaw(path[:4], f"is nested more than {MAX_DEPTH} deep", line, column))
+
+
+def value_place(root: Place, path: Path) -> tuple[int, int]:
+    """Return where a value stands: a scalar itself, a mapping or list at its key."""
+    key, place = _walk(root, path)
+    return key if place.members is not None or place.items is not None else (place.line, place.column)
+
+
+def key_place(root: Place, path: Path) -> tuple[int, int]:
+    """Return where a value's key stands; a list item has none, so itself."""
+    return _walk(root, path)[0]
+
+
+def _walk(root: Place, path: Path) -> tuple[tuple[int, int], Place]:
+    place, key = root, (root.line, root.column)
+    for part in path:
+        if isinstance(part, str) and place.members is not None and part in place.members:
+            line, column, place = place.members[part]
+            key = (line, column)
+        elif isinstance(part, int) and place.items is not None and part < len(place.items):
+            place = place.items[part]
+            key = (place.line, place.column)
+        else:
+            break
+    return key, place
