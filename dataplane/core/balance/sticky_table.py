@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from array import array
 from heapq import merge
-from itertools import count, islice
+from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_intdigest
@@ -46,6 +46,10 @@ _ENDGAME: Final = 256
 """With so few free slots left, computing where a permutation meets them is cheaper than walking it."""
 _SLICE: Final = 512
 """Turns, or members, between two yields: about half a millisecond."""
+_TURN_COST: Final = 16
+"""What a turn costs besides its walk, in steps of a walk; a walk takes SLOTS / free steps on average."""
+_LEAPS: Final = 16
+"""Turns between two yields in the end game."""
 _SHIFT: Final = 16
 """Binary places of a turn's time; whole units are rounds."""
 _WORD: Final = (1 << 64) - 1
@@ -89,7 +93,7 @@ class StickyTable:
         self.ids = tuple([id_ for id_, _ in ordered])
         self.weights = tuple([weight for _, weight in ordered])
         self.slots = slots
-        digest = xxh3_128(repr((seed, self.ids)).encode())
+        digest = xxh3_128("\n".join((seed, *self.ids)).encode())
         digest.update(slots)
         self.digest = digest.hexdigest()
 
@@ -135,85 +139,101 @@ def _sort(members: Sequence[tuple[str, int]]) -> Generator[None, None, list[tupl
     return ordered
 
 
-class _Member:
-    """One backend while a table is built."""
+class _Permutations:
+    """Each member's order of slots and times of turns, while a table is built.
 
-    __slots__ = ("due", "index", "interval", "place", "step")
+    Arrays and no object for each member: letting go of 10,000 objects would take 3 ms.
+    """
 
-    def __init__(self, index: int, id_: str, interval: int, seed: int) -> None:
-        """Derive the permutation and the phase from the id alone.
+    __slots__ = ("_calendar", "_due", "_intervals", "_places", "_steps", "_unit")
 
-        Args:
-            index: Its place in the sorted ids.
-            id_: Its id.
-            interval: Rounds between two turns, as a binary fraction of `_SHIFT` places.
-            seed: 64 bits.
-        """
+    def __init__(self, heaviest: int) -> None:
+        """Prepare for weights up to `heaviest`."""
+        # A round is the heaviest member's interval or up to half of it: a power of two, so that a change
+        # of the heaviest weight seldom changes the rounds.
+        self._unit = 1 << heaviest.bit_length() << _SHIFT
+        self._places, self._steps = array("q"), array("q")
+        self._due, self._intervals = array("q"), array("q")
+        self._calendar: dict[int, list[int]] = {}
+
+    def add(self, id_: str, weight: int, seed: int) -> None:
+        """Add the next member; the id alone makes its permutation and its phase."""
         bits = xxh3_128_intdigest(id_.encode(), seed)
-        self.index = index
-        self.place = (bits >> 96) % SLOTS
-        self.step = (bits >> 64 & 0xFFFFFFFF) % (SLOTS - 1) + 1
-        self.interval = interval
-        self.due = (bits & 0xFFFFFFFF) * interval >> 32
+        interval = self._unit // weight
+        due = (bits & 0xFFFFFFFF) * interval >> 32
+        self._calendar.setdefault(due >> _SHIFT, []).append(len(self._due))
+        self._places.append((bits >> 96) % SLOTS)
+        self._steps.append((bits >> 64 & 0xFFFFFFFF) % (SLOTS - 1) + 1)
+        self._due.append(due)
+        self._intervals.append(interval)
 
-    def walk(self, taken: bytearray) -> int:
-        """Return the first free slot of the permutation."""
-        place, step = self.place, self.step
+    def turns(self) -> Iterator[int]:
+        """Yield whose turn it is, for ever: O(1) a turn, by the rounds of all next turns."""
+        calendar, intervals, due = self._calendar, self._intervals, self._due
+        for now in count():
+            for member in calendar.pop(now, ()):
+                yield member
+                turn = due[member] = due[member] + intervals[member]
+                calendar.setdefault(turn >> _SHIFT, []).append(member)
+
+    def walk(self, member: int, taken: bytearray) -> int:
+        """Return the member's first free slot."""
+        place, step = self._places[member], self._steps[member]
         while taken[place]:
             place += step
             if place >= SLOTS:
                 place -= SLOTS
-        self.place = place
+        self._places[member] = place
         return place
 
-    def leap(self, free: list[int]) -> int:
+    def leap(self, member: int, free: list[int]) -> int:
         """Return what `walk` would, from the few slots that are free."""
         # place + hops * step = slot (mod SLOTS), solved for hops; the fewest hops win.
-        inverse = pow(self.step, -1, SLOTS)
-        place = self.place
+        place, inverse = self._places[member], pow(self._steps[member], -1, SLOTS)
         return min(free, key=lambda slot: (slot - place) * inverse % SLOTS)
-
-
-def _turns(members: list[_Member]) -> Iterator[_Member]:
-    """Yield whose turn it is, for ever: O(1) a turn, by a calendar of rounds."""
-    calendar: dict[int, list[_Member]] = {}
-    for member in members:
-        calendar.setdefault(member.due >> _SHIFT, []).append(member)
-    for now in count():
-        for member in calendar.pop(now, ()):
-            yield member
-            member.due += member.interval
-            calendar.setdefault(member.due >> _SHIFT, []).append(member)
 
 
 def _claim(ordered: Sequence[tuple[str, int]], seed: int) -> Generator[None, None, array[int]]:
     """Let members claim slots in turn until none is free; return the owner of each slot."""
-    # A round lasts as long as the heaviest member's interval, or up to half of it: a power of two, so that
-    # a change of the heaviest weight seldom changes the rounds.
-    unit = 1 << max(weight for _, weight in ordered).bit_length() << _SHIFT
-    members: list[_Member] = []
+    permutations = _Permutations(max(weight for _, weight in ordered))
     for index, (id_, weight) in enumerate(ordered):
-        members.append(_Member(index, id_, unit // weight, seed))
+        permutations.add(id_, weight, seed)
         if index % _SLICE == 0:
             yield
-    owners = array(_typecode(len(members)), bytes(SLOTS * array(_typecode(len(members))).itemsize))
+    code = _typecode(len(ordered))
+    owners = array(code, bytes(SLOTS * array(code).itemsize))
     taken = bytearray(SLOTS)
-    turns = _turns(members)
-    for turn, member in enumerate(islice(turns, SLOTS - _ENDGAME)):
-        place = member.walk(taken)
+    turns = permutations.turns()
+    cost = 0
+    for left, member in zip(range(SLOTS, _ENDGAME, -1), turns, strict=False):
+        place = permutations.walk(member, taken)
         taken[place] = 1
-        owners[place] = member.index
-        if turn % _SLICE == 0:
+        owners[place] = member
+        cost += _TURN_COST + SLOTS // left
+        if cost > _SLICE * _TURN_COST:
+            cost = 0
             yield
-    free = [place for place in range(SLOTS) if not taken[place]]
+    free = _free(taken)
     yield
-    for member in islice(turns, _ENDGAME):
-        place = member.leap(free)
+    for member in turns:
+        place = permutations.leap(member, free)
         free.remove(place)
-        owners[place] = member.index
-        if len(free) % (_SLICE // 16) == 0:
+        owners[place] = member
+        if not free:
+            break
+        if len(free) % _LEAPS == 0:
             yield
     return owners
+
+
+def _free(taken: bytearray) -> list[int]:
+    """Return the free slots, in order."""
+    free = []
+    place = taken.find(0)
+    while place >= 0:
+        free.append(place)
+        place = taken.find(0, place + 1)
+    return free
 
 
 def _typecode(members: int) -> str:
