@@ -1,0 +1,52 @@
+# What one types. Every target makes .venv first, if it has to: tools/setup.
+
+VENV := .venv/bin
+# Two cores run the suite steadily at two; more than four only adds noise to what measures time.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n || echo 4)
+# More for pytest: make test ARGS="-k pool -x"
+ARGS ?=
+SOAK_SECONDS ?= 600
+
+.PHONY: help setup run test check check-style bench docs soak lock
+
+help:
+	@echo "make run     two backends, a data plane and a control plane to play with (Ctrl-C ends them)"
+	@echo "make test    everything, with real programs (installs what is missing, if root)"
+	@echo "make check   format, lint, layers, types and unit tests: before each commit"
+	@echo "make bench   the figures, beside other proxies"
+	@echo "make docs    the generated reference, from the code"
+	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS)"
+	@echo "make lock    requirements.lock, from pyproject.toml"
+
+setup:
+	@tools/setup
+
+run: setup
+	@$(VENV)/python tools/run_demo.py
+
+test: setup
+	@tools/install-test-programs
+	$(VENV)/pytest -n $(WORKERS) $(ARGS)
+
+check: check-style
+	$(VENV)/pytest -n $(WORKERS) -q --ignore=tests/integration --ignore=tests/faults $(ARGS)
+
+check-style: setup
+	$(VENV)/ruff format --check
+	$(VENV)/ruff check
+	$(VENV)/lint-imports
+	$(VENV)/mypy
+
+bench: setup
+	$(VENV)/python tools/bench/run.py $(ARGS)
+
+docs: setup
+	$(VENV)/python tools/gen_reference.py $(ARGS)
+
+soak: setup
+	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
+
+lock: setup
+	@command -v uv >/dev/null || [ -x $(VENV)/uv ] || $(VENV)/python -m pip install --quiet uv
+	PATH="$$PATH:$(CURDIR)/$(VENV)" uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --group dev pyproject.toml -o requirements.lock
