@@ -1,0 +1,200 @@
+"""When each backend is checked: one schedule for all of them, and as many probes at a time as allowed.
+
+A heap of due times and one timer, not a task and a timer per backend: what 10,000 backends cost is their probes.
+A new target is due at once. Its second probe comes after a random part of the interval, so that what was added
+together is spread from then on; after that, `jitter` keeps it from falling into step again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from dataplane.core.spec import CheckType
+from dataplane.net.probes import LocalError, Probe, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dataplane.core.spec import ActiveCheckSpec
+    from dataplane.net.probes import Connection
+
+__all__ = ["Prober", "Target", "delay_s"]
+
+SLACK_S: Final = 0.002
+"""How early a probe may start. uvloop's timers and clock count whole milliseconds, and would else wake too early."""
+
+
+class _Entry:
+    """A target and its place in the schedule."""
+
+    __slots__ = ("fresh", "live", "probe", "task")
+
+    def __init__(self, target: Target) -> None:
+        self.probe = Probe(target)
+        self.live = True
+        self.fresh = True
+        self.task: asyncio.Task[None] | None = None
+        """The probe while its verdict is open."""
+
+    def stop(self) -> None:
+        self.live = False
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Prober:
+    """Check every target again and again, and report each verdict.
+
+    Args:
+        on_result: Called with each verdict: the target, whether it passed, and why. Not called any more for a
+            target that `update` has removed or changed.
+        on_local_error: Called with the cause when this machine could not probe. Nobody is to blame, so there is
+            no verdict; the target is tried again an interval later.
+        random: A float in 0 <= x < 1 at each call.
+        concurrency: How many verdicts may be open at once, at least 1. Connections that are only being closed are
+            not among them, but no more than as many again; beyond, they are closed without waiting.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_concurrency",
+        "_entries",
+        "_heap",
+        "_leaving",
+        "_on_local_error",
+        "_on_result",
+        "_random",
+        "_turn",
+        "_wake",
+    )
+
+    def __init__(
+        self,
+        on_result: Callable[[Target, bool, str], None],
+        *,
+        on_local_error: Callable[[str], None],
+        random: Callable[[], float],
+        concurrency: int = 256,
+    ) -> None:
+        self._on_result = on_result
+        self._on_local_error = on_local_error
+        self._random = random
+        self._concurrency = concurrency
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._heap: list[tuple[float, int, _Entry]] = []
+        self._turn = count()
+        self._busy = 0
+        self._leaving = 0
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Probe until cancelled; leaves no task and no connection behind. Runs once."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                self._start_due(group, loop.time() + SLACK_S)
+                timer = None
+                if self._heap and self._busy < self._concurrency:
+                    timer = loop.call_at(self._heap[0][0], self._wake.set)
+                try:
+                    await self._wake.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+
+    def update(self, targets: Iterable[Target]) -> None:
+        """Take the complete set of targets, in the event loop's thread.
+
+        An unchanged target keeps its schedule. A new or changed one is due at once. A probe of one that is gone or
+        changed is broken off.
+
+        Args:
+            targets: At most one for each pair of service and backend id (of several, the last counts). Those
+                of the type `none` are left out.
+        """
+        wanted = {
+            (target.service, target.backend_id): target
+            for target in targets
+            if target.check.type is not CheckType.NONE
+        }
+        stopped = [key for key, entry in self._entries.items() if wanted.get(key) != entry.probe.target]
+        for key in stopped:
+            self._entries.pop(key).stop()
+        if stopped:
+            self._heap = [item for item in self._heap if item[2].live]
+            heapify(self._heap)
+        for key, target in wanted.items():
+            if key not in self._entries:
+                entry = self._entries[key] = _Entry(target)
+                self._schedule(entry, 0.0)
+        self._wake.set()
+
+    def _schedule(self, entry: _Entry, due: float) -> None:
+        heappush(self._heap, (due, next(self._turn), entry))
+
+    def _start_due(self, group: asyncio.TaskGroup, now: float) -> None:
+        while self._heap and self._heap[0][0] <= now and self._busy < self._concurrency:
+            entry = heappop(self._heap)[2]
+            self._busy += 1
+            entry.task = group.create_task(self._probe(entry))
+            # A task that is cancelled before its first step never runs, and could not give its place back itself.
+            entry.task.add_done_callback(partial(self._give_back, entry))
+
+    def _give_back(self, entry: _Entry, task: asyncio.Task[None]) -> None:
+        if entry.task is not task:
+            return
+        entry.task = None
+        self._busy -= 1
+        if self._busy == self._concurrency - 1 or (self._heap and self._heap[0][2] is entry):
+            self._wake.set()  # else the timer that is set is the right one
+
+    async def _probe(self, entry: _Entry) -> None:
+        target = entry.probe.target
+        started = asyncio.get_running_loop().time()
+        try:
+            outcome, connection = await entry.probe.run()
+        except LocalError as error:
+            self._again(entry, started)
+            self._on_local_error(error.cause)
+            return
+        self._again(entry, started)
+        try:
+            self._on_result(target, outcome.ok, outcome.cause)
+        finally:
+            if connection is not None:
+                await self._leave(connection, target.check.timeout_s)
+
+    def _again(self, entry: _Entry, started: float) -> None:
+        """Give the place back, and put the target where it is due next (at once if the probe took too long)."""
+        self._schedule(entry, started + delay_s(entry.probe.target.check, self._random(), first=entry.fresh))
+        entry.fresh = False
+        if entry.task is not None:
+            self._give_back(entry, entry.task)
+
+    async def _leave(self, connection: Connection, within_s: float) -> None:
+        if self._leaving >= self._concurrency:
+            connection.leave_nowait()
+            return
+        self._leaving += 1
+        try:
+            await connection.leave(within_s)
+        finally:
+            self._leaving -= 1
+
+
+def delay_s(check: ActiveCheckSpec, sample: float, *, first: bool) -> float:
+    """Return the seconds from the start of one probe to the next.
+
+    Args:
+        check: Whose `interval_s` and `jitter` count.
+        sample: A random number, 0 <= sample < 1.
+        first: Whether this was the target's first probe: then the next one picks its phase.
+    """
+    if first:
+        return check.interval_s * sample
+    return check.interval_s * (1.0 + check.jitter * (2.0 * sample - 1.0))

@@ -1,0 +1,372 @@
+"""One active check: connect, exchange a few bytes, judge, leave cleanly.
+
+A probe knocks every two seconds, so it must not fill the backend's log with resets: what is there is read before
+the connection is closed, else the kernel would turn the close into a reset (RFC 1122, 4.2.2.13). For `tcp` and
+`expect` a FIN goes first. For `http` the answer is read first, as a server may take an early FIN for a client that
+has gone, and cancel the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from dataplane.core import proxy_protocol
+from dataplane.core.spec import CheckType, ProxySend
+from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from dataplane.core.spec import ActiveCheckSpec
+
+__all__ = ["Connection", "LocalError", "Outcome", "Probe", "Target", "excerpt", "http_status"]
+
+READ_BYTES: Final = 16 * 1024
+EXPECT_BYTES: Final = 64 * 1024
+"""How much of an answer `expect` looks at."""
+HEAD_BYTES: Final = 16 * 1024
+"""Where the final HTTP status line must have come by; servers and proxies cap whole heads at 8 to 32 KiB."""
+LEAVE_BYTES: Final = 1024 * 1024
+"""How much is read only to close cleanly; a backend that sends more gets a reset."""
+SHOWN_CHARACTERS: Final = 64
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
+"""RFC 9112, section 4. The space before an absent reason is often left out."""
+_STATUS_START: Final = b"HTTP/1."
+_SWITCHING_PROTOCOLS: Final = 101
+"""The one status below 200 that is final (RFC 9110, 15.2.2)."""
+_FINAL: Final = 200
+_SAFE: Final = "/?&=:@!$'()*+,;[]%"
+"""Beside letters, digits and `-._~`: what stands as it is in a request target or Host. The rest, above all spaces
+and line ends, is escaped."""
+_LOCAL_RESOLVER_ERRORS: Final = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
+_RESETS: Final = frozenset({errno.EPIPE, errno.ENOTCONN})
+"""What a call gets on a connection that was reset before it, while another got ECONNRESET."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One backend and how it is checked."""
+
+    service: str
+    backend_id: str
+    address: str
+    """`host:port`, `[v6]:port` or `unix:/path`."""
+    check: ActiveCheckSpec
+    proxy: ProxySend
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a probe found."""
+
+    ok: bool
+    cause: str
+    """`ok`, or why not, in a few words."""
+
+
+class LocalError(Exception):
+    """This machine could not probe: out of descriptors, ports or memory. It says nothing of the backend."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class _FailedError(Exception):
+    """The check failed for a reason that no OSError tells."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Connection:
+    """A probe's connection: a raw non-blocking socket, driven by the event loop.
+
+    Args:
+        sock: Connected and non-blocking.
+        finish_first: Whether `leave` sends the FIN before it reads the rest (see the module's text).
+    """
+
+    __slots__ = ("_loop", "_sock", "finish_first", "received")
+
+    def __init__(self, sock: socket.socket, *, finish_first: bool) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self.finish_first = finish_first
+        self.received = bytearray()
+
+    def endpoints(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+        """Return (own address, backend's address), both None on a Unix socket."""
+        if self._sock.family == socket.AF_UNIX:
+            return None, None
+        own, peer = self._sock.getsockname(), self._sock.getpeername()
+        return (own[0], own[1]), (peer[0], peer[1])
+
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`; raises OSError."""
+        await self._loop.sock_sendall(self._sock, data)
+
+    async def receive(self) -> bool:
+        """Add what comes next to `received`; raises OSError.
+
+        Returns:
+            False at the backend's FIN.
+        """
+        data = await self._loop.sock_recv(self._sock, READ_BYTES)
+        self.received += data
+        return bool(data)
+
+    async def leave(self, within_s: float) -> None:
+        """Close cleanly: read until the backend's FIN, for LEAVE_BYTES or `within_s` at most."""
+        left = LEAVE_BYTES
+        try:
+            async with asyncio.timeout(within_s):
+                if self.finish_first:
+                    self._sock.shutdown(socket.SHUT_WR)
+                while left > 0 and (data := await self._loop.sock_recv(self._sock, READ_BYTES)):
+                    left -= len(data)
+        except OSError:
+            pass  # reset, or too slow (TimeoutError is one): the verdict stands, and nobody is owed anything
+        finally:
+            self.close()
+
+    def leave_nowait(self) -> None:
+        """Close as cleanly as is possible without waiting: read only what is there."""
+        try:
+            if self.finish_first:
+                self._sock.shutdown(socket.SHUT_WR)
+            for _ in range(LEAVE_BYTES // READ_BYTES):
+                if not self._sock.recv(READ_BYTES):
+                    break
+        except OSError:
+            pass  # nothing more there (BlockingIOError is one), or reset
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._sock.close()
+
+
+class Probe:
+    """The check of one target: prepared once, run again and again, but not twice at the same time.
+
+    Args:
+        target: What to check; its type is not `none`.
+        lookup: A resolver like `loop.getaddrinfo`, which is the default.
+    """
+
+    __slots__ = (
+        "_address",
+        "_connection",
+        "_exchange",
+        "_fixed",
+        "_known",
+        "_lookup",
+        "_request",
+        "_stage",
+        "target",
+    )
+
+    def __init__(
+        self, target: Target, *, lookup: Callable[..., Awaitable[Sequence[Any]]] | None = None
+    ) -> None:
+        self.target = target
+        check = target.check
+        address = target.address
+        if check.port is not None and not address.startswith("unix:"):
+            address = f"{address.rpartition(':')[0]}:{check.port}"
+        self._address = address
+        fixed = to_sockaddr(address)
+        self._fixed: list[tuple[int, Any]] | None = [(fixed.family, fixed.sockaddr)] if fixed else None
+        self._known: list[tuple[int, Any]] = []
+        self._lookup = lookup
+        self._request = _http_request(check, address) if check.type is CheckType.HTTP else check.expect_send
+        self._exchange = {CheckType.HTTP: self._http, CheckType.EXPECT: self._expect}.get(check.type)
+        self._connection: Connection | None = None
+        self._stage = "connect"
+
+    async def run(self) -> tuple[Outcome, Connection | None]:
+        """Probe once, within the check's timeout.
+
+        Returns:
+            What was found, and the connection (None if there was none), which the caller leaves or closes.
+
+        Raises:
+            LocalError: This machine could not probe; nothing is open.
+        """
+        self._connection = None
+        self._stage = "connect"
+        try:
+            outcome = await self._judge()
+        except BaseException:  # cancellation too must leave nothing open
+            if self._connection is not None:
+                self._connection.close()
+            raise
+        return outcome, self._connection
+
+    async def _judge(self) -> Outcome:
+        try:
+            async with asyncio.timeout(self.target.check.timeout_s):
+                connection = self._connection = await self._connect(await self._addresses())
+                await self._greet(connection)
+                if self._exchange is not None:
+                    self._stage = self.target.check.type.value
+                    await self._exchange(connection)
+        except _FailedError as failed:
+            return Outcome(ok=False, cause=failed.cause)
+        except TimeoutError:  # ETIMEDOUT is one as well, and means the same
+            return Outcome(ok=False, cause=self._late())
+        except OSError as error:
+            code = error.errno or 0
+            if code in LOCAL_ERRNOS:
+                raise LocalError(error_text(code)) from error
+            return Outcome(ok=False, cause=error_text(errno.ECONNRESET if code in _RESETS else code))
+        return Outcome(ok=True, cause="ok")
+
+    def _late(self) -> str:
+        """Say what the time ran out on; a backend that did not answer is no longer waited for."""
+        connection = self._connection
+        if connection is not None:
+            connection.finish_first = True
+            if connection.received:
+                return f"{self._stage}: got '{excerpt(connection.received)}'"
+        return "name not resolved: timeout" if self._stage == "name" else f"{self._stage} timeout"
+
+    async def _addresses(self) -> list[tuple[int, Any]]:
+        """Return (family, socket address) of the target, at least one.
+
+        While the resolver does not answer, the addresses that it told last hold: a name server's outage says
+        nothing about backends.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        self._stage = "name"
+        lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
+        host, _, port = self._address.rpartition(":")
+        try:
+            async with asyncio.timeout(self.target.check.timeout_s / 2 if self._known else None):
+                found = await lookup(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+            self._known = [(entry[0], entry[4]) for entry in found]
+        except socket.gaierror as error:
+            if error.errno in _LOCAL_RESOLVER_ERRORS:
+                raise LocalError(f"resolver: {(error.strerror or 'failed').lower()}") from error
+            if error.errno != socket.EAI_AGAIN or not self._known:
+                raise _FailedError(f"name not resolved: {(error.strerror or 'failed').lower()}") from error
+        except TimeoutError:
+            pass  # half of the time is left for the address that is known
+        except UnicodeError as error:  # IDNA refuses the name: an empty label, or one of over 63 bytes
+            raise _FailedError("name not resolved: not a host name") from error
+        self._stage = "connect"
+        return self._known
+
+    async def _connect(self, addresses: list[tuple[int, Any]]) -> Connection:
+        """Connect to the first address that accepts; raises OSError as the last one did."""
+        for position, (family, sockaddr) in enumerate(addresses, start=1):
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                await _connect_socket(sock, sockaddr)
+            except OSError:
+                sock.close()
+                if position == len(addresses):
+                    raise
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return Connection(sock, finish_first=self.target.check.type is not CheckType.HTTP)
+        raise _FailedError("name not resolved: no address")
+
+    async def _greet(self, connection: Connection) -> None:
+        """Send the PROXY header that the backend expects."""
+        if self.target.proxy is ProxySend.V2:
+            await connection.send(proxy_protocol.encode_v2_local())
+        elif self.target.proxy is ProxySend.V1:
+            await connection.send(proxy_protocol.encode_v1(*connection.endpoints()))
+
+    async def _http(self, connection: Connection) -> None:
+        await connection.send(self._request)
+        while (status := http_status(connection.received)) is None:
+            if len(connection.received) >= HEAD_BYTES or not await connection.receive():
+                raise _FailedError(_unanswered("http", connection.received))
+        if status not in self.target.check.http_status:
+            raise _FailedError(
+                f"http status {status}" if status else _unanswered("http", connection.received)
+            )
+
+    async def _expect(self, connection: Connection) -> None:
+        if self._request:
+            await connection.send(self._request)
+        wanted, received = self.target.check.expect_expect, connection.received
+        seen = 0
+        # What was looked at is not looked at again, but for an answer that began in its last bytes.
+        while received.find(wanted, max(0, seen - len(wanted)), EXPECT_BYTES) < 0:
+            seen = len(received)
+            if seen >= EXPECT_BYTES or not await connection.receive():
+                raise _FailedError(_unanswered("expect", received))
+
+
+def http_status(data: bytes | bytearray) -> int | None:
+    """Find the final status in the beginning of an HTTP/1 response (RFC 9112, sections 2 and 4).
+
+    Args:
+        data: What has come so far.
+
+    Returns:
+        100..599; None while more is needed; 0 if this is no HTTP/1 response and will not become one.
+    """
+    start = 0
+    while (end := data.find(b"\r\n", start)) >= 0:
+        line = _STATUS_LINE.fullmatch(data, start, end)
+        if line is None:
+            return 0
+        status = int(line[1])
+        if status >= _FINAL or status == _SWITCHING_PROTOCOLS:
+            return status
+        head_end = data.find(b"\r\n\r\n", end)
+        if head_end < 0:
+            return None
+        start = head_end + 4
+    begun = bytes(data[start : start + len(_STATUS_START)])
+    return None if _STATUS_START.startswith(begun) else 0
+
+
+def excerpt(data: bytes | bytearray) -> str:
+    """Show what a backend sent: at most 64 characters, all printable, whatever it was."""
+    text = bytes(data[: 4 * SHOWN_CHARACTERS]).decode("utf-8", "backslashreplace")
+    shown = (char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return "".join(shown)[:SHOWN_CHARACTERS]
+
+
+def _unanswered(stage: str, received: bytearray) -> str:
+    return f"{stage}: got '{excerpt(received)}'" if received else f"{stage}: connection closed"
+
+
+async def _connect_socket(sock: socket.socket, sockaddr: Any) -> None:
+    """Connect a non-blocking socket; raises OSError."""
+    if sock.family == socket.AF_UNIX:
+        # Never blocks. EAGAIN means a full accept queue (unix(7)); loop.sock_connect would take it for
+        # EINPROGRESS, and then for success.
+        sock.connect(sockaddr)
+        return
+    await asyncio.get_running_loop().sock_connect(sock, sockaddr)
+    if sock.getsockname() == sock.getpeername():
+        # A simultaneous open (RFC 9293, 3.5): with no listener, a local port of the ephemeral range can be
+        # connected to itself.
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
+
+
+def _http_request(check: ActiveCheckSpec, address: str) -> bytes:
+    host = check.http_host or ("localhost" if address.startswith("unix:") else address)
+    return (
+        f"GET {quote(check.http_path, safe=_SAFE)} HTTP/1.1\r\nHost: {quote(host, safe=_SAFE)}\r\n"
+        "User-Agent: livelb\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    ).encode("ascii")

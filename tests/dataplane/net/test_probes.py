@@ -1,0 +1,564 @@
+"""One active check against real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataplane.core import proxy_protocol
+from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
+from dataplane.net.probes import LocalError, Outcome, Probe, Target, excerpt, http_status
+from tests.support.loops import on_both_loops
+
+OK = Outcome(ok=True, cause="ok")
+TCP = ActiveCheckSpec(
+    type=CheckType.TCP,
+    interval_s=2.0,
+    timeout_s=10.0,
+    rise=2,
+    fall=3,
+    jitter=0.1,
+    port=None,
+    http_path="/",
+    http_status=(200,),
+    http_host="",
+    expect_send=b"",
+    expect_expect=b"",
+)
+HTTP = replace(TCP, type=CheckType.HTTP)
+PING = replace(TCP, type=CheckType.EXPECT, expect_send=b"PING\r\n", expect_expect=b"+PONG")
+SHORT_S = 0.05
+"""A timeout that is meant to run out."""
+
+
+class Backend:
+    """A server whose behaviour is one coroutine; what each connection sent, and how it ended, is in `ends`."""
+
+    def __init__(self, behave):
+        self.behave = behave
+        self.ends = asyncio.Queue()
+        self.address = ""
+
+    async def serve(self, reader, writer):
+        """Behave on one connection, then read to its end."""
+        seen = bytearray()
+        try:
+            await self.behave(reader, writer, seen)
+            while data := await reader.read(65536):
+                seen += data
+            self.ends.put_nowait(("fin", bytes(seen)))
+        except OSError:  # EPIPE is a reset too, seen by a writer
+            self.ends.put_nowait(("reset", bytes(seen)))
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def backend(behave=None, *, host="127.0.0.1", path=None):
+    """Run a backend; without a behaviour it only reads."""
+
+    async def silent(reader, writer, seen):
+        pass
+
+    it = Backend(behave or silent)
+    if path is None:
+        server = await asyncio.start_server(it.serve, host, 0)
+        port = server.sockets[0].getsockname()[1]
+        it.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    else:
+        server = await asyncio.start_unix_server(it.serve, path)
+        it.address = f"unix:{path}"
+    async with server:
+        yield it
+
+
+def saying(*pieces, then_close=False, after=b""):
+    """Return a behaviour: wait for `after` if any, then send the pieces, each on its own."""
+
+    async def behave(reader, writer, seen):
+        while after not in seen:
+            seen += await reader.read(65536)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        if then_close:
+            writer.write_eof()
+
+    return behave
+
+
+async def probe(address, check=TCP, *, proxy=ProxySend.OFF, lookup=None):
+    """Probe once, leave cleanly, and return what was found."""
+    outcome, connection = await Probe(Target("web", "b1", address, check, proxy), lookup=lookup).run()
+    if connection is not None:
+        await connection.leave(check.timeout_s)
+    return outcome
+
+
+def refused_address():
+    """Return an address on which nobody listens: bound, so that nobody else gets it either."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock, f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestTcp:
+    """Connect, and nothing else."""
+
+    async def test_accepting_backend_passes(self):
+        """Whoever accepts is up, and sees a clean end without a byte."""
+        async with backend() as it:
+            assert await probe(it.address) == OK
+            assert await it.ends.get() == ("fin", b"")
+
+    async def test_ipv6(self):
+        """An address in brackets is IPv6."""
+        async with backend(host="::1") as it:
+            assert await probe(it.address) == OK
+            assert await it.ends.get() == ("fin", b"")
+
+    async def test_refused(self):
+        """A port without a listener fails."""
+        sock, address = refused_address()
+        with sock:
+            assert await probe(address) == Outcome(ok=False, cause="connection refused")
+
+    async def test_full_accept_queue_times_out(self):
+        """A backend that does not accept fails after the timeout."""
+        with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for sock in (first, second):  # a backlog of 0 holds one, and the second waits for an answer
+                sock.setblocking(False)
+                assert sock.connect_ex(listener.getsockname()) in {0, errno.EINPROGRESS}
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            outcome = await probe(address, replace(TCP, timeout_s=SHORT_S))
+        assert outcome == Outcome(ok=False, cause="connect timeout")
+
+    async def test_banner_does_not_turn_the_close_into_a_reset(self):
+        """A greeting is read before the close, however the close is done, so the backend sees a FIN."""
+        greeted = asyncio.Event()
+
+        async def greet(reader, writer, seen):
+            writer.write(b"220 mail.example ESMTP\r\n" * 5000)
+            greeted.set()
+
+        async with backend(greet) as it:
+            assert await probe(it.address) == OK
+            assert await it.ends.get() == ("fin", b"")
+            greeted.clear()
+            outcome, connection = await Probe(Target("web", "b1", it.address, TCP, ProxySend.OFF)).run()
+            await greeted.wait()
+            connection.leave_nowait()
+            assert outcome == OK
+            assert await it.ends.get() == ("fin", b"")
+
+    async def test_endless_sender_is_left_after_a_bound(self):
+        """Reading only to close cleanly has an end even if the backend's talk has none."""
+
+        async def talk(reader, writer, seen):
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+
+        async with backend(talk) as it:
+            assert await probe(it.address) == OK
+            assert await it.ends.get() == ("reset", b"")
+
+    async def test_port_overrides_the_backends(self):
+        """`port` is checked in place of the backend's own."""
+        sock, address = refused_address()
+        with sock:
+            async with backend() as it:
+                check = replace(TCP, port=int(it.address.rpartition(":")[2]))
+                assert await probe(address, check) == OK
+
+    async def test_loop_is_not_blocked(self, no_blocking):
+        """Nothing in a probe blocks the event loop."""
+        async with backend(saying(b"hello")) as it:
+            assert await probe(it.address) == OK
+            assert (await probe(it.address, HTTP)).ok is False
+
+    async def test_cancellation_closes(self):
+        """A probe that is broken off leaves no descriptor behind, and the backend sees it go."""
+        reached = asyncio.Event()
+
+        async def behave(reader, writer, seen):
+            seen += await reader.read(65536)
+            reached.set()
+
+        async with backend(behave) as it:
+            task = asyncio.create_task(probe(it.address, PING))
+            await reached.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await it.ends.get() == ("fin", b"PING\r\n")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestUnix:
+    """Backends on Unix sockets."""
+
+    async def test_passes(self, tmp_path):
+        """A Unix socket that accepts is up."""
+        async with backend(path=str(tmp_path / "s")) as it:
+            assert await probe(it.address) == OK
+            assert await it.ends.get() == ("fin", b"")
+
+    async def test_port_does_not_apply(self, tmp_path):
+        """`port` means nothing to a Unix socket, and Host has a name that every server takes."""
+        async with backend(saying(b"HTTP/1.1 200\r\n\r\n", then_close=True), path=str(tmp_path / "s")) as it:
+            assert await probe(it.address, replace(HTTP, port=80)) == OK
+            assert b"\r\nHost: localhost\r\n" in (await it.ends.get())[1]
+
+    async def test_missing_file_fails(self, tmp_path):
+        """A socket file that is not there is the backend's fault."""
+        outcome = await probe(f"unix:{tmp_path}/none")
+        assert not outcome.ok
+        assert "no such" in outcome.cause
+
+    async def test_full_accept_queue_fails(self, tmp_path):
+        """A full queue is no success, though connect() only says "again"."""
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+            listener.bind(str(tmp_path / "s"))
+            listener.listen(0)
+            first.connect(str(tmp_path / "s"))
+            assert not (await probe(f"unix:{tmp_path}/s")).ok
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestHttp:
+    """GET, and the status of the final answer."""
+
+    @pytest.mark.parametrize(
+        ("pieces", "cause"),
+        [
+            ([b"HTTP/1.1 200 OK\r\n\r\n"], "ok"),
+            ([b"HTTP/1.0 200\r\nServer: x\r\n\r\nbody"], "ok"),
+            ([b"HTTP/1.1 2", b"00 OK\r", b"\n\r\n"], "ok"),
+            (
+                [
+                    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r",
+                    b"\nHTTP/1.1 200 OK\r\n\r\n",
+                ],
+                "ok",
+            ),
+            ([b"HTTP/1.1 503 Service Unavailable\r\n\r\n"], "http status 503"),
+            ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "http status 101"),
+            ([b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n\r\n"], "http status 500"),
+            ([b"SSH-2.0-OpenSSH_9.6\r\n"], "http: got 'SSH-2.0-OpenSSH_9.6\\r\\n'"),
+            ([b"HTTP/2.0 200 OK\r\n\r\n"], "http: got 'HTTP/2.0 200 OK\\r\\n\\r\\n'"),
+            ([b"HTTP/1.1 200 O"], "http: got 'HTTP/1.1 200 O'"),
+            ([b"\x15\x03\x01\x00\x02\x02\x46"], "http: got '\\x15\\x03\\x01\\x00\\x02\\x02F'"),
+            ([], "http: connection closed"),
+        ],
+    )
+    async def test_verdict(self, pieces, cause):
+        """Only a well-formed final status that is asked for passes, and the cause tells what came instead."""
+        async with backend(saying(*pieces, after=b"\r\n\r\n", then_close=True)) as it:
+            assert await probe(it.address, HTTP) == Outcome(ok=cause == "ok", cause=cause)
+            assert (await it.ends.get())[0] == "fin"
+
+    async def test_request(self):
+        """The request is HTTP/1.1 with path and Host, and asks for the connection to be closed."""
+        async with backend(
+            saying(b"HTTP/1.1 204 No Content\r\n\r\n", after=b"\r\n\r\n", then_close=True)
+        ) as it:
+            check = replace(
+                HTTP, http_path="/health?deep=1&x=%20", http_host="app.example", http_status=(200, 204)
+            )
+            assert await probe(it.address, check) == OK
+            _, request = await it.ends.get()
+        lines = request.decode().split("\r\n")
+        assert lines[0] == "GET /health?deep=1&x=%20 HTTP/1.1"
+        assert {"Host: app.example", "Connection: close"} <= set(lines)
+        assert request.endswith(b"\r\n\r\n")
+
+    async def test_host_defaults_to_the_address(self):
+        """Without a Host in the check, it is the address that is checked."""
+        async with backend(saying(b"HTTP/1.1 200 OK\r\n\r\n", after=b"\r\n\r\n", then_close=True)) as it:
+            await probe(it.address, HTTP)
+            assert f"\r\nHost: {it.address}\r\n".encode() in (await it.ends.get())[1]
+
+    async def test_path_cannot_break_the_request(self):
+        """Whatever the path is, the request keeps its lines."""
+        async with backend(saying(b"HTTP/1.1 200 OK\r\n\r\n", after=b"\r\n\r\n", then_close=True)) as it:
+            await probe(it.address, replace(HTTP, http_path="/a b\r\nEvil: é", http_host="x\r\nEvil: 1"))
+            _, request = await it.ends.get()
+        assert request.startswith(
+            b"GET /a%20b%0D%0AEvil:%20%C3%A9 HTTP/1.1\r\nHost: x%0D%0AEvil:%201\r\nUser-Agent:"
+        )
+
+    async def test_answer_is_read_before_the_fin(self):
+        """The server has answered in full before it sees the probe's end, so it does not cancel the request."""
+        body = bytes(200_000)
+
+        async def answer(reader, writer, seen):
+            while b"\r\n\r\n" not in seen:
+                seen += await reader.read(65536)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + body[:1000])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), SHORT_S)
+            writer.write(body[1000:])
+            await writer.drain()
+            writer.write_eof()
+
+        async with backend(answer) as it:
+            assert await probe(it.address, HTTP) == OK
+            assert (await it.ends.get())[0] == "fin"
+
+    async def test_silent_server_times_out(self):
+        """A server that accepts and does not answer fails, and is left with a FIN."""
+        async with backend() as it:
+            outcome = await probe(it.address, replace(HTTP, timeout_s=SHORT_S))
+            assert outcome == Outcome(ok=False, cause="http timeout")
+            assert (await it.ends.get())[0] == "fin"
+
+    async def test_head_without_end_is_bounded(self):
+        """A status line that goes on and on fails without waiting for its end."""
+        async with backend(saying(b"HTTP/1.1 200 " + b"a" * 200_000, after=b"\r\n\r\n")) as it:
+            outcome = await probe(it.address, HTTP)
+            assert outcome.cause.startswith("http: got 'HTTP/1.1 200 aaa")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestExpect:
+    """Send, and look for an answer."""
+
+    @pytest.mark.parametrize("pieces", [[b"+PONG\r\n"], [b"+PO", b"NG"], [b"noise ", b"+", b"+P", b"ONG"]])
+    async def test_match(self, pieces):
+        """The answer passes wherever it stands and however it is cut."""
+        async with backend(saying(*pieces, after=b"PING\r\n")) as it:
+            assert await probe(it.address, PING) == OK
+            assert await it.ends.get() == ("fin", b"PING\r\n")
+
+    async def test_banner_only(self):
+        """With nothing to send, what the backend says first is looked at."""
+        async with backend(saying(b"220 mail ESMTP\r\n")) as it:
+            assert await probe(it.address, replace(PING, expect_send=b"", expect_expect=b"220 ")) == OK
+            assert await it.ends.get() == ("fin", b"")
+
+    async def test_mismatch_until_the_timeout(self):
+        """Another answer fails at the timeout, and the cause shows it."""
+        async with backend(saying(b"-ERR \x1b[31m'no'\r\n", after=b"PING\r\n")) as it:
+            outcome = await probe(it.address, replace(PING, timeout_s=SHORT_S))
+            assert outcome == Outcome(ok=False, cause="expect: got '-ERR \\x1b[31m'no'\\r\\n'")
+            assert (await it.ends.get())[0] == "fin"
+
+    async def test_silence(self):
+        """No answer at all is a timeout."""
+        async with backend() as it:
+            outcome = await probe(it.address, replace(PING, timeout_s=SHORT_S))
+            assert outcome == Outcome(ok=False, cause="expect timeout")
+
+    @pytest.mark.parametrize(
+        ("pieces", "cause"), [([b"-LOADING"], "expect: got '-LOADING'"), ([], "expect: connection closed")]
+    )
+    async def test_end_without_the_answer(self, pieces, cause):
+        """The backend's FIN ends the wait."""
+        async with backend(saying(*pieces, after=b"PING\r\n", then_close=True)) as it:
+            assert await probe(it.address, PING) == Outcome(ok=False, cause=cause)
+
+    async def test_only_the_first_64_kib_count(self):
+        """An answer beyond the bound does not pass, and the talk is not read for ever."""
+        async with backend(saying(b"x" * 65536 + b"+PONG", after=b"PING\r\n")) as it:
+            outcome = await probe(it.address, PING)
+            assert not outcome.ok
+            assert outcome.cause == f"expect: got '{'x' * 64}'"
+
+    async def test_reset(self):
+        """A reset in place of an answer is named."""
+
+        async def reset(reader, writer, seen):
+            await reader.read(1)
+            writer.transport.abort()
+
+        async with backend(reset) as it:
+            # unread input at abort() makes it a reset
+            outcome = await probe(it.address, replace(PING, expect_send=b"PING" * 50_000))
+            assert outcome == Outcome(ok=False, cause="connection reset")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestProxy:
+    """The header that a backend behind `proxy_protocol.send` expects."""
+
+    async def test_v2_is_local(self):
+        """Version 2 says LOCAL: the connection is on nobody's behalf."""
+        async with backend() as it:
+            assert await probe(it.address, proxy=ProxySend.V2) == OK
+            assert await it.ends.get() == ("fin", proxy_protocol.encode_v2_local())
+
+    async def test_v1_has_the_probes_own_addresses(self):
+        """Version 1 carries the addresses of the connection itself, before the check's own bytes."""
+        peers = []
+
+        async def behave(reader, writer, seen):
+            peers.append((writer.get_extra_info("peername"), writer.get_extra_info("sockname")))
+            await saying(b"+PONG", after=b"PING\r\n")(reader, writer, seen)
+
+        async with backend(behave) as it:
+            assert await probe(it.address, PING, proxy=ProxySend.V1) == OK
+            _, seen = await it.ends.get()
+        (source, destination) = peers[0]
+        assert seen == f"PROXY TCP4 127.0.0.1 127.0.0.1 {source[1]} {destination[1]}\r\nPING\r\n".encode()
+
+    async def test_v1_on_a_unix_socket_is_unknown(self, tmp_path):
+        """A Unix socket has no addresses to tell."""
+        async with backend(path=str(tmp_path / "s")) as it:
+            assert await probe(it.address, proxy=ProxySend.V1) == OK
+            assert await it.ends.get() == ("fin", b"PROXY UNKNOWN\r\n")
+
+
+class Resolver:
+    """Answers like getaddrinfo, from a list of answers: addresses, an error, or None for silence."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    async def __call__(self, host, port, *, type):  # noqa: A002 - getaddrinfo's own name
+        """Give the next answer."""
+        answer = self.answers.pop(0)
+        if answer is None:
+            await asyncio.get_running_loop().create_future()
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET, type, 6, "", (address, port)) for address in answer]
+
+
+AGAIN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestNames:
+    """Backends that are named."""
+
+    async def test_localhost(self):
+        """A name is resolved by the system."""
+        async with backend() as it:
+            assert await probe(it.address.replace("127.0.0.1", "localhost")) == OK
+
+    async def test_each_address_is_tried(self):
+        """The first address that accepts passes."""
+        async with backend() as it:
+            address = it.address.replace("127.0.0.1", "db.example")
+            assert await probe(address, lookup=Resolver(["127.0.0.2", "127.0.0.1"])) == OK
+
+    async def test_unknown_name(self):
+        """A name that does not exist fails the check."""
+        outcome = await probe("db.example:80", lookup=Resolver(UNKNOWN))
+        assert outcome == Outcome(ok=False, cause="name not resolved: name or service not known")
+
+    async def test_malformed_name(self):
+        """A name that no resolver takes fails the check."""
+        outcome = await probe("a..b:80")
+        assert outcome.cause.startswith("name not resolved: ")
+
+    async def test_resolver_timeout(self):
+        """A lookup without an end is part of the check's timeout."""
+        outcome = await probe("db.example:80", replace(TCP, timeout_s=SHORT_S), lookup=Resolver(None))
+        assert outcome == Outcome(ok=False, cause="name not resolved: timeout")
+
+    @pytest.mark.parametrize("failure", [AGAIN, None])
+    async def test_known_addresses_outlive_the_resolver(self, failure):
+        """While the resolver fails, the addresses of before are checked; a name that is gone is gone."""
+        async with backend() as it:
+            address = it.address.replace("127.0.0.1", "db.example")
+            resolver = Resolver(["127.0.0.1"], failure, UNKNOWN)
+            check = replace(TCP, timeout_s=0.4)
+            it_is = Probe(Target("web", "b1", address, check, ProxySend.OFF), lookup=resolver)
+            for expected in (True, True, False):
+                outcome, connection = await it_is.run()
+                if connection is not None:
+                    connection.leave_nowait()
+                assert outcome.ok is expected
+
+    async def test_resolver_out_of_memory_is_local(self):
+        """What the resolver lacks on this machine is no verdict."""
+        with pytest.raises(LocalError, match="resolver: system error"):
+            await probe("db.example:80", lookup=Resolver(socket.gaierror(socket.EAI_SYSTEM, "System error")))
+
+
+@pytest.mark.usefixtures("no_leaks")
+@on_both_loops
+class TestLocal:
+    """What is this machine's fault is no verdict."""
+
+    async def test_out_of_descriptors(self):
+        """Without a free descriptor there is no verdict, but an error that names the cause."""
+        async with backend() as it:
+            ready = Probe(Target("web", "b1", it.address, TCP, ProxySend.OFF))
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            lowest_free = os.dup(0)
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            try:
+                with pytest.raises(LocalError, match="EMFILE"):
+                    await ready.run()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=400))
+def test_excerpt_is_short_and_printable(data):
+    """Whatever a backend sent, what is shown of it is one short printable line."""
+    text = excerpt(data)
+    assert len(text) <= 64
+    assert text == "" or text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"HTTP/1.1 099 x",
+        b"HTTP/1.1 600 x",
+        b"HTTP/1.1  200 OK",
+        b"HTTP/1.1 2000",
+        b"HTTP/1.1 200OK",
+        b"HTTP/1.1 200 a\x00b",
+        b"http/1.1 200 OK",
+        b"HTTP/1.2 200 OK",
+        b" HTTP/1.1 200 OK",
+        b"",
+        b"HTTP/1.1 200 OK\n",
+    ],
+)
+def test_malformed_status_line_is_none(line):
+    """A status line is taken strictly."""
+    assert http_status(line + b"\r\n\r\n") == 0
+
+
+@settings(deadline=None)
+@given(
+    informational=st.lists(st.sampled_from((100, 102, 103)), max_size=3),
+    status=st.sampled_from((101, 200, 204, 301, 404, 503, 599)),
+    reason=st.sampled_from(("", " ", " OK", " Not Found")),
+)
+def test_status_is_found_at_its_line_end_and_not_before(informational, status, reason):
+    """However the response is cut, nothing is said before the final status line is complete, and then the same."""
+    head = "".join(f"HTTP/1.1 {code} x\r\nA: b\r\n\r\n" for code in informational)
+    complete = f"{head}HTTP/1.1 {status}{reason}\r\n".encode()
+    for cut in range(len(complete)):
+        assert http_status(complete[:cut]) is None
+    assert http_status(complete) == status
+    assert http_status(complete + b"A: b\r\n\r\nbody") == status
