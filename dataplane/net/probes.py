@@ -296,11 +296,12 @@ class Probe:
         await connection.send(self._request)
         while (status := http_status(connection.received)) is None:
             if len(connection.received) >= HEAD_BYTES or not await connection.receive():
-                raise _FailedError(_unanswered("http", connection.received))
+                break
+        if not status:
+            connection.finish_first = True  # no request is under way that a FIN could cancel
+            raise _FailedError(_unanswered("http", connection.received))
         if status not in self.target.check.http_status:
-            raise _FailedError(
-                f"http status {status}" if status else _unanswered("http", connection.received)
-            )
+            raise _FailedError(f"http status {status}")
 
     async def _expect(self, connection: Connection) -> None:
         if self._request:
