@@ -91,7 +91,7 @@ class Demo:
             ends = {asyncio.create_task(part.process.wait()): part for part in self._parts}
             done, _ = await asyncio.wait({*ends, stopping}, return_when=asyncio.FIRST_COMPLETED)
             for ended in done - {stopping}:
-                part = ends[ended]  # type: ignore[index] # `done` mixes tasks of two kinds
+                part = ends[ended]
                 msg = f"{part.name} ended with status {part.process.returncode}"
                 raise DemoError(msg)
         finally:
