@@ -3,21 +3,23 @@
 Theory of operation:
 
 1. Targets of equal weight form a group, a ring that is served in turn. A group of m targets of weight w
-   is due m * w times per period, at even distances. The group that is due next is served.
-2. Due times are integers, and a group's repeat exactly after one `PERIOD`. So every window of as many
-   picks as there are turns in a period holds exactly w turns of each target, wherever it begins.
-3. The first turn of a group comes after half its distance (Webster's method of apportionment), so that
-   groups interleave instead of starting together.
-4. A pick costs O(1) if all weights are equal, else O(log g) for g different weights (at most 256, or
-   4096 while somebody ramps up); the number of targets does not matter.
+   has m * w turns in a period, which lasts as many picks as all groups have turns.
+2. The k-th turn of a group has a window, from k to k + 1 times the group's interval. Among those whose
+   windows have opened, the one whose window closes first is served. This is proportionate fair scheduling
+   (Baruah et al., "Proportionate Progress", Algorithmica 1996) of one processor: every turn falls into its
+   window. So after any number of picks each target is less than one pick away from its exact share, and
+   in any period since the first build it gets exactly its weight.
+3. Time is in integers, `SLOT` to a pick, so nothing drifts.
+4. A pick costs O(1) if all weights are equal, else O(log g) amortised for g different weights (at most 256,
+   or more while somebody ramps up); the number of targets does not matter.
 5. A rebuild keeps each target's distance to its next turn, measured in its own intervals, so nobody
-   starts again and nobody gets two turns for one. A newcomer waits one interval, behind all others
-   of its weight.
+   starts again and nobody gets two turns for one. A newcomer waits for one turn of its group, behind all
+   others of its weight.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heapreplace
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, Generic
 
 from dataplane.core.balance.base import T
@@ -27,26 +29,28 @@ if TYPE_CHECKING:
 
 __all__ = ["RoundRobin"]
 
-PERIOD: Final = 1 << 48
-"""Integer time in which each target has as many turns as its weight says: fine enough to order them all."""
+SLOT: Final = 1 << 32
+"""Time from one pick to the next: fine enough to put all windows in order."""
 
 
 class _Group(Generic[T]):
     """The targets of one weight, served in turn."""
 
-    __slots__ = ("base", "cursor", "ring", "rounds", "turns", "weight")
+    __slots__ = ("base", "cursor", "period", "ring", "rounds", "turns", "weight")
 
-    def __init__(self, ring: list[T], weight: int, base: int) -> None:
+    def __init__(self, ring: list[T], weight: int, base: int, period: int) -> None:
         self.ring = ring
         self.weight = weight
-        self.turns = len(ring) * weight
         self.base = base
+        self.period = period
+        self.turns = len(ring) * weight
         self.rounds = 0
         self.cursor = 0
 
-    def due(self) -> int:
-        """Return the time of the next turn."""
-        return self.base + self.rounds * PERIOD // self.turns
+    def window(self) -> tuple[int, int]:
+        """Return when the window of the next turn opens and closes."""
+        opens = self.base + self.rounds * self.period // self.turns
+        return opens, self.base + (self.rounds + 1) * self.period // self.turns
 
     def take(self) -> T:
         """Serve the one whose turn it is."""
@@ -56,30 +60,24 @@ class _Group(Generic[T]):
         return target
 
     def distances(self, now: int) -> Iterator[tuple[T, float]]:
-        """Yield everybody, next first, with the distance to the next turn in own intervals."""
-        lead = (self.due() - now) * self.weight / PERIOD
+        """Yield everybody, next first, with the distance to the next window in own intervals."""
+        lead = (self.window()[0] - now) * self.weight / self.period
         size = len(self.ring)
         for offset in range(size):
             yield self.ring[(self.cursor + offset) % size], lead + offset / size
 
-
-def _build_group(members: list[T], weight: int, distances: dict[str, float] | None) -> _Group[T]:
-    """Put those that were in the rotation in the order of their turns, and newcomers behind them."""
-    interval = PERIOD / weight
-    gap = interval / len(members)
-    if distances is None:
-        return _Group(members, weight, int(gap / 2))
-    ring = sorted((target for target in members if target.id in distances), key=lambda one: distances[one.id])
-    first = distances[ring[0].id] * interval if ring else gap
-    ring += (target for target in members if target.id not in distances)
-    return _Group(ring, weight, int(min(first, gap)))
+    def copy(self) -> _Group[T]:
+        """Return a group that can run ahead of this one."""
+        twin = _Group(self.ring, self.weight, self.base, self.period)
+        twin.rounds, twin.cursor = self.rounds, self.cursor
+        return twin
 
 
 class RoundRobin(Generic[T]):
     """Serves targets in turn, each as often as its weight says."""
 
     tracks_load = False
-    __slots__ = ("_heap",)
+    __slots__ = ("_groups", "_horizon", "_ready", "_solo", "_waiting")
 
     def __init__(self, members: Sequence[tuple[T, int]], previous: RoundRobin[T] | None = None) -> None:
         """Build the rotation.
@@ -92,62 +90,100 @@ class RoundRobin(Generic[T]):
         by_weight: dict[int, list[T]] = {}
         for target, weight in members:
             by_weight.setdefault(weight, []).append(target)
-        groups = [_build_group(group, weight, distances) for weight, group in by_weight.items()]
-        # A tie goes to the group with fewer turns: the other one has another turn soon.
-        self._heap = [(group.due(), group.turns, place, group) for place, group in enumerate(groups)]
-        heapify(self._heap)
+        period = sum([weight for _, weight in members]) * SLOT
+        groups = [_build_group(group, weight, period, distances) for weight, group in by_weight.items()]
+        # What some are behind, others are ahead: so somebody's window is always open, and nobody is late.
+        now = sum(group.base * group.turns for group in groups) * SLOT // period if groups else 0
+        self._start(groups, now)
 
     def pick(self, key: int, tried: Collection[T]) -> T | None:  # noqa: ARG002 - the key is for `sticky`
         """Serve the one whose turn it is, or the next one that has not been tried."""
-        heap = self._heap
-        if not heap:
-            return None
-        _, turns, place, group = heap[0]
-        if tried and group.ring[group.cursor] in tried:
-            return self._pick_around(tried)
-        target = group.take()
-        if len(heap) > 1:
-            heapreplace(heap, (group.due(), turns, place, group))
-        return target
+        solo = self._solo
+        if solo is not None:
+            target = solo.ring[solo.cursor]
+            if not tried or target not in tried:
+                # Time and turns of a lone group go together: neither needs to be counted.
+                solo.cursor = (solo.cursor + 1) % len(solo.ring)
+                return target
+        elif self._ready:
+            group = self._groups[self._ready[0][2]]
+            if not tried or group.ring[group.cursor] not in tried:
+                return self._serve(heappop(self._ready)[2])
+        return self._pick_around(tried)
 
     def order(self, key: int) -> Iterator[T]:  # noqa: ARG002 - the key is for `sticky`
         """Yield everybody in the order of the turns, each once."""
-        left = sorted(self._heap)
-        taken = [0] * len(left)
-        heap = [(due, turns, place, at) for at, (due, turns, place, _) in enumerate(left)]
-        while heap:
-            _, turns, place, at = heap[0]
-            group = left[at][3]
-            size = len(group.ring)
-            yield group.ring[(group.cursor + taken[at]) % size]
-            taken[at] += 1
-            if taken[at] < size:
-                due = group.base + (group.rounds + taken[at]) * PERIOD // turns
-                heapreplace(heap, (due, turns, place, at))
-            else:
-                heappop(heap)
+        twin: RoundRobin[T] = RoundRobin(())
+        twin._start([group.copy() for group in self._groups], self._horizon - SLOT)
+        left = [len(group.ring) for group in self._groups]
+        while (place := twin._next()) is not None:
+            left[place] -= 1
+            yield twin._serve(place, again=left[place] > 0)
 
     def changed(self, target: T) -> None:
         """Do nothing: load does not matter here."""
 
     def distances(self) -> dict[str, float]:
-        """Return by id how far each target is from its next turn, in its own intervals (0..1)."""
-        if not self._heap:
-            return {}
-        now = self._heap[0][0]
-        return {target.id: distance for *_, group in self._heap for target, distance in group.distances(now)}
+        """Return by id how far each target is from its next turn's window, in its own intervals."""
+        now = self._horizon - SLOT
+        return {target.id: distance for group in self._groups for target, distance in group.distances(now)}
+
+    def _start(self, groups: list[_Group[T]], now: int) -> None:
+        self._groups = groups
+        self._solo = groups[0] if len(groups) == 1 else None
+        self._ready: list[tuple[int, int, int]] = []
+        """Heap of (end of window, turns, group): a tie goes to the one with fewer turns to come."""
+        self._waiting = [(group.window()[0], group.turns, place) for place, group in enumerate(groups)]
+        """Heap of (start of window, turns, group)."""
+        heapify(self._waiting)
+        self._horizon = now + SLOT
+        """Windows that open before it are open."""
+        self._open_windows()
+
+    def _open_windows(self) -> None:
+        waiting, horizon = self._waiting, self._horizon
+        while waiting and waiting[0][0] < horizon:
+            _, turns, place = heappop(waiting)
+            heappush(self._ready, (self._groups[place].window()[1], turns, place))
+
+    def _next(self) -> int | None:
+        """Take the group that is next out of its heap."""
+        heap = self._ready or self._waiting
+        return heappop(heap)[2] if heap else None
+
+    def _serve(self, place: int, *, again: bool = True) -> T:
+        """Serve a group that has been taken out of its heap, and put it back if it shall be served again."""
+        group = self._groups[place]
+        target = group.take()
+        if again:
+            heappush(self._waiting, (group.window()[0], group.turns, place))
+        self._horizon += SLOT
+        self._open_windows()
+        return target
 
     def _pick_around(self, tried: Collection[T]) -> T | None:
         """Serve the next one that has not been tried; the tried ones before it keep their turns."""
-        for entry in sorted(self._heap):
-            _, turns, place, group = entry
-            ring, cursor, size = group.ring, group.cursor, len(group.ring)
-            for offset in range(size):
-                at = (cursor + offset) % size
-                if ring[at] not in tried:
-                    ring[at], ring[cursor] = ring[cursor], ring[at]
-                    target = group.take()
-                    self._heap[self._heap.index(entry)] = (group.due(), turns, place, group)
-                    heapify(self._heap)
-                    return target
+        for heap in (self._ready, self._waiting):
+            for entry in sorted(heap):
+                group = self._groups[entry[2]]
+                ring, cursor, size = group.ring, group.cursor, len(group.ring)
+                for offset in range(size):
+                    at = (cursor + offset) % size
+                    if ring[at] not in tried:
+                        ring[at], ring[cursor] = ring[cursor], ring[at]
+                        heap.remove(entry)
+                        heapify(heap)
+                        return self._serve(entry[2])
         return None
+
+
+def _build_group(members: list[T], weight: int, period: int, distances: dict[str, float] | None) -> _Group[T]:
+    """Put those that were in the rotation in the order of their turns, and newcomers behind them."""
+    if distances is None:
+        return _Group(members, weight, 0, period)
+    interval = period / weight
+    gap = interval / len(members)
+    ring = sorted((target for target in members if target.id in distances), key=lambda one: distances[one.id])
+    first = distances[ring[0].id] * interval if ring else gap
+    ring += (target for target in members if target.id not in distances)
+    return _Group(ring, weight, int(max(-gap, min(first, gap))), period)
