@@ -5,7 +5,7 @@ Theory of operation
 Every dangerous failure of a registry looks like a valid answer. Servers that were wiped, a token that became too
 narrow and an agent that left all answered `200 []` with a known leader. So:
 
-1. What is published never falls below `high water x (1 - max_shrink)` at once, where the high water is the largest
+1. What is published never falls below `high water x (1 - max_shrink)`, nor below `min_backends`, at once, where the high water is the largest
    number published within the last `window_s`. Without it, an agent's instances that vanish one by one pass one
    by one.
 2. It never becomes empty, unless `allow_empty`.
@@ -41,6 +41,8 @@ class GuardPolicy:
     max_shrink: float = 0.5
     """The share of the high water that may vanish unheld, 0..1."""
     allow_empty: bool = False
+    min_backends: int = 0
+    """A table that takes something away and leaves fewer is held."""
     window_s: float = 60.0
     hold_s: float = 15.0
     absent_s: float = 300.0
@@ -186,4 +188,4 @@ class Guard(Generic[T]):
             self._marks.popleft()
         current = len(self._published or ())
         high_water = max(current, self._marks[0][1]) if self._marks else current
-        return high_water * (1.0 - self.policy.max_shrink)
+        return max(high_water * (1.0 - self.policy.max_shrink), self.policy.min_backends)

@@ -27,7 +27,6 @@ __all__ = ["Classified", "Condition", "Instance", "InstanceRules", "Remark", "cl
 MAX_INSTANCES = 10_000  # HAProxy's server-template stops at 2**16, Envoy's own advice at some thousands
 MAX_WEIGHT = 256  # the balancers' limit: 0..256
 MAX_TIER = 255
-MAX_CONNECTIONS = 1_000_000
 MAX_ID = 255
 _AGENT_CHECK = "serfHealth"
 _NODE_MAINTENANCE = "_node_maintenance"
@@ -57,8 +56,6 @@ class Instance:
     weight: int = 1
     """0..256, after its condition and its meta data have been heard."""
     tier: int = 0
-    max_connections: int | None = None
-    """None: the registration does not say."""
     condition: Condition = Condition.PASSING
 
 
@@ -70,8 +67,8 @@ class InstanceRules:
     """`service` (with the node's address where it has none), `node`, or `tagged:NAME`."""
     port: int | None = None
     """Takes the place of the registered port."""
-    only_passing: bool = False
-    """Count `warning` as `critical`, as Consul's own `passing` parameter does."""
+    keep_critical: bool = False
+    """Take a critical instance for a warning one: the balancer's own checks decide."""
     datacenter: str = ""
     """Goes in front of every id unless empty."""
     endpoints: EndpointRules = field(default_factory=EndpointRules)
@@ -171,8 +168,8 @@ def _read(entry: object, rules: InstanceRules) -> tuple[Instance, list[str]]:
     instance_id = _identity(_text(node, "Node"), _text(service, "ID"), rules.datacenter)
     host, port = _location(node, service, rules)
     condition = _condition(entry)
-    if rules.only_passing and condition is Condition.WARNING:
-        condition = Condition.CRITICAL
+    if rules.keep_critical and condition is Condition.CRITICAL:
+        condition = Condition.WARNING
     meta = _object(service, "Meta")
     remarks: list[str] = []
     weight = _weight(_object(service, "Weights"), condition, remarks)
@@ -187,7 +184,6 @@ def _read(entry: object, rules: InstanceRules) -> tuple[Instance, list[str]]:
         address=endpoint(host, port, rules.endpoints),
         weight=weight,
         tier=_option(meta, "lb.tier", MAX_TIER, remarks) or 0,
-        max_connections=_option(meta, "lb.max_connections", MAX_CONNECTIONS, remarks),
         condition=condition,
     )
     return instance, remarks

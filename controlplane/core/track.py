@@ -136,7 +136,9 @@ class Track:
             return False
         self._add_urgent(candidate, now)
         burst_ends = self._coalescer.due()
-        if (before is None or burst_ends is None or now >= burst_ends) and not self._is_doubtful():
+        # the guard has to hear of every emptiness, however short: it never publishes one at once
+        at_once = not before or not candidate or burst_ends is None
+        if (at_once or now >= (burst_ends or 0.0)) and not self._is_doubtful():
             self._offer(candidate, now)
         return before != self.published
 

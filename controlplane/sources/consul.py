@@ -1,0 +1,328 @@
+"""Discovery from Consul: services' queries in, their last known good backends out.
+
+Equal queries share one watch, equal selections share one pool: ten services that balance over one Consul service
+cost its agent one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from controlplane.core.guard import GuardPolicy
+from controlplane.core.watchindex import Backoff
+from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
+from controlplane.sources.consul_config import policy_of, selection_of, settings_of
+from controlplane.sources.consul_pool import Pool
+from controlplane.sources.consul_query import trust_of
+from controlplane.sources.consul_runner import WatchRunner
+from controlplane.sources.consul_status import StateClock, pool_status
+from controlplane.sources.consul_watch import Pace, Runtime, Watch
+
+if TYPE_CHECKING:
+    from controlplane.core.track import Trust
+    from controlplane.sources.consul_query import Query, Selection
+    from schemas.discovery import Consul, ConsulQuery, Guard
+    from schemas.snapshot import Backend
+
+__all__ = ["ConsulDiscovery", "resolve_once", "system_runtime"]
+
+SAVED_VERSION = 1
+
+
+def system_runtime() -> Runtime:
+    """Return the system's clocks and chance."""
+    return Runtime(clock=time.monotonic, wall=time.time, random=random.random)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One pool, and what has to be known about it from the outside."""
+
+    pool: Pool
+    services: set[str] = field(default_factory=set)
+    states: StateClock = field(default_factory=StateClock)
+    due: float | None = None
+
+
+class ConsulDiscovery:
+    """Watches Consul for all services that ask for it.
+
+    Args:
+        on_change: Called, from the event loop, after `discovered` has changed.
+        base: What relative paths in the settings are relative to.
+        answers: Tells whether a service's backend passes the balancer's own checks right now: what does is not
+            taken away because an agent or its servers are lost.
+        pace: How often to ask.
+        runtime: Time and chance.
+    """
+
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        *,
+        base: Path | None = None,
+        answers: Callable[[str, str], bool] | None = None,
+        pace: Pace | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self._on_change = on_change
+        self._base = base or Path()
+        self._answers = answers or (lambda _service, _backend: False)
+        self._pace = pace or Pace()
+        self._runtime = runtime or system_runtime()
+        self._entries: dict[str, _Entry] = {}
+        self._watches: dict[Query, Watch] = {}
+        self._users: dict[Query, list[tuple[Pool, int]]] = {}
+        self._runner = WatchRunner()
+        self._restored: dict[str, Any] = {}
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+
+    def update(
+        self, settings: Consul | None, guard: Guard | None, queries: Mapping[str, ConsulQuery]
+    ) -> None:
+        """Take the complete set of queries; equal ones keep their watch and what is known.
+
+        Args:
+            settings: The agent; None: the one of the environment's defaults.
+            guard: How much may vanish at once; None: the defaults.
+            queries: By service: its `discover.consul`.
+
+        Raises:
+            SettingsError: One of them cannot be used; nothing has changed.
+        """
+        wanted = {service: selection_of(query, _datacenter(settings)) for service, query in queries.items()}
+        agent, policy = settings_of(settings, self._base), policy_of(guard)
+        entries: dict[str, _Entry] = {}
+        for service, selection in wanted.items():
+            key = selection.key()
+            entry = entries.get(key) or self._entries.get(key) or self._new_entry(key, selection, policy)
+            if key not in entries:
+                entry.services = set()
+                entry.pool.set_policy(policy)
+                entries[key] = entry
+            entry.services.add(service)
+        self._entries = entries
+        self._dirty = set(entries)
+        self._runner.want(agent, self._watches, self._connect())
+        self._wake.set()
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Begin with what `saved` returned in an earlier life, as far as it still matters; never raises for it."""
+        pools = saved.get("pools")
+        if saved.get("version") != SAVED_VERSION or not isinstance(pools, dict):
+            return
+        self._restored = {key: value for key, value in pools.items() if isinstance(value, dict)}
+        for key, entry in self._entries.items():
+            entry.pool.restore(self._restored.pop(key, {}))
+            entry.pool.advance()
+
+    def release(self, service: str | None) -> None:
+        """Let what the guard holds go, for one service or, with None, for all."""
+        for key, entry in self._entries.items():
+            if service is None or service in entry.services:
+                entry.pool.release()
+                self._dirty.add(key)
+        self._wake.set()
+
+    def discovered(self) -> Mapping[str, Sequence[Backend]]:
+        """Return the last known good backends by service, sorted by id; services without any yet are missing."""
+        return {
+            service: entry.pool.backends
+            for entry in self._entries.values()
+            if entry.pool.backends is not None
+            for service in entry.services
+        }
+
+    def pending(self) -> set[str]:
+        """Return the services of which nothing is known yet."""
+        return {
+            name for entry in self._entries.values() if entry.pool.backends is None for name in entry.services
+        }
+
+    def ready(self) -> bool:
+        """Tell whether something is known of every service."""
+        return not self.pending()
+
+    def saved(self) -> dict[str, Any]:
+        """Return what `restore` takes: JSON, without secrets."""
+        pools = {
+            key: entry.pool.saved() for key, entry in self._entries.items() if entry.pool.backends is not None
+        }
+        return {"version": SAVED_VERSION, "pools": pools}
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return the status of every selection, sorted by name."""
+        rows = [
+            pool_status(entry.pool, sorted(entry.services), entry.states, self._runtime)
+            for entry in self._entries.values()
+        ]
+        return sorted(rows, key=lambda row: (row["name"], row["services"]))
+
+    async def run(self) -> None:
+        """Watch until cancelled; leaves no connection behind.
+
+        Raises:
+            ConsulError: The client library cannot be used (in an exception group).
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._runner.run(), name="consul watches")
+            while True:
+                self._advance()
+                due = min(
+                    (entry.due for entry in self._entries.values() if entry.due is not None), default=None
+                )
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        None if due is None else max(0.0, due - self._runtime.clock())
+                    ):
+                        await self._wake.wait()
+                self._wake.clear()
+
+    def _advance(self) -> None:
+        """Publish what is due in the pools that have news or whose time has come."""
+        now = self._runtime.clock()
+        changed = False
+        for key, entry in self._entries.items():
+            if key in self._dirty or (entry.due is not None and entry.due <= now):
+                changed |= entry.pool.advance()
+                entry.due = entry.pool.due()
+                entry.states.note(entry.pool, now)
+        self._dirty.clear()
+        if changed:
+            self._on_change()
+
+    def _new_entry(self, key: str, selection: Selection, policy: GuardPolicy) -> _Entry:
+        def answers(backend: str) -> bool:
+            entry = self._entries.get(key)
+            return entry is not None and any(self._answers(service, backend) for service in entry.services)
+
+        pool = Pool(selection, policy, answers, self._runtime)
+        pool.restore(self._restored.pop(key, {}))
+        pool.advance()
+        return _Entry(pool)
+
+    def _connect(self) -> set[Query]:
+        """Give every pool its watches, shared among those that ask the same.
+
+        Returns:
+            The queries of which somebody new waits for an answer.
+        """
+        users: dict[Query, list[tuple[Pool, int]]] = defaultdict(list)
+        for entry in self._entries.values():
+            for index, query in enumerate(entry.pool.selection.queries()):
+                users[query].append((entry.pool, index))
+        before = {(id(pool), index) for members in self._users.values() for pool, index in members}
+        self._users = dict(users)
+        self._watches = {query: self._watches.get(query) or self._new_watch(query) for query in users}
+        for entry in self._entries.values():
+            entry.pool.watches = tuple(self._watches[query] for query in entry.pool.selection.queries())
+        return {
+            query
+            for query, members in users.items()
+            if any((id(pool), index) not in before for pool, index in members)
+        }
+
+    def _new_watch(self, query: Query) -> Watch:
+        def mark() -> None:
+            self._dirty.update(pool.selection.key() for pool, _ in self._users.get(query, ()))
+            self._wake.set()
+
+        def receive(entries: list[object], trust: Trust) -> float | None:
+            wishes = [pool.receive(index, entries, trust) for pool, index in self._users.get(query, ())]
+            return min((wish for wish in wishes if wish is not None), default=None)
+
+        return Watch(query, receive, mark, pace=self._pace, runtime=self._runtime)
+
+
+async def resolve_once(
+    settings: Consul | None,
+    queries: Mapping[str, ConsulQuery],
+    timeout_s: float,
+    *,
+    base: Path | None = None,
+    allow_empty: bool = False,
+) -> Mapping[str, Sequence[Backend]]:
+    """Ask for all services once, for an apply without a daemon.
+
+    Args:
+        settings: The agent; None: the default one.
+        queries: By service: its `discover.consul`.
+        timeout_s: For all of it.
+        base: What relative paths in the settings are relative to.
+        allow_empty: Take no instances for an answer. Without a memory nothing can tell a service without
+            instances from a registry that has lost them.
+
+    Returns:
+        The backends of every service, sorted by id.
+
+    Raises:
+        SettingsError: The settings or a query cannot be used.
+        ConsulError: A service could not be resolved; the text names it.
+    """
+    runtime = system_runtime()
+    policy = GuardPolicy(allow_empty=allow_empty)
+    pools = {
+        service: Pool(selection_of(query), policy, lambda _: False, runtime)
+        for service, query in queries.items()
+    }
+    await check_library()
+    client = ConsulClient(settings_of(settings, base or Path()))
+    deadline = runtime.clock() + timeout_s
+    try:
+        async with asyncio.TaskGroup() as group:
+            for pool in pools.values():
+                group.create_task(_ask_once(client, pool, deadline, runtime))
+    except* ConsulError as errors:
+        raise _first_error(errors) from None
+    finally:
+        await client.close()
+    for service, pool in pools.items():
+        pool.advance()
+        if pool.backends is None:
+            counts = ", ".join(
+                f"{number} {name}" for name, number in pool.tracks[0].seen.counts().items() if number
+            )
+            raise ConsulError(
+                "failed", f"{service}: no instance to use in {pool.selection.name()} ({counts or 'none'})"
+            )
+    return {service: pool.backends or () for service, pool in pools.items()}
+
+
+async def _ask_once(client: ConsulClient, pool: Pool, deadline: float, runtime: Runtime) -> None:
+    """Ask all datacenters of a pool, again and again until each has answered or the time is up."""
+    for index, query in enumerate(pool.selection.queries()):
+        backoff = Backoff(cap_s=2.0)
+        while True:
+            left_s = max(0.01, deadline - runtime.clock())
+            try:
+                reply = await client.get(query.path(), query.params(), timeout_s=left_s)
+                pool.receive(index, query.entries(reply), trust_of(reply.headers, from_leader=True))
+                break
+            except ConsulError as error:
+                pause_s = max(0.05, backoff.fail(runtime.random))
+                if error.is_operators or runtime.clock() + pause_s >= deadline:
+                    raise
+                await runtime.sleep(pause_s)
+
+
+def _datacenter(settings: Consul | None) -> str | None:
+    return None if settings is None else settings.datacenter
+
+
+def _first_error(group: BaseExceptionGroup[ConsulError]) -> ConsulError:
+    """Return one error of a group: with a silent agent they all say the same."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    if not isinstance(found, ConsulError):
+        raise found
+    return found

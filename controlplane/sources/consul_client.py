@@ -1,0 +1,351 @@
+"""The one module that speaks to Consul: py-consul's asyncio client with the transport that long polls need.
+
+py-consul builds the URL, the query and the token header. What is replaced is its session:
+
+- a pool without a limit: its 100 connections would make watch 101 wait for a whole poll of another;
+- no redirects: aiohttp would hand `X-Consul-Token` to whatever host the redirect names;
+- a deadline for every call, TCP keepalive, and a limit for bodies;
+- Unix sockets, and a TLS context of our own: py-consul drops the client certificate with `verify=False`;
+- the certificates and the token are read again when their files change.
+
+Every failure becomes a `ConsulError` with a `kind`; nothing else is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import aiohttp
+import consul
+import consul.aio
+import consul.base
+
+from controlplane.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from controlplane.sources.consul_settings import ConsulSettings
+
+__all__ = ["ConsulClient", "ConsulError", "ErrorKind", "Reply", "check_library"]
+
+ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overloaded", "failed", "protocol"]
+
+MAX_BODY_BYTES = 64 * 1024 * 1024  # 10,000 instances with four checks each take about 20 MiB
+CONNECT_TIMEOUT_S = 5.0
+_SHOWN_CHARS = 200
+_SLOW_KINDS = frozenset({"denied", "misconfigured"})
+# What 1.8 answers with status 500 though the fault is the question's.
+_BAD_QUESTIONS = ("boolean expression evaluator", "unsupported operation", "failed to parse filter")
+
+
+class ConsulError(ControlError):
+    """Consul did not give an answer that can be used.
+
+    Attributes:
+        kind: `unreachable`, `timeout`, `denied`, `misconfigured`, `overloaded`, `failed` or `protocol`.
+        detail: What happened, without secrets.
+        retry_after_s: What the server asked for; None if it did not.
+    """
+
+    code = "consul"
+    status = 502
+
+    def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(kind, detail)
+        self.kind: ErrorKind = kind
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+    @property
+    def is_operators(self) -> bool:
+        """Whether somebody has to change something before the same question can succeed."""
+        return self.kind in _SLOW_KINDS
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with status 200, or 404, which some calls expect."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Case-insensitive."""
+    body: bytes
+
+
+class _Transport(consul.aio.HTTPClient):  # type: ignore[misc]  # py-consul carries no types
+    """py-consul's HTTP client over a session of ours."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        # not aio.HTTPClient's: it would load the system's certificates (35 ms) for plain HTTP as well
+        consul.base.HTTPClient.__init__(
+            self, _url_host(settings.host), settings.port, _http_scheme(settings), verify=True, cert=None
+        )
+        connector: aiohttp.BaseConnector
+        if settings.scheme == "unix":
+            connector = aiohttp.UnixConnector(settings.socket, limit=0)
+        else:
+            connector = aiohttp.TCPConnector(limit=0, socket_factory=_keepalive_socket)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            # compressed answers save nothing on loopback and could unpack to anything
+            headers={"Accept-Encoding": "identity", "User-Agent": "lb-control"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self.tls: ssl.SSLContext | None = None
+
+    async def _request(  # noqa: PLR0913 - py-consul's signature
+        self,
+        callback: Callable[[Any], Any],
+        method: str,
+        uri: str,
+        headers: dict[str, str] | None,
+        data: str | bytes | None = None,
+        *,
+        connections_timeout: float | None = None,
+        raw: bool = True,  # noqa: ARG002 - py-consul's signature
+    ) -> Any:
+        timeout = aiohttp.ClientTimeout(total=connections_timeout, sock_connect=CONNECT_TIMEOUT_S)
+        extra: dict[str, Any] = {} if self.tls is None else {"ssl": self.tls}
+        async with self._session.request(
+            method, uri, headers=headers, data=data or None, timeout=timeout, allow_redirects=False, **extra
+        ) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(1 << 18):
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise ConsulError("protocol", f"an answer of more than {MAX_BODY_BYTES} bytes")
+            return callback(consul.base.Response(response.status, response.headers, bytes(body)))
+
+
+class _Agent(consul.aio.Consul):  # type: ignore[misc]  # the same
+    """py-consul's client with every setting given, so that it finds nothing to read in the environment."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        super().__init__(
+            host=_url_host(settings.host), port=settings.port, scheme=_http_scheme(settings), verify=True
+        )
+        self.token = ""  # it takes CONSUL_HTTP_TOKEN over its own argument
+
+    def http_connect(self, *_: object, **__: object) -> _Transport:
+        """Make the transport, in py-consul's constructor."""
+        return _Transport(self._settings)
+
+
+class ConsulClient:
+    """Asks one agent. Made and closed inside a running event loop.
+
+    Args:
+        settings: The agent and the credentials.
+    """
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._secrets = _Secrets(settings)
+        self._agent = _Agent(settings)
+        self._address = settings.address()
+
+    async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, timeout_s: float) -> Reply:
+        """Read.
+
+        Args:
+            path: From `/v1/` on; every segment already checked.
+            params: The query.
+            timeout_s: For the whole call; a blocking query's must be longer than its wait.
+
+        Raises:
+            ConsulError: There is no answer, or it is neither 200 nor 404.
+        """
+        await self._load_secrets()
+        headers = self._agent.prepare_headers(self._secrets.token)
+        call = self._agent.http.get(
+            _whole, path, list(params), headers=headers, connections_timeout=timeout_s
+        )
+        return await self._checked(call, timeout_s)
+
+    async def put(
+        self, path: str, params: Sequence[tuple[str, str]] = (), body: bytes = b"", *, timeout_s: float
+    ) -> Reply:
+        """Write; arguments and errors as for `get`."""
+        await self._load_secrets()
+        headers = self._agent.prepare_headers(self._secrets.token)
+        call = self._agent.http.put(
+            _whole, path, list(params), body, headers=headers, connections_timeout=timeout_s
+        )
+        return await self._checked(call, timeout_s)
+
+    async def close(self) -> None:
+        """Close every connection; what waits for an answer fails."""
+        await self._agent.close()
+
+    async def _load_secrets(self) -> None:
+        if self._secrets.has_files:
+            await asyncio.to_thread(self._secrets.refresh)
+        self._agent.http.tls = self._secrets.tls
+
+    async def _checked(self, call: Awaitable[Any], timeout_s: float) -> Reply:
+        """Wait for a call, and turn all that can go wrong into one kind of error."""
+        try:
+            reply = cast("Reply", await call)
+        except TimeoutError as error:
+            raise ConsulError("timeout", f"{self._address}: no answer within {timeout_s:.3g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            text = str(error) or type(error).__name__
+            raise ConsulError("unreachable", f"{self._address}: {text[:_SHOWN_CHARS]}") from error
+        except (RuntimeError, ValueError) as error:
+            # aiohttp: "Session is closed"; a header or a status line that is none
+            raise ConsulError("protocol", f"{self._address}: {str(error)[:_SHOWN_CHARS]}") from error
+        if reply.status not in (200, 404):
+            raise _refusal(reply)
+        return reply
+
+
+def _whole(response: Any) -> Reply:
+    """Keep an answer as it is, instead of what py-consul's own callbacks make of it."""
+    return Reply(response.code, response.headers, response.body)
+
+
+def _refusal(reply: Reply) -> ConsulError:
+    """Return the error for an answer that is neither 200 nor 404."""
+    words = "".join(
+        c if c.isprintable() else " " for c in reply.body.decode("utf-8", "replace")[:_SHOWN_CHARS]
+    )
+    detail = f"status {reply.status}: {' '.join(words.split())}"
+    if reply.status in (401, 403):
+        return ConsulError("denied", detail)
+    if 300 <= reply.status < 400:  # noqa: PLR2004 - HTTP's class of redirects
+        return ConsulError("protocol", f"status {reply.status}: a redirect, which is not followed")
+    if reply.status in (429, 503):
+        return ConsulError("overloaded", detail, retry_after_s=_retry_after(reply.headers))
+    if reply.status == 400 or any(sign in words.lower() for sign in _BAD_QUESTIONS):  # noqa: PLR2004 - HTTP's status
+        return ConsulError("misconfigured", detail)
+    return ConsulError("failed" if reply.status >= 500 else "protocol", detail)  # noqa: PLR2004 - server errors
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of `Retry-After`; its form with a date is not used by Consul."""
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdecimal() and len(text) <= 6 else None  # noqa: PLR2004 - 11 days
+
+
+class _Secrets:
+    """The token and the certificates, as their files say now."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        self._token_seen: tuple[int, ...] | None = None
+        self._tls_seen: list[tuple[int, ...]] | None = None
+        self.token = settings.token
+        self.tls: ssl.SSLContext | None = None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there is anything to read."""
+        return self._settings.token_file is not None or self._settings.scheme == "https"
+
+    def refresh(self) -> None:
+        """Read what has changed; blocks, so it runs in a thread.
+
+        Raises:
+            ConsulError: A file is missing or holds nothing that can be used (kind `misconfigured`).
+        """
+        if self._settings.token_file is not None:
+            self._read_token(self._settings.token_file)
+        if self._settings.scheme == "https":
+            self._load_certificates()
+
+    def _read_token(self, path: Path) -> None:
+        with _file_errors(path):
+            seen = _signature(path)
+            if seen == self._token_seen:
+                return
+            token = path.read_text(encoding="ascii").strip()
+        if not token.isprintable() or not token:
+            raise ConsulError("misconfigured", f"{path}: no token")
+        self.token, self._token_seen = token, seen
+
+    def _load_certificates(self) -> None:
+        settings = self._settings
+        paths = [
+            path for path in (settings.ca_file, settings.cert_file, settings.key_file) if path is not None
+        ]
+        seen = []
+        for path in paths:
+            with _file_errors(path):
+                seen.append(_signature(path))
+        if seen == self._tls_seen:
+            return
+        with _file_errors(*paths):
+            context = ssl.create_default_context(cafile=settings.ca_file)
+            if not settings.verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if settings.cert_file is not None:
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+        self.tls, self._tls_seen = context, seen
+
+
+@contextlib.contextmanager
+def _file_errors(*paths: Path) -> Any:
+    """Turn what reading a file can raise into our error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConsulError("misconfigured", f"{', '.join(map(str, paths))}: {reason}") from error
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    seen = path.stat()
+    return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
+
+
+def _http_scheme(settings: ConsulSettings) -> str:
+    return "https" if settings.scheme == "https" else "http"
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _keepalive_socket(info: tuple[Any, ...]) -> socket.socket:
+    """Make a socket that notices a peer that has gone without a word, within 30 s."""
+    made = socket.socket(info[0], info[1], info[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    return made
+
+
+async def check_library() -> None:
+    """Refuse to run beside python-consul, which installs another package `consul` over py-consul's.
+
+    Raises:
+        ConsulError: It is installed (kind `misconfigured`).
+    """
+    if await asyncio.to_thread(_is_installed, "python-consul"):
+        raise ConsulError(
+            "misconfigured",
+            "python-consul is installed and overwrites py-consul, for both are the module `consul`; "
+            "uninstall both, then install py-consul",
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""From lb.yaml's words about Consul to the values that discovery works with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controlplane.core.endpoints import EndpointRules
+from controlplane.core.guard import GuardPolicy
+from controlplane.core.instances import InstanceRules
+from controlplane.sources.consul_query import Query, Selection
+from controlplane.sources.consul_settings import ConsulSettings, with_address
+
+if TYPE_CHECKING:
+    from schemas.discovery import Consul, ConsulQuery, Guard
+
+__all__ = ["policy_of", "selection_of", "settings_of"]
+
+
+def settings_of(consul: Consul | None, base: Path) -> ConsulSettings:
+    """Return the agent and its credentials.
+
+    Args:
+        consul: lb.yaml's `consul`; None: its defaults.
+        base: What relative paths are relative to.
+
+    Raises:
+        SettingsError: The address cannot be used.
+    """
+    if consul is None:
+        return ConsulSettings()
+
+    def path(text: str | None) -> Path | None:
+        return None if text is None else base / text
+
+    return replace(
+        with_address(consul.address),
+        token_file=path(consul.token_file),
+        ca_file=path(consul.ca_file),
+        cert_file=path(consul.cert_file),
+        key_file=path(consul.key_file),
+    )
+
+
+def policy_of(guard: Guard | None) -> GuardPolicy:
+    """Return the guard's limits; None: the defaults."""
+    if guard is None:
+        return GuardPolicy()
+    return GuardPolicy(
+        max_shrink=guard.max_shrink,
+        allow_empty=guard.allow_empty,
+        min_backends=guard.min_backends,
+        hold_s=guard.hold,
+        absent_s=guard.absent_ttl,
+    )
+
+
+def selection_of(query: ConsulQuery, default_datacenter: str | None = None) -> Selection:
+    """Return what one `discover.consul` asks for.
+
+    Args:
+        query: It.
+        default_datacenter: Where to ask if it names none; None: in the agent's own.
+
+    Raises:
+        SettingsError: A name in it cannot be asked for.
+    """
+    return Selection(
+        query=Query(
+            service=query.service or "",
+            prepared=query.prepared_query or "",
+            tags=query.tags,
+            filter=query.filter,
+            near=query.near,
+            namespace=query.namespace,
+            partition=query.partition,
+        ),
+        datacenters=query.datacenter or (default_datacenter or "",),
+        rules=InstanceRules(
+            address_source=query.address_source,
+            port=query.port,
+            keep_critical=not query.passing,
+            endpoints=EndpointRules(
+                allow_link_local=query.allow_link_local, allow_hostnames=query.allow_hostnames
+            ),
+        ),
+    )

@@ -1,0 +1,152 @@
+"""One selection's backends: its datacenters' tracks, and the choice among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from controlplane.core.failover import Failover
+from controlplane.core.instances import Condition, Instance, classify
+from controlplane.core.track import Track
+from controlplane.sources.consul_backends import backend_of, only_backends, packed, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from controlplane.core.guard import GuardPolicy
+    from controlplane.core.track import Trust
+    from controlplane.sources.consul_query import Selection
+    from controlplane.sources.consul_watch import Runtime, Watch
+    from schemas.snapshot import Backend
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """What one `discover.consul` comes to.
+
+    Args:
+        selection: What is asked.
+        policy: The guard's limits.
+        answers: Tells whether the backend of an id passes the balancer's own checks.
+        runtime: Time and chance.
+    """
+
+    def __init__(
+        self, selection: Selection, policy: GuardPolicy, answers: Callable[[str], bool], runtime: Runtime
+    ) -> None:
+        self.selection = selection
+        self.watches: tuple[Watch, ...] = ()
+        """One for each datacenter, shared with other pools; set by whoever runs them."""
+        self.tracks = tuple(Track(self._track_policy(policy), answers=answers) for _ in selection.datacenters)
+        self.chosen = 0
+        """The index of the datacenter that serves."""
+        self.saved_at: float | None = None
+        """When the backends were saved, in seconds since the epoch; None since Consul has answered."""
+        self.kept_since: float | None = None
+        """Since when every one of several datacenters is empty and the last backends are kept; monotonic."""
+        self._runtime = runtime
+        self._policy = policy
+        self._failover = Failover(runtime.clock())
+        self._backends: tuple[Backend, ...] | None = None
+        self._may_be_empty = False
+
+    @property
+    def backends(self) -> tuple[Backend, ...] | None:
+        """The last known good set, sorted by id; None before the first one."""
+        return self._backends
+
+    def set_policy(self, policy: GuardPolicy) -> None:
+        """Let other limits of the guard hold."""
+        self._policy = policy
+        for track in self.tracks:
+            track.set_policy(self._track_policy(policy))
+
+    def receive(self, index: int, entries: list[object], trust: Trust) -> float | None:
+        """Take an answer of one datacenter's watch; arguments and result as for `Receive`."""
+        now = self._runtime.clock()
+        track = self.tracks[index]
+        track.observe(only_backends(classify(entries, self.selection.rules_for(index))), now, trust)
+        track.advance(now)
+        self.saved_at = None
+        return track.confirm_every(now)
+
+    def advance(self) -> bool:
+        """Publish what is due; True if the backends have changed since the last call."""
+        now = self._runtime.clock()
+        for track in self.tracks:
+            track.advance(now)
+        table = self._table(now)
+        if table is None:
+            return False
+        backends = tuple(backend_of(table[name]) for name in sorted(table))
+        changed = backends != self._backends
+        self._backends = backends
+        return changed
+
+    def due(self) -> float | None:
+        """Return when `advance` has something to do without an answer, in monotonic seconds."""
+        now = self._runtime.clock()
+        times = [track.due(now) for track in self.tracks]
+        if len(self.tracks) > 1:
+            times.append(self._failover.due(now))
+        return min((at for at in times if at is not None), default=None)
+
+    def release(self) -> None:
+        """Publish what Consul shows, whatever the guard thinks of it."""
+        for track in self.tracks:
+            track.release(self._runtime.clock())
+        self._may_be_empty = True
+
+    def saved(self) -> dict[str, Any]:
+        """Return what `restore` takes: JSON."""
+        return {
+            "at": self._runtime.wall() if self.saved_at is None else self.saved_at,
+            "datacenters": {
+                name: [packed(item) for item in track.published.values()]
+                for name, track in zip(self.selection.datacenters, self.tracks, strict=True)
+                if track.published
+            },
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Begin with what an earlier life had published; what cannot be read is left out."""
+        by_name, at = saved.get("datacenters"), saved.get("at")
+        if not isinstance(by_name, dict) or not isinstance(at, int | float):
+            return
+        now = self._runtime.clock()
+        for name, track in zip(self.selection.datacenters, self.tracks, strict=True):
+            rows = by_name.get(name)
+            found = [unpacked(row) for row in rows] if isinstance(rows, list) else []
+            table = {item.id: item for item in found if item is not None}
+            if table and track.published is None:
+                track.restore(table, now)
+                self.saved_at = float(at)
+
+    def _track_policy(self, policy: GuardPolicy) -> GuardPolicy:
+        """Let a datacenter of several run empty, after its hold: the next one takes over."""
+        return replace(policy, allow_empty=True) if len(self.selection.datacenters) > 1 else policy
+
+    def _table(self, now: float) -> Mapping[str, Instance] | None:
+        """Return the instances that hold; None for what is known, or that there is nothing to know yet."""
+        if len(self.tracks) == 1:
+            return self.tracks[0].published
+        usable = [None if track.published is None else _usable(track.published) for track in self.tracks]
+        chosen = self._failover.choose(usable, now)
+        if chosen is None:
+            # empty everywhere from the start; that is an answer only to those who asked for it
+            return {} if self._policy.allow_empty and None not in usable else None
+        self.chosen = chosen
+        table = self.tracks[chosen].published or {}
+        if table:
+            self._may_be_empty = False
+        elif self._backends and not self._policy.allow_empty and not self._may_be_empty:
+            self.kept_since = now if self.kept_since is None else self.kept_since
+            return None
+        self.kept_since = None
+        return table
+
+
+def _usable(table: Mapping[str, Instance]) -> int:
+    """Count the instances that take new connections: a datacenter in maintenance has none."""
+    return sum(item.condition is not Condition.MAINTENANCE for item in table.values())

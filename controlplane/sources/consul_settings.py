@@ -1,0 +1,136 @@
+"""Where a Consul agent is and how to speak to it: plain values, from lb.yaml or from the environment.
+
+py-consul reads the environment in its own way: `CONSUL_HTTP_SSL=1` means plain HTTP to it, and
+`CONSUL_HTTP_SSL_VERIFY=1` means no verification. So it is never asked to: what Consul's own tools understand is
+parsed here, and everything is passed on by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from controlplane.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["ConsulSettings", "SettingsError", "settings_from_environment", "with_address"]
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8500"
+_PORTS = {"http": 80, "https": 443}
+# what Go's strconv.ParseBool takes, for Consul's tools are written in Go
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+class SettingsError(ControlError):
+    """A setting for Consul that cannot be used; the text names it."""
+
+    code = "invalid"
+    status = 422
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulSettings:
+    """One agent, and the credentials for it. Files are read again whenever they change."""
+
+    scheme: str = "http"
+    """`http`, `https`, or `unix`."""
+    host: str = "127.0.0.1"
+    port: int = 8500
+    socket: str = ""
+    """The path of the agent's Unix socket, for the scheme `unix`."""
+    token: str = ""
+    """Only from the environment; a file is better."""
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    """None: the key is in `cert_file`."""
+    verify: bool = True
+    """Whether the agent's certificate must be valid."""
+
+    def __repr__(self) -> str:
+        # a token must not reach a log through somebody's repr
+        return f"ConsulSettings({self.address()})"
+
+    def address(self) -> str:
+        """Return the address in one normal form, without secrets."""
+        if self.scheme == "unix":
+            return f"unix://{self.socket}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def with_address(text: str) -> ConsulSettings:
+    """Return settings for an address and nothing else.
+
+    Args:
+        text: `http://HOST:PORT`, `https://HOST:PORT`, `unix:///PATH`, or `HOST:PORT`, as Consul's tools take it.
+
+    Raises:
+        SettingsError: It is none of these.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    if scheme == "unix":
+        if not rest.startswith("/"):
+            raise SettingsError(f"Consul's address {text!r}: unix:// needs an absolute path")
+        return ConsulSettings(scheme="unix", host="localhost", port=80, socket=rest)
+    if scheme not in _PORTS:
+        raise SettingsError(f"Consul's address {text!r}: the scheme is none of http, https, unix")
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise SettingsError(f"Consul's address {text!r}: no HOST:PORT") from None
+    if not host or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise SettingsError(f"Consul's address {text!r}: only a scheme, a host and a port belong there")
+    return ConsulSettings(scheme=scheme, host=host, port=port or (8500 if not separator else _PORTS[scheme]))
+
+
+def settings_from_environment(environ: Mapping[str, str], *, base: Path) -> ConsulSettings:
+    """Read the variables that Consul's own tools read.
+
+    Args:
+        environ: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`, `CONSUL_HTTP_SSL_VERIFY`, `CONSUL_HTTP_TOKEN`,
+            `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`; the rest is ignored.
+        base: What relative paths are relative to.
+
+    Raises:
+        SettingsError: One of them cannot be used.
+    """
+
+    def path(name: str) -> Path | None:
+        return base / environ[name] if environ.get(name) else None
+
+    found = with_address(environ.get("CONSUL_HTTP_ADDR") or DEFAULT_ADDRESS)
+    scheme = found.scheme
+    if scheme == "http" and _boolean(environ, "CONSUL_HTTP_SSL", default=False):
+        scheme = "https"
+    return ConsulSettings(
+        scheme=scheme,
+        host=found.host,
+        port=found.port,
+        socket=found.socket,
+        token=environ.get("CONSUL_HTTP_TOKEN", ""),
+        token_file=path("CONSUL_HTTP_TOKEN_FILE"),
+        ca_file=path("CONSUL_CACERT"),
+        cert_file=path("CONSUL_CLIENT_CERT"),
+        key_file=path("CONSUL_CLIENT_KEY"),
+        verify=_boolean(environ, "CONSUL_HTTP_SSL_VERIFY", default=True),
+    )
+
+
+def _boolean(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if text not in _TRUE | _FALSE:
+        raise SettingsError(f"{name}={text!r}: neither true nor false")
+    return text in _TRUE

@@ -1,0 +1,146 @@
+"""What status says of a discovery: one word for it, and everything behind the word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from controlplane.core.instances import Condition, Remark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from controlplane.sources.consul_pool import Pool
+    from controlplane.sources.consul_watch import Runtime, WatchHealth
+
+__all__ = ["StateClock", "pool_status", "rfc3339"]
+
+MAX_SHOWN = 100  # remarks in a status; their number is always whole
+_COUNTED: Final = (*(condition.value for condition in Condition), "rejected")
+
+
+class StateClock:
+    """Remembers since when a pool is in its state."""
+
+    __slots__ = ("_since", "_state")
+
+    def __init__(self) -> None:
+        self._state = ""
+        self._since = 0.0
+
+    def note(self, pool: Pool, now: float) -> tuple[str, float]:
+        """Return a pool's state and since when it is in it, in monotonic seconds."""
+        state = _state(pool)
+        if state != self._state:
+            self._state, self._since = state, now
+        return self._state, self._since
+
+
+def pool_status(pool: Pool, services: list[str], states: StateClock, runtime: Runtime) -> dict[str, Any]:
+    """Return the status of one selection, as JSON.
+
+    Args:
+        pool: Its backends.
+        services: The balancer's services that use it.
+        states: Its state so far.
+        runtime: The clocks.
+    """
+    now = runtime.clock()
+    state, since = states.note(pool, now)
+    healths = [watch.health for watch in pool.watches]
+    chosen = healths[pool.chosen] if healths else None
+    seen = [track.seen for track in pool.tracks]
+    flapping = [Remark(name, "flaps: kept down") for track in pool.tracks for name in track.flapping(now)]
+    return {
+        "name": pool.selection.name(),
+        "services": services,
+        "state": state,
+        "since": rfc3339(since, runtime),
+        "last_error": _last_error(pool),
+        "index": chosen.index if chosen else 0,
+        "age_s": _age_s(pool, healths, runtime),
+        "source": "consul" if pool.saved_at is None else "saved",
+        "datacenter": pool.selection.datacenters[pool.chosen] or None,
+        "counts": _sums([item.counts() for item in seen], _COUNTED),
+        "rejected": _remarks(remark for item in seen for remark in item.rejected),
+        "warnings": _remarks([*flapping, *(remark for item in seen for remark in item.warnings)]),
+        "held": _held(pool, runtime),
+        "headers": chosen.headers if chosen else {},
+        "polls": sum(item.polls for item in healths),
+        "wakes": sum(item.wakes for item in healths),
+        "resets": sum(item.resets for item in healths),
+        "errors": _sums(
+            [item.errors for item in healths], sorted({k for item in healths for k in item.errors})
+        ),
+    }
+
+
+def rfc3339(at: float, runtime: Runtime) -> str:
+    """Return a monotonic time as UTC text."""
+    seconds = runtime.wall() - (runtime.clock() - at)
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _state(pool: Pool) -> str:
+    """Return one of `ok`, `stale`, `held`, `denied`, `error`: what an operator should look at first."""
+    errors = [watch.health.error for watch in pool.watches if watch.health.error is not None]
+    held = {track.held.why for track in pool.tracks if track.held is not None}
+    if "denied" in held or any(error.kind == "denied" for error in errors):
+        return "denied"
+    if held or pool.kept_since is not None:
+        return "held"
+    if errors:
+        return "error" if pool.backends is None or any(error.is_operators for error in errors) else "stale"
+    answered = bool(pool.watches) and all(watch.health.answered_at is not None for watch in pool.watches)
+    return "ok" if answered and pool.saved_at is None else "stale"
+
+
+def _last_error(pool: Pool) -> str | None:
+    found = []
+    for name, watch in zip(pool.selection.datacenters, pool.watches, strict=False):
+        if watch.health.error is not None:
+            found.append(
+                f"{name}: {watch.health.error}" if len(pool.watches) > 1 else str(watch.health.error)
+            )
+    return "; ".join(found) or None
+
+
+def _age_s(pool: Pool, healths: Sequence[WatchHealth], runtime: Runtime) -> float | None:
+    """Return the age of the oldest answer that still counts, in seconds; None if there is none."""
+    if pool.saved_at is not None:
+        return round(max(0.0, runtime.wall() - pool.saved_at), 3)
+    answered = [item.answered_at for item in healths if item.answered_at is not None]
+    return round(runtime.clock() - min(answered), 3) if answered else None
+
+
+def _held(pool: Pool, runtime: Runtime) -> dict[str, Any] | None:
+    """Return what is kept against Consul's word, and why."""
+    held = next((track.held for track in pool.tracks if track.held is not None), None)
+    if held is not None:
+        ends_in_s = None if held.until is None else round(max(0.0, held.until - runtime.clock()), 3)
+        why, missing, seen, since = held.why, list(held.missing), held.seen, held.since
+    elif pool.kept_since is not None:
+        ends_in_s = None
+        why, missing, seen, since = "empty", [item.id for item in pool.backends or ()], 0, pool.kept_since
+    else:
+        return None
+    return {
+        "why": why,
+        "missing": missing[:MAX_SHOWN],
+        "count": len(missing),
+        "seen": seen,
+        "since": rfc3339(since, runtime),
+        "ends_in_s": ends_in_s,
+    }
+
+
+def _remarks(remarks: Iterable[Remark]) -> list[dict[str, str]]:
+    return [{"id": remark.id, "why": remark.why} for remark in list(remarks)[:MAX_SHOWN]]
+
+
+def _sums(counts: Iterable[dict[str, int]], names: Sequence[str]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return {name: total[name] for name in names}

@@ -1,0 +1,220 @@
+"""The watch of one query: asks again and again, for ever, and never takes silence for an answer.
+
+Theory of operation
+-------------------
+1. The rule is a blocking query in stale mode, which any server answers, with the last index: it rides through the
+   election of a leader.
+2. A plain read in the default mode, which only the leader answers, is made first, after every error, every
+   `resync_s`, and as often as somebody wants confirmation. While it fails, a plain stale read takes its place.
+3. An error changes nothing but the status: the index is forgotten and the pause grows. What an operator has to
+   mend (a token, a filter) is asked again every `operator_s` only.
+4. Every call has a deadline, so a connection that is dead without a sign costs one of them.
+5. A prepared query cannot block: it is asked every `poll_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
+from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply
+from controlplane.sources.consul_query import trust_of
+
+if TYPE_CHECKING:
+    from controlplane.core.track import Trust
+    from controlplane.sources.consul_query import Query
+
+__all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth"]
+
+Receive = Callable[[list[object], "Trust"], float | None]
+"""Takes the entries of an answer; returns how often, in seconds, a leader's confirmation is wanted, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often, and how long; all in seconds."""
+
+    wait_s: float = 30.0
+    """How long one query blocks; the server adds up to a sixteenth."""
+    slack_s: float = 5.0
+    """What the deadline of a call adds to that."""
+    resync_s: float = 300.0
+    poll_s: float = 10.0
+    operator_s: float = 30.0
+    max_retry_after_s: float = 60.0
+    rate: float = 10.0
+    """The most questions of one watch in a second, after a burst of two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Time and chance, for tests to take over."""
+
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    wall: Callable[[], float]
+    """Seconds since the epoch."""
+    random: Callable[[], float]
+    """0 <= x < 1."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(slots=True)
+class WatchHealth:
+    """How a watch is doing."""
+
+    error: ConsulError | None = None
+    """What went wrong last; None if the last question was answered."""
+    error_since: float | None = None
+    """Of the first error in a row, in monotonic seconds."""
+    answered_at: float | None = None
+    index: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    """`leader`, `contact_ms`, `backend`, as the last answer had them."""
+    polls: int = 0
+    wakes: int = 0
+    """Blocking queries that returned with another index."""
+    resets: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+
+
+_SHOWN_HEADERS = {
+    "leader": "X-Consul-KnownLeader",
+    "contact_ms": "X-Consul-LastContact",
+    "backend": "X-Consul-Query-Backend",
+}
+
+
+class Watch:
+    """One query's watch.
+
+    Args:
+        query: What to ask.
+        receive: Takes every answer.
+        notify: Called after every change of `health`.
+        pace: How often to ask.
+        runtime: Time and chance.
+    """
+
+    def __init__(
+        self, query: Query, receive: Receive, notify: Callable[[], None], *, pace: Pace, runtime: Runtime
+    ) -> None:
+        self.query = query
+        self.health = WatchHealth()
+        self._receive = receive
+        self._notify = notify
+        self._pace = pace
+        self._runtime = runtime
+        self._index = WatchIndex()
+        self._bucket = TokenBucket(rate=pace.rate, burst=2)
+        self._backoff = Backoff()
+        self._leader_failed = False
+        self._confirm_every: float | None = None
+        self._leader_due = 0.0  # when the next read in the default mode is due
+
+    async def run(self, client: ConsulClient) -> None:
+        """Watch until cancelled."""
+        runtime = self._runtime
+        self._index.forget()
+        self._leader_due = runtime.clock()
+        while True:
+            await runtime.sleep(self._bucket.take(runtime.clock()))
+            try:
+                await self._ask(client)
+            except ConsulError as error:
+                await runtime.sleep(self._failed(error))
+            else:
+                if self.query.prepared:
+                    await runtime.sleep(jittered(self._pace.poll_s, runtime.random))
+
+    async def _ask(self, client: ConsulClient) -> None:
+        """Put the question once, in the mode that is due."""
+        if self.query.prepared or self._wants_leader():
+            try:
+                await self._read(client, from_leader=True)
+            except ConsulError:
+                self._leader_failed = True
+                self._leader_due = self._runtime.clock() + self._pace.slack_s
+                raise
+            self._leader_failed = False
+        elif self._index.value == 0:
+            # the leader did not answer; any server may
+            self._leader_failed = False
+            await self._read(client, from_leader=False)
+        else:
+            await self._block(client)
+
+    def _wants_leader(self) -> bool:
+        if self._index.value == 0:
+            return not self._leader_failed
+        return self._runtime.clock() >= self._leader_due
+
+    async def _read(self, client: ConsulClient, *, from_leader: bool) -> None:
+        """Read without waiting for a change."""
+        mode = [] if from_leader else [("stale", "")]
+        reply = await self._get(client, mode, timeout_s=self._pace.slack_s)
+        self._take(reply, from_leader=from_leader)
+        if from_leader:
+            pause_s = self._confirm_every or jittered(self._pace.resync_s, self._runtime.random)
+            self._leader_due = self._runtime.clock() + pause_s
+
+    async def _block(self, client: ConsulClient) -> None:
+        """Wait for a change."""
+        wait_s = jittered(
+            min(self._pace.wait_s, self._confirm_every or self._pace.wait_s), self._runtime.random
+        )
+        how = [("index", str(self._index.value)), ("wait", f"{max(1, int(wait_s * 1000))}ms"), ("stale", "")]
+        before = self._index.value
+        reply = await self._get(client, how, timeout_s=wait_s * 17 / 16 + self._pace.slack_s)
+        self._take(reply, from_leader=False)
+        self.health.wakes += self._index.value != before
+
+    async def _get(self, client: ConsulClient, how: list[tuple[str, str]], *, timeout_s: float) -> Reply:
+        self.health.polls += 1
+        return await client.get(self.query.path(), [*self.query.params(), *how], timeout_s=timeout_s)
+
+    def _take(self, reply: Reply, *, from_leader: bool) -> None:
+        """Pass an answer on.
+
+        Raises:
+            ConsulError: It is none.
+        """
+        entries = self.query.entries(reply)
+        if not self.query.prepared:
+            try:
+                self._index.take(reply.headers.get("X-Consul-Index"))
+            except BadIndex as error:
+                raise ConsulError("protocol", str(error)) from None
+        self._backoff.succeed()
+        health = self.health
+        health.error = health.error_since = None
+        health.answered_at = self._runtime.clock()
+        health.index, health.resets = self._index.value, self._index.resets
+        health.headers = {
+            name: reply.headers[header] for name, header in _SHOWN_HEADERS.items() if header in reply.headers
+        }
+        wanted = self._receive(entries, trust_of(reply.headers, from_leader=from_leader))
+        if wanted is not None and self._confirm_every is None and not from_leader:
+            self._leader_due = self._runtime.clock()  # the first confirmation is wanted now
+        self._confirm_every = wanted
+        self._notify()
+
+    def _failed(self, error: ConsulError) -> float:
+        """Note a failure and return the pause before the next question, in seconds."""
+        health, now = self.health, self._runtime.clock()
+        self._index.forget()
+        if health.error is None:
+            health.error_since = now
+        health.error = error
+        health.index = 0
+        health.errors[error.kind] += 1
+        self._notify()
+        if error.is_operators:
+            return jittered(self._pace.operator_s, self._runtime.random)
+        pause = self._backoff.fail(self._runtime.random)
+        return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))
