@@ -120,7 +120,7 @@ def normal_cidr(value: object) -> str:
     wrong = ValueError(f'must be a network such as "10.0.0.0/8" or "fd00::/8", not {shown(value)}')
     if not isinstance(value, str) or "%" in value:
         raise wrong
-    address, slash, prefix = value.partition("/")
+    _, slash, prefix = value.partition("/")
     if slash and _PREFIX_RE.fullmatch(prefix) is None:  # netmasks and host masks are ambiguous
         raise wrong
     try:

@@ -92,9 +92,13 @@ def _flow_yaml(text: str, not_json: json_text.NotJson) -> Document:
 
 def _decode(raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
-        raise InvalidDocument((Problem("", f"is {len(raw)} bytes long; at most {MAX_BYTES} (1 MiB) are read"),))
+        raise InvalidDocument(
+            (Problem("", f"is {len(raw)} bytes long; at most {MAX_BYTES} (1 MiB) are read"),)
+        )
     if raw.startswith(_BYTE_ORDER_MARKS):
-        raise InvalidDocument((Problem("", "begins with a byte order mark; save it as UTF-8 without one", 1, 1),))
+        raise InvalidDocument(
+            (Problem("", "begins with a byte order mark; save it as UTF-8 without one", 1, 1),)
+        )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -39,8 +39,8 @@ __all__ = [
     "Count",
     "Duration",
     "Frozen",
-    "Listeners",
     "ListenAddress",
+    "Listeners",
     "OneOrMany",
     "Payload",
     "Percent",
@@ -71,14 +71,17 @@ def invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{message}", {"message": message})
 
 
-def refused(*problems: tuple[Path, str]) -> PydanticCustomError:
+def refused(*problems: tuple[Path, str], about: tuple[str, ...] = ()) -> PydanticCustomError:
     """Make the error for values that are right alone and wrong together.
 
     Args:
         problems: Each the path below the model that is checked, and the message; at least one.
+        about: The model's keys that contradict each other. Of those that are wrong by themselves, nothing can be said.
     """
     text = "; ".join(message for _, message in problems)
-    return PydanticCustomError("refused", "{message}", {"message": text, "problems": problems})
+    return PydanticCustomError(
+        "refused", "{message}", {"message": text, "problems": problems, "about": about}
+    )
 
 
 # --- durations and shares -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.errors import Path, Problem, format_path, shown
 
-__all__ = ["Finding", "closest", "find", "findings_of", "to_problems"]
+__all__ = ["Finding", "closest", "find", "findings_of", "to_problems", "visible_path"]
 
 _KEYS_SHOWN: Final = 24
 
@@ -27,6 +27,8 @@ class Finding:
     """Whether the key is wrong rather than its value."""
     kind: str = ""
     """pydantic's word for it, or `invalid`, `refused`."""
+    about: tuple[Path, ...] = ()
+    """Of what is refused: the values that contradict each other."""
 
 
 def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = ()) -> list[Finding]:
@@ -44,8 +46,10 @@ def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
         if path[-1:] == ("[key]",):  # how pydantic marks a mapping's key
             found.append(Finding(path[:-1], _message(detail), at_key=True, kind=kind))
         elif kind == "refused":
+            about = tuple((*path, key) for key in detail["ctx"]["about"])
             found += [
-                Finding((*path, *below), message, kind=kind) for below, message in detail["ctx"]["problems"]
+                Finding((*path, *below), message, kind=kind, about=about)
+                for below, message in detail["ctx"]["problems"]
             ]
         elif kind == "extra_forbidden":
             known = _keys_at(model, detail["loc"][:-1])
@@ -59,7 +63,7 @@ def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
 
 def to_problems(findings: list[Finding], root: object) -> tuple[Problem, ...]:
     """Turn findings about a value that is no text into problems without a line."""
-    return tuple(Problem(format_path(_visible(one, root)), one.message) for one in findings)
+    return tuple(Problem(format_path(visible_path(one, root)), one.message) for one in findings)
 
 
 def find(root: object, path: Path) -> tuple[int, object]:
@@ -68,16 +72,16 @@ def find(root: object, path: Path) -> tuple[int, object]:
     Returns:
         The number of steps that exist, and what stands there.
     """
-    steps = 0
-    for part in path:
-        if isinstance(root, Mapping) and part in root:
+    for steps, part in enumerate(path):
+        if isinstance(root, Mapping):
+            if part not in root:
+                return steps, root
             root = root[part]
         elif isinstance(root, (list, tuple)) and isinstance(part, int) and part < len(root):
             root = root[part]
         else:
-            break
-        steps += 1
-    return steps, root
+            return steps, root
+    return len(path), root
 
 
 def closest(word: str, known: list[str]) -> str:
@@ -89,7 +93,7 @@ def closest(word: str, known: list[str]) -> str:
     return f"known are {', '.join(known[:_KEYS_SHOWN])}{more}"
 
 
-def _visible(finding: Finding, root: object) -> Path:
+def visible_path(finding: Finding, root: object) -> Path:
     """Cut off steps into what the document writes in a short form (one address for a list or an object)."""
     steps, value = find(root, finding.path)
     if steps < len(finding.path) and not isinstance(value, (Mapping, list, tuple)):
@@ -118,36 +122,29 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 _WANTED: Final = {
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "string_type": "must be text",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "dict_type": "must be a mapping",
-    "tuple_type": "must be a list",
-    "list_type": "must be a list",
+    "int_type": "must be a whole number, not {input}",
+    "int_from_float": "must be a whole number, not {input}",
+    "float_type": "must be a number, not {input}",
+    "finite_number": "must be a finite number, not {input}",
+    "model_type": "must be a mapping, not {input}",
+    "dict_type": "must be a mapping, not {input}",
+    "tuple_type": "must be a list, not {input}",
+    "string_type": "must be text, not {input}",
+    "greater_than_equal": "must be at least {ge}, not {input}",
+    "less_than_equal": "must be at most {le}, not {input}",
+    "string_too_long": "must be at most {max_length} characters long",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "missing": "is required",
 }
 
 
 def _message(detail: ErrorDetails) -> str:
-    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind == "missing":
-        return "is required"
-    if kind in _WANTED:
-        return f"{_WANTED[kind]}, not {shown(value)}"
-    if kind == "greater_than_equal":
-        return f"must be at least {context['ge']}, not {shown(value)}"
-    if kind == "less_than_equal":
-        return f"must be at most {context['le']}, not {shown(value)}"
-    if kind == "literal_error":
-        return _not_one_of(value, context["expected"])
-    if kind == "string_too_long":
-        return f"must be at most {context['max_length']} characters long"
-    if kind in {"too_short", "string_too_short"}:
-        return "must not be empty"
+    context = {**detail.get("ctx", {}), "input": shown(detail["input"])}
+    if detail["type"] == "literal_error":
+        return _not_one_of(detail["input"], context["expected"])
+    if detail["type"] in _WANTED:
+        return _WANTED[detail["type"]].format_map(context)
     return str(detail["msg"])
 
 

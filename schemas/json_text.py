@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Final, NoReturn
 
-from schemas.places import MAX_DEPTH, Broken, Flaw, Place, too_deep
+from schemas.places import MAX_DEPTH, Flaw, Place, too_deep
 
 __all__ = ["NotJson", "read"]
 

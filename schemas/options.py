@@ -58,7 +58,10 @@ class Pool(Frozen):
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
         if self.min_idle > self.max_idle:
-            raise refused((("min_idle",), f"{self.min_idle} is above max_idle, which is {self.max_idle}"))
+            raise refused(
+                (("min_idle",), f"{self.min_idle} is above max_idle, which is {self.max_idle}"),
+                about=("min_idle", "max_idle"),
+            )
         return self
 
 
@@ -134,7 +137,8 @@ class ActiveCheck(Frozen):
     def _expect_has_its_section(self) -> Self:
         if self.type == "expect" and self.expect is None:
             raise refused(
-                (("expect",), 'is required with type expect, such as {send: "PING\\r\\n", expect: "+PONG"}')
+                (("expect",), 'is required with type expect, such as {send: "PING\\r\\n", expect: "+PONG"}'),
+                about=("expect",),
             )
         return self
 
@@ -154,7 +158,7 @@ class PassiveCheck(Frozen):
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
         if self.ejection > self.max_ejection:
-            raise refused((("ejection",), "is above max_ejection"))
+            raise refused((("ejection",), "is above max_ejection"), about=("ejection", "max_ejection"))
         return self
 
 
@@ -197,7 +201,10 @@ class ProxyProtocol(Frozen):
     @model_validator(mode="after")
     def _somebody_is_trusted(self) -> Self:
         if self.accept == "required" and not self.trusted:
-            raise refused((("trusted",), 'must not be empty with accept required, such as ["10.0.0.0/8"]'))
+            raise refused(
+                (("trusted",), 'must not be empty with accept required, such as ["10.0.0.0/8"]'),
+                about=("trusted",),
+            )
         return self
 
 

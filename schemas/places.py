@@ -31,6 +31,8 @@ class Flaw:
     message: str
     line: int
     column: int
+    hides: bool = False
+    """Whether the value there is not what was meant, so that nothing more can be said about it."""
 
     def problem(self) -> Problem:
         """Return it for people."""

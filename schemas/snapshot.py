@@ -11,7 +11,6 @@ from pydantic import (
     AfterValidator,
     Field,
     GetJsonSchemaHandler,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -31,7 +30,7 @@ from schemas.fields import (
     invalid,
     refused,
 )
-from schemas.findings import findings_of, to_problems
+from schemas.findings import to_problems
 from schemas.options import (
     Access,
     ActiveCheck,
@@ -45,11 +44,13 @@ from schemas.options import (
     ProxyProtocol,
     Timeouts,
 )
+from schemas.recheck import check_all
 
 __all__ = [
     "Access",
     "ActiveCheck",
     "Backend",
+    "Backends",
     "Drain",
     "ExpectCheck",
     "Health",
@@ -61,6 +62,7 @@ __all__ = [
     "Pool",
     "ProxyProtocol",
     "Service",
+    "ServiceOptions",
     "Snapshot",
     "Timeouts",
     "digest",
@@ -116,8 +118,12 @@ def _distinct(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
     return backends
 
 
-class Service(Frozen):
-    """A named set of listeners, a balancing mode and a backend set."""
+Backends = Annotated[tuple[Backend, ...], AfterValidator(_distinct)]
+"""Servers with ids of their own."""
+
+
+class ServiceOptions(Frozen):
+    """All that a service says but for its backends."""
 
     listen: Listeners
     """Where clients connect: one address or a list."""
@@ -125,8 +131,6 @@ class Service(Frozen):
     """The balancing algorithm."""
     seed: Annotated[Text, Field(max_length=255)] = ""
     """Keys the sticky hash, so that clients cannot choose their backend."""
-    backends: Annotated[tuple[Backend, ...], AfterValidator(_distinct)] = ()
-    """Its servers."""
     pool: Pool = Pool()
     """Idle backend connections, ready for a client."""
     health: Health = Health()
@@ -153,14 +157,20 @@ class Service(Frozen):
             raise refused(
                 (
                     ("proxy_protocol", "send"),
-                    f"{send} and pool.mode reuse exclude each other: a connection that carried one client's "
-                    "PROXY header cannot serve another; use pool.mode preconnect or off",
+                    f"{send} and pool.mode reuse exclude each other: a connection that carried one client's PROXY header cannot serve another; use pool.mode preconnect or off",
                 )
             )
         return self
 
 
-def listener_clashes(services: Mapping[str, Service]) -> list[tuple[Path, str]]:
+class Service(ServiceOptions):
+    """A named set of listeners, a balancing mode and a backend set."""
+
+    backends: Backends = ()
+    """Its servers."""
+
+
+def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path, str]]:
     """Find addresses that are listened on twice.
 
     Returns:
@@ -233,7 +243,7 @@ def parse_snapshot(data: object) -> Snapshot:
     Raises:
         InvalidDocument: With every problem found, by path.
     """
-    try:
-        return Snapshot.model_validate(data)
-    except ValidationError as error:
-        raise InvalidDocument(to_problems(findings_of(error, Snapshot), data)) from None
+    findings, snapshot = check_all(Snapshot, data, fill={"generation": 0, "services": {}})
+    if findings or snapshot is None:
+        raise InvalidDocument(to_problems(findings, data))
+    return snapshot

@@ -90,12 +90,22 @@ class _Builder:
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
         if kind is events.AliasEvent:
-            self._flaw(event, f"alias *{event.anchor}: write the value again; a text that begins with * needs quotes")
+            self._flaw(
+                event,
+                f"alias *{event.anchor}: write the value again; a text that begins with * needs quotes",
+                hides=True,
+            )
             return None, Place(line, column)
         if event.anchor is not None:
-            self._flaw(event, f"anchor &{event.anchor} is not allowed; a text that begins with & needs quotes")
+            self._flaw(
+                event, f"anchor &{event.anchor} is not allowed; a text that begins with & needs quotes"
+            )
         if event.tag is not None:
-            self._flaw(event, f"tag {shown(event.tag)} is not allowed; a text that begins with ! needs quotes")
+            self._flaw(
+                event,
+                f"tag {shown(event.tag)} is not allowed; a text that begins with ! needs quotes",
+                hides=True,
+            )
         if kind is events.ScalarEvent:
             return (_plain(event.value) if event.implicit[0] else event.value), Place(line, column)
         if len(self._path) >= MAX_DEPTH:
@@ -144,15 +154,15 @@ class _Builder:
                 self._value(event)
             return None
         if event.value == "<<":
-            self._flaw(event, "merge key << is not allowed; use defaults for what services share")
+            self._flaw(event, "merge key << is not allowed; use defaults for what services share", hides=True)
             return None
         if event.anchor is not None or event.tag is not None:
             self._flaw(event, "a key must not have an anchor or tag")
         return str(event.value)
 
-    def _flaw(self, event: Any, message: str) -> None:
+    def _flaw(self, event: Any, message: str, *, hides: bool = False) -> None:
         mark = event.start_mark
-        self._flaws.append(Flaw(tuple(self._path), message, mark.line + 1, mark.column + 1))
+        self._flaws.append(Flaw(tuple(self._path), message, mark.line + 1, mark.column + 1, hides))
 
 
 def _plain(text: str) -> Any:
@@ -164,5 +174,3 @@ def _plain(text: str) -> Any:
     if text in _NULL:
         return None
     return _BOOLEAN.get(text, text)
-
-

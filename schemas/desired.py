@@ -1,0 +1,221 @@
+"""The desired state: what an operator wrote in lb.yaml, checked, with `defaults` merged into every service.
+
+A problem is reported where it was written: in `defaults` if a service only inherited it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from schemas.discovery import Consul, ConsulQuery, Discover, Guard
+from schemas.document import Document, scan_document
+from schemas.editor_schema import editor_schema
+from schemas.errors import InvalidDocument, Problem, format_path, shown
+from schemas.fields import Frozen, ServiceName, refused
+from schemas.findings import Finding, find, findings_of, visible_path
+from schemas.recheck import check_all
+from schemas.snapshot import Backend, Backends, Service, ServiceOptions, listener_clashes
+
+__all__ = [
+    "Consul",
+    "ConsulQuery",
+    "Desired",
+    "DesiredService",
+    "Discover",
+    "Guard",
+    "check_service",
+    "json_schema",
+    "load_desired",
+    "resolve",
+]
+
+
+_SOURCES = ("backends", "discover")
+
+
+class DesiredService(ServiceOptions):
+    """A service as it was written: its backends, or where to find them."""
+
+    backends: Backends | None = None
+    """Its servers; None if they are discovered."""
+    discover: Discover | None = None
+    """Where to find its servers; None if they are listed."""
+
+    @model_validator(mode="after")
+    def _backends_come_from_one_place(self) -> Self:
+        if self.backends is not None and self.discover is not None:
+            raise refused((("discover",), "excludes backends; a service has one of them"), about=_SOURCES)
+        if self.backends is None and self.discover is None:
+            raise refused(((), "must have either backends or discover"), about=_SOURCES)
+        return self
+
+    def with_backends(self, backends: Sequence[Backend]) -> Service:
+        """Return the service that runs, with these servers."""
+        options = {name: getattr(self, name) for name in ServiceOptions.model_fields}
+        return Service.model_construct(**options, backends=tuple(backends))
+
+
+class Desired(Frozen):
+    """A checked lb.yaml."""
+
+    version: Literal[1]
+    """Of this format."""
+    services: dict[ServiceName, DesiredService]
+    """By name, `defaults` merged in."""
+    consul: Consul = Consul()
+    """The Consul agent."""
+    guard: Guard = Guard()
+    """How much discovery may take away."""
+
+
+class _File(Desired):
+    """What stands in lb.yaml."""
+
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """Anything that a service may say; a service overrides it key by key."""
+
+
+_SERVICE_NAME: TypeAdapter[str] = TypeAdapter(ServiceName)
+# Stands in for a missing `listen` while the rest of a service is checked.
+_ANY_LISTENER = {"listen": ["127.0.0.1:1"]}
+_NOT_ABOUT_DEFAULTS = frozenset({"missing", "refused"})
+
+
+def load_desired(raw: bytes) -> Desired:
+    """Read and check an lb.yaml, or the same in JSON.
+
+    Raises:
+        InvalidDocument: With every problem found, in the order of the text, each with its line and column.
+    """
+    document = scan_document(raw)
+    findings, desired = _check(document.value)
+    problems = _problems(document, findings)
+    if problems or desired is None:
+        raise InvalidDocument(problems)
+    return desired
+
+
+def resolve(desired: Desired, discovered: Mapping[str, Sequence[Backend]]) -> dict[str, Service]:
+    """Return the services that run.
+
+    Args:
+        desired: What was written.
+        discovered: Backends by service, for those that say `discover`; one that is missing has none.
+    """
+    return {
+        name: service.with_backends(
+            service.backends if service.backends is not None else discovered.get(name, ())
+        )
+        for name, service in desired.services.items()
+    }
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of lb.yaml, for editors."""
+    return editor_schema(_File, DesiredService)
+
+
+def check_service(name: str, value: object) -> tuple[list[Finding], DesiredService | None]:
+    """Check one service, `defaults` already merged in.
+
+    Returns:
+        The findings, with paths from `services` on, and the service: as far as it is right, if there are any.
+    """
+    at = ("services", name)
+    findings: list[Finding] = []
+    try:
+        _SERVICE_NAME.validate_python(name)
+    except ValidationError as error:
+        findings.append(Finding(at, error.errors()[0]["msg"], at_key=True))
+    wrong, service = check_all(DesiredService, value, fill=_ANY_LISTENER)
+    findings += [Finding((*at, *one.path), one.message, one.at_key, one.kind) for one in wrong]
+    return findings, service
+
+
+def _check(value: object) -> tuple[list[Finding], Desired | None]:
+    if not isinstance(value, dict):
+        return [
+            Finding((), f"must be a mapping with the keys version and services, not {shown(value)}")
+        ], None
+    findings, frame = _check_frame(value)
+    defaults, written = value.get("defaults"), value.get("services")
+    if isinstance(defaults, dict):
+        findings += _check_defaults(defaults)
+    services: dict[str, DesiredService] = {}
+    for name, one in written.items() if isinstance(written, dict) else ():
+        wrong, service = check_service(name, _merged(defaults, one))
+        findings += [_where_written(finding, one, defaults) for finding in wrong]
+        if service is not None and isinstance(one, dict) and "listen" in one:
+            services[name] = service
+    for below, message in listener_clashes(services):
+        findings.append(Finding(("services", *below), message))
+    if findings or frame is None:
+        return findings, None
+    return findings, Desired.model_construct(
+        version=frame.version, services=services, consul=frame.consul, guard=frame.guard
+    )
+
+
+def _check_frame(value: dict[str, Any]) -> tuple[list[Finding], _File | None]:
+    """Check all but the content of services."""
+    frame = dict(value)
+    if isinstance(frame.get("services"), dict):
+        frame["services"] = {}
+    try:
+        return [], _File.model_validate(frame)
+    except ValidationError as error:
+        return findings_of(error, _File), None
+
+
+def _check_defaults(defaults: dict[str, Any]) -> list[Finding]:
+    """Check each value of `defaults`; what is incomplete or contradictory there, services may set right."""
+    try:
+        DesiredService.model_validate(defaults)
+    except ValidationError as error:
+        found = findings_of(error, DesiredService, ("defaults",))
+        return [finding for finding in found if finding.kind not in _NOT_ABOUT_DEFAULTS]
+    return []
+
+
+_ALTERNATIVES = {"backends": "discover", "discover": "backends"}
+
+
+def _merged(defaults: object, service: object) -> object:
+    if not isinstance(defaults, dict) or not isinstance(service, dict):
+        return service
+    # A service that lists its backends has answered where they come from, and the other way round.
+    answered = {other for key, other in _ALTERNATIVES.items() if key in service and other not in service}
+    return _merged_deep({key: value for key, value in defaults.items() if key not in answered}, service)
+
+
+def _merged_deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for key, value in above.items():
+        under = below.get(key)
+        if isinstance(value, dict) and isinstance(under, dict):
+            merged[key] = _merged_deep(under, value)
+    return merged
+
+
+def _where_written(finding: Finding, service: object, defaults: object) -> Finding:
+    """Move a finding to `defaults` if more of its path stands there than in the service."""
+    inside = finding.path[2:]
+    if find(defaults, inside)[0] <= find(service, inside)[0]:
+        return finding
+    return Finding(("defaults", *inside), finding.message, finding.at_key, finding.kind)
+
+
+def _problems(document: Document, findings: list[Finding]) -> tuple[Problem, ...]:
+    problems = [flaw.problem() for flaw in document.flaws]
+    hidden = [flaw.path for flaw in document.flaws if flaw.hides]
+    for finding in findings:
+        if any(finding.path[: len(path)] == path for path in hidden):
+            continue
+        path = visible_path(finding, document.value)
+        line, column = document.locate(path, at_key=finding.at_key)
+        problems.append(Problem(format_path(path), finding.message, line, column))
+    unique = dict.fromkeys(problems)  # what two services inherit is one problem
+    return tuple(sorted(unique, key=lambda problem: (problem.line or 0, problem.column or 0)))

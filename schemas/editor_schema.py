@@ -1,0 +1,102 @@
+"""Writes the JSON Schema of lb.yaml for editors: short forms, patterns, defaults, and a text for every key."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from copy import deepcopy
+from typing import Any
+
+from pydantic import BaseModel
+
+__all__ = ["editor_schema"]
+
+
+def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, Any]:
+    """Return a JSON Schema, draft 2020-12.
+
+    Args:
+        file: The model of the whole document, with `services` and `defaults`.
+        service: The model of one service; all of it is optional in `defaults`.
+    """
+    schema = file.model_json_schema(mode="validation")
+    definitions: dict[str, Any] = schema.pop("$defs")
+    for model in _models(file):
+        described = schema if model is file else definitions.get(model.__name__)
+        if described is not None:
+            _describe(described, model)
+    one = definitions[service.__name__]
+    for name in ("backends", "discover"):  # None is what leaving them out means, nothing to write
+        _drop_null(one["properties"][name])
+    required = one.pop("required")
+    definitions["Defaults"] = {**deepcopy(one), "description": "Anything that a service may say."}
+    one["not"] = {"required": ["backends", "discover"]}
+    schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "lb.yaml",
+        "description": "What the load balancer should be.",
+        # What defaults give, a service need not say.
+        "allOf": [
+            *(_unless_default([key], {"required": [key]}) for key in required),
+            _unless_default(
+                ["backends", "discover"], {"anyOf": [{"required": ["backends"]}, {"required": ["discover"]}]}
+            ),
+        ],
+        "$defs": definitions,
+    }
+
+
+def _unless_default(keys: list[str], rule: dict[str, Any]) -> dict[str, Any]:
+    given = {
+        "properties": {"defaults": {"anyOf": [{"required": [key]} for key in keys]}},
+        "required": ["defaults"],
+    }
+    return {"if": given, "else": {"properties": {"services": {"additionalProperties": rule}}}}
+
+
+def _drop_null(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+    rest = [one for one in schema["anyOf"] if one != {"type": "null"}]
+    if len(rest) == 1:
+        del schema["anyOf"]
+        schema.update(rest[0])
+
+
+def _models(root: type[BaseModel]) -> set[type[BaseModel]]:
+    found: set[type[BaseModel]] = set()
+    waiting: list[Any] = [root]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, type) and issubclass(one, BaseModel) and one not in found:
+            found.add(one)
+            waiting += [field.annotation for field in one.model_fields.values()]
+        waiting += getattr(one, "__args__", ())
+    return found
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Write the docstrings of a model's fields into its schema."""
+    texts: dict[str, str] = {}
+    for ancestor in reversed(model.__mro__):
+        if issubclass(ancestor, BaseModel) and ancestor is not BaseModel:
+            texts.update(_field_docstrings(ancestor))
+    for name, field in model.model_fields.items():
+        described = schema.get("properties", {}).get(field.alias or name)
+        if described is not None and name in texts:
+            described.pop("title", None)
+            described["description"] = texts[name]
+
+
+def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - it is the source of a class
+    found: dict[str, str] = {}
+    for statement, text in zip(definition.body, definition.body[1:], strict=False):
+        if not isinstance(text, ast.Expr) or not isinstance(text.value, ast.Constant):
+            continue
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            found[statement.target.id] = inspect.cleandoc(str(text.value.value))
+    return found
