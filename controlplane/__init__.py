@@ -1,1 +1,1 @@
-"""controlplane"""
+"""lb-control: desired state in, snapshots to the data planes out."""

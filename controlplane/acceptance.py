@@ -1,0 +1,199 @@
+"""The rules of taking a change, the same with a daemon and without: what is refused, kept, written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from controlplane.core.merge import FIELDS, Override, Place, put, surviving
+from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
+from controlplane.errors import DataPlaneError, HeldBackError, UnknownError
+from controlplane.places import Endpoint
+from controlplane.store import KEPT_CHANGES, Entry, State, digest_of
+
+if TYPE_CHECKING:
+    from controlplane.core.compile import Compiled
+
+__all__ = [
+    "ANY_GENERATION",
+    "ApplyOptions",
+    "Origin",
+    "accept",
+    "entry_of",
+    "now_text",
+    "override",
+    "plan_report",
+    "refuse_if",
+    "result_row",
+    "rollback_entry",
+]
+
+_KEPT_RETRACTIONS: Final = 100
+ANY_GENERATION: Final = 2**63 - 1
+"""For a dry run: the highest that there is, so that no data plane is ahead of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyOptions:
+    """How careful an apply is."""
+
+    timeout_s: float = 30.0
+    """For the whole of it."""
+    max_remap: float | None = None
+    """Largest share (0..1) of any service's sticky clients that may move; None: any."""
+    force: bool = False
+    """Overwrite what somebody else has pushed meanwhile, and release what discovery's guard holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who changes something, and how."""
+
+    by: str
+    kind: str
+    """`apply`, `file`, `rollback` or `discovery`."""
+
+
+def now_text() -> str:
+    """Return the wall clock as RFC 3339 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def accept(state: State, compiled: Compiled, document: dict[str, Any], generation: int) -> State:
+    """Return the state after a change was taken; overrides that it contradicts end."""
+    from controlplane.core.compile import configured_of  # noqa: PLC0415 - commands that change nothing need no pydantic
+
+    old = configured_of(state.services, state.discovered)
+    new = configured_of(compiled.services, compiled.discovered)
+    return replace(
+        state,
+        generation=generation,
+        hash=compiled.hash,
+        document=document,
+        services=compiled.services,
+        discovered=compiled.discovered,
+        overrides=surviving(state.overrides, old, new),
+    )
+
+
+def entry_of(before: State, after: State, origin: Origin, when: str) -> Entry:
+    """Describe a generation for the history."""
+    changes = diff(before.services, after.services)
+    return Entry(
+        generation=after.generation,
+        hash=after.hash,
+        when=when,
+        by=origin.by,
+        origin=origin.kind,
+        document=digest_of(after.document),
+        changes=changes[:KEPT_CHANGES],
+        more=max(0, len(changes) - KEPT_CHANGES),
+    )
+
+
+def override(
+    state: State, service: str, backend: str, fields: Mapping[str, Any], *, by: str, when: str
+) -> State:
+    """Take an operator's word in.
+
+    Args:
+        state: What holds so far; its services say what the word is compared with.
+        service: Its name.
+        backend: The backend's id.
+        fields: `state`, `weight` or both.
+        by: Who says it.
+        when: RFC 3339.
+
+    Raises:
+        UnknownError: There is no such service or backend.
+    """
+    known = state.services.get(service)
+    if known is None:
+        raise UnknownError(f"no service {service}; there are: {', '.join(sorted(state.services)) or 'none'}")
+    found = next((each for each in known["backends"] if each["id"] == backend), None)
+    if found is None:
+        there = ", ".join(each["id"] for each in known["backends"][:20]) or "none"
+        raise UnknownError(f"no backend {backend} in service {service}; there are: {there}")
+    overrides = state.overrides
+    retracted = [
+        place for place in state.retracted if place[:2] != (service, backend) or place[2] not in fields
+    ]
+    for name in FIELDS:
+        if name in fields:
+            word = Override(service, backend, name, fields[name], by, when)
+            overrides = put(overrides, word, configured=found[name])
+            if word not in overrides:
+                retracted.append(word.place())
+    return replace(state, overrides=overrides, retracted=_newest(retracted))
+
+
+def _newest(places: Sequence[Place]) -> tuple[Place, ...]:
+    return tuple(places[-_KEPT_RETRACTIONS:])
+
+
+def plan_report(
+    answers: Sequence[tuple[Endpoint, Mapping[str, Any] | None, DataPlaneError | None]],
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Join what the data planes' dry runs say; without any answer, the difference to what ran last."""
+    planned = [answer for _, answer, _ in answers if answer is not None]
+    return {
+        "changes": join_changes(answer["changes"] for answer in planned) if planned else diff(old, new),
+        "impact": join_impacts([answer["impact"] for answer in planned]),
+        "dataplanes": [result_row(endpoint, error, {}) for endpoint, _, error in answers],
+    }
+
+
+def result_row(
+    endpoint: Endpoint, error: DataPlaneError | None, running: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tell how one data plane took it, and what it runs now."""
+    return {
+        "name": running.get("name", endpoint.name),
+        "socket": endpoint.location,
+        "result": "ok" if error is None else error.code,
+        "error": None if error is None else str(error),
+        "generation": running.get("generation"),
+        "hash": running.get("hash"),
+    }
+
+
+def refuse_if(refusals: Sequence[DataPlaneError], impact: Mapping[str, Any], options: ApplyOptions) -> None:
+    """Stop a change before it has touched anything.
+
+    Raises:
+        HeldBackError: A data plane would refuse it, or too many sticky clients would move.
+    """
+    if refusals:
+        raise HeldBackError("nothing was changed\n" + "\n".join(f"{each.name}: {each}" for each in refusals))
+    if options.max_remap is not None and (above := remaps_above(impact, options.max_remap)):
+        shares = ", ".join(f"{share} of {service}" for service, share in above.items())
+        raise HeldBackError(
+            f"nothing was changed: it would move {shares} to another backend (--max-remap {options.max_remap:.4g})"
+        )
+
+
+def rollback_entry(history: Sequence[Entry], current: str, generation: int | None) -> Entry:
+    """Choose what to return to.
+
+    Args:
+        history: The oldest first.
+        current: Digest of the document that holds now.
+        generation: Which; None for the newest whose document differs from the current one.
+
+    Raises:
+        UnknownError: There is none.
+    """
+    if generation is None:
+        found = next((each for each in reversed(history) if each.document != current), None)
+        if found is None:
+            raise UnknownError("the history has nothing to return to")
+        return found
+    found = next((each for each in history if each.generation == generation), None)
+    if found is None:
+        known = f"{history[0].generation} to {history[-1].generation}" if history else "none"
+        raise UnknownError(f"generation {generation} is not in the history, which has {known}")
+    return found

@@ -1,0 +1,45 @@
+"""The command that explains a pick."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from controlplane.cli import output
+
+if TYPE_CHECKING:
+    from controlplane.cli.settings import Settings
+
+__all__ = ["explain"]
+
+
+@click.command()
+@click.argument("service")
+@click.option("--client", required=True, metavar="IP", help="The client's address.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> None:
+    """Tell which backends of SERVICE a client would get, in order, and why not the others.
+
+    The first data plane that answers is asked; sticky services are the same on all.
+    """
+    from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
+    from controlplane.blocking import ask_all  # noqa: PLC0415 - the same
+    from controlplane.fanout import LOOK_S, asking  # noqa: PLC0415 - the same
+
+    outcomes = ask_all(settings.clients(), asking(calls.explain(service, client)), timeout_s=LOOK_S)
+    found = next((each.answer for each in outcomes if each.answer is not None), None)
+    if found is None:
+        for each in outcomes:
+            click.echo(output.plain(f"{each.endpoint.name}: {each.error}"), err=True)
+        raise click.exceptions.Exit(1)
+    if as_json:
+        output.print_json(found)
+        return
+    click.echo(output.plain(f"{found['service']} for {found['client']}:"))
+    rows = [
+        *((n, each["id"], each["address"], "") for n, each in enumerate(found["candidates"], 1)),
+        *(("-", each["id"], "", f"skipped: {each['reason']}") for each in found["skipped"]),
+    ]
+    output.render(output.table(("order", "backend", "address", "why not"), rows, right=("order",)))

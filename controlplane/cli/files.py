@@ -1,0 +1,125 @@
+"""Commands that take an lb.yaml: validate, plan, apply."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from controlplane.cli import output
+from controlplane.cli.kinds import DURATION, PERCENT
+
+if TYPE_CHECKING:
+    from controlplane.cli.settings import Settings
+
+__all__ = ["apply", "plan", "validate"]
+
+_CHANGES: Final = 3
+"""`plan --detailed-exitcode`: there are changes."""
+
+_file = click.argument("file", type=click.Path(path_type=Path))
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@_file
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+def validate(file: Path, *, as_json: bool) -> None:
+    """Check FILE: every error at once, as FILE:LINE:COLUMN: path: message.
+
+    Binds nothing and connects nowhere. Exit 0: valid; 2: not.
+    """
+    from controlplane.documents import load, read_file  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.errors import InputError  # noqa: PLC0415 - the same
+
+    try:
+        desired = load(read_file(file), str(file))
+    except InputError as error:
+        if not as_json:
+            raise
+        output.print_json({"valid": False, "problems": list(error.problems)})
+        sys.exit(error.exit_code)
+    if as_json:
+        output.print_json({"valid": True, "problems": []})
+    else:
+        count = len(desired.services)
+        click.echo(f"{file}: valid, {count} service{'' if count == 1 else 's'}")
+
+
+@click.command()
+@_file
+@_json
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 3 if there are changes.")
+@click.pass_obj
+def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bool) -> None:
+    """Show what FILE would change, and whom it would hit.
+
+    The data planes themselves say so, from live counters; without one it is the difference to what was applied
+    last. Exit 0; 1: a data plane would refuse it; 2: FILE is invalid.
+    """
+    from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
+
+    report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions())
+    if as_json:
+        output.print_json(report)
+    else:
+        output.show_plan(report)
+        if not report["dataplanes"]:
+            click.echo("no data plane found: compared with what was applied last", err=True)
+    failed = [row for row in report["dataplanes"] if row["result"] != "ok"]
+    if failed:
+        output.show_results(failed)
+        sys.exit(1)
+    if detailed_exitcode and report["changes"]:
+        sys.exit(_CHANGES)
+
+
+@click.command()
+@_file
+@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For all of it.")
+@click.option("--max-remap", type=PERCENT, help="Refuse if more of a service's sticky clients would move.")
+@click.option(
+    "--force", is_flag=True, help="Overwrite a concurrent change; release what the discovery guard holds."
+)
+@_json
+@click.pass_obj
+def apply(
+    settings: Settings, file: Path, timeout: float, max_remap: float | None, *, force: bool, as_json: bool
+) -> None:
+    """Make every data plane run FILE, and wait until all do.
+
+    Exit 0: all run it; 1: one refuses, is unreachable or late, and is named; 2: FILE is invalid.
+    """
+    from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
+
+    proposal = Proposal.of_file(file)
+    report = settings.gateway().apply(proposal, ApplyOptions(timeout, max_remap, force))
+    finish(report, as_json=as_json)
+
+
+def finish(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print how an apply went, and exit accordingly."""
+    output.warn(report["warnings"])
+    if as_json:
+        output.print_json(report)
+    else:
+        output.show_plan(report)
+    rows = report["dataplanes"]
+    done = sum(row["result"] == "ok" for row in rows)
+    if report["converged"]:
+        if not as_json:
+            said = f"{done} data plane{'' if done == 1 else 's'}"
+            click.echo(f"generation {report['generation']} runs on {said if rows else 'no data plane yet'}")
+        return
+    output.show_results(rows, only_failures=True)
+    if done:
+        click.echo(
+            f"partly applied: {done} of {len(rows)} data planes run generation {report['generation']}; "
+            "apply again to repair it",
+            err=True,
+        )
+    sys.exit(1)

@@ -1,0 +1,80 @@
+"""Commands about the past: history, rollback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controlplane.cli import output
+from controlplane.cli.files import finish
+from controlplane.cli.kinds import DURATION, PERCENT
+
+if TYPE_CHECKING:
+    from controlplane.cli.settings import Settings
+
+__all__ = ["history", "rollback"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, the oldest generation first.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
+@click.pass_obj
+def history(settings: Settings, limit: int | None, *, as_json: bool) -> None:
+    """List every applied generation: when, by whom, what changed."""
+    from controlplane.store import Store  # noqa: PLC0415 - loaded by the commands that need it
+
+    daemon = settings.daemon()
+    entries: list[dict[str, Any]]
+    if daemon is not None:
+        entries = settings.gateway().history()
+    else:  # the past is there without any data plane
+        from dataclasses import asdict  # noqa: PLC0415 - the same
+
+        entries = [asdict(entry) for entry in Store(settings.state_dir()).history()]
+    entries = entries[-limit:] if limit else entries
+    if as_json:
+        output.print_json(entries)
+    elif not entries:
+        click.echo("nothing was applied yet")
+    else:
+        rows = [
+            (each["generation"], each["when"], each["by"], each["origin"], _summary(each)) for each in entries
+        ]
+        output.render(
+            output.table(("generation", "when", "by", "how", "changes"), rows, right=("generation",))
+        )
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    lines = [output.change_line(change) for change in entry["changes"][:3]]
+    more = len(entry["changes"]) - len(lines) + entry["more"]
+    return "\n".join([*lines, *([f"and {more} more"] if more else [])]) or "none"
+
+
+@click.command()
+@click.argument("generation", type=click.IntRange(min=1), required=False)
+@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For all of it.")
+@click.option("--max-remap", type=PERCENT, help="Refuse if more of a service's sticky clients would move.")
+@click.option("--force", is_flag=True, help="Overwrite a concurrent change.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def rollback(
+    settings: Settings,
+    generation: int | None,
+    timeout: float,
+    max_remap: float | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Return to the content of GENERATION, or to the previous content, as a new generation.
+
+    Exit 0: all data planes run it; 1: there is no such generation, or a data plane did not take it.
+    """
+    from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - loaded by the commands that need it
+
+    report = settings.gateway().rollback(generation, ApplyOptions(timeout, max_remap, force))
+    if not as_json:
+        click.echo(f"back to the content of generation {report['restored']}")
+    finish(report, as_json=as_json)

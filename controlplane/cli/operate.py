@@ -1,0 +1,149 @@
+"""Commands about one backend: drain, enable, disable, weight."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from controlplane.cli import output
+
+if TYPE_CHECKING:
+    from controlplane.cli.settings import Settings
+    from controlplane.gateway import Gateway
+
+__all__ = ["disable", "drain", "enable", "wait_drained", "weight"]
+
+_LOOK_S: Final = 0.2
+
+_service = click.argument("service")
+_backend = click.argument("backend")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@_service
+@_backend
+@click.option("--wait", is_flag=True, help="Return when the last connection has gone.")
+@_json
+@click.pass_obj
+def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json: bool) -> None:
+    """Give BACKEND of SERVICE no new connections; those in place finish, until the drain timeout.
+
+    BACKEND is the id that `status` shows. With --wait exit 0: the last connection has gone by itself; 1: the
+    drain timeout cut what was left.
+    """
+    gateway = settings.gateway()
+    _patch(gateway, service, backend, {"state": "drain"}, as_json=as_json)
+    if wait:
+        timeout_s = _drain_timeout_s(gateway.snapshot(), service)
+        cut = wait_drained(
+            lambda: _backend_status(gateway, service, backend),
+            timeout_s=timeout_s,
+            clock=time.monotonic,
+            sleep=time.sleep,
+        )
+        if cut:
+            click.echo(
+                f"{service}/{backend}: drain timeout: {cut} connection{' was' if cut == 1 else 's were'} cut",
+                err=True,
+            )
+            sys.exit(1)
+        if not as_json:
+            click.echo(output.plain(f"{service}/{backend}: no connection is left"))
+
+
+@click.command()
+@_service
+@_backend
+@_json
+@click.pass_obj
+def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> None:
+    """Let BACKEND of SERVICE take connections again."""
+    _patch(settings.gateway(), service, backend, {"state": "enabled"}, as_json=as_json)
+
+
+@click.command()
+@_service
+@_backend
+@_json
+@click.pass_obj
+def disable(settings: Settings, service: str, backend: str, *, as_json: bool) -> None:
+    """Take BACKEND out of SERVICE at once, its checks included."""
+    _patch(settings.gateway(), service, backend, {"state": "disabled"}, as_json=as_json)
+
+
+@click.command()
+@_service
+@_backend
+@click.argument("weight", metavar="N", type=click.IntRange(0, 256))
+@_json
+@click.pass_obj
+def weight(settings: Settings, service: str, backend: str, weight: int, *, as_json: bool) -> None:
+    """Set the share of new connections of BACKEND of SERVICE to N, 0 to 256; 0 takes none."""
+    _patch(settings.gateway(), service, backend, {"weight": weight}, as_json=as_json)
+
+
+def _patch(gateway: Gateway, service: str, backend: str, fields: dict[str, Any], *, as_json: bool) -> None:
+    report = gateway.patch(service, backend, fields)
+    output.warn(report["warnings"])
+    if as_json:
+        output.print_json(report)
+    failed = [row for row in report["dataplanes"] if row["result"] != "ok"]
+    if failed:
+        output.show_results(failed)
+        sys.exit(1)
+    if not as_json:
+        said = ", ".join(f"{name} {value}" for name, value in fields.items())
+        click.echo(output.plain(f"{service}/{backend}: {said}"))
+
+
+def _drain_timeout_s(snapshot: dict[str, Any], service: str) -> float:
+    from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only for --wait
+
+    return parse_duration(snapshot["services"][service]["drain"]["timeout"])
+
+
+def _backend_status(gateway: Gateway, service: str, backend: str) -> tuple[int, int]:
+    """Return a backend's connections, and how many its service has cut at drain timeouts so far."""
+    status = gateway.status()["services"].get(service)
+    if status is None:
+        return 0, 0
+    active = sum(each["active"] for each in status["backends"] if each["id"] == backend)
+    return active, status["totals"]["closed"].get("drain_timeout", 0)
+
+
+def wait_drained(
+    look: Callable[[], tuple[int, int]],
+    *,
+    timeout_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> int:
+    """Wait until a backend has no connection, or its drain timeout is over.
+
+    Args:
+        look: Returns its connections, and how many the service has cut at drain timeouts so far.
+        timeout_s: The drain timeout; 0: none.
+        clock: Monotonic seconds.
+        sleep: Waits for some seconds.
+
+    Returns:
+        How many connections the timeout cut; 0: the last one went by itself.
+    """
+    deadline = clock() + timeout_s
+    active, cut_before = look()
+    most = active
+    while active:
+        sleep(_LOOK_S)
+        active, cut = look()
+        most = max(most, active)
+        # Data planes may see the deadline a little before we do, and they count what they cut.
+        if active == 0:
+            return min(most, cut - cut_before)
+        if timeout_s and clock() >= deadline:
+            return min(most, active + cut - cut_before)
+    return 0

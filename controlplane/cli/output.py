@@ -1,0 +1,135 @@
+"""How results look: JSON for scripts, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = [
+    "change_line",
+    "console",
+    "plain",
+    "print_json",
+    "render",
+    "show_plan",
+    "show_results",
+    "table",
+    "warn",
+]
+
+_SIGNS: Final = {"add": "+", "remove": "-", "change": "~"}
+_SHORT_HASH: Final = 12
+_PIPE_COLUMNS: Final = 100
+
+
+def print_json(value: Any) -> None:
+    """Print a value for a script."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def plain(text: object) -> str:
+    """Make text from elsewhere safe to print: a control character could rewrite the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Say something on stderr that changes no exit code."""
+    for message in messages:
+        click.echo(f"warning: {plain(message)}", err=True)
+
+
+def console() -> Console:
+    """Return where tables are printed: as wide as the terminal, or as a page when it is none."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms that only a table is worth
+
+    made = Console(highlight=False, markup=False)
+    return made if made.is_terminal else Console(highlight=False, markup=False, width=_PIPE_COLUMNS)
+
+
+def render(renderable: RenderableType) -> None:
+    """Print a table."""
+    console().print(renderable)
+
+
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> RenderableType:
+    """Make a table.
+
+    Args:
+        headers: Column titles.
+        rows: Cells, made safe to print.
+        right: Titles of columns whose cells are numbers.
+    """
+    from rich import box  # noqa: PLC0415 - as in `console`
+    from rich.table import Table  # noqa: PLC0415 - as in `console`
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for title in headers:
+        made.add_column(title, justify="right" if title in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*("\n".join(map(plain, str(cell).split("\n"))) for cell in row))
+    return made
+
+
+def change_line(change: Mapping[str, Any]) -> str:
+    """Write a change on one line: `~ backend web/web-2  weight: 1 -> 2`."""
+    what = {
+        "backend": f"{change['service']}/{change.get('id')}",
+        "listener": f"{change['service']} {change.get('address')}",
+    }.get(change["kind"], change["service"])
+    fields = ", ".join(
+        f"{name}: {_value(each['from'])} -> {_value(each['to'])}"
+        for name, each in change.get("fields", {}).items()
+    )
+    return plain(f"{_SIGNS[change['action']]} {change['kind']} {what}" + (f"  {fields}" if fields else ""))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def show_plan(report: Mapping[str, Any]) -> None:
+    """Print changes and impact for people."""
+    changes, impact = report["changes"], report["impact"]
+    click.echo("\n".join(map(change_line, changes)) if changes else "no changes")
+    lines = [
+        *(f"  {each['action']} {each['address']} ({each['service']})" for each in impact["listeners"]),
+        *(f"  drain {_connections(each)} of {each['service']}/{each['id']}" for each in impact["drain"]),
+        *(
+            f"  close {_connections(each, 'pooled')} of {each['service']}/{each['id']}"
+            for each in impact["pool"]
+        ),
+        *(f"  move {share} of the sticky clients of {name}" for name, share in impact["remap"].items()),
+    ]
+    if lines:
+        click.echo(plain("impact:") + "\n" + "\n".join(map(plain, lines)))
+
+
+def _connections(row: Mapping[str, Any], kind: str = "") -> str:
+    count = row["connections"]
+    return f"{count} {kind}{' ' if kind else ''}connection{'' if count == 1 else 's'}"
+
+
+def show_results(rows: Iterable[Mapping[str, Any]], *, only_failures: bool = False) -> None:
+    """Print how each data plane took it, and what it runs."""
+    for row in rows:
+        if row["result"] == "ok" and only_failures:
+            continue
+        runs = (
+            ""
+            if row["generation"] is None
+            else f"generation {row['generation']} ({(row['hash'] or '-')[:_SHORT_HASH]})"
+        )
+        if row["result"] == "ok":
+            click.echo(plain(f"{row['name']}: {runs or 'ok'}"))
+        else:
+            click.echo(
+                plain(f"{row['name']}: {row['error']}" + (f"; it runs {runs}" if runs else "")), err=True
+            )

@@ -1,0 +1,105 @@
+"""What the global options say, and whom a command therefore speaks to."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controlplane import places
+from controlplane.blocking import BlockingClient
+from controlplane.errors import PlaceError
+from controlplane.places import Endpoint
+
+if TYPE_CHECKING:
+    from controlplane.gateway import Gateway
+
+__all__ = ["Settings", "user_name"]
+
+
+def user_name(uid: int) -> str:
+    """Name a user; one without an entry is called by number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options; None or empty: not given."""
+
+    environ: Mapping[str, str]
+    given_runtime_dir: Path | None
+    given_state_dir: Path | None
+    dataplanes: tuple[str, ...]
+    token_file: Path | None
+
+    def runtime_dir(self) -> Path:
+        """Where the sockets are."""
+        return self.given_runtime_dir or places.runtime_dir(self.environ, os.getuid())
+
+    def state_dir(self) -> Path:
+        """Where the history is."""
+        return self.given_state_dir or places.state_dir(self.environ, os.getuid())
+
+    def token(self) -> str | None:
+        """Read the token for data planes behind a URL.
+
+        Raises:
+            PlaceError: The file cannot be read, or is empty.
+        """
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_text().strip()
+        except OSError as error:
+            raise PlaceError(f"{self.token_file}: {error.strerror}") from error
+        if not token:
+            raise PlaceError(f"{self.token_file}: is empty")
+        return token
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """List the data planes: those named, else those in the runtime directory."""
+        if self.dataplanes:
+            return tuple(places.endpoint_of(each) for each in self.dataplanes)
+        return places.find_dataplanes(self.runtime_dir())
+
+    def clients(self) -> tuple[BlockingClient, ...]:
+        """Make a client for each data plane.
+
+        Raises:
+            PlaceError: There is none; the message says where was looked.
+        """
+        found = self.endpoints()
+        if not found:
+            raise PlaceError(f"no data plane found: looked for {self.runtime_dir()}/dataplane-*.sock")
+        token = self.token()
+        return tuple(BlockingClient(each, token=token) for each in found)
+
+    def daemon(self) -> BlockingClient | None:
+        """Make a client of the daemon, if one answers.
+
+        With `--dataplane` commands go straight there.
+        """
+        if self.dataplanes:
+            return None
+        socket = places.control_socket(self.runtime_dir())
+        if not socket.exists():
+            return None
+        client = BlockingClient(Endpoint("the daemon", str(socket)))
+        return client if client.listens() else None
+
+    def gateway(self) -> Gateway:
+        """Choose the way to the data planes: through the daemon if one answers."""
+        from controlplane.direct import Direct  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
+        from controlplane.remote import Remote  # noqa: PLC0415 - the same
+        from controlplane.store import Store  # noqa: PLC0415 - the same
+
+        daemon = self.daemon()
+        if daemon is not None:
+            return Remote(daemon)
+        return Direct(self.clients, Store(self.state_dir()), user_name(os.getuid()))

@@ -1,0 +1,203 @@
+"""One status out of many: what the data planes of a node say, summed, and whether they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from controlplane.core.merge import Override
+
+__all__ = ["Seen", "converged", "dataplane_row", "join_services", "node_status"]
+
+_WORST_HEALTH: Final = {"up": 0, "unknown": 1, "ejected": 2, "down": 3}
+_WORST_LISTENER: Final = {"accepting": 0, "paused": 1, "closing": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of one data plane, and how old that is."""
+
+    name: str
+    socket: str
+    reachable: bool
+    error: str | None = None
+    """Why it cannot be asked, or what it refused; None if all is well."""
+    age_s: float = 0.0
+    """Seconds since `status` was true."""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """Its last `GET /v1/status`; empty if there never was one."""
+
+
+def dataplane_row(seen: Seen) -> dict[str, Any]:
+    """Tell what one data plane runs, each worker included."""
+    status = seen.status
+    services = status.get("services", {})
+    tables = {name: service["table_hash"] for name, service in services.items() if service.get("table_hash")}
+    return {
+        "name": status.get("name", seen.name),
+        "socket": seen.socket,
+        "pid": status.get("pid"),
+        "reachable": seen.reachable,
+        "error": seen.error,
+        "generation": status.get("generation"),
+        "hash": status.get("hash"),
+        "age_s": round(seen.age_s, 3),
+        "workers": list(status.get("workers", [])),
+        "table_hash": tables,
+    }
+
+
+def _newest(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """Take the newest content that runs anywhere for the wanted one, when nobody has said what is wanted."""
+    known = [(row["generation"], row["hash"]) for row in rows if row["generation"] is not None]
+    return max(known, default=(0, ""))
+
+
+def converged(rows: Sequence[Mapping[str, Any]], generation: int, digest: str) -> bool:
+    """Tell whether every data plane and worker runs exactly this, and all sticky tables are the same.
+
+    Without a data plane nothing runs anything: False.
+    """
+    wanted = (generation, digest)
+    runs = [
+        (each["generation"], each["hash"])
+        for row in rows
+        for each in (row, *row["workers"])
+        if row["reachable"]
+    ]
+    if not rows or not all(row["reachable"] for row in rows) or any(pair != wanted for pair in runs):
+        return False
+    tables: dict[str, set[str]] = {}
+    for row in rows:
+        for service, table in row["table_hash"].items():
+            tables.setdefault(service, set()).add(table)
+    return all(len(distinct) == 1 for distinct in tables.values())
+
+
+def join_services(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum the services of several data planes: counts are added, of states the worst is shown."""
+    joined: dict[str, Any] = {}
+    for status in statuses:
+        for name, service in status.get("services", {}).items():
+            joined[name] = _join_service(joined.get(name), service)
+    return dict(sorted(joined.items()))
+
+
+def _join_service(one: Mapping[str, Any] | None, two: Mapping[str, Any]) -> dict[str, Any]:
+    if one is None:
+        return dict(two)
+    return {
+        **one,
+        "panic": one.get("panic", False) or two.get("panic", False),
+        "active": one["active"] + two["active"],
+        "queued": one.get("queued", 0) + two.get("queued", 0),
+        "listeners": _join_listeners(one["listeners"], two["listeners"]),
+        "totals": _add(one.get("totals", {}), two.get("totals", {})),
+        "backends": _join_backends(one["backends"], two["backends"]),
+    }
+
+
+def _join_listeners(
+    one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    joined = {row["address"]: dict(row) for row in one}
+    for row in two:
+        known = joined.setdefault(row["address"], {**row, "accepted": 0})
+        known["accepted"] = known.get("accepted", 0) + row.get("accepted", 0)
+        known["state"] = max(known["state"], row["state"], key=lambda state: _WORST_LISTENER.get(state, 9))
+    return list(joined.values())
+
+
+def _join_backends(
+    one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    joined = {row["id"]: dict(row) for row in one}
+    for row in two:
+        joined[row["id"]] = _join_backend(joined[row["id"]], row) if row["id"] in joined else dict(row)
+    return list(joined.values())
+
+
+def _join_backend(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **one,
+        "health": max(one["health"], two["health"], key=lambda health: _WORST_HEALTH.get(health["state"], 9)),
+        "overridden": {**one.get("overridden", {}), **two.get("overridden", {})},
+        "active": one["active"] + two["active"],
+        "pooled": one["pooled"] + two["pooled"],
+        "totals": _add(one.get("totals", {}), two.get("totals", {})),
+    }
+
+
+def _add(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    total: dict[str, Any] = dict(one)
+    for key, value in two.items():
+        if isinstance(value, Mapping):
+            total[key] = _add(total.get(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value
+    return total
+
+
+def _foreign_overrides(
+    services: Mapping[str, Any], known: Iterable[tuple[str, str, str]]
+) -> list[dict[str, Any]]:
+    """List the overrides that data planes run and nobody here has on record: who said so is unknown."""
+    recorded = set(known)
+    return [
+        {
+            "service": name,
+            "id": backend["id"],
+            "field": key,
+            "value": word["value"],
+            "by": None,
+            "since": word["since"],
+        }
+        for name, service in services.items()
+        for backend in service["backends"]
+        for key, word in backend.get("overridden", {}).items()
+        if (name, backend["id"], key) not in recorded
+    ]
+
+
+def node_status(
+    seen: Sequence[Seen],
+    overrides: Sequence[Override],
+    *,
+    wanted: tuple[int, str] | None = None,
+    sources: Sequence[Mapping[str, Any]] = (),
+    config_error: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put the status of a node together, as `status --json` prints it.
+
+    Args:
+        seen: Its data planes.
+        overrides: Operators' words on record.
+        wanted: Generation and hash that should run; None: the newest that runs anywhere.
+        sources: Where the desired state comes from, and how each source fares.
+        config_error: Why the watched file's newest content is not what runs; None: it is.
+    """
+    rows = [dataplane_row(each) for each in seen]
+    generation, digest = wanted or _newest(rows)
+    services = join_services(each.status for each in seen if each.status)
+    known = [
+        {
+            "service": each.service,
+            "id": each.id,
+            "field": each.field,
+            "value": each.value,
+            "by": each.by,
+            "since": each.since,
+        }
+        for each in overrides
+    ]
+    return {
+        "generation": generation,
+        "hash": digest,
+        "converged": converged(rows, generation, digest),
+        "dataplanes": rows,
+        "services": services,
+        "sources": [dict(each) for each in sources],
+        "overrides": known + _foreign_overrides(services, [each.place() for each in overrides]),
+        "config_error": None if config_error is None else dict(config_error),
+    }

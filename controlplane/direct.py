@@ -1,0 +1,217 @@
+"""Commands without a daemon: straight to the data planes, with the history in the state directory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from controlplane import calls
+from controlplane.acceptance import (
+    ANY_GENERATION,
+    ApplyOptions,
+    Origin,
+    accept,
+    entry_of,
+    now_text,
+    override,
+    plan_report,
+    refuse_if,
+    result_row,
+    rollback_entry,
+)
+from controlplane.blocking import BlockingClient, ask_all
+from controlplane.core.merge import words
+from controlplane.core.report import Seen, node_status
+from controlplane.core.rollout import next_generation
+from controlplane.errors import PlaceError, StoreError
+from controlplane.fanout import LOOK_S, Fanout, asking
+from controlplane.proposal import Proposal
+from controlplane.store import State, Store, digest_of
+
+if TYPE_CHECKING:
+    from controlplane.core.compile import Compiled
+
+__all__ = ["Direct"]
+
+
+class Direct:
+    """The way to the data planes when no daemon runs.
+
+    Args:
+        clients: Makes a client for each data plane; raises `PlaceError` if there is none.
+        store: The history.
+        by: Who gives the commands.
+    """
+
+    def __init__(self, clients: Callable[[], Sequence[BlockingClient]], store: Store, by: str) -> None:
+        self._find = clients
+        self._store = store
+        self._by = by
+
+    def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Ask every data plane what would change; without one, compare with what was applied last."""
+        state = self._load([])
+        compiled = _compile(proposal, options.timeout_s)
+        try:
+            clients = self._find()
+        except PlaceError:
+            clients = ()
+        body = calls.encode(compiled.body(ANY_GENERATION))
+        question = asking(calls.put_snapshot(body, dry_run=True))
+        outcomes = ask_all(clients, question, timeout_s=min(LOOK_S, options.timeout_s))
+        answers = [(each.endpoint, each.answer, each.error) for each in outcomes]
+        return plan_report(answers, state.services, compiled.services)
+
+    def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Push to every data plane, each all or nothing, and wait until all run it."""
+        compiled = _compile(proposal, options.timeout_s)
+        with self._writing(options.timeout_s) as (state, warnings):
+            report = self._apply(compiled, proposal, options, state, Origin(self._by, "apply"))
+            return {**report, "warnings": [*warnings, *report["warnings"]]}
+
+    def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
+        """Apply an earlier generation's lb.yaml."""
+        with self._writing(options.timeout_s) as (state, warnings):
+            entry = rollback_entry(self._store.history(), digest_of(state.document), generation)
+            document = self._store.document(entry.document)
+            # Relative paths of an older file were relative to a folder that the history does not know.
+            proposal = Proposal.of_document(document, f"generation {entry.generation}", Path())
+            compiled = _compile(proposal, options.timeout_s)
+            report = self._apply(compiled, proposal, options, state, Origin(self._by, "rollback"))
+            return {
+                **report,
+                "restored": entry.generation,
+                "warnings": [*warnings, *report["warnings"]],
+            }
+
+    def _apply(
+        self, compiled: Compiled, proposal: Proposal, options: ApplyOptions, state: State, origin: Origin
+    ) -> dict[str, Any]:
+        fanout = Fanout(self._find(), options)
+        generation = next_generation(fanout.look(), compiled.hash, floor=(state.generation, state.hash))
+        body = calls.encode(compiled.body(generation))
+        planned = fanout.dry_run(body, state.services, compiled.services)
+        refuse_if(fanout.refusals(), planned["impact"], options)
+
+        after = accept(state, compiled, proposal.document, generation)
+        if (
+            state.file_digest is not None
+        ):  # a daemon that starts later must not return to the file's older word
+            after = replace(after, applied_by=origin.by, applied_since=now_text())
+        fanout.push(body, words(after.overrides, after.retracted, after.services))
+        rows = fanout.rows()
+        return {
+            "generation": generation,
+            "hash": compiled.hash,
+            "converged": fanout.succeeded() == len(rows),
+            **planned,
+            "dataplanes": rows,
+            "warnings": self._keep(state, after, origin) if fanout.succeeded() else [],
+        }
+
+    def _keep(self, before: State, after: State, origin: Origin) -> list[str]:
+        """Write down what was applied; that this fails does not undo it."""
+        try:
+            self._store.record(entry_of(before, after, origin, now_text()), after.document or {})
+            self._store.save(after)
+        except StoreError as error:
+            return [f"applied, but not written to the history: {error}"]
+        return []
+
+    def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Override fields of a backend on every data plane."""
+        with self._writing(LOOK_S) as (state, warnings):
+            clients = self._find()
+            # A data plane may run something that this history never saw, such as its own --config.
+            running = replace(state, services=_running(clients)["services"])
+            after = override(running, service, backend, fields, by=self._by, when=now_text())
+            question = asking(calls.patch_backend(service, backend, fields))
+            outcomes = ask_all(clients, question, timeout_s=LOOK_S)
+            if any(each.error is None for each in outcomes):
+                try:
+                    self._store.save(replace(after, services=state.services))
+                except StoreError as error:
+                    warnings.append(f"done, but not written down, so a restart forgets it: {error}")
+            return {
+                "service": service,
+                "id": backend,
+                "fields": dict(fields),
+                "dataplanes": [result_row(each.endpoint, each.error, {}) for each in outcomes],
+                "warnings": warnings,
+            }
+
+    def status(self) -> dict[str, Any]:
+        """Ask every data plane, now."""
+        outcomes = ask_all(self._find(), asking(calls.get("/v1/status")), timeout_s=LOOK_S)
+        seen = [
+            Seen(
+                name=each.endpoint.name,
+                socket=each.endpoint.location,
+                reachable=each.error is None,
+                error=None if each.error is None else str(each.error),
+                status=each.answer or {},
+            )
+            for each in outcomes
+        ]
+        return node_status(seen, self._load([]).overrides)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the newest data plane runs."""
+        return _running(self._find())
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read the state directory."""
+        return [asdict(entry) for entry in self._store.history()]
+
+    @contextlib.contextmanager
+    def _writing(self, timeout_s: float) -> Iterator[tuple[State, list[str]]]:
+        """Be the one writer; a state directory that cannot be used is no reason to leave clients unserved."""
+        warnings: list[str] = []
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._store.writer(timeout_s=timeout_s))
+            except StoreError as error:
+                warnings.append(f"nothing is written down: {error}")
+            yield self._load(warnings), warnings
+
+    def _load(self, warnings: list[str]) -> State:
+        try:
+            return self._store.load()
+        except StoreError as error:
+            warnings.append(f"overrides and the last snapshot are unknown: {error}")
+            return self._store.recover()
+
+
+def _compile(proposal: Proposal, timeout_s: float) -> Compiled:
+    from controlplane.core.compile import compile_services  # noqa: PLC0415 - pydantic, only where it is needed
+
+    queries = proposal.queries()
+    if not queries:
+        return compile_services(proposal.desired, {}, {})
+    import asyncio  # noqa: PLC0415 - only discovery needs a loop
+
+    from controlplane.sources.consul import resolve_once  # noqa: PLC0415 - nothing needs Consul otherwise
+
+    desired = proposal.desired
+    found = asyncio.run(
+        resolve_once(
+            desired.consul,
+            queries,
+            timeout_s,
+            base=proposal.folder,
+            allow_empty=desired.guard.allow_empty,
+        )
+    )
+    return compile_services(desired, found, {})
+
+
+def _running(clients: Sequence[BlockingClient]) -> dict[str, Any]:
+    outcomes = ask_all(clients, asking(calls.get("/v1/snapshot")), timeout_s=LOOK_S)
+    answers = [each.answer for each in outcomes if each.answer is not None]
+    if not answers:
+        failed = "; ".join(f"{each.endpoint.name}: {each.error}" for each in outcomes)
+        raise PlaceError(f"no data plane answers: {failed}")
+    return max(answers, key=lambda answer: int(answer["generation"]))

@@ -1,0 +1,94 @@
+"""Reading an lb.yaml from disk, and turning what is wrong with one into our errors."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from controlplane.errors import InputError
+
+if TYPE_CHECKING:
+    from schemas.desired import Desired
+    from schemas.errors import InvalidDocument
+
+__all__ = ["input_error", "load", "read_file", "value_of"]
+
+MAX_BYTES: Final = 1024 * 1024
+"""As lb.yaml's own limit says."""
+
+
+def read_file(path: Path) -> bytes:
+    """Read a regular file of at most 1 MiB; a FIFO or a device never makes anybody wait.
+
+    Raises:
+        InputError: It is none, or cannot be read.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for its writer, before fstat could say what it is.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(path, (error.strerror or str(error)).lower()) from error
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _unreadable(path, "is not a regular file")
+        try:
+            raw = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise _unreadable(path, (error.strerror or str(error)).lower()) from error
+    if len(raw) > MAX_BYTES:
+        raise _unreadable(path, "is larger than 1 MiB")
+    return raw
+
+
+def load(raw: bytes, source: str) -> Desired:
+    """Check the text of an lb.yaml.
+
+    Args:
+        raw: YAML or JSON.
+        source: What messages call it.
+
+    Raises:
+        InputError: With every problem, by line.
+    """
+    from schemas.desired import load_desired  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
+    from schemas.errors import InvalidDocument  # noqa: PLC0415 - the same
+
+    try:
+        return load_desired(raw)
+    except InvalidDocument as error:
+        raise input_error(error, source) from error
+
+
+def value_of(raw: bytes, source: str) -> dict[str, Any]:
+    """Return the text of a checked lb.yaml as JSON.
+
+    Raises:
+        InputError: It is no mapping.
+    """
+    from schemas.document import parse_document  # noqa: PLC0415 - as above
+    from schemas.errors import InvalidDocument  # noqa: PLC0415 - as above
+
+    try:
+        value = parse_document(raw).value
+    except InvalidDocument as error:
+        raise input_error(error, source) from error
+    if not isinstance(value, dict):
+        raise InputError(source, [{"path": "", "message": "must be a mapping"}])
+    return value
+
+
+def input_error(error: InvalidDocument, source: str) -> InputError:
+    """Translate what `schemas` raises."""
+    return InputError(
+        source,
+        [
+            {"path": each.path, "message": each.message, "line": each.line, "column": each.column}
+            for each in error.problems
+        ],
+    )
+
+
+def _unreadable(path: Path, reason: str) -> InputError:
+    return InputError(str(path), [{"path": "", "message": reason}])

@@ -1,0 +1,190 @@
+"""Everything that the control plane raises.
+
+ControlError
+├── InputError          what somebody wrote is invalid: every problem, with its line
+├── PlaceError          no data plane, no directory, no permission: where was looked
+├── BusyError           another process is the writer: its pid
+├── StoreError          the state directory cannot be read or written
+├── UnknownError        a service, backend or generation that does not exist
+├── HeldBackError       a change was not made because of what it would do
+└── DataPlaneError      one data plane, named
+    ├── UnreachableError    it does not exist or does not listen
+    ├── LateError           it did not answer in time
+    └── RefusedError        it said no: status, code, message, details
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+__all__ = [
+    "BusyError",
+    "ControlError",
+    "DataPlaneError",
+    "HeldBackError",
+    "InputError",
+    "LateError",
+    "PlaceError",
+    "RefusedError",
+    "StoreError",
+    "UnknownError",
+    "UnreachableError",
+]
+
+
+class ControlError(Exception):
+    """Whatever an operator gets to see instead of a result."""
+
+    code: ClassVar[str] = "error"
+    """The word for it in an error body."""
+    status: ClassVar[int] = 500
+    """The HTTP status that the daemon answers with."""
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(ControlError):
+    """What somebody wrote is invalid.
+
+    Attributes:
+        problems: One JSON object for each: `{path, message, line, column}`.
+        source: The file, or what else it was read from.
+    """
+
+    code = "invalid"
+    status = 422
+    exit_code = 2
+
+    def __init__(self, source: str, problems: Sequence[dict[str, Any]]) -> None:
+        super().__init__(source)
+        self.source = source
+        self.problems = tuple(problems)
+
+    def lines(self) -> list[str]:
+        """One line for each problem: `FILE:LINE:COLUMN: path: message`."""
+        return [
+            ": ".join(
+                part
+                for part in (
+                    ":".join(
+                        str(at)
+                        for at in (self.source, each.get("line"), each.get("column"))
+                        if at is not None
+                    ),
+                    each["path"],
+                    each["message"],
+                )
+                if part
+            )
+            for each in self.problems
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+class PlaceError(ControlError):
+    """Something is not where it was looked for."""
+
+    code = "not_found"
+    status = 503
+
+
+class BusyError(ControlError):
+    """Another process is the one writer."""
+
+    code = "busy"
+    status = 409
+
+    def __init__(self, what: str, pid: int | None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"{self.what} is in use by {'another process' if self.pid is None else f'pid {self.pid}'}"
+
+
+class StoreError(ControlError):
+    """The state directory cannot be read or written."""
+
+    code = "store"
+
+
+class UnknownError(ControlError):
+    """A service, backend or generation that does not exist."""
+
+    code = "unknown"
+    status = 404
+
+
+class HeldBackError(ControlError):
+    """A change was not made because of what it would do, or because of what stands in its way."""
+
+    code = "held_back"
+    status = 409
+
+
+class DataPlaneError(ControlError):
+    """One data plane did not do what it was asked."""
+
+    status = 502
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class UnreachableError(DataPlaneError):
+    """It does not exist, does not listen, or hung up."""
+
+    code = "unreachable"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"unreachable: {self.reason}"
+
+
+class LateError(DataPlaneError):
+    """It did not answer in time."""
+
+    code = "late"
+    status = 504
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        super().__init__(name)
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return f"no answer within {self.timeout_s:.3g} s"
+
+
+class RefusedError(DataPlaneError):
+    """It said no, and goes on as before.
+
+    Attributes:
+        http_status: What it answered with.
+        reason: Its code for it, such as `invalid` or `bind`.
+        message: Its words.
+        details: `[{path, message}]`.
+    """
+
+    code = "refused"
+
+    def __init__(self, name: str, http_status: int, body: dict[str, Any]) -> None:
+        super().__init__(name)
+        self.http_status = http_status
+        self.reason = str(body.get("code") or f"http_{http_status}")
+        self.message = str(body.get("message") or f"status {http_status}")
+        self.details: list[dict[str, Any]] = list(body.get("details") or [])
+
+    def permanent(self) -> bool:
+        """Tell whether the same question would get the same answer: what is wrong is in the question."""
+        return 400 <= self.http_status < 500  # noqa: PLR2004 - the class of HTTP status that blames the asker
+
+    def __str__(self) -> str:
+        details = "; ".join(f"{each.get('path')}: {each.get('message')}" for each in self.details)
+        return f"refused: {self.message}" + (f" ({details})" if details else "")

@@ -1,0 +1,136 @@
+"""The data planes that there are now: found in the runtime directory, each with its pusher."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from controlplane import calls
+from controlplane.client import DataPlaneClient
+from controlplane.core.rollout import Running
+from controlplane.errors import DataPlaneError, PlaceError
+from controlplane.places import Endpoint
+from controlplane.push import Pusher, Timing, Wish
+
+__all__ = ["Fleet"]
+
+_SCAN_S: Final = 0.5
+
+
+class Fleet:
+    """Runs a pusher for each data plane, as they come and go.
+
+    Args:
+        find: Lists the data planes; called twice a second in a thread.
+        token: For those behind a URL.
+        on_ahead: Called when one runs a generation that the wish cannot follow.
+        on_change: Called after anything that `status` would show has changed.
+        timing: How patient the pushers are.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Sequence[Endpoint]],
+        *,
+        on_ahead: Callable[[Running], None],
+        on_change: Callable[[], None],
+        token: str | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.pushers: dict[Endpoint, Pusher] = {}
+        """In the order in which they were found."""
+        self.wish: Wish | None = None
+        self._find = find
+        self._token = token
+        self._on_ahead = on_ahead
+        self._on_change = on_change
+        self._timing = timing or Timing()
+        self._scanned = asyncio.Event()
+        self._inodes: dict[Endpoint, int] = {}
+
+    def want(self, wish: Wish) -> None:
+        """Replace what all of them should run, those that come later as well."""
+        self.wish = wish
+        for pusher in self.pushers.values():
+            pusher.want(wish)
+
+    def running(self) -> list[tuple[int, str]]:
+        """Return generation and hash of each data plane that was ever seen."""
+        return [
+            (each.running.generation, each.running.hash)
+            for each in self.pushers.values()
+            if each.running is not None
+        ]
+
+    async def wait_looked(self, timeout_s: float) -> None:
+        """Wait until each data plane was looked at once, but no longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._scanned.wait()
+                for each in tuple(self.pushers.values()):
+                    await each.looked.wait()
+
+    async def ask(
+        self, call: calls.Call, timeout_s: float
+    ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
+        """Ask everybody who was reachable at the last look.
+
+        Returns:
+            Each with its answer, or with the `DataPlaneError` that came instead.
+        """
+        asked = [each for each in self.pushers.values() if each.reachable]
+        answers = await asyncio.gather(*(each.ask(call, timeout_s) for each in asked))
+        return list(zip(asked, answers, strict=True))
+
+    async def run(self) -> None:
+        """Follow the runtime directory until cancelled."""
+        tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                # A directory that cannot be read for a moment is no reason to forget who was in it.
+                with contextlib.suppress(PlaceError):
+                    found = await asyncio.to_thread(self._look)
+                    for endpoint in [each for each in tasks if each not in found]:
+                        tasks.pop(endpoint).cancel()
+                        self.pushers.pop(endpoint, None)
+                        self._on_change()
+                    for endpoint, inode in found.items():
+                        if endpoint not in tasks:
+                            tasks[endpoint] = group.create_task(self._push(endpoint))
+                            # The task makes its pusher before its first pause.
+                            await asyncio.sleep(0)
+                        elif self._inodes.get(endpoint) != inode and endpoint in self.pushers:
+                            self.pushers[endpoint].wake()
+                    self._inodes = found
+                self._scanned.set()
+                await asyncio.sleep(_SCAN_S)
+
+    def _look(self) -> dict[Endpoint, int]:
+        return {endpoint: _inode(endpoint) for endpoint in self._find()}
+
+    async def _push(self, endpoint: Endpoint) -> None:
+        async with DataPlaneClient(endpoint, token=self._token) as client:
+            pusher = Pusher(
+                client,
+                on_ahead=self._on_ahead,
+                on_change=self._on_change,
+                jitter=random.random,
+                clock=time.monotonic,
+                timing=self._timing,
+            )
+            self.pushers[endpoint] = pusher
+            if self.wish is not None:
+                pusher.want(self.wish)
+            await pusher.run()
+
+
+def _inode(endpoint: Endpoint) -> int:
+    try:
+        return 0 if endpoint.is_url else Path(endpoint.location).stat().st_ino
+    except OSError:
+        return 0

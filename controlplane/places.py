@@ -1,0 +1,108 @@
+"""Where things are: the runtime and state directories, the control socket, the data planes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controlplane.errors import PlaceError
+
+__all__ = ["Endpoint", "control_socket", "endpoint_of", "find_dataplanes", "runtime_dir", "state_dir"]
+
+_PREFIX: Final = "dataplane-"
+_SUFFIX: Final = ".sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A data plane's API."""
+
+    name: str
+    """The data plane's name; for a URL, its host and port."""
+    location: str
+    """The path of a Unix socket, or an `http://` or `https://` URL."""
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is spoken to over TCP."""
+        return "://" in self.location
+
+
+def runtime_dir(environ: Mapping[str, str], uid: int) -> Path:
+    """Where the sockets are: `$LB_RUNTIME_DIR`, else `/run/lb` for root, else `$XDG_RUNTIME_DIR/lb`.
+
+    Raises:
+        PlaceError: None of them is known.
+    """
+    if given := environ.get("LB_RUNTIME_DIR"):
+        return Path(given)
+    if uid == 0:
+        return Path("/run/lb")
+    if xdg := environ.get("XDG_RUNTIME_DIR"):
+        return Path(xdg, "lb")
+    raise PlaceError(
+        "no runtime directory: set LB_RUNTIME_DIR or XDG_RUNTIME_DIR, or name one with --runtime-dir"
+    )
+
+
+def state_dir(environ: Mapping[str, str], uid: int) -> Path:
+    """Where the history is: `$LB_STATE_DIR`, else `/var/lib/lb` for root, else `$XDG_STATE_HOME/lb`.
+
+    Without `XDG_STATE_HOME` it is `~/.local/state`, as the XDG base directory specification says.
+
+    Raises:
+        PlaceError: None of them is known.
+    """
+    if given := environ.get("LB_STATE_DIR"):
+        return Path(given)
+    if uid == 0:
+        return Path("/var/lib/lb")
+    if xdg := environ.get("XDG_STATE_HOME"):
+        return Path(xdg, "lb")
+    if home := environ.get("HOME"):
+        return Path(home, ".local", "state", "lb")
+    raise PlaceError("no state directory: set LB_STATE_DIR or HOME, or name one with --state-dir")
+
+
+def control_socket(directory: Path) -> Path:
+    """Where the daemon of a runtime directory listens."""
+    return directory / "control.sock"
+
+
+def endpoint_of(location: str) -> Endpoint:
+    """Make an endpoint of what was given with `--dataplane`: a path or a URL."""
+    if "://" in location:
+        return Endpoint(location.split("://", 1)[1].rstrip("/"), location.rstrip("/"))
+    path = Path(location)
+    return Endpoint(path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX), str(path))
+
+
+def find_dataplanes(directory: Path) -> tuple[Endpoint, ...]:
+    """List the data planes' sockets in a runtime directory, in the order of their names.
+
+    A directory that is missing has none.
+
+    Raises:
+        PlaceError: The directory may not be read.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = [entry.path for entry in entries if _is_dataplane(entry)]
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as error:
+        raise PlaceError(f"{directory}: {error.strerror}") from error
+    return tuple(endpoint_of(path) for path in sorted(found))
+
+
+def _is_dataplane(entry: os.DirEntry[str]) -> bool:
+    if not (entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX)):
+        return False
+    try:
+        return stat.S_ISSOCK(entry.stat().st_mode)
+    except FileNotFoundError:  # it went between the listing and the look
+        return False

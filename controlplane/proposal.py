@@ -1,0 +1,68 @@
+"""What somebody wants to run: a checked lb.yaml, as text, as JSON and as values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from controlplane import documents
+
+if TYPE_CHECKING:
+    from schemas.desired import ConsulQuery, Desired
+
+__all__ = ["Proposal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A valid desired state."""
+
+    document: dict[str, Any]
+    """As written, in JSON: what the history keeps and the daemon is sent."""
+    desired: Desired
+    raw_digest: str
+    """SHA-256 of its text."""
+    folder: Path
+    """What relative paths in it are relative to."""
+
+    @classmethod
+    def of_text(cls, raw: bytes, source: str, folder: Path) -> Proposal:
+        """Check the text of an lb.yaml.
+
+        Args:
+            raw: YAML or JSON.
+            source: What messages call it.
+            folder: What relative paths in it are relative to.
+
+        Raises:
+            InputError: It is invalid.
+        """
+        desired = documents.load(raw, source)
+        return cls(documents.value_of(raw, source), desired, hashlib.sha256(raw).hexdigest(), folder)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Proposal:
+        """Read and check a file.
+
+        Raises:
+            InputError: It cannot be read or is invalid.
+        """
+        return cls.of_text(documents.read_file(path), str(path), path.parent)
+
+    @classmethod
+    def of_document(cls, document: dict[str, Any], source: str, folder: Path) -> Proposal:
+        """Check an lb.yaml that is JSON already; see `of_text`.
+
+        Raises:
+            InputError: It is invalid.
+        """
+        return cls.of_text(json.dumps(document).encode(), source, folder)
+
+    def discovers(self) -> tuple[str, ...]:
+        """Name the services whose backends come from discovery."""
+        return tuple(
+            sorted(name for name, each in self.desired.services.items() if each.discover is not None)
+        )

