@@ -32,6 +32,8 @@ from schemas.addresses import (
 from schemas.errors import Path, shown
 
 __all__ = [
+    "FALSE_WORDS",
+    "TRUE_WORDS",
     "BackendAddress",
     "BackendId",
     "Cidr",
@@ -211,13 +213,13 @@ Count = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)]
 """A whole number from 0."""
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
-_TRUE: Final = frozenset({"true", "yes", "on"})
-_FALSE: Final = frozenset({"false", "no", "off"})
+TRUE_WORDS: Final = frozenset({"true", "yes", "on"})
+FALSE_WORDS: Final = frozenset({"false", "no", "off"})
 
 
 def off_word(value: object) -> object:
     """Turn what YAML 1.1 readers make of an unquoted `off` (and `no`, `false`) into the word `off`."""
-    if value is False or (isinstance(value, str) and value.lower() in _FALSE):
+    if value is False or (isinstance(value, str) and value.lower() in FALSE_WORDS):
         return "off"
     return value
 
@@ -226,8 +228,8 @@ def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
     word = value.lower() if isinstance(value, str) else None
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
+    if word in TRUE_WORDS or word in FALSE_WORDS:
+        return word in TRUE_WORDS
     raise invalid(f"must be true or false, not {shown(value)}")
 
 
