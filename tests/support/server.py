@@ -7,6 +7,7 @@ when a FIN is sent, when a RST, and what is left unread. Everything public is ca
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import fcntl
 import socket
@@ -228,16 +229,28 @@ class Server:
         return self
 
     def refuse(self) -> None:
-        """Stop listening; the connections in place go on. `stop` and `start` listen again."""
+        """Stop listening; the connections in place go on."""
+        self._do(self._stop_listening)
+
+    def listen_again(self) -> None:
+        """Listen again after `refuse`."""
+        self._do(lambda: self._start_listening(self._listen()))
+
+    def _do(self, what: Callable[[], None]) -> None:
+        """Do something in the server's thread, and wait for its end."""
         if self._loop is not None:
-            done = threading.Event()
+            done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-            def stop() -> None:
-                self._stop_listening()
-                done.set()
+            def do() -> None:
+                try:
+                    what()
+                except OSError as error:
+                    done.set_exception(error)
+                else:
+                    done.set_result(None)
 
-            self._loop.call_soon_threadsafe(stop)
-            done.wait(DEADLINE_S)
+            self._loop.call_soon_threadsafe(do)
+            done.result(DEADLINE_S)
 
     def stop(self) -> None:
         """Stop listening and close every connection in the usual way."""
@@ -293,9 +306,7 @@ class Server:
     async def _main(self, listener: socket.socket, ready: threading.Event) -> None:
         loop = asyncio.get_running_loop()
         self._ending = loop.create_future()
-        self._listener = listener
-        if self.accepts:
-            loop.add_reader(listener, self._accept)
+        self._start_listening(listener)
         ready.set()
         reset = await self._ending
         self._stop_listening()
@@ -309,6 +320,12 @@ class Server:
             connection.close()  # a task that was cancelled before its first step has closed nothing
         self._open.clear()
         self.note()
+
+    def _start_listening(self, listener: socket.socket) -> None:
+        self._stop_listening()
+        self._listener = listener
+        if self.accepts:
+            asyncio.get_running_loop().add_reader(listener, self._accept)
 
     def _stop_listening(self) -> None:
         if self._listener is not None:

@@ -131,6 +131,8 @@ def test_refuse_leaves_connections_in_place():
             dial(server.address)
         client.sendall(b"x")
         assert client.recv(1) == b"x"
+        server.listen_again()
+        dial(server.address).close()
 
 
 def test_kill_resets_and_stop_finishes():
