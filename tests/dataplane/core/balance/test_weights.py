@@ -1,0 +1,33 @@
+"""Weighted draws: exact proportions, nobody twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataplane.core.balance.weights import WeightedDraw
+from tests.dataplane.core.balance.backends import SMALL_WEIGHTS, members
+
+
+@given(weights=SMALL_WEIGHTS, data=st.data())
+@settings(deadline=None)
+def test_draws_are_exactly_in_proportion(weights, data) -> None:
+    """Over all points of the line each place that is left is drawn exactly as often as its weight says."""
+    without = data.draw(st.sets(st.integers(0, len(weights) - 1), max_size=len(weights) - 1))
+    total = sum(weight for place, weight in enumerate(weights) if place not in without)
+    points = iter([(point + 0.5) / total for point in range(total)])
+    draw = WeightedDraw(members(*weights), lambda: next(points))
+    got = Counter(draw.draw(without) for _ in range(total))
+    assert got == {place: weight for place, weight in enumerate(weights) if place not in without}
+
+
+def test_the_largest_random_number() -> None:
+    """The last float below one falls into the last place."""
+    assert WeightedDraw(members(256, 256, 256), lambda: 1 - 2**-53).draw() == 2
+
+
+def test_nothing_left() -> None:
+    """With everybody left out there is no draw."""
+    assert WeightedDraw(members(1, 2), lambda: 0.5).draw({0, 1}) is None
