@@ -52,7 +52,7 @@ class Sticky(Generic[T]):
     def pick(self, key: int, tried: Collection[T]) -> T | None:
         """Return the first of the client's choices that is usable and has not been tried."""
         slots = self._slots
-        if slots:
+        if slots and self._members:
             usable = self._usable
             choice = key
             for _ in range(CHOICES):

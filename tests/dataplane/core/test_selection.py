@@ -1,0 +1,205 @@
+"""The selection: who may be picked, tiers, panic, slow start, and what survives an update."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataplane.core.balance import StickyTable
+from dataplane.core.selection import Selection, Standing, sticky_members
+from dataplane.core.spec import Mode
+from tests.dataplane.core.balance.backends import Backend, tries
+
+STANDINGS = st.lists(
+    st.builds(
+        lambda weight, tier, enabled, healthy, ramp: (weight, tier, enabled, healthy, ramp),
+        st.integers(0, 256) | st.just(0) | st.just(1),
+        st.integers(0, 2),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from([1 / 16, 0.5, 1.0]),
+    ),
+    max_size=10,
+)
+MODES = [Mode.RR, Mode.LEASTCONN, Mode.P2C, Mode.RANDOM, Mode.STICKY]
+
+
+def standing(id_: str, weight: int = 1, tier: int = 0, **fields) -> Standing[Backend]:
+    """Return a backend in good standing, but for what is said."""
+    return Standing(Backend(id_), weight, tier, **{"enabled": True, "healthy": True, "ramp": 1.0, **fields})
+
+
+def build(standings, mode=Mode.RR, panic=0.0, previous=None, tables=None) -> Selection[Backend]:
+    """Build a selection with a seeded source of randomness."""
+    return Selection.build(
+        standings,
+        mode=mode,
+        panic=panic,
+        random=random.Random(1).random,
+        tables=tables or {},
+        previous=previous,
+    )
+
+
+def ids(selection: Selection[Backend]) -> str:
+    """Return the ids of a connection's tries in their order."""
+    return "".join(tries(selection))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(rows=STANDINGS, panic=st.sampled_from([0.0, 0.5, 1.0]), key=st.integers(0, 2**64 - 1))
+@settings(deadline=None, max_examples=60)
+def test_rules(mode, rows, panic, key) -> None:
+    """Tries name the serving tier first, nobody without weight or enablement, and all usable ones once."""
+    standings = [Standing(Backend(str(place)), *row) for place, row in enumerate(rows)]
+    selection = build(standings, mode, panic)
+    weighted = [one for one in standings if one.enabled and one.weight]
+    usable = [one for one in weighted if one.healthy]
+    tier = min((one.tier for one in usable), default=None)
+    assert (selection.usable, selection.tier) == (len(usable), tier)
+    serving = [one for one in weighted if one.tier == tier]
+    assert selection.panic == (
+        tier is not None and sum(one.healthy for one in serving) / len(serving) < panic
+    )
+    expected = [one for one in weighted if one.healthy and one.tier != tier]
+    expected += serving if selection.panic else [one for one in serving if one.healthy]
+    got = tries(selection, key)
+    assert sorted(got) == sorted(one.target.id for one in expected)
+    tiers = [standings[int(id_)].tier for id_ in got]
+    assert tiers == sorted(tiers)
+    assert sorted(target.id for target in selection.order(key)) == sorted(got)
+
+
+def test_weight_zero_is_never_picked() -> None:
+    """A weight of 0 takes no connection, even if nobody else is there."""
+    assert build([standing("a", weight=0)], panic=1.0).pick(1, ()) is None
+
+
+def test_next_tier_serves_those_for_whom_nobody_is_left() -> None:
+    """Tier 1 serves a connection that has tried all of tier 0, and no other."""
+    selection = build([standing("x", tier=1), standing("a"), standing("b")])
+    assert ids(selection) == "abx"
+    assert {selection.pick(1, ()).id for _ in range(6)} == {"a", "b"}
+
+
+def test_tier_takes_over() -> None:
+    """With tier 0 unusable, the next one that has a usable backend serves."""
+    selection = build(
+        [standing("a", healthy=False), standing("x", tier=3, enabled=False), standing("y", tier=7)]
+    )
+    assert (selection.tier, ids(selection)) == (7, "y")
+
+
+@pytest.mark.parametrize(("healthy", "panic"), [(0, False), (1, True), (2, False), (4, False)])
+def test_panic_is_below_the_share_and_above_nothing(healthy: int, panic: bool) -> None:  # noqa: FBT001 - a row
+    """At half of four there is no panic at 50 %; below it there is, but not with nobody usable."""
+    selection = build([standing(str(n), healthy=n < healthy) for n in range(4)], panic=0.5)
+    assert selection.panic is panic
+    assert len(ids(selection)) == (4 if panic else healthy)
+
+
+def test_panic_leaves_out_what_people_have_turned_off() -> None:
+    """Panic ignores health, never the operator, and does not count whom the operator took out."""
+    down = [standing(id_, healthy=False) for id_ in "bc"]
+    off = [standing("d", enabled=False), standing("e", weight=0)]
+    selection = build([standing("a"), *down, *off], panic=0.4)
+    assert selection.panic
+    assert ids(selection) == "abc"
+    assert not build([standing("a"), *off], panic=1.0).panic
+
+
+def test_panic_concerns_the_serving_tier_only() -> None:
+    """Backends that are down in a further tier stay out."""
+    further = [
+        standing("x", tier=1),
+        standing("y", tier=1, healthy=False),
+        standing("z", tier=1, healthy=False),
+    ]
+    selection = build([standing("a"), *further], panic=0.9)
+    assert not selection.panic
+    assert ids(selection) == "ax"
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_panic_is_exact_at_the_share(percent: int) -> None:
+    """Exactly the share is enough, whatever it is: rounding never makes a panic."""
+    standings = [standing(str(n), healthy=n < percent) for n in range(100)]
+    assert not build(standings, panic=percent / 100).panic
+
+
+def test_slow_start_scales_the_weight() -> None:
+    """A backend at a quarter of its ramp gets a quarter of its turns, and others theirs."""
+    selection = build([standing("a"), standing("b", ramp=0.25), standing("c", weight=2)])
+    got = Counter(selection.pick(0, ()).id for _ in range(52))
+    assert got == {"a": 16, "b": 4, "c": 32}
+
+
+def test_sticky_ignores_slow_start() -> None:
+    """A ramp moves no sticky client."""
+    standings = [standing("a"), standing("b")]
+    tables = {0: StickyTable.build_now(sticky_members(standings)[0], "seed")}
+    ramping = [standings[0], replace(standings[1], ramp=1 / 16)]
+    one, other = (build(of, Mode.STICKY, tables=tables) for of in (standings, ramping))
+    keys = [key << 50 for key in range(300)]
+    assert [one.pick(key, ()) for key in keys] == [other.pick(key, ()) for key in keys]
+
+
+def test_sticky_falls_through_tiers() -> None:
+    """Each tier has its own table; the next tier's is asked when this one has nobody left."""
+    standings = [standing("a"), standing("b"), standing("x", tier=1), standing("y", tier=1)]
+    tables = {tier: StickyTable.build_now(of, "seed") for tier, of in sticky_members(standings).items()}
+    selection = build(standings, Mode.STICKY, tables=tables)
+    assert {tuple(sorted(tries(selection, key << 50)[:2])) for key in range(50)} == {("a", "b")}
+    assert {tries(selection, key << 50)[2] for key in range(50)} == {"x", "y"}
+
+
+def test_sticky_members_are_what_is_configured() -> None:
+    """Tables do not depend on health, operator state or ramp; a weight of 0 is left out."""
+    standings = [
+        standing("a", weight=3, healthy=False),
+        standing("b", enabled=False, ramp=0.5),
+        standing("c", weight=0),
+        standing("x", tier=2),
+    ]
+    assert sticky_members(standings) == {0: [("a", 3), ("b", 1)], 2: [("x", 1)]}
+
+
+def test_turns_survive_updates() -> None:
+    """Round robin goes on where it was, in each tier, when somebody goes, comes back, or panics."""
+    standings = [standing(id_) for id_ in "abcd"]
+    selection = build(standings)
+    assert selection.pick(0, ()).id == "a"
+    less = [standings[0], replace(standings[1], healthy=False), *standings[2:]]
+    selection = build(less, previous=selection)
+    assert selection.pick(0, ()).id == "c"
+    selection = build(standings, previous=selection)
+    assert [selection.pick(0, ()).id for _ in range(5)] == ["d", "a", "c", "b", "d"]
+
+
+def test_leastconn_is_told_of_changes() -> None:
+    """`changed` reaches the balancer of whatever tier the backend is in."""
+    standings = [standing("a"), standing("b"), standing("x", tier=1), standing("y", tier=1)]
+    selection = build(standings, Mode.LEASTCONN)
+    assert selection.tracks_load
+    for busy in (standings[0].target, standings[2].target):
+        busy.active = 5
+        selection.changed(busy)
+    assert ids(selection) == "bayx"
+
+
+def test_nobody() -> None:
+    """Without standings there is no tier, no pick and nothing to track."""
+    selection = build([], Mode.LEASTCONN, panic=1.0)
+    assert (selection.tier, selection.usable, selection.panic, selection.tracks_load) == (
+        None,
+        0,
+        False,
+        False,
+    )
+    assert selection.pick(0, ()) is None
+    assert list(selection.order(0)) == []
