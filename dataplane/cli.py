@@ -1,0 +1,91 @@
+"""`lb-dataplane`: the command line of a data plane."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+__all__ = ["main"]
+
+
+def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
+    """Return a default directory: $variable, else root's, else below $xdg or `fallback` in the home directory."""
+    if value := os.environ.get(variable):
+        return Path(value)
+    if os.geteuid() == 0:
+        return Path(for_root)
+    base = os.environ.get(xdg)
+    return (Path(base) if base else Path.home() / fallback) / "lb"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--workers", metavar="N|auto", default="1", help="How many worker processes; only 1 for now.")
+@click.option(
+    "--reuseport",
+    is_flag=True,
+    help="Share the listening addresses with other processes: start one per core.",
+)
+@click.option(
+    "--name", help="Of the socket and the saved snapshot.  [main; core-0, core-1, … with --reuseport]"
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="lb.yaml",
+    help="Run this file; SIGHUP reads it again.",
+)
+@click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="For the socket.  [$LB_RUNTIME_DIR, /run/lb]",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="For the last good snapshot.  [$LB_STATE_DIR, /var/lib/lb]",
+)
+@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--access-log",
+    metavar="off|-|FILE",
+    default="off",
+    show_default=True,
+    help="One JSON object a connection.",
+)
+@click.option(
+    "--api", metavar="HOST:PORT", help="Serve the API on TCP, too; needs --token-file or --tls-client-ca."
+)
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--tls-client-ca", type=click.Path(path_type=Path), metavar="FILE")
+@click.version_option(package_name="livelb")
+def main(**given: object) -> None:
+    """Accept TCP clients and relay them to live backends.
+
+    What to run comes from --config, from LISTEN and BACKENDS in the environment, from the control plane
+    (lb-control), or from what ran last.
+
+    \b
+    Examples:
+      BACKENDS=127.0.0.1:5001,127.0.0.1:5002 lb-dataplane --log-format text
+      lb-dataplane --config lb.yaml
+      lb-dataplane --reuseport            # once per core; then: lb-control apply lb.yaml
+    """
+    from dataplane.runtime.options import UsageError, options_from  # noqa: PLC0415 - --help answers without it
+    from dataplane.runtime.process import run  # noqa: PLC0415 - the same
+
+    try:
+        options = options_from(given, _directory)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    sys.exit(run(options))
+
+
+if __name__ == "__main__":
+    main()

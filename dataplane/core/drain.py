@@ -1,0 +1,27 @@
+"""When the connections of something that is drained have to be gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["closing_times"]
+
+
+def closing_times(count: int, now: float, *, timeout_s: float, close_s: float) -> Iterator[float]:
+    """Yield `count` deadlines: evenly over `close_s`, beginning when `timeout_s` is over.
+
+    Spread, because clients that are all cut at once all come back at once.
+
+    Args:
+        count: How many connections there are.
+        now: Monotonic seconds.
+        timeout_s: How long all of them may stay.
+        close_s: From the first close to the last.
+    """
+    start = now + timeout_s
+    step = close_s / max(1, count - 1)
+    for index in range(count):
+        yield start + index * step

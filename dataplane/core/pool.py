@@ -1,0 +1,58 @@
+"""How many idle connections a pool should hold: arrival rate x dial time, with room for chance."""
+
+from __future__ import annotations
+
+from math import ceil, exp, sqrt
+from typing import Final
+
+__all__ = ["Demand"]
+
+TAU_S: Final = 10.0
+"""Time constant of the arrival rate: what happened 30 s ago weighs 5 %."""
+DEVIATIONS: Final = 3.0
+"""Arrivals during one dial are about Poisson; three standard deviations above the mean covers 99.9 %."""
+DIAL_SMOOTHING: Final = 0.2
+FALLBACK_DIAL_S: Final = 0.001
+"""Assumed before the first dial was timed."""
+
+
+class Demand:
+    """Exponentially decayed arrival rate and smoothed dial time of one backend.
+
+    The rate estimator is a decayed event counter: each arrival adds 1, and the sum decays with
+    exp(-dt / TAU_S), so that sum / TAU_S tends to the rate of a steady stream.
+    """
+
+    __slots__ = ("_at", "_dial_s", "_events")
+
+    def __init__(self) -> None:
+        self._events = 0.0
+        self._at = 0.0
+        self._dial_s = 0.0
+
+    def arrived(self, now: float) -> None:
+        """Count one client at monotonic second `now`."""
+        self._events = self._events * exp((self._at - now) / TAU_S) + 1.0
+        self._at = now
+
+    def dialled(self, seconds: float) -> None:
+        """Take note of how long a dial took."""
+        if self._dial_s:
+            self._dial_s += DIAL_SMOOTHING * (seconds - self._dial_s)
+        else:
+            self._dial_s = seconds
+
+    def rate(self, now: float) -> float:
+        """Return arrivals a second."""
+        return self._events * exp((self._at - now) / TAU_S) / TAU_S
+
+    def target(self, now: float, *, idle_timeout_s: float) -> int:
+        """Return how many connections should be ready: those likely to be asked for while one is dialled.
+
+        At least 1 as long as a connection is likely to be used before `idle_timeout_s` ends it.
+        """
+        rate = self.rate(now)
+        mean = rate * (self._dial_s or FALLBACK_DIAL_S)
+        if mean < 1e-9 or (idle_timeout_s and rate * idle_timeout_s < 1.0):
+            return 0
+        return ceil(mean + DEVIATIONS * sqrt(mean))

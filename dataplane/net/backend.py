@@ -1,0 +1,85 @@
+"""One running backend: what the connection path reads and counts of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dataplane.core.health import ActiveHealth
+from dataplane.core.reasons import DiscardCause
+from dataplane.core.spec import OperatorState
+from dataplane.net.counters import BackendTotals
+from dataplane.net.pool import Pool
+from dataplane.net.sockopts import SocketAddress, to_sockaddr
+
+if TYPE_CHECKING:
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.reactor import Reactor
+
+__all__ = ["Backend"]
+
+
+class Backend:
+    """A backend of one service in one process. It lives as long as its id is configured."""
+
+    __slots__ = (
+        "active",
+        "address",
+        "connect_timeout_s",
+        "draining_since",
+        "failures",
+        "health",
+        "id",
+        "pool",
+        "ramp_from",
+        "removed",
+        "resolve_error",
+        "spec",
+        "totals",
+        "usable",
+    )
+
+    def __init__(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> None:
+        self.id = spec.id
+        self.spec = spec
+        """As configured, with the operator's overrides applied."""
+        self.address: SocketAddress | None = to_sockaddr(spec.address)
+        """None while its host name is not resolved."""
+        self.resolve_error = "" if self.address else "not resolved yet"
+        self.active = 0
+        """Clients' connections to it, those being dialled included."""
+        self.failures = 0
+        """Consecutive failures that passive health has counted."""
+        self.health = ActiveHealth(service.active.rise, service.active.fall, now=reactor.now)
+        self.usable = False
+        """Enabled, weighted, healthy and resolved: set whenever one of them changes."""
+        self.ramp_from: float | None = None
+        """When slow start began (monotonic seconds); None: not ramping."""
+        self.removed = False
+        self.draining_since: float | None = None
+        self.connect_timeout_s = service.timeouts.connect_s
+        self.totals = BackendTotals()
+        self.pool = Pool(reactor, self, service.pool)
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.id} at {self.spec.address}>"
+
+    def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
+        """Take a new configuration; what it does not change stays as it is."""
+        if spec.address != self.spec.address:
+            self.address = to_sockaddr(spec.address)
+            self.resolve_error = "" if self.address else "not resolved yet"
+            self.pool.clear(DiscardCause.CHANGED)
+        self.set_spec(spec, now)
+        self.health.reconfigure(service.active.rise, service.active.fall)
+        self.connect_timeout_s = service.timeouts.connect_s
+        limits, timeouts = service.limits, service.timeouts
+        self.pool.configure(service.pool, limit=limits.per_backend, idle_s=timeouts.idle_s)
+
+    def set_spec(self, spec: BackendSpec, now: float) -> None:
+        """Take `spec`, and note when a drain begins or ends."""
+        draining = spec.state is not OperatorState.ENABLED
+        if draining and self.draining_since is None:
+            self.draining_since = now
+        elif not draining:
+            self.draining_since = None
+        self.spec = spec

@@ -1,0 +1,128 @@
+"""Connection attempts: begun without waiting, finished by the reactor, bounded by a deadline."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dataplane.net.sockopts import SocketAddress
+
+if TYPE_CHECKING:
+    from dataplane.net.backend import Backend
+    from dataplane.net.reactor import Reactor
+
+__all__ = ["PENDING", "Dial", "DialOwner", "begin"]
+
+PENDING: Final = errno.EALREADY
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+def begin(target: SocketAddress, ceiling: int) -> tuple[socket.SocketType, int]:
+    """Open a socket and connect it; return it with 0, PENDING, or the errno that the attempt met.
+
+    Asked a second time, connect() tells whether the handshake is over. On loopback it is, as a rule: that
+    saves the wait for epoll.
+
+    Args:
+        target: Where to.
+        ceiling: Descriptor numbers from here on are kept for the API, the checks and the logs.
+
+    Raises:
+        OSError: No socket could be had, a matter of this machine.
+    """
+    sock = socket.SocketType(target.family, _STREAM, 0)
+    if sock.fileno() >= ceiling:
+        sock.close()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    code = sock.connect_ex(target.sockaddr)
+    if code == errno.EINPROGRESS:
+        code = sock.connect_ex(target.sockaddr)
+    if target.family != socket.AF_UNIX:
+        if code in {0, PENDING}:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if code == 0 and target.ephemeral and _is_own_reflection(sock):
+            code = errno.ECONNREFUSED
+    return sock, code
+
+
+def _is_own_reflection(sock: socket.SocketType) -> bool:
+    """Return whether a socket has connected to itself.
+
+    A dial to a port of this machine on which nobody listens can choose that very port as its own and then
+    meet itself (simultaneous open, RFC 9293 section 3.5).
+    """
+    return bool(sock.getsockname() == sock.getpeername())
+
+
+class DialOwner(Protocol):
+    """Who wants the connection."""
+
+    def dialled(self, dial: Dial, code: int) -> None:
+        """Take `dial.sock` if `code` is 0; else it is closed, and `code` is the errno."""
+
+
+class Dial:
+    """One attempt under way."""
+
+    __slots__ = ("backend", "fd", "owner", "reactor", "sock", "started_at", "target", "tick")
+
+    def __init__(
+        self, reactor: Reactor, backend: Backend, target: SocketAddress, sock: socket.SocketType
+    ) -> None:
+        self.reactor = reactor
+        self.backend = backend
+        self.target = target
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.started_at = reactor.now
+        self.tick = 0
+        self.owner: DialOwner | None = None
+
+    def start(self, owner: DialOwner, timeout_s: float) -> None:
+        """Wait for the handshake, at most `timeout_s` seconds (0: as long as the kernel does)."""
+        self.owner = owner
+        self.reactor.watch(self.fd, self, select.EPOLLOUT)
+        if timeout_s:
+            self.reactor.wheel.at(self, self.reactor.now + timeout_s)
+
+    def on_event(self, events: int) -> None:
+        """See how the handshake went."""
+        del events
+        code = self.sock.connect_ex(self.target.sockaddr)
+        if code == PENDING:
+            return
+        if code == 0 and self.target.ephemeral and _is_own_reflection(self.sock):
+            code = errno.ECONNREFUSED
+        self._settle(code)
+
+    def on_timer(self, now: float) -> None:
+        """Give up."""
+        del now
+        self._settle(errno.ETIMEDOUT)
+
+    def on_failure(self) -> None:
+        """Give up: a bug of ours was met."""
+        self._settle(errno.ENOBUFS)
+
+    def cancel(self) -> None:
+        """Forget the attempt; the owner hears nothing."""
+        self.owner = None
+        self._close()
+
+    def _settle(self, code: int) -> None:
+        owner, self.owner = self.owner, None
+        if owner is None:
+            return
+        if code:
+            self._close()
+        else:
+            self.reactor.wheel.cancel(self)
+        owner.dialled(self, code)
+
+    def _close(self) -> None:
+        self.reactor.wheel.cancel(self)
+        self.reactor.forget(self.fd)
+        self.sock.close()

@@ -1,0 +1,90 @@
+"""Reading a client's PROXY header, and not a byte more."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode
+from dataplane.core.reasons import CloseReason
+from dataplane.net.relay import IN
+from dataplane.net.sockopts import DONTWAIT
+
+if TYPE_CHECKING:
+    from dataplane.net.relay import Flow
+
+__all__ = ["HeaderReader"]
+
+PEEK_BYTES: Final = 4096
+
+
+class HeaderReader:
+    """Waits for the header of one client.
+
+    What has arrived is peeked at first, and only the header's own bytes are taken: whatever follows stays in the
+    socket for the relay. While the header is incomplete, all that is there belongs to it and is taken, so that the
+    level-triggered epoll does not report the same bytes again and again.
+    """
+
+    __slots__ = ("flow", "head")
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.head = b""
+
+    def start(self) -> None:
+        """Refuse a peer that is not trusted; else wait for its header, up to the deadline."""
+        flow = self.flow
+        service, client = flow.service, flow.client
+        if flow.address is not None and flow.address[0] not in service.trusted:
+            flow.end(CloseReason.PROXY_UNTRUSTED)
+            return
+        flow.waiting = self
+        client.mask = IN
+        service.reactor.watch(client.fd, self, IN)
+        timeout_s = service.spec.timeouts.proxy_header_s
+        if timeout_s:
+            service.reactor.wheel.at(flow, service.reactor.now + timeout_s)
+
+    def on_event(self, events: int) -> None:
+        """Read on."""
+        del events
+        sock = self.flow.client.sock
+        try:
+            seen = sock.recv(PEEK_BYTES, socket.MSG_PEEK | DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.flow.end(CloseReason.CLIENT_GONE)
+            return
+        if not seen:
+            self.flow.end(CloseReason.PROXY_INVALID)
+            return
+        try:
+            result = decode(self.head + seen)
+        except ProxyError:
+            self.flow.end(CloseReason.PROXY_INVALID)
+            return
+        if result is NEED_DATA:
+            self.head += sock.recv(len(seen), DONTWAIT)
+            return
+        header, used = result
+        sock.recv(used - len(self.head), DONTWAIT)
+        if header.endpoints is not None:
+            self.flow.address = header.endpoints.source
+            self.flow.destination = header.endpoints.destination
+        self._done()
+
+    def on_failure(self) -> None:
+        """End the flow: a bug of ours was met."""
+        self.flow.end(CloseReason.LOCAL_ERROR, reset=True)
+
+    def _done(self) -> None:
+        flow = self.flow
+        reactor = flow.reactor
+        reactor.wheel.cancel(flow)
+        flow.waiting = None
+        flow.client.mask = 0
+        reactor.handlers[flow.client.fd] = flow
+        reactor.epoll.modify(flow.client.fd, 0)
+        flow.service.admit(flow)

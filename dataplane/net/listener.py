@@ -1,0 +1,208 @@
+"""Listening sockets: opened, accepted from in batches, paused when descriptors run short, closed empty."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dataplane.net.sockopts import LOCAL_ERRNOS, to_sockaddr, tune_listener
+
+if TYPE_CHECKING:
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.service import Service
+
+__all__ = ["BindError", "Listener", "open_listener"]
+
+BACKLOG: Final = 4096
+"""The kernel cuts it to net.core.somaxconn, which is 4096 since Linux 5.4."""
+BATCH: Final = 64
+"""Clients taken for one event, so that a burst of them does not starve those who are being served."""
+PAUSE_S: Final = 0.1
+_RETRY: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
+
+
+class BindError(Exception):
+    """A listening socket could not be had."""
+
+    def __init__(self, address: str, error: OSError) -> None:
+        super().__init__(address, error)
+        self.address = address
+        self.error = error
+
+    def __str__(self) -> str:
+        hint = ""
+        if self.error.errno == errno.EADDRINUSE:
+            hint = "; see who has it with: ss -ltnp"
+        elif self.error.errno == errno.EACCES:
+            hint = "; ports below 1024 need CAP_NET_BIND_SERVICE"
+        return f"cannot listen on {self.address}: {os.strerror(self.error.errno or 0)}{hint}"
+
+
+def open_listener(address: str, *, reuse_port: bool, listen: bool = True) -> socket.socket:
+    """Bind and listen.
+
+    `[::]` takes IPv6 only, whatever the system's default is: listen on `0.0.0.0` as well for both.
+
+    Args:
+        address: `host:port`, `[v6]:port` or `unix:/path`; a host name is resolved.
+        reuse_port: Share the address with other processes of ours (SO_REUSEPORT).
+        listen: False only tries whether the address could be had.
+
+    Raises:
+        BindError: It cannot be had; nothing is left open.
+    """
+    try:
+        family, where = _resolve(address)
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise BindError(address, error) from error
+    try:
+        if family == socket.AF_UNIX:
+            _remove_stale(str(where))
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if family == socket.AF_UNIX and not listen:
+            return sock
+        sock.bind(where)
+        if listen:
+            sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise BindError(address, error) from error
+    return sock
+
+
+def _resolve(address: str) -> tuple[int, Any]:
+    target = to_sockaddr(address)
+    if target is not None:
+        return target.family, target.sockaddr
+    host, _, port = address.rpartition(":")
+    family, _, _, _, where = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    return family, where
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on; a live one stays, and bind() says that it is in use."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - the file may be anything
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            Path(path).unlink(missing_ok=True)
+
+
+class Listener:
+    """One listening socket of one process, and the service that its clients are for."""
+
+    __slots__ = ("_inode", "accepted", "address", "fd", "paused", "reactor", "service", "sock", "tick")
+
+    def __init__(self, reactor: Reactor, address: str, sock: socket.socket, service: Service) -> None:
+        self.reactor = reactor
+        self.address = address
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.service = service
+        self.accepted = 0
+        self.paused = False
+        self.tick = 0
+        self._inode = self._file_inode()
+
+    def start(self) -> None:
+        """Begin to accept."""
+        tune_listener(self.sock, self.service.spec.timeouts.idle_s)
+        self.reactor.watch(self.fd, self, select.EPOLLIN)
+
+    def serve(self, service: Service) -> None:
+        """Send clients to `service` from now on, or take note of its new configuration."""
+        self.service = service
+        tune_listener(self.sock, service.spec.timeouts.idle_s)
+
+    def on_event(self, events: int) -> None:
+        """Accept a batch."""
+        del events
+        self._accept(BATCH)
+
+    def on_failure(self) -> None:
+        """Try again soon: a bug of ours was met, and nobody else accepts here."""
+        self.reactor.watch(self.fd, self, 0)
+        self._pause()
+
+    def on_timer(self, now: float) -> None:
+        """Go on after a pause."""
+        del now
+        self.paused = False
+        self.reactor.epoll.modify(self.fd, select.EPOLLIN)
+
+    def _accept(self, batch: int) -> int:
+        sock, service = self.sock, self.service
+        family, ceiling = sock.family, self.reactor.accept_ceiling
+        inet = family != socket.AF_UNIX
+        taken = 0
+        while taken < batch:
+            try:
+                # The public accept() builds a Python-level socket and asks for its blocking mode.
+                fd, address = sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _RETRY:
+                    continue
+                if error.errno in LOCAL_ERRNOS:
+                    service.observer.local_error(service, error.errno or 0)
+                    self._pause()
+                    break
+                raise
+            taken += 1
+            service.accepted(
+                socket.SocketType(family, socket.SOCK_STREAM, 0, fd),
+                (address[0], address[1]) if inet else None,
+            )
+            if fd >= ceiling:
+                service.observer.local_error(service, errno.EMFILE)
+                self._pause()
+                break
+        self.accepted += taken
+        return taken
+
+    def _pause(self) -> None:
+        """Leave further clients in the kernel's queue, where they lose nothing but time."""
+        if not self.paused:
+            self.paused = True
+            self.reactor.epoll.modify(self.fd, 0)
+            self.reactor.wheel.at(self, self.reactor.now + PAUSE_S)
+
+    def close(self) -> None:
+        """Take who is in the queue already, then close; a Unix socket's file goes if it is still ours."""
+        with contextlib.suppress(OSError):
+            while not self.paused and self._accept(BATCH):
+                pass
+        self.detach()
+        if self._inode and self._inode == self._file_inode():
+            Path(self.address[5:]).unlink(missing_ok=True)
+        self.sock.close()
+
+    def detach(self) -> None:
+        """Stop accepting, and leave the socket and its queue to whoever else holds it."""
+        self.reactor.wheel.cancel(self)
+        self.reactor.unwatch(self.fd)
+
+    def _file_inode(self) -> int:
+        if not self.address.startswith("unix:"):
+            return 0
+        try:
+            return os.stat(self.address[5:]).st_ino  # noqa: PTH116 - one call, no object
+        except OSError:
+            return 0

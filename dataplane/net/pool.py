@@ -1,0 +1,322 @@
+"""Idle backend connections, ready for a client. What may be in here is a safety rule.
+
+Theory of operation:
+
+1. `preconnect`: a connection in the pool never carried a client's byte, and serves one client. What the
+   backend says first (a greeting) stays in its socket, unread, for that client: it is only peeked.
+2. `reuse`: a connection in the pool has nothing to read. The first readable event, data or EOF, discards it.
+3. An idle connection is in the epoll, so most deaths are seen at once; the hand-over looks once more.
+4. A pool dials ahead of demand (`core.pool.Demand`) up to its target, never above `max_idle` and never so
+   that clients, idle connections and dials together exceed `limits.per_backend`.
+5. The last one in is the first one out, so that what demand no longer needs grows old at the bottom.
+6. A failed dial of the pool's own is nobody's loss: it is tried again, later each time. It says nothing of
+   the backend's health that a client's dial or an active check would not say.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+
+from dataplane.core.pool import Demand
+from dataplane.core.reasons import DiscardCause
+from dataplane.core.spec import PoolMode
+from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.sockopts import DONTWAIT, tune_backend, user_timeout_ms
+
+if TYPE_CHECKING:
+    from dataplane.core.spec import PoolSpec
+    from dataplane.net.backend import Backend
+    from dataplane.net.reactor import Reactor
+
+__all__ = ["Idle", "Pool"]
+
+IN: Final = select.EPOLLIN
+RDHUP: Final = select.EPOLLRDHUP
+RETRY_S: Final = 1.0
+MAX_RETRY_S: Final = 30.0
+MAX_DIALS: Final = 64
+"""Dials of one pool under way at once."""
+
+
+class Idle:
+    """One pooled connection; `mask` is what epoll reports of it."""
+
+    __slots__ = ("born_at", "mask", "pool", "since", "sock")
+
+    def __init__(self, pool: Pool, sock: socket.SocketType, born_at: float, since: float) -> None:
+        self.pool = pool
+        self.sock = sock
+        self.born_at = born_at
+        self.since = since
+        self.mask = IN
+
+    def on_event(self, events: int) -> None:
+        """See why the connection has become readable."""
+        if events & ~IN:
+            self.pool.discard(self, DiscardCause.EOF)
+            return
+        try:
+            waiting = self.sock.recv(1, socket.MSG_PEEK | DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            waiting = b""
+        if not waiting:
+            self.pool.discard(self, DiscardCause.EOF)
+        elif self.pool.spec.mode is PoolMode.REUSE:
+            self.pool.discard(self, DiscardCause.UNREAD)
+        else:
+            self.mask = RDHUP
+            self.pool.reactor.epoll.modify(self.sock.fileno(), RDHUP)
+
+    def on_failure(self) -> None:
+        """Close it: a bug of ours was met."""
+        self.pool.discard(self, DiscardCause.EOF)
+
+
+class Pool:
+    """The idle connections of one backend, in one process."""
+
+    __slots__ = (
+        "_dials",
+        "_idle",
+        "backend",
+        "demand",
+        "limit",
+        "reactor",
+        "retry_s",
+        "spec",
+        "tick",
+        "user_timeout",
+    )
+
+    def __init__(self, reactor: Reactor, backend: Backend, spec: PoolSpec) -> None:
+        self.reactor = reactor
+        self.backend = backend
+        self.spec = spec
+        self.limit = 0
+        """`limits.per_backend`; 0: none."""
+        self.demand = Demand()
+        self._idle: list[Idle] = []
+        self._dials: set[Dial] = set()
+        self.retry_s = 0.0
+        self.user_timeout = 0
+        self.tick = 0
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    @property
+    def held(self) -> int:
+        """How many connections the pool accounts for, dials included."""
+        return len(self._idle) + len(self._dials)
+
+    def configure(self, spec: PoolSpec, *, limit: int, idle_s: float) -> None:
+        """Take new settings; connections that they do not concern stay."""
+        if spec.mode is not self.spec.mode:
+            self.clear(DiscardCause.CHANGED)
+        self.spec = spec
+        self.limit = limit
+        self.user_timeout = user_timeout_ms(idle_s)
+        for idle in self._idle[: max(0, len(self._idle) - spec.max_idle)]:
+            self.discard(idle, DiscardCause.SURPLUS)
+        self._expire(self.reactor.now)
+        self.refill()
+
+    # -- taking and giving ----------------------------------------------------------------------------
+
+    def take(self) -> Idle | None:
+        """Return a live connection, which is the caller's from now on, or None.
+
+        It stays registered in the epoll with its `mask`, under a handler that the caller replaces.
+        """
+        backend = self.backend
+        if self.spec.mode is PoolMode.OFF:
+            return None
+        self.demand.arrived(self.reactor.now)
+        idle_list = self._idle
+        while idle_list:
+            idle = idle_list[-1]
+            try:
+                waiting = idle.sock.recv(1, socket.MSG_PEEK | DONTWAIT)
+            except BlockingIOError:
+                idle_list.pop()
+                backend.totals.hits += 1
+                return idle
+            except OSError:
+                waiting = b""
+            if waiting and self.spec.mode is PoolMode.PRECONNECT:
+                idle_list.pop()
+                backend.totals.hits += 1
+                return idle
+            self.discard(idle, DiscardCause.UNREAD if waiting else DiscardCause.EOF)
+        backend.totals.misses += 1
+        return None
+
+    def put(self, sock: socket.SocketType, mask: int, born_at: float) -> None:
+        """Take back a connection whose client is done (`reuse`)."""
+        reactor, spec = self.reactor, self.spec
+        now = reactor.now
+        cause: DiscardCause | None = None
+        if spec.mode is not PoolMode.REUSE:
+            cause = DiscardCause.CHANGED
+        elif not self.backend.usable:
+            cause = DiscardCause.UNUSABLE
+        elif len(self._idle) >= spec.max_idle or (
+            self.limit and self.backend.active + self.held >= self.limit
+        ):
+            cause = DiscardCause.FULL
+        elif spec.max_age_s and now - born_at >= spec.max_age_s:
+            cause = DiscardCause.AGE
+        if cause is not None:
+            self.backend.totals.discarded[cause] += 1
+            reactor.forget(sock.fileno())
+            sock.close()
+            return
+        idle = Idle(self, sock, born_at, now)
+        fd = sock.fileno()
+        if mask == IN:
+            reactor.handlers[fd] = idle
+        elif mask < 0:
+            reactor.watch(fd, idle, IN)
+        else:
+            reactor.handlers[fd] = idle
+            reactor.epoll.modify(fd, IN)
+        self._idle.append(idle)
+        if not self.tick:
+            self._schedule()
+
+    def displace(self) -> bool:
+        """Give up a dial or an idle connection, so that a client may dial under `limits.per_backend`."""
+        if self._dials:
+            self._dials.pop().cancel()
+            return True
+        if self._idle:
+            self.discard(self._idle[0], DiscardCause.DISPLACED)
+            return True
+        return False
+
+    def discard(self, idle: Idle, cause: DiscardCause) -> None:
+        """Close one idle connection."""
+        if idle not in self._idle:
+            return
+        self._idle.remove(idle)
+        self.backend.totals.discarded[cause] += 1
+        self.reactor.forget(idle.sock.fileno())
+        idle.sock.close()
+        if cause is DiscardCause.EOF and len(self._idle) < self.spec.min_idle:
+            self._back_off()
+
+    def clear(self, cause: DiscardCause) -> None:
+        """Close all of them, and the dials under way."""
+        for dial in self._dials:
+            dial.cancel()
+        self._dials.clear()
+        while self._idle:
+            self.discard(self._idle[-1], cause)
+        self.reactor.wheel.cancel(self)
+        self.retry_s = 0.0
+
+    # -- dialling ahead -------------------------------------------------------------------------------
+
+    def target(self) -> int:
+        """Return how many idle connections there should be now."""
+        spec, backend = self.spec, self.backend
+        if spec.mode is PoolMode.OFF or not backend.usable or backend.address is None:
+            return 0
+        target = spec.min_idle
+        if spec.mode is PoolMode.PRECONNECT:
+            wanted = self.demand.target(self.reactor.now, idle_timeout_s=spec.idle_timeout_s)
+            target = min(max(wanted, target), spec.max_idle)
+        if self.limit:
+            target = min(target, self.limit - backend.active)
+        return max(0, target)
+
+    def refill(self) -> None:
+        """Dial up to the target, unless a failure asks for patience."""
+        if self.retry_s and self.tick:
+            return
+        missing = min(self.target() - self.held, MAX_DIALS - len(self._dials))
+        for _ in range(missing):
+            if not self._dial():
+                break
+
+    def _dial(self) -> bool:
+        address = self.backend.address
+        assert address is not None  # noqa: S101 - the target is 0 without an address
+        started_at = self.reactor.clock()
+        try:
+            sock, code = begin(address, self.reactor.accept_ceiling)
+        except OSError:
+            self._back_off()
+            return False
+        dial = Dial(self.reactor, self.backend, address, sock)
+        dial.started_at = started_at
+        if code == PENDING:
+            self._dials.add(dial)
+            dial.start(self, self.backend.connect_timeout_s)
+        elif code:
+            sock.close()
+            self._back_off()
+            return False
+        else:
+            self.reactor.clock()
+            self._add(dial, watched=False)
+        return True
+
+    def dialled(self, dial: Dial, code: int) -> None:
+        """Take a connection that is ready, or its failure."""
+        self._dials.discard(dial)
+        if code:
+            self._back_off()
+        else:
+            self._add(dial, watched=True)
+
+    def _add(self, dial: Dial, *, watched: bool) -> None:
+        reactor = self.reactor
+        now = reactor.now
+        self.demand.dialled(now - dial.started_at)
+        self.retry_s = 0.0
+        tune_backend(dial.sock, dial.target.family, self.user_timeout)
+        idle = Idle(self, dial.sock, now, now)
+        if watched:
+            reactor.handlers[dial.fd] = idle
+            reactor.epoll.modify(dial.fd, IN)
+        else:
+            reactor.watch(dial.fd, idle, IN)
+        self._idle.append(idle)
+        if not self.tick:
+            self._schedule()
+
+    def _back_off(self) -> None:
+        self.retry_s = min(MAX_RETRY_S, self.retry_s * 2 or RETRY_S)
+        self.reactor.wheel.move(self, self.reactor.now + self.retry_s)
+
+    # -- growing old ----------------------------------------------------------------------------------
+
+    def on_timer(self, now: float) -> None:
+        """Close what is too old, dial what is missing, and set the next deadline."""
+        self._expire(now)
+        self.refill()
+        if not self.tick:
+            self._schedule()
+
+    def _expire(self, now: float) -> None:
+        spec = self.spec
+        for idle in list(self._idle):
+            if spec.max_age_s and now - idle.born_at >= spec.max_age_s:
+                self.discard(idle, DiscardCause.AGE)
+            elif spec.idle_timeout_s and now - idle.since >= spec.idle_timeout_s:
+                self.discard(idle, DiscardCause.IDLE)
+
+    def _schedule(self) -> None:
+        spec = self.spec
+        when = 0.0
+        for idle in self._idle:
+            for limit, start in ((spec.max_age_s, idle.born_at), (spec.idle_timeout_s, idle.since)):
+                if limit and (not when or start + limit < when):
+                    when = start + limit
+        if when:
+            self.reactor.wheel.at(self, when)

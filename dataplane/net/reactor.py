@@ -1,0 +1,193 @@
+"""One epoll of our own, itself watched by the event loop: the table of handlers and the timer wheel.
+
+Theory of operation:
+
+1. asyncio runs everything that is not a client's byte. It sees one descriptor of ours: the epoll below.
+2. When that is readable, `_ready` takes one batch of events and calls the handler of each descriptor.
+   No task, future, transport or callback object exists per connection.
+3. Events are level-triggered and only hints: a descriptor may have been closed and its number used again
+   within one batch. A handler learns the truth from its own system call, never from the event alone.
+4. A handler does one read and one write for each event, so that one busy flow cannot starve the others.
+5. Deadlines are kept in a wheel of coarse ticks: adding and removing one is O(1), and a deadline that moves
+   with every byte is not moved at all: when its tick comes, the owner looks at its last activity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import select
+import time
+from typing import Final, Protocol
+
+__all__ = ["Handler", "Reactor", "Timed", "Wheel"]
+
+BUFFER_BYTES: Final = 128 * 1024
+"""One shared read buffer. From 64 KiB on, bulk speed is flat; what a slow reader pins grows with it."""
+MAX_EVENTS: Final = 256
+TICK_S: Final = 0.05
+
+
+class Handler(Protocol):
+    """Whatever owns a descriptor."""
+
+    def on_event(self, events: int) -> None:
+        """Take note that epoll reported `events` (EPOLLIN and its kin) for the descriptor."""
+
+    def on_failure(self) -> None:
+        """Close what is owned: `on_event` raised, which is a bug of ours."""
+
+
+class Timed(Protocol):
+    """Whatever has a deadline in the wheel; `tick` is the wheel's own note, 0 when not in it."""
+
+    tick: int
+
+    def on_timer(self, now: float) -> None:
+        """Take note that the deadline has passed. The item is in the wheel no longer."""
+
+
+class Wheel:
+    """Deadlines, rounded up to ticks."""
+
+    __slots__ = ("_slots", "_turn", "resolution_s")
+
+    def __init__(self, now: float, resolution_s: float = TICK_S) -> None:
+        self.resolution_s = resolution_s
+        self._slots: dict[int, set[Timed]] = {}
+        self._turn = int(now / resolution_s)
+
+    def __bool__(self) -> bool:
+        return bool(self._slots)
+
+    def at(self, item: Timed, when: float) -> None:
+        """Put `item`, which is not in the wheel, at monotonic second `when`."""
+        tick = math.ceil(when / self.resolution_s)
+        if tick <= self._turn:
+            tick = self._turn + 1
+        item.tick = tick
+        slot = self._slots.get(tick)
+        if slot is None:
+            self._slots[tick] = {item}
+        else:
+            slot.add(item)
+
+    def cancel(self, item: Timed) -> None:
+        """Take `item` out, if it is in."""
+        tick = item.tick
+        if tick:
+            item.tick = 0
+            slot = self._slots.get(tick)
+            if slot is not None:
+                slot.discard(item)
+
+    def move(self, item: Timed, when: float) -> None:
+        """Put `item` at `when`, wherever it was."""
+        self.cancel(item)
+        self.at(item, when)
+
+    def advance(self, now: float) -> None:
+        """Call `on_timer` of everything whose tick has come."""
+        turn = int(now / self.resolution_s)
+        while self._turn < turn:
+            self._turn += 1
+            slot = self._slots.get(self._turn)
+            while slot:
+                item = slot.pop()
+                item.tick = 0
+                item.on_timer(now)
+            if slot is not None:
+                del self._slots[self._turn]
+
+
+class Reactor:
+    """The epoll, its handlers, the wheel and the shared read buffer of one process."""
+
+    __slots__ = (
+        "_loop",
+        "_timer",
+        "accept_ceiling",
+        "buffer",
+        "dial_ceiling",
+        "epoll",
+        "handlers",
+        "lag_s",
+        "now",
+        "wheel",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int) -> None:
+        self._loop = loop
+        reserve = min(64, max(8, descriptors // 8))
+        self.dial_ceiling = descriptors - reserve
+        """Descriptor numbers from here on are kept for the API, the checks and the logs. The kernel gives
+        the lowest number that is free, so a number this high means that nearly all are in use."""
+        self.accept_ceiling = descriptors - 2 * reserve
+        """Accepting pauses here already: whoever was accepted needs a second descriptor."""
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Handler] = {}
+        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+        self.now = time.monotonic()
+        self.wheel = Wheel(self.now)
+        self.lag_s = 0.0
+        """How late the last tick was: the time that something held the loop."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to handle events; call it on the loop's own thread."""
+        self._loop.add_reader(self.epoll.fileno(), self._ready)
+        self._schedule_tick()
+
+    def close(self) -> None:
+        """Stop. Descriptors that handlers own stay open: closing them is their owners' work."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self.epoll.fileno())
+        self.epoll.close()
+        self.handlers.clear()
+
+    def clock(self) -> float:
+        """Return the time and remember it as the batch's."""
+        self.now = now = time.monotonic()
+        return now
+
+    def watch(self, fd: int, handler: Handler, events: int) -> None:
+        """Send the events of `fd` to `handler` from now on."""
+        self.handlers[fd] = handler
+        self.epoll.register(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """Drop `fd`, which its owner closes next: closing takes it out of the epoll."""
+        self.handlers.pop(fd, None)
+
+    def unwatch(self, fd: int) -> None:
+        """Drop `fd`, which stays open."""
+        if self.handlers.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
+
+    def _ready(self) -> None:
+        self.now = time.monotonic()
+        handlers = self.handlers
+        for fd, events in self.epoll.poll(0, MAX_EVENTS):
+            handler = handlers.get(fd)
+            if handler is not None:
+                try:
+                    handler.on_event(events)
+                except Exception as error:  # noqa: BLE001 - a bug met by one connection must not end the others
+                    self._failed(fd, handler, error)
+
+    def _failed(self, fd: int, handler: Handler, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": f"handler {handler!r} failed", "exception": error})
+        self.unwatch(fd)
+        handler.on_failure()
+
+    def _schedule_tick(self) -> None:
+        self._timer = self._loop.call_at(
+            self._loop.time() + self.wheel.resolution_s, self._tick, time.monotonic()
+        )
+
+    def _tick(self, scheduled_at: float) -> None:
+        now = self.clock()
+        self.lag_s = max(0.0, now - scheduled_at - self.wheel.resolution_s)
+        self.wheel.advance(now)
+        self._schedule_tick()

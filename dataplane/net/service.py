@@ -1,0 +1,374 @@
+"""One running service: who may come in, which backend each client gets, and the accounts of both.
+
+Life of a connection: `accepted`, then (if required) a PROXY header, `admit`, perhaps a place in the queue,
+`connect` with as many attempts as `retries` allows, the relay (`Flow`), and `on_end`.
+Until a relay begins, nothing is read from the client but its PROXY header, and its socket is watched only if
+something has to be waited for; so each attempt may still go to any backend.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dataplane.core.admission import Admission, NetworkSet, WaitQueue
+from dataplane.core.balance import client_key
+from dataplane.core.proxy_protocol import encode_v1, encode_v2
+from dataplane.core.reasons import CloseReason
+from dataplane.core.selection import Selection
+from dataplane.core.spec import Mode, PoolMode, ProxyAccept, ProxySend
+from dataplane.net.counters import ServiceTotals
+from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.header import HeaderReader
+from dataplane.net.relay import LONG_LIVED_S, OUT, UNWATCHED, Flow
+from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, tune_backend, user_timeout_ms
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from dataplane.core.spec import ServiceSpec
+    from dataplane.net.backend import Backend
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.relay import Leg
+
+__all__ = ["Observer", "Service"]
+
+
+class Observer(Protocol):
+    """Who is told what a service meets."""
+
+    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
+        """A connect failed, or a reset came before the first byte."""
+
+    def backend_spoke(self, service: Service, backend: Backend) -> None:
+        """A backend with failures sent a first byte."""
+
+    def local_error(self, service: Service, code: int) -> None:
+        """This machine refused a socket or a port."""
+
+    def drained(self, service: Service) -> None:
+        """A connection of a draining service ended."""
+
+
+class Service:
+    """A service as the connection path sees it."""
+
+    def __init__(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> None:
+        self.reactor = reactor
+        self.observer = observer
+        self.name = spec.name
+        self.backends: dict[str, Backend] = {}
+        """By id, in configured order; removed ones are in `leaving`."""
+        self.leaving: list[Backend] = []
+        """Removed backends that still have connections."""
+        self.selection: Selection[Backend] = Selection({}, panic=False, usable=0)
+        self.flows: set[Flow] = set()
+        self.active = 0
+        """Admitted connections: those that `limits.connections` counts."""
+        self.totals = ServiceTotals()
+        self.access_log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
+        self.draining = False
+        self.drain_reason = CloseReason.DRAIN_TIMEOUT
+        self.admission = Admission(spec.limits, spec.access)
+        self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue, spec.limits.queue_timeout_s)
+        self.configure(spec)
+
+    def configure(self, spec: ServiceSpec) -> None:
+        """Take everything but the backends from `spec`; connections in place keep what they began with."""
+        self.spec = spec
+        self.admission.reconfigure(spec.limits, spec.access)
+        if spec.limits.per_client:
+            self.admission.recount(flow.client_ip for flow in self.flows if flow.counted)
+        self.queue.reconfigure(spec.limits.queue, spec.limits.queue_timeout_s)
+        self.reuses = spec.pool.mode is PoolMode.REUSE
+        self.trusted = NetworkSet.build(spec.proxy.trusted)
+        self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
+        self.proxy_header = _HEADERS[spec.proxy.send]
+        self.user_timeout_ms = user_timeout_ms(spec.timeouts.idle_s)
+        timeouts = (spec.timeouts.idle_s, spec.timeouts.lifetime_s, LONG_LIVED_S)
+        self.first_check_s = min(seconds for seconds in timeouts if seconds)
+        self.guarded = bool(
+            spec.limits.per_client or spec.limits.client_rate or spec.access.allow or spec.access.deny
+        )
+
+    # -- coming in ------------------------------------------------------------------------------------
+
+    def accepted(self, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
+        """Take a client's new connection; `address` is None on a Unix socket."""
+        self.totals.connections += 1
+        flow = Flow(self, sock, address)
+        self.flows.add(flow)
+        if self.proxy_required:
+            HeaderReader(flow).start()
+        else:
+            self.admit(flow)
+
+    def admit(self, flow: Flow) -> None:
+        """Apply access rules and limits, then look for a backend."""
+        if self.guarded:
+            refusal = self.admission.refuse(flow.client_ip, self.active, self.reactor.now)
+            if refusal is not None:
+                flow.end(refusal)
+                return
+            self.admission.opened(flow.client_ip)
+        flow.counted = True
+        limit = self.spec.limits.connections
+        if limit and self.active >= limit:
+            self._enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
+            return
+        self._enter(flow)
+
+    def _enter(self, flow: Flow) -> None:
+        self.active += 1
+        flow.admitted = True
+        if self.spec.mode is Mode.STICKY:
+            flow.key = client_key(flow.client_ip.encode(), self.spec.seed)
+        self.connect(flow)
+
+    # -- the queue ------------------------------------------------------------------------------------
+
+    def _enqueue(self, flow: Flow, refusal: CloseReason) -> None:
+        """Let `flow` wait for a place, or end it: with `refusal` if there is no queue at all."""
+        now = self.reactor.now
+        if not self.queue.push(flow, now):
+            flow.end(CloseReason.QUEUE_FULL if self.spec.limits.queue else refusal)
+            return
+        flow.waiting = self.queue
+        flow.last = now
+        flow.watch_client()
+        if self.spec.limits.queue_timeout_s:
+            self.reactor.wheel.move(flow, now + self.spec.limits.queue_timeout_s)
+
+    def serve_queue(self) -> None:
+        """Give free places to those who wait, the first first."""
+        limit = self.spec.limits.connections
+        while (flow := self.queue.peek()) is not None:
+            if limit and self.active >= limit and not flow.admitted:
+                return
+            if not self._has_room():
+                return
+            self.queue.pop()
+            flow.waiting = None
+            self.reactor.wheel.cancel(flow)
+            flow.queued_s = self.reactor.now - flow.last
+            self.totals.queue.observe(flow.queued_s)
+            if flow.admitted:
+                self.connect(flow)
+            else:
+                self._enter(flow)
+
+    def _has_room(self) -> bool:
+        """Return whether some usable backend is below `limits.per_backend`; True if that cannot be known."""
+        limit = self.spec.limits.per_backend
+        return not limit or any(b.usable and b.active < limit for b in self.backends.values())
+
+    # -- a backend ------------------------------------------------------------------------------------
+
+    def connect(self, flow: Flow, failure: CloseReason = CloseReason.NO_BACKEND) -> None:
+        """Give `flow` a connection to the best backend that it has not tried; end it if there is none.
+
+        Args:
+            flow: An admitted flow without a backend.
+            failure: How the last attempt ended: the reason if there is no other to be made.
+        """
+        limit = self.spec.limits.per_backend
+        skipped = flow.tried
+        while True:
+            if len(flow.tried) > self.spec.retries:
+                flow.end(failure)
+                return
+            backend = self.selection.pick(flow.key, skipped)
+            if backend is None:
+                if len(skipped) > len(flow.tried):
+                    self._enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
+                else:
+                    flow.end(failure)
+                return
+            if limit and backend.active >= limit:
+                skipped = (*skipped, backend)
+                continue
+            if flow.tried:
+                self.totals.retries += 1
+            code = self._attempt(flow, backend)
+            if code in {0, PENDING}:
+                return
+            failure = self._failed(flow, backend, code)
+            skipped = (*skipped, backend)
+
+    def _attempt(self, flow: Flow, backend: Backend) -> int:
+        """Take a pooled connection or dial; return 0 (relaying), PENDING or an errno."""
+        flow.backend = backend
+        backend.active += 1
+        if self.selection.tracks_load:
+            self.selection.changed(backend)
+        pool = backend.pool
+        idle = pool.take()
+        if idle is not None:
+            flow.pooled = True
+            flow.born_at = idle.born_at
+            self._start(flow, backend, idle.sock, idle.mask)
+            pool.refill()
+            return 0
+        code = self._dial(flow, backend)
+        if code in {0, PENDING}:
+            pool.refill()
+        return code
+
+    def _dial(self, flow: Flow, backend: Backend) -> int:
+        address = backend.address
+        if address is None:
+            return errno.EHOSTUNREACH
+        limit = self.spec.limits.per_backend
+        if limit and backend.active + backend.pool.held > limit:
+            backend.pool.displace()
+        reactor = self.reactor
+        started_at = reactor.clock()
+        try:
+            sock, code = begin(address, reactor.dial_ceiling)
+        except OSError as error:
+            return error.errno or errno.ENOBUFS
+        if code == 0:
+            flow.born_at = reactor.clock()
+            backend.totals.connect.observe(flow.born_at - started_at)
+            self._start(flow, backend, sock, UNWATCHED)
+        elif code == PENDING:
+            dial = Dial(reactor, backend, address, sock)
+            flow.waiting = dial
+            flow.watch_client()
+            dial.start(flow, backend.connect_timeout_s)
+        else:
+            sock.close()
+        return code
+
+    def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
+        """Go on after a dial that had to be waited for."""
+        flow.waiting = None
+        if code:
+            self.connect(flow, self._failed(flow, dial.backend, code))
+            return
+        now = self.reactor.clock()
+        flow.born_at = now
+        dial.backend.totals.connect.observe(now - dial.started_at)
+        dial.backend.pool.demand.dialled(now - dial.started_at)
+        self._start(flow, dial.backend, dial.sock, OUT)
+
+    def _start(self, flow: Flow, backend: Backend, sock: socket.SocketType, mask: int) -> None:
+        backend.totals.connections += 1
+        flow.relay(backend, sock, mask)
+
+    def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:
+        """Settle the accounts of a failed attempt, and say how the flow would end because of it."""
+        self._leave(flow, backend)
+        flow.tried = (*flow.tried, backend)
+        if code in LOCAL_ERRNOS:
+            self.observer.local_error(self, code)
+            return CloseReason.LOCAL_ERROR
+        backend.totals.connect_failures += 1
+        self.observer.backend_failed(self, backend, error_text(code))
+        return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED
+
+    def _leave(self, flow: Flow, backend: Backend) -> None:
+        flow.backend = None
+        backend.active -= 1
+        if self.selection.tracks_load:
+            self.selection.changed(backend)
+
+    def redial(self, flow: Flow) -> None:
+        """Replace a pooled connection that turned out dead before anything was sent on it."""
+        backend, server = flow.backend, flow.server
+        assert backend is not None and server is not None  # noqa: S101, PT018 - it was relaying
+        self.reactor.handlers.pop(server.fd, None)
+        server.sock.close()
+        flow.server = None
+        flow.pooled = False
+        code = self._dial(flow, backend)
+        if code not in {0, PENDING}:
+            self.connect(flow, self._failed(flow, backend, code))
+
+    # -- what happens while waiting -------------------------------------------------------------------
+
+    def on_waiting_event(self, flow: Flow) -> None:
+        """The client reset while a header, a place or a dial was waited for."""
+        self.stop_waiting(flow)
+        flow.end(CloseReason.CLIENT_GONE)
+
+    def on_waiting_timeout(self, flow: Flow) -> None:
+        """The wait took too long."""
+        if flow.waiting is self.queue:
+            self.stop_waiting(flow)
+            flow.end(CloseReason.QUEUE_TIMEOUT)
+        elif isinstance(flow.waiting, HeaderReader):
+            flow.end(CloseReason.PROXY_TIMEOUT)
+        elif flow.deadline:
+            self.stop_waiting(flow)
+            flow.end(self.drain_reason)
+
+    def stop_waiting(self, flow: Flow) -> None:
+        """Take back whatever `flow` waits for."""
+        waiting, flow.waiting = flow.waiting, None
+        if isinstance(waiting, WaitQueue):
+            waiting.discard(flow)
+        elif isinstance(waiting, Dial):
+            waiting.cancel()
+
+    # -- the accounts ---------------------------------------------------------------------------------
+
+    def on_backend_failure(self, backend: Backend, cause: str) -> None:
+        """Tell passive health of a reset before the first byte."""
+        self.observer.backend_failed(self, backend, cause)
+
+    def on_backend_success(self, backend: Backend) -> None:
+        """Tell passive health that a backend with failures spoke."""
+        self.observer.backend_spoke(self, backend)
+
+    def tune_long_lived(self, flow: Flow) -> None:
+        """Give the backend leg of a connection that lasts its keepalive."""
+        if flow.server is not None and flow.backend is not None and flow.backend.address is not None:
+            tune_backend(flow.server.sock, flow.backend.address.family, self.user_timeout_ms)
+
+    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None) -> None:
+        """Settle the accounts of a flow whose sockets are closed."""
+        self.flows.discard(flow)
+        totals, now = self.totals, self.reactor.now
+        totals.closed[reason] += 1
+        totals.session.observe(now - flow.started_at)
+        backend = flow.backend
+        if server is not None and backend is not None:
+            sent, answered = flow.client.received, server.received
+            totals.bytes_in += sent
+            totals.bytes_out += answered
+            counts = backend.totals
+            counts.bytes_in += sent
+            counts.bytes_out += answered
+            if flow.first_at:
+                counts.first_byte.observe(flow.first_at - flow.connected_at)
+        if self.access_log is not None:
+            self.access_log(flow, reason, server)
+        if backend is not None:
+            self._leave(flow, backend)
+            if backend.removed and not backend.active and backend in self.leaving:
+                self.leaving.remove(backend)
+        if flow.admitted:
+            self.active -= 1
+        if flow.counted and self.guarded:
+            self.admission.closed(flow.client_ip)
+        if self.queue:
+            self.serve_queue()
+        if self.draining:
+            self.observer.drained(self)
+
+
+def _v1(flow: Flow) -> bytes:
+    return encode_v1(flow.address, flow.local_address())
+
+
+def _v2(flow: Flow) -> bytes:
+    return encode_v2(flow.address, flow.local_address())
+
+
+_HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
+    ProxySend.OFF: None,
+    ProxySend.V1: _v1,
+    ProxySend.V2: _v2,
+}

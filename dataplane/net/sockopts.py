@@ -1,0 +1,148 @@
+"""Socket options, address forms and error classes: what the kernel is asked for, in one place."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import resource
+import socket
+import struct
+import termios
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+__all__ = [
+    "DONTWAIT",
+    "LOCAL_ERRNOS",
+    "SockAddr",
+    "SocketAddress",
+    "descriptor_limit",
+    "error_text",
+    "reset_on_close",
+    "to_sockaddr",
+    "tune_backend",
+    "tune_listener",
+    "unsent_bytes",
+    "user_timeout_ms",
+]
+
+DONTWAIT: Final = socket.MSG_DONTWAIT
+"""Each call says so itself: an accepted socket needs no ioctl to become non-blocking."""
+
+SockAddr: TypeAlias = tuple[str, int] | str
+"""What connect() takes: (IP literal, port), or the path of a Unix socket."""
+
+LOCAL_ERRNOS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM}
+)
+"""Errors that say something of this machine and nothing of the backend.
+
+EADDRNOTAVAIL is the end of the ephemeral ports, EPERM a local packet filter.
+"""
+
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class SocketAddress(NamedTuple):
+    """Where to connect: the family, and what connect() takes."""
+
+    family: int
+    sockaddr: SockAddr
+    ephemeral: bool
+    """The port is one that the kernel also gives to outgoing connections."""
+
+
+def to_sockaddr(address: str) -> SocketAddress | None:
+    """Turn `127.0.0.1:80`, `[::1]:80` or `unix:/path` into what connect() and bind() take.
+
+    None if the host is a name, which only a resolver can turn into an address.
+    """
+    if address.startswith("unix:"):
+        return SocketAddress(socket.AF_UNIX, address[5:], ephemeral=False)
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    host = host.strip("[]")
+    try:
+        socket.inet_pton(family, host)
+    except OSError:
+        return None
+    low, high = _ephemeral_ports()
+    return SocketAddress(family, (host, int(port)), ephemeral=low <= int(port) <= high)
+
+
+@cache
+def _ephemeral_ports() -> tuple[int, int]:
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+    return int(low), int(high)
+
+
+def tune_listener(sock: socket.socket, idle_s: float) -> None:
+    """Set what accepted sockets inherit: no Nagle delay, keepalive, a bound on unacknowledged data.
+
+    On Linux a socket from accept() has its listener's options, so a connection pays no call for them.
+    TCP_USER_TIMEOUT also ends a connection whose reader pauses for that long (a window of zero counts),
+    so it is never shorter than the service's idle timeout.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms(idle_s))
+
+
+def user_timeout_ms(idle_s: float) -> int:
+    """Return TCP_USER_TIMEOUT for an idle timeout: the same, at least 30 s; 0 (the kernel's) for none."""
+    return max(30_000, int(idle_s * 1000)) if idle_s else 0
+
+
+def tune_backend(sock: socket.SocketType, family: int, user_timeout: int) -> None:
+    """Give a backend connection that lasts keepalive and a bound on unacknowledged data (milliseconds).
+
+    These are five calls, so the dial leaves them to whoever knows that the connection is not a short one.
+    """
+    if family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    if user_timeout:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
+
+
+def reset_on_close(sock: socket.SocketType) -> None:
+    """Make the next close() send a reset instead of a FIN."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def unsent_bytes(fd: int) -> int:
+    """Return how many bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7))."""
+    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0")
+    return int(struct.unpack("i", answer)[0])
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have, after raising the soft limit to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+
+
+_TEXTS: Final = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "connection reset",
+    errno.ETIMEDOUT: "connect timeout",
+    errno.EHOSTUNREACH: "no route to host",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ENOENT: "no such socket file",
+    errno.EAGAIN: "its accept queue is full",
+}
+
+
+def error_text(code: int) -> str:
+    """Say in a few stable words what an errno of a connection attempt means."""
+    return _TEXTS.get(code) or errno.errorcode.get(code, str(code))

@@ -1,0 +1,238 @@
+"""The data-plane API: HTTP/1.1 and JSON over a Unix socket, or over TCP with a token or client certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from aiohttp import web
+
+from dataplane.runtime.apply import Refused
+from schemas.api import parse_backend_patch
+from schemas.errors import InvalidDocument
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+    from dataplane.runtime.events import Events
+    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
+    from schemas.status import Status
+
+__all__ = ["Api", "DataPlane", "allowed_hosts"]
+
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+HEARTBEAT_S: Final = 10.0
+_MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
+
+
+class DataPlane(Protocol):
+    """What the API serves: one process, or a supervisor with all of its workers."""
+
+    events: Events
+
+    def info(self) -> Info:
+        """Say who answers, and what it runs."""
+
+    async def apply(self, data: object, *, if_match: str | None) -> Applied:
+        """Run a snapshot."""
+
+    async def plan(self, data: object, *, if_match: str | None) -> Planned:
+        """Say what running a snapshot would change."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what runs."""
+
+    async def status(self) -> Status:
+        """Describe everything."""
+
+    async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
+        """Override a backend."""
+
+    async def explain(self, service: str, client: str) -> Explanation:
+        """Say what a client would get."""
+
+    async def metrics(self) -> bytes:
+        """Return Prometheus text."""
+
+    def not_ready(self) -> str | None:
+        """Return why this node should get no traffic; None if it may."""
+
+
+def error_response(
+    status: int, code: str, message: str, details: list[dict[str, Any]] | None = None
+) -> web.Response:
+    """Answer with the one body that errors have."""
+    return web.json_response({"code": code, "message": message, "details": details or []}, status=status)
+
+
+def allowed_hosts(address: str) -> frozenset[str]:
+    """Return the Host headers that a TCP API accepts: the bound address, and localhost."""
+    host, _, port = address.rpartition(":")
+    return frozenset({address, host, "localhost", f"localhost:{port}"})
+
+
+class Api:
+    """The routes, and who may call them.
+
+    Args:
+        plane: What is served.
+        token: Required as a bearer token on every call but /livez and /readyz; None on a Unix socket.
+        hosts: Host headers that are accepted; None on a Unix socket.
+    """
+
+    def __init__(
+        self, plane: DataPlane, *, token: str | None = None, hosts: frozenset[str] | None = None
+    ) -> None:
+        self._plane = plane
+        self._token = token
+        self._hosts = hosts
+
+    def application(self) -> web.Application:
+        """Return the application for one listening socket."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._errors, self._admission])
+        app.add_routes(
+            [
+                web.get("/v1/info", self._info),
+                web.put("/v1/snapshot", self._put_snapshot),
+                web.get("/v1/snapshot", self._get_snapshot),
+                web.get("/v1/status", self._status),
+                web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
+                web.get("/v1/explain", self._explain),
+                web.get("/v1/events", self._follow),
+                web.get("/metrics", self._metrics),
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+        return app
+
+    # -- who may call ---------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except InvalidDocument as error:
+            details = [{"path": problem.path, "message": problem.message} for problem in error.problems]
+            return error_response(422, "invalid", "the body is not valid", details)
+        except Refused as error:
+            return error_response(error.status, error.code, error.message)
+        except web.HTTPRequestEntityTooLarge:
+            return error_response(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
+        except web.HTTPException as error:
+            return error_response(
+                error.status, error.reason.lower().replace(" ", "_"), error.text or error.reason
+            )
+
+    @web.middleware
+    async def _admission(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = self._refusal(request)
+        return refusal if refusal is not None else await handler(request)
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if request.method in _MUTATIONS and "Origin" in request.headers:
+            return error_response(403, "foreign_origin", "a web page may not change anything here")
+        if self._hosts is None:
+            return self._refuse_peer(request)
+        if request.host not in self._hosts:
+            return error_response(403, "foreign_host", f"Host {request.host!r} is not served here")
+        if self._token is None or request.path in {"/livez", "/readyz"}:
+            return None
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if hmac.compare_digest(given.encode(), self._token.encode()):
+            return None
+        return error_response(401, "no_token", "a valid bearer token is required")
+
+    @staticmethod
+    def _refuse_peer(request: web.Request) -> web.Response | None:
+        sock = request.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return error_response(403, "foreign_peer", "the peer cannot be identified")
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid in {0, os.geteuid()}:
+            return None
+        return error_response(403, "foreign_peer", f"uid {uid} may not use this socket")
+
+    # -- the calls ------------------------------------------------------------------------------------
+
+    async def _info(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._plane.info())
+
+    async def _put_snapshot(self, request: web.Request) -> web.Response:
+        data = await _json(request)
+        if_match = request.headers.get("If-Match")
+        if request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}:
+            return web.json_response(await self._plane.plan(data, if_match=if_match))
+        return web.json_response(await self._plane.apply(data, if_match=if_match))
+
+    async def _get_snapshot(self, _request: web.Request) -> web.Response:
+        return await _dumped(self._plane.snapshot())
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return await _dumped(await self._plane.status())
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        patch = parse_backend_patch(await _json(request))
+        service, backend = request.match_info["service"], request.match_info["backend"]
+        return web.json_response(await self._plane.patch(service, backend, patch))
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        try:
+            service, client = request.query["service"], request.query["client"]
+        except KeyError as error:
+            raise Refused(422, "invalid", f"the query lacks {error.args[0]}") from error
+        return web.json_response(await self._plane.explain(service, client))
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=await self._plane.metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        reason = self._plane.not_ready()
+        return (
+            web.json_response({"status": "ok"})
+            if reason is None
+            else error_response(503, "not_ready", reason)
+        )
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        last = request.headers.get("Last-Event-ID", "")
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        await response.prepare(request)
+        await response.write(b": livelb events\n\n")
+        async for event in self._plane.events.follow(int(last) if last.isdecimal() else None, HEARTBEAT_S):
+            if event is None:
+                await response.write(b": heartbeat\n\n")
+                continue
+            data = json.dumps(event.fields)
+            await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+        return response
+
+
+async def _json(request: web.Request) -> object:
+    raw = await request.read()
+    try:
+        return await asyncio.to_thread(json.loads, raw)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "not_json", f"the body is not JSON: {error}") from error
+
+
+async def _dumped(value: object) -> web.Response:
+    """Answer with JSON that may be large: made in a thread, so that the loop relays meanwhile."""
+    return web.Response(body=await asyncio.to_thread(_dump, value), content_type="application/json")
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value).encode("ascii")

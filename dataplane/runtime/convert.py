@@ -1,0 +1,91 @@
+"""Pydantic ends here: a snapshot's services become the frozen specs that the connection path uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dataplane.core.spec import (
+    AccessSpec,
+    ActiveCheckSpec,
+    BackendSpec,
+    CheckType,
+    DrainSpec,
+    LimitsSpec,
+    Mode,
+    OperatorState,
+    PassiveSpec,
+    PoolMode,
+    PoolSpec,
+    ProxyAccept,
+    ProxySend,
+    ProxySpec,
+    ServiceSpec,
+    TimeoutsSpec,
+)
+
+if TYPE_CHECKING:
+    from schemas.snapshot import Backend, Service
+
+__all__ = ["backend_spec", "service_spec"]
+
+
+def backend_spec(backend: Backend) -> BackendSpec:
+    """Convert one backend."""
+    return BackendSpec(
+        backend.id, backend.address, backend.weight, backend.tier, OperatorState(backend.state)
+    )
+
+
+def service_spec(name: str, service: Service) -> ServiceSpec:
+    """Convert one service with everything in it."""
+    pool, timeouts, limits, drain = service.pool, service.timeouts, service.limits, service.drain
+    passive = service.health.passive
+    return ServiceSpec(
+        name=name,
+        listen=tuple(service.listen),
+        mode=Mode(service.mode),
+        seed=service.seed,
+        backends=tuple(backend_spec(backend) for backend in service.backends),
+        pool=PoolSpec(PoolMode(pool.mode), pool.min_idle, pool.max_idle, pool.idle_timeout, pool.max_age),
+        active=_active_check(service),
+        passive=PassiveSpec(passive.failures, passive.ejection, passive.max_ejection, passive.max_ejected),
+        panic=service.health.panic,
+        timeouts=TimeoutsSpec(
+            timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.lifetime, timeouts.proxy_header
+        ),
+        retries=service.retries,
+        proxy=ProxySpec(
+            ProxySend(service.proxy_protocol.send),
+            ProxyAccept(service.proxy_protocol.accept),
+            tuple(service.proxy_protocol.trusted),
+        ),
+        limits=LimitsSpec(
+            limits.connections,
+            limits.per_backend,
+            limits.per_client,
+            limits.client_rate,
+            limits.queue,
+            limits.queue_timeout,
+        ),
+        access=AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),
+        drain=DrainSpec(drain.timeout, drain.close),
+        slow_start_s=service.slow_start,
+    )
+
+
+def _active_check(service: Service) -> ActiveCheckSpec:
+    check = service.health.active
+    return ActiveCheckSpec(
+        type=CheckType(check.type),
+        interval_s=check.interval,
+        timeout_s=check.timeout,
+        rise=check.rise,
+        fall=check.fall,
+        jitter=check.jitter,
+        port=check.port,
+        http_path=check.http.path,
+        http_status=tuple(check.http.status),
+        http_host=check.http.host,
+        expect_send=check.expect.send_bytes if check.expect else b"",
+        expect_expect=check.expect.expect_bytes if check.expect else b"",
+    )

@@ -1,0 +1,107 @@
+"""The API's listening sockets: a Unix socket that is nobody's but ours, and TCP by option."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["InUse", "OwnSocket", "serve", "tls_context"]
+
+BACKLOG = 128
+
+
+class InUse(Exception):
+    """Another process has the socket."""
+
+    def __init__(self, path: Path, pid: str) -> None:
+        super().__init__(path, pid)
+        self.path = path
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"{self.path} is in use by process {self.pid or 'unknown'}; choose another --name, or end that one"
+
+
+class OwnSocket:
+    """A Unix socket under a lock, so that a live one is never taken over and a stale one always is.
+
+    The directory is made with mode 0700 and the socket with 0600: it is bound under umask 0177, because there is
+    no moment after bind() at which others could not connect already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sock: socket.socket | None = None
+        self._lock = -1
+        self._inode = 0
+
+    def acquire(self) -> None:
+        """Take the lock; it holds until this process ends.
+
+        Raises:
+            InUse: Somebody has it.
+            OSError: The directory cannot be had.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = self.path.with_name(self.path.name + ".lock")
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+            os.close(handle)
+            raise InUse(self.path, pid) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        self._lock = handle
+
+    def listen(self) -> socket.socket:
+        """Bind and listen; whatever was at the path is stale, since we have the lock."""
+        self.path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        mask = os.umask(0o177)
+        try:
+            sock.bind(str(self.path))
+        finally:
+            os.umask(mask)
+        sock.listen(BACKLOG)
+        self._inode = self.path.stat().st_ino
+        self.sock = sock
+        return sock
+
+    def close(self) -> None:
+        """Remove the socket if it is still ours, and let the lock go."""
+        with contextlib.suppress(OSError):
+            if self._inode and self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """Return a server context; with `client_ca`, clients need a certificate of it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+    context.load_cert_chain(cert, key)
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def serve(
+    app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None = None
+) -> web.AppRunner:
+    """Serve `app` on a listening socket; end it with the runner's `cleanup`."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+    await runner.setup()
+    await web.SockSite(runner, sock, ssl_context=tls).start()
+    return runner

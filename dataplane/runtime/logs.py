@@ -1,0 +1,100 @@
+"""The log: one event, one line, through a sink that never blocks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from dataplane.runtime.sink import LineSink
+
+__all__ = ["WARNINGS", "configure_log", "log_event"]
+
+WARNINGS: Final = frozenset(
+    {
+        "apply_refused",
+        "backend_down",
+        "backend_ejected",
+        "dropped",
+        "ejection_refused",
+        "local_error",
+        "no_usable_backend",
+        "panic",
+        "snapshot_not_saved",
+        "saved_snapshot_unusable",
+        "unresolved",
+    }
+)
+"""Events that somebody should look at."""
+
+
+class _SinkFile:
+    """What structlog's print logger writes to."""
+
+    def __init__(self, sink: LineSink) -> None:
+        self._sink = sink
+
+    def write(self, text: str) -> None:
+        """Queue one line."""
+        self._sink.write(text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Do nothing: the sink's thread writes."""
+
+
+class _Logger:
+    """One write for each line, so that lines of threads cannot mix."""
+
+    def __init__(self, file: _SinkFile) -> None:
+        self._file = file
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        self._file.write(message + "\n")
+
+    debug = info = warning = error = critical = msg
+
+
+def configure_log(sink: LineSink, *, form: str, fd: int) -> None:
+    """Send structlog's events to `sink`.
+
+    Args:
+        sink: Where lines go.
+        form: `json`, or `text` for people.
+        fd: The sink's descriptor: a terminal gets colours.
+    """
+    renderer: Any = structlog.processors.JSONRenderer()
+    if form == "text":
+        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(fd), event_key="event")
+    file = _SinkFile(sink)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            structlog.processors.format_exc_info,
+            _escape_controls,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=lambda *_: _Logger(file),
+        cache_logger_on_first_use=True,
+    )
+
+
+def log_event(kind: str, **fields: Any) -> None:
+    """Log one happening at the level that its kind deserves."""
+    log = structlog.get_logger()
+    (log.warning if kind in WARNINGS else log.info)(kind, **fields)
+
+
+def _escape_controls(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep control characters of untrusted text out of a terminal; JSON escapes them by itself."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and key != "exception":
+            event[key] = value.encode("unicode_escape").decode("ascii")
+    return event

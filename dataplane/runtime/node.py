@@ -1,0 +1,367 @@
+"""The running state of one process: its services, their listeners and their health."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from dataplane.core.drain import closing_times
+from dataplane.core.health import HealthView, combine
+from dataplane.core.outlier import Outliers
+from dataplane.core.reasons import CloseReason, DiscardCause
+from dataplane.core.selection import Selection, Standing
+from dataplane.core.slowstart import next_step, ramp
+from dataplane.core.spec import CheckType, OperatorState
+from dataplane.net.backend import Backend
+from dataplane.net.prober import Prober, Target
+from dataplane.net.service import Service
+from dataplane.net.sockopts import error_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dataplane.core.balance import StickyTable
+    from dataplane.core.health import Change
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.listener import Listener
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.relay import Flow
+    from dataplane.runtime.events import Events
+
+__all__ = ["Node", "Running"]
+
+LOCAL_ERROR_EVERY_S: Final = 1.0
+
+
+class Running:
+    """A service together with what only the runtime needs of it."""
+
+    __slots__ = ("_node", "configured", "outliers", "panic", "service", "tables", "tick", "usable")
+
+    def __init__(self, node: Node, service: Service) -> None:
+        self._node = node
+        self.service = service
+        self.configured: dict[str, BackendSpec] = {}
+        """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
+        self.outliers = Outliers(service.spec.passive)
+        self.tables: dict[int, StickyTable] = {}
+        """Of mode `sticky`, by tier."""
+        self.panic = False
+        self.usable = -1
+        self.tick = 0
+
+    def on_timer(self, now: float) -> None:
+        """End ejections whose time is over, and let slow starters grow."""
+        self._node.on_service_timer(self, now)
+
+
+class Node:
+    """Owns everything that accepts, relays or checks in this process."""
+
+    def __init__(self, reactor: Reactor, events: Events, random: Random) -> None:
+        self.reactor = reactor
+        self.events = events
+        self.random = random
+        self.running: dict[str, Running] = {}
+        self.leaving: dict[str, Running] = {}
+        """Removed services that still have connections."""
+        self.listeners: dict[str, Listener] = {}
+        self.overrides: dict[tuple[str, str], dict[str, tuple[Any, float]]] = {}
+        """By (service, backend id): field -> (value, monotonic second since)."""
+        self.prober = Prober(self.on_verdict, random=random.random, on_local_error=self._on_probe_error)
+        self.access_log: Callable[..., None] | None = None
+        self.idle = asyncio.Event()
+        """Set whenever a draining service has lost its last connection."""
+        self._stale: set[Running] = set()
+        self._local_errors: dict[int, tuple[float, int]] = {}
+
+    # -- health and selection -------------------------------------------------------------------------
+
+    def health(self, running: Running, backend: Backend) -> HealthView:
+        """Return what is observed of a backend."""
+        ejection = running.outliers.ejection(backend.id)
+        return combine(backend.health.view, ejection.view if ejection else None)
+
+    def reassess(self, running: Running, backend: Backend) -> None:
+        """Take note that something that decides a backend's usability has happened."""
+        self.refresh(running, backend)
+        self.restock(running)
+
+    def refresh(self, running: Running, backend: Backend) -> None:
+        """Find out whether a backend is usable; the selection is the caller's to rebuild."""
+        spec, was = backend.spec, backend.usable
+        enabled = spec.state is OperatorState.ENABLED and spec.weight > 0 and not backend.removed
+        healthy = self.health(running, backend).state.usable and backend.address is not None
+        backend.usable = enabled and healthy
+        if backend.usable and not was:
+            backend.ramp_from = self.reactor.now
+        elif was and not backend.usable:
+            backend.pool.clear(DiscardCause.UNUSABLE)
+
+    def restock(self, running: Running) -> None:
+        """Rebuild a service's selection before the loop's next round: a burst of changes costs one."""
+        if not self._stale:
+            asyncio.get_running_loop().call_soon(self._rebuild_stale)
+        self._stale.add(running)
+
+    def _rebuild_stale(self) -> None:
+        stale, self._stale = self._stale, set()
+        for running in stale:
+            self.rebuild(running)
+
+    def _standings(self, running: Running) -> list[Standing[Backend]]:
+        service, now = running.service, self.reactor.now
+        slow = service.spec.slow_start_s
+        standings = []
+        for backend in service.backends.values():
+            spec = backend.spec
+            healthy = backend.address is not None and self.health(running, backend).state.usable
+            growth = ramp(now, backend.ramp_from, slow) if slow and backend.ramp_from is not None else 1.0
+            standings.append(
+                Standing(
+                    backend, spec.weight, spec.tier, spec.state is OperatorState.ENABLED, healthy, growth
+                )
+            )
+        return standings
+
+    def rebuild(self, running: Running) -> None:
+        """Make the selection of a service anew, and say what became of it."""
+        service = running.service
+        selection = Selection.build(
+            self._standings(running),
+            mode=service.spec.mode,
+            panic=service.spec.panic,
+            random=self.random.random,
+            tables=running.tables,
+            previous=service.selection,
+        )
+        service.selection = selection
+        for backend in service.backends.values():
+            if backend.usable:
+                backend.pool.refill()
+        if selection.panic is not running.panic:
+            running.panic = selection.panic
+            self.events.emit(
+                "panic" if selection.panic else "panic_over",
+                service=service.name,
+                usable=selection.usable,
+                threshold=f"{service.spec.panic:.0%}",
+            )
+        if service.backends and (selection.usable == 0) is not (running.usable == 0):
+            kind = "usable_again" if selection.usable else "no_usable_backend"
+            if running.usable >= 0 or not selection.usable:
+                self.events.emit(kind, service=service.name, usable=selection.usable)
+        running.usable = selection.usable
+        self.set_timer(running)
+        service.serve_queue()
+
+    def set_timer(self, running: Running) -> None:
+        """Wake up for the next end of an ejection or the next step of a slow start."""
+        now, slow = self.reactor.now, running.service.spec.slow_start_s
+        deadlines = [running.outliers.next_deadline()]
+        for backend in running.service.backends.values() if slow else ():
+            if backend.ramp_from is not None:
+                step = next_step(now, backend.ramp_from, slow)
+                if step is None:
+                    backend.ramp_from = None
+                deadlines.append(step)
+        due = [deadline for deadline in deadlines if deadline is not None]
+        if due:
+            self.reactor.wheel.move(running, min(due))
+        else:
+            self.reactor.wheel.cancel(running)
+
+    def on_service_timer(self, running: Running, now: float) -> None:
+        """Do what `set_timer` waited for."""
+        for backend_id in running.outliers.expire(now):
+            self._reinstated(running, backend_id, "the ejection's time is over")
+        self.restock(running)
+
+    def _reinstated(self, running: Running, backend_id: str, cause: str) -> None:
+        backend = running.service.backends.get(backend_id)
+        if backend is not None:
+            backend.failures = 0
+            self.events.emit(
+                "backend_reinstated", service=running.service.name, backend=backend_id, cause=cause
+            )
+            self.reassess(running, backend)
+
+    # -- what services meet (net.service.Observer) ----------------------------------------------------
+
+    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
+        """Count a failed connect or an early reset."""
+        running = self.running.get(service.name)
+        if running is None or backend.removed:
+            return
+        outliers = running.outliers
+        refused = outliers.refused
+        ejection = outliers.failure(backend.id, cause, self.reactor.now, len(service.backends))
+        backend.failures = outliers.failing.get(backend.id, 0)
+        if ejection is not None:
+            backend.totals.ejections += 1
+            self.events.emit(
+                "backend_ejected",
+                service=service.name,
+                backend=backend.id,
+                cause=cause,
+                seconds=ejection.until - ejection.since,
+                times=ejection.times,
+            )
+            self.reassess(running, backend)
+        elif outliers.refused > refused:
+            self.events.emit(
+                "ejection_refused",
+                service=service.name,
+                backend=backend.id,
+                cause=f"{cause}; passive.max_ejected backends are ejected already",
+            )
+
+    def backend_spoke(self, service: Service, backend: Backend) -> None:
+        """End a streak of failures."""
+        running = self.running.get(service.name)
+        backend.failures = 0
+        if running is not None:
+            running.outliers.success(backend.id)
+
+    def local_error(self, service: Service, code: int) -> None:
+        """Say at most once a second that this machine ran out of something."""
+        now = self.reactor.now
+        at, count = self._local_errors.get(code, (0.0, 0))
+        count += 1
+        if now - at >= LOCAL_ERROR_EVERY_S:
+            self.events.emit("local_error", service=service.name, cause=error_text(code), times=count)
+            at, count = now, 0
+        self._local_errors[code] = (at, count)
+
+    def drained(self, service: Service) -> None:
+        """Forget a removed service when its last connection has gone."""
+        if service.flows:
+            return
+        running = self.leaving.get(service.name)
+        if running is not None and running.service is service:
+            del self.leaving[service.name]
+            self.events.emit("service_drained", service=service.name)
+        self.idle.set()
+
+    # -- active checks --------------------------------------------------------------------------------
+
+    def probe_all(self) -> None:
+        """Tell the prober what to check from now on."""
+        self.prober.update(
+            Target(
+                service.name, backend.id, backend.spec.address, service.spec.active, service.spec.proxy.send
+            )
+            for service in (running.service for running in self.running.values())
+            if service.spec.active.type is not CheckType.NONE
+            for backend in service.backends.values()
+            if backend.spec.state is not OperatorState.DISABLED
+        )
+
+    def on_verdict(self, target: Target, ok: bool, cause: str) -> None:  # noqa: FBT001 - the prober's signature
+        """Take one verdict of an active check."""
+        running = self.running.get(target.service)
+        backend = running.service.backends.get(target.backend_id) if running else None
+        if running is None or backend is None or backend.spec.address != target.address:
+            return
+        now = self.reactor.clock()
+        change = backend.health.observe(ok, cause, now)
+        if ok and running.outliers.passed_check(backend.id, now):
+            self._reinstated(running, backend.id, "an active check passed")
+        if change is not None:
+            self._tell_health(running, backend, change)
+            self.reassess(running, backend)
+
+    def forget_health(self, running: Running, backend: Backend) -> None:
+        """Take note that nobody checks a backend any more."""
+        change = backend.health.forget(self.reactor.now)
+        if change is not None:
+            self._tell_health(running, backend, change)
+
+    def _tell_health(self, running: Running, backend: Backend, change: Change) -> None:
+        self.events.emit(
+            f"backend_{change.new.value}",
+            service=running.service.name,
+            backend=backend.id,
+            address=backend.spec.address,
+            was=change.old.value,
+            cause=change.cause,
+        )
+
+    def _on_probe_error(self, cause: str) -> None:
+        self.events.emit("local_error", service="", cause=f"active check: {cause}", times=1)
+
+    # -- overrides ------------------------------------------------------------------------------------
+
+    def drop_overrides(
+        self, service: str, backend_id: str, old: BackendSpec | None, new: BackendSpec | None
+    ) -> None:
+        """End the overrides of fields that a snapshot changes; those that it repeats stay."""
+        override = self.overrides.pop((service, backend_id))
+        if old is None or new is None:
+            return
+        kept = {name: value for name, value in override.items() if getattr(old, name) == getattr(new, name)}
+        if kept:
+            self.overrides[service, backend_id] = kept
+
+    def after_state(self, running: Running, backend: Backend, before: BackendSpec) -> None:
+        """Drain, or stop draining, the connections of a backend whose operator state may have changed."""
+        state, service = backend.spec.state, running.service
+        if state is before.state:
+            return
+        if state is OperatorState.ENABLED:
+            self.undrain(flow for flow in service.flows if flow.backend is backend)
+        elif before.state is OperatorState.ENABLED:
+            count = self.drain_backend(service, backend)
+            self.events.emit(
+                "drain",
+                service=service.name,
+                backend=backend.id,
+                state=state.value,
+                connections=count,
+                timeout_s=service.spec.drain.timeout_s,
+            )
+        if state is OperatorState.DISABLED:
+            self.forget_health(running, backend)
+
+    # -- draining -------------------------------------------------------------------------------------
+
+    def drain(self, flows: Iterable[Flow], service: Service, reason: CloseReason) -> int:
+        """Give flows their last deadline; return how many there are."""
+        service.drain_reason = reason
+        chosen = [flow for flow in flows if not flow.deadline or reason is CloseReason.SHUTDOWN]
+        spec = service.spec.drain
+        times = closing_times(len(chosen), self.reactor.now, timeout_s=spec.timeout_s, close_s=spec.close_s)
+        for flow, when in zip(chosen, times, strict=True):
+            flow.deadline = when
+            if flow.server is not None:
+                flow.schedule()
+        return len(chosen)
+
+    def drain_backend(self, service: Service, backend: Backend) -> int:
+        """Drain the connections of one backend; return how many there are."""
+        return self.drain(
+            (flow for flow in service.flows if flow.backend is backend), service, CloseReason.DRAIN_TIMEOUT
+        )
+
+    def undrain(self, flows: Iterable[Flow]) -> None:
+        """Take last deadlines back."""
+        for flow in flows:
+            if flow.deadline:
+                flow.deadline = 0.0
+                if flow.server is not None:
+                    flow.schedule()
+
+    # -- creating -------------------------------------------------------------------------------------
+
+    def new_service(self, spec: ServiceSpec) -> Running:
+        """Make a service, or take back one that is leaving."""
+        running = self.leaving.pop(spec.name, None)
+        if running is None:
+            service = Service(self.reactor, spec, self)
+            service.access_log = self.access_log
+            return Running(self, service)
+        running.service.draining = False
+        self.undrain(running.service.flows)
+        running.service.configure(spec)
+        return running

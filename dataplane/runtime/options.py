@@ -1,0 +1,92 @@
+"""Options of the command line, checked and with their defaults."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dataplane.runtime.endpoint import InUse, OwnSocket, tls_context
+from dataplane.runtime.process import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["UsageError", "options_from"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+MAX_CORES: Final = 1024
+
+
+class UsageError(Exception):
+    """The command line contradicts itself."""
+
+
+def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, str], Path]) -> Options:
+    """Check what was given and fill in the rest.
+
+    Raises:
+        UsageError: It does not fit together, or names a file that cannot be used.
+    """
+    if given["workers"] != "1":
+        raise UsageError("--workers: only 1 process for now; start one per core with --reuseport instead")
+    runtime_dir = given["runtime_dir"] or directory("LB_RUNTIME_DIR", "/run/lb", "XDG_RUNTIME_DIR", ".cache")
+    state_dir = given["state_dir"] or directory(
+        "LB_STATE_DIR", "/var/lib/lb", "XDG_STATE_HOME", ".local/state"
+    )
+    name = given["name"]
+    if name is None:
+        name = _free_core(runtime_dir) if given["reuseport"] else "main"
+    if not _NAME.match(name):
+        raise UsageError(f"--name: {name!r} is no name; letters, digits, '.', '_' and '-' are")
+    token, tls = _tcp(given)
+    return Options(
+        name=name,
+        runtime_dir=runtime_dir,
+        state_dir=state_dir,
+        reuse_port=given["reuseport"],
+        config=given["config"],
+        log_format=given["log_format"],
+        access_log=given["access_log"],
+        api=given["api"],
+        token=token,
+        tls=tls,
+    )
+
+
+def _free_core(runtime_dir: Path) -> str:
+    """Return the first name that no running process has, so that a restarted one finds its own state again."""
+    for core in range(MAX_CORES):
+        own = OwnSocket(runtime_dir / f"dataplane-core-{core}.sock")
+        try:
+            own.acquire()
+        except InUse:
+            continue
+        except OSError as error:
+            raise UsageError(f"--runtime-dir: {error}") from error
+        own.close()
+        return f"core-{core}"
+    raise UsageError(f"--name: {MAX_CORES} processes run in {runtime_dir} already")
+
+
+def _tcp(given: Mapping[str, Any]) -> tuple[str | None, ssl.SSLContext | None]:
+    """Return the token and the TLS context of the TCP API; it is not served to just anybody."""
+    token_file, cert, key = given["token_file"], given["tls_cert"], given["tls_key"]
+    if given["api"] is None:
+        return None, None
+    if (cert is None) is not (key is None):
+        raise UsageError("--tls-cert and --tls-key go together")
+    if given["tls_client_ca"] is not None and cert is None:
+        raise UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+    if token_file is None and given["tls_client_ca"] is None:
+        raise UsageError(
+            "--api: the API over TCP needs --token-file, or client certificates with --tls-client-ca"
+        )
+    try:
+        token = token_file.read_text(encoding="ascii").strip() if token_file else None
+        if token_file and not token:
+            raise UsageError(f"--token-file: {token_file} is empty")
+        return token, tls_context(cert, key, given["tls_client_ca"]) if cert else None
+    except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--api: {error}") from error

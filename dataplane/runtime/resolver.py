@@ -1,0 +1,87 @@
+"""Host names of backends, looked up beside the connection path and kept fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from dataplane.core.reasons import DiscardCause
+from dataplane.net.sockopts import to_sockaddr
+
+if TYPE_CHECKING:
+    from dataplane.net.backend import Backend
+    from dataplane.runtime.node import Node, Running
+
+__all__ = ["Resolver"]
+
+REFRESH_S: Final = 15.0
+"""How often a name is looked up again; asyncio's resolver does not tell a record's own lifetime."""
+RETRY_S: Final = 2.0
+
+
+class Resolver:
+    """Gives backends with a host name their address. A lookup that fails later keeps the last one."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look now: the configuration has changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look up for ever."""
+        while True:
+            self._wake.clear()
+            named = [
+                (running, backend)
+                for running in self._node.running.values()
+                for backend in running.service.backends.values()
+                if to_sockaddr(backend.spec.address) is None
+            ]
+            await asyncio.gather(*(self._resolve(running, backend) for running, backend in named))
+            if not named:
+                await self._wake.wait()
+                continue
+            failed = any(backend.address is None for _, backend in named)
+            try:
+                await asyncio.wait_for(self._wake.wait(), RETRY_S if failed else REFRESH_S)
+            except TimeoutError:
+                continue
+
+    async def _resolve(self, running: Running, backend: Backend) -> None:
+        name = backend.spec.address
+        host, _, port = name.rpartition(":")
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._failed(running, backend, error.strerror or str(error))
+            return
+        if backend.spec.address != name or backend.removed:
+            return
+        known = backend.address
+        literals = [
+            f"[{entry[4][0]}]:{port}" if ":" in str(entry[4][0]) else f"{entry[4][0]}:{port}"
+            for entry in found
+        ]
+        addresses = [address for literal in literals if (address := to_sockaddr(literal)) is not None]
+        if not addresses or known in addresses:
+            return
+        backend.address = addresses[0]
+        backend.resolve_error = ""
+        if known is not None:
+            backend.pool.clear(DiscardCause.CHANGED)
+        self._node.events.emit(
+            "resolved", service=running.service.name, backend=backend.id, name=name, address=literals[0]
+        )
+        self._node.reassess(running, backend)
+
+    def _failed(self, running: Running, backend: Backend, cause: str) -> None:
+        cause = f"name not resolved: {cause}"
+        if backend.address is None and backend.resolve_error != cause:
+            backend.resolve_error = cause
+            self._node.events.emit(
+                "unresolved", service=running.service.name, backend=backend.id, cause=cause
+            )

@@ -1,0 +1,107 @@
+"""What a data plane runs when it starts: its `--config`, its environment, or what it ran last."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from dataplane.runtime.apply import Refused
+from schemas.desired import load_desired, resolve
+from schemas.environment import desired_from_environment
+from schemas.errors import InvalidDocument, Problem
+from schemas.snapshot import Snapshot, digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dataplane.runtime.apply import Applier
+    from dataplane.runtime.store import SnapshotStore
+    from schemas.desired import Desired
+
+__all__ = ["StartError", "load_initial", "read_config", "reread"]
+
+MAX_BYTES = 1024 * 1024
+
+
+class StartError(Exception):
+    """The process cannot start as it was asked to; the text tells the operator why."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message, exit_code)
+        self.message = message
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def read_config(path: Path) -> Desired:
+    """Read and check a desired-state file.
+
+    Raises:
+        InvalidDocument: It is no regular file, too large, or wrong.
+        OSError: It cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InvalidDocument((Problem("", "is not a regular file", None, None),))
+        return load_desired(file.read(MAX_BYTES + 1))
+
+
+def _snapshot_of(desired: Desired, generation: int) -> Snapshot:
+    found = [name for name, service in desired.services.items() if service.discover is not None]
+    if found:
+        text = "discovery needs the control plane: lb-control run FILE"
+        raise InvalidDocument(tuple(Problem(f"services.{name}.discover", text, None, None) for name in found))
+    services = resolve(desired, {})
+    return Snapshot(generation=generation, services=services, hash=digest(services))
+
+
+async def load_initial(applier: Applier, store: SnapshotStore, config: Path | None) -> None:
+    """Run what there is: `--config` first, then the environment, then the last good snapshot; or nothing.
+
+    Raises:
+        StartError: `--config` or the environment is wrong, or asks for an address that cannot be had. What was
+            saved and cannot be run is no reason not to start: a control plane may know better.
+    """
+    source = str(config) if config else "environment"
+    saved = None
+    try:
+        saved = await asyncio.to_thread(store.load)
+    except (OSError, ValueError, InvalidDocument) as error:
+        applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=str(error))
+    try:
+        desired = read_config(config) if config else desired_from_environment(os.environ)
+        if desired is not None:
+            snapshot = _snapshot_of(desired, saved.generation if saved and saved.generation else 1)
+            if saved is not None and saved.hash != snapshot.hash:
+                snapshot = _snapshot_of(desired, saved.generation + 1)
+            await applier.restore(snapshot)
+            return
+    except InvalidDocument as error:
+        raise StartError("\n".join(f"{source}: {problem}" for problem in error.problems), 2) from error
+    except (OSError, Refused) as error:
+        raise StartError(f"{source}: {error}") from error
+    if saved is not None and saved.generation:
+        try:
+            await applier.restore(saved)
+        except Refused as error:
+            applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=str(error))
+
+
+async def reread(applier: Applier, config: Path) -> None:
+    """Run what `--config` says now; anything wrong with it leaves everything as it is."""
+    events = applier.node.events
+    try:
+        snapshot = await asyncio.to_thread(lambda: _snapshot_of(read_config(config), 0))
+        if snapshot.hash == applier.snapshot.hash:
+            events.emit("reread", path=str(config), cause="SIGHUP: the content is what runs already")
+            return
+        await applier.apply({**snapshot.body(), "generation": applier.snapshot.generation + 1})
+    except InvalidDocument as error:
+        events.emit("apply_refused", path=str(config), cause="; ".join(map(str, error.problems)))
+    except (OSError, Refused) as error:
+        events.emit("apply_refused", path=str(config), cause=str(error))

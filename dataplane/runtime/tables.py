@@ -1,0 +1,88 @@
+"""Sticky tables, built in slices between which the loop relays."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from xxhash import xxh3_64_hexdigest
+
+from dataplane.core.balance import StickyTable, moved_share_steps
+from dataplane.core.spec import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Generator, Iterable, Mapping
+
+    from dataplane.core.spec import BackendSpec
+
+__all__ = ["build_tables", "moved_share", "tables_hash"]
+
+R = TypeVar("R")
+_EMPTY = StickyTable.build_now((), "")
+
+
+async def _run(steps: Generator[None, None, R]) -> R:
+    """Run a sliced computation, letting the loop have its turn after each slice."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        await asyncio.sleep(0)
+
+
+async def build_tables(
+    mode: Mode, seed: str, specs: Iterable[BackendSpec], known: Mapping[int, StickyTable], known_seed: str
+) -> dict[int, StickyTable]:
+    """Return the tables of a configuration by tier; nothing outside of mode `sticky`.
+
+    Args:
+        mode: The balancing algorithm.
+        seed: Keys the tables.
+        specs: The backends with overrides applied; those of weight 0 have no place in a table.
+        known: Tables built before: one over the same members is used again.
+        known_seed: What keyed them.
+    """
+    if mode is not Mode.STICKY:
+        return {}
+    tiers: dict[int, list[tuple[str, int]]] = {}
+    for spec in specs:
+        if spec.weight:
+            tiers.setdefault(spec.tier, []).append((spec.id, spec.weight))
+    tables = {}
+    for tier, members in tiers.items():
+        table = known.get(tier)
+        same = (
+            seed == known_seed
+            and table is not None
+            and dict(zip(table.ids, table.weights, strict=True)) == dict(members)
+        )
+        tables[tier] = table if table is not None and same else await _run(StickyTable.build(members, seed))
+    return tables
+
+
+def tables_hash(tables: Mapping[int, StickyTable]) -> str | None:
+    """Return the `table_hash` of a service: equal wherever the same clients get the same backends."""
+    if not tables:
+        return None
+    return xxh3_64_hexdigest("\n".join(f"{tier} {tables[tier].digest}" for tier in sorted(tables)).encode())
+
+
+async def moved_share(
+    old: Mapping[int, StickyTable],
+    new: Mapping[int, StickyTable],
+    old_usable: Container[str],
+    new_usable: Container[str],
+) -> float:
+    """Return the share of sticky clients, 0..1, that a change would move: of the tier that serves."""
+    before = _serving(old, old_usable)
+    after = _serving(new, new_usable)
+    return await _run(moved_share_steps(before, after, old_usable, new_usable))
+
+
+def _serving(tables: Mapping[int, StickyTable], usable: Container[str]) -> StickyTable:
+    for tier in sorted(tables):
+        if any(backend_id in usable for backend_id in tables[tier].ids):
+            return tables[tier]
+    return _EMPTY
