@@ -40,9 +40,9 @@ class DesiredService(ServiceOptions):
     """A service as it was written: its backends, or where to find them."""
 
     backends: Backends | None = None
-    """Its servers; None if they are discovered."""
+    """Its servers, unless they are discovered."""
     discover: Discover | None = None
-    """Where to find its servers; None if they are listed."""
+    """Where to find its servers, unless they are listed."""
 
     @model_validator(mode="after")
     def _backends_come_from_one_place(self) -> Self:
@@ -64,7 +64,7 @@ class Desired(Frozen):
     version: Literal[1]
     """Of this format."""
     services: dict[ServiceName, DesiredService]
-    """By name, `defaults` merged in."""
+    """By name, with what `defaults` say."""
     consul: Consul = Consul()
     """The Consul agent."""
     guard: Guard = Guard()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from schemas.errors import shown
-from schemas.fields import Count, Duration, Frozen, OneOrMany, Percent, Port, Switch, Text, invalid, refused
+from schemas.fields import Count, Duration, Frozen, Percent, Port, Switch, Text, Word, Words, invalid, refused
 
 __all__ = ["Consul", "ConsulQuery", "Discover", "Guard"]
 
@@ -20,9 +21,21 @@ def _consul_name(value: str) -> str:
 
 
 _Name = Annotated[Text, Field(max_length=255), AfterValidator(_consul_name)]
-_Word = Annotated[Text, Field(min_length=1, max_length=255)]
 _FilePath = Annotated[Text, Field(min_length=1)]
-_AddressSource = Annotated[Text, StringConstraints(pattern=r"^(service|node|tagged:[a-z0-9_]{1,64})$")]
+_ADDRESS_SOURCE: Final = re.compile(r"service|node|tagged:[A-Za-z0-9_-]{1,64}")
+
+
+def _address_source(value: str) -> str:
+    if _ADDRESS_SOURCE.fullmatch(value) is None:
+        raise invalid(f'must be service, node or a tagged address such as "tagged:wan", not {shown(value)}')
+    return value
+
+
+_AddressSource = Annotated[
+    Text,
+    AfterValidator(_address_source),
+    WithJsonSchema({"type": "string", "pattern": f"^({_ADDRESS_SOURCE.pattern})$"}),
+]
 
 
 class ConsulQuery(Frozen):
@@ -32,11 +45,11 @@ class ConsulQuery(Frozen):
     """Name of a Consul service."""
     prepared_query: _Name | None = None
     """Name or id of a prepared query, asked at intervals."""
-    tags: tuple[_Word, ...] = ()
+    tags: tuple[Word, ...] = ()
     """An instance must have all of them."""
     passing: Switch = True
     """Whether an instance that is critical in Consul is down here as well."""
-    datacenter: Annotated[tuple[_Word, ...], OneOrMany] = ()
+    datacenter: Words = ()
     """One, or several in order of preference; empty: the agent's own."""
     filter: Text = ""
     """Consul's filter expression."""
@@ -116,7 +129,7 @@ class Consul(Frozen):
     """Our certificate."""
     key_file: _FilePath | None = None
     """Its key; in cert_file if left out."""
-    datacenter: _Word | None = None
+    datacenter: Word | None = None
     """The default of every query."""
     register_services: Annotated[Switch, Field(alias="register")] = False
     """Whether our own services are registered in Consul."""

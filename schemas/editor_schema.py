@@ -26,6 +26,8 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
         described = schema if model is file else definitions.get(model.__name__)
         if described is not None:
             _describe(described, model)
+    # JSON Schema says of a key that fits no pattern only that nothing is known of its value.
+    schema["properties"]["services"]["additionalProperties"] = False
     one = definitions[service.__name__]
     for name in ("backends", "discover"):  # None is what leaving them out means, nothing to write
         _drop_null(one["properties"][name])
@@ -58,7 +60,6 @@ def _unless_default(keys: list[str], rule: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_null(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)
     rest = [one for one in schema["anyOf"] if one != {"type": "null"}]
     if len(rest) == 1:
         del schema["anyOf"]
@@ -78,16 +79,26 @@ def _models(root: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Write the docstrings of a model's fields into its schema."""
+    """Write the docstrings and defaults of a model's fields into its schema."""
     texts: dict[str, str] = {}
     for ancestor in reversed(model.__mro__):
         if issubclass(ancestor, BaseModel) and ancestor is not BaseModel:
             texts.update(_field_docstrings(ancestor))
-    for name, field in model.model_fields.items():
-        described = schema.get("properties", {}).get(field.alias or name)
-        if described is not None and name in texts:
-            described.pop("title", None)
-            described["description"] = texts[name]
+    fields = model.model_fields
+    plain = {name for name, field in fields.items() if not field.is_required() and not field.default_factory}
+    blank = model.model_construct(**dict.fromkeys(fields.keys() - plain))
+    # As documents write it: "30s", not 30.0.
+    defaults = blank.model_dump(mode="json", include=plain)
+    whole = next((one for one in schema.get("anyOf", ()) if one.get("type") == "object"), schema)
+    for name, field in fields.items():
+        described = whole["properties"].get(field.alias or name)
+        if described is None:
+            continue
+        described.pop("title", None)
+        described["description"] = texts[name]
+        described.pop("default", None)
+        if defaults.get(name) is not None and "$ref" not in described:  # what that refers to has its own
+            described["default"] = defaults[name]
 
 
 def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:

@@ -43,7 +43,6 @@ __all__ = [
     "Frozen",
     "ListenAddress",
     "Listeners",
-    "OneOrMany",
     "Payload",
     "Percent",
     "Port",
@@ -51,6 +50,8 @@ __all__ = [
     "ServiceName",
     "Switch",
     "Text",
+    "Word",
+    "Words",
     "format_duration",
     "format_percent",
     "invalid",
@@ -251,8 +252,14 @@ def _one_or_many(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_text), Field(max_length=4096)]
 """Printable text."""
-OneOrMany = BeforeValidator(_one_or_many)
-"""Lets one text stand for a list of one."""
+Word = Annotated[Text, Field(min_length=1, max_length=255)]
+"""Printable text, not empty, of a length that names have."""
+Words = Annotated[
+    tuple[Word, ...],
+    BeforeValidator(_one_or_many),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""Words in an order that counts; one may be written without a list."""
 
 
 def _payload(value: object) -> str:
@@ -336,11 +343,13 @@ def _as_set(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(sorted(set(values)))
 
 
-ListenAddress = Annotated[
-    str,
-    BeforeValidator(_listen_address),
-    WithJsonSchema({"type": "string", "pattern": LISTEN_ADDRESS_PATTERN, "examples": ["127.0.0.1:4000"]}),
-]
+_LISTEN_ADDRESS_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "pattern": LISTEN_ADDRESS_PATTERN,
+    "examples": ["127.0.0.1:4000"],
+}
+
+ListenAddress = Annotated[str, BeforeValidator(_listen_address), WithJsonSchema(_LISTEN_ADDRESS_SCHEMA)]
 BackendAddress = Annotated[
     str,
     BeforeValidator(_backend_address),
@@ -351,7 +360,14 @@ Cidr = Annotated[
     BeforeValidator(_cidr),
     WithJsonSchema({"type": "string", "pattern": CIDR_PATTERN, "examples": ["10.0.0.0/8"]}),
 ]
-Listeners = Annotated[tuple[ListenAddress, ...], Field(min_length=1), BeforeValidator(_listeners)]
+Listeners = Annotated[
+    tuple[ListenAddress, ...],
+    Field(min_length=1),
+    BeforeValidator(_listeners),
+    WithJsonSchema(
+        {"anyOf": [_LISTEN_ADDRESS_SCHEMA, {"type": "array", "minItems": 1, "items": _LISTEN_ADDRESS_SCHEMA}]}
+    ),
+]
 """Addresses to accept on; one may be written without a list."""
 Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_as_set)]
 """A set of networks, sorted."""
