@@ -270,7 +270,7 @@ class Admission:
         if self._counts is not None:
             self._counts = Counts(clients)
 
-    def refuse(self, client: str, active: int, now: float) -> CloseReason | None:  # noqa: ARG002 - see there
+    def refuse(self, client: str, active: int, now: float) -> CloseReason | None:  # noqa: ARG002 - see Args
         """Decide about a new connection; a token of the client's rate is taken only if all else allows it.
 
         Args:
