@@ -31,12 +31,15 @@ class PowerOfTwo(Generic[T]):
     def pick(self, key: int, tried: Collection[T]) -> T | None:  # noqa: ARG002 - the key is for `sticky`
         """Draw two targets that have not been tried and return the better; a tie goes to the first draw."""
         wheel = self._wheel
-        without = wheel.places(tried) if tried else []
-        one = wheel.draw(without)
+        if tried:
+            without = wheel.places(tried)
+            one = wheel.draw_without(without)
+            other = None if one is None else wheel.draw_without([*without, one])
+        else:
+            one = wheel.draw()
+            other = None if one is None else wheel.draw_other(one)
         if one is None:
             return None
-        without.append(one)
-        other = wheel.draw(without)
         if other is None or self._load(one) <= self._load(other):
             return wheel.targets[one]
         return wheel.targets[other]

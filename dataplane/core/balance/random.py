@@ -26,7 +26,7 @@ class Random(Generic[T]):
     def pick(self, key: int, tried: Collection[T]) -> T | None:  # noqa: ARG002 - the key is for `sticky`
         """Draw a target that has not been tried."""
         wheel = self._wheel
-        place = wheel.draw(wheel.places(tried) if tried else ())
+        place = wheel.draw_without(wheel.places(tried)) if tried else wheel.draw()
         return None if place is None else wheel.targets[place]
 
     def order(self, key: int) -> Iterator[T]:  # noqa: ARG002 - the key is for `sticky`

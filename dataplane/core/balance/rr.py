@@ -59,12 +59,11 @@ class _Group(Generic[T]):
         self.rounds += 1
         return target
 
-    def distances(self, now: int) -> Iterator[tuple[T, float]]:
-        """Yield everybody, next first, with the distance to the next window in own intervals."""
+    def distances(self, now: int) -> Iterator[tuple[str, float]]:
+        """Return everybody's id, next first, with the distance to the next window in own intervals."""
+        ring, size = self.ring[self.cursor :] + self.ring[: self.cursor], len(self.ring)
         lead = (self.window()[0] - now) * self.weight / self.period
-        size = len(self.ring)
-        for offset in range(size):
-            yield self.ring[(self.cursor + offset) % size], lead + offset / size
+        return zip([target.id for target in ring], [lead + k / size for k in range(size)], strict=True)
 
     def copy(self) -> _Group[T]:
         """Return a group that can run ahead of this one."""
@@ -126,7 +125,10 @@ class RoundRobin(Generic[T]):
     def distances(self) -> dict[str, float]:
         """Return by id how far each target is from its next turn's window, in its own intervals."""
         now = self._horizon - SLOT
-        return {target.id: distance for group in self._groups for target, distance in group.distances(now)}
+        distances: dict[str, float] = {}
+        for group in self._groups:
+            distances.update(group.distances(now))
+        return distances
 
     def _start(self, groups: list[_Group[T]], now: int) -> None:
         self._groups = groups
@@ -183,7 +185,9 @@ def _build_group(members: list[T], weight: int, period: int, distances: dict[str
         return _Group(members, weight, 0, period)
     interval = period / weight
     gap = interval / len(members)
-    ring = sorted((target for target in members if target.id in distances), key=lambda one: distances[one.id])
+    ring = [target for target in members if target.id in distances]
+    ring.sort(key=lambda target: distances[target.id])
     first = distances[ring[0].id] * interval if ring else gap
-    ring += (target for target in members if target.id not in distances)
+    if len(ring) < len(members):
+        ring += [target for target in members if target.id not in distances]
     return _Group(ring, weight, int(max(-gap, min(first, gap))), period)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic
 from dataplane.core.balance.base import T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 __all__ = ["WeightedDraw"]
 
@@ -35,24 +35,29 @@ class WeightedDraw(Generic[T]):
         self._places = {target.id: place for place, target in enumerate(self.targets)}
         self._random = random
 
-    def places(self, targets: Collection[T]) -> list[int]:
+    def places(self, targets: Collection[T]) -> set[int]:
         """Return where these targets are; strangers are left out."""
-        return [place for target in targets if (place := self._places.get(target.id)) is not None]
+        return {place for target in targets if (place := self._places.get(target.id)) is not None}
 
-    def draw(self, without: Iterable[int] = ()) -> int | None:
-        """Draw a place by weight.
+    def draw(self) -> int | None:
+        """Draw a place by weight; None if there is none."""
+        ends = self._ends
+        return bisect_right(ends, int(self._random() * ends[-1])) if ends else None
 
-        Args:
-            without: Places, each at most once, that must not be drawn.
-
-        Returns:
-            A place, or None if none is left.
-        """
-        cut = sorted(without)
-        if len(cut) == len(self.targets):
+    def draw_other(self, one: int) -> int | None:
+        """Draw any place but this one by weight; None if there is none."""
+        ends, weight = self._ends, self.weights[one]
+        if len(ends) == 1:
             return None
-        point = int(self._random() * (self._ends[-1] - sum([self.weights[place] for place in cut])))
-        for place in cut:
+        point = int(self._random() * (ends[-1] - weight))
+        return bisect_right(ends, point if point < ends[one] - weight else point + weight)
+
+    def draw_without(self, places: Collection[int]) -> int | None:
+        """Draw any place but these, each named once, by weight; None if there is none."""
+        if len(places) == len(self.targets):
+            return None
+        point = int(self._random() * (self._ends[-1] - sum([self.weights[place] for place in places])))
+        for place in sorted(places):
             if point < self._ends[place] - self.weights[place]:
                 break
             point += self.weights[place]

@@ -19,8 +19,19 @@ def test_draws_are_exactly_in_proportion(weights, data) -> None:
     total = sum(weight for place, weight in enumerate(weights) if place not in without)
     points = iter([(point + 0.5) / total for point in range(total)])
     draw = WeightedDraw(members(*weights), lambda: next(points))
-    got = Counter(draw.draw(without) for _ in range(total))
+    got = Counter(draw.draw_without(without) for _ in range(total))
     assert got == {place: weight for place, weight in enumerate(weights) if place not in without}
+
+
+@given(weights=SMALL_WEIGHTS, data=st.data())
+@settings(deadline=None)
+def test_short_cuts_draw_the_same(weights, data) -> None:
+    """Leaving out nobody, or one, gives what the general draw gives for the same random number."""
+    number = data.draw(st.floats(0, 1, exclude_max=True))
+    draw = WeightedDraw(members(*weights), lambda: number)
+    assert draw.draw() == draw.draw_without(())
+    for one in range(len(weights)):
+        assert draw.draw_other(one) == draw.draw_without((one,))
 
 
 def test_the_largest_random_number() -> None:
@@ -30,4 +41,4 @@ def test_the_largest_random_number() -> None:
 
 def test_nothing_left() -> None:
     """With everybody left out there is no draw."""
-    assert WeightedDraw(members(1, 2), lambda: 0.5).draw({0, 1}) is None
+    assert WeightedDraw(members(1, 2), lambda: 0.5).draw_without({0, 1}) is None
