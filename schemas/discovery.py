@@ -48,7 +48,7 @@ class ConsulQuery(Frozen):
     tags: tuple[Word, ...] = ()
     """An instance must have all of them."""
     passing: Switch = True
-    """Whether an instance that is critical in Consul is down here as well."""
+    """false keeps instances that are critical in Consul, so that our own checks decide."""
     datacenter: Words = ()
     """One, or several in order of preference; empty: the agent's own."""
     filter: Text = ""
