@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from controlplane import calls
+from controlplane.acceptance import result_row
 from controlplane.client import DataPlaneClient
 from controlplane.core.rollout import Running
-from controlplane.errors import DataPlaneError, PlaceError
+from controlplane.errors import DataPlaneError, LateError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.push import Pusher, Timing, Wish
 
 __all__ = ["Fleet"]
 
 _SCAN_S: Final = 0.5
+_ASK_S: Final = 5.0
 
 
 class Fleet:
@@ -51,6 +53,7 @@ class Fleet:
         self._on_change = on_change
         self._timing = timing or Timing()
         self._scanned = asyncio.Event()
+        self._changed = asyncio.Event()
         self._inodes: dict[Endpoint, int] = {}
 
     def want(self, wish: Wish) -> None:
@@ -87,6 +90,45 @@ class Fleet:
         answers = await asyncio.gather(*(each.ask(call, timeout_s) for each in asked))
         return list(zip(asked, answers, strict=True))
 
+    async def services(self) -> dict[str, Any]:
+        """Return the services of the newest snapshot that runs; nothing if nobody answers."""
+        answers = await self.ask(calls.get("/v1/snapshot"), _ASK_S)
+        good = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
+        return dict(max(good, key=lambda answer: int(answer["generation"]))["services"]) if good else {}
+
+    async def dry_run(
+        self, call: calls.Call, timeout_s: float
+    ) -> list[tuple[Endpoint, dict[str, Any] | None, DataPlaneError | None]]:
+        """Ask everybody, and tell why those who cannot be asked cannot."""
+        answers = await self.ask(call, timeout_s)
+        told = [
+            (each.endpoint, None, answer)
+            if isinstance(answer, DataPlaneError)
+            else (each.endpoint, answer, None)
+            for each, answer in answers
+        ]
+        asked = {endpoint for endpoint, _, _ in told}
+        away = [
+            (each.endpoint, None, each.error or LateError(each.endpoint.name, timeout_s))
+            for each in self.pushers.values()
+            if each.endpoint not in asked
+        ]
+        return [*told, *away]
+
+    async def settled(self, wish: Wish, timeout_s: float) -> list[dict[str, Any]]:
+        """Wait until everybody runs a wish, has refused it, or cannot be reached; tell how each took it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await self._scanned.wait()
+                while not all(each.settled(wish) for each in self.pushers.values()):
+                    await self._changed.wait()
+        return [_row(each, wish, timeout_s) for each in self.pushers.values()]
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._on_change()
+
     async def run(self) -> None:
         """Follow the runtime directory until cancelled."""
         tasks: dict[Endpoint, asyncio.Task[None]] = {}
@@ -98,7 +140,7 @@ class Fleet:
                     for endpoint in [each for each in tasks if each not in found]:
                         tasks.pop(endpoint).cancel()
                         self.pushers.pop(endpoint, None)
-                        self._on_change()
+                        self._note_change()
                     for endpoint, inode in found.items():
                         if endpoint not in tasks:
                             tasks[endpoint] = group.create_task(self._push(endpoint))
@@ -118,7 +160,7 @@ class Fleet:
             pusher = Pusher(
                 client,
                 on_ahead=self._on_ahead,
-                on_change=self._on_change,
+                on_change=self._note_change,
                 jitter=random.random,
                 clock=time.monotonic,
                 timing=self._timing,
@@ -134,3 +176,12 @@ def _inode(endpoint: Endpoint) -> int:
         return 0 if endpoint.is_url else Path(endpoint.location).stat().st_ino
     except OSError:
         return 0
+
+
+def _row(pusher: Pusher, wish: Wish, timeout_s: float) -> dict[str, Any]:
+    error = None
+    if not pusher.runs(wish):
+        error = pusher.error or LateError(pusher.endpoint.name, timeout_s)
+    running = pusher.running
+    known = {} if running is None else {"generation": running.generation, "hash": running.hash}
+    return result_row(pusher.endpoint, error, known)

@@ -61,8 +61,10 @@ class Proposal:
         """
         return cls.of_text(json.dumps(document).encode(), source, folder)
 
-    def discovers(self) -> tuple[str, ...]:
-        """Name the services whose backends come from discovery."""
-        return tuple(
-            sorted(name for name, each in self.desired.services.items() if each.discover is not None)
-        )
+    def queries(self) -> dict[str, ConsulQuery]:
+        """Return what has to be asked of Consul, by service."""
+        return {
+            name: each.discover.consul
+            for name, each in self.desired.services.items()
+            if each.discover is not None
+        }

@@ -22,10 +22,10 @@ from controlplane import calls
 from controlplane.client import DataPlaneClient
 from controlplane.core.merge import Place
 from controlplane.core.rollout import Running, Step, Target, next_step
-from controlplane.errors import DataPlaneError, RefusedError
+from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
 from controlplane.places import Endpoint
 
-__all__ = ["Pusher", "Timing", "Wish", "wish_of"]
+__all__ = ["Pusher", "Timing", "Wish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class Pusher:
         self._refused: _Refusal | None = None
         self._told: dict[Place, str | int] = {}
         self._told_pid = 0
+        self._tried: Wish | None = None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -126,13 +127,26 @@ class Pusher:
         """Look now."""
         self._woken.set()
 
-    def fulfilled(self, wish: Wish) -> bool:
-        """Tell whether it runs the wish, overrides included."""
-        return self.running is not None and self._runs(wish, self.running)
+    def runs(self, wish: Wish) -> bool:
+        """Tell whether it runs the wish, overrides included; its content may have got a higher generation."""
+        running, target = self.running, wish.target
+        return (
+            running is not None
+            and running.hash == target.hash
+            and running.generation >= target.generation
+            and self._told_pid == running.pid
+            and all(self._told.get(place) == value for place, value in wish.words.items())
+        )
 
-    def refuses(self, target: Target) -> bool:
-        """Tell whether it has said no to a target."""
-        return self._refused is not None and self._refused.target == target
+    def settled(self, wish: Wish) -> bool:
+        """Tell whether waiting for the wish would change nothing soon.
+
+        It runs it, or something newer; or it has refused it; or it was tried since, and nobody listens there.
+        """
+        newer = self.running is not None and self.running.generation > wish.target.generation
+        refused = self._refused is not None and self._refused.target == wish.target
+        gone = self._tried is wish and isinstance(self.error, UnreachableError)
+        return self.runs(wish) or newer or refused or gone
 
     async def ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
         """Ask something beside the pushing; an error is a value here, for many are asked at once."""
@@ -146,7 +160,7 @@ class Pusher:
         failures = 0
         while True:
             self._woken.clear()
-            before = self._visible()
+            before, wish = self._visible(), self._wish
             try:
                 await self._reconcile()
             except DataPlaneError as error:
@@ -154,6 +168,7 @@ class Pusher:
                 failures = 0 if isinstance(error, RefusedError) and error.permanent() else failures + 1
             else:
                 failures = 0
+            self._tried = wish
             self.looked.set()
             if before != self._visible():
                 self._on_change()
@@ -161,8 +176,8 @@ class Pusher:
                 await asyncio.wait_for(self._woken.wait(), self._pause(failures))
 
     def _visible(self) -> tuple[object, ...]:
-        told = self._wish is not None and self.fulfilled(self._wish)
-        return (self.running, str(self.error), told)
+        told = self._wish is not None and self.runs(self._wish)
+        return (self.running, str(self.error), told, self._tried)
 
     def _pause(self, failures: int) -> float:
         if failures == 0:
@@ -225,15 +240,3 @@ class Pusher:
                 if not error.permanent():
                     raise
             self._told[place] = value
-
-    def _runs(self, wish: Wish, running: Running) -> bool:
-        return (
-            (running.generation, running.hash) == (wish.target.generation, wish.target.hash)
-            and self._told_pid == running.pid
-            and all(self._told.get(place) == value for place, value in wish.words.items())
-        )
-
-
-def wish_of(body: Mapping[str, Any], words: Mapping[Place, str | int]) -> Wish:
-    """Make a wish of a snapshot's JSON form."""
-    return Wish(Target(body["generation"], body["hash"]), calls.encode(body), words)

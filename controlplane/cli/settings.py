@@ -17,7 +17,7 @@ from controlplane.places import Endpoint
 if TYPE_CHECKING:
     from controlplane.gateway import Gateway
 
-__all__ = ["Settings", "user_name"]
+__all__ = ["Settings", "read_token", "user_name"]
 
 
 def user_name(uid: int) -> str:
@@ -26,6 +26,21 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+def read_token(path: Path) -> str:
+    """Read a token from a file.
+
+    Raises:
+        PlaceError: It cannot be read, or is empty.
+    """
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise PlaceError(f"{path}: {error.strerror}") from error
+    if not token:
+        raise PlaceError(f"{path}: is empty")
+    return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +67,7 @@ class Settings:
         Raises:
             PlaceError: The file cannot be read, or is empty.
         """
-        if self.token_file is None:
-            return None
-        try:
-            token = self.token_file.read_text().strip()
-        except OSError as error:
-            raise PlaceError(f"{self.token_file}: {error.strerror}") from error
-        if not token:
-            raise PlaceError(f"{self.token_file}: is empty")
-        return token
+        return None if self.token_file is None else read_token(self.token_file)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """List the data planes: those named, else those in the runtime directory."""

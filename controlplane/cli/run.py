@@ -1,0 +1,44 @@
+"""The command that is the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from controlplane.cli.settings import read_token, user_name
+
+if TYPE_CHECKING:
+    from controlplane.cli.settings import Settings
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--http", metavar="HOST:PORT", help="Serve the API over TCP as well: read-only without a token."
+)
+@click.option("--http-token-file", type=click.Path(path_type=Path), help="The token that TCP clients need.")
+@click.pass_obj
+def run(settings: Settings, file: Path | None, http: str | None, http_token_file: Path | None) -> None:
+    """Be the daemon: watch FILE and Consul, push, serve the control socket.
+
+    FILE is taken whenever it changes; an invalid one is shown in `status`, and what ran before goes on.
+    SIGHUP reads it again. SIGTERM ends the daemon; data planes go on without it.
+    """
+    from controlplane import daemon  # noqa: PLC0415 - aiohttp takes 200 ms, which only the daemon pays
+
+    daemon.run(
+        daemon.DaemonSettings(
+            file=file,
+            runtime_dir=settings.runtime_dir(),
+            state_dir=settings.state_dir(),
+            find=settings.endpoints,
+            token=settings.token(),
+            user_name=user_name,
+            http=http,
+            http_token=None if http_token_file is None else read_token(http_token_file),
+        )
+    )

@@ -1,0 +1,73 @@
+"""The daemon's own Unix socket: private, never stolen from a daemon that lives, gone when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from controlplane.errors import BusyError, PlaceError
+
+__all__ = ["bound", "peer_uid"]
+
+
+@contextlib.contextmanager
+def bound(path: Path) -> Iterator[socket.socket]:
+    """Bind and listen, as the only process that does.
+
+    The lock is taken first: whoever holds it owns the path, so a socket that is there then is a dead one's.
+    Binding happens under a umask of 0177, at start-up, before there are threads to suffer from it.
+
+    Raises:
+        BusyError: Another process holds the path; its pid is in the message.
+        PlaceError: The directory cannot be made or written, or belongs to others.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(_locked(path.with_name(path.name + ".lock"), path))
+            path.unlink(missing_ok=True)
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.setblocking(False)
+            umask = os.umask(0o177)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(umask)
+            listener.listen()
+        except OSError as error:
+            raise PlaceError(f"{path}: {error.strerror or error}") from error
+        inode = path.stat().st_ino
+        try:
+            yield listener
+        finally:
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, path: Path) -> Iterator[None]:
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
+            raise BusyError(str(path), int(holder) if holder.isdecimal() else None) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Return the user at the other end of a Unix socket, as the kernel knows it (unix(7), SO_PEERCRED)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return int(uid)

@@ -1,0 +1,189 @@
+"""The daemon: watches lb.yaml and Consul, keeps every data plane at what was taken last, serves operators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from controlplane.acceptance import now_text
+from controlplane.api import Api, Tcp
+from controlplane.control_socket import bound
+from controlplane.controller import Controller
+from controlplane.errors import ControlError, PlaceError, StoreError
+from controlplane.events import Events
+from controlplane.fleet import Fleet
+from controlplane.observer import Observer
+from controlplane.places import Endpoint, control_socket
+from controlplane.sources.file import FileSource
+from controlplane.store import Store
+from controlplane.watched_file import WatchedFile
+
+__all__ = ["Daemon", "DaemonSettings", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """What the daemon is told at its start."""
+
+    file: Path | None
+    """The lb.yaml to watch; None: only what is applied."""
+    runtime_dir: Path
+    state_dir: Path
+    find: Callable[[], Sequence[Endpoint]]
+    """Lists the data planes."""
+    token: str | None
+    """For data planes behind a URL."""
+    user_name: Callable[[int], str]
+    http: str | None = None
+    """`host:port` of the TCP API; None: there is none."""
+    http_token: str | None = None
+    """Allows changes over TCP."""
+
+
+def log(message: str) -> None:
+    """Write a line of JSON to stderr: for the journal, and for whoever reads it by machine."""
+    sys.stderr.write(json.dumps({"time": now_text(), "program": "lb-control", "event": message}) + "\n")
+    sys.stderr.flush()
+
+
+class Daemon:
+    """All parts, wired. Make it inside a running loop."""
+
+    def __init__(self, settings: DaemonSettings, store: Store) -> None:
+        self.settings = settings
+        self.base = Path() if settings.file is None else settings.file.parent
+        self.events = Events()
+        self.controller = Controller(
+            store,
+            lambda on_ahead, on_change: Fleet(
+                settings.find, on_ahead=on_ahead, on_change=on_change, token=settings.token
+            ),
+            base=self.base,
+            on_event=self.events.publish,
+            log=log,
+        )
+        self.observer = Observer(self.controller)
+        self.file = WatchedFile(settings.file, self.controller, log)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the status of the node."""
+        sources = [*self.file.source(), *self.controller.discovering.status()]
+        if self.controller.store_error is not None:
+            failed = {"name": "history", "state": "error", "since": None}
+            sources.append({**failed, "last_error": self.controller.store_error})
+        return await self.observer.status(sources, self.file.config_error)
+
+    async def run(self, listener: socket.socket) -> None:
+        """Do all of it until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with asyncio.TaskGroup() as group, _cancelled_at_end(group) as spawn:
+            spawn(self.controller.fleet.run())
+            await self.controller.start()
+            spawn(self.controller.run())
+            spawn(self.controller.discovering.run())
+            spawn(self.observer.run())
+            async with self._served(listener):
+                if self.settings.file is not None:
+                    source = FileSource(
+                        self.settings.file, on_content=self.file.content, on_error=self.file.error
+                    )
+                    loop.add_signal_handler(signal.SIGHUP, source.force)
+                    spawn(source.run())
+                else:
+                    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+                log("ready")
+                await stop.wait()
+                self.events.end()
+
+    @contextlib.asynccontextmanager
+    async def _served(self, listener: socket.socket) -> AsyncIterator[None]:
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            local = Api(self, settings.user_name)
+            await _serve(stack, local.application(), listener)
+            if settings.http is not None:
+                tcp = Api(self, settings.user_name, Tcp(settings.http, settings.http_token))
+                await _serve(stack, tcp.application(), _tcp_listener(settings))
+            yield
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_end(group: asyncio.TaskGroup) -> AsyncIterator[Callable[[Any], None]]:
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        yield lambda job: tasks.append(group.create_task(job))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, listener: socket.socket) -> None:
+    # An open event stream would hold up the end for as long as the timeout: a minute by default.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listener).start()
+
+
+def _tcp_listener(settings: DaemonSettings) -> socket.socket:
+    """Bind the TCP API; without a token only on this machine.
+
+    Raises:
+        PlaceError: The address is none, is taken, or would be open to everybody.
+    """
+    host, _, port = (settings.http or "").rpartition(":")
+    bare = host.strip("[]")
+    try:
+        local = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        local = False
+    if settings.http_token is None and not local:
+        raise PlaceError(f"--http {settings.http}: without --http-token-file only on a loopback address")
+    try:
+        return socket.create_server(
+            (bare, int(port)), family=socket.AF_INET6 if ":" in bare else socket.AF_INET
+        )
+    except (OSError, ValueError) as error:
+        raise PlaceError(f"--http {settings.http}: {error}") from error
+
+
+def run(settings: DaemonSettings) -> None:
+    """Be the daemon until a signal ends it.
+
+    Raises:
+        ControlError: It cannot start.
+    """
+    store = Store(settings.state_dir)
+    with bound(control_socket(settings.runtime_dir)) as listener, contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(store.writer())
+        except StoreError as error:
+            log(f"nothing will be written down: {error}")
+
+        async def main() -> None:
+            await Daemon(settings, store).run(listener)
+
+        try:
+            asyncio.run(main())
+        except* ControlError as errors:
+            failure: BaseException = errors
+            while isinstance(failure, BaseExceptionGroup):
+                failure = failure.exceptions[0]
+            reason = failure
+        else:
+            return
+        raise reason

@@ -1,0 +1,50 @@
+"""What has just happened, for whoever is watching."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+__all__ = ["Events"]
+
+_KEPT: Final = 256
+"""For one slow reader; then it misses the oldest."""
+
+
+class Events:
+    """Hands events to every reader; never waits for one."""
+
+    def __init__(self) -> None:
+        self._readers: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self._ended = False
+
+    def publish(self, event: dict[str, Any]) -> None:
+        """Tell everybody who follows."""
+        for queue in self._readers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(event)
+
+    def end(self) -> None:
+        """Let every reader finish: an open stream would hold up the server's end."""
+        self._ended = True
+        for queue in self._readers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+    async def follow(self, heartbeat_s: float) -> AsyncIterator[dict[str, Any] | None]:
+        """Yield events from now on; None whenever nothing has happened for `heartbeat_s` seconds."""
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_KEPT)
+        self._readers.add(queue)
+        try:
+            while not self._ended:
+                event = None
+                with contextlib.suppress(TimeoutError):
+                    event = await asyncio.wait_for(queue.get(), heartbeat_s)
+                if not self._ended:
+                    yield event
+        finally:
+            self._readers.discard(queue)
