@@ -14,7 +14,7 @@ from typing import Final
 from tests.support.ports import HeldPort
 from tests.support.process import Program, answers
 
-__all__ = ["PACKAGES", "Haproxy", "Nginx", "Postgres", "Redis", "find", "require"]
+__all__ = ["PACKAGES", "Haproxy", "Nginx", "Postgres", "Redis", "find", "may_be_missing", "require"]
 
 PACKAGES: Final = {
     "consul": "consul (tools/get-consul)",
@@ -38,6 +38,11 @@ def find(program: str) -> str | None:
     # newest version first
     places += sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     return shutil.which(program, path=os.pathsep.join(places))
+
+
+def may_be_missing(program: str) -> bool:
+    """Tell whether CI has to live without it: tools/install-test-programs tried, and the mirror has none."""
+    return (_ROOT / f".tools/{program}-cannot-be-had").exists()
 
 
 def require(program: str) -> str:
