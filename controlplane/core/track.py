@@ -169,7 +169,8 @@ class Track:
         candidate = self._latest.candidate
         if candidate is None or self.published is None:
             return None
-        if self._is_doubtful() or self._guard.suspects(candidate, now) is not None:
+        denied = self._latest.trust.denied
+        if self._is_doubtful() or self._guard.suspects(candidate, now, denied=denied) is not None:
             return FAST_CONFIRM_S
         return None
 

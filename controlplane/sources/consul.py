@@ -112,7 +112,8 @@ class ConsulDiscovery:
             entry.services.add(service)
         self._entries = entries
         self._dirty = set(entries)
-        self._runner.want(agent, self._watches, self._connect())
+        newcomers = self._connect()
+        self._runner.want(agent, self._watches, newcomers)
         self._wake.set()
 
     def restore(self, saved: Mapping[str, Any]) -> None:

@@ -1,0 +1,217 @@
+"""A second home for the desired state: a key in Consul, watched, and written with check-and-set.
+
+Several nodes that follow one key need no leader among them: each applies what it reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
+from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply, check_library
+from controlplane.sources.consul_settings import SettingsError
+from controlplane.sources.consul_status import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from controlplane.sources.consul_settings import ConsulSettings
+    from controlplane.sources.consul_watch import Pace, Runtime
+
+__all__ = ["PREFIX", "ConsulKV"]
+
+PREFIX = "consul-kv:"
+"""How a key is written where a file's name could stand."""
+
+MAX_VALUE_BYTES = 512 * 1024  # Consul's own limit (kv_max_value_size)
+_STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")
+
+
+class ConsulKV:
+    """Reads, writes and watches keys.
+
+    Args:
+        settings: The agent.
+        pace: How often to ask.
+        runtime: Time and chance.
+    """
+
+    def __init__(self, settings: ConsulSettings, *, pace: Pace, runtime: Runtime) -> None:
+        self._settings = settings
+        self._pace = pace
+        self._runtime = runtime
+        self._error: ConsulError | None = None
+        self._path = ""
+        self._since = runtime.clock()
+        self._answered_at: float | None = None
+        self._index = WatchIndex()
+
+    async def read(self, path: str) -> tuple[bytes, int]:
+        """Return a key's value and the index to write it with.
+
+        Raises:
+            ConsulError: There is no such key (kind `misconfigured`), or no answer.
+            SettingsError: The path is none.
+        """
+        client = await self._open()
+        try:
+            reply = await client.get(_url(path), timeout_s=self._pace.slack_s)
+        finally:
+            await client.close()
+        found = _value(reply)
+        if found is None:
+            raise ConsulError("misconfigured", f"{PREFIX}{path}: there is no such key")
+        return found
+
+    async def put_cas(self, path: str, raw: bytes, index: int) -> bool:
+        """Write a key if nobody else has since it was read.
+
+        Args:
+            path: The key.
+            raw: Its new value, at most 512 KiB.
+            index: What `read` returned; 0: only if there is no such key.
+
+        Returns:
+            False if somebody else was first.
+
+        Raises:
+            ConsulError: There is no answer, or the value is too large (kind `misconfigured`).
+            SettingsError: The path is none.
+        """
+        if len(raw) > MAX_VALUE_BYTES:
+            raise ConsulError(
+                "misconfigured", f"{PREFIX}{path}: {len(raw)} bytes; Consul takes {MAX_VALUE_BYTES}"
+            )
+        client = await self._open()
+        try:
+            reply = await client.put(_url(path), [("cas", str(index))], raw, timeout_s=self._pace.slack_s)
+        finally:
+            await client.close()
+        return reply.status == 200 and reply.body.strip() == b"true"  # noqa: PLR2004 - HTTP's "OK"
+
+    async def watch(self, path: str, on_value: Callable[[bytes, int], Awaitable[None]]) -> None:
+        """Hand on every value of a key, the first at once, until cancelled.
+
+        A key that is gone, empty or cannot be read is no value: what was handed on last holds, and `status` tells.
+
+        Args:
+            path: The key.
+            on_value: Takes a value that differs from the one before, and its index.
+
+        Raises:
+            SettingsError: The path is none.
+            ConsulError: The client library cannot be used.
+        """
+        url = _url(path)
+        self._path = path
+        client = await self._open()
+        bucket, backoff = TokenBucket(rate=self._pace.rate, burst=2), Backoff()
+        last: bytes | None = None
+        try:
+            while True:
+                await self._runtime.sleep(bucket.take(self._runtime.clock()))
+                try:
+                    found = await self._next(client, url)
+                except ConsulError as error:
+                    await self._runtime.sleep(self._failed(error, backoff))
+                    continue
+                backoff.succeed()
+                if found is not None and found[0] != last:
+                    last = found[0]
+                    await on_value(*found)
+        finally:
+            await client.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return how the watch is doing, in the words of every source."""
+        known = self._answered_at is not None
+        state = "ok" if known else "stale"
+        if self._error is not None:
+            state = "denied" if self._error.kind == "denied" else "stale" if known else "error"
+        return {
+            "name": f"{PREFIX}{self._path}",
+            "state": state,
+            "since": rfc3339(self._since, self._runtime),
+            "last_error": None if self._error is None else str(self._error),
+            "index": self._index.value,
+            "age_s": None
+            if self._answered_at is None
+            else round(self._runtime.clock() - self._answered_at, 3),
+        }
+
+    async def _next(self, client: ConsulClient, url: str) -> tuple[bytes, int] | None:
+        """Read, waiting for a change if the last answer is known.
+
+        Returns:
+            A value and its index; None if there is none that could be a desired state.
+        """
+        wait_s = jittered(self._pace.wait_s, self._runtime.random)
+        how: list[tuple[str, str]] = []
+        if self._index.value:
+            how = [("index", str(self._index.value)), ("wait", f"{max(1, int(wait_s * 1000))}ms")]
+        reply = await client.get(url, how, timeout_s=wait_s * 17 / 16 + self._pace.slack_s)
+        try:
+            self._index.take(reply.headers.get("X-Consul-Index"))
+        except BadIndex as error:
+            raise ConsulError("protocol", str(error)) from None
+        found = _value(reply)
+        usable = found is not None and bool(found[0])
+        if usable is (self._error is not None):
+            self._since = self._runtime.clock()
+        if not usable:
+            self._error = ConsulError("misconfigured", "the key is missing or empty; the last value holds")
+            return None
+        self._error = None
+        self._answered_at = self._runtime.clock()
+        return found
+
+    def _failed(self, error: ConsulError, backoff: Backoff) -> float:
+        """Note a failure and return the pause before the next question, in seconds."""
+        self._index.forget()
+        if self._error is None:
+            self._since = self._runtime.clock()
+        self._error = error
+        if error.is_operators:
+            return jittered(self._pace.operator_s, self._runtime.random)
+        pause = backoff.fail(self._runtime.random)
+        return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))
+
+    async def _open(self) -> ConsulClient:
+        await check_library()
+        return ConsulClient(self._settings)
+
+
+def _url(path: str) -> str:
+    """Return the URL's path of a key.
+
+    Raises:
+        SettingsError: It is none that a URL can name.
+    """
+    if not path or not all(_STEP.fullmatch(step) for step in path.split("/")):
+        raise SettingsError(f"{PREFIX}{path}: no path of a key")
+    return f"/v1/kv/{path}"
+
+
+def _value(reply: Reply) -> tuple[bytes, int] | None:
+    """Return a key's value and index; None if there is no such key.
+
+    Raises:
+        ConsulError: It is no answer to this question.
+    """
+    if reply.status == 404:  # noqa: PLR2004 - HTTP's "not found"
+        if "X-Consul-Index" not in reply.headers:
+            raise ConsulError("protocol", "status 404: this is no Consul agent")
+        return None
+    try:
+        row = json.loads(reply.body)[0]
+        value = base64.b64decode(row["Value"] or "", validate=True)
+        index = int(row["ModifyIndex"])
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, binascii.Error):
+        raise ConsulError("protocol", "an answer that is no key") from None
+    if len(value) > MAX_VALUE_BYTES:
+        raise ConsulError("protocol", f"a value of more than {MAX_VALUE_BYTES} bytes")
+    return value, index

@@ -1,0 +1,190 @@
+"""The balancer as a citizen of Consul: each service that it serves is registered, with a check that tells readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from controlplane.core.watchindex import Backoff, jittered
+from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
+from controlplane.sources.consul_status import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from controlplane.sources.consul_settings import ConsulSettings
+    from controlplane.sources.consul_watch import Runtime
+
+__all__ = ["Registration", "Served"]
+
+TTL_S = 10.0
+CALL_TIMEOUT_S = 5.0
+# An agent forgets a balancer that died without a word; Consul's own least value is a minute.
+FORGET_AFTER = "10m"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One listener of one service, as others can reach it."""
+
+    service: str
+    address: str
+    """An IP address; empty: the agent's, for a listener on all addresses."""
+    port: int
+
+    def key(self, node: str) -> str:
+        """Return the id that it is registered with: unique among the balancers of one agent."""
+        return "-".join(
+            part
+            for part in ("lb", node, self.service, self.address.replace(":", "."), str(self.port))
+            if part
+        )
+
+
+class Registration:
+    """Keeps what is served registered.
+
+    Args:
+        settings: The agent.
+        node: This balancer's name, for balancers that share an agent.
+        ready: Tells whether this balancer may receive traffic: the check's state.
+        runtime: Time and chance.
+        leave: Deregister at the end of `run`. Without it the check becomes critical by itself, after its 10 s,
+            unless a successor renews it first.
+    """
+
+    def __init__(
+        self,
+        settings: ConsulSettings,
+        *,
+        node: str,
+        ready: Callable[[], bool],
+        runtime: Runtime,
+        leave: bool = True,
+    ) -> None:
+        if not _NAME.fullmatch(node):
+            node = re.sub(r"[^A-Za-z0-9._-]", "-", node)[:255]
+        self._settings = settings
+        self._node = node
+        self._ready = ready
+        self._runtime = runtime
+        self._leaves = leave
+        self._wanted: dict[str, Served] = {}
+        self._known: dict[str, Served] = {}
+        self._changed = asyncio.Event()
+        self._error: ConsulError | None = None
+        self._since = runtime.clock()
+
+    def update(self, served: Iterable[Served]) -> None:
+        """Set everything that is to be registered."""
+        self._wanted = {item.key(self._node): item for item in served}
+        self._changed.set()
+
+    def refresh(self) -> None:
+        """Tell Consul about a change of readiness now instead of at the next beat."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep everything registered until cancelled, then deregister it if that is wanted.
+
+        Raises:
+            ConsulError: The client library cannot be used.
+        """
+        await check_library()
+        client = ConsulClient(self._settings)
+        backoff = Backoff(cap_s=TTL_S)
+        try:
+            while True:
+                self._changed.clear()
+                try:
+                    await self._beat(client)
+                except ConsulError as error:
+                    self._note(error)
+                    pause_s = backoff.fail(self._runtime.random)
+                else:
+                    self._note(None)
+                    backoff.succeed()
+                    pause_s = jittered(TTL_S / 3, self._runtime.random)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._changed.wait()
+        finally:
+            await self._leave(client)
+
+    def status(self) -> dict[str, Any]:
+        """Return how it is doing, in the words of every source."""
+        state = "ok"
+        if self._error is not None:
+            state = "denied" if self._error.kind == "denied" else "error"
+        return {
+            "name": "consul-registration",
+            "state": state,
+            "since": rfc3339(self._since, self._runtime),
+            "last_error": None if self._error is None else str(self._error),
+            "registered": sorted(self._known),
+        }
+
+    async def _beat(self, client: ConsulClient) -> None:
+        """Register what is new, deregister what is gone, and renew every check."""
+        for name in sorted(self._known.keys() - self._wanted.keys()):
+            await self._call(client, f"/v1/agent/service/deregister/{name}")
+            del self._known[name]
+        for name, item in sorted(self._wanted.items()):
+            if name not in self._known:
+                await self._call(client, "/v1/agent/service/register", self._definition(name, item))
+                self._known[name] = item
+            try:
+                await self._call(client, f"/v1/agent/check/update/service:{name}", self._verdict())
+            except ConsulError as error:
+                # an agent that lost its memory no longer knows the check: begin again
+                if error.kind in ("failed", "protocol"):
+                    del self._known[name]
+                raise
+
+    async def _leave(self, client: ConsulClient) -> None:
+        """Deregister everything, as far as the agent answers, and close."""
+        try:
+            for name in sorted(self._known) if self._leaves else ():
+                with contextlib.suppress(ConsulError):
+                    await self._call(client, f"/v1/agent/service/deregister/{name}")
+            self._known.clear()
+        finally:
+            await client.close()
+
+    def _definition(self, name: str, item: Served) -> dict[str, Any]:
+        return {
+            "ID": name,
+            # never the service's own name: a balancer must not discover itself
+            "Name": f"lb-{item.service}",
+            "Address": item.address,
+            "Port": item.port,
+            "Tags": ["lb"],
+            "Check": {
+                "TTL": f"{TTL_S:g}s",
+                "DeregisterCriticalServiceAfter": FORGET_AFTER,
+                **self._verdict(),
+            },
+        }
+
+    def _verdict(self) -> dict[str, str]:
+        return (
+            {"Status": "passing", "Output": "ready"}
+            if self._ready()
+            else {"Status": "critical", "Output": "not ready"}
+        )
+
+    def _note(self, error: ConsulError | None) -> None:
+        if (error is None) is not (self._error is None):
+            self._since = self._runtime.clock()
+        self._error = error
+
+    async def _call(self, client: ConsulClient, path: str, body: dict[str, Any] | None = None) -> None:
+        raw = b"" if body is None else json.dumps(body).encode()
+        reply = await client.put(path, (), raw, timeout_s=CALL_TIMEOUT_S)
+        if reply.status == 404:  # noqa: PLR2004 - HTTP's "not found"
+            raise ConsulError("protocol", f"{path}: status 404")

@@ -1,0 +1,211 @@
+"""A Consul that says what a test wants: newer versions' headers, hostile answers, and faults at will.
+
+It blocks like the real one: a query with an index waits until that index is passed or its wait is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+__all__ = ["Asked", "FakeConsul", "entry"]
+
+Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def entry(
+    service_id: str,
+    *,
+    node: str = "n1",
+    address: str = "10.0.0.1",
+    port: Any = 80,
+    status: str = "passing",
+    **service: Any,
+) -> dict[str, Any]:
+    """Return an entry of /v1/health/service."""
+    checks = [
+        {"CheckID": "serfHealth", "Status": "passing", "ServiceID": ""},
+        {"CheckID": f"service:{service_id}", "Status": status, "ServiceID": service_id},
+    ]
+    return {
+        "Node": {"Node": node, "Address": "127.0.0.1"},
+        "Service": {"ID": service_id, "Address": address, "Port": port, **service},
+        "Checks": checks,
+    }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request that arrived."""
+
+    path: str
+    query: dict[str, str]
+    token: str
+    body: bytes
+    tags: tuple[str, ...] = ()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it waits for a change."""
+        return "index" in self.query
+
+    @property
+    def stale(self) -> bool:
+        """Whether any server may answer it."""
+        return "stale" in self.query
+
+
+@dataclass
+class FakeConsul:
+    """One agent.
+
+    Attributes:
+        services: Entries by service name; change them with `put`.
+        headers: Of every answer of a health query, over those that Consul sends.
+        fault: Takes the place of every answer while it is set.
+        asked: Every request so far.
+    """
+
+    services: dict[str, list[Any]] = field(default_factory=dict)
+    keys: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    queries: dict[str, str] = field(default_factory=dict)
+    registered: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checks: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | None] = field(default_factory=dict)
+    fault: Fault | None = None
+    token: str = ""
+    index: int = 10
+    asked: list[Asked] = field(default_factory=list)
+    blocked: int = 0
+
+    def __post_init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def put(self, service: str, entries: Iterable[Any]) -> None:
+        """Set what a service consists of, and wake who waits."""
+        self.services[service] = list(entries)
+        await self.wake()
+
+    async def wake(self, *, index: int | None = None) -> None:
+        """Move the index on, or to a value, and wake who waits."""
+        self.index = self.index + 1 if index is None else index
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        token = request.headers.get("X-Consul-Token", "")
+        tags = tuple(request.query.getall("tag", []))
+        self.asked.append(Asked(request.path, dict(request.query), token, await request.read(), tags))
+        if self.fault is not None:
+            return await self.fault(request)
+        if self.token and token != self.token:
+            return web.Response(status=403, text="ACL not found")
+        for prefix, handler in (
+            ("/v1/health/service/", self._health),
+            ("/v1/kv/", self._kv),
+            ("/v1/query/", self._query),
+            ("/v1/agent/", self._agent),
+        ):
+            if request.path.startswith(prefix):
+                return await handler(request, request.path.removeprefix(prefix))
+        return web.Response(status=404, text="404 page not found")
+
+    async def _block(self, request: web.Request) -> None:
+        wait_s = float(request.query.get("wait", "300000ms").removesuffix("ms")) / 1000
+        after = int(request.query.get("index", "0"))
+        self.blocked += 1
+        try:
+            async with self._changed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        # like Consul, it also returns when the index has gone backwards and something happens
+                        if after == self.index:
+                            await self._changed.wait()
+        finally:
+            self.blocked -= 1
+
+    async def _health(self, request: web.Request, service: str) -> web.Response:
+        if "index" in request.query:
+            await self._block(request)
+        headers = {
+            "X-Consul-Index": str(self.index),
+            "X-Consul-KnownLeader": "true",
+            "X-Consul-LastContact": "0",
+            **self.headers,
+        }
+        return web.json_response(
+            self.services.get(f"{request.query['dc']}/{service}" if "dc" in request.query else service, []),
+            headers={name: value for name, value in headers.items() if value is not None},
+        )
+
+    async def _query(self, request: web.Request, rest: str) -> web.Response:
+        name = rest.removesuffix("/execute")
+        if name not in self.queries:
+            return web.Response(status=404, text="Query not found")
+        return web.json_response({"Nodes": self.services.get(self.queries[name], []), "Datacenter": "dc1"})
+
+    async def _kv(self, request: web.Request, path: str) -> web.Response:
+        value, modified = self.keys.get(path, (b"", 0))
+        if request.method == "PUT":
+            if "cas" in request.query and int(request.query["cas"]) != modified:
+                return web.json_response(data=False)
+            self.index += 1
+            self.keys[path] = (await request.read(), self.index)
+            await self.wake(index=self.index)
+            return web.json_response(data=True)
+        if "index" in request.query:
+            await self._block(request)
+            value, modified = self.keys.get(path, (b"", 0))
+        headers = {"X-Consul-Index": str(self.index), "X-Consul-KnownLeader": "true"}
+        if not modified:
+            return web.Response(status=404, headers=headers)
+        row = {"Key": path, "Value": base64.b64encode(value).decode(), "ModifyIndex": modified}
+        return web.json_response([row], headers=headers)
+
+    async def _agent(self, request: web.Request, rest: str) -> web.Response:
+        call, _, name = rest.rpartition("/")
+        if rest == "service/register":
+            body = json.loads(await request.read())
+            self.registered[body["ID"]] = body
+            self.checks[f"service:{body['ID']}"] = body["Check"]["Status"]
+        elif call == "service/deregister":
+            self.registered.pop(name, None)
+            self.checks.pop(f"service:{name}", None)
+        elif call == "check/update":
+            if name not in self.checks:
+                return web.Response(status=500, text=f'CheckID "{name}" does not have associated TTL')
+            self.checks[name] = json.loads(await request.read())["Status"]
+        else:
+            return web.Response(status=404)
+        return web.Response()
