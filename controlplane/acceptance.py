@@ -170,9 +170,10 @@ def refuse_if(refusals: Sequence[DataPlaneError], impact: Mapping[str, Any], opt
     if refusals:
         raise HeldBackError("nothing was changed\n" + "\n".join(f"{each.name}: {each}" for each in refusals))
     if options.max_remap is not None and (above := remaps_above(impact, options.max_remap)):
-        shares = ", ".join(f"{share} of {service}" for service, share in above.items())
+        shares = ", ".join(f"{service}: {share}" for service, share in above.items())
         raise HeldBackError(
-            f"nothing was changed: it would move {shares} to another backend (--max-remap {options.max_remap:.4g})"
+            f"nothing was changed: {shares} of the sticky clients would move to another backend, "
+            f"which is above --max-remap {options.max_remap * 100:.4g}%"
         )
 
 

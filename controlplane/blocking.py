@@ -39,6 +39,17 @@ class BlockingClient:
             LateError: Nothing came for `timeout_s` seconds.
             RefusedError: The answer is an error.
         """
+        status, raw = self._exchange(call, timeout_s)
+        return calls.answer(self.endpoint.name, status, raw)
+
+    def text(self, call: calls.Call, *, timeout_s: float) -> str:
+        """Send a request and return its answer as text; raises what `ask` raises."""
+        status, raw = self._exchange(call, timeout_s)
+        if status != http.client.OK:
+            calls.answer(self.endpoint.name, status, raw)
+        return raw.decode(errors="replace")
+
+    def _exchange(self, call: calls.Call, timeout_s: float) -> tuple[int, bytes]:
         name = self.endpoint.name
         connection = self._connection(timeout_s)
         try:
@@ -47,7 +58,7 @@ class BlockingClient:
                 headers["Content-Type"] = "application/json"
             connection.request(call.method, call.target, call.body, headers)
             response = connection.getresponse()
-            return calls.answer(name, response.status, response.read())
+            return response.status, response.read()
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except http.client.HTTPException as error:

@@ -114,6 +114,8 @@ class Direct:
 
     def _keep(self, before: State, after: State, origin: Origin) -> list[str]:
         """Write down what was applied; that this fails does not undo it."""
+        if after == before:
+            return []
         try:
             self._store.record(entry_of(before, after, origin, now_text()), after.document or {})
             self._store.save(after)

@@ -29,6 +29,8 @@ __all__ = ["Entry", "State", "Store", "digest_of"]
 
 KEPT_GENERATIONS: Final = 200
 """A year of weekly changes four times over; documents are at most 1 MiB each."""
+KEPT_DISCOVERED: Final = 50
+"""Generations that discovery made have a share of their own: a restless registry pushes out nobody's words."""
 KEPT_CHANGES: Final = 200
 """Changes named in one entry; a first apply of 10,000 backends has as many."""
 _LOCK_POLL_S: Final = 0.05
@@ -141,6 +143,10 @@ class Store:
             StoreError: It cannot be written; the old one is still there.
         """
         _write(self._root / "state.json", asdict(state))
+        try:
+            _sync_directory(self._root)
+        except OSError as error:
+            raise StoreError(f"{self._root}: {error.strerror}") from error
 
     def record(self, entry: Entry, document: dict[str, Any]) -> None:
         """Add a generation to the history, unless it is there, and forget what is too old.
@@ -148,7 +154,8 @@ class Store:
         Raises:
             StoreError: It cannot be written; nothing was forgotten.
         """
-        path = self._root / "history" / f"{entry.generation:012}.json"
+        kind = ".discovery" if entry.origin == "discovery" else ""
+        path = self._root / "history" / f"{entry.generation:012}{kind}.json"
         with contextlib.suppress(StoreError):  # a damaged entry is replaced
             known = _read(path)
             if known is not None and known["hash"] == entry.hash:
@@ -187,7 +194,10 @@ class Store:
             return []
 
     def _forget(self) -> None:
-        old = self._generations()[:-KEPT_GENERATIONS]
+        paths = self._generations()
+        found = [path for path in paths if path.name.endswith(".discovery.json")]
+        said = [path for path in paths if path not in found]
+        old = said[:-KEPT_GENERATIONS] + found[:-KEPT_DISCOVERED]
         if not old:
             return
         for path in old:
@@ -245,13 +255,16 @@ def _write(path: Path, data: dict[str, Any]) -> None:
         except OSError:
             beside.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; what was there before stays") from error
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename outlive a power failure, as fsync(2) says under NOTES."""
+    """Make a rename outlive a power failure, as fsync(2) says.
+
+    Only for the state: of the history a power failure may cost the newest entry, and each sync costs
+    an apply some 10 ms of a busy disk.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -25,7 +25,7 @@ __all__ = [
 
 _SIGNS: Final = {"add": "+", "remove": "-", "change": "~"}
 _SHORT_HASH: Final = 12
-_PIPE_COLUMNS: Final = 100
+_PIPE_COLUMNS: Final = 80
 
 
 def print_json(value: Any) -> None:
