@@ -6,6 +6,7 @@ SIGTERM, or when one of them ends by itself, which is then said with the reason.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import http.client
@@ -25,8 +26,9 @@ __all__ = ["main"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE: Final = ROOT / "deploy/examples/lb.yaml"
-LISTENER: Final = ("127.0.0.1", 4000)
-BACKENDS: Final = (("127.0.0.1", 5001), ("127.0.0.1", 5002))
+HOST: Final = "127.0.0.1"
+PORTS: Final = (4000, 5001, 5002)
+"""In the example: the listener's, and the backends'."""
 READY_S: Final = 20.0
 """How long a part has to get ready."""
 ENDING_S: Final = 10.0
@@ -35,15 +37,15 @@ READ_LIMIT: Final = 1 << 20
 """The longest line of output, in bytes."""
 
 HINTS: Final = """
-The balancer listens on 127.0.0.1:4000, with backends on 5001 and 5002. In another terminal, in {root}:
+The balancer listens on 127.0.0.1:{port}, with two backends. In another terminal, in {root}:
 
-    echo hello | python3 tools/send.py 127.0.0.1 4000 --count 4     # who answers?
-    nc 127.0.0.1 4000                                               # stay connected, and meanwhile ...
-    $EDITOR {config}                # ... change anything: it is applied as you save
+    echo hello | python3 tools/send.py 127.0.0.1 {port} --count 4     # who answers?
+    nc 127.0.0.1 {port}             # stay connected, and meanwhile ...
+    $EDITOR {config}    # ... change anything: it is applied as you save
 
     export LB_RUNTIME_DIR={runtime} LB_STATE_DIR={state}
     {bin}/lb-control status
-    {bin}/lb-control drain web 127.0.0.1:5001     # and `enable`, `top`, `history`, `rollback`, `explain`
+    {bin}/lb-control drain web web-1     # and: enable, weight, top, history, rollback, explain
 
 Ctrl-C ends everything.
 """
@@ -67,9 +69,11 @@ class Demo:
 
     Args:
         directory: For the configuration, the sockets and the state.
+        ports: The listener's, and the backends'.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ports: tuple[int, ...]) -> None:
+        self._ports = ports
         self._config = directory / "lb.yaml"
         self._runtime = directory / "run"
         self._state = directory / "state"
@@ -103,22 +107,29 @@ class Demo:
         if not EXAMPLE.exists():
             msg = f"{EXAMPLE} is missing"
             raise DemoError(msg)
-        for address in (LISTENER, *BACKENDS):
-            _require_free(address)
-        shutil.copyfile(EXAMPLE, self._config)
+        configuration = EXAMPLE.read_text()
+        for usual, port in zip(PORTS, self._ports, strict=True):
+            _require_free(port)
+            configuration = configuration.replace(f"{HOST}:{usual}", f"{HOST}:{port}")
+        self._config.write_text(configuration)
         self._runtime.mkdir(mode=0o700)
-        for _, port in BACKENDS:
+        for port in self._ports[1:]:
             name = f"backend {port}"
             await self._spawn(
                 name, sys.executable, str(ROOT / "tools/test_backend.py"), str(port), "--name", name
             )
-        await self._wait(lambda: _answer_all(BACKENDS), "the backends")
-        await self._spawn("dataplane", _command("lb-dataplane"), "--name", "demo")
+        await self._wait(lambda: _answer_all(self._ports[1:]), "the backends")
+        await self._spawn("dataplane", _command("lb-dataplane"), "--name", "demo", "--log-format", "text")
         api = self._runtime / "dataplane-demo.sock"
         await self._wait(lambda: _call(api, "/livez"), "the data plane")
         await self._spawn("control", _command("lb-control"), "run", str(self._config))
         await self._wait(lambda: _serves(api), "the first snapshot to be applied")
-        places = {"config": self._config, "runtime": self._runtime, "state": self._state}
+        places = {
+            "port": self._ports[0],
+            "config": self._config,
+            "runtime": self._runtime,
+            "state": self._state,
+        }
         print(HINTS.format(root=ROOT, bin=Path(_command("lb-control")).parent, **places), flush=True)
 
     async def _spawn(self, name: str, *argv: str) -> None:
@@ -191,18 +202,18 @@ def _command(name: str) -> str:
     return found
 
 
-def _require_free(address: tuple[str, int]) -> None:
+def _require_free(port: int) -> None:
     try:
-        socket.create_server(address).close()
+        socket.create_server((HOST, port)).close()
     except OSError as error:
-        msg = f"port {address[1]} cannot be used: {error.strerror}. What listens there? (ss -ltnp)"
+        msg = f"port {port} cannot be used: {error.strerror}. What listens there? (ss -ltnp)"
         raise DemoError(msg) from None
 
 
-async def _answer_all(addresses: tuple[tuple[str, int], ...]) -> bool:
-    for host, port in addresses:
+async def _answer_all(ports: tuple[int, ...]) -> bool:
+    for port in ports:
         try:
-            _, writer = await asyncio.open_connection(host, port)
+            _, writer = await asyncio.open_connection(HOST, port)
         except OSError:
             return False
         writer.close()
@@ -239,13 +250,25 @@ async def _call(api: Path, path: str) -> Any:
 
 async def main() -> None:
     """Run the demonstration; exit with 1 and the reason if it ends by itself."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ports",
+        metavar="N",
+        type=int,
+        nargs=3,
+        default=PORTS,
+        help="of the listener and of the two backends",
+    )
+    ports = tuple(parser.parse_args().ports)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="lb-demo-") as directory:
         try:
-            await Demo(Path(directory)).run(stop)
+            await Demo(Path(directory), ports).run(stop)
         except DemoError as error:
             sys.exit(f"run: {error}")
 
