@@ -46,6 +46,7 @@ def limits(**changed):
         (["10.1.2.3/8"], ["10.0.0.0", "10.200.0.1"], ["11.0.0.0"]),
         (["0.0.0.0/0"], ["0.0.0.0", "255.255.255.255", "::ffff:1.2.3.4"], ["::", "2001:db8::1"]),
         (["::/0"], ["::", "2001:db8::1", "fe80::1%eth0"], ["1.2.3.4", "::ffff:1.2.3.4"]),
+        (["0.0.0.0/0"], [], ["::fffe:1.2.3.4", "::1:ffff:1.2.3.4", "::1.2.3.4"]),
         (["2001:db8::/32"], ["2001:db8::1", "2001:DB8:ffff::"], ["2001:db9::1"]),
         (["2001:db8::1"], ["2001:db8::1", "2001:db8:0::1%2"], ["2001:db8::2"]),
         (["::ffff:10.0.0.0/104"], ["10.1.1.1", "::ffff:10.1.1.1"], ["11.1.1.1", "::a01:101"]),
@@ -221,6 +222,25 @@ def test_a_client_with_a_full_bucket_is_forgotten_by_those_who_come():
         assert limiter.admit(str(number), START + number / 1000)
         largest = max(largest, len(limiter))
     assert largest <= 202  # 1000 clients a second, each full again after a fifth of one
+
+
+def test_a_client_that_keeps_coming_does_not_keep_others_remembered():
+    """The one who came first and comes again is no reason to hold those who came once."""
+    limiter = RateLimiter(5)
+    for number in range(5_000):
+        limiter.admit("busy", START + number / 1000)
+        assert limiter.admit(str(number), START + number / 1000)
+    assert len(limiter) <= 203
+
+
+def test_what_a_burst_left_goes_as_others_come():
+    """Each newcomer lets two go, so a crowd that left is forgotten by the time that as many others have come."""
+    limiter = RateLimiter(1)
+    for number in range(1000):
+        assert limiter.admit(str(number), START)
+    for number in range(1000):
+        assert limiter.admit(f"late {number}", START + 10 + number * 2)
+    assert len(limiter) == 1
 
 
 def test_a_sweep_forgets_within_its_budget_and_nobody_too_early():

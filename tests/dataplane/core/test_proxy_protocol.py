@@ -388,6 +388,7 @@ def test_crc32c_has_the_published_value():
         ("2001:db8::1", "192.0.2.1", b"PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 1 2\r\n"),
         ("::ffff:192.0.2.1", "::1", b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n"),
         ("::ffff:5", "::ffff:5:1.2.3.4", b"PROXY TCP6 ::ffff:5 ::ffff:5:1.2.3.4 1 2\r\n"),
+        ("::ffff:5", "::ffff:6", b"PROXY TCP6 ::ffff:5 ::ffff:6 1 2\r\n"),
         ("fe80::1%eth0", "fe80::2%eth0", b"PROXY TCP6 fe80::1 fe80::2 1 2\r\n"),
     ],
 )
