@@ -40,8 +40,10 @@ check-style: setup
 bench: setup
 	$(VENV)/python tools/bench/run.py $(ARGS)
 
+ifneq ($(wildcard tools/gen_reference.py),)
 docs: setup
 	$(VENV)/python tools/gen_reference.py $(ARGS)
+endif
 
 soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)

@@ -1,6 +1,6 @@
 """`make soak`: changes and faults under load, for as long as one likes; nothing may be lost, nothing may grow.
 
-Rounds of half a minute: short clients and long flows run through a data plane with two workers while a change comes
+Rounds of half a minute: short clients and long flows run through a data plane while a change comes
 every fraction of a second: weights, drains, backends and services that come and go, backends that refuse, workers that
 are replaced. None of them excuses a single failed client. Between rounds the data plane is idle, and what it holds then
 (memory, descriptors, processes) is compared with the first round's.
@@ -54,10 +54,11 @@ class Soak:
 
     Args:
         seed: Of the random choices.
+        workers: Of the data plane.
         stack: Ends what is started here.
     """
 
-    def __init__(self, seed: int, stack: ExitStack) -> None:
+    def __init__(self, seed: int, workers: int, stack: ExitStack) -> None:
         self._random = random.Random(seed)
         self._stack = stack
         self.backends = [stack.enter_context(LineServer(f"b{i}")) for i in range(BACKENDS)]
@@ -66,7 +67,8 @@ class Soak:
         self._wanted: dict[str, dict[str, Any]] = {b.name: self._entry(b) for b in self.backends}
         self._refusing: LineServer | None = None
         self._with_spare = False
-        self.plane = stack.enter_context(DataPlane(["--workers", "2"]))
+        self._restarts = workers > 1  # SIGHUP to a single process is another thing: it reads its file again
+        self.plane = stack.enter_context(DataPlane(["--workers", str(workers)]))
         self.done: Counter[str] = Counter()
         self._put()
 
@@ -82,7 +84,7 @@ class Soak:
             (4, self.remove),
             (3, self.spare),
             (2, self.refuse),
-            (1, self.restart),
+            (int(self._restarts), self.restart),
         ]
         action = self._random.choices([a for _, a in actions], [w for w, _ in actions])[0]
         action()
@@ -203,13 +205,14 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=600.0, help="for how long (default %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the random changes (default: a new one)")
+    parser.add_argument("--workers", type=int, default=2, help="of the data plane (default %(default)s)")
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"soaking for {options.seconds:g} s, seed {seed}", flush=True)
     end = time.monotonic() + options.seconds
     first: Holding | None = None
     with ExitStack() as stack:
-        soak = Soak(seed, stack)
+        soak = Soak(seed, options.workers, stack)
         while True:
             report = soak.round(min(ROUND_S, max(1.0, end - time.monotonic()))).report
             if report.failed:
