@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import struct
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from dataplane.core import proxy_protocol
 from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
 from dataplane.net.probes import LocalError, Outcome, Probe, Target, excerpt, http_status
+from dataplane.net.sockopts import error_text
+from tests.support.checked import backend, saying
 from tests.support.loops import on_both_loops
 
 OK = Outcome(ok=True, cause="ok")
@@ -38,63 +41,8 @@ HTTP = replace(TCP, type=CheckType.HTTP)
 PING = replace(TCP, type=CheckType.EXPECT, expect_send=b"PING\r\n", expect_expect=b"+PONG")
 SHORT_S = 0.05
 """A timeout that is meant to run out."""
-
-
-class Backend:
-    """A server whose behaviour is one coroutine; what each connection sent, and how it ended, is in `ends`."""
-
-    def __init__(self, behave):
-        self.behave = behave
-        self.ends = asyncio.Queue()
-        self.address = ""
-
-    async def serve(self, reader, writer):
-        """Behave on one connection, then read to its end."""
-        seen = bytearray()
-        try:
-            await self.behave(reader, writer, seen)
-            while data := await reader.read(65536):
-                seen += data
-            self.ends.put_nowait(("fin", bytes(seen)))
-        except OSError:  # EPIPE is a reset too, seen by a writer
-            self.ends.put_nowait(("reset", bytes(seen)))
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def backend(behave=None, *, host="127.0.0.1", path=None):
-    """Run a backend; without a behaviour it only reads."""
-
-    async def silent(reader, writer, seen):
-        pass
-
-    it = Backend(behave or silent)
-    if path is None:
-        server = await asyncio.start_server(it.serve, host, 0)
-        port = server.sockets[0].getsockname()[1]
-        it.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    else:
-        server = await asyncio.start_unix_server(it.serve, path)
-        it.address = f"unix:{path}"
-    async with server:
-        yield it
-
-
-def saying(*pieces, then_close=False, after=b""):
-    """Return a behaviour: wait for `after` if any, then send the pieces, each on its own."""
-
-    async def behave(reader, writer, seen):
-        while after not in seen:
-            seen += await reader.read(65536)
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0)
-        if then_close:
-            writer.write_eof()
-
-    return behave
+TCP_CLOSE_WAIT = 8
+"""The peer has sent a FIN, and no reset after it (include/net/tcp_states.h)."""
 
 
 async def probe(address, check=TCP, *, proxy=ProxySend.OFF, lookup=None):
@@ -103,6 +51,21 @@ async def probe(address, check=TCP, *, proxy=ProxySend.OFF, lookup=None):
     if connection is not None:
         await connection.leave(check.timeout_s)
     return outcome
+
+
+@asynccontextmanager
+async def greeted():
+    """Yield a probe's connection with a greeting that nobody has read, and the server's end of it."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        outcome, connection = await Probe(Target("web", "b1", address, TCP, ProxySend.OFF)).run()
+        assert outcome == OK
+        server, _ = await loop.sock_accept(listener)
+        with server:
+            await loop.sock_sendall(server, b"220 mail.example ESMTP\r\n")
+            yield connection, server
 
 
 def refused_address():
@@ -147,23 +110,23 @@ class TestTcp:
             outcome = await probe(address, replace(TCP, timeout_s=SHORT_S))
         assert outcome == Outcome(ok=False, cause="connect timeout")
 
-    async def test_banner_does_not_turn_the_close_into_a_reset(self):
-        """A greeting is read before the close, however the close is done, so the backend sees a FIN."""
-        greeted = asyncio.Event()
+    async def test_unread_banner_does_not_turn_the_close_into_a_reset(self):
+        """The greeting is read, and the backend may even answer the FIN, before the connection is closed."""
+        async with greeted() as (connection, server):
+            leaving = asyncio.create_task(connection.leave(10.0))
+            loop = asyncio.get_running_loop()
+            assert await loop.sock_recv(server, 1) == b""
+            await loop.sock_sendall(server, b"221 good bye\r\n")
+            server.shutdown(socket.SHUT_WR)
+            await leaving
+            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
-        async def greet(reader, writer, seen):
-            writer.write(b"220 mail.example ESMTP\r\n" * 5000)
-            greeted.set()
-
-        async with backend(greet) as it:
-            assert await probe(it.address) == OK
-            assert await it.ends.get() == ("fin", b"")
-            greeted.clear()
-            outcome, connection = await Probe(Target("web", "b1", it.address, TCP, ProxySend.OFF)).run()
-            await greeted.wait()
+    async def test_close_without_waiting_reads_what_is_there(self):
+        """Without time to wait, a greeting that is there still does not turn the close into a reset."""
+        async with greeted() as (connection, server):
             connection.leave_nowait()
-            assert outcome == OK
-            assert await it.ends.get() == ("fin", b"")
+            assert await asyncio.get_running_loop().sock_recv(server, 1) == b""
+            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE_WAIT
 
     async def test_endless_sender_is_left_after_a_bound(self):
         """Reading only to close cleanly has an end even if the backend's talk has none."""
@@ -237,7 +200,7 @@ class TestUnix:
             listener.bind(str(tmp_path / "s"))
             listener.listen(0)
             first.connect(str(tmp_path / "s"))
-            assert not (await probe(f"unix:{tmp_path}/s")).ok
+            assert await probe(f"unix:{tmp_path}/s") == Outcome(ok=False, cause=error_text(errno.EAGAIN))
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -387,11 +350,13 @@ class TestExpect:
 
         async def reset(reader, writer, seen):
             await reader.read(1)
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             writer.transport.abort()
 
         async with backend(reset) as it:
-            # unread input at abort() makes it a reset
-            outcome = await probe(it.address, replace(PING, expect_send=b"PING" * 50_000))
+            outcome = await probe(it.address, PING)
             assert outcome == Outcome(ok=False, cause="connection reset")
 
 
