@@ -18,6 +18,7 @@ from aiohttp import web
 
 from controlplane.acceptance import now_text
 from controlplane.api import Api, Tcp
+from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
 from controlplane.controller import Controller
 from controlplane.errors import ControlError, PlaceError, StoreError
@@ -67,7 +68,10 @@ class Daemon:
         self.controller = Controller(
             store,
             lambda on_ahead, on_change: Fleet(
-                settings.find, on_ahead=on_ahead, on_change=on_change, token=settings.token
+                settings.find,
+                connect=lambda endpoint: DataPlaneClient(endpoint, token=settings.token),
+                on_ahead=on_ahead,
+                on_change=on_change,
             ),
             base=self.base,
             on_event=self.events.publish,

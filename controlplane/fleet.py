@@ -7,16 +7,16 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
 from controlplane import calls
 from controlplane.acceptance import result_row
-from controlplane.client import DataPlaneClient
 from controlplane.core.rollout import Running
 from controlplane.errors import DataPlaneError, LateError, PlaceError
 from controlplane.places import Endpoint
-from controlplane.push import Pusher, Timing, Wish
+from controlplane.push import Asks, Pusher, Timing, Wish
 
 __all__ = ["Fleet"]
 
@@ -29,7 +29,7 @@ class Fleet:
 
     Args:
         find: Lists the data planes; called twice a second in a thread.
-        token: For those behind a URL.
+        connect: Makes the client of one of them.
         on_ahead: Called when one runs a generation that the wish cannot follow.
         on_change: Called after anything that `status` would show has changed.
         timing: How patient the pushers are.
@@ -41,14 +41,14 @@ class Fleet:
         *,
         on_ahead: Callable[[Running], None],
         on_change: Callable[[], None],
-        token: str | None = None,
+        connect: Callable[[Endpoint], AbstractAsyncContextManager[Asks]],
         timing: Timing | None = None,
     ) -> None:
         self.pushers: dict[Endpoint, Pusher] = {}
         """In the order in which they were found."""
         self.wish: Wish | None = None
         self._find = find
-        self._token = token
+        self._connect = connect
         self._on_ahead = on_ahead
         self._on_change = on_change
         self._timing = timing or Timing()
@@ -156,7 +156,7 @@ class Fleet:
         return {endpoint: _inode(endpoint) for endpoint in self._find()}
 
     async def _push(self, endpoint: Endpoint) -> None:
-        async with DataPlaneClient(endpoint, token=self._token) as client:
+        async with self._connect(endpoint) as client:
             pusher = Pusher(
                 client,
                 on_ahead=self._on_ahead,

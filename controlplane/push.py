@@ -16,16 +16,24 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from controlplane import calls
-from controlplane.client import DataPlaneClient
 from controlplane.core.merge import Place
 from controlplane.core.rollout import Running, Step, Target, next_step
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
 from controlplane.places import Endpoint
 
-__all__ = ["Pusher", "Timing", "Wish"]
+__all__ = ["Asks", "Pusher", "Timing", "Wish"]
+
+
+class Asks(Protocol):
+    """What a pusher needs of a client."""
+
+    endpoint: Endpoint
+
+    async def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+        """Send a request and return its answer, or raise a `DataPlaneError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ class Pusher:
 
     def __init__(
         self,
-        client: DataPlaneClient,
+        client: Asks,
         *,
         on_ahead: Callable[[Running], None],
         on_change: Callable[[], None],
@@ -87,6 +95,7 @@ class Pusher:
         clock: Callable[[], float],
         timing: Timing = Timing(),
     ) -> None:
+        self.endpoint = client.endpoint
         self.client = client
         self.running: Running | None = None
         """What it ran at the last look; None: never seen."""
@@ -107,11 +116,6 @@ class Pusher:
         self._told: dict[Place, str | int] = {}
         self._told_pid = 0
         self._tried: Wish | None = None
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Whom it pushes to."""
-        return self.client.endpoint
 
     @property
     def reachable(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
 
 __all__ = ["history", "rollback"]
+
+_SHOWN_CHANGES: Final = 5
 
 
 @click.command()
@@ -38,18 +41,18 @@ def history(settings: Settings, limit: int | None, *, as_json: bool) -> None:
     elif not entries:
         click.echo("nothing was applied yet")
     else:
-        rows = [
-            (each["generation"], each["when"], each["by"], each["origin"], _summary(each)) for each in entries
-        ]
-        output.render(
-            output.table(("generation", "when", "by", "how", "changes"), rows, right=("generation",))
-        )
+        for each in entries:
+            click.echo("\n".join(_lines(each)))
 
 
-def _summary(entry: dict[str, Any]) -> str:
-    lines = [output.change_line(change) for change in entry["changes"][:3]]
-    more = len(entry["changes"]) - len(lines) + entry["more"]
-    return "\n".join([*lines, *([f"and {more} more"] if more else [])]) or "none"
+def _lines(entry: dict[str, Any]) -> Iterator[str]:
+    yield output.plain(
+        f"{entry['generation']}  {output.when(entry['when'])}  {entry['origin']}  {entry['by']}"
+    )
+    shown = entry["changes"][:_SHOWN_CHANGES]
+    yield from (f"    {output.change_line(change)}" for change in shown)
+    if more := len(entry["changes"]) - len(shown) + entry["more"]:
+        yield f"    and {more} more"
 
 
 @click.command()

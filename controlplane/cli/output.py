@@ -21,6 +21,7 @@ __all__ = [
     "show_results",
     "table",
     "warn",
+    "when",
 ]
 
 _SIGNS: Final = {"add": "+", "remove": "-", "change": "~"}
@@ -67,15 +68,19 @@ def table(
         rows: Cells, made safe to print.
         right: Titles of columns whose cells are numbers.
     """
-    from rich import box  # noqa: PLC0415 - as in `console`
     from rich.table import Table  # noqa: PLC0415 - as in `console`
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in headers:
         made.add_column(title, justify="right" if title in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*("\n".join(map(plain, str(cell).split("\n"))) for cell in row))
     return made
+
+
+def when(moment: str | None) -> str:
+    """Shorten an RFC 3339 time in UTC for people: `2026-01-01 12:00:00`."""
+    return (moment or "")[:19].replace("T", " ")
 
 
 def change_line(change: Mapping[str, Any]) -> str:

@@ -76,7 +76,12 @@ def view(report: dict[str, Any]) -> Group:
         parts.append(_backends(service))
     if report["sources"]:
         rows = [
-            (each["name"], each["state"], each["since"] or "", each["last_error"] or each.get("note") or "")
+            (
+                each["name"],
+                each["state"],
+                output.when(each["since"]),
+                each["last_error"] or each.get("note") or "",
+            )
             for each in report["sources"]
         ]
         parts.append(output.table(("source", "state", "since", "note"), rows))
@@ -86,7 +91,7 @@ def view(report: dict[str, Any]) -> Group:
                 f"{each['service']}/{each['id']}",
                 f"{each['field']} {each['value']}",
                 each["by"] or "?",
-                each["since"],
+                output.when(each["since"]),
             )
             for each in report["overrides"]
         ]
@@ -99,7 +104,7 @@ def _head(report: dict[str, Any]) -> Iterator[str]:
     yield f"generation {report['generation']}  {report['hash'][:_SHORT_HASH]}  {agreement}"
     if error := report["config_error"]:
         yield output.plain(
-            f"CONFIG ERROR since {error['since']}, what ran before still runs: {error['message']}"
+            f"CONFIG ERROR since {output.when(error['since'])}, what ran before still runs: {error['message']}"
         )
 
 

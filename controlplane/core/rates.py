@@ -57,7 +57,8 @@ def _row(service: str, backend: Mapping[str, Any], before: Look, after: Look, el
 
     def rate(key: str) -> float:
         # A restarted data plane counts from zero again: what it has counted since is what there is.
-        return (totals[key] - old.get(key, 0) if totals[key] >= old.get(key, 0) else totals[key]) / elapsed
+        now, then = float(totals[key]), float(old.get(key, 0))
+        return (now - then if now >= then else now) / elapsed
 
     pool, pool_before = totals["pool"], old.get("pool", {"hits": 0, "misses": 0})
     hits = max(0, pool["hits"] - pool_before["hits"])
