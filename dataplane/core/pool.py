@@ -9,6 +9,8 @@ __all__ = ["Demand"]
 
 TAU_S: Final = 10.0
 """Time constant of the arrival rate: what happened 30 s ago weighs 5 %."""
+FOLD_S: Final = 0.1
+"""Arrivals are only counted in between: an exponential for each client would cost more than it tells."""
 DEVIATIONS: Final = 3.0
 """Arrivals during one dial are about Poisson; three standard deviations above the mean covers 99.9 %."""
 DIAL_SMOOTHING: Final = 0.2
@@ -23,17 +25,21 @@ class Demand:
     exp(-dt / TAU_S), so that sum / TAU_S tends to the rate of a steady stream.
     """
 
-    __slots__ = ("_at", "_dial_s", "_events")
+    __slots__ = ("_arrivals", "_dial_s", "_events", "_folded_at")
 
     def __init__(self) -> None:
+        self._arrivals = 0
         self._events = 0.0
-        self._at = 0.0
+        self._folded_at = 0.0
         self._dial_s = 0.0
 
-    def arrived(self, now: float) -> None:
-        """Count one client at monotonic second `now`."""
-        self._events = self._events * exp((self._at - now) / TAU_S) + 1.0
-        self._at = now
+    def arrived(self, now: float) -> bool:
+        """Count one client at monotonic second `now`; return whether `target` may have changed by now."""
+        self._arrivals += 1
+        if now - self._folded_at < FOLD_S:
+            return False
+        self._fold(now)
+        return True
 
     def dialled(self, seconds: float) -> None:
         """Take note of how long a dial took."""
@@ -44,7 +50,8 @@ class Demand:
 
     def rate(self, now: float) -> float:
         """Return arrivals a second."""
-        return self._events * exp((self._at - now) / TAU_S) / TAU_S
+        self._fold(now)
+        return self._events / TAU_S
 
     def target(self, now: float, *, idle_timeout_s: float) -> int:
         """Return how many connections should be ready: those likely to be asked for while one is dialled.
@@ -52,7 +59,12 @@ class Demand:
         At least 1 as long as a connection is likely to be used before `idle_timeout_s` ends it.
         """
         rate = self.rate(now)
-        mean = rate * (self._dial_s or FALLBACK_DIAL_S)
-        if mean < 1e-9 or (idle_timeout_s and rate * idle_timeout_s < 1.0):
+        if not rate or (idle_timeout_s and rate * idle_timeout_s < 1.0):
             return 0
+        mean = rate * (self._dial_s or FALLBACK_DIAL_S)
         return ceil(mean + DEVIATIONS * sqrt(mean))
+
+    def _fold(self, now: float) -> None:
+        self._events = self._events * exp((self._folded_at - now) / TAU_S) + self._arrivals
+        self._arrivals = 0
+        self._folded_at = now

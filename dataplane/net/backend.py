@@ -72,8 +72,7 @@ class Backend:
         self.set_spec(spec, now)
         self.health.reconfigure(service.active.rise, service.active.fall)
         self.connect_timeout_s = service.timeouts.connect_s
-        limits, timeouts = service.limits, service.timeouts
-        self.pool.configure(service.pool, limit=limits.per_backend, idle_s=timeouts.idle_s)
+        self.pool.configure(service.pool, limit=service.limits.per_backend)
 
     def set_spec(self, spec: BackendSpec, now: float) -> None:
         """Take `spec`, and note when a drain begins or ends."""

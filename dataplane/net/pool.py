@@ -23,7 +23,7 @@ from dataplane.core.pool import Demand
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
 from dataplane.net.dialer import PENDING, Dial, begin
-from dataplane.net.sockopts import DONTWAIT, tune_backend, user_timeout_ms
+from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
     from dataplane.core.spec import PoolSpec
@@ -84,12 +84,12 @@ class Pool:
         "_idle",
         "backend",
         "demand",
+        "goal",
         "limit",
         "reactor",
         "retry_s",
         "spec",
         "tick",
-        "user_timeout",
     )
 
     def __init__(self, reactor: Reactor, backend: Backend, spec: PoolSpec) -> None:
@@ -102,7 +102,8 @@ class Pool:
         self._idle: list[Idle] = []
         self._dials: set[Dial] = set()
         self.retry_s = 0.0
-        self.user_timeout = 0
+        self.goal = 0
+        """The target, as of the last time that something decided it."""
         self.tick = 0
 
     def __len__(self) -> int:
@@ -113,17 +114,16 @@ class Pool:
         """How many connections the pool accounts for, dials included."""
         return len(self._idle) + len(self._dials)
 
-    def configure(self, spec: PoolSpec, *, limit: int, idle_s: float) -> None:
+    def configure(self, spec: PoolSpec, *, limit: int) -> None:
         """Take new settings; connections that they do not concern stay."""
         if spec.mode is not self.spec.mode:
             self.clear(DiscardCause.CHANGED)
         self.spec = spec
         self.limit = limit
-        self.user_timeout = user_timeout_ms(idle_s)
         for idle in self._idle[: max(0, len(self._idle) - spec.max_idle)]:
             self.discard(idle, DiscardCause.SURPLUS)
         self._expire(self.reactor.now)
-        self.refill()
+        self.restock()
 
     # -- taking and giving ----------------------------------------------------------------------------
 
@@ -135,7 +135,8 @@ class Pool:
         backend = self.backend
         if self.spec.mode is PoolMode.OFF:
             return None
-        self.demand.arrived(self.reactor.now)
+        if self.demand.arrived(self.reactor.now) or self.limit:
+            self.goal = self.target()
         idle_list = self._idle
         while idle_list:
             idle = idle_list[-1]
@@ -214,6 +215,7 @@ class Pool:
         for dial in self._dials:
             dial.cancel()
         self._dials.clear()
+        self.goal = 0
         while self._idle:
             self.discard(self._idle[-1], cause)
         self.reactor.wheel.cancel(self)
@@ -235,13 +237,19 @@ class Pool:
         return max(0, target)
 
     def refill(self) -> None:
-        """Dial up to the target, unless a failure asks for patience."""
-        if self.retry_s and self.tick:
+        """Dial up to the goal after a client has come, unless a failure asks for patience."""
+        missing = self.goal - len(self._idle) - len(self._dials)
+        if missing <= 0 or (self.retry_s and self.tick):
             return
-        missing = min(self.target() - self.held, MAX_DIALS - len(self._dials))
+        missing = min(missing, MAX_DIALS - len(self._dials))
         for _ in range(missing):
             if not self._dial():
                 break
+
+    def restock(self) -> None:
+        """Find the target anew, and dial up to it."""
+        self.goal = self.target()
+        self.refill()
 
     def _dial(self) -> bool:
         address = self.backend.address
@@ -279,7 +287,6 @@ class Pool:
         now = reactor.now
         self.demand.dialled(now - dial.started_at)
         self.retry_s = 0.0
-        tune_backend(dial.sock, dial.target.family, self.user_timeout)
         idle = Idle(self, dial.sock, now, now)
         if watched:
             reactor.handlers[dial.fd] = idle
@@ -299,7 +306,7 @@ class Pool:
     def on_timer(self, now: float) -> None:
         """Close what is too old, dial what is missing, and set the next deadline."""
         self._expire(now)
-        self.refill()
+        self.restock()
         if not self.tick:
             self._schedule()
 

@@ -20,7 +20,7 @@ import select
 import time
 from typing import Final, Protocol
 
-__all__ = ["Handler", "Reactor", "Timed", "Wheel"]
+__all__ = ["Deferred", "Handler", "Reactor", "Timed", "Wheel"]
 
 BUFFER_BYTES: Final = 128 * 1024
 """One shared read buffer. From 64 KiB on, bulk speed is flat; what a slow reader pins grows with it."""
@@ -36,6 +36,13 @@ class Handler(Protocol):
 
     def on_failure(self) -> None:
         """Close what is owned: `on_event` raised, which is a bug of ours."""
+
+
+class Deferred(Protocol):
+    """Whatever draws its conclusions from all events of a batch at once."""
+
+    def settle(self) -> None:
+        """Draw them. May be called more than once, and after the end."""
 
 
 class Timed(Protocol):
@@ -108,6 +115,7 @@ class Reactor:
         "_timer",
         "accept_ceiling",
         "buffer",
+        "deferred",
         "dial_ceiling",
         "epoll",
         "handlers",
@@ -126,6 +134,8 @@ class Reactor:
         """Accepting pauses here already: whoever was accepted needs a second descriptor."""
         self.epoll = select.epoll()
         self.handlers: dict[int, Handler] = {}
+        self.deferred: list[Deferred] = []
+        """What wants to be settled when the batch of events is over."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.now = time.monotonic()
         self.wheel = Wheel(self.now)
@@ -175,6 +185,9 @@ class Reactor:
                     handler.on_event(events)
                 except Exception as error:  # noqa: BLE001 - a bug met by one connection must not end the others
                     self._failed(fd, handler, error)
+        deferred = self.deferred
+        while deferred:
+            deferred.pop().settle()
 
     def _failed(self, fd: int, handler: Handler, error: Exception) -> None:
         self._loop.call_exception_handler({"message": f"handler {handler!r} failed", "exception": error})

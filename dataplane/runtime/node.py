@@ -139,7 +139,7 @@ class Node:
         service.selection = selection
         for backend in service.backends.values():
             if backend.usable:
-                backend.pool.refill()
+                backend.pool.restock()
         if selection.panic is not running.panic:
             running.panic = selection.panic
             self.events.emit(
