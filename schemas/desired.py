@@ -79,8 +79,6 @@ class _File(Desired):
 
 
 _SERVICE_NAME: TypeAdapter[str] = TypeAdapter(ServiceName)
-# Stands in for a missing `listen` while the rest of a service is checked.
-_ANY_LISTENER = {"listen": ["127.0.0.1:1"]}
 _NOT_ABOUT_DEFAULTS = frozenset({"missing", "refused"})
 
 
@@ -130,7 +128,7 @@ def check_service(name: str, value: object) -> tuple[list[Finding], DesiredServi
         _SERVICE_NAME.validate_python(name)
     except ValidationError as error:
         findings.append(Finding(at, error.errors()[0]["msg"], at_key=True))
-    wrong, service = check_all(DesiredService, value, fill=_ANY_LISTENER)
+    wrong, service = check_all(DesiredService, value)
     findings += [Finding((*at, *one.path), one.message, one.at_key, one.kind) for one in wrong]
     return findings, service
 
@@ -148,7 +146,7 @@ def _check(value: object) -> tuple[list[Finding], Desired | None]:
     for name, one in written.items() if isinstance(written, dict) else ():
         wrong, service = check_service(name, _merged(defaults, one))
         findings += [_where_written(finding, one, defaults) for finding in wrong]
-        if service is not None and isinstance(one, dict) and "listen" in one:
+        if service is not None and not any(finding.path[2:3] == ("listen",) for finding in wrong):
             services[name] = service
     for below, message in listener_clashes(services):
         findings.append(Finding(("services", *below), message))

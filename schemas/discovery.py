@@ -78,7 +78,7 @@ class ConsulQuery(Frozen):
             key = "tags" if self.tags else "filter"
             raise refused(
                 ((key,), "has no effect on a prepared query; write it into the query itself"),
-                about=("prepared_query",),
+                about=("prepared_query", "tags", "filter"),
             )
         return self
 
@@ -137,10 +137,10 @@ class Consul(Frozen):
     @model_validator(mode="after")
     def _files_fit(self) -> Self:
         if self.key_file is not None and self.cert_file is None:
-            raise refused((("key_file",), "needs cert_file beside it"), about=("cert_file",))
+            raise refused((("key_file",), "needs cert_file beside it"), about=("cert_file", "key_file"))
         for key in ("ca_file", "cert_file"):
             if getattr(self, key) is not None and self.address.startswith("http:"):
-                raise refused(((key,), "needs an https address"), about=("address",))
+                raise refused(((key,), "needs an https address"), about=("address", key))
         return self
 
 

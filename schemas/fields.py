@@ -55,6 +55,7 @@ __all__ = [
     "format_duration",
     "format_percent",
     "invalid",
+    "not_empty",
     "off_word",
     "parse_duration",
     "parse_percent",
@@ -338,6 +339,13 @@ def _listeners(value: object) -> object:
     return value
 
 
+def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a list of nothing; pydantic's `min_length` would also count what is wrong as missing."""
+    if not values:
+        raise invalid("must not be empty")
+    return values
+
+
 def _as_set(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Sort and drop repetitions: the order says nothing, so it must not change the digest."""
     return tuple(sorted(set(values)))
@@ -362,7 +370,7 @@ Cidr = Annotated[
 ]
 Listeners = Annotated[
     tuple[ListenAddress, ...],
-    Field(min_length=1),
+    AfterValidator(not_empty),
     BeforeValidator(_listeners),
     WithJsonSchema(
         {"anyOf": [_LISTEN_ADDRESS_SCHEMA, {"type": "array", "minItems": 1, "items": _LISTEN_ADDRESS_SCHEMA}]}

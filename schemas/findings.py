@@ -103,15 +103,20 @@ def visible_path(finding: Finding, root: object) -> Path:
 
 def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:
     """List the keys that the model at a path knows."""
-    inside_mapping = False
+    inside = 0
     for part in loc:
-        if isinstance(part, int) or inside_mapping:  # the step into a list or a mapping of models
-            inside_mapping = False
+        if isinstance(part, int) or inside:  # the step into a list or a mapping of models
+            inside = max(0, inside - 1)
             continue
         field = next(one for name, one in model.model_fields.items() if part in {name, one.alias})
         model = next(_models_in(field.annotation))
-        inside_mapping = get_origin(field.annotation) is dict
+        inside = _mappings_in(field.annotation)
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _mappings_in(annotation: Any) -> int:
+    """Count the mappings around the model of an annotation."""
+    return (get_origin(annotation) is dict) + sum(map(_mappings_in, get_args(annotation)))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -132,8 +137,7 @@ _WANTED: Final = {
     "string_type": "must be text, not {input}",
     "greater_than_equal": "must be at least {ge}, not {input}",
     "less_than_equal": "must be at most {le}, not {input}",
-    "string_too_long": "must be at most {max_length} characters long",
-    "string_too_short": "must not be empty",
+    "too_long": "must be at most {max_length} characters long",
     "too_short": "must not be empty",
     "missing": "is required",
 }

@@ -17,6 +17,7 @@ from schemas.fields import (
     PositiveDuration,
     Text,
     invalid,
+    not_empty,
     off_word,
     refused,
 )
@@ -86,7 +87,7 @@ class HttpCheck(Frozen):
 
     path: Annotated[Text, AfterValidator(_http_path)] = "/"
     """Asked with GET."""
-    status: Annotated[tuple[_Status, ...], Field(min_length=1), AfterValidator(_as_set)] = (200,)
+    status: Annotated[tuple[_Status, ...], AfterValidator(not_empty), AfterValidator(_as_set)] = (200,)
     """Each of these means up."""
     host: Annotated[Text, AfterValidator(_http_host), Field(max_length=255)] = ""
     """Host header; the backend's address if empty."""
@@ -138,7 +139,7 @@ class ActiveCheck(Frozen):
         if self.type == "expect" and self.expect is None:
             raise refused(
                 (("expect",), 'is required with type expect, such as {send: "PING\\r\\n", expect: "+PONG"}'),
-                about=("expect",),
+                about=("type", "expect"),
             )
         return self
 
@@ -203,7 +204,7 @@ class ProxyProtocol(Frozen):
         if self.accept == "required" and not self.trusted:
             raise refused(
                 (("trusted",), 'must not be empty with accept required, such as ["10.0.0.0/8"]'),
-                about=("trusted",),
+                about=("accept", "trusted"),
             )
         return self
 

@@ -243,7 +243,7 @@ def parse_snapshot(data: object) -> Snapshot:
     Raises:
         InvalidDocument: With every problem found, by path.
     """
-    findings, snapshot = check_all(Snapshot, data, fill={"generation": 0, "services": {}})
+    findings, snapshot = check_all(Snapshot, data)
     if findings or snapshot is None:
         raise InvalidDocument(to_problems(findings, data))
     return snapshot

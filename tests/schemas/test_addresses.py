@@ -137,7 +137,21 @@ def test_networks_are_normalised(text, normal):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.0/08", "10.0.0/8", "010.0.0.0/8", "a/8", "fe80::1%eth0", 10, None, "10.0.0.0/", "/8"]
+    "text",
+    [
+        "",
+        "10.0.0.0/33",
+        "10.0.0.0/255.0.0.0",
+        "10.0.0.0/08",
+        "10.0.0/8",
+        "010.0.0.0/8",
+        "a/8",
+        "fe80::1%eth0",
+        10,
+        None,
+        "10.0.0.0/",
+        "/8",
+    ],
 )
 def test_what_is_no_network_is_refused(text):
     """Netmasks, zones and leading zeros have more than one meaning."""

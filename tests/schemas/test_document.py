@@ -240,7 +240,11 @@ def test_parts_are_located_in_json():
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**17), 10**17)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=20,
 )
@@ -268,8 +272,7 @@ def test_every_json_document_is_read_as_it_is(content, indent):
 
 @settings(deadline=None)
 @given(
-    st.binary(max_size=60)
-    | st.text(alphabet="ab:[]{}-,&*!|>%@'\"#?<~ \n\t0.", max_size=60).map(str.encode)
+    st.binary(max_size=60) | st.text(alphabet="ab:[]{}-,&*!|>%@'\"#?<~ \n\t0.", max_size=60).map(str.encode)
 )
 def test_hostile_bytes_are_refused_in_order(raw):
     """Whatever the bytes, the answer is a document or an InvalidDocument with a place."""

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from schemas.desired import load_desired, resolve
+from schemas.errors import InvalidDocument
+from schemas.snapshot import Backend, Service, parse_snapshot
+
+MINIMAL = """\
+version: 1
+services:
+  web:
+    listen: 127.0.0.1:4000
+    backends: [127.0.0.1:5001]
+"""
+
+
+def load(text):
+    return load_desired(text.encode())
+
+
+def problems(text):
+    with pytest.raises(InvalidDocument) as caught:
+        load(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_file_says_what_runs():
+    """A minimal file resolves to the snapshot service that the same content makes."""
+    services = resolve(load(MINIMAL), {})
+    snapshot = parse_snapshot(
+        {"generation": 1, "services": {"web": {"listen": "127.0.0.1:4000", "backends": ["127.0.0.1:5001"]}}}
+    )
+    assert services == snapshot.services
+    assert type(services["web"]) is Service
+
+
+def test_yaml_and_json_are_the_same():
+    """A file may be JSON, tabs and all."""
+    content = {
+        "version": 1,
+        "services": {"web": {"listen": ":4000", "backends": ["a:1"], "slow_start": "5s"}},
+    }
+    yaml = "version: 1\nservices: {web: {listen: ':4000', backends: [a:1], slow_start: 5s}}\n"
+    assert load(json.dumps(content, indent="\t")) == load(yaml)
+
+
+def test_no_services_is_an_answer():
+    """An empty mapping says that nothing shall be served; leaving the key out says nothing."""
+    assert load("version: 1\nservices: {}\n").services == {}
+    assert problems("version: 1\n") == ["line 1, column 1: services: is required"]
+
+
+def test_defaults_are_merged_key_by_key():
+    """A service overrides single values, at any depth, and keeps the others."""
+    desired = load("""\
+version: 1
+defaults:
+  mode: p2c
+  timeouts: {connect: 1s, idle: 5m}
+  health: {active: {interval: 7s, http: {path: /up}}}
+services:
+  a:
+    listen: ":1"
+    backends: []
+    timeouts: {connect: 3s}
+    health: {active: {type: http}}
+  b: {listen: ":2", backends: [], mode: rr}
+""")
+    a, b = desired.services["a"], desired.services["b"]
+    assert (a.mode, b.mode) == ("p2c", "rr")
+    assert (a.timeouts.connect, a.timeouts.idle) == (3.0, 300.0)
+    assert (b.timeouts.connect, b.timeouts.idle) == (1.0, 300.0)
+    assert (a.health.active.type, a.health.active.interval, a.health.active.http.path) == ("http", 7.0, "/up")
+
+
+def test_what_a_service_lists_replaces_inherited_discovery():
+    """Backends and discover answer one question, so a service's own answer takes the default's place."""
+    desired = load("""\
+version: 1
+defaults: {discover: {consul: {datacenter: dc1}}}
+services:
+  a: {listen: ":1", backends: [a:1]}
+  b: {listen: ":2", discover: {consul: {service: redis}}}
+""")
+    assert desired.services["a"].discover is None
+    discover = desired.services["b"].discover
+    assert discover is not None
+    assert (discover.consul.service, discover.consul.datacenter) == ("redis", ("dc1",))
+
+
+def test_discovered_backends_take_the_place_of_discovery():
+    """A snapshot is complete: it names backends, never where to look for them."""
+    desired = load(
+        'version: 1\nservices: {c: {listen: ":1", mode: sticky, discover: {consul: {service: redis}}}}\n'
+    )
+    found = [Backend(id="n1/redis", address="10.0.0.1:6379")]
+    service = resolve(desired, {"c": found})["c"]
+    assert (service.mode, service.backends) == ("sticky", tuple(found))
+    assert "discover" not in service.model_dump()
+    assert resolve(desired, {})["c"].backends == ()
+
+
+def test_unquoted_off_is_off():
+    """A word that YAML 1.1 turns into false still means the choice."""
+    desired = load(MINIMAL + "    pool: {mode: off}\n    proxy_protocol: {send: no, accept: false}\n")
+    service = desired.services["web"]
+    assert (service.pool.mode, service.proxy_protocol.send, service.proxy_protocol.accept) == (
+        "off",
+        "off",
+        "off",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("services: {}\n", "line 1, column 1: version: is required"),
+        ("version: 2\nservices: {}\n", "line 1, column 10: version: must be 1, not 2"),
+        ('version: "1"\nservices: {}\n', 'line 1, column 10: version: must be 1, not "1"'),
+        ("version: 1\nservices:\n", "line 2, column 10: services: must be a mapping, not nothing"),
+        ("version: 1\nservices: []\n", "line 2, column 1: services: must be a mapping, not a list"),
+        ("- 1\n", "line 1, column 1: must be a mapping with the keys version and services, not a list"),
+        ("x\n", 'line 1, column 1: must be a mapping with the keys version and services, not "x"'),
+        (MINIMAL + "srvices: {}\n", "line 6, column 1: srvices: unknown key; did you mean services?"),
+        (MINIMAL + "    mdoe: rr\n", "line 6, column 5: services.web.mdoe: unknown key; did you mean mode?"),
+        (MINIMAL + "    pool:\n", "line 6, column 10: services.web.pool: must be a mapping, not nothing"),
+        (MINIMAL + "defaults: 1\n", "line 6, column 11: defaults: must be a mapping, not 1"),
+        (
+            MINIMAL + "    discover: {consul: {service: x}}\n",
+            "line 6, column 5: services.web.discover: excludes backends; a service has one of them",
+        ),
+        (
+            'version: 1\nservices:\n  web:\n    listen: ":1"\n',
+            "line 3, column 3: services.web: must have either backends or discover",
+        ),
+        (
+            "version: 1\nservices:\n  web: {backends: []}\n",
+            "line 3, column 3: services.web.listen: is required",
+        ),
+        ("version: 1\nservices:\n  web: no\n", 'line 3, column 8: services.web: must be a mapping, not "no"'),
+        (
+            "version: 1\nservices:\n  web:\n    listen: 4000\n    backends: []\n",
+            'line 4, column 13: services.web.listen: must be an address such as "127.0.0.1:4000", not 4000',
+        ),
+        (
+            'version: 1\nservices: {web: {listen: ":1", discover: {consul: {}}}}\n',
+            "line 2, column 43: services.web.discover.consul: must have either service or prepared_query",
+        ),
+        (
+            'version: 1\nservices: {web: {listen: ":1", discover: {consul: {service: a, prepared_query: b}}}}\n',
+            "line 2, column 43: services.web.discover.consul: must have either service or prepared_query",
+        ),
+    ],
+)
+def test_each_mistake_has_a_line_and_a_column(text, problem):
+    """One mistake is one problem: place, path, what is wrong, what is right."""
+    assert problems(text) == [problem]
+
+
+def test_mistakes_in_defaults_are_reported_where_they_are_written():
+    """What several services inherit is one problem, in defaults, whoever overrides it."""
+    found = problems("""\
+version: 1
+defaults: {timeouts: {connect: 1}, pool: {min_idle: 300}, mod: rr}
+services:
+  a: {listen: ":1", backends: []}
+  b: {listen: ":2", backends: [], timeouts: {connect: 1s}, pool: {max_idle: 400}}
+""")
+    assert [text.split(": ")[1] for text in found] == [
+        "defaults.timeouts.connect",
+        "defaults.pool.min_idle",
+        "defaults.mod",
+    ]
+
+
+def test_defaults_may_be_incomplete():
+    """Only what services come to be has to fit together."""
+    desired = load("""\
+version: 1
+defaults: {pool: {min_idle: 300}, health: {active: {type: expect, expect: {send: PING}}}}
+services:
+  a: {listen: ":1", backends: [], pool: {max_idle: 400}, health: {active: {expect: {expect: PONG}}}}
+""")
+    expect = desired.services["a"].health.active.expect
+    assert expect is not None
+    assert (expect.send, expect.expect) == ("PING", "PONG")
+
+
+def test_notation_and_content_are_reported_together():
+    """Duplicate keys, aliases and wrong values come in one list, in the order of the text."""
+    found = problems("""\
+version: 1
+services:
+  web:
+    listen: ":1"
+    listen: ":2"
+    mode: *m
+    backends: ["b:0", {address: "c:1", weight: 257}]
+  api:
+    listen: ":1"
+    backends: [a:1, a:1]
+    retries: 5s
+guard: {max_shrink: 101%}
+""")
+    assert [text.split(": ")[:2] for text in found] == [
+        ["line 5, column 5", "services.web.listen"],
+        ["line 6, column 11", "services.web.mode"],
+        ["line 7, column 16", "services.web.backends[0]"],
+        ["line 7, column 48", "services.web.backends[1].weight"],
+        ["line 9, column 13", "services.api.listen"],
+        ["line 10, column 21", "services.api.backends[1]"],
+        ["line 11, column 14", "services.api.retries"],
+        ["line 12, column 21", "guard.max_shrink"],
+    ]
+
+
+def test_a_merge_key_hides_only_its_own_mapping():
+    """What a refused merge would have brought is not called missing."""
+    (problem,) = problems('version: 1\nservices:\n  web:\n    <<: {listen: ":1"}\n    backends: []\n')
+    assert "merge key" in problem
+
+
+def test_json_mistakes_have_places_too():
+    """The same check, the same places."""
+    text = '{"version": 1,\n"services": {"web": {"listen": ":1",\n\t"backends": ["a:1"], "mode": "x"}}}'
+    (problem,) = problems(text)
+    assert problem.startswith("line 3, column 31: services.web.mode: must be one of")
+
+
+def test_ten_thousand_backends_fit():
+    """The limit of a file is its size, not what it holds."""
+    lines = "".join(f"      - 10.{n >> 16}.{n >> 8 & 255}.{n & 255}:80\n" for n in range(10_000))
+    desired = load(f'version: 1\nservices:\n  web:\n    listen: ":1"\n    backends:\n{lines}')
+    backends = desired.services["web"].backends
+    assert backends is not None
+    assert len(backends) == 10_000
