@@ -252,18 +252,22 @@ def _option(meta: Mapping[str, object], name: str, highest: int | None, remarks:
 
     Args:
         meta: The service's meta data: texts by name.
-        name: The key.
+        name: The key. Consul 1.8 refuses dots in keys, so `lb.weight` may also be written `lb-weight` or
+            `lb_weight`.
         highest: The largest value that is believed; None: the caller clamps it.
         remarks: Grows by one if the value is bad.
     """
-    value = meta.get(name)
+    spelled = next(
+        (key for key in (name, name.replace(".", "-"), name.replace(".", "_")) if key in meta), name
+    )
+    value = meta.get(spelled)
     if value is None:
         return None
     digits = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 9  # noqa: PLR2004 - below 2**31
     number = int(cast("str", value)) if digits else -1
     if number < 0 or (highest is not None and number > highest):
         limit = "" if highest is None else f" to {highest}"
-        remarks.append(f"{name} {ascii(value)[:40]} ignored: not a whole number from 0{limit}")
+        remarks.append(f"{spelled} {ascii(value)[:40]} ignored: not a whole number from 0{limit}")
         return None
     return number
 

@@ -167,7 +167,7 @@ class Registration:
             "Check": {
                 "TTL": f"{TTL_S:g}s",
                 "DeregisterCriticalServiceAfter": FORGET_AFTER,
-                **self._verdict(),
+                "Status": self._verdict()["Status"],
             },
         }
 

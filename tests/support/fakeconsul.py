@@ -197,6 +197,8 @@ class FakeConsul:
         call, _, name = rest.rpartition("/")
         if rest == "service/register":
             body = json.loads(await request.read())
+            if unknown := body["Check"].keys() - {"TTL", "Status", "DeregisterCriticalServiceAfter"}:
+                return web.Response(status=400, text=f"Request decode failed: json: unknown field {unknown}")
             self.registered[body["ID"]] = body
             self.checks[f"service:{body['ID']}"] = body["Check"]["Status"]
         elif call == "service/deregister":

@@ -71,6 +71,13 @@ def test_meta_weight_and_tier():
     assert only(Meta=meta, Weights={"Passing": 3, "Warning": 2}, checks=[("x", "warning")]).weight == 2
 
 
+@pytest.mark.parametrize("dot", [".", "-", "_"])
+def test_meta_keys_without_dots(dot):
+    """Consul refuses dots in the keys of meta data, so a dash or an underscore stands for one."""
+    found = only(Meta={f"lb{dot}weight": "7", f"lb{dot}tier": "1"})
+    assert (found.weight, found.tier) == (7, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("lb.tier", "-1"), ("lb.weight", "1e3"), ("lb.weight", "٣"), ("lb.tier", "256")]
 )
