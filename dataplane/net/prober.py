@@ -31,10 +31,12 @@ SLACK_S: Final = 0.002
 class _Entry:
     """A target and its place in the schedule."""
 
-    __slots__ = ("fresh", "live", "probe", "task")
+    __slots__ = ("fresh", "live", "probe", "target", "task")
 
     def __init__(self, target: Target) -> None:
-        self.probe = Probe(target)
+        self.target = target
+        self.probe: Probe | None = None
+        """Made when it is due: 10,000 at once would stall the loop for 0.2 s."""
         self.live = True
         self.fresh = True
         self.task: asyncio.Task[None] | None = None
@@ -122,7 +124,7 @@ class Prober:
             for target in targets
             if target.check.type is not CheckType.NONE
         }
-        stopped = [key for key, entry in self._entries.items() if wanted.get(key) != entry.probe.target]
+        stopped = [key for key, entry in self._entries.items() if wanted.get(key) != entry.target]
         for key in stopped:
             self._entries.pop(key).stop()
         if stopped:
@@ -154,7 +156,9 @@ class Prober:
             self._wake.set()  # else the timer that is set is the right one
 
     async def _probe(self, entry: _Entry) -> None:
-        target = entry.probe.target
+        target = entry.target
+        if entry.probe is None:
+            entry.probe = Probe(target)
         started = asyncio.get_running_loop().time()
         try:
             outcome, connection = await entry.probe.run()
@@ -171,7 +175,7 @@ class Prober:
 
     def _again(self, entry: _Entry, started: float) -> None:
         """Give the place back, and put the target where it is due next (at once if the probe took too long)."""
-        self._schedule(entry, started + delay_s(entry.probe.target.check, self._random(), first=entry.fresh))
+        self._schedule(entry, started + delay_s(entry.target.check, self._random(), first=entry.fresh))
         entry.fresh = False
         if entry.task is not None:
             self._give_back(entry, entry.task)

@@ -273,7 +273,7 @@ class Probe:
         for position, (family, sockaddr) in enumerate(addresses, start=1):
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
-                await _connect_socket(sock, sockaddr)
+                await _connect_socket(sock, family, sockaddr)
             except OSError:
                 sock.close()
                 if position == len(addresses):
@@ -351,9 +351,9 @@ def _unanswered(stage: str, received: bytearray) -> str:
     return f"{stage}: got '{excerpt(received)}'" if received else f"{stage}: connection closed"
 
 
-async def _connect_socket(sock: socket.socket, sockaddr: Any) -> None:
+async def _connect_socket(sock: socket.socket, family: int, sockaddr: Any) -> None:
     """Connect a non-blocking socket; raises OSError."""
-    if sock.family == socket.AF_UNIX:
+    if family == socket.AF_UNIX:
         # Never blocks. EAGAIN means a full accept queue (unix(7)); loop.sock_connect would take it for
         # EINPROGRESS, and then for success.
         sock.connect(sockaddr)

@@ -105,7 +105,7 @@ class TestProber:
             before = [target(name, it.address) for name in "abc"]
             async with probing(*before, concurrency=1) as probes:
                 assert await probes.ids(3) == ["a", "b", "c"]
-                due = {entry.probe.target.backend_id: due for due, _, entry in probes.prober._heap}
+                due = {entry.target.backend_id: due for due, _, entry in probes.prober._heap}
                 # with one place they are probed in turn, so one that was wrongly due would show up
                 after = [
                     before[0],
@@ -116,7 +116,7 @@ class TestProber:
                 probes.prober.update(after)
                 assert await probes.ids(3) == ["b", "c", "d"]
                 assert other.accepted == 1
-                now_due = {entry.probe.target.backend_id: due for due, _, entry in probes.prober._heap}
+                now_due = {entry.target.backend_id: due for due, _, entry in probes.prober._heap}
                 assert now_due["a"] == due["a"]
 
     async def test_removed_target_is_left_alone(self):
@@ -130,7 +130,7 @@ class TestProber:
             while not probes.results.empty():
                 probes.results.get_nowait()
             assert await probes.ids(5) == ["b"] * 5
-            assert {entry.probe.target.backend_id for _, _, entry in probes.prober._heap} <= {"b"}
+            assert {entry.target.backend_id for _, _, entry in probes.prober._heap} <= {"b"}
 
     async def test_probe_of_a_removed_target_is_broken_off(self):
         """A verdict that is open when its target is removed never comes, and its place is free again."""
