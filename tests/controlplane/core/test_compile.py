@@ -1,0 +1,71 @@
+"""Compile: discovery resolved, what is unknown held or left out."""
+
+from __future__ import annotations
+
+import json
+
+from controlplane.core.compile import compile_services, configured_of
+from schemas.desired import load_desired
+from schemas.snapshot import Backend, parse_snapshot
+
+DESIRED = {
+    "version": 1,
+    "services": {
+        "web": {"listen": "127.0.0.1:4000", "backends": ["127.0.0.1:1"]},
+        "cache": {"listen": "127.0.0.1:4001", "discover": {"consul": {"service": "redis"}}},
+    },
+}
+
+
+def desired():
+    """Return the checked example."""
+    return load_desired(json.dumps(DESIRED).encode())
+
+
+def ids(compiled, service):
+    """Return the ids of a compiled service's backends."""
+    return [each["id"] for each in compiled.services[service]["backends"]]
+
+
+def test_discovered_backends_are_resolved():
+    """A discovered service gets what discovery knows."""
+    compiled = compile_services(desired(), {"cache": [Backend(address="10.0.0.1:6379", id="n/r")]}, {})
+    assert ids(compiled, "cache") == ["n/r"]
+    assert (compiled.discovered, compiled.waiting) == (("cache",), ())
+
+
+def test_unknown_service_is_left_out():
+    """Without any backend known, not even a listener is opened."""
+    compiled = compile_services(desired(), {}, {})
+    assert set(compiled.services) == {"web"}
+    assert compiled.waiting == ("cache",)
+
+
+def test_what_ran_last_stands_in():
+    """Until discovery answers, the backends that ran last go on."""
+    last = [{"id": "n/r", "address": "10.0.0.1:6379", "weight": 2, "tier": 0, "state": "enabled"}]
+    compiled = compile_services(desired(), {}, {"cache": last})
+    assert compiled.services["cache"]["backends"] == last
+
+
+def test_empty_answer_is_an_answer():
+    """A service that discovery knows to be empty is served with no backend, whatever ran last."""
+    last = [{"id": "n/r", "address": "10.0.0.1:6379", "weight": 2, "tier": 0, "state": "enabled"}]
+    assert ids(compile_services(desired(), {"cache": []}, {"cache": last}), "cache") == []
+
+
+def test_body_is_a_snapshot_with_the_right_hash():
+    """A data plane computes the same hash from what is pushed."""
+    body = compile_services(desired(), {"cache": []}, {}).body(7)
+    snapshot = parse_snapshot(body)
+    assert (snapshot.generation, snapshot.hash) == (7, body["hash"])
+    assert snapshot.body() == body
+
+
+def test_configured_words_of_static_and_discovered_services():
+    """Overrides depend on what the file says of a backend; of discovered ones it says nothing."""
+    compiled = compile_services(desired(), {"cache": [Backend(address="10.0.0.1:6379")]}, {})
+    assert configured_of(compiled.services, compiled.discovered) == {
+        "web": {"127.0.0.1:1": {"state": "enabled", "weight": 1}},
+        "cache": None,
+    }
