@@ -87,7 +87,12 @@ class HttpCheck(Frozen):
 
     path: Annotated[Text, AfterValidator(_http_path)] = "/"
     """Asked with GET."""
-    status: Annotated[tuple[_Status, ...], AfterValidator(not_empty), AfterValidator(_as_set)] = (200,)
+    status: Annotated[
+        tuple[_Status, ...],
+        Field(json_schema_extra={"minItems": 1}),
+        AfterValidator(not_empty),
+        AfterValidator(_as_set),
+    ] = (200,)
     """Each of these means up."""
     host: Annotated[Text, AfterValidator(_http_host), Field(max_length=255)] = ""
     """Host header; the backend's address if empty."""

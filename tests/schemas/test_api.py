@@ -7,6 +7,7 @@ from schemas.errors import InvalidDocument
 
 
 def problems(data):
+    """Return the problems of a refusal."""
     with pytest.raises(InvalidDocument) as caught:
         parse_backend_patch(data)
     return {problem.path: problem.message for problem in caught.value.problems}

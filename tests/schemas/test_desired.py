@@ -18,10 +18,12 @@ services:
 
 
 def load(text):
+    """Read a text."""
     return load_desired(text.encode())
 
 
 def problems(text):
+    """Return the problems of a refusal."""
     with pytest.raises(InvalidDocument) as caught:
         load(text)
     return [str(problem) for problem in caught.value.problems]

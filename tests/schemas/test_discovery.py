@@ -7,6 +7,7 @@ from schemas.recheck import check_all
 
 
 def problems(model, value):
+    """Return the problems of a refusal."""
     findings, _ = check_all(model, value)
     return {".".join(map(str, finding.path)): finding.message for finding in findings}
 

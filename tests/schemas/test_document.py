@@ -11,10 +11,12 @@ from schemas.errors import InvalidDocument
 
 
 def value(text):
+    """Return what a text holds."""
     return parse_document(text.encode()).value
 
 
 def problems(raw):
+    """Return the problems of a refusal."""
     with pytest.raises(InvalidDocument) as caught:
         parse_document(raw if isinstance(raw, bytes) else raw.encode())
     return [str(problem) for problem in caught.value.problems]
@@ -251,6 +253,7 @@ JSON = st.recursive(
 
 
 def paths_of(node, path=()):
+    """Yield the path of every part."""
     yield path
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, inner in items:
@@ -279,5 +282,8 @@ def test_hostile_bytes_are_refused_in_order(raw):
     try:
         parse_document(raw)
     except InvalidDocument as error:
-        assert error.problems
-        assert all(problem.line and problem.column for problem in error.problems)
+        found = error.problems
+    else:
+        return
+    assert found
+    assert all(problem.line and problem.column for problem in found)

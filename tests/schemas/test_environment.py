@@ -8,12 +8,14 @@ from schemas.errors import InvalidDocument
 
 
 def service(**environ):
+    """Return the one service that variables make."""
     desired = desired_from_environment(environ)
     assert desired is not None
     return resolve(desired, {})["default"]
 
 
 def problems(**environ):
+    """Return the problems of a refusal."""
     with pytest.raises(InvalidDocument) as caught:
         desired_from_environment(environ)
     assert all(problem.line is None for problem in caught.value.problems)

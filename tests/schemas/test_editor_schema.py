@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from schemas.desired import json_schema, load_desired
+from schemas.document import parse_document
+from schemas.errors import InvalidDocument
+
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
+TYPES = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "null": lambda value: value is None,
+}
+ANNOTATIONS = {"$schema", "$defs", "title", "description", "default", "examples"}
+
+
+class Validator:
+    """Decides whether a value fits a schema: the part of JSON Schema 2020-12 that ours uses, and nothing else."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def fits(self, value, schema=None):
+        """Decide; without a schema, by the whole."""
+        schema = self.root if schema is None else schema
+        rules = {key: rule for key, rule in schema.items() if key not in ANNOTATIONS}
+        if "if" in rules:
+            branch = "then" if self.fits(value, rules.pop("if")) else "else"
+            then = {"then": rules.pop("then", None), "else": rules.pop("else", None)}[branch]
+            if then is not None and not self.fits(value, then):
+                return False
+        return all(
+            getattr(self, "_" + key.replace("$", ""))(rule, value, schema) for key, rule in rules.items()
+        )
+
+    def _ref(self, rule, value, _):
+        return self.fits(value, self.root["$defs"][rule.removeprefix("#/$defs/")])
+
+    def _type(self, rule, value, _):
+        return TYPES[rule](value)
+
+    def _const(self, rule, value, _):
+        return value == rule and type(value) is type(rule)
+
+    def _enum(self, rule, value, _):
+        return value in rule
+
+    def _pattern(self, rule, value, _):
+        return not isinstance(value, str) or re.search(rule, value) is not None
+
+    def _minimum(self, rule, value, _):
+        return not TYPES["number"](value) or value >= rule
+
+    def _maximum(self, rule, value, _):
+        return not TYPES["number"](value) or value <= rule
+
+    def _minLength(self, rule, value, _):  # noqa: N802 - JSON Schema's spelling
+        return not isinstance(value, str) or len(value) >= rule
+
+    def _maxLength(self, rule, value, _):  # noqa: N802 - JSON Schema's spelling
+        return not isinstance(value, str) or len(value) <= rule
+
+    def _minItems(self, rule, value, _):  # noqa: N802 - JSON Schema's spelling
+        return not isinstance(value, list) or len(value) >= rule
+
+    def _items(self, rule, value, _):
+        return not isinstance(value, list) or all(self.fits(one, rule) for one in value)
+
+    def _required(self, rule, value, _):
+        return not isinstance(value, dict) or all(key in value for key in rule)
+
+    def _properties(self, rule, value, _):
+        return not isinstance(value, dict) or all(
+            self.fits(value[key], sub) for key, sub in rule.items() if key in value
+        )
+
+    def _patternProperties(self, rule, value, _):  # noqa: N802 - JSON Schema's spelling
+        return not isinstance(value, dict) or all(
+            self.fits(one, sub)
+            for pattern, sub in rule.items()
+            for key, one in value.items()
+            if re.search(pattern, key)
+        )
+
+    def _additionalProperties(self, rule, value, schema):  # noqa: N802 - JSON Schema's spelling
+        if not isinstance(value, dict):
+            return True
+        known = schema.get("properties", {})
+        patterns = schema.get("patternProperties", {})
+        more = [
+            one
+            for key, one in value.items()
+            if key not in known and not any(re.search(p, key) for p in patterns)
+        ]
+        return not more if rule is False else all(self.fits(one, rule) for one in more)
+
+    def _anyOf(self, rule, value, _):  # noqa: N802 - JSON Schema's spelling
+        return any(self.fits(value, one) for one in rule)
+
+    def _allOf(self, rule, value, _):  # noqa: N802 - JSON Schema's spelling
+        return all(self.fits(value, one) for one in rule)
+
+    def _not(self, rule, value, _):
+        return not self.fits(value, rule)
+
+
+@pytest.fixture(scope="module")
+def validator():
+    """Return one that knows our schema."""
+    return Validator(json_schema())
+
+
+def test_the_example_has_the_current_schema_beside_it():
+    """Editors take the schema from the file that the example's first line names."""
+    example = (EXAMPLES / "lb.yaml").read_text()
+    assert example.startswith("# yaml-language-server: $schema=lb.schema.json\n")
+    assert json.loads((EXAMPLES / "lb.schema.json").read_text()) == json_schema()
+
+
+def test_the_example_is_what_a_first_run_needs(validator):
+    """Service web listens on 4000 and balances the two test backends."""
+    raw = (EXAMPLES / "lb.yaml").read_bytes()
+    service = load_desired(raw).services["web"]
+    assert service.listen == ("127.0.0.1:4000",)
+    assert service.backends is not None
+    assert [(one.id, one.address) for one in service.backends] == [
+        ("web-1", "127.0.0.1:5001"),
+        ("web-2", "127.0.0.1:5002"),
+    ]
+    assert validator.fits(parse_document(raw).value)
+
+
+def _freed(text):
+    """Take the # away from every hint that is no example, nor below one."""
+    example = None
+    for line in text.splitlines():
+        hint = re.fullmatch(r"( *)# ( *)(\w+:.*)", line)
+        if hint is None:
+            example = None
+            yield line
+            continue
+        indent = len(hint[1] + hint[2])
+        if example is not None and indent > example:
+            continue
+        example = indent if "example" in hint[3] else None
+        if example is None:
+            yield " " * indent + hint[3]
+
+
+def test_the_hints_of_the_example_are_the_defaults():
+    """Whoever takes a # away changes nothing before changing the value behind it."""
+    text = (EXAMPLES / "lb.yaml").read_text()
+    freed = "\n".join(_freed(text))
+    added = parse_document(freed.encode()).value
+    assert {"pool", "health", "limits", "drain", "seed"} <= added["services"]["web"].keys()
+    assert {"consul", "guard"} <= added.keys()
+    assert load_desired(freed.encode()) == load_desired(text.encode())
+
+
+GOOD = [
+    {"services": {}},
+    {"services": {"a": {"listen": ":1", "backends": []}}},
+    {
+        "services": {
+            "a": {"listen": ["[::]:1", "*:2"], "backends": ["a:1", {"address": "unix:/x", "weight": 0}]}
+        }
+    },
+    {
+        "services": {
+            "a": {"listen": ":1", "discover": {"consul": {"service": "x", "datacenter": "dc1", "port": 5}}}
+        }
+    },
+    {"services": {"a": {"backends": []}}, "defaults": {"listen": ":1"}},
+    {"services": {"a": {"listen": ":1"}}, "defaults": {"backends": ["a:1"], "slow_start": "1m30s"}},
+    {"services": {"a": {"listen": ":1", "backends": [], "slow_start": 0, "health": {"panic": "12.5%"}}}},
+    {"services": {}, "consul": {"register": True, "address": "https://a"}, "guard": {"hold": "1h"}},
+    {
+        "services": {
+            "a": {"listen": ":1", "backends": [], "access": {"allow": ["10.0.0.0/8", "::1", "fd00::/8"]}}
+        }
+    },
+    {
+        "services": {
+            "a": {
+                "listen": ":1",
+                "backends": [],
+                "proxy_protocol": {"send": "off"},
+                "limits": {"client_rate": 0.5},
+            }
+        }
+    },
+]
+BAD = [
+    {},
+    {"services": []},
+    {"services": {"a b": {"listen": ":1", "backends": []}}},
+    {"services": {"a": {"backends": []}}},
+    {"services": {"a": {"listen": ":1"}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "discover": {"consul": {"service": "x"}}}}},
+    {"services": {"a": {"listen": 4000, "backends": []}}},
+    {"services": {"a": {"listen": [], "backends": []}}},
+    {"services": {"a": {"listen": "127.0.0.256:1", "backends": []}}},
+    {"services": {"a": {"listen": ":65536", "backends": []}}},
+    {"services": {"a": {"listen": ":1", "backends": ["a"]}}},
+    {"services": {"a": {"listen": ":1", "backends": [{"address": "a:1", "weight": 257}]}}},
+    {"services": {"a": {"listen": ":1", "backends": [{"address": "a:1", "wieght": 1}]}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "mode": "x"}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "slow_start": "5"}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "slow_start": 5}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "health": {"panic": "101%"}}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "health": {"active": {"http": {"status": [99]}}}}}},
+    {"services": {"a": {"listen": ":1", "backends": [], "health": {"active": {"http": {"status": []}}}}}},
+    {"services": {}, "defaults": {"mod": "rr"}},
+    {"services": {}, "defaults": {"timeouts": {"connect": 1}}},
+    {"services": {}, "guard": {"max_shrink": 0.5}},
+    {"services": {}, "srvices": {}},
+]
+
+
+@pytest.mark.parametrize("content", GOOD)
+def test_editors_accept_what_is_valid(validator, content):
+    """No red line under a file that applies."""
+    document = {"version": 1, **content}
+    load_desired(json.dumps(document).encode())
+    assert validator.fits(document)
+
+
+@pytest.mark.parametrize("content", BAD)
+def test_editors_refuse_what_is_invalid(validator, content):
+    """A mistake of form shows while it is typed."""
+    document = {"version": 1, **content}
+    with pytest.raises(InvalidDocument):
+        load_desired(json.dumps(document).encode())
+    assert not validator.fits(document)
+
+
+def objects_of(node):
+    """Yield every schema of an object."""
+    if isinstance(node, dict):
+        if "properties" in node and "type" in node:
+            yield node
+        for inner in node.values():
+            yield from objects_of(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from objects_of(inner)
+
+
+def test_every_key_is_described():
+    """What an editor shows beside a key is what the model's docstring says."""
+    undescribed = [
+        f"{one.get('title')}.{name}"
+        for one in objects_of(json_schema())
+        for name, key in one["properties"].items()
+        if not key.get("description") and "$ref" not in key
+    ]
+    assert undescribed == []
+
+
+def test_defaults_are_shown_as_documents_write_them():
+    """30s, not 30.0."""
+    definitions = json_schema()["$defs"]
+    assert definitions["Pool"]["properties"]["idle_timeout"]["default"] == "30s"
+    assert definitions["Health"]["properties"]["panic"]["default"] == "50%"
+    assert definitions["Consul"]["properties"]["register"]["default"] is False
+
+
+def test_it_is_json_schema_2020_12():
+    """The dialect is named, and every reference has its definition."""
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    references = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+    assert references <= set(schema["$defs"])
