@@ -1,1 +1,1 @@
-"""dataplane"""
+"""The data plane: accepts clients and relays them to live backends."""

@@ -1,1 +1,1 @@
-"""dataplane/core"""
+"""Decisions without I/O: balancing, health, pools, admission, the PROXY codec."""

@@ -270,12 +270,11 @@ class Admission:
         if self._counts is not None:
             self._counts = Counts(clients)
 
-    def refuse(self, client: str, active: int, now: float) -> CloseReason | None:  # noqa: ARG002 - see Args
+    def refuse(self, client: str, now: float) -> CloseReason | None:
         """Decide about a new connection; a token of the client's rate is taken only if all else allows it.
 
         Args:
             client: Its real address; after PROXY, the one that the header carries.
-            active: The service's connections. `limits.connections` is the caller's, who may let a client wait.
             now: Monotonic seconds.
 
         Returns:
@@ -300,46 +299,26 @@ class Admission:
         if self._counts is not None:
             self._counts.closed(client)
 
-    def sweep(self, now: float, budget: int) -> None:
-        """Forget up to `budget` clients who have been quiet long enough; for a timer, when nobody comes."""
-        if self._rate is not None:
-            self._rate.sweep(now, budget)
-
 
 class WaitQueue(Generic[T]):
     """Clients who wait for a place, first come, first served.
 
-    Every operation is O(1), `expire` per item that it returns. Items are told apart by equality and hash.
+    Every operation is O(1). Items are told apart by equality and hash; how long each may wait is the caller's.
     """
 
-    __slots__ = ("_since", "_size", "_timeout")
+    __slots__ = ("_size", "_waiting")
 
-    def __init__(self, size: int, timeout: float) -> None:
+    def __init__(self, size: int) -> None:
         # an OrderedDict, because the first key of a plain dict is found by walking over all that were deleted
-        self._since: OrderedDict[T, float] = OrderedDict()
-        self.reconfigure(size, timeout)
+        self._waiting: OrderedDict[T, None] = OrderedDict()
+        self.reconfigure(size)
 
-    def reconfigure(self, size: int, timeout: float) -> None:
-        """Change size and timeout; nobody who waits is turned away for the size, and the timeout holds for all.
-
-        Args:
-            size: How many may wait; 0: nobody.
-            timeout: Seconds that each may wait; 0: as long as it likes.
-        """
+    def reconfigure(self, size: int) -> None:
+        """Let `size` clients wait, 0: nobody; who waits already is not turned away for it."""
         self._size = size
-        self._timeout = timeout
 
-    @property
-    def size(self) -> int:
-        """How many may wait."""
-        return self._size
-
-    def push(self, item: T, now: float) -> bool:
+    def push(self, item: T) -> bool:
         """Put an item at the end.
-
-        Args:
-            item: It must not wait already.
-            now: Monotonic seconds; must not go backwards between calls.
 
         Returns:
             False if the queue is full.
@@ -347,40 +326,25 @@ class WaitQueue(Generic[T]):
         Raises:
             ValueError: The item waits already (the caller's bug).
         """
-        if item in self._since:
+        if item in self._waiting:
             raise ValueError("the item waits already")
-        if len(self._since) >= self._size:
+        if len(self._waiting) >= self._size:
             return False
-        self._since[item] = now
+        self._waiting[item] = None
         return True
 
     def peek(self) -> T | None:
         """Return the item that has waited longest and leave it there; None: nobody waits."""
-        return next(iter(self._since), None)
+        return next(iter(self._waiting), None)
 
     def pop(self) -> T | None:
         """Take the item that has waited longest; None: nobody waits."""
-        return self._since.popitem(last=False)[0] if self._since else None
+        return self._waiting.popitem(last=False)[0] if self._waiting else None
 
     def discard(self, item: T) -> bool:
         """Take out an item wherever it stands; tell whether it waited."""
-        return self._since.pop(item, None) is not None
-
-    def expire(self, now: float) -> list[T]:
-        """Take out the items whose time is over, those who have waited longest first."""
-        expired: list[T] = []
-        deadline = self.next_deadline()
-        while deadline is not None and deadline <= now:
-            expired.append(self._since.popitem(last=False)[0])
-            deadline = self.next_deadline()
-        return expired
-
-    def next_deadline(self) -> float | None:
-        """Return when `expire` will find the next item, in monotonic seconds; None: never, as things stand."""
-        if not self._since or self._timeout <= 0:
-            return None
-        return next(iter(self._since.values())) + self._timeout
+        return self._waiting.pop(item, self) is None
 
     def __len__(self) -> int:
         """Return how many wait."""
-        return len(self._since)
+        return len(self._waiting)

@@ -5,13 +5,13 @@ One word each, and the same word in metrics, access log, API and documentation.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 __all__ = ["REASONS", "CloseReason", "DiscardCause", "SkipReason", "Source"]
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Whose doing an end was."""
 
     CLIENT = "client"
@@ -19,7 +19,7 @@ class Source(str, Enum):
     LOCAL = "local"
 
 
-class CloseReason(str, Enum):
+class CloseReason(StrEnum):
     """Why a client's connection ended. `REASONS` tells whose doing each one is."""
 
     CLIENT_CLOSED = "client_closed"
@@ -100,7 +100,7 @@ REASONS: Final[dict[CloseReason, Source]] = {
 }
 
 
-class DiscardCause(str, Enum):
+class DiscardCause(StrEnum):
     """Why a pooled backend connection was closed without serving a client (again)."""
 
     IDLE = "idle"
@@ -125,7 +125,7 @@ class DiscardCause(str, Enum):
     """A client needed its place under `limits.per_backend`."""
 
 
-class SkipReason(str, Enum):
+class SkipReason(StrEnum):
     """Why `explain` does not name a backend among the candidates."""
 
     DRAIN = "drain"

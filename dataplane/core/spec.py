@@ -6,7 +6,7 @@ Seconds are floats, shares are fractions (0..1), and 0 means "none" wherever lb.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 __all__ = [
     "AccessSpec",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """The balancing algorithm."""
 
     RR = "rr"
@@ -38,7 +38,7 @@ class Mode(str, Enum):
     RANDOM = "random"
 
 
-class OperatorState(str, Enum):
+class OperatorState(StrEnum):
     """What people want of a backend."""
 
     ENABLED = "enabled"
@@ -46,7 +46,7 @@ class OperatorState(str, Enum):
     DISABLED = "disabled"
 
 
-class PoolMode(str, Enum):
+class PoolMode(StrEnum):
     """What a pool may hold."""
 
     OFF = "off"
@@ -54,7 +54,7 @@ class PoolMode(str, Enum):
     REUSE = "reuse"
 
 
-class ProxySend(str, Enum):
+class ProxySend(StrEnum):
     """Which PROXY header a backend is sent."""
 
     OFF = "off"
@@ -62,14 +62,14 @@ class ProxySend(str, Enum):
     V2 = "v2"
 
 
-class ProxyAccept(str, Enum):
+class ProxyAccept(StrEnum):
     """Whether clients must send a PROXY header."""
 
     OFF = "off"
     REQUIRED = "required"
 
 
-class CheckType(str, Enum):
+class CheckType(StrEnum):
     """What an active check does after it has connected."""
 
     NONE = "none"

@@ -1,1 +1,1 @@
-"""dataplane/net"""
+"""Sockets: everything that touches a client or backend byte."""

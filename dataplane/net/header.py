@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode
 from dataplane.core.reasons import CloseReason
-from dataplane.net.relay import IN
+from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
@@ -58,11 +58,13 @@ class HeaderReader:
             self.flow.end(CloseReason.CLIENT_GONE)
             return
         if not seen:
+            self.flow.detail = "the peer left before the header was complete"
             self.flow.end(CloseReason.PROXY_INVALID)
             return
         try:
             result = decode(self.head + seen)
-        except ProxyError:
+        except ProxyError as error:
+            self.flow.detail = str(error)
             self.flow.end(CloseReason.PROXY_INVALID)
             return
         if result is NEED_DATA:

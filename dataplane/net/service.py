@@ -20,7 +20,8 @@ from dataplane.core.spec import Mode, PoolMode, ProxyAccept, ProxySend
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.dialer import PENDING, Dial, begin
 from dataplane.net.header import HeaderReader
-from dataplane.net.relay import LONG_LIVED_S, OUT, UNWATCHED, Flow
+from dataplane.net.leg import OUT, UNWATCHED
+from dataplane.net.relay import LONG_LIVED_S, Flow
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, tune_backend, user_timeout_ms
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.leg import Leg
     from dataplane.net.reactor import Reactor
-    from dataplane.net.relay import Leg
 
 __all__ = ["Observer", "Service"]
 
@@ -71,7 +72,7 @@ class Service:
         self.draining = False
         self.drain_reason = CloseReason.DRAIN_TIMEOUT
         self.admission = Admission(spec.limits, spec.access)
-        self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue, spec.limits.queue_timeout_s)
+        self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
         self.configure(spec)
 
     def configure(self, spec: ServiceSpec) -> None:
@@ -80,7 +81,7 @@ class Service:
         self.admission.reconfigure(spec.limits, spec.access)
         if spec.limits.per_client:
             self.admission.recount(flow.client_ip for flow in self.flows if flow.counted)
-        self.queue.reconfigure(spec.limits.queue, spec.limits.queue_timeout_s)
+        self.queue.reconfigure(spec.limits.queue)
         self.reuses = spec.pool.mode is PoolMode.REUSE
         self.trusted = NetworkSet.build(spec.proxy.trusted)
         self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
@@ -107,7 +108,7 @@ class Service:
     def admit(self, flow: Flow) -> None:
         """Apply access rules and limits, then look for a backend."""
         if self.guarded:
-            refusal = self.admission.refuse(flow.client_ip, self.active, self.reactor.now)
+            refusal = self.admission.refuse(flow.client_ip, self.reactor.now)
             if refusal is not None:
                 flow.end(refusal)
                 return
@@ -131,7 +132,7 @@ class Service:
     def _enqueue(self, flow: Flow, refusal: CloseReason) -> None:
         """Let `flow` wait for a place, or end it: with `refusal` if there is no queue at all."""
         now = self.reactor.now
-        if not self.queue.push(flow, now):
+        if not self.queue.push(flow):
             flow.end(CloseReason.QUEUE_FULL if self.spec.limits.queue else refusal)
             return
         flow.waiting = self.queue
@@ -264,8 +265,9 @@ class Service:
         if code in LOCAL_ERRNOS:
             self.observer.local_error(self, code)
             return CloseReason.LOCAL_ERROR
+        flow.detail = error_text(code)
         backend.totals.connect_failures += 1
-        self.observer.backend_failed(self, backend, error_text(code))
+        self.observer.backend_failed(self, backend, flow.detail)
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED
 
     def _leave(self, flow: Flow, backend: Backend) -> None:

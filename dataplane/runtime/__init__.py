@@ -1,1 +1,1 @@
-"""dataplane/runtime"""
+"""Wiring: snapshots in, running state out, and the API over it."""

@@ -10,7 +10,8 @@ from dataplane.core.reasons import REASONS, CloseReason
 from dataplane.runtime.events import rfc3339
 
 if TYPE_CHECKING:
-    from dataplane.net.relay import Flow, Leg
+    from dataplane.net.leg import Leg
+    from dataplane.net.relay import Flow
     from dataplane.runtime.sink import LineSink
 
 __all__ = ["AccessLog"]
@@ -35,6 +36,7 @@ class AccessLog:
             "backend": backend.id if backend else None,
             "reason": reason.value,
             "source": REASONS[reason].value,
+            "detail": flow.detail,
             "first_byte": bool(first),
             "pool_hit": flow.pooled,
             "retries": len(flow.tried),

@@ -38,7 +38,7 @@ SLICE: Final = 250
 EMPTY: Final = Snapshot(generation=0, services={})
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """A request that changes nothing, with the HTTP status that says why."""
 
     def __init__(self, status: int, code: str, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections import Counter, deque
 from itertools import pairwise
 
@@ -320,10 +319,9 @@ def test_without_limits_everybody_enters():
     """No limit and no rule refuse nobody, and nothing is counted."""
     admission = Admission(limits(), NO_ACCESS)
     for _ in range(1000):
-        assert admission.refuse("192.0.2.1", 0, START) is None
+        assert admission.refuse("192.0.2.1", START) is None
         admission.opened("192.0.2.1")
     admission.closed("192.0.2.1")
-    admission.sweep(START, 10)
     assert admission._counts is None
 
 
@@ -331,30 +329,30 @@ def test_the_first_refusal_in_order_is_the_reason():
     """Who meets several limits is told the rule first, then the count, then the rate."""
     admission = Admission(limits(per_client=2, client_rate=3), AccessSpec((), ("10.0.0.0/8",)))
     for _ in range(2):
-        assert admission.refuse("192.0.2.1", 0, START) is None
+        assert admission.refuse("192.0.2.1", START) is None
         admission.opened("192.0.2.1")
     # refused for the count: the third token is not taken
-    assert admission.refuse("192.0.2.1", 0, START) is CloseReason.LIMIT_PER_CLIENT
+    assert admission.refuse("192.0.2.1", START) is CloseReason.LIMIT_PER_CLIENT
     admission.closed("192.0.2.1")
-    assert admission.refuse("192.0.2.1", 0, START) is None
-    assert admission.refuse("192.0.2.1", 0, START) is CloseReason.CLIENT_RATE
+    assert admission.refuse("192.0.2.1", START) is None
+    assert admission.refuse("192.0.2.1", START) is CloseReason.CLIENT_RATE
     admission.opened("192.0.2.1")
-    assert admission.refuse("192.0.2.1", 0, START) is CloseReason.LIMIT_PER_CLIENT
+    assert admission.refuse("192.0.2.1", START) is CloseReason.LIMIT_PER_CLIENT
     admission.reconfigure(limits(per_client=2, client_rate=3), AccessSpec((), ("192.0.2.0/24",)))
-    assert admission.refuse("192.0.2.1", 0, START) is CloseReason.DENIED
+    assert admission.refuse("192.0.2.1", START) is CloseReason.DENIED
 
 
 def test_an_update_keeps_counts_and_buckets():
     """Another limit or rule forgets neither who is connected nor who came too often."""
     admission = Admission(limits(per_client=2, client_rate=2), NO_ACCESS)
     for _ in range(2):
-        assert admission.refuse("a", 0, START) is None
+        assert admission.refuse("a", START) is None
         admission.opened("a")
     admission.reconfigure(limits(per_client=3, client_rate=2, queue=5), AccessSpec(("10.0.0.0/8",), ()))
     admission.reconfigure(limits(per_client=3, client_rate=2), NO_ACCESS)
-    assert admission.refuse("a", 0, START) is CloseReason.CLIENT_RATE
+    assert admission.refuse("a", START) is CloseReason.CLIENT_RATE
     admission.opened("a")
-    assert admission.refuse("a", 0, START + 60) is CloseReason.LIMIT_PER_CLIENT
+    assert admission.refuse("a", START + 60) is CloseReason.LIMIT_PER_CLIENT
 
 
 def test_a_limit_that_is_switched_on_counts_those_who_are_there():
@@ -365,10 +363,10 @@ def test_a_limit_that_is_switched_on_counts_those_who_are_there():
         admission.opened(client)
     admission.reconfigure(limits(per_client=2), NO_ACCESS)
     admission.recount(iter(live))
-    assert admission.refuse("a", 0, START) is CloseReason.LIMIT_PER_CLIENT
-    assert admission.refuse("b", 0, START) is None
+    assert admission.refuse("a", START) is CloseReason.LIMIT_PER_CLIENT
+    assert admission.refuse("b", START) is None
     admission.closed("a")
-    assert admission.refuse("a", 0, START) is None
+    assert admission.refuse("a", START) is None
     for client in ("a", "b"):
         admission.closed(client)
     assert len(admission._counts) == 0
@@ -377,11 +375,11 @@ def test_a_limit_that_is_switched_on_counts_those_who_are_there():
 def test_a_limit_that_is_switched_off_is_forgotten():
     """Off means off: nobody is refused, nothing is kept, and a recount starts nothing."""
     admission = Admission(limits(per_client=1, client_rate=1), NO_ACCESS)
-    assert admission.refuse("a", 0, START) is None
+    assert admission.refuse("a", START) is None
     admission.opened("a")
     admission.reconfigure(limits(), NO_ACCESS)
     admission.recount(["a"])
-    assert admission.refuse("a", 0, START) is None
+    assert admission.refuse("a", START) is None
     assert admission._counts is None
     assert admission._rate is None
 
@@ -391,17 +389,8 @@ def test_rules_that_cannot_be_read_change_nothing():
     admission = Admission(limits(), AccessSpec((), ("10.0.0.0/8",)))
     with pytest.raises(ValueError):
         admission.reconfigure(limits(client_rate=1), AccessSpec((), ("nonsense",)))
-    assert admission.refuse("10.0.0.1", 0, START) is CloseReason.DENIED
-    assert all(admission.refuse("192.0.2.1", 0, START) is None for _ in range(5))
-
-
-def test_a_sweep_reaches_the_buckets():
-    """The timer's sweep forgets clients who have been quiet."""
-    admission = Admission(limits(client_rate=1), NO_ACCESS)
-    for number in range(10):
-        assert admission.refuse(str(number), 0, START) is None
-    admission.sweep(START + 2, 100)
-    assert len(admission._rate) == 0
+    assert admission.refuse("10.0.0.1", START) is CloseReason.DENIED
+    assert all(admission.refuse("192.0.2.1", START) is None for _ in range(5))
 
 
 # -- the queue ------------------------------------------------------------------------------------------
@@ -409,126 +398,80 @@ def test_a_sweep_reaches_the_buckets():
 
 def test_a_queue_without_places_takes_nobody():
     """Size 0 is no queue."""
-    queue = WaitQueue(0, 5.0)
-    assert not queue.push("a", START)
-    assert (queue.pop(), queue.peek(), len(queue), queue.next_deadline()) == (None, None, 0, None)
-
-
-def test_without_a_timeout_nobody_is_sent_away():
-    """Timeout 0 is no deadline."""
-    queue = WaitQueue(1, 0.0)
-    assert queue.push("a", START)
-    assert queue.next_deadline() is None
-    assert queue.expire(math.inf) == []
-    assert queue.pop() == "a"
-
-
-def test_the_deadline_is_the_moment_at_which_expire_finds_somebody():
-    """Neither does a timer fire in vain, nor is an item found before its time."""
-    queue = WaitQueue(2, 0.1)
-    assert queue.push("a", START)
-    assert queue.push("b", START + 0.01)
-    deadline = queue.next_deadline()
-    assert queue.expire(math.nextafter(deadline, 0)) == []
-    assert queue.expire(deadline) == ["a"]
-    assert queue.expire(queue.next_deadline()) == ["b"]
-    assert queue.next_deadline() is None
+    queue = WaitQueue(0)
+    assert not queue.push("a")
+    assert (queue.pop(), queue.peek(), len(queue)) == (None, None, 0)
 
 
 def test_a_smaller_queue_keeps_those_who_wait():
     """An update of the size turns nobody away; new ones are, until there is room."""
-    queue = WaitQueue(3, 5.0)
+    queue = WaitQueue(3)
     for item in "abc":
-        assert queue.push(item, START)
-    queue.reconfigure(1, 5.0)
-    assert queue.size == 1
+        assert queue.push(item)
+    queue.reconfigure(1)
     assert len(queue) == 3
-    assert not queue.push("d", START)
+    assert not queue.push("d")
     assert [queue.pop(), queue.pop()] == ["a", "b"]
-    assert not queue.push("d", START)
+    assert not queue.push("d")
     assert queue.pop() == "c"
-    assert queue.push("d", START)
-
-
-def test_another_timeout_holds_for_those_who_wait():
-    """An update of the timeout moves every deadline."""
-    queue = WaitQueue(3, 5.0)
-    assert queue.push("a", START)
-    queue.reconfigure(3, 1.0)
-    assert queue.next_deadline() == START + 1
-    assert queue.expire(START + 1) == ["a"]
+    assert queue.push("d")
 
 
 def test_nobody_waits_twice():
     """Pushing what waits already is the caller's bug, and the queue stays as it was."""
-    queue = WaitQueue(3, 5.0)
-    assert queue.push("a", START)
+    queue = WaitQueue(3)
+    assert queue.push("a")
     with pytest.raises(ValueError):
-        queue.push("a", START + 1)
-    assert queue.next_deadline() == START + 5
+        queue.push("a")
+    assert len(queue) == 1
     assert queue.discard("a")
     assert not queue.discard("a")
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """A queue beside a plain list of items and times, under random use."""
+    """A queue beside a plain list, under random use."""
 
     def __init__(self):
         super().__init__()
-        self.queue = WaitQueue(4, 2.0)
+        self.queue = WaitQueue(4)
         self.model = deque()
-        self.size, self.timeout = 4, 2.0
-        self.now, self.next_item = START, 0
-
-    @rule(seconds=st.sampled_from([0, 0.25, 0.5, 1, 4]))
-    def wait(self, seconds):
-        """Time passes."""
-        self.now += seconds
+        self.size, self.next_item = 4, 0
 
     @rule()
     def push(self):
         """A client comes: it enters if and only if there is room."""
         item, self.next_item = self.next_item, self.next_item + 1
         room = len(self.model) < self.size
-        assert self.queue.push(item, self.now) is room
+        assert self.queue.push(item) is room
         if room:
-            self.model.append((item, self.now))
+            self.model.append(item)
 
     @rule()
     def pop(self):
         """A place comes free: the first gets it."""
-        assert self.queue.peek() == (self.model[0][0] if self.model else None)
-        assert self.queue.pop() == (self.model.popleft()[0] if self.model else None)
+        assert self.queue.peek() == (self.model[0] if self.model else None)
+        assert self.queue.pop() == (self.model.popleft() if self.model else None)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def discard(self, data):
         """A client leaves from anywhere in the queue."""
-        entry = data.draw(st.sampled_from(list(self.model)))
-        self.model.remove(entry)
-        assert self.queue.discard(entry[0])
-        assert not self.queue.discard(entry[0])
+        item = data.draw(st.sampled_from(list(self.model)))
+        self.model.remove(item)
+        assert self.queue.discard(item)
+        assert not self.queue.discard(item)
 
-    @rule()
-    def expire(self):
-        """The timer fires: all whose time is over leave, in order."""
-        expected = [item for item, since in self.model if self.timeout and since + self.timeout <= self.now]
-        self.model = deque(entry for entry in self.model if entry[0] not in expected)
-        assert self.queue.expire(self.now) == expected
-
-    @rule(size=st.integers(0, 6), timeout=st.sampled_from([0.0, 0.5, 2.0, 8.0]))
-    def reconfigure(self, size, timeout):
-        """An update comes."""
-        self.size, self.timeout = size, timeout
-        self.queue.reconfigure(size, timeout)
+    @rule(size=st.integers(0, 6))
+    def reconfigure(self, size):
+        """An update changes the size."""
+        self.size = size
+        self.queue.reconfigure(size)
 
     @invariant()
-    def agrees(self):
-        """Length and next deadline are those of the list."""
+    def counts(self):
+        """The length is the number of those who wait."""
         assert len(self.queue) == len(self.model)
-        deadline = self.model[0][1] + self.timeout if self.model and self.timeout else None
-        assert self.queue.next_deadline() == deadline
 
 
-TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(deadline=None, max_examples=50)
