@@ -10,26 +10,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.core.spec import CheckType, Mode, OperatorState
+from dataplane.core.spec import CheckType, OperatorState
 from dataplane.net.backend import Backend
 from dataplane.net.listener import BindError, Listener, open_listener
 from dataplane.runtime.convert import service_spec
 from dataplane.runtime.difference import changes_between
-from dataplane.runtime.tables import build_tables, moved_share
+from dataplane.runtime.impact import Prepared, impact_of
+from dataplane.runtime.tables import build_tables
 from schemas.snapshot import Snapshot, parse_snapshot
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from dataplane.core.balance import StickyTable
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.runtime.node import Node, Running
     from dataplane.runtime.store import SnapshotStore
-    from schemas.api import Applied, BackendPatch, Change, Impact, Planned
+    from schemas.api import Applied, BackendPatch, Change, Planned
 
 __all__ = ["Applier", "Refused"]
 
@@ -49,16 +49,6 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
 
     def __str__(self) -> str:
         return self.message
-
-
-@dataclass(slots=True)
-class _Next:
-    """One service of the snapshot, prepared."""
-
-    spec: ServiceSpec
-    configured: dict[str, BackendSpec]
-    effective: dict[str, BackendSpec]
-    tables: dict[int, StickyTable]
 
 
 class Applier:
@@ -112,7 +102,7 @@ class Applier:
             changes = await asyncio.to_thread(changes_between, self.snapshot.services, snapshot.services)
             prepared = await self._prepare(snapshot)
             await self._close_all(await self._bind(prepared, listen=False))
-            return {"changes": changes, "impact": await self._impact(changes, prepared)}
+            return {"changes": changes, "impact": await impact_of(self.node, changes, prepared)}
 
     def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
         now = self.snapshot
@@ -166,7 +156,7 @@ class Applier:
 
     # -- preparing ------------------------------------------------------------------------------------
 
-    async def _prepare(self, snapshot: Snapshot) -> dict[str, _Next]:
+    async def _prepare(self, snapshot: Snapshot) -> dict[str, Prepared]:
         specs = await asyncio.to_thread(
             lambda: {name: service_spec(name, service) for name, service in snapshot.services.items()}
         )
@@ -180,7 +170,7 @@ class Applier:
             }
             known = (running.tables, running.service.spec.seed) if running else ({}, "")
             tables = await build_tables(spec.mode, spec.seed, effective.values(), *known)
-            prepared[name] = _Next(spec, configured, effective, tables)
+            prepared[name] = Prepared(spec, configured, effective, tables)
         return prepared
 
     def _effective(self, name: str, running: Running | None, spec: BackendSpec) -> BackendSpec:
@@ -196,7 +186,7 @@ class Applier:
         }
         return replace(spec, **kept)
 
-    def _end_overrides(self, prepared: Mapping[str, _Next]) -> None:
+    def _end_overrides(self, prepared: Mapping[str, Prepared]) -> None:
         node = self.node
         for name, backend_id in list(node.overrides):
             running, following = node.running.get(name), prepared.get(name)
@@ -204,7 +194,7 @@ class Applier:
             new = following.configured.get(backend_id) if following else None
             node.drop_overrides(name, backend_id, old, new)
 
-    async def _bind(self, prepared: Mapping[str, _Next], *, listen: bool) -> dict[str, socket.socket]:
+    async def _bind(self, prepared: Mapping[str, Prepared], *, listen: bool) -> dict[str, socket.socket]:
         """Open what is listened on newly, all of it or none.
 
         Raises:
@@ -225,7 +215,7 @@ class Applier:
         for sock in opened.values():
             sock.close()
 
-    async def _make_backends(self, prepared: Mapping[str, _Next]) -> dict[tuple[str, str], Backend]:
+    async def _make_backends(self, prepared: Mapping[str, Prepared]) -> dict[tuple[str, str], Backend]:
         made: dict[tuple[str, str], Backend] = {}
         for name, following in prepared.items():
             running = self.node.running.get(name) or self.node.leaving.get(name)
@@ -242,7 +232,7 @@ class Applier:
 
     def _swap(
         self,
-        prepared: Mapping[str, _Next],
+        prepared: Mapping[str, Prepared],
         opened: Mapping[str, socket.socket],
         made: Mapping[tuple[str, str], Backend],
     ) -> None:
@@ -267,7 +257,7 @@ class Applier:
                 listener.serve(service)
         node.probe_all()
 
-    def _update(self, running: Running, following: _Next, made: Mapping[tuple[str, str], Backend]) -> None:
+    def _update(self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]) -> None:
         node, service, spec = self.node, running.service, following.spec
         now = node.reactor.clock()
         unchecked = spec.active.type is CheckType.NONE
@@ -397,59 +387,3 @@ class Applier:
                 "state": effective.state.value,
                 "weight": effective.weight,
             }
-
-    # -- the impact of a plan -------------------------------------------------------------------------
-
-    async def _impact(self, changes: list[Change], prepared: Mapping[str, _Next]) -> Impact:
-        impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
-        for change in changes:
-            if change["kind"] == "listener":
-                action: Any = {"add": "bind", "remove": "close"}[change["action"]]
-                impact["listeners"].append(
-                    {"action": action, "service": change["service"], "address": change["address"]}
-                )
-        for name, running in self.node.running.items():
-            following = prepared.get(name)
-            self._impact_of_service(name, running, following, impact)
-            if (
-                following is not None
-                and following.spec.mode is Mode.STICKY
-                and running.service.spec.mode is Mode.STICKY
-            ):
-                impact["remap"][name] = await self._remap(running, following)
-        return impact
-
-    def _impact_of_service(
-        self, name: str, running: Running, following: _Next | None, impact: Impact
-    ) -> None:
-        for backend in running.service.backends.values():
-            after = following.effective.get(backend.id) if following else None
-            moved = after is None or after.address != backend.spec.address
-            leaves = after is None or (
-                after.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
-            )
-            if (leaves or moved) and backend.active:
-                impact["drain"].append({"service": name, "id": backend.id, "connections": backend.active})
-            cleared = leaves or moved or (after is not None and not after.weight)
-            cleared |= (
-                following is not None and following.spec.pool.mode is not running.service.spec.pool.mode
-            )
-            if cleared and len(backend.pool):
-                impact["pool"].append({"service": name, "id": backend.id, "connections": len(backend.pool)})
-
-    async def _remap(self, running: Running, following: _Next) -> str:
-        usable = {backend.id for backend in running.service.backends.values() if backend.usable}
-        sick = {
-            backend.id
-            for backend in running.service.backends.values()
-            if not self.node.health(running, backend).state.usable
-        }
-        then = {
-            spec.id
-            for spec in following.effective.values()
-            if spec.state is OperatorState.ENABLED and spec.weight and spec.id not in sick
-        }
-        if running.service.spec.seed != following.spec.seed:
-            return "100%"
-        share = await moved_share(running.tables, following.tables, usable, then)
-        return f"{round(share * 100, 2):g}%"

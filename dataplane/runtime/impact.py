@@ -1,0 +1,85 @@
+"""What a snapshot would do if it were applied: the `impact` of a plan, from live counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dataplane.core.spec import Mode, OperatorState
+from dataplane.runtime.tables import moved_share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dataplane.core.balance import StickyTable
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.runtime.node import Node, Running
+    from schemas.api import Change, Impact
+
+__all__ = ["Prepared", "impact_of"]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One service of a snapshot, ready to be run."""
+
+    spec: ServiceSpec
+    configured: dict[str, BackendSpec]
+    """Backends as the snapshot has them, by id."""
+    effective: dict[str, BackendSpec]
+    """The same with the overrides applied that stay in force."""
+    tables: dict[int, StickyTable]
+
+
+async def impact_of(node: Node, changes: list[Change], prepared: Mapping[str, Prepared]) -> Impact:
+    """Say what running `prepared` would do to the connections and clients of `node`."""
+    impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
+    for change in changes:
+        if change["kind"] == "listener":
+            action: Any = {"add": "bind", "remove": "close"}[change["action"]]
+            impact["listeners"].append(
+                {"action": action, "service": change["service"], "address": change["address"]}
+            )
+    for name, running in node.running.items():
+        following = prepared.get(name)
+        _add_service(name, running, following, impact)
+        if (
+            following is not None
+            and following.spec.mode is Mode.STICKY
+            and running.service.spec.mode is Mode.STICKY
+        ):
+            impact["remap"][name] = await _remap(node, running, following)
+    return impact
+
+
+def _add_service(name: str, running: Running, following: Prepared | None, impact: Impact) -> None:
+    for backend in running.service.backends.values():
+        after = following.effective.get(backend.id) if following else None
+        moved = after is None or after.address != backend.spec.address
+        leaves = after is None or (
+            after.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
+        )
+        if (leaves or moved) and backend.active:
+            impact["drain"].append({"service": name, "id": backend.id, "connections": backend.active})
+        cleared = leaves or moved or (after is not None and not after.weight)
+        cleared |= following is not None and following.spec.pool.mode is not running.service.spec.pool.mode
+        if cleared and len(backend.pool):
+            impact["pool"].append({"service": name, "id": backend.id, "connections": len(backend.pool)})
+
+
+async def _remap(node: Node, running: Running, following: Prepared) -> str:
+    usable = {backend.id for backend in running.service.backends.values() if backend.usable}
+    sick = {
+        backend.id
+        for backend in running.service.backends.values()
+        if not node.health(running, backend).state.usable
+    }
+    then = {
+        spec.id
+        for spec in following.effective.values()
+        if spec.state is OperatorState.ENABLED and spec.weight and spec.id not in sick
+    }
+    if running.service.spec.seed != following.spec.seed:
+        return "100%"
+    share = await moved_share(running.tables, following.tables, usable, then)
+    return f"{round(share * 100, 2):g}%"
