@@ -181,7 +181,7 @@ class TestProber:
         slow = replace(PING, interval_s=0.001, timeout_s=0.02)
         async with backend() as it, probing(target("a", it.address, slow)) as probes:
             for finished in range(1, 6):
-                assert await probes.next() == ("a", False, "expect timeout")
+                assert (await probes.next())[:2] == ("a", False)
                 assert it.accepted <= finished
 
     async def test_concurrency_is_bounded(self):

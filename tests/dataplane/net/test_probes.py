@@ -40,7 +40,9 @@ TCP = ActiveCheckSpec(
 HTTP = replace(TCP, type=CheckType.HTTP)
 PING = replace(TCP, type=CheckType.EXPECT, expect_send=b"PING\r\n", expect_expect=b"+PONG")
 SHORT_S = 0.05
-"""A timeout that is meant to run out."""
+"""A timeout that is meant to run out, whatever happens before."""
+AMPLE_S = 0.5
+"""A timeout that is meant to run out after the connection has been made, on a busy machine too."""
 TCP_CLOSE_WAIT = 8
 """The peer has sent a FIN, and no reset after it (include/net/tcp_states.h)."""
 
@@ -288,7 +290,7 @@ class TestHttp:
     async def test_silent_server_times_out(self):
         """A server that accepts and does not answer fails, and is left with a FIN."""
         async with backend() as it:
-            outcome = await probe(it.address, replace(HTTP, timeout_s=SHORT_S))
+            outcome = await probe(it.address, replace(HTTP, timeout_s=AMPLE_S))
             assert outcome == Outcome(ok=False, cause="http timeout")
             assert (await it.ends.get())[0] == "fin"
 
@@ -320,14 +322,14 @@ class TestExpect:
     async def test_mismatch_until_the_timeout(self):
         """Another answer fails at the timeout, and the cause shows it."""
         async with backend(saying(b"-ERR \x1b[31m'no'\r\n", after=b"PING\r\n")) as it:
-            outcome = await probe(it.address, replace(PING, timeout_s=SHORT_S))
+            outcome = await probe(it.address, replace(PING, timeout_s=AMPLE_S))
             assert outcome == Outcome(ok=False, cause="expect: got '-ERR \\x1b[31m'no'\\r\\n'")
             assert (await it.ends.get())[0] == "fin"
 
     async def test_silence(self):
         """No answer at all is a timeout."""
         async with backend() as it:
-            outcome = await probe(it.address, replace(PING, timeout_s=SHORT_S))
+            outcome = await probe(it.address, replace(PING, timeout_s=AMPLE_S))
             assert outcome == Outcome(ok=False, cause="expect timeout")
 
     @pytest.mark.parametrize(
@@ -449,7 +451,7 @@ class TestNames:
         async with backend() as it:
             address = it.address.replace("127.0.0.1", "db.example")
             resolver = Resolver(["127.0.0.1"], failure, UNKNOWN)
-            check = replace(TCP, timeout_s=0.4)
+            check = replace(TCP, timeout_s=2 * AMPLE_S)
             it_is = Probe(Target("web", "b1", address, check, ProxySend.OFF), lookup=resolver)
             for expected in (True, True, False):
                 outcome, connection = await it_is.run()
