@@ -1,67 +1,65 @@
 """A snapshot in, running state out: everything that can fail first, then one step that cannot.
 
 1. Validate, compare generations, compute the changes (in a thread: it is CPU work of milliseconds).
-2. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
-3. Build sticky tables and backends, in slices between which the loop relays.
-4. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
-5. Write the snapshot to disk, then answer.
+2. Build sticky tables and backends, in slices between which the loop relays.
+3. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
+4. Propose it to whoever else has to run it (a supervisor's workers); one refusal ends it here.
+5. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
+6. Write the snapshot to disk, then answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dataplane.core.spec import CheckType, OperatorState
-from dataplane.net.backend import Backend
-from dataplane.net.listener import BindError, Listener, open_listener
+from dataplane.core.spec import OperatorState
+from dataplane.runtime.change import Changer, Doors, Refused
 from dataplane.runtime.convert import service_spec
 from dataplane.runtime.difference import changes_between
-from dataplane.runtime.impact import Prepared, impact_of
-from dataplane.runtime.tables import build_tables
+from dataplane.runtime.impact import impact_of
 from schemas.snapshot import Snapshot, parse_snapshot
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.runtime.node import Node, Running
+    from dataplane.runtime.change import Draft
+    from dataplane.runtime.node import Node
     from dataplane.runtime.store import SnapshotStore
-    from schemas.api import Applied, BackendPatch, Change, Planned
+    from schemas.api import Applied, BackendPatch, Change, Impact, Planned
 
-__all__ = ["Applier", "Refused"]
+__all__ = ["Applier", "Entrances", "Refused"]
 
-SLICE: Final = 250
-"""Backends handled between two turns of the loop: about a millisecond."""
 EMPTY: Final = Snapshot(generation=0, services={})
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """A request that changes nothing, with the HTTP status that says why."""
+class Entrances(Doors, Protocol):
+    """Doors that can be prepared."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(status, code, message)
-        self.status = status
-        self.code = code
-        self.message = message
+    async def prepare(self, addresses: Iterable[str]) -> None:
+        """Open what `addresses` need, all of it or none; raise `Refused`."""
 
-    def __str__(self) -> str:
-        return self.message
+    async def rehearse(self, addresses: Iterable[str]) -> None:
+        """Raise `Refused` if `prepare` would, but change nothing."""
+
+    def abandon(self) -> None:
+        """Close what was prepared: the change is not made."""
 
 
 class Applier:
     """Holds what runs, and changes it; one change at a time."""
 
-    def __init__(self, node: Node, store: SnapshotStore | None, *, reuse_port: bool) -> None:
+    def __init__(self, node: Node, store: SnapshotStore | None, doors: Entrances) -> None:
         self.node = node
+        self.changer = Changer(node)
+        self.doors = doors
         self.snapshot = EMPTY
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change of what runs."""
+        self.lock = asyncio.Lock()
+        """Held by whoever changes what runs."""
         self._store = store
-        self._reuse_port = reuse_port
-        self._lock = asyncio.Lock()
 
     # -- the snapshot ---------------------------------------------------------------------------------
 
@@ -76,7 +74,7 @@ class Applier:
             schemas.errors.InvalidDocument: 422.
             Refused: 409, 412 or 503. Nothing has changed.
         """
-        async with self._lock:
+        async with self.lock:
             snapshot = await asyncio.to_thread(parse_snapshot, data)
             self._check(snapshot, if_match)
             if snapshot.generation == self.snapshot.generation:
@@ -91,18 +89,18 @@ class Applier:
         Raises:
             Refused: 503, an address cannot be had.
         """
-        async with self._lock:
+        async with self.lock:
             await self._run(snapshot)
 
     async def plan(self, data: object, *, if_match: str | None = None) -> Planned:
         """Say what `apply` would change and what that would mean, or refuse as it would."""
-        async with self._lock:
+        async with self.lock:
             snapshot = await asyncio.to_thread(parse_snapshot, data)
             self._check(snapshot, if_match)
             changes = await asyncio.to_thread(changes_between, self.snapshot.services, snapshot.services)
-            prepared = await self._prepare(snapshot)
-            await self._close_all(await self._bind(prepared, listen=False))
-            return {"changes": changes, "impact": await impact_of(self.node, changes, prepared)}
+            draft = await self._prepare(snapshot)
+            await self.doors.rehearse(draft.addresses())
+            return {"changes": changes, "impact": await self.impact(changes, draft)}
 
     def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
         now = self.snapshot
@@ -125,12 +123,16 @@ class Applier:
 
     async def _run(self, snapshot: Snapshot) -> list[Change]:
         changes = await asyncio.to_thread(changes_between, self.snapshot.services, snapshot.services)
-        prepared = await self._prepare(snapshot)
-        opened = await self._bind(prepared, listen=True)
-        self._end_overrides(prepared)
-        backends = await self._make_backends(prepared)
-        self._swap(prepared, opened, backends)
+        draft = await self._prepare(snapshot)
+        await self.doors.prepare(draft.addresses())
+        try:
+            await self.propose(snapshot, draft)
+        except BaseException:
+            self.doors.abandon()
+            raise
+        self.changer.swap(draft, self.doors)
         old, self.snapshot = self.snapshot, snapshot
+        await self.carry_out()
         self.node.events.emit(
             "applied",
             generation=snapshot.generation,
@@ -154,186 +156,25 @@ class Applier:
                 todo="a restart would run the snapshot saved before: free the disk and apply again",
             )
 
-    # -- preparing ------------------------------------------------------------------------------------
-
-    async def _prepare(self, snapshot: Snapshot) -> dict[str, Prepared]:
+    async def _prepare(self, snapshot: Snapshot) -> Draft:
         specs = await asyncio.to_thread(
-            lambda: {name: service_spec(name, service) for name, service in snapshot.services.items()}
+            lambda: [service_spec(name, service) for name, service in snapshot.services.items()]
         )
-        prepared = {}
-        for name, spec in specs.items():
-            running = self.node.running.get(name)
-            configured = {backend.id: backend for backend in spec.backends}
-            effective = {
-                backend_id: self._effective(name, running, backend)
-                for backend_id, backend in configured.items()
-            }
-            known = (running.tables, running.service.spec.seed) if running else ({}, "")
-            tables = await build_tables(spec.mode, spec.seed, effective.values(), *known)
-            prepared[name] = Prepared(spec, configured, effective, tables)
-        return prepared
+        return await self.changer.prepare(specs)
 
-    def _effective(self, name: str, running: Running | None, spec: BackendSpec) -> BackendSpec:
-        """Apply those overrides that the new configuration leaves in force."""
-        override = self.node.overrides.get((name, spec.id))
-        old = running.configured.get(spec.id) if running else None
-        if not override or old is None:
-            return spec
-        kept: dict[str, Any] = {
-            field: value
-            for field, (value, _) in override.items()
-            if getattr(old, field) == getattr(spec, field)
-        }
-        return replace(spec, **kept)
-
-    def _end_overrides(self, prepared: Mapping[str, Prepared]) -> None:
-        node = self.node
-        for name, backend_id in list(node.overrides):
-            running, following = node.running.get(name), prepared.get(name)
-            old = running.configured.get(backend_id) if running else None
-            new = following.configured.get(backend_id) if following else None
-            node.drop_overrides(name, backend_id, old, new)
-
-    async def _bind(self, prepared: Mapping[str, Prepared], *, listen: bool) -> dict[str, socket.socket]:
-        """Open what is listened on newly, all of it or none.
+    async def propose(self, snapshot: Snapshot, draft: Draft) -> None:
+        """Ask whoever else has to run this change; nobody, in a single process.
 
         Raises:
-            Refused: 503.
+            Refused: Somebody cannot.
         """
-        opened: dict[str, socket.socket] = {}
-        try:
-            for following in prepared.values():
-                for address in following.spec.listen:
-                    if address not in self.node.listeners:
-                        opened[address] = open_listener(address, reuse_port=self._reuse_port, listen=listen)
-        except BindError as error:
-            await self._close_all(opened)
-            raise Refused(503, "bind_failed", str(error)) from error
-        return opened
 
-    async def _close_all(self, opened: Mapping[str, socket.socket]) -> None:
-        for sock in opened.values():
-            sock.close()
+    async def carry_out(self) -> None:
+        """Have those run the change who were asked."""
 
-    async def _make_backends(self, prepared: Mapping[str, Prepared]) -> dict[tuple[str, str], Backend]:
-        made: dict[tuple[str, str], Backend] = {}
-        for name, following in prepared.items():
-            running = self.node.running.get(name) or self.node.leaving.get(name)
-            known = running.service.backends if running else {}
-            leaving = {backend.id for backend in running.service.leaving} if running else set()
-            for backend_id, spec in following.effective.items():
-                if backend_id not in known and backend_id not in leaving:
-                    made[name, backend_id] = Backend(self.node.reactor, spec, following.spec)
-                    if len(made) % SLICE == 0:
-                        await asyncio.sleep(0)
-        return made
-
-    # -- the step that cannot fail --------------------------------------------------------------------
-
-    def _swap(
-        self,
-        prepared: Mapping[str, Prepared],
-        opened: Mapping[str, socket.socket],
-        made: Mapping[tuple[str, str], Backend],
-    ) -> None:
-        node = self.node
-        wanted = {address: name for name, following in prepared.items() for address in following.spec.listen}
-        for address in [address for address in node.listeners if address not in wanted]:
-            node.listeners.pop(address).close()
-        for name in [name for name in node.running if name not in prepared]:
-            self._remove_service(node.running.pop(name))
-        for name, following in prepared.items():
-            running = node.running.get(name)
-            if running is None:
-                running = node.running[name] = node.new_service(following.spec)
-            self._update(running, following, made)
-        for address, name in wanted.items():
-            service = node.running[name].service
-            listener = node.listeners.get(address)
-            if listener is None:
-                listener = node.listeners[address] = Listener(node.reactor, address, opened[address], service)
-                listener.start()
-            else:
-                listener.serve(service)
-        node.probe_all()
-
-    def _update(self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]) -> None:
-        node, service, spec = self.node, running.service, following.spec
-        now = node.reactor.clock()
-        unchecked = spec.active.type is CheckType.NONE
-        same_options = service.spec == spec or replace(service.spec, backends=()) == replace(
-            spec, backends=()
-        )
-        old = dict(service.backends)
-        returning = {backend.id: backend for backend in service.leaving}
-        backends: dict[str, Backend] = {}
-        for backend_id, effective in following.effective.items():
-            backend = old.pop(backend_id, None)
-            if backend is None:
-                backend = returning.get(backend_id) or made[spec.name, backend_id]
-                self._welcome(running, backend)
-                backend.configure(effective, spec, now)
-            elif not same_options or backend.spec != effective:
-                self._reconfigure(running, backend, effective, spec)
-            backends[backend_id] = backend
-        if not same_options:
-            service.configure(spec)
-        service.spec = spec
-        service.backends = backends
-        running.configured = following.configured
-        running.tables = following.tables
-        for backend_id in running.outliers.reconfigure(spec.passive):
-            node.events.emit(
-                "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"
-            )
-        for backend in old.values():
-            self._remove_backend(running, backend)
-        for backend in backends.values():
-            if unchecked or backend.spec.state is OperatorState.DISABLED:
-                node.forget_health(running, backend)
-            node.refresh(running, backend)
-        node.rebuild(running)
-
-    def _welcome(self, running: Running, backend: Backend) -> None:
-        """Take in a backend that is new, or that comes back while its connections still drain."""
-        service = running.service
-        if backend in service.leaving:
-            service.leaving.remove(backend)
-            backend.removed = False
-            self.node.undrain(flow for flow in service.flows if flow.backend is backend)
-
-    def _reconfigure(
-        self, running: Running, backend: Backend, effective: BackendSpec, spec: ServiceSpec
-    ) -> None:
-        node, service, before = self.node, running.service, backend.spec
-        backend.configure(effective, spec, node.reactor.now)
-        if effective.address != before.address:
-            node.drain_backend(service, backend)
-            node.forget_health(running, backend)
-        node.after_state(running, backend, before)
-
-    def _remove_backend(self, running: Running, backend: Backend) -> None:
-        node, service = self.node, running.service
-        backend.removed = True
-        backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
-        running.outliers.remove(backend.id)
-        node.refresh(running, backend)
-        if backend.active:
-            service.leaving.append(backend)
-            node.drain_backend(service, backend)
-
-    def _remove_service(self, running: Running) -> None:
-        node, service = self.node, running.service
-        service.draining = True
-        node.reactor.wheel.cancel(running)
-        for backend in list(service.backends.values()):
-            self._remove_backend(running, backend)
-        service.backends = {}
-        running.configured = {}
-        node.rebuild(running)
-        if service.flows:
-            node.leaving[service.name] = running
-            node.drain(service.flows, service, service.drain_reason)
+    async def impact(self, changes: list[Change], draft: Draft) -> Impact:
+        """Say what a change would do to connections and clients."""
+        return await impact_of(self.node, changes, draft.services)
 
     # -- overrides ------------------------------------------------------------------------------------
 
@@ -343,7 +184,7 @@ class Applier:
         Raises:
             Refused: 404.
         """
-        async with self._lock:
+        async with self.lock:
             node = self.node
             running = node.running.get(name)
             if running is None:
@@ -358,11 +199,6 @@ class Applier:
             if patch.weight is not None:
                 fields["weight"] = patch.weight
             effective = replace(backend.spec, **fields)
-            spec = running.service.spec
-            others = {other.id: other.spec for other in running.service.backends.values()} | {
-                backend_id: effective
-            }
-            tables = await build_tables(spec.mode, spec.seed, others.values(), running.tables, spec.seed)
             configured = running.configured[backend_id]
             override = dict(node.overrides.get((name, backend_id), {}))
             for field, value in fields.items():
@@ -373,13 +209,7 @@ class Applier:
             node.overrides[name, backend_id] = override
             if not override:
                 del node.overrides[name, backend_id]
-            before = backend.spec
-            running.tables = tables
-            backend.set_spec(effective, now)
-            node.after_state(running, backend, before)
-            node.refresh(running, backend)
-            node.rebuild(running)
-            node.probe_all()
+            await self.changer.reweigh(running, backend, effective)
             node.events.emit("override", service=name, backend=backend_id, **patch.body())
             return {
                 "service": name,

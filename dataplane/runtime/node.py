@@ -354,6 +354,10 @@ class Node:
 
     # -- creating -------------------------------------------------------------------------------------
 
+    def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
+        """Make a backend; it is configured when it is put to work."""
+        return Backend(self.reactor, spec, service)
+
     def new_service(self, spec: ServiceSpec) -> Running:
         """Make a service, or take back one that is leaving."""
         running = self.leaving.pop(spec.name, None)

@@ -22,6 +22,7 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.accesslog import AccessLog
 from dataplane.runtime.api import Api, allowed_hosts
 from dataplane.runtime.apply import Applier, Refused
+from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.endpoint import InUse, OwnSocket, serve
 from dataplane.runtime.events import Events
 from dataplane.runtime.logs import configure_log, log_event
@@ -75,7 +76,8 @@ class Process:
         self.reactor = Reactor(loop, descriptor_limit())
         self.node = Node(self.reactor, self.events, random.SystemRandom())
         self.store = SnapshotStore(options.state_dir, options.name)
-        self.applier = Applier(self.node, self.store, reuse_port=options.reuse_port)
+        self.doors = OwnDoors(self.node, reuse_port=options.reuse_port)
+        self.applier = Applier(self.node, self.store, self.doors)
         self.reporter = Reporter(self.node, time.time)
         self._access_sink = self._open_access_log()
         self._metrics = Metrics(self.node, self.applier, self._dropped_lines, time.monotonic)

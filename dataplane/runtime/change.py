@@ -1,0 +1,228 @@
+"""How a node changes: prepare everything that may take time or fail, then one step that does neither."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dataplane.core.spec import CheckType, OperatorState
+from dataplane.runtime.impact import Prepared
+from dataplane.runtime.tables import build_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.backend import Backend
+    from dataplane.runtime.node import Node, Running
+
+__all__ = ["Changer", "Doors", "Draft", "Refused"]
+
+SLICE: Final = 250
+"""Backends handled between two turns of the loop: about a millisecond."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a failure
+    """A request that changes nothing, with the HTTP status that says why."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(status, code, message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(slots=True)
+class Draft:
+    """A whole change, prepared: the services to be, and the backends that are new by (service, id)."""
+
+    services: dict[str, Prepared]
+    made: dict[tuple[str, str], Backend]
+
+    def addresses(self) -> dict[str, str]:
+        """Return the name of the service of each address that is listened on."""
+        return {address: name for name, service in self.services.items() for address in service.spec.listen}
+
+
+class Doors(Protocol):
+    """Where a node's listeners come from, and what becomes of them."""
+
+    def shut(self, addresses: Mapping[str, str]) -> None:
+        """Stop listening on whatever is not among `addresses` (with the name of the service of each)."""
+
+    def open(self, addresses: Mapping[str, str]) -> None:
+        """Listen on all of `addresses`, the running services being those that they name."""
+
+
+class Changer:
+    """Changes the services, backends and balancers of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    # -- what may take time ---------------------------------------------------------------------------
+
+    async def prepare(self, specs: Iterable[ServiceSpec]) -> Draft:
+        """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet."""
+        prepared = {}
+        for spec in specs:
+            name = spec.name
+            running = self.node.running.get(name)
+            configured = {backend.id: backend for backend in spec.backends}
+            effective = {
+                backend_id: self._effective(name, running, backend)
+                for backend_id, backend in configured.items()
+            }
+            known = (running.tables, running.service.spec.seed) if running else ({}, "")
+            tables = await build_tables(spec.mode, spec.seed, effective.values(), *known)
+            prepared[name] = Prepared(spec, configured, effective, tables)
+        return Draft(prepared, await self._make_backends(prepared))
+
+    def _effective(self, name: str, running: Running | None, spec: BackendSpec) -> BackendSpec:
+        """Apply those overrides that the new configuration leaves in force."""
+        override = self.node.overrides.get((name, spec.id))
+        old = running.configured.get(spec.id) if running else None
+        if not override or old is None:
+            return spec
+        kept: dict[str, Any] = {
+            field: value
+            for field, (value, _) in override.items()
+            if getattr(old, field) == getattr(spec, field)
+        }
+        return replace(spec, **kept)
+
+    async def _make_backends(self, prepared: Mapping[str, Prepared]) -> dict[tuple[str, str], Backend]:
+        made: dict[tuple[str, str], Backend] = {}
+        for name, following in prepared.items():
+            running = self.node.running.get(name) or self.node.leaving.get(name)
+            known = running.service.backends if running else {}
+            leaving = {backend.id for backend in running.service.leaving} if running else set()
+            for backend_id, spec in following.effective.items():
+                if backend_id not in known and backend_id not in leaving:
+                    made[name, backend_id] = self.node.new_backend(spec, following.spec)
+                    if len(made) % SLICE == 0:
+                        await asyncio.sleep(0)
+        return made
+
+    # -- the step that cannot fail --------------------------------------------------------------------
+
+    def swap(self, draft: Draft, doors: Doors) -> None:
+        """Run what was prepared. What did not change is not touched; what is gone drains."""
+        node, prepared, addresses = self.node, draft.services, draft.addresses()
+        self._end_overrides(prepared)
+        doors.shut(addresses)
+        for name in [name for name in node.running if name not in prepared]:
+            self._remove_service(node.running.pop(name))
+        for name, following in prepared.items():
+            running = node.running.get(name)
+            if running is None:
+                running = node.running[name] = node.new_service(following.spec)
+            self._update(running, following, draft.made)
+        doors.open(addresses)
+        node.probe_all()
+
+    def _end_overrides(self, prepared: Mapping[str, Prepared]) -> None:
+        node = self.node
+        for name, backend_id in list(node.overrides):
+            running, following = node.running.get(name), prepared.get(name)
+            old = running.configured.get(backend_id) if running else None
+            new = following.configured.get(backend_id) if following else None
+            node.drop_overrides(name, backend_id, old, new)
+
+    def _update(self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]) -> None:
+        node, service, spec = self.node, running.service, following.spec
+        now = node.reactor.clock()
+        unchecked = spec.active.type is CheckType.NONE
+        same_options = service.spec == spec or replace(service.spec, backends=()) == replace(
+            spec, backends=()
+        )
+        old = dict(service.backends)
+        returning = {backend.id: backend for backend in service.leaving}
+        backends: dict[str, Backend] = {}
+        for backend_id, effective in following.effective.items():
+            backend = old.pop(backend_id, None)
+            if backend is None:
+                backend = returning.get(backend_id) or made[spec.name, backend_id]
+                self._welcome(running, backend)
+                backend.configure(effective, spec, now)
+            elif not same_options or backend.spec != effective:
+                self._reconfigure(running, backend, effective, spec)
+            backends[backend_id] = backend
+        if not same_options:
+            service.configure(spec)
+        service.spec = spec
+        service.backends = backends
+        running.configured = following.configured
+        running.tables = following.tables
+        for backend_id in running.outliers.reconfigure(spec.passive):
+            node.events.emit(
+                "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"
+            )
+        for backend in old.values():
+            self._remove_backend(running, backend)
+        for backend in backends.values():
+            if unchecked or backend.spec.state is OperatorState.DISABLED:
+                node.forget_health(running, backend)
+            node.refresh(running, backend)
+        node.rebuild(running)
+
+    def _welcome(self, running: Running, backend: Backend) -> None:
+        """Take in a backend that is new, or that comes back while its connections still drain."""
+        service = running.service
+        if backend in service.leaving:
+            service.leaving.remove(backend)
+            backend.removed = False
+            self.node.undrain(flow for flow in service.flows if flow.backend is backend)
+
+    def _reconfigure(
+        self, running: Running, backend: Backend, effective: BackendSpec, spec: ServiceSpec
+    ) -> None:
+        node, service, before = self.node, running.service, backend.spec
+        backend.configure(effective, spec, node.reactor.now)
+        if effective.address != before.address:
+            node.drain_backend(service, backend)
+            node.forget_health(running, backend)
+        node.after_state(running, backend, before)
+
+    def _remove_backend(self, running: Running, backend: Backend) -> None:
+        node, service = self.node, running.service
+        backend.removed = True
+        backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
+        running.outliers.remove(backend.id)
+        node.refresh(running, backend)
+        if backend.active:
+            service.leaving.append(backend)
+            node.drain_backend(service, backend)
+
+    def _remove_service(self, running: Running) -> None:
+        node, service = self.node, running.service
+        service.draining = True
+        node.reactor.wheel.cancel(running)
+        for backend in list(service.backends.values()):
+            self._remove_backend(running, backend)
+        service.backends = {}
+        running.configured = {}
+        node.rebuild(running)
+        if service.flows:
+            node.leaving[service.name] = running
+            node.drain(service.flows, service, service.drain_reason)
+
+    # -- one backend ----------------------------------------------------------------------------------
+
+    async def reweigh(self, running: Running, backend: Backend, effective: BackendSpec) -> None:
+        """Give one backend another operator state or weight."""
+        node, spec = self.node, running.service.spec
+        others = {other.id: other.spec for other in running.service.backends.values()}
+        others[backend.id] = effective
+        tables = await build_tables(spec.mode, spec.seed, others.values(), running.tables, spec.seed)
+        before = backend.spec
+        running.tables = tables
+        backend.set_spec(effective, node.reactor.clock())
+        node.after_state(running, backend, before)
+        node.refresh(running, backend)
+        node.rebuild(running)
+        node.probe_all()

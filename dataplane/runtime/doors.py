@@ -1,0 +1,93 @@
+"""The listeners of one process: opened before a change, started and closed with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dataplane.net.listener import BindError, Listener, open_listener
+from dataplane.runtime.change import Refused
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Mapping
+
+    from dataplane.runtime.node import Node
+
+__all__ = ["OwnDoors"]
+
+
+class OwnDoors:
+    """One socket for each address, opened here, or received from whoever started or preceded this process."""
+
+    def __init__(self, node: Node, *, reuse_port: bool) -> None:
+        self._node = node
+        self._reuse_port = reuse_port
+        self._opened: dict[str, socket.socket] = {}
+        self.inherited: dict[str, list[socket.socket]] = {}
+        """Listening sockets that somebody else opened, by address; the first that an address needs is used."""
+
+    async def prepare(self, addresses: Iterable[str]) -> None:
+        """Open what is listened on newly, all of it or none.
+
+        Raises:
+            Refused: 503.
+        """
+        opened: dict[str, socket.socket] = {}
+        try:
+            for address in addresses:
+                if address not in self._node.listeners:
+                    opened[address] = self._take(address)
+        except BindError as error:
+            self._close(opened)
+            raise Refused(503, "bind_failed", str(error)) from error
+        self._opened = opened
+
+    async def rehearse(self, addresses: Iterable[str]) -> None:
+        """Find out whether all of `addresses` could be listened on.
+
+        Raises:
+            Refused: 503.
+        """
+        try:
+            for address in addresses:
+                if address not in self._node.listeners and address not in self.inherited:
+                    open_listener(address, reuse_port=self._reuse_port, listen=False).close()
+        except BindError as error:
+            raise Refused(503, "bind_failed", str(error)) from error
+
+    def abandon(self) -> None:
+        """Close what was opened: the change is not made."""
+        self._close(self._opened)
+        self._opened = {}
+
+    def shut(self, addresses: Mapping[str, str]) -> None:
+        """Take who is in the queue of an address that is gone, and close it."""
+        listeners = self._node.listeners
+        for address in [address for address in listeners if address not in addresses]:
+            listeners.pop(address).close()
+
+    def open(self, addresses: Mapping[str, str]) -> None:
+        """Start what was opened, and give the others their service."""
+        node = self._node
+        opened, self._opened = self._opened, {}
+        for address, name in addresses.items():
+            service = node.running[name].service
+            listener = node.listeners.get(address)
+            if listener is None:
+                listener = node.listeners[address] = Listener(node.reactor, address, opened[address], service)
+                listener.start()
+            else:
+                listener.serve(service)
+
+    def _take(self, address: str) -> socket.socket:
+        sockets = self.inherited.pop(address, None)
+        if sockets is None:
+            return open_listener(address, reuse_port=self._reuse_port)
+        for surplus in sockets[1:]:
+            surplus.close()
+        return sockets[0]
+
+    @staticmethod
+    def _close(opened: Mapping[str, socket.socket]) -> None:
+        for sock in opened.values():
+            sock.close()
