@@ -6,6 +6,7 @@ A problem is reported where it was written: in `defaults` if a service only inhe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -13,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from schemas.discovery import Consul, ConsulQuery, Discover, Guard
 from schemas.document import Document, scan_document
 from schemas.editor_schema import editor_schema
-from schemas.errors import InvalidDocument, Problem, format_path, shown
+from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.findings import Finding, find, findings_of, visible_path
 from schemas.recheck import check_all
@@ -144,6 +145,8 @@ def _check(value: object) -> tuple[list[Finding], Desired | None]:
         findings += _check_defaults(defaults)
     services: dict[str, DesiredService] = {}
     for name, one in written.items() if isinstance(written, dict) else ():
+        if len(findings) >= MAX_PROBLEMS:
+            break
         wrong, service = check_service(name, _merged(defaults, one))
         findings += [_where_written(finding, one, defaults) for finding in wrong]
         if service is not None and not any(finding.path[2:3] == ("listen",) for finding in wrong):
@@ -208,12 +211,16 @@ def _where_written(finding: Finding, service: object, defaults: object) -> Findi
 
 def _problems(document: Document, findings: list[Finding]) -> tuple[Problem, ...]:
     problems = [flaw.problem() for flaw in document.flaws]
-    hidden = [flaw.path for flaw in document.flaws if flaw.hides]
+    hidden = {flaw.path for flaw in document.flaws if flaw.hides}
     for finding in findings:
-        if any(finding.path[: len(path)] == path for path in hidden):
+        if _is_below(finding.path, hidden):
             continue
         path = visible_path(finding, document.value)
         line, column = document.locate(path, at_key=finding.at_key)
         problems.append(Problem(format_path(path), finding.message, line, column))
     unique = dict.fromkeys(problems)  # what two services inherit is one problem
-    return tuple(sorted(unique, key=lambda problem: (problem.line or 0, problem.column or 0)))
+    return tuple(sorted(unique, key=lambda problem: (problem.line or 0, problem.column or 0))[:MAX_PROBLEMS])
+
+
+def _is_below(path: Path, places: AbstractSet[Path]) -> bool:
+    return any(path[:steps] in places for steps in range(len(path) + 1))

@@ -7,12 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["InvalidDocument", "Path", "Problem", "format_path", "shown"]
+__all__ = ["MAX_PROBLEMS", "InvalidDocument", "Path", "Problem", "format_path", "shown"]
 
 _KINDS: Final = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "nothing"}
 
 Path = tuple[str | int, ...]
 """Where something stands in a document: keys and list indices from its root."""
+
+MAX_PROBLEMS: Final = 1000
+"""Looked for and reported at most: nobody reads more, and a hostile document must not cost more."""
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHOWN_CHARS: Final = 60

@@ -10,7 +10,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.errors import Path, Problem, format_path, shown
+from schemas.errors import MAX_PROBLEMS, Path, Problem, format_path, shown
 
 __all__ = ["Finding", "closest", "find", "findings_of", "to_problems", "visible_path"]
 
@@ -40,7 +40,7 @@ def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
         prefix: Where that root stands in the document.
     """
     found: list[Finding] = []
-    for detail in error.errors(include_url=False):
+    for detail in error.errors(include_url=False)[:MAX_PROBLEMS]:
         path = (*prefix, *detail["loc"])
         kind = detail["type"]
         if path[-1:] == ("[key]",):  # how pydantic marks a mapping's key
@@ -49,7 +49,7 @@ def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
             about = tuple((*path, key) for key in detail["ctx"]["about"])
             found += [
                 Finding((*path, *below), message, kind=kind, about=about)
-                for below, message in detail["ctx"]["problems"]
+                for below, message in detail["ctx"]["problems"][:MAX_PROBLEMS]
             ]
         elif kind == "extra_forbidden":
             known = _keys_at(model, detail["loc"][:-1])

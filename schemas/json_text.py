@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Final, NoReturn
 
+from schemas.errors import MAX_PROBLEMS
 from schemas.places import MAX_DEPTH, Flaw, Place, too_deep
 
 __all__ = ["NotJson", "read"]
@@ -123,7 +124,7 @@ class _Places:
             key: str = json.loads(token[0])
             next(self._tokens)  # the colon
             self._path.append(key)
-            if key in places:
+            if key in places and len(self._flaws) < MAX_PROBLEMS:
                 message = f"is given twice; the first is in line {places[key][0]}"
                 self._flaws.append(Flaw(tuple(self._path), message, line, column))
             place = self._value(next(self._tokens))

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from schemas.errors import Path
+from schemas.errors import MAX_PROBLEMS, Path
 from schemas.findings import Finding, find, findings_of
 
 __all__ = ["check_all"]
@@ -47,7 +47,8 @@ def check_all(model: type[M], value: object) -> tuple[list[Finding], M | None]:
         return [], model.model_validate(value)
     except ValidationError as error:
         found = findings_of(error, model)
-    if not isinstance(value, dict):
+        enough = error.error_count() >= MAX_PROBLEMS
+    if enough or not isinstance(value, dict):
         return found, None
     rest = copy.deepcopy(value)
     latest = found

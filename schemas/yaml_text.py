@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 from yaml import events
 
-from schemas.errors import shown
+from schemas.errors import MAX_PROBLEMS, shown
 from schemas.places import MAX_DEPTH, Broken, Flaw, Place, too_deep
 
 __all__ = ["read"]
@@ -161,6 +161,8 @@ class _Builder:
         return str(event.value)
 
     def _flaw(self, event: Any, message: str, *, hides: bool = False) -> None:
+        if len(self._flaws) >= MAX_PROBLEMS:
+            return
         mark = event.start_mark
         self._flaws.append(Flaw(tuple(self._path), message, mark.line + 1, mark.column + 1, hides))
 

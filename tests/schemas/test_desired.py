@@ -239,3 +239,19 @@ def test_ten_thousand_backends_fit():
     backends = desired.services["web"].backends
     assert backends is not None
     assert len(backends) == 10_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    backends:\n" + "      - a:99999\n" * 3000,
+        "    backends:\n" + "      - a:80\n" * 3000,
+        "    backends:\n" + "      - *a\n" * 3000,
+        "    backends: []\n" + "    mode: rr\n" * 3000,
+        "    backends: []\n" + "".join(f"    key{n}: 1\n" for n in range(3000)),
+    ],
+)
+def test_a_file_full_of_mistakes_ends_in_a_list_that_ends(body):
+    """Nobody reads more than a thousand problems, and looking for them must not keep a daemon busy."""
+    found = problems('version: 1\nservices:\n  web:\n    listen: ":1"\n' + body)
+    assert 100 < len(found) <= 1000
