@@ -9,7 +9,10 @@ Theory of operation
 3. An error changes nothing but the status: the index is forgotten and the pause grows. What an operator has to
    mend (a token, a filter) is asked again every `operator_s` only.
 4. Every call has a deadline, so a connection that is dead without a sign costs one of them.
-5. A prepared query cannot block: it is asked every `poll_s`.
+5. An answer with a lower index than the last one is older than what is known: right after the death of a leader, a
+   server that has not caught up still says that it knows one. It is dropped, and the leader asked; what the leader
+   says counts, for after a restored snapshot the index is lower for good.
+6. A prepared query cannot block: it is asked every `poll_s`.
 """
 
 from __future__ import annotations
@@ -111,6 +114,7 @@ class Watch:
         self._pace = pace
         self._runtime = runtime
         self._index = WatchIndex()
+        self._newest = 0  # the index of the last answer that was handed on
         self._bucket = TokenBucket(rate=pace.rate, burst=2)
         self._backoff = Backoff()
         self._leader_failed = False
@@ -185,12 +189,7 @@ class Watch:
             ConsulError: It is none.
         """
         entries = self.query.entries(reply)
-        if not self.query.prepared:
-            try:
-                self._index.take(reply.headers.get("X-Consul-Index"))
-            except BadIndex as error:
-                raise ConsulError("protocol", str(error)) from None
-        self._backoff.succeed()
+        is_older = self._is_older(reply) and not from_leader
         health = self.health
         health.error = health.error_since = None
         health.answered_at = self._runtime.clock()
@@ -198,11 +197,33 @@ class Watch:
         health.headers = {
             name: reply.headers[header] for name, header in _SHOWN_HEADERS.items() if header in reply.headers
         }
-        wanted = self._receive(entries, trust_of(reply.headers, from_leader=from_leader))
-        if wanted is not None and self._confirm_every is None and not from_leader:
+        if is_older:
+            self._leader_due = self._runtime.clock()
+        else:
+            self._backoff.succeed()
+            self._hand_on(entries, trust_of(reply.headers, from_leader=from_leader))
+        self._notify()
+
+    def _is_older(self, reply: Reply) -> bool:
+        """Take over an answer's index; True if it is lower than the last one's.
+
+        Raises:
+            ConsulError: It has none.
+        """
+        if self.query.prepared:
+            return False
+        try:
+            went_on = self._index.take(reply.headers.get("X-Consul-Index"))
+        except BadIndex as error:
+            raise ConsulError("protocol", str(error)) from None
+        return not went_on or self._index.value < self._newest
+
+    def _hand_on(self, entries: list[object], trust: Trust) -> None:
+        wanted = self._receive(entries, trust)
+        self._newest = self._index.value
+        if wanted is not None and self._confirm_every is None and not trust.confirmed:
             self._leader_due = self._runtime.clock()  # the first confirmation is wanted now
         self._confirm_every = wanted
-        self._notify()
 
     def _failed(self, error: ConsulError) -> float:
         """Note a failure and return the pause before the next question, in seconds."""

@@ -44,7 +44,8 @@ class Discovering:
     def __init__(
         self, address: str, queries: Mapping[str, Any], guard: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
-        self.changes = 0
+        self.history: list[dict[str, list[str]]] = []
+        """What was published at each change: by service, ids with their states and weights."""
         self.discovery = ConsulDiscovery(
             self._changed,
             pace=options.pop("pace", FAST),
@@ -57,7 +58,17 @@ class Discovering:
         self._task: asyncio.Task[None] | None = None
 
     def _changed(self) -> None:
-        self.changes += 1
+        self.history.append(
+            {
+                service: [f"{item.id} {item.state} {item.weight}" for item in backends]
+                for service, backends in self.discovery.discovered().items()
+            }
+        )
+
+    @property
+    def changes(self) -> int:
+        """How often something has changed."""
+        return len(self.history)
 
     def update(self, queries: Mapping[str, Any]) -> None:
         """Set the queries."""

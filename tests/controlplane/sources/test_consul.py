@@ -307,6 +307,28 @@ async def test_index_backwards(consul):
         await eventually(lambda: consul.asked[-1].query.get("index") == "5", "the new index")
 
 
+async def test_older_answers_are_dropped(consul):
+    """A server that has not caught up, though it knows a leader, takes nothing away; the leader's word does."""
+    async with Discovering(consul.address, {"web": "web"}) as found:
+        await found.shows(*FOUR)
+
+        async def behind(request):
+            if "stale" not in request.query:
+                return web.Response(status=500, text="No cluster leader")
+            headers = {"X-Consul-Index": "3", "X-Consul-KnownLeader": "true", "X-Consul-LastContact": "5"}
+            return web.json_response(many("a", "b", "c"), headers=headers)
+
+        consul.fault = behind
+        await consul.wake()
+        await eventually(lambda: found.status()["errors"].get("failed", 0) >= 3, "the leader to be asked")
+        assert found.ids() == list(FOUR)
+        assert found.changes == 1
+        consul.fault = None
+        consul.services["web"] = many("a", "b", "c")
+        await consul.wake(index=4)
+        await found.shows("n1/a", "n1/b", "n1/c")
+
+
 async def test_index_zero_is_no_busy_loop(consul):
     """An index of 0 is sent as 1, so that the next query can block."""
     consul.headers["X-Consul-Index"] = "0"
