@@ -66,7 +66,7 @@ def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
 @click.option("--tls-client-ca", type=click.Path(path_type=Path), metavar="FILE")
 @click.version_option(package_name="livelb")
 def main(**given: object) -> None:
-    """Accept TCP clients and relay them to live backends.
+    r"""Accept TCP clients and relay them to live backends.
 
     What to run comes from --config, from LISTEN and BACKENDS in the environment, from the control plane
     (lb-control), or from what ran last.

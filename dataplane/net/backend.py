@@ -63,6 +63,11 @@ class Backend:
     def __repr__(self) -> str:
         return f"<Backend {self.id} at {self.spec.address}>"
 
+    @property
+    def own(self) -> int:
+        """This process's part of `active`: all of it, unless counts are shared with other processes."""
+        return self.active
+
     def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
         """Take a new configuration; what it does not change stays as it is."""
         if spec.address != self.spec.address:

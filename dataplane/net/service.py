@@ -75,6 +75,11 @@ class Service:
         self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
         self.configure(spec)
 
+    @property
+    def own(self) -> int:
+        """This process's part of `active`: all of it, unless counts are shared with other processes."""
+        return self.active
+
     def configure(self, spec: ServiceSpec) -> None:
         """Take everything but the backends from `spec`; connections in place keep what they began with."""
         self.spec = spec
@@ -349,7 +354,7 @@ class Service:
             self.access_log(flow, reason, server)
         if backend is not None:
             self._leave(flow, backend)
-            if backend.removed and not backend.active and backend in self.leaving:
+            if backend.removed and not backend.own and backend in self.leaving:
                 self.leaving.remove(backend)
         if flow.admitted:
             self.active -= 1

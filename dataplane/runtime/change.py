@@ -194,7 +194,7 @@ class Changer:
         backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
         running.outliers.remove(backend.id)
         node.refresh(running, backend)
-        if backend.active:
+        if backend.own:
             service.leaving.append(backend)
             node.drain_backend(service, backend)
 

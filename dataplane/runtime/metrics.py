@@ -120,7 +120,7 @@ class Metrics(Collector):
         own = {"service": service.name}
         live = live_bytes(service.flows)
         families.counter("lb_connections", "Clients accepted", own, totals.connections)
-        families.gauge("lb_connections_active", "Clients admitted and not gone", own, service.active)
+        families.gauge("lb_connections_active", "Clients admitted and not gone", own, service.own)
         families.gauge("lb_connections_queued", "Clients waiting for a place", own, len(service.queue))
         for reason, count in totals.closed.items():
             families.counter(
@@ -179,7 +179,7 @@ class Metrics(Collector):
         totals = backend.totals
         health = self._node.health(running, backend).state.value
         yield ("lb_backend_connections", "", ""), totals.connections
-        yield ("lb_backend_connections_active", "", ""), backend.active
+        yield ("lb_backend_connections_active", "", ""), backend.own
         yield ("lb_backend_connect_failures", "", ""), totals.connect_failures
         yield ("lb_backend_bytes_in", "", ""), totals.bytes_in + live[0]
         yield ("lb_backend_bytes_out", "", ""), totals.bytes_out + live[1]

@@ -354,6 +354,10 @@ class Node:
 
     # -- creating -------------------------------------------------------------------------------------
 
+    def make_service(self, spec: ServiceSpec) -> Service:
+        """Make a service without backends."""
+        return Service(self.reactor, spec, self)
+
     def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
         """Make a backend; it is configured when it is put to work."""
         return Backend(self.reactor, spec, service)
@@ -362,7 +366,7 @@ class Node:
         """Make a service, or take back one that is leaving."""
         running = self.leaving.pop(spec.name, None)
         if running is None:
-            service = Service(self.reactor, spec, self)
+            service = self.make_service(spec)
             service.access_log = self.access_log
             return Running(self, service)
         running.service.draining = False

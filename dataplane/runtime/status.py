@@ -54,10 +54,11 @@ class Reporter:
         """Describe every service, those that are leaving as well."""
         described: dict[str, ServiceStatus] = {}
         for running in [*self._node.leaving.values(), *self._node.running.values()]:
-            described[running.service.name] = await self._service(running)
+            described[running.service.name] = await self.service(running)
         return described
 
-    async def _service(self, running: Running) -> ServiceStatus:
+    async def service(self, running: Running) -> ServiceStatus:
+        """Describe one service, in slices."""
         service = running.service
         totals, live = service.totals, live_bytes(service.flows)
         backends = []
@@ -70,7 +71,7 @@ class Reporter:
             "table_hash": tables_hash(running.tables),
             "panic": service.selection.panic,
             "tier": service.selection.tier,
-            "active": service.active,
+            "active": service.own,
             "queued": len(service.queue),
             "listeners": [
                 self._listener(one) for one in self._node.listeners.values() if one.service is service
@@ -105,7 +106,7 @@ class Reporter:
             "state": spec.state.value,
             "overridden": self._overridden(running.service, backend),
             "health": {"state": health.state.value, "cause": cause, "since": self._time(health.since)},
-            "active": backend.active,
+            "active": backend.own,
             "pooled": len(backend.pool),
             "draining_since": None if backend.draining_since is None else self._time(backend.draining_since),
             "totals": {

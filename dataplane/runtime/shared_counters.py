@@ -1,0 +1,129 @@
+"""Counts that all workers of a node see, in shared memory, without a lock.
+
+Theory of operation:
+
+1. The memory is a table of 64-bit integers, one column for each thing that is counted and one row for each worker.
+   A worker writes only its own row, so no update is lost; who wants the node's count adds up the column.
+   An aligned 64-bit store is one instruction on the machines that we run on: a reader sees the old or the new number.
+2. Between a worker's look at a column and its own write, others may write. So a limit may be exceeded by what
+   arrives at the other workers within those microseconds: at most one connection for each other worker.
+3. The supervisor gives out rows and columns. A row is wiped when its process has ended, however it did: what a
+   killed worker had counted is gone with its connections. A column is given out anew only when it is all zero.
+4. The columns of a row that is not in use are zero; `rows in use` keeps readers from adding up all of them.
+5. Clients are counted in a fixed number of buckets (a count-min sketch, Cormode and Muthukrishnan 2005, of depth 2):
+   a count is never too low, and too high only if both buckets of a client are shared with others who are there.
+6. A client's rate is a time in each of its two buckets, which all workers write (the virtual scheduling form of the
+   GCRA, as in core.admission). Two workers that admit the same client in the same microsecond may count one of both.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+__all__ = ["CounterBoard", "buckets_of"]
+
+COLUMNS: Final = 1 << 17
+BUCKETS: Final = 1 << 16
+HEADER_BYTES: Final = 4096
+CELL_BYTES: Final = 8
+
+
+def buckets_of(service: str, client: str) -> tuple[int, int]:
+    """Return the two buckets of a client of a service; they are different ones."""
+    digest = xxh3_64_intdigest(f"{service}\0{client}".encode())
+    first = digest % BUCKETS
+    return first, (first + 1 + (digest >> 32) % (BUCKETS - 1)) % BUCKETS
+
+
+class CounterBoard:
+    """The shared memory; pages that nobody writes cost nothing.
+
+    Args:
+        rows: How many workers may be counted at once.
+        fd: An existing memory file; None makes a new one.
+    """
+
+    def __init__(self, rows: int, fd: int | None = None) -> None:
+        self.rows = rows
+        cells = (COLUMNS + BUCKETS) * rows
+        size = HEADER_BYTES + (cells + BUCKETS) * CELL_BYTES
+        if fd is None:
+            fd = os.memfd_create("livelb-counters", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+        self.fd = fd
+        self._map = mmap.mmap(fd, size)
+        memory = memoryview(self._map)
+        self.head = memory[:CELL_BYTES].cast("q")
+        """One number: the rows in use are those below it."""
+        counts = HEADER_BYTES + cells * CELL_BYTES
+        self._cells = memory[HEADER_BYTES:counts].cast("q")
+        self.rates = memory[counts:].cast("d")
+        """For each bucket, when its token bucket will be full again (monotonic seconds; the same in all processes)."""
+        self._columns: dict[object, int] = {}
+        self._retired: dict[object, int] = {}
+        self._next = 0
+        self._taken: set[int] = set()
+
+    def column(self, number: int) -> memoryview:
+        """Return the cells of a column, one for each row."""
+        return self._cells[number * self.rows : (number + 1) * self.rows]
+
+    def bucket(self, number: int) -> memoryview:
+        """Return the cells of a bucket of clients, one for each row."""
+        return self.column(COLUMNS + number)
+
+    # -- the supervisor's part ------------------------------------------------------------------------
+
+    def take_row(self) -> int | None:
+        """Give out a row, the lowest that is free; None if all are taken."""
+        row = next((row for row in range(self.rows) if row not in self._taken), None)
+        if row is not None:
+            self._taken.add(row)
+            self.head[0] = max(self._taken) + 1
+        return row
+
+    def free_row(self, row: int) -> None:
+        """Wipe a row, whose process has ended, and take it back."""
+        used = memoryview(bytes(CELL_BYTES * self._next)).cast("q")
+        if self._next:
+            self._cells[row : self._next * self.rows : self.rows] = used
+        clients = memoryview(bytes(CELL_BYTES * BUCKETS)).cast("q")
+        self._cells[COLUMNS * self.rows + row :: self.rows] = clients
+        self._taken.discard(row)
+        self.head[0] = max(self._taken, default=-1) + 1
+
+    def assign(self, keys: set[object]) -> dict[object, int]:
+        """Give each of `keys` its column, and retire those of all others.
+
+        A key that had a column keeps it, also if it comes back while somebody still counts there. Beyond COLUMNS
+        keys there is none to be had: those are left out, and are counted by each worker for itself.
+        """
+        for key in [key for key in self._columns if key not in keys]:
+            self._retired[key] = self._columns.pop(key)
+        for key in keys:
+            if key in self._columns:
+                continue
+            number = self._retired.pop(key, None)
+            if number is None:
+                number = self._free_column()
+            if number is not None:
+                self._columns[key] = number
+        return self._columns
+
+    def _free_column(self) -> int | None:
+        if self._next < COLUMNS:
+            self._next += 1
+            return self._next - 1
+        for key, number in self._retired.items():
+            if not any(self.column(number)):
+                del self._retired[key]
+                return number
+        return None
+
+    def close(self) -> None:
+        """Let the file go; the memory itself goes with the process."""
+        os.close(self.fd)
