@@ -221,7 +221,8 @@ class Controller:
                 generation = next_generation(
                     self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)
                 )
-                call = calls.put_snapshot(calls.encode(compiled.body(generation)), dry_run=True)
+                # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
+                call = calls.put_snapshot(calls.encode(compiled.body(ANY_GENERATION)), dry_run=True)
                 answers = await self.fleet.dry_run(call, min(_DRY_RUN_S, options.timeout_s / 2))
                 planned = plan_report(answers, self.state.services, compiled.services)
                 refusals = [error for _, _, error in answers if isinstance(error, RefusedError)]

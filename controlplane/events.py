@@ -43,7 +43,8 @@ class Events:
             while not self._ended:
                 event = None
                 with contextlib.suppress(TimeoutError):
-                    event = await asyncio.wait_for(queue.get(), heartbeat_s)
+                    async with asyncio.timeout(heartbeat_s):
+                        event = await queue.get()
                 if not self._ended:
                     yield event
         finally:

@@ -177,7 +177,8 @@ class Pusher:
             if before != self._visible():
                 self._on_change()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._pause(failures))
+                async with asyncio.timeout(self._pause(failures)):
+                    await self._woken.wait()
 
     def _visible(self) -> tuple[object, ...]:
         told = self._wish is not None and self.runs(self._wish)

@@ -88,7 +88,8 @@ class FileSource:
         await self._read(forced=False)
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._forced.wait(), self._period_s)
+                async with asyncio.timeout(self._period_s):
+                    await self._forced.wait()
             signature = await asyncio.to_thread(signature_of, self.path)
             changed, forced = settling.look(signature), self._forced.is_set()
             self._forced.clear()

@@ -1,0 +1,328 @@
+"""The one writer: what it takes, refuses, writes down and resumes; and that everybody ends with what was taken last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controlplane.acceptance import ApplyOptions, Origin
+from controlplane.controller import Controller
+from controlplane.errors import HeldBackError, UnknownError
+from controlplane.fleet import Fleet
+from controlplane.proposal import Proposal
+from controlplane.push import Timing
+from controlplane.store import Store
+from tests.controlplane.fakes import FakeDataPlane
+
+BY = Origin("op", "apply")
+QUICK = ApplyOptions(timeout_s=5.0)
+FAST = Timing(look_s=0.002, retry_s=0.002, retry_max_s=0.004)
+PLACE = ("web", "10.0.0.1:1", "state")
+
+
+def document(weight=1, **more):
+    """Write an lb.yaml as JSON."""
+    backends = [{"address": "10.0.0.1:1", "weight": weight}, "10.0.0.2:1"]
+    return {"version": 1, "services": {"web": {"listen": "127.0.0.1:4000", "backends": backends}, **more}}
+
+
+def proposal(weight=1, **more):
+    """Check one."""
+    return Proposal.of_document(document(weight, **more), "test", Path())
+
+
+@contextlib.asynccontextmanager
+async def daemon(directory, planes, log=None):
+    """Run a controller over these data planes."""
+    by_endpoint = {plane.endpoint: plane for plane in planes}
+    controller = Controller(
+        Store(directory),
+        lambda on_ahead, on_change: Fleet(
+            lambda: tuple(by_endpoint),
+            connect=by_endpoint.__getitem__,
+            on_ahead=on_ahead,
+            on_change=on_change,
+            timing=FAST,
+        ),
+        base=directory,
+        on_event=lambda _: None,
+        log=(lambda _: None) if log is None else log.append,
+    )
+    tasks = [asyncio.create_task(controller.fleet.run())]
+    try:
+        await controller.start()
+        tasks.append(asyncio.create_task(controller.run()))
+        yield controller
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(holds):
+    """Wait for what the data planes come to."""
+    while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+        await asyncio.sleep(0.001)
+
+
+async def test_apply_reaches_everybody(tmp_path):
+    """An apply returns when every data plane runs the same generation and hash."""
+    planes = [FakeDataPlane("a"), FakeDataPlane("b")]
+    async with daemon(tmp_path, planes) as controller:
+        report = await controller.apply(proposal(), QUICK, BY)
+    assert report["converged"]
+    assert {(plane.generation, plane.hash) for plane in planes} == {(1, report["hash"])}
+    assert [row["result"] for row in report["dataplanes"]] == ["ok", "ok"]
+
+
+async def test_same_apply_again_is_no_new_generation(tmp_path):
+    """What runs already is left alone, and the history does not grow."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        again = await controller.apply(proposal(), QUICK, BY)
+        assert (again["generation"], len(await controller.history())) == (1, 1)
+
+
+async def test_refusal_of_one_changes_nobody(tmp_path):
+    """The dry run comes first: nothing is pushed if one data plane would refuse it."""
+    good, bad = FakeDataPlane("a"), FakeDataPlane("b")
+    bad.refuses = "extra"
+    extra = {"listen": "127.0.0.1:4001", "backends": ["10.0.0.9:1"]}
+    async with daemon(tmp_path, [good, bad]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        with pytest.raises(HeldBackError, match="b: refused: no such thing here"):
+            await controller.apply(proposal(extra=extra), QUICK, BY)
+        assert (good.generation, bad.generation, controller.state.generation) == (1, 1, 1)
+
+
+async def test_unreachable_data_plane_is_named_and_served_when_it_returns(tmp_path):
+    """A partial apply says who is missing; the one that comes back gets it without another apply."""
+    here, away = FakeDataPlane("a"), FakeDataPlane("b")
+    away.away = True
+    async with daemon(tmp_path, [here, away]) as controller:
+        report = await controller.apply(proposal(), QUICK, BY)
+        assert not report["converged"]
+        assert [(row["name"], row["result"]) for row in report["dataplanes"]] == [
+            ("a", "ok"),
+            ("b", "unreachable"),
+        ]
+        away.away = False
+        await until(lambda: away.hash == report["hash"])
+
+
+async def test_hanging_data_plane_is_late(tmp_path):
+    """The deadline holds, and who kept it waiting is named, with what it runs."""
+    here, hanging = FakeDataPlane("a"), FakeDataPlane("b")
+    async with daemon(tmp_path, [here, hanging]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        hanging.hangs = True
+        await until(lambda: not all(each.reachable for each in controller.fleet.pushers.values()))
+        report = await controller.apply(proposal(2), ApplyOptions(timeout_s=0.05), BY)
+    rows = {row["name"]: row for row in report["dataplanes"]}
+    assert (rows["a"]["result"], rows["b"]["result"], rows["b"]["generation"]) == ("ok", "late", 1)
+
+
+async def test_killed_daemon_resumes_its_generation(tmp_path):
+    """What was taken is wished again by the next daemon, also for a data plane that has lost everything."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        report = await controller.apply(proposal(), QUICK, BY)
+    plane.restart(keeps=False)
+    async with daemon(tmp_path, [plane]):
+        await until(lambda: (plane.generation, plane.hash) == (1, report["hash"]))
+
+
+async def test_data_plane_that_is_ahead_raises_the_generation(tmp_path):
+    """A generation from elsewhere is followed by a higher one with what was taken here."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        report = await controller.apply(proposal(), QUICK, BY)
+        plane.generation, plane.hash = 41, "foreign"
+        await until(lambda: (plane.generation, plane.hash) == (42, report["hash"]))
+        assert controller.state.generation == 42
+
+
+async def test_daemon_that_knows_nothing_leaves_data_planes_alone(tmp_path):
+    """Without a file and without a state it only watches."""
+    plane = FakeDataPlane()
+    plane.generation, plane.hash = 5, "theirs"
+    async with daemon(tmp_path, [plane]) as controller:
+        await until(lambda: len(plane.asked) > 5)
+        assert (plane.generation, plane.hash) == (5, "theirs")
+        report = await controller.apply(proposal(), QUICK, BY)
+        assert report["generation"] == 6
+
+
+async def test_override_survives_restarts_of_both_and_ends_with_a_new_word(tmp_path):
+    """It is written down, told to every new process, and ends when lb.yaml changes that same field."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        report = await controller.patch("web", "10.0.0.1:1", {"state": "drain"}, by="op", timeout_s=5)
+        assert [row["result"] for row in report["dataplanes"]] == ["ok"]
+        assert plane.overrides == {PLACE: "drain"}
+    plane.restart()
+    async with daemon(tmp_path, [plane]) as controller:
+        await until(lambda: plane.overrides == {PLACE: "drain"})
+        await controller.apply(proposal(weight=5), QUICK, BY)
+        await until(lambda: plane.overrides == {PLACE: "drain"})
+        backends = [{"address": "10.0.0.1:1", "state": "disabled"}]
+        changed = proposal(web={"listen": "127.0.0.1:4000", "backends": backends})
+        await controller.apply(changed, QUICK, BY)
+        assert controller.state.overrides == ()
+        assert plane.overrides == {}
+
+
+async def test_override_that_was_taken_back_while_a_data_plane_was_away_ends_there_too(tmp_path):
+    """Nothing depends on having heard: the word that ended it is told later."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        await controller.patch("web", "10.0.0.1:1", {"state": "drain"}, by="op", timeout_s=5)
+        plane.away = True
+        await controller.patch("web", "10.0.0.1:1", {"state": "enabled"}, by="op", timeout_s=5)
+    plane.away = False
+    async with daemon(tmp_path, [plane]):
+        await until(lambda: not plane.overrides)
+
+
+async def test_unknown_backend_is_refused_with_those_there_are(tmp_path):
+    """A typing error must not become an override that waits for its backend."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        with pytest.raises(
+            UnknownError, match=r"no backend x in service web; there are: 10\.0\.0\.1:1, 10\.0\.0\.2:1"
+        ):
+            await controller.patch("web", "x", {"state": "drain"}, by="op", timeout_s=5)
+        with pytest.raises(UnknownError, match="no service db; there are: web"):
+            await controller.patch("db", "x", {"state": "drain"}, by="op", timeout_s=5)
+
+
+async def test_rollback_is_a_new_generation_with_the_old_content(tmp_path):
+    """Alone it returns to the previous content; with a generation to that one; an unknown one is refused."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        hashes = [(await controller.apply(proposal(weight), QUICK, BY))["hash"] for weight in (1, 2, 3)]
+        back = await controller.rollback(None, QUICK, "op")
+        assert (back["generation"], back["hash"], back["restored"]) == (4, hashes[1], 2)
+        back = await controller.rollback(1, QUICK, "op")
+        assert (back["generation"], back["hash"], back["restored"]) == (5, hashes[0], 1)
+        with pytest.raises(UnknownError, match="generation 77 is not in the history, which has 1 to 5"):
+            await controller.rollback(77, QUICK, "op")
+
+
+async def test_what_was_applied_after_the_file_is_known_to_hold(tmp_path):
+    """An apply besides the file says who; the file's next content takes the word back."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        digest = hashlib.sha256(b"1").hexdigest()
+        await controller.take(proposal(), QUICK, Origin("file", "file"), file_digest=digest)
+        await controller.apply(proposal(2), QUICK, BY)
+        assert controller.state.applied_by == "op"
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        assert (controller.state.applied_by, controller.state.file_digest) == ("op", digest)
+        await controller.take(proposal(3), QUICK, Origin("file", "file"), file_digest="other")
+        assert controller.state.applied_by is None
+
+
+async def test_damaged_state_is_said_and_the_history_takes_over(tmp_path):
+    """A state that does not match its digest is never used; the newest lb.yaml of the history is."""
+    plane, log = FakeDataPlane(), []
+    async with daemon(tmp_path, [plane]) as controller:
+        report = await controller.apply(proposal(), QUICK, BY)
+    path = tmp_path / "control" / "state.json"
+    path.write_text(path.read_text().replace("enabled", "drain"))
+    plane.restart(keeps=False)
+    async with daemon(tmp_path, [plane], log):
+        await until(lambda: plane.hash == report["hash"])
+    assert "damaged" in log[0]
+
+
+class Script:
+    """What happened, and what was last taken."""
+
+    def __init__(self, directory, planes):
+        self.directory = directory
+        self.planes = planes
+        self.taken = None
+        self.override = None
+
+    async def play(self, lives):
+        """Play one life of the daemon after another; each ends by a crash."""
+        for steps in lives:
+            async with daemon(self.directory, self.planes) as controller:
+                for kind, plane, value in steps:
+                    await getattr(self, kind)(controller, self.planes[plane], value)
+
+    async def apply(self, controller, _, weight):
+        """Have a content taken, without waiting for anybody."""
+        taken = await controller.take(proposal(weight), ApplyOptions(timeout_s=0.2, force=True), BY)
+        self.taken = taken.wish.target.hash
+
+    async def away(self, _controller, plane, _):
+        """Let one be out of reach."""
+        plane.away = True
+
+    async def back(self, _controller, plane, _):
+        """Let it be reached again."""
+        plane.away = False
+
+    async def lost(self, _controller, plane, value):
+        """Restart one, with its snapshot or without."""
+        plane.restart(keeps=value % 2 == 0)
+
+    async def foreign(self, _controller, plane, value):
+        """Let somebody else push to one."""
+        plane.generation, plane.hash, plane.services = plane.generation + value, f"foreign-{value}", {}
+
+    async def pause(self, _controller, _plane, value):
+        """Let the pushers get some way."""
+        await asyncio.sleep(value / 1000)
+
+
+steps = st.tuples(
+    st.sampled_from(["apply", "apply", "away", "back", "lost", "foreign", "pause"]),
+    st.integers(0, 1),
+    st.integers(1, 5),
+)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(steps, max_size=8), min_size=1, max_size=3))
+def test_what_runs_in_the_end_is_what_was_taken_last(lives):
+    """For any sequence of changes, crashes, restarts and foreign pushes: when all can be reached, all run it."""
+
+    async def play():
+        with tempfile.TemporaryDirectory() as directory:
+            planes = [FakeDataPlane("a"), FakeDataPlane("b")]
+            script = Script(Path(directory), planes)
+            await script.play(lives)
+            for plane in planes:
+                plane.away = False
+            async with daemon(script.directory, planes) as controller:
+                if script.taken is None:
+                    return
+                assert controller.state.hash == script.taken
+                async with asyncio.timeout(10):
+                    await until(lambda: {plane.hash for plane in planes} == {script.taken})
+                    await until(lambda: len({plane.generation for plane in planes}) == 1)
+
+    asyncio.run(play())
+
+
+def test_document_in_the_history_is_what_was_written(tmp_path):
+    """The history keeps lb.yaml itself, so that a rollback still knows defaults and discovery."""
+
+    async def play():
+        async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+            await controller.apply(proposal(), QUICK, BY)
+
+    asyncio.run(play())
+    (entry,) = Store(tmp_path).history()
+    assert Store(tmp_path).document(entry.document) == json.loads(json.dumps(document()))

@@ -1,0 +1,223 @@
+"""Pushing: the newest wish wins, refusals are kept, overrides follow a restart, pauses grow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from controlplane import calls
+from controlplane.core.rollout import Target
+from controlplane.errors import LateError, UnreachableError
+from controlplane.push import Pusher, Timing, Wish
+from tests.controlplane.fakes import FakeDataPlane
+
+PLACE = ("web", "a:1", "state")
+FAST = Timing(look_s=0.001, retry_s=0.001, retry_max_s=0.002)
+
+
+def services(weight=1, **more):
+    """Make the services of a snapshot."""
+    backend = {"id": "a:1", "address": "a:1", "weight": weight, "tier": 0, "state": "enabled"}
+    return {"web": {"backends": [backend]}, **more}
+
+
+def wish(generation, digest, words=None, content=None):
+    """Make a wish."""
+    body = {"version": 1, "generation": generation, "hash": digest, "services": content or services()}
+    return Wish(Target(generation, digest), calls.encode(body), words or {})
+
+
+class Ahead(list):
+    """Collects what the pusher was ahead of."""
+
+
+@contextlib.asynccontextmanager
+async def pushing(plane, timing=FAST):
+    """Run a pusher; yields it, what it reported as ahead, and a wait for any condition on it."""
+    changed, ahead = asyncio.Event(), Ahead()
+    pusher = Pusher(
+        plane,
+        on_ahead=ahead.append,
+        on_change=changed.set,
+        jitter=lambda: 1.0,
+        clock=lambda: 0.0,
+        timing=timing,
+    )
+
+    async def until(holds):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+    task = asyncio.create_task(pusher.run())
+    try:
+        yield pusher, ahead, until
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_wish_is_pushed_and_acked():
+    """A data plane that runs something older gets the snapshot."""
+    plane = FakeDataPlane()
+    async with pushing(plane) as (pusher, _, until):
+        first = wish(1, "x")
+        pusher.want(first)
+        await until(lambda: pusher.runs(first))
+    assert (plane.generation, plane.hash) == (1, "x")
+
+
+async def test_newest_wish_wins():
+    """Of wishes that come while a data plane is away, only the last one is pushed."""
+    plane = FakeDataPlane()
+    plane.away = True
+    async with pushing(plane) as (pusher, _, until):
+        for generation in range(1, 6):
+            pusher.want(wish(generation, f"h{generation}"))
+            await until(lambda: isinstance(pusher.error, UnreachableError))
+        plane.away = False
+        await until(lambda: plane.generation == 5)
+    assert plane.asked.count(("PUT", "/v1/snapshot")) == 1
+
+
+async def test_refused_content_is_sent_once_until_it_changes():
+    """A refusal is an answer: asking again would not change it."""
+    plane = FakeDataPlane()
+    plane.refuses = "bad"
+    async with pushing(plane) as (pusher, _, until):
+        bad = wish(1, "x", content=services(bad={"backends": []}))
+        pusher.want(bad)
+        await until(lambda: pusher.settled(bad))
+        looks = len(plane.asked)
+        await until(lambda: len(plane.asked) > looks + 5)
+        assert plane.asked.count(("PUT", "/v1/snapshot")) == 1
+        assert not pusher.runs(bad)
+        assert "no such thing here" in str(pusher.error)
+        good = wish(2, "y")
+        pusher.want(good)
+        await until(lambda: pusher.runs(good))
+        assert pusher.error is None
+
+
+async def test_restarted_process_is_offered_refused_content_again():
+    """Another process may answer otherwise."""
+    plane = FakeDataPlane()
+    plane.refuses = "bad"
+    async with pushing(plane) as (pusher, _, until):
+        bad = wish(1, "x", content=services(bad={"backends": []}))
+        pusher.want(bad)
+        await until(lambda: pusher.settled(bad))
+        plane.refuses = None
+        plane.restart()
+        await until(lambda: pusher.runs(bad))
+
+
+async def test_refusal_for_a_reason_of_its_own_is_tried_again():
+    """A 503 (an address that is taken) is about the machine, not the content."""
+    plane = FakeDataPlane()
+    plane.refuses, plane.refusal_status = "bad", 503
+    async with pushing(plane) as (pusher, _, until):
+        bad = wish(1, "x", content=services(bad={"backends": []}))
+        pusher.want(bad)
+        await until(lambda: plane.asked.count(("PUT", "/v1/snapshot")) > 1)
+        plane.refuses = None
+        await until(lambda: pusher.runs(bad))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_restarted_data_plane_gets_snapshot_and_overrides_again(keeps):
+    """Whatever it still knows, in the end it runs the wish and the overrides."""
+    plane = FakeDataPlane()
+    async with pushing(plane) as (pusher, _, until):
+        wanted = wish(1, "x", {PLACE: "drain"})
+        pusher.want(wanted)
+        await until(lambda: pusher.runs(wanted))
+        plane.restart(keeps=keeps)
+        await until(lambda: plane.generation == 1 and plane.overrides == {PLACE: "drain"})
+
+
+async def test_override_is_sent_again_after_a_push():
+    """A snapshot may end an override on the data plane that still holds here."""
+    plane = FakeDataPlane()
+    async with pushing(plane) as (pusher, _, until):
+        pusher.want(wish(1, "x", {("web", "a:1", "weight"): 7}))
+        await until(lambda: plane.overrides)
+        second = wish(2, "y", {("web", "a:1", "weight"): 7}, services(weight=2))
+        pusher.want(second)
+        await until(lambda: pusher.runs(second))
+        assert plane.overrides == {("web", "a:1", "weight"): 7}
+
+
+async def test_override_that_was_taken_back_ends():
+    """The snapshot's own word, sent as a patch, ends an override."""
+    plane = FakeDataPlane()
+    async with pushing(plane) as (pusher, _, until):
+        pusher.want(wish(1, "x", {PLACE: "drain"}))
+        await until(lambda: plane.overrides)
+        pusher.want(wish(1, "x", {PLACE: "enabled"}))
+        await until(lambda: not plane.overrides)
+
+
+async def test_override_of_a_backend_that_is_gone_blocks_nothing():
+    """A 404 for one override does not stop the others, nor the acknowledgement."""
+    plane = FakeDataPlane()
+    async with pushing(plane) as (pusher, _, until):
+        wanted = wish(1, "x", {("web", "gone", "state"): "drain", PLACE: "drain"})
+        pusher.want(wanted)
+        await until(lambda: pusher.runs(wanted))
+        assert plane.overrides == {PLACE: "drain"}
+
+
+async def test_data_plane_that_is_ahead_is_reported_and_not_pushed_to():
+    """Only the controller can choose a higher generation."""
+    plane = FakeDataPlane()
+    plane.generation, plane.hash = 9, "other"
+    async with pushing(plane) as (pusher, ahead, until):
+        pusher.want(wish(3, "x"))
+        await until(lambda: ahead)
+    assert ("PUT", "/v1/snapshot") not in plane.asked
+    assert ahead[0].generation == 9
+
+
+async def test_without_a_wish_nothing_is_changed():
+    """A daemon that knows nothing leaves everybody alone."""
+    plane = FakeDataPlane()
+    plane.generation, plane.hash = 9, "other"
+    async with pushing(plane) as (pusher, _, until):
+        await until(lambda: len(plane.asked) > 3)
+        assert pusher.reachable
+    assert {method for method, _ in plane.asked} == {"GET"}
+
+
+async def test_hanging_data_plane_is_late_and_recovers():
+    """It is named as late, and gets the wish when it answers again."""
+    plane = FakeDataPlane()
+    plane.hangs = True
+    async with pushing(plane) as (pusher, _, until):
+        wanted = wish(1, "x")
+        pusher.want(wanted)
+        await until(lambda: isinstance(pusher.error, LateError))
+        assert not pusher.settled(wanted)
+        plane.hangs = False
+        await until(lambda: pusher.runs(wanted))
+
+
+def test_pauses_grow_to_a_bound_and_are_jittered():
+    """Each failure doubles the pause, up to the bound; chance takes up to half of it off."""
+    timing = Timing(look_s=9.0, retry_s=0.25, retry_max_s=5.0)
+
+    def pauses(jitter):
+        pusher = Pusher(
+            FakeDataPlane(),
+            on_ahead=lambda _: None,
+            on_change=lambda: None,
+            jitter=lambda: jitter,
+            clock=lambda: 0.0,
+            timing=timing,
+        )
+        return [pusher._pause(failures) for failures in range(8)]
+
+    assert pauses(1.0) == [9.0, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert pauses(0.0) == [9.0, 0.125, 0.25, 0.5, 1.0, 2.0, 2.5, 2.5]
