@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,7 +53,7 @@ class DataPlaneClient:
             async with self._session.request(
                 call.method,
                 URL(self._base + call.target, encoded=True),
-                data=call.body,
+                data=None if call.body is None else io.BytesIO(call.body),
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),

@@ -1,0 +1,197 @@
+"""The store: nothing half-written is ever read, there is one writer, and a full disk costs only the newest."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from controlplane.core.merge import Override
+from controlplane.errors import BusyError, StoreError, UnknownError
+from controlplane.store import KEPT_DISCOVERED, KEPT_GENERATIONS, Entry, State, Store, digest_of
+
+STATE = State(
+    generation=3,
+    hash="h",
+    document={"version": 1},
+    services={"web": {"backends": []}},
+    discovered=("web",),
+    overrides=(Override("web", "a", "state", "drain", "op", "2026-01-01T00:00:00.000Z"),),
+    retracted=(("web", "b", "weight"),),
+    file_digest="f",
+)
+
+
+def entry(generation, document=None, origin="apply"):
+    """Make an entry of the history, and its lb.yaml."""
+    text = document or {"version": 1, "n": generation}
+    made = Entry(generation, f"h{generation}", "2026-01-01T00:00:00.000Z", "op", origin, digest_of(text), [])
+    return made, text
+
+
+def test_state_comes_back_as_it_was_saved(tmp_path):
+    """Overrides, retractions and discovery included."""
+    Store(tmp_path).save(STATE)
+    assert Store(tmp_path).load() == STATE
+
+
+def test_nothing_saved_is_a_fresh_state(tmp_path):
+    """A first start is no error, and makes no directory."""
+    assert Store(tmp_path / "new").load() == State()
+    assert Store(tmp_path / "new").history() == ()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: b"",
+        lambda raw: raw.replace(b'"generation":3', b'"generation":9'),
+        lambda raw: b"[]",
+        lambda raw: b'{"data": 1, "sha256": ""}',
+    ],
+)
+def test_damaged_state_is_refused(tmp_path, damage):
+    """A file that does not match its digest is an error, never a state."""
+    store = Store(tmp_path)
+    store.save(STATE)
+    path = tmp_path / "control" / "state.json"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StoreError, match="damaged"):
+        store.load()
+
+
+def test_files_are_private(tmp_path):
+    """Nobody else may read what runs where."""
+    store = Store(tmp_path)
+    with store.writer():
+        store.save(STATE)
+        store.record(*entry(1))
+    for path in (tmp_path / "control").rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_history_is_in_order_and_keeps_its_documents(tmp_path):
+    """Each generation is found with the lb.yaml that it was."""
+    store = Store(tmp_path)
+    for generation in (1, 2, 10):
+        store.record(*entry(generation))
+    assert [each.generation for each in store.history()] == [1, 2, 10]
+    assert store.document(store.history()[2].document) == {"version": 1, "n": 10}
+    with pytest.raises(UnknownError):
+        store.document("0" * 64)
+
+
+def test_history_is_bounded_and_discovery_has_a_share_of_its_own(tmp_path):
+    """The oldest go, with their documents; a restless registry pushes out nobody's words."""
+    store = Store(tmp_path)
+    same = {"version": 1, "n": 0}
+    for generation in range(1, KEPT_GENERATIONS + 4):
+        store.record(*entry(generation))
+    for generation in range(1000, 1000 + KEPT_DISCOVERED + 5):
+        store.record(*entry(generation, same, "discovery"))
+    kept = store.history()
+    assert [each.generation for each in kept if each.origin == "apply"] == list(
+        range(4, KEPT_GENERATIONS + 4)
+    )
+    assert sum(each.origin == "discovery" for each in kept) == KEPT_DISCOVERED
+    documents = {path.stem for path in (tmp_path / "control" / "documents").iterdir()}
+    assert documents == {each.document for each in kept}
+
+
+def test_generation_is_recorded_once(tmp_path):
+    """An apply that is repeated does not rewrite who made the generation."""
+    store = Store(tmp_path)
+    first, text = entry(1)
+    store.record(first, text)
+    store.record(replace(first, by="somebody else"), text)
+    assert store.history() == (first,)
+
+
+def test_damaged_entry_is_left_out(tmp_path):
+    """One bad file does not hide the others."""
+    store = Store(tmp_path)
+    for generation in (1, 2):
+        store.record(*entry(generation))
+    (tmp_path / "control" / "history" / "000000000001.json").write_text("{")
+    assert [each.generation for each in store.history()] == [2]
+
+
+def test_recovery_takes_the_newest_document(tmp_path):
+    """Without a state the last lb.yaml is still known."""
+    store = Store(tmp_path)
+    for generation in (1, 2):
+        store.record(*entry(generation))
+    recovered = store.recover()
+    assert (recovered.generation, recovered.document) == (2, {"version": 1, "n": 2})
+
+
+HOLDER = """
+import sys, pathlib
+from controlplane.store import Store
+with Store(pathlib.Path(sys.argv[1])).writer():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run another process that is the writer."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        yield process
+        process.kill()
+
+
+def test_there_is_one_writer_and_its_pid_is_named(tmp_path, holder):
+    """A second writer is told who the first is."""
+    with pytest.raises(BusyError) as caught, Store(tmp_path).writer():
+        pass
+    assert caught.value.pid == holder.pid
+    assert str(holder.pid) in str(caught.value)
+
+
+def test_killed_writer_leaves_no_lock(tmp_path, holder):
+    """The kernel frees the lock of a process that was killed."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with Store(tmp_path).writer():
+        assert (tmp_path / "control" / "lock").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let every write beyond 100 bytes of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)
+
+
+def test_full_disk_leaves_the_old_file(tmp_path, request):
+    """A write that fails is an error that says so; what was there stays, and nothing lies beside it."""
+    store = Store(tmp_path)
+    store.save(STATE)
+    store.record(*entry(1))
+    request.getfixturevalue("full_disk")
+    with pytest.raises(StoreError, match=r"state\.json: .*what was there before stays"):
+        store.save(replace(STATE, generation=4))
+    with pytest.raises(StoreError):
+        store.record(*entry(2))
+    assert store.load() == STATE
+    assert [each.generation for each in store.history()] == [1]
+    assert not list((tmp_path / "control").rglob(".*"))
