@@ -1,0 +1,1 @@
+"""`make bench`: our figures beside other proxies', from one interleaved run."""

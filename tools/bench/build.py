@@ -1,0 +1,80 @@
+"""The programs of the run: compiled from C, or found on this machine."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+from tools.bench.child import Failed
+
+__all__ = ["CACHE", "HERE", "ROOT", "compiled", "installed", "ours", "postgres"]
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parents[1]
+CACHE: Final = ROOT / ".tools" / "bench"
+_FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Wno-unused-result")
+
+
+@functools.cache
+def compiled(name: str) -> str:
+    """Return the path of one of our C programs, compiled if its source is new.
+
+    Raises:
+        Failed: There is no compiler, or it refuses.
+    """
+    source = HERE / f"{name}.c"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    program = CACHE / f"{name}-{digest}"
+    if program.exists():
+        return str(program)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unfinished = program.with_suffix(f".{os.getpid()}")
+    done = subprocess.run(
+        [installed("cc"), *_FLAGS, "-o", str(unfinished), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failed(f"{name}.c does not compile: {done.stderr[-400:]}")
+    unfinished.replace(program)
+    return str(program)
+
+
+@functools.cache
+def installed(name: str) -> str:
+    """Return the path of a program: from the peers' own virtual environment, or from PATH.
+
+    Raises:
+        Failed: It is not installed.
+    """
+    where = os.pathsep.join(
+        [str(CACHE / "peers" / "bin"), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
+    )
+    found = shutil.which(name, path=where)
+    if found is None:
+        raise Failed(f"{name} is not installed")
+    return found
+
+
+def ours() -> str:
+    """Return the path of our data plane."""
+    beside = Path(sysconfig.get_path("scripts")) / "lb-dataplane"
+    return str(beside) if beside.exists() else installed("lb-dataplane")
+
+
+@functools.cache
+def postgres(name: str) -> str:
+    """Return the path of a server program of PostgreSQL, which Debian keeps out of PATH.
+
+    Raises:
+        Failed: It is not installed.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else installed(name)

@@ -1,0 +1,140 @@
+"""A process of the run: started, waited for, what it cost, ended by its own process group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["Child", "Failed", "within"]
+
+READY_S: Final = 15.0
+ENDING_S: Final = 5.0
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_LISTEN: Final = "0A"
+"""TCP_LISTEN in /proc/net/tcp."""
+
+
+class Failed(Exception):  # noqa: N818 - a result, not an error of this program
+    """A program is missing, did not start, or did not do its work; the text says which and why."""
+
+
+def within(namespace_pid: int | None, argv: Sequence[str]) -> list[str]:
+    """Return `argv`, to be run in the network namespace of a process; None for ours."""
+    prefix = [] if namespace_pid is None else ["nsenter", "-t", str(namespace_pid), "-n"]
+    return [*prefix, *argv]
+
+
+class Child:
+    """A running program, in a process group of its own.
+
+    Args:
+        argv: The command.
+        directory: Where it runs, and where its output goes.
+        environment: Added to ours.
+        user: Run as this user; only root can.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> None:
+        self._name = Path(argv[0]).name
+        self._log = directory / f"{self._name}.output"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=directory,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                user=user,
+            )
+        self.pid = self._process.pid
+
+    def wait_listening(self, port: int) -> None:
+        """Wait until somebody listens on a TCP port in the child's network namespace.
+
+        Reads the kernel's table instead of connecting: a connection would already be a client.
+
+        Raises:
+            Failed: The child ended, or it took too long.
+        """
+        end = time.monotonic() + READY_S
+        while not self._listens(port):
+            if self._process.poll() is not None or time.monotonic() > end:
+                output = self._log.read_text(errors="replace").strip().splitlines()
+                raise Failed(f"{self._name} did not start: {' '.join(output[-3:])[:400]}")
+            time.sleep(0.01)
+
+    def _listens(self, port: int) -> bool:
+        wanted = f"{port:04X}"
+        for table in ("tcp", "tcp6"):
+            try:
+                lines = Path(f"/proc/{self.pid}/net/{table}").read_text().splitlines()[1:]
+            except OSError:
+                return False
+            for line in lines:
+                fields = line.split(maxsplit=4)
+                if fields[3] == _LISTEN and fields[1].endswith(f":{wanted}"):
+                    return True
+        return False
+
+    def _group(self) -> list[Path]:
+        """Return the /proc entries of all its processes that live."""
+        members = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) == self.pid:
+                    members.append(entry)
+        return members
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that all its processes have used."""
+        ticks = 0
+        for entry in self._group():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / _TICKS_PER_S
+
+    def memory_kib(self) -> float:
+        """Return the memory of all its processes, shared pages divided among their users (PSS), in KiB."""
+        kib = 0
+        for entry in self._group():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for line in (entry / "smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        kib += int(line.split()[1])
+        return float(kib)
+
+    def end(self) -> None:
+        """Ask it to end; kill what is left of its group after a while."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()

@@ -1,0 +1,208 @@
+"""Who is measured: each proxy with its program, its configuration and how it is started."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from typing import Final
+
+from tests.support.ports import HeldPort
+from tools.bench.build import HERE, compiled, installed, ours
+from tools.bench.child import Child, Failed, within
+
+__all__ = ["CONTENDERS", "Contender", "Running", "free_port", "launch", "render", "work_directory"]
+
+_STATIC_LIMIT: Final = 4095
+"""HAProxy's round robin takes so many servers (configuration manual, `balance roundrobin`); `random` any number."""
+_MODULES: Final = Path("/usr/lib/nginx/modules")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to get from a client to a backend.
+
+    In `command` and the templates, `$program`, `$directory`, `$config`, `$listen`, `$host`, `$port` and the keys of
+    `more` are filled in; `$backends` is `backend_line` for each backend, itself with `$index`, `$host`, `$port`.
+    """
+
+    title: str
+    program: str = ""
+    """What must be installed; "" for none, "ours" and "relay" for our own."""
+    command: tuple[str, ...] = ()
+    config: str = ""
+    """A file of peers/; "" if the program takes none."""
+    further: str = ""
+    """A second file of peers/, which the first one names."""
+    backend_line: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+_HAPROXY: Final = ("$program", "-db", "-f", "$config")
+_SERVER: Final = "    server b$index $host:$port weight 1"
+_OURS: Final = (
+    "$program", "--config", "$config", "--name", "bench",
+    "--runtime-dir", "$directory", "--state-dir", "$directory/state",
+)  # fmt: skip
+_ID_LINE: Final = '      - {id: b$index, address: "$host:$port"}'
+
+
+def _ours(title: str, pool: str, *options: str) -> Contender:
+    return Contender(
+        title, "ours", (*_OURS, *options), "livelb.yaml", backend_line=_ID_LINE, more={"pool": pool}
+    )
+
+
+CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
+    {
+        "direct": Contender("no proxy"),
+        "relay": Contender("C relay (floor)", "relay", ("$program", "$listen", "$all_backends")),
+        "haproxy": Contender(
+            "HAProxy", "haproxy", _HAPROXY, "haproxy.cfg", backend_line=_SERVER, more={"splice": ""}
+        ),
+        "haproxy-splice": Contender(
+            "HAProxy, splice",
+            "haproxy",
+            _HAPROXY,
+            "haproxy.cfg",
+            backend_line=_SERVER,
+            more={"splice": "option splice-auto"},
+        ),
+        "nginx": Contender(
+            "nginx stream",
+            "nginx",
+            ("$program", "-p", "$directory", "-e", "$directory/error.log", "-c", "$config"),
+            "nginx-stream.conf",
+            backend_line="        server $host:$port;",
+            more={"modules": str(_MODULES)},
+        ),
+        "envoy": Contender(
+            "Envoy",
+            "envoy",
+            (
+                "$program", "-c", "$config", "--concurrency", "1", "--disable-hot-restart", "--log-level", "critical",
+            ),
+            "envoy.yaml",
+            backend_line="              - endpoint:"
+            " {address: {socket_address: {address: $host, port_value: $port}}}",
+        ),
+        "traefik": Contender(
+            "Traefik",
+            "traefik",
+            ("$program", "--configfile=$config"),
+            "traefik.yaml",
+            "traefik-routes.yaml",
+            '          - address: "$host:$port"',
+            environment={"GOMAXPROCS": "1"},
+        ),
+        "ours-off": _ours("ours, pool off", "off"),
+        "ours-preconnect": _ours("ours, preconnect", "preconnect"),
+        "ours-reuse": _ours("ours, reuse", "reuse"),
+        "ours-log": _ours("ours, preconnect, access log", "preconnect", "--access-log", "$directory/access.log"),
+        "ours-2": _ours("ours, preconnect, 2 workers", "preconnect", "--workers", "2"),
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender at work."""
+
+    address: str
+    child: Child | None
+    """None if there is no process between client and backend."""
+    directory: Path
+
+
+def work_directory(stack: ExitStack) -> Path:
+    """Return a new short-named directory that goes when `stack` is closed."""
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lb-bench-")))
+
+
+def free_port(stack: ExitStack) -> int:
+    """Return a port that is held for us until `stack` is closed, and on which a server may listen."""
+    return stack.enter_context(HeldPort()).port
+
+
+def render(template: str, lines: str, backends: Sequence[str], values: Mapping[str, str]) -> str:
+    """Fill in a file of peers/.
+
+    Args:
+        template: Its name.
+        lines: What stands in it for each backend.
+        backends: `host:port` of each.
+        values: Further placeholders.
+
+    Raises:
+        KeyError: A placeholder of the file has no value.
+    """
+    filled = []
+    line = Template(lines)
+    for index, backend in enumerate(backends):
+        host, _, port = backend.rpartition(":")
+        filled.append(line.substitute(index=index, host=host, port=port))
+    text = (HERE / "peers" / template).read_text()
+    return Template(text).substitute(values, backends="\n".join(filled))
+
+
+def _program(contender: Contender) -> str:
+    if contender.program == "relay":
+        return compiled("relay")
+    if contender.program == "ours":
+        return ours()
+    if contender.config == "nginx-stream.conf" and not (_MODULES / "ngx_stream_module.so").exists():
+        raise Failed("nginx's stream module (libnginx-mod-stream) is not installed")
+    return installed(contender.program)
+
+
+def launch(
+    name: str,
+    backends: Sequence[str],
+    stack: ExitStack,
+    *,
+    listen: str | None = None,
+    namespace_pid: int | None = None,
+) -> Running:
+    """Start a contender before some backends, and wait until it listens.
+
+    Args:
+        name: A key of CONTENDERS.
+        backends: `host:port` of each.
+        stack: Ends it.
+        listen: Where; None for a free port.
+        namespace_pid: A process in whose network namespace it runs; None for ours.
+
+    Raises:
+        Failed: It is not installed or does not start.
+    """
+    contender = CONTENDERS[name]
+    directory = work_directory(stack)
+    if not contender.command:
+        return Running(backends[0], None, directory)
+    if listen is None:
+        listen = f"127.0.0.1:{free_port(stack)}"
+    host, _, port = listen.rpartition(":")
+    values = {
+        "program": _program(contender),
+        "directory": str(directory),
+        "config": str(directory / contender.config),
+        "listen": listen,
+        "host": host,
+        "port": port,
+        "balance": "roundrobin" if len(backends) <= _STATIC_LIMIT else "random",
+        **contender.more,
+    }
+    for file in filter(None, (contender.config, contender.further)):
+        (directory / file).write_text(render(file, contender.backend_line, backends, values))
+    argv: list[str] = []
+    for word in contender.command:
+        argv += backends if word == "$all_backends" else [Template(word).substitute(values)]
+    child = Child(within(namespace_pid, argv), directory, environment=contender.environment)
+    stack.enter_context(child)
+    child.wait_listening(int(port))
+    return Running(listen, child, directory)

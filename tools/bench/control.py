@@ -1,0 +1,121 @@
+"""Clients of the ways to change a running proxy: HAProxy's runtime socket and our API, both on Unix sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Protocol
+
+from tools.bench.child import Failed
+
+__all__ = ["Api", "Control", "RuntimeSocket"]
+
+_ANSWER_S: Final = 30.0
+_PROMPT: Final = b"\n> "
+_AT_ONCE: Final = 100
+"""Commands in one line of HAProxy's: its buffer has 16 KiB."""
+_OK: Final = 200
+
+
+class Control(Protocol):
+    """Changes weights of the backends `b0`, `b1`, ... of the service `bench`."""
+
+    def set_weight(self, index: int, weight: int) -> None:
+        """Change one, and wait until it is done."""
+
+    def set_all(self, weights: Mapping[int, int]) -> None:
+        """Change many at once, and wait until it is done."""
+
+
+class _Line:
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._socket = stack.enter_context(socket.socket(socket.AF_UNIX))
+        self._socket.settimeout(_ANSWER_S)
+        self._socket.connect(str(path))
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def receive(self) -> bytes:
+        data = self._socket.recv(1 << 20)
+        if not data:
+            raise Failed("the control socket was closed")
+        return data
+
+
+class RuntimeSocket:
+    """HAProxy's runtime socket, in its interactive mode: one connection for all commands.
+
+    Args:
+        directory: Where the socket is.
+        stack: Closes it.
+    """
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._line = _Line(directory / "haproxy.sock", stack)
+        self._command("prompt")
+
+    def set_weight(self, index: int, weight: int) -> None:
+        """Change one."""
+        if answer := self._command(f"set weight bench/b{index} {weight}"):
+            raise Failed(f"HAProxy: {answer}")
+
+    def set_all(self, weights: Mapping[int, int]) -> None:
+        """Change many, as many in a line as fit."""
+        commands = [f"set weight bench/b{index} {weight}" for index, weight in weights.items()]
+        for start in range(0, len(commands), _AT_ONCE):
+            self._command(";".join(commands[start : start + _AT_ONCE]))
+
+    def _command(self, text: str) -> str:
+        self._line.send(f"{text}\n".encode())
+        answer = b""
+        while not answer.endswith(_PROMPT):
+            answer += self._line.receive()
+        return answer.removesuffix(_PROMPT).decode().strip()
+
+
+class Api:
+    """Our API, on one connection that stays.
+
+    Args:
+        directory: The runtime directory.
+        stack: Closes the connection.
+    """
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._line = _Line(directory / "dataplane-bench.sock", stack)
+        self._snapshot = json.loads(self._call("GET", "/v1/snapshot", b""))
+
+    def set_weight(self, index: int, weight: int) -> None:
+        """Change one, by PATCH."""
+        self._call("PATCH", f"/v1/services/bench/backends/b{index}", b'{"weight": %d}' % weight)
+
+    def set_all(self, weights: Mapping[int, int]) -> None:
+        """Change many, by PUT of the whole snapshot."""
+        backends = self._snapshot["services"]["bench"]["backends"]
+        for backend in backends:
+            backend["weight"] = weights.get(int(backend["id"].removeprefix("b")), backend["weight"])
+        self._snapshot["generation"] += 1
+        self._snapshot.pop("hash", None)
+        self._call("PUT", "/v1/snapshot", json.dumps(self._snapshot).encode())
+
+    def _call(self, method: str, path: str, body: bytes) -> bytes:
+        self._line.send(
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._line.receive()
+        head, _, answer = answer.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        while len(answer) < int(fields["content-length"]):
+            answer += self._line.receive()
+        if int(status.split()[1]) != _OK:
+            raise Failed(f"{method} {path}: {answer.decode()[:300]}")
+        return answer
