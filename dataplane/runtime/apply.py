@@ -1,7 +1,7 @@
 """A snapshot in, running state out: everything that can fail first, then one step that cannot.
 
-1. Validate, compare generations, compute the changes (in a thread: it is CPU work of milliseconds).
-2. Build sticky tables and backends, in slices between which the loop relays.
+1. Validate, compare generations, compute the changes, in slices between which the loop relays.
+2. Build sticky tables and backends, likewise.
 3. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
 4. Propose it to whoever else has to run it (a supervisor's workers); one refusal ends it here.
 5. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.core.spec import OperatorState
 from dataplane.runtime.change import Changer, Doors, Refused
 from dataplane.runtime.convert import service_spec
-from dataplane.runtime.difference import changes_between
+from dataplane.runtime.difference import change_steps
 from dataplane.runtime.impact import impact_of
-from schemas.snapshot import Snapshot, parse_snapshot
+from dataplane.runtime.slices import in_slices
+from schemas.snapshot import Snapshot, parse_snapshot_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dataplane.core.spec import BackendSpec
     from dataplane.runtime.change import Draft
     from dataplane.runtime.node import Node
     from dataplane.runtime.store import SnapshotStore
@@ -75,7 +77,7 @@ class Applier:
             Refused: 409, 412 or 503. Nothing has changed.
         """
         async with self.lock:
-            snapshot = await asyncio.to_thread(parse_snapshot, data)
+            snapshot = await in_slices(parse_snapshot_steps(data))
             self._check(snapshot, if_match)
             if snapshot.generation == self.snapshot.generation:
                 return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": []}
@@ -95,9 +97,9 @@ class Applier:
     async def plan(self, data: object, *, if_match: str | None = None) -> Planned:
         """Say what `apply` would change and what that would mean, or refuse as it would."""
         async with self.lock:
-            snapshot = await asyncio.to_thread(parse_snapshot, data)
+            snapshot = await in_slices(parse_snapshot_steps(data))
             self._check(snapshot, if_match)
-            changes = await asyncio.to_thread(changes_between, self.snapshot.services, snapshot.services)
+            changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)
             await self.doors.rehearse(draft.addresses())
             return {"changes": changes, "impact": await self.impact(changes, draft)}
@@ -122,7 +124,7 @@ class Applier:
             )
 
     async def _run(self, snapshot: Snapshot) -> list[Change]:
-        changes = await asyncio.to_thread(changes_between, self.snapshot.services, snapshot.services)
+        changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
         await self.doors.prepare(draft.addresses())
         try:
@@ -147,7 +149,11 @@ class Applier:
         if self._store is None:
             return
         try:
-            await asyncio.to_thread(lambda store: store.save(snapshot.body()), self._store)
+            pieces: list[str] = []
+            for piece in snapshot.text():
+                pieces.append(piece)
+                await asyncio.sleep(0)
+            await asyncio.to_thread(self._store.save, pieces)
         except OSError as error:
             self.node.events.emit(
                 "snapshot_not_saved",
@@ -157,9 +163,10 @@ class Applier:
             )
 
     async def _prepare(self, snapshot: Snapshot) -> Draft:
-        specs = await asyncio.to_thread(
-            lambda: [service_spec(name, service) for name, service in snapshot.services.items()]
-        )
+        specs = []
+        for name, service in snapshot.services.items():
+            specs.append(service_spec(name, service))
+            await asyncio.sleep(0)
         return await self.changer.prepare(specs)
 
     async def propose(self, snapshot: Snapshot, draft: Draft) -> None:
@@ -171,6 +178,9 @@ class Applier:
 
     async def carry_out(self) -> None:
         """Have those run the change who were asked."""
+
+    async def override(self, service: str, effective: BackendSpec) -> None:
+        """Have those override a backend who run the same."""
 
     async def impact(self, changes: list[Change], draft: Draft) -> Impact:
         """Say what a change would do to connections and clients."""
@@ -210,6 +220,7 @@ class Applier:
             if not override:
                 del node.overrides[name, backend_id]
             await self.changer.reweigh(running, backend, effective)
+            await self.override(name, effective)
             node.events.emit("override", service=name, backend=backend_id, **patch.body())
             return {
                 "service": name,

@@ -9,10 +9,11 @@ from dataplane.core.spec import Mode, OperatorState
 from dataplane.runtime.tables import moved_share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dataplane.core.balance import StickyTable
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.backend import Backend
     from dataplane.runtime.node import Node, Running
     from schemas.api import Change, Impact
 
@@ -31,8 +32,24 @@ class Prepared:
     tables: dict[int, StickyTable]
 
 
-async def impact_of(node: Node, changes: list[Change], prepared: Mapping[str, Prepared]) -> Impact:
-    """Say what running `prepared` would do to the connections and clients of `node`."""
+def _own(_service: str, backend: Backend) -> tuple[int, int]:
+    return backend.active, len(backend.pool)
+
+
+async def impact_of(
+    node: Node,
+    changes: list[Change],
+    prepared: Mapping[str, Prepared],
+    held: Callable[[str, Backend], tuple[int, int]] = _own,
+) -> Impact:
+    """Say what running `prepared` would do to the connections and clients of `node`.
+
+    Args:
+        node: What runs.
+        changes: What `prepared` changes in it.
+        prepared: By service.
+        held: Tells the active and the pooled connections of a backend of a service.
+    """
     impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
     for change in changes:
         if change["kind"] == "listener":
@@ -42,7 +59,7 @@ async def impact_of(node: Node, changes: list[Change], prepared: Mapping[str, Pr
             )
     for name, running in node.running.items():
         following = prepared.get(name)
-        _add_service(name, running, following, impact)
+        _add_service(running, following, impact, held)
         if (
             following is not None
             and following.spec.mode is Mode.STICKY
@@ -52,19 +69,26 @@ async def impact_of(node: Node, changes: list[Change], prepared: Mapping[str, Pr
     return impact
 
 
-def _add_service(name: str, running: Running, following: Prepared | None, impact: Impact) -> None:
+def _add_service(
+    running: Running,
+    following: Prepared | None,
+    impact: Impact,
+    held: Callable[[str, Backend], tuple[int, int]],
+) -> None:
+    name = running.service.name
     for backend in running.service.backends.values():
         after = following.effective.get(backend.id) if following else None
         moved = after is None or after.address != backend.spec.address
         leaves = after is None or (
             after.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
         )
-        if (leaves or moved) and backend.active:
-            impact["drain"].append({"service": name, "id": backend.id, "connections": backend.active})
+        active, pooled = held(name, backend)
+        if (leaves or moved) and active:
+            impact["drain"].append({"service": name, "id": backend.id, "connections": active})
         cleared = leaves or moved or (after is not None and not after.weight)
         cleared |= following is not None and following.spec.pool.mode is not running.service.spec.pool.mode
-        if cleared and len(backend.pool):
-            impact["pool"].append({"service": name, "id": backend.id, "connections": len(backend.pool)})
+        if cleared and pooled:
+            impact["pool"].append({"service": name, "id": backend.id, "connections": pooled})
 
 
 async def _remap(node: Node, running: Running, following: Prepared) -> str:

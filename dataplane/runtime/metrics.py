@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
     from dataplane.net.backend import Backend
     from dataplane.net.counters import Histogram
-    from dataplane.runtime.apply import Applier
     from dataplane.runtime.node import Node, Running
 
-__all__ = ["MAX_BACKENDS", "Metrics"]
+__all__ = ["MAX_BACKENDS", "Metrics", "Runs"]
 
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; in a larger service all are summed as `_all`."""
@@ -62,11 +61,26 @@ class _Families:
         yield from self._families.values()
 
 
+class _Snapshot(Protocol):
+    @property
+    def generation(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+
+
+class Runs(Protocol):
+    """Who knows what runs."""
+
+    @property
+    def snapshot(self) -> _Snapshot:
+        """What runs, by generation and hash."""
+
+
 class Metrics(Collector):
     """One process's metrics."""
 
     def __init__(
-        self, node: Node, applier: Applier, dropped_lines: Callable[[], int], clock: Callable[[], float]
+        self, node: Node, applier: Runs, dropped_lines: Callable[[], int], clock: Callable[[], float]
     ) -> None:
         self._node = node
         self._applier = applier

@@ -8,7 +8,7 @@ import queue
 import threading
 from typing import Final
 
-__all__ = ["LineSink"]
+__all__ = ["LineSink", "open_sink"]
 
 CAPACITY: Final = 65_536
 """Lines kept for a reader that is slow; what comes beyond is dropped and counted."""
@@ -58,3 +58,15 @@ class LineSink:
                 except OSError:
                     self.dropped += sum(line is not None for line in lines)
                     break
+
+
+def open_sink(target: str) -> LineSink | None:
+    """Open what `--access-log` names: `-` for standard output, a file to append to; None for `off`.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    if target == "off":
+        return None
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return LineSink(1 if target == "-" else os.open(target, flags, 0o640))

@@ -1,0 +1,62 @@
+"""What a supervisor and its workers send each other: services in slices, metrics without their classes."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+__all__ = ["Families", "PackedService", "families_of", "pack", "unpack"]
+
+SLICE: Final = 250
+"""Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
+
+PackedService = tuple[bytes, list[bytes]]
+"""The pickled spec without its backends, and those as pickled lists of tuples."""
+Families = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]
+"""Metric families: type, name, help, and samples with their labels."""
+
+
+def pack(spec: ServiceSpec) -> PackedService:
+    """Make of a service what travels."""
+    rows = [(one.id, one.address, one.weight, one.tier, one.state.value) for one in spec.backends]
+    return (
+        pickle.dumps(replace(spec, backends=()), protocol=pickle.HIGHEST_PROTOCOL),
+        [pickle.dumps(rows[start : start + SLICE]) for start in range(0, len(rows), SLICE)],
+    )
+
+
+async def unpack(packed: PackedService) -> ServiceSpec:
+    """Make a service of what has travelled, letting the loop have its turn after each slice."""
+    head, slices = packed
+    backends: list[BackendSpec] = []
+    for one in slices:
+        backends.extend(
+            BackendSpec(id_, address, weight, tier, OperatorState(state))
+            for id_, address, weight, tier, state in pickle.loads(one)  # noqa: S301 - from our supervisor
+        )
+        await asyncio.sleep(0)
+    spec: ServiceSpec = pickle.loads(head)  # noqa: S301 - the same
+    return replace(spec, backends=tuple(backends))
+
+
+def families_of(metrics: Iterable[Metric]) -> Families:
+    """Make of metric families what travels."""
+    families: list[Any] = [
+        (
+            metric.type,
+            metric.name,
+            metric.documentation,
+            [(sample.name, sample.labels, sample.value) for sample in metric.samples],
+        )
+        for metric in metrics
+    ]
+    return families

@@ -1,0 +1,288 @@
+"""Listening sockets from one process to its successor, and not one client lost between them.
+
+Theory of operation:
+
+1. Who has listening sockets serves a Unix socket of mode 0600 beside its API's. Whoever connects to it (and is of
+   the same user, or root) wants to take over.
+2. The giver sends copies of its sockets, what they are, and what it runs. It changes nothing meanwhile, and accepts
+   on: until step 4 both hold the same queues, and closing a copy loses nobody.
+3. The taker checks that it got what was said: as many sockets, listening, at the addresses named, and no other
+   address than those of the snapshot. It starts its own workers on them. If anything goes wrong, or the taker dies, the
+   giver goes on as if nothing had been asked.
+4. When the taker accepts, it says so. The giver stops accepting, without closing a queue, gives the lock and the
+   path of the API free, and says so. When the taker serves the API, the giver ends its own, drains and ends.
+5. A worker whose supervisor has died gives away its sockets in the same manner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dataplane.net.sockopts import to_sockaddr
+from dataplane.runtime.channel import Channel, Gone, PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+__all__ = [
+    "Giver",
+    "HandoverError",
+    "Holder",
+    "Offer",
+    "Taken",
+    "giver_path",
+    "listen_privately",
+    "orphans",
+    "take",
+]
+
+TAKE_S: Final = 60.0
+"""How long a taker may need until it accepts."""
+RELEASE_S: Final = 10.0
+
+
+class HandoverError(Exception):
+    """Nobody gives, or what was given is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a giver has."""
+
+    state: dict[str, Any]
+    """What it runs; a successor starts from it."""
+    addresses: list[str]
+    """Of each socket."""
+    sockets: list[socket.socket]
+
+
+class Holder(Protocol):
+    """Who has listening sockets."""
+
+    async def offer(self) -> Offer:
+        """Say what there is, and change nothing until `keep` or `release`."""
+
+    def keep(self, cause: str) -> None:
+        """Go on: nobody took over."""
+
+    async def release(self) -> None:
+        """Stop accepting and give the API's socket free: the taker accepts."""
+
+
+def giver_path(directory: Path, name: str, pid: int | None = None) -> Path:
+    """Return where a data plane gives its sockets away; with `pid`, where an orphaned worker of it does."""
+    return directory / (f"handover-{name}.sock" if pid is None else f"handover-{name}.{pid}.orphan")
+
+
+def orphans(directory: Path, name: str) -> list[Path]:
+    """Return where orphaned workers of a data plane give away theirs."""
+    prefix = f"handover-{name}."
+    return [
+        path
+        for path in sorted(directory.glob("handover-*.orphan"))
+        if path.name.startswith(prefix) and path.name[len(prefix) : -len(".orphan")].isdecimal()
+    ]
+
+
+def listen_privately(path: Path) -> socket.socket:
+    """Listen on a Unix socket of mode 0600; whatever was at the path is replaced in one step."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(str(temporary))
+        sock.listen(128)
+        temporary.replace(path)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(mask)
+    return sock
+
+
+class Giver:
+    """Serves those who want to take over, one at a time."""
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        self._path = path
+        self._holder = holder
+
+    async def run(self) -> None:
+        """Serve until cancelled, or until somebody has taken over.
+
+        Raises:
+            OSError: The path cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        sock = listen_privately(self._path)
+        inode = self._path.stat().st_ino
+        try:
+            taken = False
+            while not taken:
+                conn, _ = await loop.sock_accept(sock)
+                with conn:
+                    taken = _is_ours(conn) and await self._give(conn)
+        finally:
+            sock.close()
+            with contextlib.suppress(OSError):
+                if self._path.stat().st_ino == inode:
+                    self._path.unlink()
+
+    async def _give(self, conn: socket.socket) -> bool:
+        async with _running(conn, _Deaf()) as channel:
+            offer = await self._holder.offer()
+            try:
+                async with asyncio.timeout(TAKE_S):
+                    fds = [sock.fileno() for sock in offer.sockets]
+                    await channel.request("sockets", (offer.state, offer.addresses), fds)
+            except (Gone, PeerError, TimeoutError) as error:
+                self._holder.keep(str(error) or "the other process has ended")
+                return False
+            await self._holder.release()
+            with contextlib.suppress(Gone, PeerError, TimeoutError):
+                async with asyncio.timeout(RELEASE_S):
+                    await channel.request("released")
+            return True
+
+
+class _Deaf:
+    """A giver's side of the channel: nobody asks it anything."""
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
+        """Refuse."""
+        del body, part
+        for fd in sockets:
+            os.close(fd)
+        raise HandoverError(f"{kind} is not served here")
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take no note."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What was taken over."""
+
+    state: dict[str, Any]
+    sockets: dict[str, list[socket.socket]]
+    """By address."""
+    _decision: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+    _served: asyncio.Future[None] = field(default_factory=asyncio.Future)
+
+    async def confirm(self) -> None:
+        """Say that the sockets are accepted from, and wait until the giver has given everything free."""
+        self._decision.set_result(None)
+        async with asyncio.timeout(RELEASE_S):
+            await self._released.wait()
+
+    def serve(self) -> None:
+        """Say that the API is served, too, so that the giver may end its own."""
+        self._served.set_result(None)
+
+    def refuse(self, cause: str) -> None:
+        """Say that the giver has to go on."""
+        if not self._decision.done():
+            self._decision.set_exception(HandoverError(cause))
+
+    # -- the channel's side ---------------------------------------------------------------------------
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> None:
+        """Take what the giver sends."""
+        del part
+        if kind == "released":
+            self._released.set()
+            await self._served
+            return
+        self.state, addresses = body
+        received = [socket.socket(fileno=fd) for fd in sockets]
+        self._arrived(addresses, received)
+        await self._decision
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take no note: there is none."""
+
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: str = ""
+
+    def _arrived(self, addresses: list[str], received: list[socket.socket]) -> None:
+        self.problem = _complaint(addresses, received)
+        for address, sock in zip(addresses, received, strict=False):
+            self.sockets.setdefault(address, []).append(sock)
+        self.arrived.set()
+
+
+def _complaint(addresses: list[str], received: list[socket.socket]) -> str:
+    if len(addresses) != len(received):
+        return f"{len(addresses)} sockets were announced, and {len(received)} came"
+    for address, sock in zip(addresses, received, strict=True):
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return f"the socket for {address} does not listen"
+        wanted, name = to_sockaddr(address), sock.getsockname()
+        is_at = name if isinstance(name, str) else name[:2]
+        if wanted is not None and (sock.family, is_at) != (wanted.family, wanted.sockaddr):
+            return f"the socket for {address} is at {name}"
+    return ""
+
+
+@contextlib.asynccontextmanager
+async def take(path: Path) -> AsyncIterator[Taken]:
+    """Receive what the process at `path` has to give; leaving the block without `confirm` lets it go on.
+
+    Raises:
+        HandoverError: Nobody is there, or what came is not what was announced.
+    """
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        await loop.sock_connect(sock, str(path))
+    except OSError as error:
+        sock.close()
+        raise HandoverError(f"nothing to take over at {path}: {error.strerror}") from error
+    taken = Taken({}, {})
+    async with _running(sock, taken) as channel:
+        arrived = asyncio.ensure_future(taken.arrived.wait())
+        closed = asyncio.ensure_future(channel.closed.wait())
+        done, _ = await asyncio.wait({arrived, closed}, timeout=TAKE_S, return_when=asyncio.FIRST_COMPLETED)
+        for future in (arrived, closed):
+            future.cancel()
+        if arrived not in done:
+            raise HandoverError("the running process did not send its sockets")
+        if taken.problem:
+            taken.refuse(taken.problem)
+            await channel.flush(1.0)
+            raise HandoverError(taken.problem)
+        try:
+            yield taken
+        except BaseException as error:
+            taken.refuse(str(error))
+            await asyncio.sleep(0)  # the answer is sent by the channel's task
+            await channel.flush(1.0)
+            raise
+
+
+@contextlib.asynccontextmanager
+async def _running(sock: socket.socket, handler: Any) -> AsyncIterator[Channel]:
+    channel = Channel(sock, handler)
+    task = asyncio.ensure_future(channel.run())
+    try:
+        yield channel
+    finally:
+        channel.close()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _is_ours(conn: socket.socket) -> bool:
+    _, uid, _ = struct.unpack("3i", conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid in {0, os.geteuid()}

@@ -1,0 +1,209 @@
+"""The listening sockets of a supervisor: opened once, lent to workers, and closed so that nobody is reset.
+
+Theory of operation:
+
+1. An address has one socket for each worker, all with SO_REUSEPORT: the kernel spreads clients over them. A Unix
+   socket, and one that came from outside (systemd, a process before us), is one, from which all workers accept.
+2. `shares` says which sockets each worker accepts from: its own; and of those whose worker is not there, some.
+   Each socket has a worker as long as any is alive, and each worker has a socket.
+3. Closing a listening socket resets whoever waits in its queue. So a socket whose address is configured is never
+   closed here, whatever happens to workers. When an address goes, new clients are kept out first: a filter drops
+   their SYN, and nothing else, while the workers go on accepting for GRACE_S, which gives half-open handshakes
+   time for their last packet. Then the workers take what is left in the queue, and it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dataplane.net.listener import BindError, open_listener
+from dataplane.runtime.change import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+__all__ = ["SocketGroup", "shares"]
+
+GRACE_S: Final = 0.1
+"""More than the round trip of nearly every client; who is slower finds the address gone."""
+SO_ATTACH_FILTER: Final = 26
+SO_DETACH_FILTER: Final = 27
+_INSTRUCTIONS: Final = (  # classic BPF on a TCP segment, as a socket filter sees it: from the TCP header on
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x45, 0, 1, 0x02),  # SYN set? else skip one
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
+
+
+def shares(count: int, live: Collection[int], workers: int) -> dict[int, list[int]]:
+    """Return which of an address's sockets each live worker accepts from.
+
+    Args:
+        count: How many sockets there are, at least 1.
+        live: The workers that are there, 0 <= number < workers.
+        workers: How many there should be.
+    """
+    there = sorted(live)
+    result: dict[int, list[int]] = {worker: [] for worker in there}
+    for index in range(count):
+        if there:
+            own = index % workers
+            result[own if own in result else there[index % len(there)]].append(index)
+    for worker, held in result.items():
+        if not held:
+            held.append(worker % count)
+    return result
+
+
+class SocketGroup:
+    """All of them, by address; the doors (dataplane.runtime.apply.Entrances) of a node that relays nothing."""
+
+    def __init__(self, workers: Callable[[], int]) -> None:
+        self._workers = workers
+        self.sockets: dict[str, list[socket.socket]] = {}
+        self.inherited: dict[str, list[socket.socket]] = {}
+        self._opened: dict[str, list[socket.socket]] = {}
+        self._closing: list[tuple[str, list[socket.socket]]] = []
+
+    async def prepare(self, addresses: Iterable[str]) -> None:
+        """Open what is listened on newly, all of it or none.
+
+        Raises:
+            Refused: 503.
+        """
+        self._opened = {}
+        try:
+            for address in addresses:
+                if address not in self.sockets and address not in self.inherited:
+                    opened = self._opened[address] = []
+                    for _ in range(1 if address.startswith("unix:") else self._workers()):
+                        opened.append(open_listener(address, reuse_port=True))  # noqa: PERF401 - an error keeps those before it
+        except BindError as error:
+            self.abandon()
+            raise Refused(503, "bind_failed", str(error)) from error
+
+    async def rehearse(self, addresses: Iterable[str]) -> None:
+        """Find out whether all of `addresses` could be listened on.
+
+        Raises:
+            Refused: 503.
+        """
+        try:
+            for address in addresses:
+                if address not in self.sockets and address not in self.inherited:
+                    open_listener(address, reuse_port=True, listen=False).close()
+        except BindError as error:
+            raise Refused(503, "bind_failed", str(error)) from error
+
+    def abandon(self) -> None:
+        """Close what was opened: the change is not made."""
+        for opened in self._opened.values():
+            for sock in opened:
+                sock.close()
+        self._opened = {}
+
+    async def keep_out(self, addresses: Collection[str] = ()) -> None:
+        """Let nobody else into the queues of whatever is not among `addresses`, and wait until nobody can come."""
+        leaving = [
+            sock for address, group in self.sockets.items() if address not in addresses for sock in group
+        ]
+        for sock in leaving:
+            _drop_syns(sock)
+        if leaving:
+            await asyncio.sleep(GRACE_S)
+
+    def let_in(self) -> None:
+        """Take `keep_out` back."""
+        for group in self.sockets.values():
+            for sock in group:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+    def shut(self, addresses: Mapping[str, str]) -> None:
+        """Give up what is not listened on any more; `finish` closes it, after the workers have."""
+        for address in [address for address in self.sockets if address not in addresses]:
+            self._closing.append((address, self.sockets.pop(address)))
+
+    def open(self, addresses: Mapping[str, str]) -> None:
+        """Take what was opened."""
+        self.sockets |= self._opened
+        self._opened = {}
+        for address in addresses:
+            if address not in self.sockets:
+                self.sockets[address] = self.inherited.pop(address)
+
+    def finish(self) -> None:
+        """Close what was given up."""
+        closing, self._closing = self._closing, []
+        for address, group in closing:
+            _close(address, group)
+
+    def grow(self) -> None:
+        """Open a socket for each worker that has none, where the kernel can spread clients over them.
+
+        Raises:
+            Refused: 503.
+        """
+        try:
+            for address, group in self.sockets.items():
+                if group[0].family == socket.AF_UNIX or not _shares_port(group[0]):
+                    continue
+                while len(group) < self._workers():
+                    group.append(open_listener(address, reuse_port=True))
+        except BindError as error:
+            raise Refused(503, "bind_failed", str(error)) from error
+
+    async def close_inherited(self) -> list[str]:
+        """Close what nobody listens on any more of what was inherited; return the addresses."""
+        unused, self.inherited = self.inherited, {}
+        for group in unused.values():
+            for sock in group:
+                _drop_syns(sock)
+        if unused:
+            await asyncio.sleep(GRACE_S)
+        for address, group in unused.items():
+            _close(address, group)
+        return list(unused)
+
+    def close(self) -> None:
+        """Close everything: the process ends, and so do its workers."""
+        for address, group in self.sockets.items():
+            _close(address, group)
+        self.sockets = {}
+
+    def leave(self) -> None:
+        """Close our copies of everything, which others hold as well."""
+        for group in self.sockets.values():
+            for sock in group:
+                sock.close()
+        self.sockets = {}
+
+
+def _close(address: str, group: list[socket.socket]) -> None:
+    for sock in group:
+        sock.close()
+    if address.startswith("unix:"):
+        Path(address[5:]).unlink(missing_ok=True)
+
+
+def _shares_port(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def _drop_syns(sock: socket.socket) -> None:
+    if sock.family == socket.AF_UNIX:
+        return
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _INSTRUCTIONS)
+    memory = ctypes.create_string_buffer(program)
+    sock.setsockopt(
+        socket.SOL_SOCKET,
+        SO_ATTACH_FILTER,
+        struct.pack("HP", len(_INSTRUCTIONS), ctypes.addressof(memory)),
+    )

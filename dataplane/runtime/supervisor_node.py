@@ -1,0 +1,84 @@
+"""What a supervisor knows of its services: configuration, overrides and health, without a single connection.
+
+It is the same node as in a single process, so that a snapshot, an override and a check mean the same. But its pools
+stay empty, it has no listeners, and what its checks find goes to the workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from dataplane.core.health import HealthState
+from dataplane.core.spec import PoolMode, PoolSpec
+from dataplane.net.backend import Backend
+from dataplane.runtime.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.prober import Target
+    from dataplane.net.reactor import Reactor
+    from dataplane.runtime.events import Events
+    from dataplane.runtime.worker_node import Verdict
+
+__all__ = ["SupervisorNode"]
+
+NO_POOL: Final = PoolSpec(PoolMode.OFF, 0, 0, 0.0, 0.0)
+
+
+class _Known(Backend):
+    """A backend that is never connected to but by checks."""
+
+    __slots__ = ()
+
+    def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
+        """Take a new configuration, without its pool."""
+        super().configure(spec, replace(service, pool=NO_POOL), now)
+
+
+class SupervisorNode(Node):
+    """A node that relays nothing.
+
+    Args:
+        reactor: For timers.
+        events: Where happenings are told.
+        random: For checks.
+        judge: Called with verdicts that workers should know.
+    """
+
+    def __init__(
+        self, reactor: Reactor, events: Events, random: Random, judge: Callable[[list[Verdict]], None]
+    ) -> None:
+        super().__init__(reactor, events, random)
+        self._judge = judge
+        self.ejected: set[tuple[int, str, str]] = set()
+        """Which worker's process has ejected which backend of which service."""
+
+    def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
+        """Make a backend."""
+        return _Known(self.reactor, spec, replace(service, pool=NO_POOL))
+
+    def on_verdict(self, target: Target, ok: bool, cause: str) -> None:  # noqa: FBT001 - the prober's signature
+        """Take a verdict, and tell the workers what they have to know of it."""
+        running = self.running.get(target.service)
+        backend = running.service.backends.get(target.backend_id) if running else None
+        before = backend.health.state if backend else None
+        super().on_verdict(target, ok, cause)
+        if backend is None or backend.spec.address != target.address:
+            return
+        ejected = any(one[1:] == (target.service, target.backend_id) for one in self.ejected)
+        if backend.health.state is not before or (ok and ejected):
+            health = backend.health
+            self._judge([(target.service, target.backend_id, health.state.value, health.cause, ok)])
+
+    def verdicts(self) -> list[Verdict]:
+        """Return all that is known, for a worker that begins."""
+        return [
+            (name, backend.id, backend.health.state.value, backend.health.cause, False)
+            for name, running in self.running.items()
+            for backend in running.service.backends.values()
+            if backend.health.state is not HealthState.UNKNOWN
+        ]

@@ -1,0 +1,288 @@
+"""One worker of a supervisor: an event loop that accepts and relays, and does what its supervisor tells it.
+
+It imports neither pydantic nor aiohttp: what it is sent was validated already, and it serves no HTTP. So a worker
+that has to be replaced is there in a fraction of a second.
+
+Theory of operation:
+
+1. The supervisor speaks through a socket pair (`Channel`). A change comes in two steps: `stage` prepares it, in
+   slices between which the loop relays, and may fail; `commit` runs it and cannot.
+2. Listening sockets come with `listen` and go with it. The supervisor holds a copy of each, so closing ours loses
+   nobody who waits in its queue. Several workers may accept from one socket; whoever is first serves.
+3. `drain` ends it in good order: nothing more is accepted, connections have until their drain timeout, and the last
+   numbers go to the supervisor before the process ends.
+4. If the supervisor dies, the channel ends. The worker goes on accepting: for as long as it takes until a new
+   supervisor asks for the sockets (`runtime.handover`), at most ORPHAN_S. Then it drains and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from dataplane.core.spec import OperatorState
+from dataplane.net.reactor import Reactor
+from dataplane.net.sockopts import descriptor_limit
+from dataplane.runtime.accesslog import AccessLog
+from dataplane.runtime.change import Changer, Draft
+from dataplane.runtime.channel import Channel
+from dataplane.runtime.compact import PackedService, families_of, unpack
+from dataplane.runtime.ending import connections, drain_node
+from dataplane.runtime.events import Events
+from dataplane.runtime.handover import Giver, Offer, giver_path
+from dataplane.runtime.logs import configure_log, log_event
+from dataplane.runtime.metrics import Metrics
+from dataplane.runtime.resolver import Resolver
+from dataplane.runtime.shared import Board
+from dataplane.runtime.shared_counters import CounterBoard
+from dataplane.runtime.sink import LineSink, open_sink
+from dataplane.runtime.status import Reporter
+from dataplane.runtime.worker_node import Columns, HeldDoors, Verdict, WorkerNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Welcome", "main"]
+
+ORPHAN_S: Final = 5.0
+"""How long a worker without a supervisor accepts, if no new supervisor asks for its sockets."""
+SLICE: Final = 250
+FORWARDED: Final = frozenset(
+    {"backend_ejected", "backend_reinstated", "ejection_refused", "local_error", "unhandled"}
+)
+"""What only a worker can know; everything else its supervisor tells, once for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a worker is told first; the memory of the shared counters comes with it."""
+
+    index: int
+    name: str
+    row: int
+    """Of the shared counters."""
+    rows: int
+    runtime_dir: str
+    access_log: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What runs, as metrics name it."""
+
+    generation: int = 0
+    hash: str = ""
+
+
+class Worker:
+    """One worker; `answer` and `notice` are what its supervisor may ask (dataplane.runtime.channel.Handler)."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._channel = Channel(sock, self)
+        self.events = Events(self._tell, time.time)
+        self.snapshot = _Running()
+        self._next: tuple[Draft, _Running, Columns] | None = None
+        self._begun = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._log = LineSink(2)
+        self._access_sink: LineSink | None = None
+        self._orphan = False
+        self._last = False
+        """The listening sockets are being closed for good, so their queues have to be served first."""
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
+        """Do what the supervisor asks for."""
+        result: Any = None
+        match kind:
+            case "welcome":
+                result = self._begin(body, sockets[0])
+            case "stage":
+                await self._stage(*body)
+            case "commit":
+                self._commit(body)
+            case "listen":
+                self._doors.take(body, sockets)
+            case "patch":
+                await self._patch(*body)
+            case "report":
+                result = await self._report(part)
+            case "explain":
+                result = self._explain(*body)
+            case "metrics":
+                result = families_of(self._metrics.collect())
+            case _:
+                raise AssertionError(kind)  # both ends are one version of this program
+        return result
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take note of what wants no answer."""
+        if kind == "drop":
+            self._doors.drop(body)
+        elif kind == "judge":
+            self._node.judge(body)
+        elif kind == "abandon":
+            self._next = None
+        elif kind == "drain":
+            self._last = body
+            self._stop.set()
+
+    # -- changes --------------------------------------------------------------------------------------
+
+    def _begin(self, welcome: Welcome, memory: int) -> int:
+        self._welcome = welcome
+        board = Board(CounterBoard(welcome.rows, memory), welcome.row)
+        self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
+        self._node = WorkerNode(self._reactor, self.events, random.SystemRandom(), board)
+        self._doors = HeldDoors(self._node)
+        self._changer = Changer(self._node)
+        self._reporter = Reporter(self._node, time.time)
+        self._metrics = Metrics(self._node, self, self._dropped_lines, time.monotonic)
+        self._resolver = Resolver(self._node)
+        self._access_sink = open_sink(welcome.access_log)
+        if self._access_sink is not None:
+            self._node.access_log = AccessLog(self._access_sink)
+        self._reactor.start()
+        self._node.start_refreshing()
+        self._begun.set()
+        return os.getpid()
+
+    async def _stage(
+        self, generation: int, digest: str, services: list[PackedService], columns: Columns
+    ) -> None:
+        specs = [await unpack(service) for service in services]
+        self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
+
+    def _commit(self, verdicts: list[Verdict]) -> None:
+        assert self._next is not None  # noqa: S101 - the supervisor stages first
+        (draft, self.snapshot, columns), self._next = self._next, None
+        self._changer.swap(draft, self._doors)
+        self._node.count_in(columns)
+        self._node.judge(verdicts)
+        self._resolver.wake()
+
+    async def _patch(self, service: str, backend_id: str, state: str, weight: int) -> None:
+        running = self._node.running[service]
+        backend = running.service.backends[backend_id]
+        effective = replace(backend.spec, state=OperatorState(state), weight=weight)
+        running.configured[backend_id] = effective
+        await self._changer.reweigh(running, backend, effective)
+
+    # -- answers --------------------------------------------------------------------------------------
+
+    async def _report(self, part: Callable[[Any], None]) -> tuple[int, str, int]:
+        """Describe every service: first all but its backends, then those, in slices."""
+        node = self._node
+        for running in [*node.leaving.values(), *node.running.values()]:
+            status: Any = await self._reporter.service(running)
+            backends = status.pop("backends")
+            part((running.service.name, status, []))
+            for start in range(0, len(backends), SLICE):
+                part((running.service.name, None, backends[start : start + SLICE]))
+                await asyncio.sleep(0)
+        return self.snapshot.generation, self.snapshot.hash, connections(node)
+
+    def _explain(self, service: str, client: str) -> Any:
+        return self._reporter.explain(self._node.running[service], client)
+
+    def _dropped_lines(self) -> int:
+        return self._log.dropped + (self._access_sink.dropped if self._access_sink else 0)
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        if self._orphan:
+            log_event(kind, worker=self._welcome.index, **fields)
+        elif kind in FORWARDED:
+            self._channel.send("event", (kind, fields))
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until told to drain, or until the supervisor has died, and the last connection has ended."""
+        loop = asyncio.get_running_loop()
+        # A terminal's ^C reaches the whole group; the supervisor decides what it means for its workers.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.set_exception_handler(self._on_bug)
+        configure_log(self._log, form="json", fd=2)
+        channel = asyncio.create_task(self._channel.run())
+        resolver = asyncio.create_task(self._resolve())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({channel, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._begun.is_set():
+            return
+        if not self._stop.is_set():
+            await self._serve_as_orphan()
+        if self._last:
+            self._doors.shut({})
+        else:
+            self._doors.leave_all()
+        await drain_node(self._node)
+        if not self._channel.closed.is_set():
+            parts: list[Any] = []
+            result = await self._report(parts.append)
+            self._channel.send("farewell", (result, parts, families_of(self._metrics.collect())))
+            await self._channel.flush(1.0)
+        for task in (channel, resolver, stop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._access_sink is not None:
+            self._access_sink.close()
+        self._log.close()
+
+    async def _resolve(self) -> None:
+        await self._begun.wait()
+        await self._resolver.run()
+
+    def _on_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        text = "".join(traceback.format_exception(error)) if error is not None else ""
+        self._tell("unhandled", message=context.get("message", ""), traceback=text)
+
+    # -- without a supervisor -------------------------------------------------------------------------
+
+    async def _serve_as_orphan(self) -> None:
+        self._orphan = True
+        self.events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
+        path = giver_path(Path(self._welcome.runtime_dir), self._welcome.name, os.getpid())
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(ORPHAN_S):
+                await Giver(path, self).run()
+
+    async def offer(self) -> Offer:
+        """Offer every socket that is accepted from (dataplane.runtime.handover.Holder)."""
+        listeners = list(self._node.listeners.values())
+        return Offer({}, [one.address for one in listeners], [one.sock for one in listeners])
+
+    def keep(self, cause: str) -> None:
+        """Go on."""
+        self.events.emit("takeover_failed", cause=cause)
+
+    async def release(self) -> None:
+        """Stop accepting."""
+        self._doors.leave_all()
+
+
+def main() -> None:
+    """Run a worker; the only argument is the descriptor of its supervisor's channel."""
+    uvloop.run(_main(socket.socket(fileno=int(sys.argv[1]))))
+
+
+async def _main(sock: socket.socket) -> None:
+    await Worker(sock).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""A worker's node: counts are shared, checks are the supervisor's, and listening sockets come and go."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dataplane.core.health import HealthState
+from dataplane.net.listener import Listener
+from dataplane.runtime.node import Node
+from dataplane.runtime.shared import Board, SharedBackend, SharedService
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from random import Random
+
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.backend import Backend
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.service import Service
+    from dataplane.runtime.events import Events
+
+__all__ = ["Columns", "HeldDoors", "Verdict", "WorkerNode"]
+
+REFRESH_S = 0.05
+"""How old what a worker knows of the others may be where nobody asks: who waits in a queue, leastconn's order."""
+REFRESHED = 500
+"""Backends looked at in one refresh: a tenth of a millisecond."""
+
+Columns = dict[object, int]
+"""By service name, or (service name, backend id): the column of the shared counters."""
+Verdict = tuple[str, str, str, str, bool]
+"""Service, backend id, state, cause, and whether the last check passed."""
+
+
+class WorkerNode(Node):
+    """A node whose backends and services count in shared memory."""
+
+    def __init__(self, reactor: Reactor, events: Events, random: Random, board: Board) -> None:
+        super().__init__(reactor, events, random)
+        self._board = board
+        self._next_refreshed = 0
+        self.tick = 0
+
+    def make_service(self, spec: ServiceSpec) -> SharedService:
+        """Make a service without backends."""
+        return SharedService(self.reactor, spec, self, self._board)
+
+    def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
+        """Make a backend."""
+        return SharedBackend(self.reactor, spec, service, self._board)
+
+    def probe_all(self) -> None:
+        """Do nothing: the supervisor checks."""
+
+    def count_in(self, columns: Columns) -> None:
+        """Count everything in the columns that the supervisor has chosen; what has none, here alone."""
+        board = self._board
+        for name, running in self.running.items():
+            service = running.service
+            if isinstance(service, SharedService):
+                service.use(board.cells(columns.get(name)))
+            for backend in service.backends.values():
+                if isinstance(backend, SharedBackend):
+                    backend.use(board.cells(columns.get((name, backend.id))))
+
+    def judge(self, verdicts: Iterable[Verdict]) -> None:
+        """Take what the supervisor's checks have found."""
+        now = self.reactor.clock()
+        for service, backend_id, state, cause, passed in verdicts:
+            running = self.running.get(service)
+            backend = running.service.backends.get(backend_id) if running else None
+            if running is None or backend is None:
+                continue
+            if passed and running.outliers.passed_check(backend_id, now):
+                self._reinstated(running, backend_id, "an active check passed")
+            if backend.health.state.value == state:
+                continue
+            if state == HealthState.UNKNOWN.value:
+                backend.health.forget(now)
+            else:
+                backend.health.observe(state == HealthState.UP.value, cause, now)
+            self.reassess(running, backend)
+
+    # -- what the others did --------------------------------------------------------------------------
+
+    def start_refreshing(self) -> None:
+        """Look every REFRESH_S at what the other workers count."""
+        self.reactor.wheel.at(self, self.reactor.now + REFRESH_S)
+
+    def on_timer(self, now: float) -> None:
+        """Let those in who wait for a place that another worker's client has left; put loads in order again."""
+        loads: list[tuple[Service, Backend]] = []
+        for running in self.running.values():
+            service = running.service
+            if service.queue:
+                service.serve_queue()
+            if service.selection.tracks_load:
+                loads.extend((service, backend) for backend in service.backends.values())
+        start = self._next_refreshed if self._next_refreshed < len(loads) else 0
+        for service, backend in loads[start : start + REFRESHED]:
+            if isinstance(backend, SharedBackend) and backend.has_moved():
+                service.selection.changed(backend)
+        self._next_refreshed = start + REFRESHED
+        self.reactor.wheel.at(self, now + REFRESH_S)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSocket:
+    """One listening socket of the supervisor's: an address has several, each with its own queue."""
+
+    address: str
+    index: int
+
+    @property
+    def key(self) -> str:
+        """What it is called among the node's listeners."""
+        return f"{self.address}#{self.index}"
+
+
+class HeldDoors:
+    """The listeners of a worker, on sockets that the supervisor lends it."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def shut(self, addresses: Mapping[str, str]) -> None:
+        """Take who is in the queue of an address that is gone, and close it."""
+        listeners = self._node.listeners
+        for key in [key for key, listener in listeners.items() if listener.address not in addresses]:
+            listeners.pop(key).close()
+
+    def open(self, addresses: Mapping[str, str]) -> None:
+        """Give the listeners their services; sockets of new addresses follow."""
+        for listener in self._node.listeners.values():
+            listener.serve(self._node.running[addresses[listener.address]].service)
+
+    def take(self, held: Iterable[tuple[str, int]], fds: Iterable[int]) -> None:
+        """Accept from sockets, too; one of an address that is not configured here (any more) is closed."""
+        node = self._node
+        names = {
+            address: running.service
+            for running in node.running.values()
+            for address in running.service.spec.listen
+        }
+        for (address, index), fd in zip(held, fds, strict=True):
+            key = HeldSocket(address, index).key
+            sock = socket.socket(fileno=fd)
+            service = names.get(address)
+            if service is None or key in node.listeners:
+                sock.close()
+                continue
+            sock.setblocking(False)
+            listener = node.listeners[key] = Listener(node.reactor, address, sock, service)
+            listener.start()
+
+    def drop(self, held: Iterable[tuple[str, int]]) -> None:
+        """Leave sockets, and those in their queues, to the others who have them."""
+        listeners = self._node.listeners
+        for address, index in held:
+            listener = listeners.pop(HeldSocket(address, index).key, None)
+            if listener is None:
+                continue
+            self._leave(listener)
+            heir = next((one for one in listeners.values() if one.address == address), None)
+            if heir is not None:
+                heir.accepted += listener.accepted  # the total of an address never falls
+
+    def leave_all(self) -> None:
+        """Accept nothing more; the listeners stay listed, for their counts."""
+        for listener in self._node.listeners.values():
+            self._leave(listener)
+
+    @staticmethod
+    def _leave(listener: Listener) -> None:
+        listener.detach()
+        listener.sock.close()
