@@ -30,7 +30,7 @@ _IPV6: Final = r"\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]"
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME: Final = rf"{_LABEL}(?:\.{_LABEL})*\.?"
 
-LISTEN_ADDRESS_PATTERN: Final = rf"^(?:{_IPV4}|\*|{_IPV6})?:{_PORT}$"
+LISTEN_ADDRESS_PATTERN: Final = rf"^(?:(?:{_IPV4}|\*|{_IPV6})?:{_PORT}|unix:/.+)$"
 BACKEND_ADDRESS_PATTERN: Final = rf"^(?:(?:{_IPV4}|{_IPV6}|{_NAME}):{_PORT}|unix:/.+)$"
 CIDR_PATTERN: Final = rf"^(?:{_IPV4}(?:/[0-9]{{1,2}})?|[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*(?:/[0-9]{{1,3}})?)$"
 
@@ -97,7 +97,7 @@ def normal_listen_address(value: object) -> str:
         ValueError: The reason, for people.
     """
     if isinstance(value, str) and value.startswith("unix:"):
-        raise ValueError("listeners are TCP addresses; a Unix socket can only be a backend")
+        return _unix(value)
     host, port = _split(value, example="127.0.0.1:4000")
     if host in {"", "*"}:
         return f"0.0.0.0:{port}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Generator, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     Field,
     GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -47,6 +49,7 @@ from schemas.options import (
 from schemas.recheck import check_all
 
 __all__ = [
+    "SLICE",
     "Access",
     "ActiveCheck",
     "Backend",
@@ -66,13 +69,19 @@ __all__ = [
     "Snapshot",
     "Timeouts",
     "digest",
+    "finish",
     "listener_clashes",
     "parse_snapshot",
+    "parse_snapshot_steps",
+    "services_text",
 ]
 
 Mode = Literal["rr", "sticky", "leastconn", "p2c", "random"]
 OperatorState = Literal["enabled", "drain", "disabled"]
 
+SLICE: Final = 250
+"""Backends handled in one piece: a millisecond's work."""
+R = TypeVar("R")
 _MAX_GENERATION: Final = 2**63 - 1
 
 
@@ -193,14 +202,45 @@ def _no_clash(services: dict[str, Service]) -> dict[str, Service]:
     return services
 
 
+def services_text(services: Mapping[str, Service]) -> Iterator[str]:
+    """Yield the canonical JSON of services (sorted keys, no spaces) in pieces of at most SLICE backends.
+
+    Whoever must not hold up others does something else between two pieces.
+    """
+    opening = "{"
+    for name in sorted(services):
+        service = services[name]
+        options = service.model_dump(mode="json", exclude={"backends"})
+        # A key cannot stand within a string of JSON: its quotation marks would be escaped there.
+        head, tail = _canonical({**options, "backends": []}).split('"backends":[]')
+        yield f'{opening}{_canonical(name)}:{head}"backends":['
+        backends = service.backends
+        for start in range(0, len(backends), SLICE):
+            rows = [backend.model_dump(mode="json") for backend in backends[start : start + SLICE]]
+            yield ("," if start else "") + _canonical(rows)[1:-1]
+        yield f"]{tail}"
+        opening = ","
+    yield "{}" if opening == "{" else "}"
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
 def digest(services: Mapping[str, Service]) -> str:
     """Hash the content of a snapshot: sha256 of canonical JSON, in hexadecimal.
 
     Equal on every machine, and for every spelling of the same content.
     """
-    content = {name: service.model_dump(mode="json") for name, service in services.items()}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return finish(_digest_steps(services))
+
+
+def _digest_steps(services: Mapping[str, Service]) -> Generator[None, None, str]:
+    state = hashlib.sha256()
+    for piece in services_text(services):
+        state.update(piece.encode("ascii"))
+        yield
+    return state.hexdigest()
 
 
 class Snapshot(Frozen):
@@ -220,12 +260,18 @@ class Snapshot(Frozen):
     def _hash_fits(cls, value: object, info: ValidationInfo) -> object:
         if "services" not in info.data:
             return ""
-        actual = digest(info.data["services"])
+        actual = (info.context or {}).get("digest") or digest(info.data["services"])
         if value not in ("", actual):
             raise invalid(
                 f"is not the hash of these services, which is {actual}; leave it out to have it computed"
             )
         return actual
+
+    def text(self) -> Iterator[str]:
+        """Yield what travels, every default resolved, as the pieces of one JSON text (see `services_text`)."""
+        yield f'{{"version":{self.version},"generation":{self.generation},"hash":"{self.hash}","services":'
+        yield from services_text(self.services)
+        yield "}"
 
     def body(self) -> dict[str, Any]:
         """Return what travels as JSON, every default resolved."""
@@ -247,3 +293,48 @@ def parse_snapshot(data: object) -> Snapshot:
     if findings or snapshot is None:
         raise InvalidDocument(to_problems(findings, data))
     return snapshot
+
+
+def parse_snapshot_steps(data: object) -> Generator[None, None, Snapshot]:
+    """Do what `parse_snapshot` does in slices of SLICE backends; the generator returns the snapshot.
+
+    What is wrong is found at once, by `parse_snapshot` itself: a refusal is rare, and wants every problem.
+    """
+    try:
+        if not isinstance(data, dict) or not isinstance(data.get("services"), dict):
+            return parse_snapshot(data)
+        services = {}
+        for name, service in data["services"].items():
+            services[name] = yield from _backends_checked(service)
+        checked = _SERVICES.validate_python(services)
+        yield
+        actual = yield from _digest_steps(checked)
+        return Snapshot.model_validate({**data, "services": checked}, context={"digest": actual})
+    except ValidationError:
+        return parse_snapshot(data)
+
+
+def _backends_checked(service: object) -> Generator[None, None, object]:
+    """Return a raw service whose backends, if they are many, are models already."""
+    backends = service.get("backends") if isinstance(service, dict) else None
+    if not isinstance(service, dict) or not isinstance(backends, list) or len(backends) <= SLICE:
+        return service
+    checked: list[Backend] = []
+    for start in range(0, len(backends), SLICE):
+        checked += _BACKENDS.validate_python(backends[start : start + SLICE])
+        yield
+    return {**service, "backends": checked}
+
+
+def finish(steps: Generator[None, None, R]) -> R:
+    """Run a sliced computation to its end and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+
+
+_BACKENDS: Final = TypeAdapter(list[Backend])
+_SERVICES: Final = TypeAdapter(dict[ServiceName, Service])

@@ -28,6 +28,7 @@ class Backend:
         "draining_since",
         "failures",
         "health",
+        "healthy",
         "id",
         "pool",
         "ramp_from",
@@ -50,15 +51,17 @@ class Backend:
         self.failures = 0
         """Consecutive failures that passive health has counted."""
         self.health = ActiveHealth(service.active.rise, service.active.fall, now=reactor.now)
-        self.usable = False
-        """Enabled, weighted, healthy and resolved: set whenever one of them changes."""
-        self.ramp_from: float | None = None
+        self.healthy = self.address is not None
+        """Neither down nor ejected, and resolved."""
+        self.usable = self.healthy and spec.weight > 0 and spec.state is OperatorState.ENABLED
+        """Healthy, enabled and weighted: set whenever one of them changes."""
+        self.ramp_from: float | None = reactor.now
         """When slow start began (monotonic seconds); None: not ramping."""
         self.removed = False
-        self.draining_since: float | None = None
+        self.draining_since = None if spec.state is OperatorState.ENABLED else reactor.now
         self.connect_timeout_s = service.timeouts.connect_s
         self.totals = BackendTotals()
-        self.pool = Pool(reactor, self, service.pool)
+        self.pool = Pool(reactor, self, service.pool, limit=service.limits.per_backend)
 
     def __repr__(self) -> str:
         return f"<Backend {self.id} at {self.spec.address}>"

@@ -92,11 +92,11 @@ class Pool:
         "tick",
     )
 
-    def __init__(self, reactor: Reactor, backend: Backend, spec: PoolSpec) -> None:
+    def __init__(self, reactor: Reactor, backend: Backend, spec: PoolSpec, *, limit: int) -> None:
         self.reactor = reactor
         self.backend = backend
         self.spec = spec
-        self.limit = 0
+        self.limit = limit
         """`limits.per_backend`; 0: none."""
         self.demand = Demand()
         self._idle: list[Idle] = []

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from aiohttp import web
 
 from dataplane.runtime.apply import Refused
+from dataplane.runtime.slices import json_pieces
 from schemas.api import parse_backend_patch
 from schemas.errors import InvalidDocument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from aiohttp.typedefs import Handler
 
     from dataplane.runtime.events import Events
@@ -27,6 +30,8 @@ __all__ = ["Api", "DataPlane", "allowed_hosts"]
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 HEARTBEAT_S: Final = 10.0
+PIECES: Final = 4
+"""Pieces of JSON made between two turns of the loop."""
 _MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
 
@@ -44,8 +49,8 @@ class DataPlane(Protocol):
     async def plan(self, data: object, *, if_match: str | None) -> Planned:
         """Say what running a snapshot would change."""
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what runs."""
+    def snapshot(self) -> Iterator[str]:
+        """Yield what runs, as pieces of JSON."""
 
     async def status(self) -> Status:
         """Describe everything."""
@@ -174,7 +179,7 @@ class Api:
         return await _dumped(self._plane.snapshot())
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return await _dumped(await self._plane.status())
+        return await _dumped(json_pieces(await self._plane.status()))
 
     async def _patch(self, request: web.Request) -> web.Response:
         patch = parse_backend_patch(await _json(request))
@@ -224,15 +229,16 @@ class Api:
 async def _json(request: web.Request) -> object:
     raw = await request.read()
     try:
-        return await asyncio.to_thread(json.loads, raw)
+        return json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "not_json", f"the body is not JSON: {error}") from error
 
 
-async def _dumped(value: object) -> web.Response:
-    """Answer with JSON that may be large: made in a thread, so that the loop relays meanwhile."""
-    return web.Response(body=await asyncio.to_thread(_dump, value), content_type="application/json")
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value).encode("ascii")
+async def _dumped(pieces: Iterable[str]) -> web.Response:
+    """Answer with JSON that may be large, made piece by piece while the loop relays."""
+    made: list[str] = []
+    for piece in pieces:
+        made.append(piece)
+        if len(made) % PIECES == 0:
+            await asyncio.sleep(0)
+    return web.Response(body="".join(made).encode(), content_type="application/json")

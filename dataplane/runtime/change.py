@@ -135,7 +135,7 @@ class Changer:
 
     def _update(self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]) -> None:
         node, service, spec = self.node, running.service, following.spec
-        now = node.reactor.clock()
+        node.reactor.clock()
         unchecked = spec.active.type is CheckType.NONE
         same_options = service.spec == spec or replace(service.spec, backends=()) == replace(
             spec, backends=()
@@ -143,14 +143,16 @@ class Changer:
         old = dict(service.backends)
         returning = {backend.id: backend for backend in service.leaving}
         backends: dict[str, Backend] = {}
+        touched: list[Backend] = []
         for backend_id, effective in following.effective.items():
-            backend = old.pop(backend_id, None)
+            backend = old.pop(backend_id, None) or returning.get(backend_id)
             if backend is None:
-                backend = returning.get(backend_id) or made[spec.name, backend_id]
-                self._welcome(running, backend)
-                backend.configure(effective, spec, now)
-            elif not same_options or backend.spec != effective:
+                backend = made[spec.name, backend_id]
+                if spec.pool.min_idle:
+                    backend.pool.restock()
+            elif not same_options or backend.removed or backend.spec != effective:
                 self._reconfigure(running, backend, effective, spec)
+                touched.append(backend)
             backends[backend_id] = backend
         if not same_options:
             service.configure(spec)
@@ -164,24 +166,19 @@ class Changer:
             )
         for backend in old.values():
             self._remove_backend(running, backend)
-        for backend in backends.values():
+        for backend in touched:
             if unchecked or backend.spec.state is OperatorState.DISABLED:
                 node.forget_health(running, backend)
             node.refresh(running, backend)
         node.rebuild(running)
 
-    def _welcome(self, running: Running, backend: Backend) -> None:
-        """Take in a backend that is new, or that comes back while its connections still drain."""
-        service = running.service
-        if backend in service.leaving:
-            service.leaving.remove(backend)
-            backend.removed = False
-            self.node.undrain(flow for flow in service.flows if flow.backend is backend)
-
     def _reconfigure(
         self, running: Running, backend: Backend, effective: BackendSpec, spec: ServiceSpec
     ) -> None:
         node, service, before = self.node, running.service, backend.spec
+        if backend.removed:
+            service.leaving.remove(backend)
+            backend.removed = False
         backend.configure(effective, spec, node.reactor.now)
         if effective.address != before.address:
             node.drain_backend(service, backend)

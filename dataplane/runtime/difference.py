@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from dataplane.runtime.slices import SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from schemas.api import Change
     from schemas.snapshot import Service
 
-__all__ = ["changes_between"]
+__all__ = ["change_steps"]
 
 
-def changes_between(old: Mapping[str, Service], new: Mapping[str, Service]) -> list[Change]:
-    """List the differences: services first, then in each its listeners, options and backends."""
+def change_steps(
+    old: Mapping[str, Service], new: Mapping[str, Service]
+) -> Generator[None, None, list[Change]]:
+    """List the differences: services first, then in each its listeners, options and backends.
+
+    Yields after each SLICE of backends; the generator returns the list.
+    """
     changes: list[Change] = []
-    for name in old:
-        if name not in new:
-            changes.append({"action": "remove", "kind": "service", "service": name})
-            changes.extend(_members(name, old[name], None))
-    for name, service in new.items():
-        before = old.get(name)
-        if before is None:
-            changes.append({"action": "add", "kind": "service", "service": name})
-        if before != service:
-            changes.extend(_members(name, before, service))
+    for name in [*(name for name in old if name not in new), *new]:
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None:
+            action: Literal["add", "remove"] = "add" if before is None else "remove"
+            changes.append({"action": action, "kind": "service", "service": name})
+        for count, change in enumerate(_members(name, before, after)):
+            if change is not None:
+                changes.append(change)
+            if count % SLICE == 0:
+                yield
     return changes
 
 
-def _members(name: str, old: Service | None, new: Service | None) -> Iterator[Change]:
+def _members(name: str, old: Service | None, new: Service | None) -> Iterator[Change | None]:
+    """Yield each difference, and None for each backend that is the same."""
     yield from _listeners(name, old.listen if old else (), new.listen if new else ())
     if old is not None and new is not None:
         fields = _fields(_options(old), _options(new))
@@ -44,7 +52,9 @@ def _members(name: str, old: Service | None, new: Service | None) -> Iterator[Ch
         known = before.get(backend_id)
         if known is None:
             yield {"action": "add", "kind": "backend", "service": name, "id": backend_id}
-        elif known != backend:
+        elif known == backend:
+            yield None
+        else:
             changed = _fields(known.model_dump(mode="json"), backend.model_dump(mode="json"))
             yield {
                 "action": "change",

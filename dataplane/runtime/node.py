@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.drain import closing_times
-from dataplane.core.health import HealthView, combine
+from dataplane.core.health import HealthState, HealthView, combine
 from dataplane.core.outlier import Outliers
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.core.selection import Selection, Standing
@@ -92,10 +92,11 @@ class Node:
         """Find out whether a backend is usable; the selection is the caller's to rebuild."""
         spec, was = backend.spec, backend.usable
         enabled = spec.state is OperatorState.ENABLED and spec.weight > 0 and not backend.removed
-        healthy = self.health(running, backend).state.usable and backend.address is not None
-        backend.usable = enabled and healthy
+        backend.healthy = self.health(running, backend).state.usable and backend.address is not None
+        backend.usable = enabled and backend.healthy
         if backend.usable and not was:
             backend.ramp_from = self.reactor.now
+            backend.pool.restock()
         elif was and not backend.usable:
             backend.pool.clear(DiscardCause.UNUSABLE)
 
@@ -115,14 +116,9 @@ class Node:
         slow = service.spec.slow_start_s
         standings = []
         for backend in service.backends.values():
-            spec = backend.spec
-            healthy = backend.address is not None and self.health(running, backend).state.usable
+            spec, enabled = backend.spec, backend.spec.state is OperatorState.ENABLED
             growth = ramp(now, backend.ramp_from, slow) if slow and backend.ramp_from is not None else 1.0
-            standings.append(
-                Standing(
-                    backend, spec.weight, spec.tier, spec.state is OperatorState.ENABLED, healthy, growth
-                )
-            )
+            standings.append(Standing(backend, spec.weight, spec.tier, enabled, backend.healthy, growth))
         return standings
 
     def rebuild(self, running: Running) -> None:
@@ -137,9 +133,6 @@ class Node:
             previous=service.selection,
         )
         service.selection = selection
-        for backend in service.backends.values():
-            if backend.usable:
-                backend.pool.restock()
         if selection.panic is not running.panic:
             running.panic = selection.panic
             self.events.emit(
@@ -270,6 +263,8 @@ class Node:
             self._reinstated(running, backend.id, "an active check passed")
         if change is not None:
             self._tell_health(running, backend, change)
+            if change.new is HealthState.UP:
+                backend.ramp_from = now
             self.reassess(running, backend)
 
     def forget_health(self, running: Running, backend: Backend) -> None:
@@ -359,7 +354,7 @@ class Node:
         return Service(self.reactor, spec, self)
 
     def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
-        """Make a backend; it is configured when it is put to work."""
+        """Make a backend, configured and not yet checked."""
         return Backend(self.reactor, spec, service)
 
     def new_service(self, spec: ServiceSpec) -> Running:

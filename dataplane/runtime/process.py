@@ -36,6 +36,7 @@ from dataplane.runtime.store import SnapshotStore
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
     from pathlib import Path
 
     from aiohttp import web
@@ -108,9 +109,9 @@ class Process:
         """Say what running a snapshot would change."""
         return await self.applier.plan(data, if_match=if_match)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what runs."""
-        return self.applier.snapshot.body()
+    def snapshot(self) -> Iterator[str]:
+        """Yield what runs, as pieces of JSON."""
+        return self.applier.snapshot.text()
 
     async def status(self) -> Status:
         """Describe everything."""

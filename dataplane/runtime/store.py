@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.snapshot import Snapshot, parse_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["SnapshotStore"]
@@ -21,8 +22,8 @@ class SnapshotStore:
     def __init__(self, directory: Path, name: str) -> None:
         self.path = directory / f"dataplane-{name}.json"
 
-    def save(self, body: dict[str, Any]) -> None:
-        """Write `body` so that a crash at any moment leaves the old file or the new one.
+    def save(self, pieces: Sequence[str]) -> None:
+        """Write a snapshot's JSON so that a crash at any moment leaves the old file or the new one.
 
         Raises:
             OSError: It could not be written; the old file is untouched.
@@ -32,7 +33,7 @@ class SnapshotStore:
         handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=directory)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(body, file)
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path)  # noqa: PTH105 - both are names in one directory

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_hexdigest
 
 from dataplane.core.balance import StickyTable, moved_share_steps
 from dataplane.core.spec import Mode
+from dataplane.runtime.slices import in_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Generator, Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from dataplane.core.spec import BackendSpec
 
 __all__ = ["build_tables", "moved_share", "tables_hash"]
 
-R = TypeVar("R")
 _EMPTY = StickyTable.build_now((), "")
-
-
-async def _run(steps: Generator[None, None, R]) -> R:
-    """Run a sliced computation, letting the loop have its turn after each slice."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: R = stop.value
-            return result
-        await asyncio.sleep(0)
 
 
 async def build_tables(
@@ -58,7 +46,9 @@ async def build_tables(
             and table is not None
             and dict(zip(table.ids, table.weights, strict=True)) == dict(members)
         )
-        tables[tier] = table if table is not None and same else await _run(StickyTable.build(members, seed))
+        tables[tier] = (
+            table if table is not None and same else await in_slices(StickyTable.build(members, seed))
+        )
     return tables
 
 
@@ -78,7 +68,7 @@ async def moved_share(
     """Return the share of sticky clients, 0..1, that a change would move: of the tier that serves."""
     before = _serving(old, old_usable)
     after = _serving(new, new_usable)
-    return await _run(moved_share_steps(before, after, old_usable, new_usable))
+    return await in_slices(moved_share_steps(before, after, old_usable, new_usable))
 
 
 def _serving(tables: Mapping[int, StickyTable], usable: Container[str]) -> StickyTable:
