@@ -40,6 +40,7 @@ ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overlo
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # 10,000 instances with four checks each take about 20 MiB
 CONNECT_TIMEOUT_S = 5.0
+FILE_RETRY_S = 1.0  # a file may be half written, and looking at it again bothers nobody
 _SHOWN_CHARS = 200
 _SLOW_KINDS = frozenset({"denied", "misconfigured"})
 # What 1.8 answers with status 500 though the fault is the question's.
@@ -52,7 +53,7 @@ class ConsulError(ControlError):
     Attributes:
         kind: `unreachable`, `timeout`, `denied`, `misconfigured`, `overloaded`, `failed` or `protocol`.
         detail: What happened, without secrets.
-        retry_after_s: What the server asked for; None if it did not.
+        retry_after_s: When to ask again; None if nobody said.
     """
 
     code = "consul"
@@ -272,7 +273,7 @@ class _Secrets:
                 return
             token = path.read_text(encoding="ascii").strip()
         if not token.isprintable() or not token:
-            raise ConsulError("misconfigured", f"{path}: no token")
+            raise ConsulError("misconfigured", f"{path}: no token", retry_after_s=FILE_RETRY_S)
         self.token, self._token_seen = token, seen
 
     def _load_certificates(self) -> None:
@@ -303,7 +304,9 @@ def _file_errors(*paths: Path) -> Any:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConsulError("misconfigured", f"{', '.join(map(str, paths))}: {reason}") from error
+        raise ConsulError(
+            "misconfigured", f"{', '.join(map(str, paths))}: {reason}", retry_after_s=FILE_RETRY_S
+        ) from error
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -176,7 +176,7 @@ class ConsulKV:
             self._since = self._runtime.clock()
         self._error = error
         if error.is_operators:
-            return jittered(self._pace.operator_s, self._runtime.random)
+            return min(self._pace.operator_s, error.retry_after_s or self._pace.operator_s)
         pause = backoff.fail(self._runtime.random)
         return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))
 

@@ -236,6 +236,6 @@ class Watch:
         health.errors[error.kind] += 1
         self._notify()
         if error.is_operators:
-            return jittered(self._pace.operator_s, self._runtime.random)
+            return min(self._pace.operator_s, error.retry_after_s or self._pace.operator_s)
         pause = self._backoff.fail(self._runtime.random)
         return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))

@@ -20,14 +20,15 @@ RUNTIME = Runtime(clock=time.monotonic, wall=time.time, random=lambda: 0.02)
 """Real time, and a chance by which every backoff is short."""
 
 
-async def eventually(ask: Callable[[], Any], what: str) -> Any:
-    """Return the answer of `ask` as soon as it is true."""
+async def eventually(ask: Callable[[], Any], what: str | Callable[[], str]) -> Any:
+    """Return the answer of `ask` as soon as it is true; `what` is said if it never is."""
     try:
         async with asyncio.timeout(15):
             while not (answer := ask()):  # noqa: ASYNC110 - what is asked has no event
                 await asyncio.sleep(0.002)
     except TimeoutError:
-        raise AssertionError(f"waited for {what}; last answer: {answer!r}") from None
+        said = what if isinstance(what, str) else what()
+        raise AssertionError(f"waited for {said}; last answer: {answer!r}") from None
     return answer
 
 
@@ -114,10 +115,11 @@ class Discovering:
         """Wait until a service has exactly these backends."""
         wanted = sorted(ids)
         await eventually(
-            lambda: self.ids(service) == wanted, f"{service} to have {wanted}, it has {self.ids(service)}"
+            lambda: self.ids(service) == wanted,
+            lambda: f"{service} to have {wanted}, it has {self.ids(service)}",
         )
 
     async def is_in(self, state: str) -> dict[str, Any]:
         """Wait until status has this state, and return it."""
-        await eventually(lambda: self.status()["state"] == state, f"{state}, it is {self.status()}")
+        await eventually(lambda: self.status()["state"] == state, lambda: f"{state}, it is {self.status()}")
         return self.status()
