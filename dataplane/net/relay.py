@@ -55,6 +55,7 @@ class Flow:
         "tick",
         "tried",
         "tuned",
+        "unsent",
         "victim",
         "waiting",
     )
@@ -92,6 +93,8 @@ class Flow:
         self.detail = ""
         """What the last failure was, in words: for the access log."""
         self.tick = 0
+        self.unsent = 0
+        """Bytes that the kernel held for both peers when the last timer looked."""
         self.deadline = 0.0
         """When a drain ends this flow; 0: not draining."""
         self.started_at = self.last = self.reactor.now
@@ -244,6 +247,8 @@ class Flow:
 
     def schedule(self) -> None:
         """Put the earliest deadline into the wheel."""
+        if self.victim is not None:  # it is looked at every few ticks already
+            return
         when = self._due()[0]
         if when:
             self.reactor.wheel.move(self, when)
@@ -254,7 +259,7 @@ class Flow:
         """Return when the flow has to end if nothing happens until then, and why; (0, ...) for never."""
         timeouts = self.service.spec.timeouts
         when, reason = 0.0, CloseReason.IDLE_TIMEOUT
-        if self.reason is not None and timeouts.half_closed_s:
+        if self.reason is not None and self.victim is None and timeouts.half_closed_s:
             when, reason = self.last + timeouts.half_closed_s, CloseReason.HALF_CLOSED_TIMEOUT
         elif timeouts.idle_s:
             when = self.last + timeouts.idle_s
@@ -269,9 +274,14 @@ class Flow:
         if self.server is None:
             self.service.on_waiting_timeout(self)
             return
+        progress = self._is_being_read()
         when, reason = self._due()
+        if progress and (self.victim is not None or 0 < when <= now):
+            self.last = now
+            when, reason = self._due()
         if when and when <= now:
-            self.end(reason, reset=self.client.pending is not None or self.server.pending is not None)
+            held_back = self.client.pending is not None or self.server.pending is not None
+            self.end(reason, reset=held_back or self.victim is not None)
             return
         if self.victim is not None:
             self._reset_victim(self.victim)
@@ -285,6 +295,17 @@ class Flow:
                 when = long_lived
         if when:
             self.reactor.wheel.at(self, when)
+
+    def _is_being_read(self) -> bool:
+        """Return whether a peer's kernel has taken or been given anything since the last look.
+
+        Megabytes may wait in ours. A reader that takes them slowly is not idle, although we write nothing.
+        """
+        assert self.server is not None  # noqa: S101 - asked while relaying
+        unsent = unsent_bytes(self.client.fd) + unsent_bytes(self.server.fd)
+        moved = unsent != self.unsent
+        self.unsent = unsent
+        return moved
 
     # -- the end --------------------------------------------------------------------------------------
 
