@@ -168,7 +168,6 @@ class Probe:
         "_address",
         "_connection",
         "_exchange",
-        "_fixed",
         "_known",
         "_lookup",
         "_request",
@@ -185,8 +184,6 @@ class Probe:
         if check.port is not None and not address.startswith("unix:"):
             address = f"{address.rpartition(':')[0]}:{check.port}"
         self._address = address
-        fixed = to_sockaddr(address)
-        self._fixed: list[tuple[int, Any]] | None = [(fixed.family, fixed.sockaddr)] if fixed else None
         self._known: list[tuple[int, Any]] = []
         self._lookup = lookup
         self._request = _http_request(check, address) if check.type is CheckType.HTTP else check.expect_send
@@ -247,8 +244,9 @@ class Probe:
         While the resolver does not answer, the addresses that it told last hold: a name server's outage says
         nothing about backends.
         """
-        if self._fixed is not None:
-            return self._fixed
+        fixed = to_sockaddr(self._address)
+        if fixed is not None:
+            return [(fixed.family, fixed.sockaddr)]
         self._stage = "name"
         lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
         host, _, port = self._address.rpartition(":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import socket
 from collections import Counter
@@ -54,6 +53,11 @@ class Probing:
             **{"on_local_error": self.local_errors.put_nowait, "random": lambda: 0.5} | options,
         )
 
+    def end(self, running):
+        """Let nobody wait for a prober that has crashed."""
+        self.results.put_nowait(("the prober has ended", False, repr(running)))
+        self.local_errors.put_nowait("the prober has ended")
+
     async def next(self):
         """Return the id of the next backend with a verdict, whether it passed, and the cause."""
         return await self.results.get()
@@ -70,6 +74,7 @@ async def probing(*targets, **options):
     it = Probing(**options)
     it.prober.update(targets)
     running = asyncio.create_task(it.prober.run())
+    running.add_done_callback(it.end)
     try:
         yield it
     finally:
@@ -283,9 +288,7 @@ class TestProber:
         async with backend() as it, probing() as probes:
             await asyncio.sleep(0)  # the prober waits
             probes.prober.update([target("a", it.address, OFTEN)])
-            lowest_free = os.dup(0)
-            os.close(lowest_free)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # those that are open stay
             try:
                 cause = await probes.local_errors.get()
             finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import resource
 import socket
 import struct
@@ -18,9 +17,13 @@ from hypothesis import strategies as st
 from dataplane.core import proxy_protocol
 from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
 from dataplane.net.probes import LocalError, Outcome, Probe, Target, excerpt, http_status
-from dataplane.net.sockopts import error_text
+from dataplane.net.sockopts import error_text, to_sockaddr
 from tests.support.checked import backend, saying
 from tests.support.loops import on_both_loops
+
+to_sockaddr(
+    "127.0.0.1:1"
+)  # reads a kernel setting once a process, which `no_blocking` would take for disk access
 
 OK = Outcome(ok=True, cause="ok")
 TCP = ActiveCheckSpec(
@@ -475,9 +478,7 @@ class TestLocal:
         async with backend() as it:
             ready = Probe(Target("web", "b1", it.address, TCP, ProxySend.OFF))
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            lowest_free = os.dup(0)
-            os.close(lowest_free)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # those that are open stay
             try:
                 with pytest.raises(LocalError, match="EMFILE"):
                     await ready.run()
