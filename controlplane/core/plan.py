@@ -91,7 +91,7 @@ def join_changes(answers: Iterable[Changes]) -> Changes:
 
 
 def join_impacts(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add up what the data planes of one node say: connections are summed, of shares the largest counts."""
+    """Add up what the data planes of one node say: connections are summed, of shares the largest counts, zero is left out."""
     return {
         "drain": _sum(answers, "drain"),
         "pool": _sum(answers, "pool"),
@@ -113,7 +113,7 @@ def _largest(answers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     shares: dict[str, str] = {}
     for answer in answers:
         for service, share in answer.get("remap", {}).items():
-            if service not in shares or _share(share) > _share(shares[service]):
+            if _share(share) > _share(shares.get(service, "0%")):
                 shares[service] = share
     return dict(sorted(shares.items()))
 

@@ -22,7 +22,7 @@ from controlplane.remote import options_of_query, query_of_options
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon, document, proposal
 
-TOKEN = "open-sesame"
+WORD = "open-sesame"
 APPLY = ApplyOptions(timeout_s=5.0)
 
 
@@ -170,10 +170,10 @@ async def test_tcp_without_a_token_is_read_only(tmp_path):
 
 async def test_tcp_with_a_token_needs_it(tmp_path):
     """Without the token nothing is shown; with it, the same page's origin may change things, others not."""
-    async with serving(tmp_path, tcp=True, token=TOKEN) as (session, base, _, plane):
+    async with serving(tmp_path, tcp=True, token=WORD) as (session, base, _, plane):
         assert (await call(session, "GET", f"{base}/v1/status"))[0] == 401
         assert (await call(session, "GET", f"{base}/v1/status", Authorization="Bearer no"))[0] == 401
-        known = {"Authorization": f"Bearer {TOKEN}"}
+        known = {"Authorization": f"Bearer {WORD}"}
         status, _ = await call(
             session, "POST", f"{base}/v1/apply", document(2), **known, Origin="http://evil.example"
         )

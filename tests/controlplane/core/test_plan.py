@@ -119,7 +119,7 @@ def test_impacts_are_summed_and_the_largest_share_counts():
     bind = {"action": "bind", "service": "web", "address": "127.0.0.1:1"}
     joined = join_impacts(
         [
-            {"drain": [row], "pool": [], "remap": {"web": "9%"}, "listeners": [bind]},
+            {"drain": [row], "pool": [], "remap": {"web": "9%", "db": "0%"}, "listeners": [bind]},
             {"drain": [row], "pool": [row], "remap": {"web": "12.5%"}, "listeners": [bind]},
         ]
     )

@@ -1,0 +1,107 @@
+"""`lb-control` as a program: run to its end, or as the daemon."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.dataplane import command, unix_request
+from tests.support.process import Program, answers
+from tests.support.wait import wait_for
+
+__all__ = ["Control", "Daemon", "Done", "document"]
+
+
+class Done:
+    """What a command did."""
+
+    def __init__(self, finished: subprocess.CompletedProcess[str]) -> None:
+        self.code = finished.returncode
+        self.out = finished.stdout
+        self.err = finished.stderr
+
+    def json(self) -> Any:
+        """Decode the output."""
+        return json.loads(self.out)
+
+
+class Control:
+    """Runs commands in one pair of directories.
+
+    Args:
+        directory: Short, for sockets are below it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.runtime_dir = directory / "run"
+        self.state_dir = directory / "state"
+        self.file = directory / "lb.yaml"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a command where it is."""
+        return {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.directory),
+            "LB_RUNTIME_DIR": str(self.runtime_dir),
+            "LB_STATE_DIR": str(self.state_dir),
+        }
+
+    def __call__(self, *arguments: object, prefix: tuple[str, ...] = ()) -> Done:
+        """Run `lb-control` with these arguments."""
+        argv = [*prefix, command("lb-control"), *map(str, arguments)]
+        return Done(
+            subprocess.run(
+                argv,
+                env=self.environment,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=15,
+            )
+        )
+
+    def write(self, value: Mapping[str, Any] | str) -> Path:
+        """Replace lb.yaml, at once and whole."""
+        beside = self.file.with_name("beside")
+        beside.write_text(value if isinstance(value, str) else json.dumps(value))
+        beside.replace(self.file)
+        return self.file
+
+    def wait_status(self, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Return the first status of the daemon for which `holds`."""
+        last: dict[str, Any] = {}
+
+        def ask() -> bool:
+            last.clear()
+            last.update(unix_request(self.runtime_dir / "control.sock", "GET", "/v1/status")[1])
+            return bool(holds(last))
+
+        wait_for(ask, "a status of the daemon", every_s=0.05)
+        return last
+
+
+class Daemon(Program):
+    """`lb-control run`."""
+
+    def __init__(self, control: Control, *arguments: object) -> None:
+        super().__init__([command("lb-control"), "run", *map(str, arguments)])
+        self._environment |= control.environment
+        self.socket = control.runtime_dir / "control.sock"
+
+    def ready(self) -> bool:
+        """Tell whether the control socket answers."""
+        return answers(self.socket) and unix_request(self.socket, "GET", "/livez")[0] == 200
+
+
+def document(listen: str, *backends: Any, **options: Any) -> dict[str, Any]:
+    """Write an lb.yaml with one service, which checks nothing unless told."""
+    health = {"active": {"type": "none"}}
+    web = {"listen": listen, "backends": list(backends), "health": health, **options}
+    return {"version": 1, "services": {"web": web}}

@@ -1,0 +1,234 @@
+"""The daemon, against real data planes: files, restarts, kills, overrides, one writer."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.controlplane.commands import Control, Daemon, document
+from tests.support.backends import LineServer
+from tests.support.clients import ask
+from tests.support.dataplane import DataPlane, unix_request
+from tests.support.load import Load
+from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address to listen on."""
+    with HeldPort() as port:
+        yield port.address
+
+
+@pytest.fixture
+def control(tmp_path_factory) -> Control:
+    """Commands in directories of their own."""
+    return Control(tmp_path_factory.mktemp("d"))
+
+
+@pytest.fixture
+def plane(control) -> Iterator[DataPlane]:
+    """One data plane."""
+    with DataPlane(name="a", runtime_dir=control.runtime_dir) as plane:
+        yield plane
+
+
+def runs(plane, key):
+    """Tell whether a data plane runs a backend of this id."""
+    services = plane.get("/v1/snapshot")["services"]
+    return any(each["id"] == key for service in services.values() for each in service["backends"])
+
+
+def test_file_is_followed_and_a_bad_one_changes_nothing(control, address, plane):
+    """A good file is applied without a command; a bad one is shown with its line until it changes."""
+    control.write(document(address, "127.0.0.1:1"))
+    with Daemon(control, control.file) as daemon:
+        wait_for(lambda: runs(plane, "127.0.0.1:1"), "the file's content")
+        control.write("version: 1\nservices:\n  web:\n    listen: nowhere\n    backends: []\n")
+        status = control.wait_status(lambda status: status["config_error"])
+        assert status["config_error"]["details"][0]["line"] == 4
+        assert status["sources"][0]["state"] == "error"
+        assert status["converged"]
+        assert runs(plane, "127.0.0.1:1")
+        assert "CONFIG ERROR" in control("status").out
+        control.file.unlink()
+        control.wait_status(lambda status: "no such file" in status["config_error"]["message"])
+        control.write(document(address, "127.0.0.1:2"))
+        status = control.wait_status(
+            lambda status: status["config_error"] is None and status["generation"] == 2
+        )
+        assert runs(plane, "127.0.0.1:2")
+        assert daemon.stop() == 0
+    assert not (control.runtime_dir / "control.sock").exists()
+    assert plane.poll() is None
+
+
+def test_applied_state_holds_until_the_file_changes(control, address, plane):
+    """An apply of another file wins over the watched one, also over a restart, and status says so."""
+    other = control.directory / "other.json"
+    with Daemon(control, control.write(document(address, "127.0.0.1:1"))) as daemon:
+        wait_for(lambda: runs(plane, "127.0.0.1:1"), "the file's content")
+        control.write(document(address, "127.0.0.1:2"))
+        wait_for(lambda: runs(plane, "127.0.0.1:2"), "the file's new content")
+        control.file.rename(other)
+        control.write(document(address, "127.0.0.1:3"))
+        wait_for(lambda: runs(plane, "127.0.0.1:3"), "the file's third content")
+        assert control("apply", other).code == 0
+        assert runs(plane, "127.0.0.1:2")
+        daemon.kill()
+        daemon.start()
+        status = control.wait_status(lambda status: status["sources"])
+        assert status["sources"][0]["state"] == "stale"
+        assert "holds until the file changes" in status["sources"][0]["note"]
+        assert runs(plane, "127.0.0.1:2")
+        daemon.send_signal(signal.SIGHUP)
+        wait_for(lambda: runs(plane, "127.0.0.1:3"), "the file's content, asked for by SIGHUP")
+
+
+def test_second_daemon_is_refused_with_the_first_ones_pid(control, address):
+    """One runtime directory has one daemon, and the first goes on."""
+    with Daemon(control) as daemon:
+        second = control("run")
+        assert second.code == 1
+        assert f"in use by pid {daemon.pid}" in second.err
+        assert unix_request(daemon.socket, "GET", "/livez")[0] == 200
+        # Another runtime directory, but the same history: there is one writer.
+        third = control("--runtime-dir", control.directory / "elsewhere", "run")
+        assert third.code == 1
+        assert f"in use by pid {daemon.pid}" in third.err
+
+
+def test_data_planes_come_and_go(control, address):
+    """One that appears, restarts or lost everything gets what was accepted, and the overrides."""
+    control.write(document(address, "127.0.0.1:1"))
+    with Daemon(control, control.file) as daemon, contextlib.ExitStack() as stack:
+        control.wait_status(lambda status: status["generation"] == 1)
+        plane = stack.enter_context(DataPlane(["--reuseport"], name="a", runtime_dir=control.runtime_dir))
+        wait_for(lambda: runs(plane, "127.0.0.1:1"), "the first data plane to be found")
+        assert control("drain", "web", "127.0.0.1:1").code == 0
+        late = stack.enter_context(DataPlane(["--reuseport"], name="b", runtime_dir=control.runtime_dir))
+        wait_for(lambda: runs(late, "127.0.0.1:1"), "the second data plane to be found")
+        wait_for(lambda: late.backend("web", "127.0.0.1:1")["state"] == "drain", "the override")
+        plane.kill()
+        (plane.state_dir / "snapshot.json").unlink(missing_ok=True)
+        for file in plane.state_dir.rglob("*.json"):
+            file.unlink()
+        plane.start()
+        wait_for(lambda: runs(plane, "127.0.0.1:1"), "the snapshot after a restart")
+        wait_for(
+            lambda: plane.backend("web", "127.0.0.1:1")["state"] == "drain", "the override after a restart"
+        )
+        control.wait_status(lambda status: status["converged"] and len(status["dataplanes"]) == 2)
+        late.stop()
+        control.wait_status(lambda status: len(status["dataplanes"]) == 1)
+        assert daemon.poll() is None
+
+
+def test_killed_daemon_loses_nothing(control, address, plane):
+    """SIGKILL in the middle of applies: on return it resumes, and the same apply converges with the same hash."""
+    control.write(document(address, "127.0.0.1:1"))
+    with Daemon(control) as daemon:
+        assert control("apply", control.file).code == 0
+        assert control("weight", "web", "127.0.0.1:1", 9).code == 0
+        for port in (2, 3):
+            control.write(document(address, "127.0.0.1:1", f"127.0.0.1:{port}"))
+            daemon.kill()
+            assert plane.backend("web", "127.0.0.1:1")["weight"] == 9
+            daemon.start()
+            first = control("apply", control.file, "--json", prefix=("timeout", "-s", "KILL", "0.3"))
+            daemon.kill()
+            daemon.start()
+            again = control("apply", control.file, "--json")
+            assert again.code == 0, again.err
+            assert first.code != 0 or first.json()["hash"] == again.json()["hash"]
+            assert plane.get("/v1/info")["hash"] == again.json()["hash"]
+            assert plane.backend("web", "127.0.0.1:1")["weight"] == 9
+        generations = [each["generation"] for each in control("history", "--json").json()]
+        assert generations == sorted(set(generations))
+
+
+def test_commands_go_through_the_daemon(control, address, plane):
+    """Plan, apply, drain, history, rollback: the daemon does them and keeps them."""
+    control.write(document(address, "127.0.0.1:1", mode="sticky"))
+    with Daemon(control):
+        assert control("plan", control.file, "--detailed-exitcode").code == 3
+        applied = control("apply", control.file, "--json")
+        assert (applied.code, applied.json()["generation"]) == (0, 1)
+        control.write(document(address, "127.0.0.1:2", mode="sticky"))
+        refused = control("apply", control.file, "--max-remap", "10%")
+        assert (refused.code, "web: 100%" in refused.err) == (1, True)
+        assert control("apply", control.file).code == 0
+        assert control("drain", "web", "127.0.0.1:2", "--wait").code == 0
+        unknown = control("drain", "web", "nobody")
+        assert (unknown.code, "there are: 127.0.0.1:2" in unknown.err) == (1, True)
+        assert control("rollback").code == 0
+        assert control("rollback", 99).code == 1
+        assert runs(plane, "127.0.0.1:1")
+        assert len(control("history", "--json").json()) == 3
+        control.write("version: 1\n")
+        assert control("apply", control.file).code == 2
+
+
+def test_hanging_data_plane_is_shown_as_old(control, address, plane):
+    """Status does not wait for one that hangs: it shows what was known, how old that is, and that it is late."""
+    control.write(document(address, "127.0.0.1:1"))
+    with Daemon(control, control.file):
+        control.wait_status(lambda status: status["converged"] and status["generation"] == 1)
+        plane.send_signal(signal.SIGSTOP)
+        try:
+            status = control.wait_status(
+                lambda status: (
+                    not status["dataplanes"][0]["reachable"] and status["dataplanes"][0]["age_s"] > 0
+                )
+            )
+            row = status["dataplanes"][0]
+            assert (row["generation"], status["converged"]) == (1, False)
+            assert "no answer" in row["error"] or "does not answer" in row["error"]
+            control.write(document(address, "127.0.0.1:2"))
+            done = control("apply", control.file, "--timeout", "1s")
+            assert (done.code, "a: no answer" in done.err) == (1, True)
+        finally:
+            plane.send_signal(signal.SIGCONT)
+        control.wait_status(lambda status: status["converged"] and status["generation"] == 2)
+
+
+def test_read_only_api_over_tcp(control):
+    """--http serves the status on a loopback address, and refuses others without a token."""
+    refused = control("run", "--http", "0.0.0.0:1")
+    assert (refused.code, "loopback" in refused.err) == (1, True)
+    assert not (control.runtime_dir / "control.sock").exists()
+
+
+def test_applies_under_load_lose_nobody(control, address):
+    """Weights, modes, backends and listeners change again and again; no client and no long flow notices."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(LineServer(f"s{number}")) for number in range(3)]
+        extra = stack.enter_context(HeldPort())
+        for name in ("a", "b"):
+            stack.enter_context(DataPlane(["--reuseport"], name=name, runtime_dir=control.runtime_dir))
+        stack.enter_context(Daemon(control))
+        control.write(document(address, *(server.address for server in servers)))
+        assert control("apply", control.file).code == 0
+        with Load(address, rate=100.0, flows=20) as load:
+            load.wait_flows()
+            for number in range(6):
+                used = servers[: 2 + number % 2]
+                backends = [
+                    {"address": server.address, "weight": 1 + (number + index) % 3}
+                    for index, server in enumerate(used)
+                ]
+                listen = [address, extra.address] if number % 2 else [address]
+                mode = ["rr", "leastconn", "p2c", "sticky"][number % 4]
+                wanted = document("", *backends, mode=mode)
+                wanted["services"]["web"]["listen"] = listen
+                control.write(wanted)
+                done = control("apply", control.file)
+                assert done.code == 0, done.err
+                load.wait_progress(10)
+            report = load.stop()
+        assert report.failed == 0, report.details
+        assert ask(address).endswith(b":hello\n")
