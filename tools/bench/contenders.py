@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,8 +18,10 @@ from tools.bench.child import Child, Failed, within
 
 __all__ = ["CONTENDERS", "Contender", "Running", "free_port", "launch", "render", "work_directory"]
 
-_STATIC_LIMIT: Final = 4095
-"""HAProxy's round robin takes so many servers (configuration manual, `balance roundrobin`); `random` any number."""
+_ROUND_ROBIN_LIMIT: Final = 4095
+"""HAProxy's round robin takes so many servers (configuration manual, `balance roundrobin`); `leastconn` takes any
+number, and changes a weight in microseconds where `random` needs milliseconds."""
+_MOST_FILES: Final = 65_536
 _MODULES: Final = Path("/usr/lib/nginx/modules")
 
 
@@ -160,6 +163,14 @@ def _program(contender: Contender) -> str:
     return installed(contender.program)
 
 
+def _files() -> int:
+    """Return how many files a process may open here: what all contenders may use, whatever their defaults."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
+
+
 def launch(
     name: str,
     backends: Sequence[str],
@@ -194,7 +205,9 @@ def launch(
         "listen": listen,
         "host": host,
         "port": port,
-        "balance": "roundrobin" if len(backends) <= _STATIC_LIMIT else "random",
+        "files": str(_files()),
+        "connections": str(_files() * 3 // 8),  # two files each, and pipes
+        "balance": "roundrobin" if len(backends) <= _ROUND_ROBIN_LIMIT else "leastconn",
         **contender.more,
     }
     for file in filter(None, (contender.config, contender.further)):

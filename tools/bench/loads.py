@@ -18,6 +18,7 @@ from tools.bench.study import Metric, Sampler, costed, echo_load, output_of
 __all__ = [
     "BULK_METRICS",
     "OPERATION_METRICS",
+    "SQL_METRICS",
     "LoadStudy",
     "Pressure",
     "bulk",
@@ -181,8 +182,8 @@ OPERATION_METRICS: Final = (
     Metric("p50_us", "p50", "µs", "less"),
     Metric("p99_us", "p99", "µs", "less"),
     Metric("p999_us", "p99.9", "µs", "less"),
-    Metric("mean_us", "mean", "µs", "less"),
 )
+SQL_METRICS: Final = (RATE, MACHINE_CPU, PROXY_CPU, Metric("mean_us", "mean latency", "µs", "less"))
 BULK_METRICS: Final = (
     Metric("rate", "throughput", "GB/s", "more"),
     Metric("machine_cpu", "CPU of the machine", "s per GB", "less"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import socket
 import time
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ _BEFORE: Final = 20
 """Connections that have come and gone before the first look at the memory: code and buffers that all share."""
 _SETTLE_S: Final = 0.3
 _ANSWER_S: Final = 10.0
+_PROBE_S: Final = 0.5
 
 
 @dataclass
@@ -42,9 +43,6 @@ class MemoryStudy:
 
     def open(self, stack: ExitStack) -> None:
         """Start the backends."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         self._backends = echo_servers(stack)
 
     def prepare(self, name: str, stack: ExitStack) -> Sampler:
@@ -59,6 +57,7 @@ class MemoryStudy:
             running = launch(name, self._backends, own)
             if running.child is None:
                 raise Failed("no process to look at")
+            _wait_answers(running.address)
             with ExitStack() as first:
                 for _ in range(_BEFORE):
                     _open(running.address, first)
@@ -71,9 +70,20 @@ class MemoryStudy:
             return {"per_connection": growth / self.connections, "before": before}
 
 
-def _open(address: str, stack: ExitStack) -> None:
+def _wait_answers(address: str) -> None:
+    """Wait until it relays; Traefik listens before it knows where to."""
+    end = time.monotonic() + _ANSWER_S
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, Failed), ExitStack() as own:
+            _open(address, own, _PROBE_S)
+            return
+        time.sleep(_PROBE_S / 10)
+    raise Failed("it does not relay")
+
+
+def _open(address: str, stack: ExitStack, answer_s: float = _ANSWER_S) -> None:
     host, _, port = address.rpartition(":")
-    client = stack.enter_context(socket.create_connection((host, int(port)), timeout=_ANSWER_S))
+    client = stack.enter_context(socket.create_connection((host, int(port)), timeout=answer_s))
     client.sendall(b"ping")
     if not client.recv(16):
         raise Failed("a connection was closed")

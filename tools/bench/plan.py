@@ -9,24 +9,23 @@ from typing import Final
 from tools.bench import loads
 from tools.bench.changes import ChangeStudy
 from tools.bench.distance import DistanceStudy
-from tools.bench.loads import BULK_METRICS, OPERATION_METRICS, LoadStudy, Pressure
+from tools.bench.loads import BULK_METRICS, OPERATION_METRICS, SQL_METRICS, LoadStudy, Pressure
 from tools.bench.memory import MemoryStudy
 from tools.bench.study import Pace, Study
 
 __all__ = ["CURVES", "FULL", "QUICK", "Curve", "full", "quick"]
 
-FULL: Final = Pace(rounds=5, seconds=1.0, warm_up_s=0.5)
+FULL: Final = Pace(rounds=5, seconds=0.8, warm_up_s=0.5)
 QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3)
 
 _PEERS: Final = ("direct", "relay", "haproxy", "nginx", "envoy", "traefik")
 _EVERYBODY: Final = (*_PEERS, "ours-off", "ours-preconnect", "ours-reuse", "ours-log", "ours-2")
 _SHORT_LIST: Final = ("direct", "relay", "haproxy", "ours-off", "ours-preconnect", "ours-reuse")
 _PAIR: Final = ("haproxy", "ours-off")
-_TRIO: Final = ("relay", "haproxy", "ours-preconnect")
 
 _BACKEND_COUNTS: Final = (10, 100, 1_000, 10_000)
 _CONNECTION_COUNTS: Final = (1, 64, 1_000, 4_000)
-_SIZES: Final = (16, 1_024, 16_384, 131_072)
+_SIZES: Final = (16, 4_096, 65_536)
 _CHANGES: Final = 1_000
 
 _KEEP_ALIVE_NOTE: Final = (
@@ -119,7 +118,7 @@ def full() -> list[Study]:
             "Requests with `Connection: close`",
             f"`wrk`, {loads.CONNECTIONS} connections; the backend closes first, so that nothing can be reused.",
             OPERATION_METRICS,
-            tuple(name for name in _EVERYBODY if name != "ours-reuse"),
+            (*_PEERS, "ours-off", "ours-preconnect"),
             "http",
             loads.http("Connection: close"),
         ),
@@ -130,14 +129,14 @@ def full() -> list[Study]:
             "Latency of connect, send, receive at one rate for all",
             _LATENCY_NOTE,
             OPERATION_METRICS,
-            (*_PEERS, "ours-off", "ours-preconnect", "ours-reuse"),
+            _SHORT_LIST,
             "echo",
             loads.connects(),
             mode="connect",
         ),
-        _bulk(for_bulk, "up"),
+        _bulk(("direct", "relay", "haproxy", "ours-off"), "up"),
         _bulk(for_bulk, "down"),
-        MemoryStudy((*_PEERS[1:], "ours-off", "ours-preconnect"), connections=2_000),
+        MemoryStudy((*_PEERS[1:], "ours-off"), connections=2_000),
         DistanceStudy(("direct", "haproxy", "nginx", "ours-off", "ours-preconnect", "ours-reuse")),
         *_applications(),
         *_scaling(),
@@ -147,7 +146,7 @@ def full() -> list[Study]:
 
 
 def _applications() -> list[Study]:
-    contenders = ("direct", "relay", "haproxy", "ours-off", "ours-preconnect")
+    contenders = ("direct", "haproxy", "ours-off", "ours-preconnect")
     return [
         LoadStudy(
             "redis", "Redis", "`redis-benchmark`, GET and SET, 50 connections that stay.",
@@ -155,11 +154,11 @@ def _applications() -> list[Study]:
         ),
         LoadStudy(
             "postgres", "PostgreSQL", "`pgbench`, read-only, 8 connections that stay.",
-            OPERATION_METRICS, contenders, "postgres", loads.sql(),
+            SQL_METRICS, contenders, "postgres", loads.sql(),
         ),
         LoadStudy(
             "postgres-connect", "PostgreSQL, a connection for each transaction", "`pgbench -C`, read-only, 8 clients.",
-            OPERATION_METRICS, contenders, "postgres", loads.sql("-C"),
+            SQL_METRICS, contenders, "postgres", loads.sql("-C"),
         ),
     ]  # fmt: skip
 
@@ -170,14 +169,14 @@ def _scaling() -> list[Study]:
         *(
             LoadStudy(
                 f"connections-{n}", f"Messages of 16 bytes on {n:,} connections", note,
-                OPERATION_METRICS, _TRIO, "echo", loads.echoes(connections=n),
+                OPERATION_METRICS, _PAIR, "echo", loads.echoes(connections=n),
             )
             for n in _CONNECTION_COUNTS
         ),
         *(
             LoadStudy(
                 f"size-{n}", f"Messages of {n:,} bytes on {loads.CONNECTIONS} connections", note,
-                OPERATION_METRICS, _TRIO, "echo", loads.echoes(size=n),
+                OPERATION_METRICS, _PAIR, "echo", loads.echoes(size=n),
             )
             for n in _SIZES
         ),

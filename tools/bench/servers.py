@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["SERVERS", "Server", "echo_servers"]
 BACKENDS: Final = 2
 """Of the loads that may be spread."""
 _PGBENCH_SCALE: Final = 1
+_RECOVERY_S: Final = 10.0
 
 
 class Server(Protocol):
@@ -105,8 +107,18 @@ def _postgres(stack: ExitStack) -> list[str]:
     stack.enter_context(child)
     child.wait_listening(port)
     argv = [pgbench, "-i", "-q", "-s", str(_PGBENCH_SCALE), "-h", "127.0.0.1", "-p", str(port), "-U", "bench"]
+    _wait_accepting([installed("pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"])
     _run([*argv, "postgres"], directory, user)
     return [f"127.0.0.1:{port}"]
+
+
+def _wait_accepting(question: list[str]) -> None:
+    """Wait until PostgreSQL has recovered; it listens before."""
+    end = time.monotonic() + _RECOVERY_S
+    while subprocess.run(question, check=False).returncode != 0:
+        if time.monotonic() > end:
+            raise Failed("PostgreSQL does not become ready")
+        time.sleep(0.05)
 
 
 def _run(argv: list[str], directory: Path, user: str | None) -> None:
