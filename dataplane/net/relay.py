@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import CloseReason
-from dataplane.net.leg import ERR, HUP, UNWATCHED, Leg
+from dataplane.net.leg import UNWATCHED, Leg
 from dataplane.net.sockopts import reset_on_close, unsent_bytes
 
 if TYPE_CHECKING:
@@ -115,15 +116,24 @@ class Flow:
     # -- before the relay -----------------------------------------------------------------------------
 
     def watch_client(self) -> None:
-        """Hear of a client that resets while its flow waits."""
-        client = self.client
+        """Hear of a client that resets while its flow waits, and leave what it sends in its socket."""
+        reactor, client = self.reactor, self.client
         if client.mask == UNWATCHED:
-            self.reactor.watch(client.fd, self, 0)
-            client.mask = 0
+            reactor.watch(client.fd, self, 0)
+        else:
+            reactor.handlers[client.fd] = self
+            reactor.epoll.modify(client.fd, 0)
+        client.mask = 0
 
     def on_event(self, events: int) -> None:
-        """Leave: all that epoll reports while nothing is read is a reset or a hang-up of the client."""
-        if events & (ERR | HUP):
+        """Leave: all that epoll reports while nothing is read is a reset or a hang-up of the client.
+
+        The kernel is asked again, because the event may be one of a connection that had this descriptor before.
+        """
+        del events
+        now = select.poll()
+        now.register(self.client.fd, 0)
+        if now.poll(0):
             self.service.on_waiting_event(self)
 
     def on_failure(self) -> None:
@@ -310,7 +320,9 @@ class Flow:
     # -- the end --------------------------------------------------------------------------------------
 
     def end(self, reason: CloseReason, *, reset: bool = False, given_back: Leg | None = None) -> None:
-        """Close what is open and settle the accounts."""
+        """Close what is open and settle the accounts; what is over already stays so."""
+        if self.over:
+            return
         reactor = self.reactor
         self.over = True
         if self.tick:
@@ -328,3 +340,6 @@ class Flow:
                 reset_on_close(server.sock)
             server.sock.close()
         self.service.on_end(self, reason, given_back or server)
+        for leg in (client, given_back or server):
+            if leg is not None:
+                leg.part()

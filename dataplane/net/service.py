@@ -152,7 +152,7 @@ class Service:
         while (flow := self.queue.peek()) is not None:
             if limit and self.active >= limit and not flow.admitted:
                 return
-            if not self._has_room():
+            if not self._has_room(flow):
                 return
             self.queue.pop()
             flow.waiting = None
@@ -164,10 +164,15 @@ class Service:
             else:
                 self._enter(flow)
 
-    def _has_room(self) -> bool:
-        """Return whether some usable backend is below `limits.per_backend`; True if that cannot be known."""
+    def _has_room(self, flow: Flow) -> bool:
+        """Return whether `flow` need not wait: a backend has room for it, or none is left that might."""
         limit = self.spec.limits.per_backend
-        return not limit or any(b.usable and b.active < limit for b in self.backends.values())
+        if not limit:
+            return True
+        if any(b.usable and b.active < limit and b not in flow.tried for b in self.backends.values()):
+            return True
+        left = [backend for backend in self.selection.order(flow.key) if backend not in flow.tried]
+        return not left or any(backend.active < limit for backend in left)
 
     # -- a backend ------------------------------------------------------------------------------------
 
@@ -301,15 +306,17 @@ class Service:
         flow.end(CloseReason.CLIENT_GONE)
 
     def on_waiting_timeout(self, flow: Flow) -> None:
-        """The wait took too long."""
-        if flow.waiting is self.queue:
-            self.stop_waiting(flow)
-            flow.end(CloseReason.QUEUE_TIMEOUT)
+        """The wait took too long; a dial has a deadline of its own."""
+        if flow.deadline and flow.deadline <= self.reactor.now:
+            reason = self.drain_reason
+        elif isinstance(flow.waiting, WaitQueue):
+            reason = CloseReason.QUEUE_TIMEOUT
         elif isinstance(flow.waiting, HeaderReader):
-            flow.end(CloseReason.PROXY_TIMEOUT)
-        elif flow.deadline:
-            self.stop_waiting(flow)
-            flow.end(self.drain_reason)
+            reason = CloseReason.PROXY_TIMEOUT
+        else:
+            return
+        self.stop_waiting(flow)
+        flow.end(reason)
 
     def stop_waiting(self, flow: Flow) -> None:
         """Take back whatever `flow` waits for."""

@@ -43,23 +43,22 @@ def spec(**options: Any) -> ServiceSpec:
 
 
 class BackendEnd:
-    """The far side of a backend: a listening socket, and the connections that the test accepts from it.
+    """The far side of a backend: a listening socket, and the connections that the test accepts from it."""
 
-    Args:
-        backlog: How many connections complete without being accepted, minus one.
-    """
-
-    def __init__(self, rig: Rig, *, backlog: int = 64) -> None:
+    def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._backlog = backlog
         self.connections: list[socket.socket] = []
         self.listener: socket.socket | None = None
         self.port = 0
         self.listen()
 
-    def listen(self) -> None:
-        """Listen, again after `refuse`."""
-        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=self._backlog)
+    def listen(self, *, backlog: int = 64) -> None:
+        """Listen, again after `refuse`.
+
+        Args:
+            backlog: How many connections complete without being accepted, minus one.
+        """
+        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=backlog)
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
 
@@ -202,11 +201,15 @@ class Rig:
 
     # -- clients
 
+    def keep(self, sock: socket.socket) -> socket.socket:
+        """Close `sock` in the end; return it."""
+        self._clients.append(sock)
+        return sock
+
     def client(self, *, receive_buffer: int = 0) -> socket.socket:
         """Connect a client, and wait until the service has taken it."""
         accepted = self.service.totals.connections
-        sock = socket.socket()
-        self._clients.append(sock)
+        sock = self.keep(socket.socket())
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(DEADLINE_S)

@@ -440,11 +440,9 @@ class TestAttempts:
     def test_a_client_that_leaves_during_the_dial(self):
         """A client that resets while its backend is being dialled ends at once, and so does the dial."""
         with rigged() as rig:
-            rig.ends[0].close()
-            rig.ends[0].__init__(rig, backlog=0)
-            with pytest.MonkeyPatch.context():
-                filler = socket.create_connection(("127.0.0.1", rig.ends[0].port), timeout=5)
-            rig.configure()
+            rig.ends[0].refuse()
+            rig.ends[0].listen(backlog=0)
+            rig.keep(socket.create_connection(("127.0.0.1", rig.ends[0].port), timeout=5))
             client = rig.client()
             (flow,) = rig.service.flows
             assert flow.server is None, "the dial waits for a place in the backend's queue"
@@ -452,15 +450,13 @@ class TestAttempts:
             rig.until(lambda: not rig.service.flows)
             assert rig.reasons == ["client_gone"]
             rig.check_accounts()
-            filler.close()
 
     def test_connect_timeout(self):
         """A backend that does not answer the handshake within `timeouts.connect` is left for the next."""
         with rigged(timeouts={"connect": "1s"}) as rig:
-            rig.ends[0].close()
-            rig.ends[0].__init__(rig, backlog=0)
-            filler = socket.create_connection(("127.0.0.1", rig.ends[0].port), timeout=5)
-            rig.configure(timeouts={"connect": "1s"})
+            rig.ends[0].refuse()
+            rig.ends[0].listen(backlog=0)
+            rig.keep(socket.create_connection(("127.0.0.1", rig.ends[0].port), timeout=5))
             client = rig.client()
             rig.pass_time(0.9)
             assert rig.service.flows
@@ -468,7 +464,6 @@ class TestAttempts:
             assert client.recv(1) == b""
             assert rig.reasons == ["connect_timeout"]
             assert rig.failures == [("b0", "connect timeout")]
-            filler.close()
 
     def test_local_errors_count_against_nobody(self):
         """Rule 6: when this machine has no port or descriptor left, no backend is blamed."""

@@ -1,0 +1,255 @@
+"""What happens to a client between accept and relay: limits, the queue, attempts, and the accounts."""
+
+from __future__ import annotations
+
+import select
+import socket
+
+import pytest
+
+from tests.dataplane.net.rig import rigged
+from tests.support.clients import reset
+
+
+def clog(rig, index=0):
+    """Fill a backend's accept queue, so that dials to it wait; return what fills it."""
+    end = rig.ends[index]
+    end.refuse()
+    end.listen(backlog=0)
+    return rig.keep(socket.create_connection(("127.0.0.1", end.port), timeout=5))
+
+
+def unclog(rig, filler, index=0):
+    """Take what fills the accept queue, so that the kernel completes the dials that wait (it retries after 1 s)."""
+    rig.ends[index].accept().close()
+    filler.close()
+
+
+class TestQueue:
+    """`limits.queue`: who finds no place waits for one, in order."""
+
+    def test_first_come_first_served(self):
+        """Places go to those who wait in the order of their arrival."""
+        with rigged(limits={"connections": 1, "queue": 2}) as rig:
+            first = rig.client()
+            served = rig.ends[0].accept()
+            second, third = rig.client(), rig.client()
+            assert len(rig.service.queue) == 2
+            assert rig.ends[0].nobody()
+            for leaving, coming in ((first, second), (second, third)):
+                reset(leaving)
+                coming.sendall(b"mine")
+                served = rig.ends[0].accept()
+                assert rig.receive(served, 4) == b"mine"
+            third.close()
+            served.close()
+            rig.until(lambda: not rig.service.flows)
+            rig.check_accounts()
+
+    def test_a_full_queue_refuses(self):
+        """Who finds the queue full is closed at once, without a byte."""
+        with rigged(limits={"connections": 1, "queue": 1}) as rig:
+            rig.client()
+            rig.client()
+            assert rig.client().recv(1) == b""
+            assert rig.reasons == ["queue_full"]
+
+    @pytest.mark.parametrize(
+        ("limits", "reason"),
+        [({"connections": 1}, "limit_connections"), ({"per_backend": 1}, "limit_per_backend")],
+    )
+    def test_no_queue_refuses(self, limits, reason):
+        """With `queue: 0` nobody waits."""
+        with rigged(limits=limits) as rig:
+            rig.client()
+            assert rig.client().recv(1) == b""
+            assert rig.reasons == [reason]
+
+    def test_waiting_ends(self):
+        """Who waited for `queue_timeout` is closed."""
+        with rigged(limits={"connections": 1, "queue": 1, "queue_timeout": "2s"}) as rig:
+            rig.client()
+            waiting = rig.client()
+            rig.pass_time(1.9)
+            assert len(rig.service.queue) == 1
+            rig.pass_time(0.2)
+            assert waiting.recv(1) == b""
+            assert rig.reasons == ["queue_timeout"]
+            assert not rig.service.queue
+
+    def test_who_leaves_is_not_served(self):
+        """A client that resets while it waits leaves the queue."""
+        with rigged(limits={"connections": 1, "queue": 2}) as rig:
+            first = rig.client()
+            rig.ends[0].accept()
+            leaving, staying = rig.client(), rig.client()
+            reset(leaving)
+            rig.until(lambda: rig.reasons == ["client_gone"])
+            reset(first)
+            staying.sendall(b"mine")
+            assert rig.receive(rig.ends[0].accept(), 4) == b"mine"
+
+    def test_a_place_that_one_may_not_take(self):
+        """A client that has tried the only backend with room goes on waiting for another one, and nothing spins."""
+        with rigged(backends=2, limits={"per_backend": 1, "queue": 2}) as rig:
+            rig.ends[0].refuse()
+            first = rig.client()  # served by the second, after the first refused
+            served = rig.ends[1].accept()
+            waiting = rig.client()
+            assert len(rig.service.queue) == 1
+            rig.service.serve_queue()  # it would not come back
+            assert len(rig.service.queue) == 1
+            reset(first)
+            waiting.sendall(b"mine")
+            served = rig.ends[1].accept()
+            assert rig.receive(served, 4) == b"mine"
+
+    def test_one_that_may_not_take_a_place_leaves_it_to_the_next(self):
+        """Who waits for another backend does not stand in the way of who can be served."""
+        with rigged(backends=2, limits={"per_backend": 1, "queue": 2}) as rig:
+            rig.ends[0].refuse()
+            rig.client()
+            rig.ends[1].accept()
+            rig.client()  # has tried the first, waits for the second
+            rig.ends[0].listen()
+            third = rig.client()
+            third.sendall(b"mine")
+            assert rig.receive(rig.ends[0].accept(), 4) == b"mine"
+
+    def test_nobody_waits_for_nothing(self):
+        """When the last usable backend goes, those who wait are closed at once."""
+        with rigged(limits={"per_backend": 1, "queue": 2}) as rig:
+            rig.client()
+            waiting = rig.client()
+            rig.select(down=("b0",))
+            assert waiting.recv(1) == b""
+            assert rig.reasons == ["no_backend"]
+
+    def test_an_event_that_was_meant_for_somebody_else(self):
+        """A hang-up that is reported for a descriptor's former owner does not end the client who has it now."""
+        with rigged(limits={"connections": 1, "queue": 2}) as rig:
+            rig.client()
+            rig.client()
+            (waiting,) = [flow for flow in rig.service.flows if flow.server is None]
+            waiting.on_event(select.EPOLLHUP | select.EPOLLERR)
+            assert not rig.reasons
+
+
+class TestNoBackend:
+    """Clients for whom there is no backend."""
+
+    def test_closed_without_a_byte(self):
+        """With nobody usable, a client is closed at once."""
+        with rigged() as rig:
+            rig.select(down=("b0",))
+            assert rig.client().recv(1) == b""
+            assert rig.reasons == ["no_backend"]
+            rig.check_accounts()
+
+
+class TestRedial:
+    """A pooled connection that turns out dead before anything was sent is replaced, and the client notices nothing."""
+
+    @pytest.fixture
+    def rig(self):
+        """One backend with one pooled connection."""
+        with rigged(pool={"mode": "preconnect", "min_idle": 1}) as rig:
+            yield rig
+
+    def test_dead_before_the_clients_first_byte(self, rig):
+        """The client gets a fresh connection, even if the dead one had been handed over already."""
+        pooled = rig.ends[0].accept()
+        client = rig.client()
+        rig.ends[0].accept()  # the pool's next one
+        pooled.close()
+        fresh = rig.ends[0].accept()
+        client.sendall(b"hello")
+        assert rig.receive(fresh, 5) == b"hello"
+        fresh.sendall(b"world")
+        assert rig.receive(client, 5) == b"world"
+        assert rig.failures == []
+        client.close()
+        fresh.close()
+        rig.until(lambda: not rig.service.flows)
+        rig.check_accounts()
+
+    def test_the_client_speaks_while_it_is_replaced(self, rig):
+        """What a client sends during the new dial waits for it: no byte is lost, and no reset is seen."""
+        pooled = rig.ends[0].accept()
+        client = rig.client()
+        rig.ends[0].accept()
+        filler = clog(rig)
+        pooled.close()
+        rig.until(lambda: next(iter(rig.service.flows)).waiting is not None, "a dial that waits")
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        assert rig.silent(client)
+        unclog(rig, filler)
+        fresh = rig.ends[0].accept()
+        assert rig.receive_end(fresh) == b"hello"
+        fresh.sendall(b"world")
+        fresh.close()
+        assert rig.receive_end(client) == b"world"
+        rig.settle()
+        assert rig.reasons == ["client_closed"]
+        rig.check_accounts()
+
+    def test_the_client_leaves_while_it_is_replaced(self, rig):
+        """A client that resets during the new dial ends at once, and so does the dial."""
+        pooled = rig.ends[0].accept()
+        client = rig.client()
+        rig.ends[0].accept()
+        clog(rig)
+        pooled.close()
+        rig.until(lambda: next(iter(rig.service.flows)).waiting is not None, "a dial that waits")
+        reset(client)
+        rig.until(lambda: not rig.service.flows)
+        assert rig.reasons == ["client_gone"]
+        rig.check_accounts()
+
+    def test_the_clients_fin_before_it_is_replaced(self, rig):
+        """A client that has finished without a byte is still given a connection, and its FIN."""
+        pooled = rig.ends[0].accept()
+        client = rig.client()
+        rig.ends[0].accept()
+        client.shutdown(socket.SHUT_WR)
+        assert rig.receive_end(pooled) == b""
+        pooled.close()
+        fresh = rig.ends[0].accept()
+        assert rig.receive_end(fresh) == b""
+        fresh.sendall(b"bye")
+        fresh.close()
+        assert rig.receive_end(client) == b"bye"
+
+    def test_not_after_the_clients_first_byte(self, rig):
+        """Once a byte was sent on it, its end is the client's: rule 5."""
+        pooled = rig.ends[0].accept()
+        client = rig.client()
+        rig.ends[0].accept()
+        client.sendall(b"hello")
+        assert rig.receive(pooled, 5) == b"hello"
+        pooled.close()
+        assert rig.receive_end(client) == b""
+        assert rig.ends[0].nobody()
+
+    def test_not_after_a_greeting(self, rig):
+        """A pooled connection that has spoken was alive: its end is the client's."""
+        pooled = rig.ends[0].accept()
+        pooled.sendall(b"220 hello")
+        client = rig.client()
+        rig.ends[0].accept()
+        pooled.close()
+        assert rig.receive_end(client) == b"220 hello"
+        assert rig.ends[0].nobody()
+
+    def test_a_bad_replacement_is_a_failed_attempt(self):
+        """If the new dial fails, another backend is tried."""
+        with rigged(backends=2, pool={"mode": "preconnect", "min_idle": 1}) as rig:
+            pooled = [end.accept() for end in rig.ends]
+            client = rig.client()
+            rig.ends[0].accept()
+            rig.ends[0].refuse()
+            pooled[0].close()
+            client.sendall(b"hello")
+            assert rig.receive(pooled[1], 5) == b"hello"
+            assert rig.failures == [("b0", "connection refused")]
