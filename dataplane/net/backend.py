@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.health import ActiveHealth
 from dataplane.core.reasons import DiscardCause
+from dataplane.core.selection import Standing
 from dataplane.core.spec import OperatorState
 from dataplane.net.counters import BackendTotals
 from dataplane.net.pool import Pool
@@ -35,6 +36,7 @@ class Backend:
         "removed",
         "resolve_error",
         "spec",
+        "standing",
         "totals",
         "usable",
     )
@@ -57,11 +59,19 @@ class Backend:
         """Healthy, enabled and weighted: set whenever one of them changes."""
         self.ramp_from: float | None = reactor.now
         """When slow start began (monotonic seconds); None: not ramping."""
+        self.standing = self.stand(1.0)
+        """What the selection makes of it; kept, because 10,000 of them take 8 ms to make."""
         self.removed = False
         self.draining_since = None if spec.state is OperatorState.ENABLED else reactor.now
         self.connect_timeout_s = service.timeouts.connect_s
         self.totals = BackendTotals()
         self.pool = Pool(reactor, self, service.pool, limit=service.limits.per_backend)
+
+    def stand(self, ramp: float) -> Standing[Backend]:
+        """Return its standing as it is now; `ramp` is the share of its weight that slow start allows, 0..1."""
+        spec = self.spec
+        enabled = spec.state is OperatorState.ENABLED
+        return Standing(self, spec.weight, spec.tier, enabled, self.healthy, ramp)
 
     def __repr__(self) -> str:
         return f"<Backend {self.id} at {self.spec.address}>"

@@ -97,7 +97,14 @@ class Leg:
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""
-        self.flow.end(CloseReason.LOCAL_ERROR, reset=True)
+        if hasattr(self, "flow"):
+            self.flow.end(CloseReason.LOCAL_ERROR, reset=True)
+
+    def part(self) -> None:
+        """Forget flow and peer, which are over: without the cycle, nothing is left for the garbage collector."""
+        del self.flow
+        if hasattr(self, "peer"):
+            del self.peer
 
     def _read(self) -> None:
         flow = self.flow

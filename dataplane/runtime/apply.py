@@ -132,7 +132,7 @@ class Applier:
         except BaseException:
             self.doors.abandon()
             raise
-        self.changer.swap(draft, self.doors)
+        await self.changer.swap(draft, self.doors)
         old, self.snapshot = self.snapshot, snapshot
         await self.carry_out()
         self.node.events.emit(

@@ -110,18 +110,21 @@ class Changer:
 
     # -- the step that cannot fail --------------------------------------------------------------------
 
-    def swap(self, draft: Draft, doors: Doors) -> None:
-        """Run what was prepared. What did not change is not touched; what is gone drains."""
+    async def swap(self, draft: Draft, doors: Doors) -> None:
+        """Run what was prepared. What did not change is not touched; what is gone drains.
+
+        In slices, too: until a service's new selection is there, its clients are served from the old one.
+        """
         node, prepared, addresses = self.node, draft.services, draft.addresses()
         self._end_overrides(prepared)
         doors.shut(addresses)
         for name in [name for name in node.running if name not in prepared]:
-            self._remove_service(node.running.pop(name))
+            await self._remove_service(node.running.pop(name))
         for name, following in prepared.items():
             running = node.running.get(name)
             if running is None:
                 running = node.running[name] = node.new_service(following.spec)
-            self._update(running, following, draft.made)
+            await self._update(running, following, draft.made)
         doors.open(addresses)
         node.probe_all()
 
@@ -133,26 +136,22 @@ class Changer:
             new = following.configured.get(backend_id) if following else None
             node.drop_overrides(name, backend_id, old, new)
 
-    def _update(self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]) -> None:
+    async def _update(
+        self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]
+    ) -> None:
         node, service, spec = self.node, running.service, following.spec
         node.reactor.clock()
-        unchecked = spec.active.type is CheckType.NONE
-        same_options = service.spec == spec or replace(service.spec, backends=()) == replace(
-            spec, backends=()
-        )
-        old = dict(service.backends)
+        same_options = replace(service.spec, backends=()) == replace(spec, backends=())
+        old = service.backends
         returning = {backend.id: backend for backend in service.leaving}
         backends: dict[str, Backend] = {}
-        touched: list[Backend] = []
+        touched: list[tuple[Backend, BackendSpec]] = []
         for backend_id, effective in following.effective.items():
-            backend = old.pop(backend_id, None) or returning.get(backend_id)
+            backend = old.get(backend_id) or returning.get(backend_id)
             if backend is None:
                 backend = made[spec.name, backend_id]
-                if spec.pool.min_idle:
-                    backend.pool.restock()
             elif not same_options or backend.removed or backend.spec != effective:
-                self._reconfigure(running, backend, effective, spec)
-                touched.append(backend)
+                touched.append((backend, effective))
             backends[backend_id] = backend
         if not same_options:
             service.configure(spec)
@@ -164,13 +163,22 @@ class Changer:
             node.events.emit(
                 "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"
             )
-        for backend in old.values():
-            self._remove_backend(running, backend)
-        for backend in touched:
-            if unchecked or backend.spec.state is OperatorState.DISABLED:
-                node.forget_health(running, backend)
-            node.refresh(running, backend)
+        for count, (backend, effective) in enumerate(touched, 1):
+            self._reconfigure(running, backend, effective, spec)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
         node.rebuild(running)
+        await self._remove(running, [backend for backend in old.values() if backend.id not in backends])
+        if spec.pool.min_idle:
+            await self._stock(backends.values())
+
+    @staticmethod
+    async def _stock(backends: Iterable[Backend]) -> None:
+        """Dial what the pools of new backends hold even without traffic."""
+        for count, backend in enumerate(list(backends), 1):
+            backend.pool.restock()
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
 
     def _reconfigure(
         self, running: Running, backend: Backend, effective: BackendSpec, spec: ServiceSpec
@@ -181,29 +189,35 @@ class Changer:
             backend.removed = False
         backend.configure(effective, spec, node.reactor.now)
         if effective.address != before.address:
-            node.drain_backend(service, backend)
+            if backend.own:
+                node.drain_backend(service, backend)
+            node.forget_health(running, backend)
+        elif spec.active.type is CheckType.NONE or effective.state is OperatorState.DISABLED:
             node.forget_health(running, backend)
         node.after_state(running, backend, before)
-
-    def _remove_backend(self, running: Running, backend: Backend) -> None:
-        node, service = self.node, running.service
-        backend.removed = True
-        backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
-        running.outliers.remove(backend.id)
         node.refresh(running, backend)
-        if backend.own:
-            service.leaving.append(backend)
-            node.drain_backend(service, backend)
 
-    def _remove_service(self, running: Running) -> None:
+    async def _remove(self, running: Running, backends: Iterable[Backend]) -> None:
+        """Let backends go that the selection does not know any more."""
+        node, service = self.node, running.service
+        for count, backend in enumerate(backends, 1):
+            backend.removed = True
+            backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
+            running.outliers.remove(backend.id)
+            node.refresh(running, backend)
+            if backend.own:
+                service.leaving.append(backend)
+                node.drain_backend(service, backend)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def _remove_service(self, running: Running) -> None:
         node, service = self.node, running.service
         service.draining = True
         node.reactor.wheel.cancel(running)
-        for backend in list(service.backends.values()):
-            self._remove_backend(running, backend)
-        service.backends = {}
-        running.configured = {}
+        backends, service.backends, running.configured = list(service.backends.values()), {}, {}
         node.rebuild(running)
+        await self._remove(running, backends)
         if service.flows:
             node.leaving[service.name] = running
             node.drain(service.flows, service, service.drain_reason)

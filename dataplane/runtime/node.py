@@ -10,7 +10,7 @@ from dataplane.core.drain import closing_times
 from dataplane.core.health import HealthState, HealthView, combine
 from dataplane.core.outlier import Outliers
 from dataplane.core.reasons import CloseReason, DiscardCause
-from dataplane.core.selection import Selection, Standing
+from dataplane.core.selection import Selection
 from dataplane.core.slowstart import next_step, ramp
 from dataplane.core.spec import CheckType, OperatorState
 from dataplane.net.backend import Backend
@@ -94,6 +94,7 @@ class Node:
         enabled = spec.state is OperatorState.ENABLED and spec.weight > 0 and not backend.removed
         backend.healthy = self.health(running, backend).state.usable and backend.address is not None
         backend.usable = enabled and backend.healthy
+        backend.standing = backend.stand(1.0)
         if backend.usable and not was:
             backend.ramp_from = self.reactor.now
             backend.pool.restock()
@@ -111,21 +112,12 @@ class Node:
         for running in stale:
             self.rebuild(running)
 
-    def _standings(self, running: Running) -> list[Standing[Backend]]:
-        service, now = running.service, self.reactor.now
-        slow = service.spec.slow_start_s
-        standings = []
-        for backend in service.backends.values():
-            spec, enabled = backend.spec, backend.spec.state is OperatorState.ENABLED
-            growth = ramp(now, backend.ramp_from, slow) if slow and backend.ramp_from is not None else 1.0
-            standings.append(Standing(backend, spec.weight, spec.tier, enabled, backend.healthy, growth))
-        return standings
-
     def rebuild(self, running: Running) -> None:
         """Make the selection of a service anew, and say what became of it."""
         service = running.service
+        self._grow(running)
         selection = Selection.build(
-            self._standings(running),
+            [backend.standing for backend in service.backends.values()],
             mode=service.spec.mode,
             panic=service.spec.panic,
             random=self.random.random,
@@ -148,6 +140,13 @@ class Node:
         running.usable = selection.usable
         self.set_timer(running)
         service.serve_queue()
+
+    def _grow(self, running: Running) -> None:
+        """Give slow starters their share of now."""
+        slow = running.service.spec.slow_start_s
+        for backend in running.service.backends.values() if slow else ():
+            if backend.ramp_from is not None:
+                backend.standing = backend.stand(ramp(self.reactor.now, backend.ramp_from, slow))
 
     def set_timer(self, running: Running) -> None:
         """Wake up for the next end of an ejection or the next step of a slow start."""

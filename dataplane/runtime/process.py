@@ -22,6 +22,7 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.accesslog import AccessLog
 from dataplane.runtime.api import Api, allowed_hosts
 from dataplane.runtime.apply import Applier, Refused
+from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.endpoint import InUse, OwnSocket, serve
 from dataplane.runtime.events import Events
@@ -184,6 +185,7 @@ class Process:
             StartError: What the command line or the environment asks for cannot be had.
         """
         self._handle_signals()
+        tune_collector()
         self.reactor.start()
         tasks = [asyncio.create_task(self.node.prober.run()), asyncio.create_task(self._resolver.run())]
         runners: list[web.AppRunner] = []

@@ -38,7 +38,8 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.accesslog import AccessLog
 from dataplane.runtime.change import Changer, Draft
 from dataplane.runtime.channel import Channel
-from dataplane.runtime.compact import PackedService, families_of, unpack
+from dataplane.runtime.collector import tune_collector
+from dataplane.runtime.compact import PackedService, Welcome, families_of, unpack
 from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, Offer, giver_path
@@ -54,7 +55,7 @@ from dataplane.runtime.worker_node import Columns, HeldDoors, Verdict, WorkerNod
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Welcome", "main"]
+__all__ = ["Worker", "main"]
 
 ORPHAN_S: Final = 5.0
 """How long a worker without a supervisor accepts, if no new supervisor asks for its sockets."""
@@ -63,19 +64,6 @@ FORWARDED: Final = frozenset(
     {"backend_ejected", "backend_reinstated", "ejection_refused", "local_error", "unhandled"}
 )
 """What only a worker can know; everything else its supervisor tells, once for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    """What a worker is told first; the memory of the shared counters comes with it."""
-
-    index: int
-    name: str
-    row: int
-    """Of the shared counters."""
-    rows: int
-    runtime_dir: str
-    access_log: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +99,7 @@ class Worker:
             case "stage":
                 await self._stage(*body)
             case "commit":
-                self._commit(body)
+                await self._commit(body)
             case "listen":
                 self._doors.take(body, sockets)
             case "patch":
@@ -153,6 +141,7 @@ class Worker:
         self._access_sink = open_sink(welcome.access_log)
         if self._access_sink is not None:
             self._node.access_log = AccessLog(self._access_sink)
+        tune_collector()
         self._reactor.start()
         self._node.start_refreshing()
         self._begun.set()
@@ -164,10 +153,10 @@ class Worker:
         specs = [await unpack(service) for service in services]
         self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
 
-    def _commit(self, verdicts: list[Verdict]) -> None:
+    async def _commit(self, verdicts: list[Verdict]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
         (draft, self.snapshot, columns), self._next = self._next, None
-        self._changer.swap(draft, self._doors)
+        await self._changer.swap(draft, self._doors)
         self._node.count_in(columns)
         self._node.judge(verdicts)
         self._resolver.wake()
@@ -231,8 +220,8 @@ class Worker:
         await drain_node(self._node)
         if not self._channel.closed.is_set():
             parts: list[Any] = []
-            result = await self._report(parts.append)
-            self._channel.send("farewell", (result, parts, families_of(self._metrics.collect())))
+            await self._report(parts.append)
+            self._channel.send("farewell", (parts, families_of(self._metrics.collect())))
             await self._channel.flush(1.0)
         for task in (channel, resolver, stop):
             task.cancel()
