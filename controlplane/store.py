@@ -82,7 +82,11 @@ class Entry:
 
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 class Store:
@@ -241,7 +245,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    raw = json.dumps({"sha256": digest_of(data), "data": data}, separators=(",", ":")).encode()
+    content = _canonical(data)
+    raw = b'{"sha256":"%b","data":%b}\n' % (hashlib.sha256(content).hexdigest().encode(), content)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
