@@ -22,12 +22,20 @@ def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--workers", metavar="N|auto", default="1", help="How many worker processes; only 1 for now.")
+@click.option(
+    "--workers", metavar="N|auto", default="1", help="How many worker processes; auto: one for each core."
+)
 @click.option(
     "--reuseport",
     is_flag=True,
     help="Share the listening addresses with other processes: start one per core.",
 )
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Replace the running process of this --name, which hands over its listening sockets and drains.",
+)
+@click.option("--cpu-affinity", is_flag=True, help="Tie each worker to a core of its own.")
 @click.option(
     "--name", help="Of the socket and the saved snapshot.  [main; core-0, core-1, … with --reuseport]"
 )
@@ -75,10 +83,12 @@ def main(**given: object) -> None:
     Examples:
       BACKENDS=127.0.0.1:5001,127.0.0.1:5002 lb-dataplane --log-format text
       lb-dataplane --config lb.yaml
+      lb-dataplane --workers auto
+      lb-dataplane --workers auto --takeover    # after an upgrade: not one client is lost
       lb-dataplane --reuseport            # once per core; then: lb-control apply lb.yaml
     """
-    from dataplane.runtime.options import UsageError, options_from  # noqa: PLC0415 - --help answers without it
-    from dataplane.runtime.process import run  # noqa: PLC0415 - the same
+    from dataplane.runtime.launch import run  # noqa: PLC0415 - --help answers without it
+    from dataplane.runtime.options import UsageError, options_from  # noqa: PLC0415 - the same
 
     try:
         options = options_from(given, _directory)

@@ -64,6 +64,9 @@ class DataPlane(Protocol):
     async def metrics(self) -> bytes:
         """Return Prometheus text."""
 
+    async def restart(self) -> dict[str, Any]:
+        """Replace every worker, one at a time, and return when all of them are new."""
+
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic; None if it may."""
 
@@ -108,6 +111,7 @@ class Api:
                 web.get("/v1/status", self._status),
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
                 web.get("/v1/explain", self._explain),
+                web.post("/v1/restart", self._restart),
                 web.get("/v1/events", self._follow),
                 web.get("/metrics", self._metrics),
                 web.get("/livez", self._livez),
@@ -192,6 +196,9 @@ class Api:
         except KeyError as error:
             raise Refused(422, "invalid", f"the query lacks {error.args[0]}") from error
         return web.json_response(await self._plane.explain(service, client))
+
+    async def _restart(self, _request: web.Request) -> web.Response:
+        return web.json_response(await self._plane.restart())
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(

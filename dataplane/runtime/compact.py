@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Families", "PackedService", "families_of", "pack", "unpack"]
+__all__ = ["Families", "PackedService", "Welcome", "families_of", "pack", "unpack"]
 
 SLICE: Final = 250
 """Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
@@ -23,6 +23,19 @@ PackedService = tuple[bytes, list[bytes]]
 """The pickled spec without its backends, and those as pickled lists of tuples."""
 Families = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]
 """Metric families: type, name, help, and samples with their labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a worker is told first; the memory of the shared counters comes with it."""
+
+    index: int
+    name: str
+    row: int
+    """Of the shared counters."""
+    rows: int
+    runtime_dir: str
+    access_log: str
 
 
 def pack(spec: ServiceSpec) -> PackedService:

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from dataplane.net.listener import open_listener
+from dataplane.runtime.api import Api, allowed_hosts
+from dataplane.runtime.private import listen_privately
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["InUse", "OwnSocket", "serve", "tls_context"]
+    from dataplane.runtime.api import DataPlane
+    from dataplane.runtime.options import Options
 
-BACKLOG = 128
+__all__ = ["InUse", "OwnSocket", "serve", "serve_api", "tls_context"]
 
 
-class InUse(Exception):
+class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
     """Another process has the socket."""
 
     def __init__(self, path: Path, pid: str) -> None:
@@ -65,27 +70,24 @@ class OwnSocket:
         self._lock = handle
 
     def listen(self) -> socket.socket:
-        """Bind and listen; whatever was at the path is stale, since we have the lock."""
-        self.path.unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        mask = os.umask(0o177)
-        try:
-            sock.bind(str(self.path))
-        finally:
-            os.umask(mask)
-        sock.listen(BACKLOG)
+        """Bind and listen; whatever was at the path is stale, or a predecessor's that is ending: we have the lock."""
+        sock = listen_privately(self.path)
         self._inode = self.path.stat().st_ino
         self.sock = sock
         return sock
+
+    def unlock(self) -> None:
+        """Let a successor have the lock, and replace the socket."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def close(self) -> None:
         """Remove the socket if it is still ours, and let the lock go."""
         with contextlib.suppress(OSError):
             if self._inode and self.path.stat().st_ino == self._inode:
                 self.path.unlink()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self.unlock()
 
 
 def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
@@ -105,3 +107,25 @@ async def serve(
     await runner.setup()
     await web.SockSite(runner, sock, ssl_context=tls).start()
     return runner
+
+
+async def serve_api(
+    plane: DataPlane, own: OwnSocket, options: Options, *, reuse_port: bool
+) -> list[web.AppRunner]:
+    """Serve the API on the data plane's own socket, and on TCP if the options say where.
+
+    Args:
+        plane: What is served.
+        own: The data plane's own socket.
+        options: What the command line says.
+        reuse_port: Bind the TCP address beside a process that this one takes over from.
+
+    Raises:
+        BindError: The TCP address cannot be had.
+    """
+    runners = [await serve(Api(plane).application(), own.listen())]
+    if options.api is not None:
+        sock = open_listener(options.api, reuse_port=reuse_port)
+        api = Api(plane, token=options.token, hosts=allowed_hosts(options.api))
+        runners.append(await serve(api.application(), sock, options.tls))
+    return runners

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.runtime.channel import Channel, Gone, PeerError
+from dataplane.runtime.private import listen_privately
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,7 +39,6 @@ __all__ = [
     "Offer",
     "Taken",
     "giver_path",
-    "listen_privately",
     "orphans",
     "take",
 ]
@@ -89,24 +89,6 @@ def orphans(directory: Path, name: str) -> list[Path]:
         for path in sorted(directory.glob("handover-*.orphan"))
         if path.name.startswith(prefix) and path.name[len(prefix) : -len(".orphan")].isdecimal()
     ]
-
-
-def listen_privately(path: Path) -> socket.socket:
-    """Listen on a Unix socket of mode 0600; whatever was at the path is replaced in one step."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    mask = os.umask(0o177)
-    try:
-        sock.bind(str(temporary))
-        sock.listen(128)
-        temporary.replace(path)
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        os.umask(mask)
-    return sock
 
 
 class Giver:

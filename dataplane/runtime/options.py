@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.runtime.endpoint import InUse, OwnSocket, tls_context
-from dataplane.runtime.process import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["UsageError", "options_from"]
+__all__ = ["Options", "UsageError", "options_from"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 MAX_CORES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    name: str
+    workers: int
+    """1: no supervisor, unless something is taken over."""
+    takeover: bool
+    cpu_affinity: bool
+    runtime_dir: Path
+    state_dir: Path
+    reuse_port: bool
+    config: Path | None
+    log_format: str
+    access_log: str
+    api: str | None
+    token: str | None
+    tls: ssl.SSLContext | None
 
 
 class UsageError(Exception):
@@ -29,8 +50,11 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
     Raises:
         UsageError: It does not fit together, or names a file that cannot be used.
     """
-    if given["workers"] != "1":
-        raise UsageError("--workers: only 1 process for now; start one per core with --reuseport instead")
+    workers = _workers(given["workers"])
+    if given["reuseport"] and (workers > 1 or given["takeover"]):
+        raise UsageError(
+            "--reuseport is for processes that you start yourself: not with --workers or --takeover"
+        )
     runtime_dir = given["runtime_dir"] or directory("LB_RUNTIME_DIR", "/run/lb", "XDG_RUNTIME_DIR", ".cache")
     state_dir = given["state_dir"] or directory(
         "LB_STATE_DIR", "/var/lib/lb", "XDG_STATE_HOME", ".local/state"
@@ -43,6 +67,9 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
     token, tls = _tcp(given)
     return Options(
         name=name,
+        workers=workers,
+        takeover=given["takeover"],
+        cpu_affinity=given["cpu_affinity"],
         runtime_dir=runtime_dir,
         state_dir=state_dir,
         reuse_port=given["reuseport"],
@@ -53,6 +80,15 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         token=token,
         tls=tls,
     )
+
+
+def _workers(given: str) -> int:
+    """Return how many workers `--workers` asks for: one for each core that this process may use with `auto`."""
+    if given == "auto":
+        return len(os.sched_getaffinity(0))
+    if given.isdecimal() and 1 <= int(given) <= MAX_CORES:
+        return int(given)
+    raise UsageError(f"--workers: {given!r} is neither auto nor a number from 1 to {MAX_CORES}")
 
 
 def _free_core(runtime_dir: Path) -> str:

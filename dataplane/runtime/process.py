@@ -7,63 +7,41 @@ import contextlib
 import os
 import random
 import signal
-import sys
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-import uvloop
-
-from dataplane.core.reasons import CloseReason
-from dataplane.net.listener import BindError, open_listener
+from dataplane.net.listener import BindError
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.accesslog import AccessLog
-from dataplane.runtime.api import Api, allowed_hosts
 from dataplane.runtime.apply import Applier, Refused
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.endpoint import InUse, OwnSocket, serve
+from dataplane.runtime.ending import connections, drain_node
+from dataplane.runtime.endpoint import OwnSocket, serve_api
 from dataplane.runtime.events import Events
-from dataplane.runtime.logs import configure_log, log_event
+from dataplane.runtime.logs import log_event
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
 from dataplane.runtime.resolver import Resolver
-from dataplane.runtime.sink import LineSink
+from dataplane.runtime.sink import LineSink, open_sink
 from dataplane.runtime.startup import StartError, load_initial, reread
 from dataplane.runtime.status import Reporter
 from dataplane.runtime.store import SnapshotStore
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
-    from pathlib import Path
 
     from aiohttp import web
 
+    from dataplane.runtime.options import Options
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
     from schemas.status import Status
 
-__all__ = ["Options", "run"]
+__all__ = ["Process"]
 
 VERSION: Final = version("livelb")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line says."""
-
-    name: str
-    runtime_dir: Path
-    state_dir: Path
-    reuse_port: bool
-    config: Path | None
-    log_format: str
-    access_log: str
-    api: str | None
-    token: str | None
-    tls: ssl.SSLContext | None
 
 
 class Process:
@@ -81,7 +59,9 @@ class Process:
         self.doors = OwnDoors(self.node, reuse_port=options.reuse_port)
         self.applier = Applier(self.node, self.store, self.doors)
         self.reporter = Reporter(self.node, time.time)
-        self._access_sink = self._open_access_log()
+        self._access_sink = open_sink(options.access_log)
+        if self._access_sink is not None:
+            self.node.access_log = AccessLog(self._access_sink)
         self._metrics = Metrics(self.node, self.applier, self._dropped_lines, time.monotonic)
         self._resolver = Resolver(self.node)
         self.applier.on_change = self._resolver.wake
@@ -155,6 +135,12 @@ class Process:
         """Return Prometheus text."""
         return self._metrics.text()
 
+    async def restart(self) -> dict[str, Any]:
+        """Refuse: what would be replaced is this process itself."""
+        raise Refused(
+            409, "single_process", "one process has no workers to restart; see lb-dataplane --takeover"
+        )
+
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""
         if self._stopping:
@@ -166,15 +152,6 @@ class Process:
 
     def _dropped_lines(self) -> int:
         return self._log.dropped + (self._access_sink.dropped if self._access_sink else 0)
-
-    def _open_access_log(self) -> LineSink | None:
-        target = self._options.access_log
-        if target == "off":
-            return None
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        sink = LineSink(1 if target == "-" else os.open(target, flags, 0o640))
-        self.node.access_log = AccessLog(sink)
-        return sink
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -191,7 +168,10 @@ class Process:
         runners: list[web.AppRunner] = []
         try:
             await load_initial(self.applier, self.store, self._options.config)
-            runners = await self._serve(own)
+            try:
+                runners = await serve_api(self, own, self._options, reuse_port=False)
+            except BindError as error:
+                raise StartError(str(error)) from error
             self.events.emit("started", **self.info(), socket=str(own.path))
             await self._stop.wait()
             await self._drain()
@@ -209,18 +189,6 @@ class Process:
                 self._access_sink.close()
             self.reactor.close()
 
-    async def _serve(self, own: OwnSocket) -> list[web.AppRunner]:
-        runners = [await serve(Api(self).application(), own.listen())]
-        options = self._options
-        if options.api is not None:
-            try:
-                sock = open_listener(options.api, reuse_port=False)
-            except BindError as error:
-                raise StartError(str(error)) from error
-            api = Api(self, token=options.token, hosts=allowed_hosts(options.api))
-            runners.append(await serve(api.application(), sock, options.tls))
-        return runners
-
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -229,11 +197,11 @@ class Process:
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stopping:
-            self.events.emit("stopping_now", signal=number.name, connections=self._connections())
+            self.events.emit("stopping_now", signal=number.name, connections=connections(self.node))
             self._log.close()
             os._exit(1)
         self._stopping = True
-        self.events.emit("stopping", signal=number.name, connections=self._connections())
+        self.events.emit("stopping", signal=number.name, connections=connections(self.node))
         self._stop.set()
 
     def _on_hangup(self) -> None:
@@ -243,44 +211,7 @@ class Process:
         task = asyncio.get_running_loop().create_task(reread(self.applier, self._options.config))
         self._reread = task  # a task that nobody holds may be collected
 
-    def _connections(self) -> int:
-        node = self.node
-        return sum(len(one.service.flows) for one in [*node.running.values(), *node.leaving.values()])
-
     async def _drain(self) -> None:
         """Stop accepting, and let connections finish until their drain timeout."""
-        node = self.node
-        for listener in list(node.listeners.values()):
-            listener.close()
-        node.listeners.clear()
-        for running in [*node.running.values(), *node.leaving.values()]:
-            service = running.service
-            service.draining = True
-            for backend in service.backends.values():
-                backend.usable = backend.usable and bool(service.flows)
-            node.drain(service.flows, service, CloseReason.SHUTDOWN)
-        while self._connections():
-            node.idle.clear()
-            await node.idle.wait()
-
-
-def run(options: Options) -> int:
-    """Run a data plane until it ends; return the exit code."""
-    log = LineSink(2)
-    configure_log(log, form=options.log_format, fd=2)
-    own = OwnSocket(options.runtime_dir / f"dataplane-{options.name}.sock")
-    try:
-        own.acquire()
-        uvloop.run(_main(options, log, own))
-    except (InUse, StartError, OSError) as error:
-        log.close()
-        print(f"lb-dataplane: {error}", file=sys.stderr)  # noqa: T201 - the command's last word
-        return error.exit_code if isinstance(error, StartError) else 1
-    finally:
-        own.close()
-    log.close()
-    return 0
-
-
-async def _main(options: Options, log: LineSink, own: OwnSocket) -> None:
-    await Process(options, log).run(own)
+        self.doors.shut({})
+        await drain_node(self.node)

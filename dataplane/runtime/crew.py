@@ -1,0 +1,366 @@
+"""A supervisor's workers: started, brought up to date, replaced one by one or when they die.
+
+Theory of operation:
+
+1. A worker is brought up in order: welcome, the snapshot that runs, what is known of health, its listening sockets.
+   Only then does it count as being there, and only then does its predecessor, if it has one, begin to drain.
+2. When a worker dies, the sockets that it alone accepted from are lent to those who are there (`SocketGroup.shares`),
+   at once: their queues have lost nobody. Its successor gets them back.
+3. Successors are started at once, or after a delay that doubles while workers die young.
+4. `spread` makes what is lent what should be: it lends everything new before it takes anything back, so that each
+   socket has somebody at every moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dataplane.runtime.channel import Channel, Gone, PeerError
+from dataplane.runtime.compact import Welcome
+from dataplane.runtime.merge import whole_services
+from dataplane.runtime.sockets import SocketGroup, shares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dataplane.runtime.compact import Families
+    from dataplane.runtime.shared_counters import CounterBoard
+    from schemas.status import ServiceStatus
+
+__all__ = ["Crew", "CrewSettings", "Member", "Owner"]
+
+YOUNG_S: Final = 2.0
+"""A worker that dies within this time is not replaced at once."""
+FIRST_DELAY_S: Final = 0.1
+MAX_DELAY_S: Final = 5.0
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+"""Where this program is, so that a worker is the same one whatever the working directory holds."""
+ANSWER_S: Final = 30.0
+"""A worker that does not answer for so long hangs."""
+
+
+class Owner(Protocol):
+    """Whose workers they are."""
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held while what runs is changed."""
+
+    async def brief(self, member: Member) -> None:
+        """Bring a new worker up to date: what runs, and what is known of health."""
+
+    def heard(self, member: Member, kind: str, fields: dict[str, Any]) -> None:
+        """Take note of something that happened in a worker, or to it."""
+
+    def ended(self, member: Member) -> None:
+        """Take note that a worker's process has ended; its last numbers are in it."""
+
+
+class CrewSettings:
+    """What each worker is started with."""
+
+    def __init__(self, name: str, runtime_dir: Path, access_log: str, *, affinity: bool) -> None:
+        self.name = name
+        self.runtime_dir = runtime_dir
+        self.access_log = access_log
+        self.affinity = affinity
+
+
+class Member:
+    """One worker's process, from its start to its end (dataplane.runtime.channel.Handler)."""
+
+    def __init__(self, index: int, row: int, hear: Callable[[Member, str, dict[str, Any]], None]) -> None:
+        self.index = index
+        self.row = row
+        self.held: set[tuple[str, int]] = set()
+        """The sockets that are lent to it."""
+        self.started_at = time.monotonic()
+        self.pid = 0
+        self.last_report: dict[str, ServiceStatus] = {}
+        self.last_families: Families = []
+        self.leaving = False
+        self.channel: Channel
+        self.process: asyncio.subprocess.Process
+        self._hear = hear
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
+        """Refuse: workers ask nothing."""
+        del body, part
+        for fd in sockets:
+            os.close(fd)
+        raise LookupError(kind)
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take an event, or the last numbers."""
+        if kind == "event":
+            self._hear(self, *body)
+        elif kind == "farewell":
+            parts, self.last_families = body
+            self.last_report = whole_services(parts)
+
+    async def ask(self, kind: str, body: Any = None, fds: Iterable[int] = ()) -> tuple[Any, list[Any]]:
+        """Ask it; a worker that does not answer is killed.
+
+        Raises:
+            Gone: It has died, or had to be killed.
+            PeerError: It could not.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self.channel.request(kind, body, list(fds))
+        except TimeoutError:
+            self.kill("it does not answer")
+            raise Gone from None
+
+    def kill(self, cause: str) -> None:
+        """End it now."""
+        self._hear(self, "worker_killed", {"pid": self.pid, "cause": cause})
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+
+class Crew:
+    """All workers.
+
+    Args:
+        count: How many there should be.
+        settings: What they are started with.
+        sockets: What they accept from.
+        board: Where they count.
+        owner: Whose they are.
+    """
+
+    def __init__(
+        self, count: int, settings: CrewSettings, sockets: SocketGroup, board: CounterBoard, owner: Owner
+    ) -> None:
+        self.count = count
+        self.members: dict[int, Member] = {}
+        """Those who accept, by index."""
+        self.leaving: set[Member] = set()
+        """Those who drain."""
+        self._settings = settings
+        self._sockets = sockets
+        self._board = board
+        self._owner = owner
+        self._spreading = asyncio.Lock()
+        self._group: asyncio.TaskGroup | None = None
+        self._young_deaths = 0
+        self._ending = False
+        self._empty = asyncio.Event()
+        self._alive: set[Member] = set()
+
+    async def run(self) -> None:
+        """Own the tasks that watch the workers, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await asyncio.Event().wait()
+
+    async def start(self) -> None:
+        """Bring all workers up.
+
+        Raises:
+            Gone: One died before it was there.
+            PeerError: One could not run what it should.
+        """
+        await asyncio.gather(*(self.bring_up(index) for index in range(self.count)))
+
+    async def bring_up(self, index: int) -> Member:
+        """Start a worker and return it when it accepts; whoever was in its place drains.
+
+        Raises:
+            Gone: It died before it was there.
+            PeerError: It could not run what it should.
+        """
+        member = await self._spawn(index)
+        try:
+            async with self._owner.lock:  # no change may pass by a worker that is not among the members yet
+                await self._owner.brief(member)
+                await self._lend(member, self._wanted({**self.members, index: member})[index])
+                predecessor = self.members.get(index)
+                self.members[index] = member
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                member.process.kill()
+            raise
+        if predecessor is not None:
+            self._let_go(predecessor)
+        await self.spread()
+        self._owner.heard(member, "worker_ready", {"pid": member.pid})
+        return member
+
+    async def _spawn(self, index: int) -> Member:
+        row = self._board.take_row()
+        if row is None:
+            raise PeerError("too many former workers are still draining")
+        member = Member(index, row, self._owner.heard)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+            member.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "dataplane.runtime.worker",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        member.pid = member.process.pid
+        member.channel = Channel(ours, member)
+        self._alive.add(member)
+        self._empty.clear()
+        assert self._group is not None  # noqa: S101 - run() has begun
+        self._group.create_task(self._watch(member))
+        if self._settings.affinity:
+            cores = sorted(os.sched_getaffinity(0))
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(member.pid, {cores[index % len(cores)]})
+        settings = self._settings
+        welcome = Welcome(
+            index, settings.name, row, self._board.rows, str(settings.runtime_dir), settings.access_log
+        )
+        await member.ask("welcome", welcome, [self._board.fd])
+        return member
+
+    # -- listening sockets ----------------------------------------------------------------------------
+
+    def _wanted(self, members: dict[int, Member]) -> dict[int, set[tuple[str, int]]]:
+        wanted: dict[int, set[tuple[str, int]]] = {index: set() for index in members}
+        workers = max(self.count, max(members, default=0) + 1)
+        for address, group in self._sockets.sockets.items():
+            for index, held in shares(len(group), members, workers).items():
+                wanted[index] |= {(address, number) for number in held}
+        return wanted
+
+    async def spread(self) -> None:
+        """Make each worker hold what it should, in the order of rule 4."""
+        async with self._spreading:
+            wanted = self._wanted(self.members)
+            members = dict(self.members)
+            for member in members.values():
+                member.held = {one for one in member.held if one[0] in self._sockets.sockets}
+            results = await asyncio.gather(
+                *(self._lend(one, wanted[index] - one.held) for index, one in members.items()),
+                return_exceptions=True,
+            )
+            for result in results:
+                if isinstance(result, BaseException) and not isinstance(result, Gone):
+                    raise result
+            for index, member in members.items():
+                surplus = member.held - wanted[index]
+                if surplus:
+                    member.channel.send("drop", sorted(surplus))
+                    member.held -= surplus
+
+    async def _lend(self, member: Member, sockets: set[tuple[str, int]]) -> None:
+        chosen = sorted(sockets)
+        if chosen:
+            fds = [self._sockets.sockets[address][number].fileno() for address, number in chosen]
+            await member.ask("listen", chosen, fds)
+            member.held |= sockets
+
+    # -- ends and beginnings --------------------------------------------------------------------------
+
+    def _let_go(self, member: Member, *, last: bool = False) -> None:
+        member.leaving = True
+        self.leaving.add(member)
+        member.channel.send("drain", last)
+
+    async def _watch(self, member: Member) -> None:
+        channel = asyncio.create_task(member.channel.run())
+        code = await member.process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):  # what it said last may still be in the socket
+                await member.channel.closed.wait()
+        member.channel.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await channel
+        self._alive.discard(member)
+        self.leaving.discard(member)
+        self._board.free_row(member.row)
+        self._owner.ended(member)
+        if not self._alive:
+            self._empty.set()
+        if self.members.get(member.index) is member:
+            del self.members[member.index]
+            if not self._ending:
+                self._owner.heard(member, "worker_died", {"pid": member.pid, "status": code})
+                await self.spread()
+                await self._replace(member)
+
+    async def _replace(self, dead: Member) -> None:
+        lived_s = time.monotonic() - dead.started_at
+        while not self._ending and dead.index < self.count and dead.index not in self.members:
+            if lived_s < YOUNG_S:
+                self._young_deaths += 1
+                await asyncio.sleep(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(10, self._young_deaths - 1)))
+            else:
+                self._young_deaths = 0
+            try:
+                await self.bring_up(dead.index)
+            except (Gone, PeerError, OSError) as error:
+                self._owner.heard(dead, "worker_failed", {"cause": str(error) or "it died while starting"})
+                lived_s = 0.0
+
+    async def restart(self) -> list[int]:
+        """Replace every worker, one at a time; return the new pids.
+
+        Raises:
+            Gone: A new one died; its predecessor serves on, and so do those that were not replaced yet.
+            PeerError: A new one could not run what it should; the same.
+        """
+        return [(await self.bring_up(index)).pid for index in range(self.count)]
+
+    def let_all_go(self, *, last: bool) -> None:
+        """Have all workers drain and end.
+
+        Args:
+            last: Nobody else has their sockets: they take who is in the queues first.
+        """
+        self._ending = True
+        for member in self.members.values():
+            self._let_go(member, last=last)
+
+    def kill_all(self) -> None:
+        """End all workers now."""
+        self._ending = True
+        for member in self._alive:
+            with contextlib.suppress(ProcessLookupError):
+                member.process.kill()
+
+    async def wait_empty(self) -> None:
+        """Wait until the last worker has ended."""
+        if self._alive:
+            await self._empty.wait()
+
+    async def ask_all(
+        self, kind: str, body: Any = None, *, former: bool = False
+    ) -> list[tuple[Member, Any, list[Any]]]:
+        """Ask every worker; those that die meanwhile are left out.
+
+        Raises:
+            PeerError: One could not.
+        """
+        members = [*self.members.values(), *(self.leaving if former else ())]
+        results = await asyncio.gather(*(one.ask(kind, body) for one in members), return_exceptions=True)
+        answers = []
+        for member, result in zip(members, results, strict=True):
+            if isinstance(result, Gone):
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            answers.append((member, *result))
+        return answers
+
+    def tell_all(self, kind: str, body: Any = None) -> None:
+        """Tell every worker."""
+        for member in self.members.values():
+            member.channel.send(kind, body)

@@ -1,0 +1,55 @@
+"""From options to a running data plane: one process, or a supervisor with its workers; and to the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from dataplane.runtime.endpoint import InUse, OwnSocket
+from dataplane.runtime.handover import orphans
+from dataplane.runtime.logs import configure_log
+from dataplane.runtime.process import Process
+from dataplane.runtime.sink import LineSink
+from dataplane.runtime.startup import StartError
+from dataplane.runtime.supervision import Supervision
+
+if TYPE_CHECKING:
+    from dataplane.runtime.options import Options
+
+__all__ = ["run"]
+
+
+def run(options: Options) -> int:
+    """Run a data plane until it ends; return the exit code.
+
+    One worker needs no supervisor, with two exceptions: whoever is taken over may have several sockets for an address,
+    and so may the orphans that a supervisor has left when it was killed. None of these may be closed.
+    """
+    log = LineSink(2)
+    configure_log(log, form=options.log_format, fd=2)
+    own = OwnSocket(options.runtime_dir / f"dataplane-{options.name}.sock")
+    try:
+        if not options.takeover:
+            own.acquire()
+        supervised = options.workers > 1 or options.takeover or orphans(options.runtime_dir, options.name)
+        uvloop.run(_supervise(options, log, own) if supervised else _alone(options, log, own))
+    except (InUse, StartError, OSError) as error:
+        log.close()
+        print(f"lb-dataplane: {error}", file=sys.stderr)  # noqa: T201 - the command's last word
+        return error.exit_code if isinstance(error, StartError) else 1
+    finally:
+        own.close()
+    log.close()
+    return 0
+
+
+async def _alone(options: Options, log: LineSink, own: OwnSocket) -> None:
+    await Process(options, log).run(own)
+
+
+async def _supervise(options: Options, log: LineSink, own: OwnSocket) -> None:
+    async with asyncio.TaskGroup() as group:
+        await Supervision(options, log, own, group).run()

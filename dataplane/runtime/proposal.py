@@ -1,0 +1,160 @@
+"""A supervisor's changes: prepared and proposed to every worker, and run when all of them can."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dataplane.runtime.apply import Applier
+from dataplane.runtime.change import Refused
+from dataplane.runtime.channel import Gone, PeerError
+from dataplane.runtime.compact import PackedService, pack
+from dataplane.runtime.impact import impact_of
+from dataplane.runtime.merge import whole_services
+
+if TYPE_CHECKING:
+    from dataplane.core.spec import BackendSpec, PoolSpec, ServiceSpec
+    from dataplane.net.backend import Backend
+    from dataplane.runtime.change import Draft
+    from dataplane.runtime.crew import Crew, Member
+    from dataplane.runtime.shared_counters import CounterBoard
+    from dataplane.runtime.sockets import SocketGroup
+    from dataplane.runtime.store import SnapshotStore
+    from dataplane.runtime.supervisor_node import SupervisorNode
+    from schemas.api import Change, Impact
+    from schemas.snapshot import Snapshot
+
+__all__ = ["SupervisedApplier"]
+
+
+class SupervisedApplier(Applier):
+    """Changes what runs, in the supervisor and in every worker, or in none.
+
+    1. The supervisor validates and prepares, as a single process does, and opens the sockets.
+    2. Every worker stages the change. If one refuses, all forget it, and nothing has happened. One that dies has
+       no say: its successor begins with whatever runs then.
+    3. New clients are kept out of the listeners that go (see `SocketGroup`).
+    4. The supervisor swaps, and every worker commits, which cannot fail: a worker that does is ended and replaced.
+    5. Sockets of new addresses are lent; those of old ones, which no worker has any more, are closed.
+    """
+
+    node: SupervisorNode
+    crew: Crew
+    """Set as soon as there is one."""
+
+    def __init__(
+        self, node: SupervisorNode, store: SnapshotStore | None, sockets: SocketGroup, board: CounterBoard
+    ) -> None:
+        super().__init__(node, store, sockets)
+        self._sockets = sockets
+        self._board = board
+        self.handed_over = False
+
+    # -- a change -------------------------------------------------------------------------------------
+
+    async def propose(self, snapshot: Snapshot, draft: Draft) -> None:
+        """Have every worker prepare `draft`, then keep clients out of the listeners that it removes.
+
+        Raises:
+            Refused: A worker cannot, or another process has taken over.
+        """
+        if self.handed_over:
+            raise Refused(503, "handed_over", "another process has taken over; ask again")
+        specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
+        members = list(self.crew.members.values())
+        results = await asyncio.gather(
+            *(self._stage(one, snapshot, specs) for one in members), return_exceptions=True
+        )
+        for member, result in zip(members, results, strict=True):
+            if isinstance(result, BaseException) and not isinstance(result, Gone):
+                self.crew.tell_all("abandon")
+                self._assign([running.service.spec for running in self.node.running.values()])
+                if not isinstance(result, PeerError):
+                    raise result
+                raise Refused(503, "worker_refused", f"worker {member.index} refused: {result}")
+        await self._sockets.keep_out(draft.addresses())
+
+    async def carry_out(self) -> None:
+        """Have every worker run what it has staged."""
+        verdicts = self.node.verdicts()
+        await asyncio.gather(*(self._commit(one, verdicts) for one in list(self.crew.members.values())))
+        await self.crew.spread()
+        self._sockets.finish()
+
+    async def override(self, service: str, effective: BackendSpec) -> None:
+        """Have every worker override a backend."""
+        body = (service, effective.id, effective.state.value, effective.weight)
+        try:
+            await self.crew.ask_all("patch", body)
+        except PeerError as error:
+            raise Refused(503, "worker_refused", str(error)) from error
+
+    async def impact(self, changes: list[Change], draft: Draft) -> Impact:
+        """Say what a change would do, from the connections of all workers."""
+        held: dict[tuple[str, str], tuple[int, int]] = {}
+        for _, _, parts in await self.crew.ask_all("report", former=True):
+            for name, service in whole_services(parts).items():
+                for backend in service["backends"]:
+                    active, pooled = held.get((name, backend["id"]), (0, 0))
+                    held[name, backend["id"]] = (active + backend["active"], pooled + backend["pooled"])
+
+        def of(service: str, backend: Backend) -> tuple[int, int]:
+            return held.get((service, backend.id), (0, 0))
+
+        return await impact_of(self.node, changes, draft.services, of)
+
+    # -- one worker -----------------------------------------------------------------------------------
+
+    async def brief(self, member: Member) -> None:
+        """Have a new worker run what runs.
+
+        Raises:
+            Gone: It has died.
+            PeerError: It cannot.
+        """
+        specs = [
+            replace(
+                running.service.spec,
+                backends=tuple(backend.spec for backend in running.service.backends.values()),
+            )
+            for running in self.node.running.values()
+        ]
+        await self._stage(member, self.snapshot, specs)
+        await member.ask("commit", self.node.verdicts())
+
+    async def _stage(self, member: Member, snapshot: Snapshot, specs: list[ServiceSpec]) -> None:
+        columns = self._assign(specs)
+        packed: list[PackedService] = [pack(self._for_worker(spec, member.index)) for spec in specs]
+        body: Any = (snapshot.generation, snapshot.hash, packed, columns)
+        await member.ask("stage", body)
+
+    async def _commit(self, member: Member, verdicts: Any) -> None:
+        try:
+            await member.ask("commit", verdicts)
+        except Gone:
+            return
+        except PeerError as error:
+            member.kill(f"it could not run a change: {error}")
+
+    def _assign(self, specs: list[ServiceSpec]) -> dict[object, int]:
+        keys: set[object] = {spec.name for spec in specs}
+        keys |= {(spec.name, backend.id) for spec in specs for backend in spec.backends}
+        return dict(self._board.assign(keys))
+
+    def _for_worker(self, spec: ServiceSpec, index: int) -> ServiceSpec:
+        """Return a worker's version: its part of the pools; and one verdict of the supervisor's is enough."""
+        return replace(
+            spec,
+            pool=_part(spec.pool, index, self.crew.count),
+            active=replace(spec.active, rise=1, fall=1),
+        )
+
+
+def _part(pool: PoolSpec, index: int, workers: int) -> PoolSpec:
+    """Divide a pool's sizes, which are per node; the first workers get what is left over."""
+    return replace(
+        pool,
+        min_idle=pool.min_idle // workers + (index < pool.min_idle % workers),
+        max_idle=pool.max_idle // workers + (index < pool.max_idle % workers),
+    )

@@ -1,0 +1,352 @@
+"""A data plane of several workers behind one API (dataplane.runtime.api.DataPlane); relays nothing itself.
+
+Theory of operation:
+
+1. What runs is kept and checked here once (`SupervisorNode`), and is run by each worker (`SupervisedApplier`, `Crew`).
+2. What is counted is each worker's. Status and metrics are sums, to which those of workers that have ended still
+   belong: a counter never falls. Of a worker that was killed, what was last asked of it counts.
+3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections
+   and nothing else, and a supervisor that dies loses none: its workers have copies (`runtime.worker`, rule 4).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from dataplane.runtime.change import Refused
+from dataplane.runtime.channel import Gone, PeerError
+from dataplane.runtime.handover import Offer
+from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
+from dataplane.runtime.proposal import SupervisedApplier
+from dataplane.runtime.status import Reporter
+from schemas.api import BackendPatch
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from dataplane.runtime.crew import Crew, Member
+    from dataplane.runtime.events import Events
+    from dataplane.runtime.sockets import SocketGroup
+    from dataplane.runtime.supervisor_node import SupervisorNode
+    from schemas.api import Applied, Explanation, Info, Planned
+    from schemas.status import ServiceStatus, Status, WorkerStatus
+
+__all__ = ["Supervisor"]
+
+VERSION: Final = version("livelb")
+EXHAUSTED_S: Final = 2.0
+"""How long after a worker ran out of descriptors the node gets no traffic."""
+
+
+class _Once(Collector):
+    """Metrics that are there already."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self._metrics
+
+
+class Supervisor:
+    """What the API serves, and what workers tell (dataplane.runtime.crew.Owner).
+
+    Args:
+        name: Of the data plane.
+        node: What is known.
+        applier: Who changes it.
+        sockets: What is listened on.
+        events: Where happenings are told.
+        dropped_lines: How many log lines nobody will see.
+    """
+
+    crew: Crew
+    """Set as soon as there is one."""
+
+    def __init__(
+        self,
+        name: str,
+        node: SupervisorNode,
+        applier: SupervisedApplier,
+        sockets: SocketGroup,
+        events: Events,
+        dropped_lines: Callable[[], int],
+    ) -> None:
+        self.events = events
+        self.stopping = False
+        self.on_released: Callable[[], None] = lambda: None
+        """Called when another process accepts, and may have the API's socket."""
+        self._name = name
+        self._node = node
+        self._applier = applier
+        self._sockets = sockets
+        self._reporter = Reporter(node, time.time)
+        self._dropped_lines = dropped_lines
+        self._started_at = time.monotonic()
+        self._exhausted_at = float("-inf")
+        self._restarts: Counter[str] = Counter()
+        self._past_status: dict[str, ServiceStatus] = {}
+        self._past_metrics = FamilySum()
+
+    # -- the API --------------------------------------------------------------------------------------
+
+    def info(self) -> Info:
+        """Say who answers, and what it runs."""
+        return {
+            "name": self._name,
+            "pid": os.getpid(),
+            "version": VERSION,
+            "workers": self.crew.count,
+            "uptime_s": round(time.monotonic() - self._started_at, 3),
+            "generation": self._applier.snapshot.generation,
+            "hash": self._applier.snapshot.hash,
+        }
+
+    async def apply(self, data: object, *, if_match: str | None) -> Applied:
+        """Run a snapshot, in every worker."""
+        return await self._applier.apply(data, if_match=if_match)
+
+    async def plan(self, data: object, *, if_match: str | None) -> Planned:
+        """Say what running a snapshot would change."""
+        return await self._applier.plan(data, if_match=if_match)
+
+    def snapshot(self) -> Iterator[str]:
+        """Yield what runs, as pieces of JSON."""
+        return self._applier.snapshot.text()
+
+    async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
+        """Override a backend, in every worker."""
+        return await self._applier.patch(service, backend, patch)
+
+    async def explain(self, service: str, client: str) -> Explanation:
+        """Say what a client would get, from the first worker that is there."""
+        running = self._node.running.get(service)
+        if running is None:
+            raise Refused(404, "no_such_service", f"there is no service {service}")
+        try:
+            self._reporter.explain(running, client)  # for the client's address
+        except ValueError as error:
+            raise Refused(422, "invalid", f"client: {error}") from error
+        for _, member in sorted(self.crew.members.items()):
+            try:
+                explanation, _ = await member.ask("explain", (service, client))
+            except (Gone, PeerError):
+                continue
+            answer: Explanation = explanation
+            return answer
+        raise Refused(503, "no_worker", "no worker is there")
+
+    async def restart(self) -> dict[str, Any]:
+        """Replace every worker, one at a time.
+
+        Raises:
+            Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
+        """
+        self.events.emit("restart", workers=self.crew.count)
+        try:
+            pids = await self.crew.restart()
+        except (Gone, PeerError, OSError) as error:
+            cause = str(error) or "the new worker died while starting"
+            self.events.emit("restart_failed", cause=cause)
+            raise Refused(503, "restart_failed", cause) from error
+        self.events.emit("restarted", workers=self.crew.count)
+        return {"workers": len(pids), "pids": pids}
+
+    async def status(self) -> Status:
+        """Describe everything: configuration and checks as known here, the rest as the workers' sum."""
+        services = await self._reporter.services()
+        workers: list[WorkerStatus] = []
+        for member, (generation, digest, active), parts in await self.crew.ask_all("report", former=True):
+            report = whole_services(parts)
+            member.last_report = report
+            add_report(services, report, accepting=not member.leaving)
+            if not member.leaving:
+                workers.append(
+                    {
+                        "index": member.index,
+                        "pid": member.pid,
+                        "generation": generation,
+                        "hash": digest,
+                        "active": active,
+                    }
+                )
+        add_totals(services, self._past_status)
+        self._add_silent_listeners(services)
+        info = self.info()
+        return {
+            "name": info["name"],
+            "pid": info["pid"],
+            "version": info["version"],
+            "generation": info["generation"],
+            "hash": info["hash"],
+            "uptime_s": info["uptime_s"],
+            "workers": sorted(workers, key=lambda worker: worker["index"]),
+            "services": services,
+        }
+
+    def _add_silent_listeners(self, services: dict[str, ServiceStatus]) -> None:
+        """List addresses that no worker accepts from right now: their clients wait in the queue."""
+        for name, running in self._node.running.items():
+            there = {listener["address"] for listener in services[name]["listeners"]}
+            services[name]["listeners"].extend(
+                {"address": address, "state": "paused", "accepted": 0}
+                for address in running.service.spec.listen
+                if address not in there
+            )
+
+    async def metrics(self) -> bytes:
+        """Return Prometheus text, all workers in one."""
+        total = FamilySum()
+        skew: list[tuple[dict[str, str], float]] = []
+        for member, families, _ in await self.crew.ask_all("metrics", former=True):
+            member.last_families = families
+            total.add(families)
+            active = sum(
+                value
+                for _, name, _, samples in families
+                if name == "lb_connections_active"
+                for _, _, value in samples
+            )
+            skew.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
+        total.add(self._past_metrics.families(self._exists), ended=True)
+        snapshot = self._applier.snapshot
+        total.set(
+            "lb_uptime_seconds", "Since the supervisor began", [({}, time.monotonic() - self._started_at)]
+        )
+        total.set("lb_generation", "Generation of the snapshot that runs", [({}, snapshot.generation)])
+        total.set("lb_snapshot_info", "Hash of the snapshot that runs", [({"hash": snapshot.hash}, 1)])
+        total.set("lb_workers", "Workers that accept", [({}, len(self.crew.members))])
+        total.set("lb_worker_connections_active", "Clients of each worker, those that drain as well", skew)
+        total.set(
+            "lb_worker_ends",
+            "Workers that ended, by how",
+            [({"cause": cause}, count) for cause, count in sorted(self._restarts.items())],
+        )
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Once(list(total.metrics())))
+        return generate_latest(registry)
+
+    def not_ready(self) -> str | None:
+        """Return why this node should get no traffic."""
+        if self.stopping:
+            return "the process is ending"
+        if not self._applier.snapshot.generation:
+            return "generation 0: waiting for a snapshot"
+        if not self.crew.members:
+            return "no worker is there"
+        if time.monotonic() - self._exhausted_at < EXHAUSTED_S:
+            return "accepting is paused in a worker: out of descriptors"
+        return None
+
+    def _exists(self, labels: Mapping[str, str]) -> bool:
+        """Tell whether what a series is about is still configured."""
+        service = labels.get("service")
+        if service is None:
+            return True
+        running = self._node.running.get(service)
+        if running is None:
+            return False
+        if "address" in labels:
+            return labels["address"] in running.service.spec.listen
+        backend = labels.get("backend")
+        return backend is None or backend == "_all" or backend in running.service.backends
+
+    # -- workers --------------------------------------------------------------------------------------
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held while what runs is changed."""
+        return self._applier.lock
+
+    async def brief(self, member: Member) -> None:
+        """Bring a new worker up to date."""
+        await self._applier.brief(member)
+
+    def heard(self, member: Member, kind: str, fields: dict[str, Any]) -> None:
+        """Pass on what happened in a worker or to it, and note what matters here."""
+        if kind in {"backend_ejected", "backend_reinstated"}:
+            key = (member.pid, fields["service"], fields["backend"])
+            (self._node.ejected.add if kind == "backend_ejected" else self._node.ejected.discard)(key)
+        elif kind == "local_error" and "EMFILE" in fields["cause"]:
+            self._exhausted_at = time.monotonic()
+        self.events.emit(kind, worker=member.index, **fields)
+
+    def ended(self, member: Member) -> None:
+        """Keep the numbers of a worker that has ended."""
+        self._restarts["drained" if member.leaving else "died"] += 1
+        self._node.ejected = {one for one in self._node.ejected if one[0] != member.pid}
+        past = totals_of(member.last_report)
+        for name, service in past.items():
+            if name in self._past_status:
+                add_report(self._past_status, {name: service}, accepting=True)
+            else:
+                self._past_status[name] = service
+        running = self._node.running
+        self._past_status = {name: one for name, one in self._past_status.items() if name in running}
+        for name, service in self._past_status.items():
+            known = running[name].service.backends
+            service["backends"] = [one for one in service["backends"] if one["id"] in known]
+        kept = FamilySum()
+        kept.add(self._past_metrics.families(self._exists), ended=True)
+        kept.add(member.last_families, ended=True)
+        self._past_metrics = kept
+        if member.leaving:
+            self.events.emit("worker_drained", worker=member.index, pid=member.pid)
+
+    # -- handing over (dataplane.runtime.handover.Holder) ---------------------------------------------
+
+    async def offer(self) -> Offer:
+        """Offer everything, and change nothing until `keep` or `release`."""
+        await self.lock.acquire()
+        pairs = [(address, sock) for address, group in self._sockets.sockets.items() for sock in group]
+        state = {
+            "snapshot": json.loads("".join(self._applier.snapshot.text())),
+            "overrides": [
+                (
+                    service,
+                    backend,
+                    {field: getattr(value, "value", value) for field, (value, _) in fields.items()},
+                )
+                for (service, backend), fields in self._node.overrides.items()
+            ],
+            "verdicts": self._node.verdicts(),
+        }
+        self.events.emit("takeover_begins", sockets=len(pairs))
+        return Offer(state, [address for address, _ in pairs], [sock for _, sock in pairs])
+
+    def keep(self, cause: str) -> None:
+        """Go on: nobody took over."""
+        self.lock.release()
+        self.events.emit("takeover_failed", cause=cause)
+
+    async def release(self) -> None:
+        """Have the workers stop accepting, and give the API's socket free."""
+        self._applier.handed_over = True
+        self.stopping = True
+        self.crew.let_all_go(last=False)
+        self.on_released()
+        self.lock.release()
+
+    async def inherit(self, state: Mapping[str, Any]) -> None:
+        """Take over the overrides and the health that a process before this one knew; its snapshot runs already."""
+        for service, backend_id, fields in state["overrides"]:
+            await self._applier.patch(service, backend_id, BackendPatch(**fields))
+        now = self._node.reactor.clock()
+        for service, backend_id, health, cause, _ in state["verdicts"]:
+            running = self._node.running.get(service)
+            backend = running.service.backends.get(backend_id) if running else None
+            if running is not None and backend is not None:
+                backend.health.observe(health == "up", cause, now)
+                self._node.reassess(running, backend)
