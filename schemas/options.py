@@ -99,12 +99,12 @@ class HttpCheck(Frozen):
 
 
 class ExpectCheck(Frozen):
-    """What a check sends, and how the answer begins."""
+    """What a check sends, and what it waits for in the answer."""
 
     send: Payload = ""
     """Sent after the connection; empty: listen only."""
     expect: Annotated[Payload, Field(min_length=1)]
-    """The first bytes of the answer."""
+    """What must occur in the first 64 KiB of the answer."""
 
     @property
     def send_bytes(self) -> bytes:
@@ -113,7 +113,7 @@ class ExpectCheck(Frozen):
 
     @property
     def expect_bytes(self) -> bytes:
-        """What must come back first."""
+        """What must come back."""
         return self.expect.encode("latin-1")
 
 
