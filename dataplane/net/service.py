@@ -73,6 +73,7 @@ class Service:
         self.drain_reason = CloseReason.DRAIN_TIMEOUT
         self.admission = Admission(spec.limits, spec.access)
         self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
+        self._serving = False
         self.configure(spec)
 
     @property
@@ -147,7 +148,19 @@ class Service:
             self.reactor.wheel.move(flow, now + self.spec.limits.queue_timeout_s)
 
     def serve_queue(self) -> None:
-        """Give free places to those who wait, the first first."""
+        """Give free places to those who wait, the first first.
+
+        One who cannot be served ends, which calls this again: the loop that is under way goes on instead, or
+        a thousand of them would be a thousand calls deep.
+        """
+        if not self._serving:
+            self._serving = True
+            try:
+                self._serve_queue()
+            finally:
+                self._serving = False
+
+    def _serve_queue(self) -> None:
         limit = self.spec.limits.connections
         while (flow := self.queue.peek()) is not None:
             if limit and self.active >= limit and not flow.admitted:

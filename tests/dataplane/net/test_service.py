@@ -125,6 +125,15 @@ class TestQueue:
             assert waiting.recv(1) == b""
             assert rig.reasons == ["no_backend"]
 
+    def test_a_long_queue_for_nothing(self):
+        """However many wait when the last usable backend goes, all are closed, and no stack grows with them."""
+        with rigged(limits={"per_backend": 1, "queue": 600}) as rig:
+            rig.client()
+            for _ in range(500):
+                rig.client()
+            rig.select(down=("b0",))
+            assert rig.reasons == ["no_backend"] * 500
+
     def test_an_event_that_was_meant_for_somebody_else(self):
         """A hang-up that is reported for a descriptor's former owner does not end the client who has it now."""
         with rigged(limits={"connections": 1, "queue": 2}) as rig:
