@@ -39,6 +39,9 @@ MAX_RETRY_S: Final = 30.0
 MAX_DIALS: Final = 64
 """Dials of one pool under way at once."""
 
+_UNASKED: Final = frozenset({DiscardCause.EOF, DiscardCause.UNREAD})
+"""Ends that the backend chose: the pool is short of one, and nothing else would notice."""
+
 
 class Idle:
     """One pooled connection; `mask` is what epoll reports of it."""
@@ -87,6 +90,7 @@ class Pool:
         "goal",
         "limit",
         "reactor",
+        "retry_at",
         "retry_s",
         "spec",
         "tick",
@@ -102,6 +106,9 @@ class Pool:
         self._idle: list[Idle] = []
         self._dials: set[Dial] = set()
         self.retry_s = 0.0
+        """How long the last pause after a failure was, or is; 0: nothing has failed since the last success."""
+        self.retry_at = 0.0
+        """When that pause ends."""
         self.goal = 0
         """The target, as of the last time that something decided it."""
         self.tick = 0
@@ -207,7 +214,7 @@ class Pool:
         self.backend.totals.discarded[cause] += 1
         self.reactor.forget(idle.sock.fileno())
         idle.sock.close()
-        if cause is DiscardCause.EOF and len(self._idle) < self.spec.min_idle:
+        if cause in _UNASKED and len(self._idle) < self.spec.min_idle:
             self._back_off()
 
     def clear(self, cause: DiscardCause) -> None:
@@ -219,7 +226,7 @@ class Pool:
         while self._idle:
             self.discard(self._idle[-1], cause)
         self.reactor.wheel.cancel(self)
-        self.retry_s = 0.0
+        self.retry_s = self.retry_at = 0.0
 
     # -- dialling ahead -------------------------------------------------------------------------------
 
@@ -239,7 +246,7 @@ class Pool:
     def refill(self) -> None:
         """Dial up to the goal after a client has come, unless a failure asks for patience."""
         missing = self.goal - len(self._idle) - len(self._dials)
-        if missing <= 0 or (self.retry_s and self.tick):
+        if missing <= 0 or self.reactor.now < self.retry_at:
             return
         missing = min(missing, MAX_DIALS - len(self._dials))
         for _ in range(missing):
@@ -286,7 +293,7 @@ class Pool:
         reactor = self.reactor
         now = reactor.now
         self.demand.dialled(now - dial.started_at)
-        self.retry_s = 0.0
+        self.retry_s = self.retry_at = 0.0
         idle = Idle(self, dial.sock, now, now)
         if watched:
             reactor.handlers[dial.fd] = idle
@@ -298,8 +305,14 @@ class Pool:
             self._schedule()
 
     def _back_off(self) -> None:
+        """Dial no more for a while; what fails together counts once."""
+        now = self.reactor.now
+        if now < self.retry_at:
+            return
         self.retry_s = min(MAX_RETRY_S, self.retry_s * 2 or RETRY_S)
-        self.reactor.wheel.move(self, self.reactor.now + self.retry_s)
+        self.retry_at = now + self.retry_s
+        self.reactor.wheel.cancel(self)
+        self._schedule()
 
     # -- growing old ----------------------------------------------------------------------------------
 
@@ -320,7 +333,7 @@ class Pool:
 
     def _schedule(self) -> None:
         spec = self.spec
-        when = 0.0
+        when = self.retry_at if self.reactor.now < self.retry_at else 0.0
         for idle in self._idle:
             for limit, start in ((spec.max_age_s, idle.born_at), (spec.idle_timeout_s, idle.since)):
                 if limit and (not when or start + limit < when):
