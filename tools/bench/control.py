@@ -67,7 +67,8 @@ class RuntimeSocket:
         """Change many, as many in a line as fit."""
         commands = [f"set weight bench/b{index} {weight}" for index, weight in weights.items()]
         for start in range(0, len(commands), _AT_ONCE):
-            self._command(";".join(commands[start : start + _AT_ONCE]))
+            if answer := self._command(";".join(commands[start : start + _AT_ONCE])):
+                raise Failed(f"HAProxy: {answer}")
 
     def _command(self, text: str) -> str:
         self._line.send(f"{text}\n".encode())
