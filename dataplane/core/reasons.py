@@ -111,8 +111,6 @@ class DiscardCause(StrEnum):
     """The backend closed or reset it."""
     UNREAD = "unread"
     """`reuse`: the backend sent something that nobody had asked for."""
-    UNCLEAN = "unclean"
-    """`reuse`: the last client's exchange was not over."""
     FULL = "full"
     """`reuse`: the pool was at `pool.max_idle`."""
     SURPLUS = "surplus"
@@ -135,4 +133,3 @@ class SkipReason(StrEnum):
     EJECTED = "ejected"
     UNRESOLVED = "unresolved"
     LIMIT_PER_BACKEND = "limit_per_backend"
-    TIER = "tier"

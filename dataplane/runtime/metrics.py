@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -9,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from dataplane.core.health import HealthState
+from dataplane.core.reasons import DiscardCause
 from dataplane.runtime.status import live_bytes
 from dataplane.runtime.tables import tables_hash
 
@@ -26,7 +29,6 @@ __all__ = ["MAX_BACKENDS", "Metrics", "Runs"]
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; in a larger service all are summed as `_all`."""
 _SB: Final = ("service", "backend")
-_HEALTH: Final = ("up", "down", "unknown", "ejected")
 
 
 class _Families:
@@ -164,75 +166,67 @@ class Metrics(Collector):
     ) -> None:
         service = running.service
         backends = [*service.backends.values(), *service.leaving]
-        summed = len(backends) > MAX_BACKENDS
-        rows: dict[tuple[str, ...], float] = {}
+        if len(backends) > MAX_BACKENDS:
+            self._rows(families, running, "_all", backends, live)
+            return
         for backend in backends:
-            label = "_all" if summed else backend.id
-            for key, value in self._backend(running, backend, live.get(backend, (0, 0))):
-                rows[(*key, label)] = rows.get((*key, label), 0) + value
-            if not summed:
-                labels = dict(zip(_SB, (service.name, backend.id), strict=True))
-                families.histogram(
-                    "lb_connect_seconds", "Dials that succeeded", labels, backend.totals.connect
-                )
-                families.histogram(
-                    "lb_first_byte_seconds",
-                    "From connected to the first byte",
-                    labels,
-                    backend.totals.first_byte,
-                )
-        for (name, extra, extra_value, label), number in rows.items():
-            labels = {"service": service.name, "backend": label, **({extra: extra_value} if extra else {})}
-            kind = families.gauge if name in _BACKEND_GAUGES else families.counter
-            kind(name, _BACKEND_HELP[name], labels, number)
+            self._rows(families, running, backend.id, [backend], live)
+            labels = dict(zip(_SB, (service.name, backend.id), strict=True))
+            families.histogram("lb_connect_seconds", "Dials that succeeded", labels, backend.totals.connect)
+            families.histogram(
+                "lb_first_byte_seconds", "From connected to the first byte", labels, backend.totals.first_byte
+            )
 
-    def _backend(
-        self, running: Running, backend: Backend, live: tuple[int, int]
-    ) -> Iterator[tuple[tuple[str, str, str], float]]:
-        """Yield ((name, extra label, its value), number) for everything that can be summed."""
-        totals = backend.totals
-        health = self._node.health(running, backend).state.value
-        yield ("lb_backend_connections", "", ""), totals.connections
-        yield ("lb_backend_connections_active", "", ""), backend.own
-        yield ("lb_backend_connect_failures", "", ""), totals.connect_failures
-        yield ("lb_backend_bytes_in", "", ""), totals.bytes_in + live[0]
-        yield ("lb_backend_bytes_out", "", ""), totals.bytes_out + live[1]
-        yield ("lb_backend_ejections", "", ""), totals.ejections
-        yield ("lb_backend_weight", "", ""), backend.spec.weight
-        yield ("lb_backend_usable", "", ""), backend.usable
-        for state in _HEALTH:
-            yield ("lb_backend_health", "state", state), health == state
-        yield ("lb_backend_draining", "", ""), backend.draining_since is not None
-        yield ("lb_pool_idle", "", ""), len(backend.pool)
-        yield ("lb_pool_hits", "", ""), totals.hits
-        yield ("lb_pool_misses", "", ""), totals.misses
-        for cause, count in totals.discarded.items():
-            yield ("lb_pool_discarded", "cause", cause.value), count
+    def _rows(
+        self,
+        families: _Families,
+        running: Running,
+        label: str,
+        backends: list[Backend],
+        live: dict[Backend | None, tuple[int, int]],
+    ) -> None:
+        """Add the samples of one backend, or of many summed: plain sums, 1 us for each backend."""
+        own = {"service": running.service.name, "backend": label}
+        for name, (help_, value) in _BACKEND_COUNTERS.items():
+            families.counter(name, help_, own, sum(map(value, backends)))
+        for name, (help_, value) in _BACKEND_GAUGES.items():
+            families.gauge(name, help_, own, sum(map(value, backends)))
+        for name, direction in (("lb_backend_bytes_in", 0), ("lb_backend_bytes_out", 1)):
+            total = sum(
+                (one.totals.bytes_in, one.totals.bytes_out)[direction] + live.get(one, _NO_BYTES)[direction]
+                for one in backends
+            )
+            families.counter(
+                name, ("Bytes from clients to it", "Bytes from it to clients")[direction], own, total
+            )
+        health = Counter(one.health.state for one in backends)
+        ids = {one.id for one in backends}
+        for ejection in running.outliers.ejected():
+            backend = running.service.backends.get(ejection.backend_id)
+            if backend is not None and backend.id in ids and backend.health.state is not HealthState.DOWN:
+                health[backend.health.state] -= 1
+                health[HealthState.EJECTED] += 1
+        for state in HealthState:
+            labels = {**own, "state": state.value}
+            families.gauge("lb_backend_health", "1 for the state that is observed", labels, health[state])
+        for cause in DiscardCause:
+            count = sum(one.totals.discarded[cause] for one in backends)
+            labels = {**own, "cause": cause.value}
+            families.counter("lb_pool_discarded", "Pooled connections closed unused, by cause", labels, count)
 
 
-_BACKEND_GAUGES: Final = frozenset(
-    {
-        "lb_backend_connections_active",
-        "lb_backend_draining",
-        "lb_backend_health",
-        "lb_backend_usable",
-        "lb_backend_weight",
-        "lb_pool_idle",
-    }
-)
-_BACKEND_HELP: Final = {
-    "lb_backend_connections": "Clients' connections that reached it",
-    "lb_backend_connections_active": "Clients' connections now, dials included",
-    "lb_backend_connect_failures": "Dials that failed",
-    "lb_backend_bytes_in": "Bytes from clients to it",
-    "lb_backend_bytes_out": "Bytes from it to clients",
-    "lb_backend_ejections": "How often passive health ejected it",
-    "lb_backend_weight": "Effective weight",
-    "lb_backend_usable": "1 while it may take new connections",
-    "lb_backend_health": "1 for the state that is observed",
-    "lb_backend_draining": "1 while it is drained or disabled",
-    "lb_pool_idle": "Idle pooled connections",
-    "lb_pool_hits": "Clients that got a pooled connection",
-    "lb_pool_misses": "Clients that had to wait for a dial",
-    "lb_pool_discarded": "Pooled connections closed unused, by cause",
+_NO_BYTES: Final = (0, 0)
+_BACKEND_COUNTERS: Final[dict[str, tuple[str, Callable[[Backend], float]]]] = {
+    "lb_backend_connections": ("Clients' connections that reached it", lambda one: one.totals.connections),
+    "lb_backend_connect_failures": ("Dials that failed", lambda one: one.totals.connect_failures),
+    "lb_backend_ejections": ("How often passive health ejected it", lambda one: one.totals.ejections),
+    "lb_pool_hits": ("Clients that got a pooled connection", lambda one: one.totals.hits),
+    "lb_pool_misses": ("Clients that had to wait for a dial", lambda one: one.totals.misses),
+}
+_BACKEND_GAUGES: Final[dict[str, tuple[str, Callable[[Backend], float]]]] = {
+    "lb_backend_connections_active": ("Clients' connections now, dials included", lambda one: one.own),
+    "lb_backend_weight": ("Effective weight", lambda one: one.spec.weight),
+    "lb_backend_usable": ("1 while it may take new connections", lambda one: one.usable),
+    "lb_backend_draining": ("1 while it is drained or disabled", lambda one: one.draining_since is not None),
+    "lb_pool_idle": ("Idle pooled connections", lambda one: len(one.pool)),
 }

@@ -104,10 +104,11 @@ class Node:
     def restock(self, running: Running) -> None:
         """Rebuild a service's selection before the loop's next round: a burst of changes costs one."""
         if not self._stale:
-            asyncio.get_running_loop().call_soon(self._rebuild_stale)
+            asyncio.get_running_loop().call_soon(self.rebuild_stale)
         self._stale.add(running)
 
-    def _rebuild_stale(self) -> None:
+    def rebuild_stale(self) -> None:
+        """Rebuild what waits for the loop's next round."""
         stale, self._stale = self._stale, set()
         for running in stale:
             self.rebuild(running)

@@ -139,8 +139,9 @@ class Reporter:
         Raises:
             ValueError: `client` is no IP address.
         """
-        service = running.service
         address = str(ipaddress.ip_address(client))
+        self._node.rebuild_stale()
+        service = running.service
         key = client_key(address.encode(), service.spec.seed)
         limit = service.spec.limits.per_backend
         candidates = list(service.selection.order(key))
