@@ -16,6 +16,7 @@ from tests.controlplane.commands import Control, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial, read_exactly
 from tests.support.dataplane import DataPlane
+from tests.support.load import Load
 from tests.support.ports import HeldPort
 
 
@@ -316,6 +317,27 @@ def test_restart_of_a_single_process_is_refused(control, plane):
     done = control("restart")
     assert (done.code, "single process" in done.err) == (1, True)
     assert plane.poll() is None
+
+
+def test_restart_replaces_every_worker(control, address):
+    """Workers are replaced one at a time; no client and no long flow notices, and the supervisor stays."""
+    with (
+        LineServer("one") as one,
+        DataPlane(["--workers", "2"], name="a", runtime_dir=control.runtime_dir) as plane,
+    ):
+        control.write(document(address, one.address))
+        assert control("apply", control.file).code == 0
+        before = {worker["pid"] for worker in plane.status()["workers"]}
+        with Load(address, rate=50.0, flows=4) as load:
+            load.wait_flows()
+            done = control("restart")
+            load.wait_progress(10)
+            report = load.stop()
+        assert done.code == 0, done.err
+        assert "all workers were replaced" in done.out
+        assert not before & {worker["pid"] for worker in plane.status()["workers"]}
+        assert report.failed == 0, report.details
+        assert control("status", "--json").json()["converged"]
 
 
 def test_url_needs_its_token(control, tmp_path):
