@@ -18,7 +18,10 @@ import asyncio
 import math
 import select
 import time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Deferred", "Handler", "Reactor", "Timed", "Wheel"]
 
@@ -44,6 +47,9 @@ class Deferred(Protocol):
     def settle(self) -> None:
         """Draw them. May be called more than once, and after the end."""
 
+    def on_failure(self) -> None:
+        """Close what is owned: `settle` raised, which is a bug of ours."""
+
 
 class Timed(Protocol):
     """Whatever has a deadline in the wheel; `tick` is the wheel's own note, 0 when not in it."""
@@ -55,12 +61,20 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """Deadlines, rounded up to ticks."""
+    """Deadlines, rounded up to ticks.
 
-    __slots__ = ("_slots", "_turn", "resolution_s")
+    Args:
+        now: Monotonic seconds.
+        on_error: Told of what an item's `on_timer` raised, which is a bug of ours.
+    """
 
-    def __init__(self, now: float, resolution_s: float = TICK_S) -> None:
+    __slots__ = ("_on_error", "_slots", "_turn", "resolution_s")
+
+    def __init__(
+        self, now: float, on_error: Callable[[object, Exception], None], resolution_s: float = TICK_S
+    ) -> None:
         self.resolution_s = resolution_s
+        self._on_error = on_error
         self._slots: dict[int, set[Timed]] = {}
         self._turn = int(now / resolution_s)
 
@@ -102,7 +116,10 @@ class Wheel:
             while slot:
                 item = slot.pop()
                 item.tick = 0
-                item.on_timer(now)
+                try:
+                    item.on_timer(now)
+                except Exception as error:  # noqa: BLE001 - a bug met by one must not stop everybody's clock
+                    self._on_error(item, error)
             if slot is not None:
                 del self._slots[self._turn]
 
@@ -138,7 +155,7 @@ class Reactor:
         """What wants to be settled when the batch of events is over."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.now = time.monotonic()
-        self.wheel = Wheel(self.now)
+        self.wheel = Wheel(self.now, self._report)
         self.lag_s = 0.0
         """How late the last tick was: the time that something held the loop."""
         self._timer: asyncio.TimerHandle | None = None
@@ -187,12 +204,20 @@ class Reactor:
                     self._failed(fd, handler, error)
         deferred = self.deferred
         while deferred:
-            deferred.pop().settle()
+            flow = deferred.pop()
+            try:
+                flow.settle()
+            except Exception as error:  # noqa: BLE001 - the same
+                self._report(flow, error)
+                flow.on_failure()
 
     def _failed(self, fd: int, handler: Handler, error: Exception) -> None:
-        self._loop.call_exception_handler({"message": f"handler {handler!r} failed", "exception": error})
+        self._report(handler, error)
         self.unwatch(fd)
         handler.on_failure()
+
+    def _report(self, culprit: object, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": f"{culprit!r} failed", "exception": error})
 
     def _schedule_tick(self) -> None:
         self._timer = self._loop.call_at(

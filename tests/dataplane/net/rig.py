@@ -242,6 +242,21 @@ class Rig:
         """Return everything up to the FIN."""
         return self.receive(sock, 1 << 30)
 
+    def fill(self, sock: socket.socket, data: bytes) -> int:
+        """Send until nothing more fits anywhere on the way, and return how much that was."""
+        sent = 0
+        while True:
+            try:
+                sent += sock.send(data[sent : sent + 65536])
+            except BlockingIOError:
+                self.settle()
+                # what is under way on loopback arrives within microseconds; nothing does when all is full
+                if not select.select([self.reactor.epoll], [sock], [], 0.05)[1]:
+                    self.settle()
+                    assert sent < len(data), "more would have fitted"
+                    return sent
+            self.settle()
+
     def silent(self, sock: socket.socket) -> bool:
         """Return whether, after all events, there is nothing to read: no byte, no FIN, no reset."""
         self.settle()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 
 import pytest
@@ -21,22 +20,6 @@ def rig():
     """A service with one backend, and deadlines that are easy to tell apart."""
     with rigged(timeouts={"idle": "10s", "half_closed": "3s"}) as rig:
         yield rig
-
-
-def fill(rig, sock):
-    """Send until nothing more fits anywhere on the way, and return how much that was."""
-    sent = 0
-    while True:
-        try:
-            sent += sock.send(DATA[sent : sent + 65536])
-        except BlockingIOError:
-            rig.settle()
-            # what is under way on loopback arrives within microseconds; nothing does when all is full
-            if not select.select([rig.reactor.epoll], [sock], [], 0.05)[1]:
-                rig.settle()
-                assert sent < len(DATA)
-                return sent
-        rig.settle()
 
 
 class TestEnds:
@@ -79,7 +62,7 @@ class TestEnds:
         """A FIN is passed on when all that was held back before it is written, and not earlier."""
         client, server = rig.client(), rig.ends[0].accept()
         sender, receiver = (client, server) if from_client else (server, client)
-        size = fill(rig, sender)
+        size = rig.fill(sender, DATA)
         sender.shutdown(socket.SHUT_WR)
         rig.settle()
         assert rig.receive_end(receiver) == DATA[:size]
@@ -179,8 +162,8 @@ class TestResets:
     def test_a_reset_while_both_are_stuck(self, rig):
         """A client that resets while nothing moves in either direction ends the flow once, and is counted once."""
         client, server = rig.client(), rig.ends[0].accept()
-        fill(rig, client)
-        fill(rig, server)
+        rig.fill(client, DATA)
+        rig.fill(server, DATA)
         reset(server)
         rig.settle()
         reset(client)
@@ -192,7 +175,7 @@ class TestResets:
     def test_a_victim_that_leaves_first(self, rig):
         """A client that goes away while the last bytes before a backend's reset are on their way is counted once."""
         client, server = rig.client(), rig.ends[0].accept()
-        fill(rig, server)
+        rig.fill(server, DATA)
         reset(server)
         rig.until(
             lambda: next(iter(rig.service.flows)).victim is not None or rig.receive(client, 1000) is None
@@ -249,7 +232,7 @@ class TestBackPressure:
         """What does not fit stays in the sender's kernel; we hold one read's worth, and nothing while idle."""
         client, server = rig.client(), rig.ends[0].accept()
         sender, receiver = (client, server) if from_client else (server, client)
-        size = fill(rig, sender)
+        size = rig.fill(sender, DATA)
         (flow,) = rig.service.flows
         near, far = (flow.client, flow.server) if from_client else (flow.server, flow.client)
         assert 0 < len(far.pending) <= BUFFER_BYTES
@@ -263,7 +246,7 @@ class TestBackPressure:
     def test_the_other_direction_goes_on(self, rig):
         """A client that does not read may still write, and the other way round."""
         client, server = rig.client(), rig.ends[0].accept()
-        size = fill(rig, server)
+        size = rig.fill(server, DATA)
         for _ in range(3):
             client.sendall(b"ping")
             assert rig.receive(server, 4) == b"ping"
@@ -272,7 +255,7 @@ class TestBackPressure:
     def test_nothing_spins_while_it_waits(self, rig):
         """A stuck flow, even with a peer that has hung up, reports no event again and again."""
         client, server = rig.client(), rig.ends[0].accept()
-        fill(rig, server)
+        rig.fill(server, DATA)
         reset(server)
         rig.settle()
         client.shutdown(socket.SHUT_WR)
@@ -341,7 +324,7 @@ class TestDeadlines:
         """A client that takes what waits in our kernel is busy, even if so slowly that nothing passes through us."""
         with rigged(timeouts=timeouts) as rig:
             client, server = rig.client(receive_buffer=131_072), rig.ends[0].accept()
-            size = fill(rig, server)
+            size = rig.fill(server, DATA)
             if "half_closed" in timeouts:
                 client.shutdown(socket.SHUT_WR)
                 assert rig.receive_end(server) == b""
@@ -355,7 +338,7 @@ class TestDeadlines:
         """A client that stops reading is cut after `timeouts.idle`, by a reset: something is missing."""
         client, server = rig.client(), rig.ends[0].accept()
         rig.pass_time(1)
-        fill(rig, server)
+        rig.fill(server, DATA)
         rig.pass_time(10.2)
         assert rig.reasons == ["idle_timeout"]
         client.setblocking(True)
