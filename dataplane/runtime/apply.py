@@ -61,6 +61,8 @@ class Applier:
         """Called after each change of what runs."""
         self.lock = asyncio.Lock()
         """Held by whoever changes what runs."""
+        self.refusal: Refused | None = None
+        """Why nothing is changed any more; None as long as this process is in charge."""
         self._store = store
 
     # -- the snapshot ---------------------------------------------------------------------------------
@@ -105,6 +107,8 @@ class Applier:
             return {"changes": changes, "impact": await self.impact(changes, draft)}
 
     def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         now = self.snapshot
         if if_match is not None and if_match.strip('"') != now.hash:
             raise Refused(
@@ -195,6 +199,8 @@ class Applier:
             Refused: 404.
         """
         async with self.lock:
+            if self.refusal is not None:
+                raise self.refusal
             node = self.node
             running = node.running.get(name)
             if running is None:

@@ -17,14 +17,14 @@ __all__ = ["OwnDoors"]
 
 
 class OwnDoors:
-    """One socket for each address, opened here, or received from whoever started or preceded this process."""
+    """One socket for each address, opened here, or by the service manager."""
 
     def __init__(self, node: Node, *, reuse_port: bool) -> None:
         self._node = node
         self._reuse_port = reuse_port
         self._opened: dict[str, socket.socket] = {}
         self.inherited: dict[str, list[socket.socket]] = {}
-        """Listening sockets that somebody else opened, by address; the first that an address needs is used."""
+        """Listening sockets that a service manager opened, by address."""
 
     async def prepare(self, addresses: Iterable[str]) -> None:
         """Open what is listened on newly, all of it or none.
@@ -79,13 +79,18 @@ class OwnDoors:
             else:
                 listener.serve(service)
 
+    def leave_all(self) -> None:
+        """Stop accepting; another process has copies of the sockets, and serves their queues."""
+        for listener in self._node.listeners.values():
+            listener.detach()
+            listener.sock.close()
+        self._node.listeners.clear()
+
     def _take(self, address: str) -> socket.socket:
-        sockets = self.inherited.pop(address, None)
-        if sockets is None:
+        sockets = self.inherited.get(address)
+        if not sockets:
             return open_listener(address, reuse_port=self._reuse_port)
-        for surplus in sockets[1:]:
-            surplus.close()
-        return sockets[0]
+        return sockets.pop()
 
     @staticmethod
     def _close(opened: Mapping[str, socket.socket]) -> None:

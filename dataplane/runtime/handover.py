@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.runtime.channel import Channel, Gone, PeerError
-from dataplane.runtime.private import listen_privately
+from dataplane.runtime.private import listen_privately, reachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -226,7 +226,8 @@ async def take(path: Path) -> AsyncIterator[Taken]:
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        await loop.sock_connect(sock, str(path))
+        with reachable(path) as name:
+            await loop.sock_connect(sock, name)
     except OSError as error:
         sock.close()
         raise HandoverError(f"nothing to take over at {path}: {error.strerror}") from error

@@ -51,5 +51,11 @@ async def _alone(options: Options, log: LineSink, own: OwnSocket) -> None:
 
 
 async def _supervise(options: Options, log: LineSink, own: OwnSocket) -> None:
+    problem: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        await Supervision(options, log, own, group).run()
+        try:
+            await Supervision(options, log, own, group).run()
+        except (InUse, StartError, OSError) as error:
+            problem = error  # outside of the group it is itself, and not a group of one
+    if problem is not None:
+        raise problem

@@ -21,9 +21,12 @@ from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.endpoint import OwnSocket, serve_api
 from dataplane.runtime.events import Events
+from dataplane.runtime.giving import SingleHolder
+from dataplane.runtime.handover import Giver, giver_path
 from dataplane.runtime.logs import log_event
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
+from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.sink import LineSink, open_sink
 from dataplane.runtime.startup import StartError, load_initial, reread
@@ -67,6 +70,7 @@ class Process:
         self.applier.on_change = self._resolver.wake
         self._stop = asyncio.Event()
         self._stopping = False
+        self._handed_over = False
 
     # -- the API --------------------------------------------------------------------------------------
 
@@ -166,6 +170,7 @@ class Process:
         self.reactor.start()
         tasks = [asyncio.create_task(self.node.prober.run()), asyncio.create_task(self._resolver.run())]
         runners: list[web.AppRunner] = []
+        self.doors.inherited = inherited_sockets()
         try:
             await load_initial(self.applier, self.store, self._options.config)
             try:
@@ -173,7 +178,14 @@ class Process:
             except BindError as error:
                 raise StartError(str(error)) from error
             self.events.emit("started", **self.info(), socket=str(own.path))
+            tasks += [asyncio.create_task(self._give(own)), asyncio.create_task(watchdog())]
+            notify(f"READY=1\nMAINPID={os.getpid()}")
             await self._stop.wait()
+            notify("STOPPING=1")
+            if self._handed_over:
+                await tasks[2]
+                while runners:
+                    await runners.pop().cleanup()
             await self._drain()
         finally:
             self.events.close()
@@ -210,6 +222,18 @@ class Process:
             return
         task = asyncio.get_running_loop().create_task(reread(self.applier, self._options.config))
         self._reread = task  # a task that nobody holds may be collected
+
+    async def _give(self, own: OwnSocket) -> None:
+        """Hand over to a process with --takeover."""
+
+        def released() -> None:
+            self._stopping = self._handed_over = True
+            own.unlock()
+            self.events.emit("handed_over", connections=connections(self.node))
+            self._stop.set()
+
+        holder = SingleHolder(self.applier, self.doors, released)
+        await Giver(giver_path(self._options.runtime_dir, self._options.name), holder).run()
 
     async def _drain(self) -> None:
         """Stop accepting, and let connections finish until their drain timeout."""

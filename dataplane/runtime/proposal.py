@@ -10,6 +10,7 @@ from dataplane.runtime.apply import Applier
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.compact import PackedService, pack
+from dataplane.runtime.giving import verdicts_of
 from dataplane.runtime.impact import impact_of
 from dataplane.runtime.merge import whole_services
 
@@ -49,7 +50,6 @@ class SupervisedApplier(Applier):
         super().__init__(node, store, sockets)
         self._sockets = sockets
         self._board = board
-        self.handed_over = False
 
     # -- a change -------------------------------------------------------------------------------------
 
@@ -57,10 +57,8 @@ class SupervisedApplier(Applier):
         """Have every worker prepare `draft`, then keep clients out of the listeners that it removes.
 
         Raises:
-            Refused: A worker cannot, or another process has taken over.
+            Refused: A worker cannot.
         """
-        if self.handed_over:
-            raise Refused(503, "handed_over", "another process has taken over; ask again")
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
         members = list(self.crew.members.values())
         results = await asyncio.gather(
@@ -77,7 +75,7 @@ class SupervisedApplier(Applier):
 
     async def carry_out(self) -> None:
         """Have every worker run what it has staged."""
-        verdicts = self.node.verdicts()
+        verdicts = verdicts_of(self.node)
         await asyncio.gather(*(self._commit(one, verdicts) for one in list(self.crew.members.values())))
         await self.crew.spread()
         self._sockets.finish()
@@ -121,7 +119,7 @@ class SupervisedApplier(Applier):
             for running in self.node.running.values()
         ]
         await self._stage(member, self.snapshot, specs)
-        await member.ask("commit", self.node.verdicts())
+        await member.ask("commit", verdicts_of(self.node))
 
     async def _stage(self, member: Member, snapshot: Snapshot, specs: list[ServiceSpec]) -> None:
         columns = self._assign(specs)

@@ -114,6 +114,11 @@ class CounterBoard:
                 self._columns[key] = number
         return self._columns
 
+    def total(self, key: object) -> int:
+        """Return what all workers count for `key`; 0 without a column."""
+        number = self._columns.get(key)
+        return 0 if number is None else sum(self.column(number))
+
     def _free_column(self) -> int | None:
         if self._next < COLUMNS:
             self._next += 1

@@ -68,6 +68,7 @@ class Supervision:
             self.events,
             random.SystemRandom(),
             lambda found: self._crew.tell_all("judge", found),
+            lambda service, backend: self._board.total((service, backend)),
         )
         self._store = SnapshotStore(options.state_dir, options.name)
         self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board)
@@ -210,7 +211,7 @@ class Supervision:
         """Keep new clients out, serve those in the queues, and have the workers drain."""
         async with self._applier.lock:
             self._supervisor.stopping = True
-            self._applier.handed_over = True
+            self._applier.refusal = Refused(503, "stopping", "the process is ending")
             await self._sockets.keep_out()
             self._crew.let_all_go(last=True)
             self._sockets.close()

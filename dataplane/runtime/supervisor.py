@@ -11,7 +11,6 @@ Theory of operation:
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
+from dataplane.runtime.giving import state_of
 from dataplane.runtime.handover import Offer
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
 from dataplane.runtime.proposal import SupervisedApplier
@@ -311,20 +311,8 @@ class Supervisor:
         """Offer everything, and change nothing until `keep` or `release`."""
         await self.lock.acquire()
         pairs = [(address, sock) for address, group in self._sockets.sockets.items() for sock in group]
-        state = {
-            "snapshot": json.loads("".join(self._applier.snapshot.text())),
-            "overrides": [
-                (
-                    service,
-                    backend,
-                    {field: getattr(value, "value", value) for field, (value, _) in fields.items()},
-                )
-                for (service, backend), fields in self._node.overrides.items()
-            ],
-            "verdicts": self._node.verdicts(),
-        }
         self.events.emit("takeover_begins", sockets=len(pairs))
-        return Offer(state, [address for address, _ in pairs], [sock for _, sock in pairs])
+        return Offer(state_of(self._applier), [address for address, _ in pairs], [sock for _, sock in pairs])
 
     def keep(self, cause: str) -> None:
         """Go on: nobody took over."""
@@ -333,7 +321,7 @@ class Supervisor:
 
     async def release(self) -> None:
         """Have the workers stop accepting, and give the API's socket free."""
-        self._applier.handed_over = True
+        self._applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
         self.stopping = True
         self.crew.let_all_go(last=False)
         self.on_released()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode, PoolSpec
 from dataplane.net.backend import Backend
 from dataplane.runtime.node import Node
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.prober import Target
     from dataplane.net.reactor import Reactor
+    from dataplane.net.service import Service
     from dataplane.runtime.events import Events
     from dataplane.runtime.worker_node import Verdict
 
@@ -47,13 +47,20 @@ class SupervisorNode(Node):
         events: Where happenings are told.
         random: For checks.
         judge: Called with verdicts that workers should know.
+        active: Tells the connections of a backend (service, id) in all workers.
     """
 
     def __init__(
-        self, reactor: Reactor, events: Events, random: Random, judge: Callable[[list[Verdict]], None]
+        self,
+        reactor: Reactor,
+        events: Events,
+        random: Random,
+        judge: Callable[[list[Verdict]], None],
+        active: Callable[[str, str], int],
     ) -> None:
         super().__init__(reactor, events, random)
         self._judge = judge
+        self._active = active
         self.ejected: set[tuple[int, str, str]] = set()
         """Which worker's process has ejected which backend of which service."""
 
@@ -74,11 +81,6 @@ class SupervisorNode(Node):
             health = backend.health
             self._judge([(target.service, target.backend_id, health.state.value, health.cause, ok)])
 
-    def verdicts(self) -> list[Verdict]:
-        """Return all that is known, for a worker that begins."""
-        return [
-            (name, backend.id, backend.health.state.value, backend.health.cause, False)
-            for name, running in self.running.items()
-            for backend in running.service.backends.values()
-            if backend.health.state is not HealthState.UNKNOWN
-        ]
+    def drain_backend(self, service: Service, backend: Backend) -> int:
+        """Return how many connections the workers drain now."""
+        return self._active(service.name, backend.id)

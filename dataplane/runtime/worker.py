@@ -1,6 +1,6 @@
 """One worker of a supervisor: an event loop that accepts and relays, and does what its supervisor tells it.
 
-It imports neither pydantic nor aiohttp: what it is sent was validated already, and it serves no HTTP. So a worker
+It imports neither pydantic nor aiohttp nor structlog: what it is sent was validated already, and it serves no HTTP. So a worker
 that has to be replaced is there in a fraction of a second.
 
 Theory of operation:
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -41,9 +42,8 @@ from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.compact import PackedService, Welcome, families_of, unpack
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.events import Events
+from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
-from dataplane.runtime.logs import configure_log, log_event
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.shared import Board
@@ -190,7 +190,13 @@ class Worker:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._orphan:
-            log_event(kind, worker=self._welcome.index, **fields)
+            event = {
+                "event": kind,
+                "level": "warning",
+                "at": rfc3339(time.time()),
+                "worker": self._welcome.index,
+            }
+            self._log.write(json.dumps({**event, **fields}).encode() + b"\n")
         elif kind in FORWARDED:
             self._channel.send("event", (kind, fields))
 
@@ -204,7 +210,6 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.set_exception_handler(self._on_bug)
-        configure_log(self._log, form="json", fd=2)
         channel = asyncio.create_task(self._channel.run())
         resolver = asyncio.create_task(self._resolve())
         stop = asyncio.create_task(self._stop.wait())

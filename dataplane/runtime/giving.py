@@ -1,0 +1,84 @@
+"""What a process tells its successor, and how a process without workers hands over (see runtime.handover)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dataplane.core.health import HealthState
+from dataplane.runtime.change import Refused
+from dataplane.runtime.handover import Offer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dataplane.runtime.apply import Applier
+    from dataplane.runtime.doors import OwnDoors
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.worker_node import Verdict
+
+__all__ = ["SingleHolder", "state_of", "verdicts_of"]
+
+
+def verdicts_of(node: Node) -> list[Verdict]:
+    """Return all that active checks have found."""
+    return [
+        (name, backend.id, backend.health.state.value, backend.health.cause, False)
+        for name, running in node.running.items()
+        for backend in running.service.backends.values()
+        if backend.health.state is not HealthState.UNKNOWN
+    ]
+
+
+def state_of(applier: Applier) -> dict[str, Any]:
+    """Return what runs: the snapshot, the overrides and the health of backends."""
+    node = applier.node
+    return {
+        "snapshot": json.loads("".join(applier.snapshot.text())),
+        "overrides": [
+            (
+                service,
+                backend,
+                {field: getattr(value, "value", value) for field, (value, _) in fields.items()},
+            )
+            for (service, backend), fields in node.overrides.items()
+        ],
+        "verdicts": verdicts_of(node),
+    }
+
+
+class SingleHolder:
+    """Hands over the listeners of a process without workers (dataplane.runtime.handover.Holder).
+
+    Args:
+        applier: What runs.
+        doors: Its listeners.
+        on_released: Called when another process accepts, and may have the API's socket.
+    """
+
+    def __init__(self, applier: Applier, doors: OwnDoors, on_released: Callable[[], None]) -> None:
+        self._applier = applier
+        self._doors = doors
+        self._on_released = on_released
+
+    async def offer(self) -> Offer:
+        """Offer every listener, and change nothing until `keep` or `release`."""
+        await self._applier.lock.acquire()
+        node = self._applier.node
+        listeners = list(node.listeners.values())
+        node.events.emit("takeover_begins", sockets=len(listeners))
+        return Offer(
+            state_of(self._applier), [one.address for one in listeners], [one.sock for one in listeners]
+        )
+
+    def keep(self, cause: str) -> None:
+        """Go on: nobody took over."""
+        self._applier.lock.release()
+        self._applier.node.events.emit("takeover_failed", cause=cause)
+
+    async def release(self) -> None:
+        """Stop accepting; who waits in a queue is the successor's."""
+        self._applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
+        self._doors.leave_all()
+        self._on_released()
+        self._applier.lock.release()
