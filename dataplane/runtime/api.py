@@ -30,7 +30,7 @@ __all__ = ["Api", "DataPlane", "allowed_hosts"]
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 HEARTBEAT_S: Final = 10.0
-PIECES: Final = 4
+PIECES: Final = 1
 """Pieces of JSON made between two turns of the loop."""
 _MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 

@@ -68,14 +68,16 @@ def configure_log(sink: LineSink, *, form: str, fd: int) -> None:
         fd: The sink's descriptor: a terminal gets colours.
     """
     renderer: Any = structlog.processors.JSONRenderer()
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
     if form == "text":
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(fd), event_key="event")
     file = _SinkFile(sink)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            stamp,
             structlog.processors.format_exc_info,
             _escape_controls,
             renderer,
