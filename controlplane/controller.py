@@ -49,6 +49,8 @@ __all__ = ["Controller", "Taken"]
 
 _DRY_RUN_S: Final = 5.0
 _FIRST_LOOK_S: Final = 3.0
+_FIRST_ANSWER_S: Final = 5.0
+"""For Consul, which may need an election; nothing else can be changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +217,10 @@ class Controller:
             try:
                 if options.force:
                     self.discovering.release()
-                await self.discovering.wait_ready(options.timeout_s / 2)
+                await self.discovering.wait_ready(min(_FIRST_ANSWER_S, options.timeout_s / 2))
                 await self.fleet.wait_looked(min(_FIRST_LOOK_S, options.timeout_s))
+                if self.state.document is None:  # what runs was started by other means
+                    self.state = replace(self.state, services=await self.fleet.services())
                 compiled = await self._compile(proposal)
                 generation = next_generation(
                     self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)

@@ -90,7 +90,10 @@ class Direct:
     def _apply(
         self, compiled: Compiled, proposal: Proposal, options: ApplyOptions, state: State, origin: Origin
     ) -> dict[str, Any]:
-        fanout = Fanout(self._find(), options)
+        clients = self._find()
+        if state.document is None:  # the first apply: what runs was started by other means
+            state = replace(state, services=_running(clients)["services"])
+        fanout = Fanout(clients, options)
         generation = next_generation(fanout.look(), compiled.hash, floor=(state.generation, state.hash))
         body = calls.encode(compiled.body(generation))
         planned = fanout.dry_run(body, state.services, compiled.services)

@@ -62,7 +62,8 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
 
-    report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions())
+    with output.errors(as_json=as_json):
+        report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions())
     if as_json:
         output.print_json(report)
     else:
@@ -96,8 +97,9 @@ def apply(
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
 
-    proposal = Proposal.of_file(file)
-    report = settings.gateway().apply(proposal, ApplyOptions(timeout, max_remap, force))
+    with output.errors(as_json=as_json):
+        proposal = Proposal.of_file(file)
+        report = settings.gateway().apply(proposal, ApplyOptions(timeout, max_remap, force))
     finish(report, as_json=as_json)
 
 

@@ -77,7 +77,8 @@ def rollback(
     """
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - loaded by the commands that need it
 
-    report = settings.gateway().rollback(generation, ApplyOptions(timeout, max_remap, force))
+    with output.errors(as_json=as_json):
+        report = settings.gateway().rollback(generation, ApplyOptions(timeout, max_remap, force))
     if not as_json:
         click.echo(f"back to the content of generation {report['restored']}")
     finish(report, as_json=as_json)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from controlplane.errors import ControlError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "change_line",
     "console",
+    "errors",
     "plain",
     "print_json",
     "render",
@@ -32,6 +36,18 @@ _PIPE_COLUMNS: Final = 80
 def print_json(value: Any) -> None:
     """Print a value for a script."""
     click.echo(json.dumps(value, indent=2))
+
+
+@contextlib.contextmanager
+def errors(*, as_json: bool) -> Iterator[None]:
+    """Print what goes wrong inside as JSON too, if a script is reading."""
+    try:
+        yield
+    except ControlError as error:
+        if as_json:
+            details = list(getattr(error, "problems", ()))
+            print_json({"code": error.code, "message": str(error), "details": details})
+        raise
 
 
 def plain(text: object) -> str:

@@ -1,1 +1,1 @@
-"""controlplane/sources"""
+"""Where desired state and backends come from: files and Consul."""

@@ -78,8 +78,8 @@ def test_apply_plan_and_apply_again(control, address):
         assert control("plan", control.file, "--detailed-exitcode").code == 0
 
         control.write(document(address, one.address, {"address": other.address, "weight": 3}, mode="sticky"))
-        refused = control("apply", control.file, "--max-remap", "10%")
-        assert refused.code == 1
+        refused = control("apply", control.file, "--max-remap", "10%", "--json")
+        assert (refused.code, refused.json()["code"]) == (1, "held_back")
         assert "nothing was changed" in refused.err
         assert "web: 7" in refused.err  # the share, about 75 %
         assert planes[0].get("/v1/info")["generation"] == 1
@@ -232,6 +232,20 @@ def test_override_survives_an_apply_and_ends_with_the_file(control, address, pla
     assert control("status", "--json").json()["overrides"] == []
     assert control("disable", "web", "a").code == 0
     assert plane.backend("web", "a")["state"] == "disabled"
+
+
+def test_override_of_what_was_started_by_other_means_survives_the_first_apply(control, address):
+    """A data plane that runs its own file, and a drain before anything was ever applied."""
+    control.write(document(address, "127.0.0.1:1"))
+    arguments = ["--config", str(control.file)]
+    with DataPlane(arguments, name="a", runtime_dir=control.runtime_dir) as plane:
+        assert control("drain", "web", "127.0.0.1:1").code == 0
+        control.write(document(address, "127.0.0.1:1", "127.0.0.1:2"))
+        done = control("apply", control.file, "--json")
+        assert [each["id"] for each in done.json()["changes"]] == ["127.0.0.1:2"]
+        assert plane.backend("web", "127.0.0.1:1")["state"] == "drain"
+        (override,) = control("status", "--json").json()["overrides"]
+        assert override["by"] is not None
 
 
 @pytest.mark.usefixtures("plane")
