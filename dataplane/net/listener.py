@@ -141,8 +141,11 @@ class Listener:
         self._pause()
 
     def on_timer(self, now: float) -> None:
-        """Go on after a pause."""
-        del now
+        """Go on after a pause, unless the next client would have to be turned away."""
+        if self.reactor.is_short():
+            self.service.observer.local_error(self.service, errno.EMFILE)
+            self.reactor.wheel.at(self, now + PAUSE_S)
+            return
         self.paused = False
         self.reactor.epoll.modify(self.fd, select.EPOLLIN)
 

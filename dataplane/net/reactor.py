@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import select
 import time
 from typing import TYPE_CHECKING, Final, Protocol
+
+from dataplane.net.sockopts import current_descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,8 @@ BUFFER_BYTES: Final = 128 * 1024
 """One shared read buffer. From 64 KiB on, bulk speed is flat; what a slow reader pins grows with it."""
 MAX_EVENTS: Final = 256
 TICK_S: Final = 0.05
+LIMIT_TICKS: Final = 10
+"""Every so many ticks the limit of descriptors is read again: prlimit(1) changes it at any time."""
 
 
 class Handler(Protocol):
@@ -128,7 +133,9 @@ class Reactor:
     """The epoll, its handlers, the wheel and the shared read buffer of one process."""
 
     __slots__ = (
+        "_descriptors",
         "_loop",
+        "_ticks",
         "_timer",
         "accept_ceiling",
         "buffer",
@@ -143,12 +150,9 @@ class Reactor:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int) -> None:
         self._loop = loop
-        reserve = min(64, max(8, descriptors // 8))
-        self.dial_ceiling = descriptors - reserve
-        """Descriptor numbers from here on are kept for the API, the checks and the logs. The kernel gives
-        the lowest number that is free, so a number this high means that nearly all are in use."""
-        self.accept_ceiling = descriptors - 2 * reserve
-        """Accepting pauses here already: whoever was accepted needs a second descriptor."""
+        self._descriptors = 0
+        self._ticks = 0
+        self.limit_descriptors(descriptors)
         self.epoll = select.epoll()
         self.handlers: dict[int, Handler] = {}
         self.deferred: list[Deferred] = []
@@ -159,6 +163,25 @@ class Reactor:
         self.lag_s = 0.0
         """How late the last tick was: the time that something held the loop."""
         self._timer: asyncio.TimerHandle | None = None
+
+    def limit_descriptors(self, descriptors: int) -> None:
+        """Take note of how many descriptors the process may have."""
+        reserve = min(64, max(8, descriptors // 8))
+        self._descriptors = descriptors
+        self.dial_ceiling = descriptors - reserve
+        """Descriptor numbers from here on are kept for the API, the checks and the logs. The kernel gives
+        the lowest number that is free, so a number this high means that nearly all are in use."""
+        self.accept_ceiling = descriptors - 2 * reserve
+        """Accepting pauses here already: whoever was accepted needs a second descriptor."""
+
+    def is_short(self) -> bool:
+        """Return whether the next client to be accepted would get a descriptor from the reserve, or none."""
+        try:
+            lowest = os.dup(self.epoll.fileno())
+        except OSError:
+            return True
+        os.close(lowest)
+        return lowest >= self.accept_ceiling
 
     def start(self) -> None:
         """Begin to handle events; call it on the loop's own thread."""
@@ -228,4 +251,9 @@ class Reactor:
         now = self.clock()
         self.lag_s = max(0.0, now - scheduled_at - self.wheel.resolution_s)
         self.wheel.advance(now)
+        self._ticks += 1
+        if not self._ticks % LIMIT_TICKS:
+            descriptors = current_descriptor_limit()
+            if descriptors != self._descriptors:
+                self.limit_descriptors(descriptors)
         self._schedule_tick()

@@ -17,6 +17,7 @@ __all__ = [
     "LOCAL_ERRNOS",
     "SockAddr",
     "SocketAddress",
+    "current_descriptor_limit",
     "descriptor_limit",
     "error_text",
     "reset_on_close",
@@ -130,6 +131,12 @@ def descriptor_limit() -> int:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
+
+
+def current_descriptor_limit() -> int:
+    """Return how many descriptors this process may have now: others may change it (prlimit(1))."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 _TEXTS: Final = {
