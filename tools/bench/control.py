@@ -67,15 +67,15 @@ class RuntimeSocket:
         """Change many, as many in a line as fit."""
         commands = [f"set weight bench/b{index} {weight}" for index, weight in weights.items()]
         for start in range(0, len(commands), _AT_ONCE):
-            if answer := self._command(";".join(commands[start : start + _AT_ONCE])):
+            if answer := self._command(*commands[start : start + _AT_ONCE]):
                 raise Failed(f"HAProxy: {answer}")
 
-    def _command(self, text: str) -> str:
-        self._line.send(f"{text}\n".encode())
+    def _command(self, *commands: str) -> str:
+        self._line.send(f"{';'.join(commands)}\n".encode())
         answer = b""
-        while not answer.endswith(_PROMPT):
+        while answer.count(_PROMPT) < len(commands):  # one behind each answer
             answer += self._line.receive()
-        return answer.removesuffix(_PROMPT).decode().strip()
+        return answer.replace(_PROMPT, b"").decode().strip()
 
 
 class Api:
