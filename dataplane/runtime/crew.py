@@ -183,6 +183,8 @@ class Crew:
             async with self._owner.lock:  # no change may pass by a worker that is not among the members yet
                 await self._owner.brief(member)
                 await self._lend(member, self._wanted({**self.members, index: member})[index])
+                if self._ending:
+                    raise Gone  # too late: nobody would tell it to drain
                 predecessor = self.members.get(index)
                 self.members[index] = member
         except BaseException:

@@ -1,0 +1,222 @@
+"""Clients come in an open loop while workers die, are replaced, and hand over; not one may notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.backends import LineServer
+from tests.support.dataplane import DataPlane
+from tests.support.load import Load
+from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.timeout(60)  # a dozen processes are started here, on machines with two cores
+
+RATE = 150.0
+FLOWS = 4
+
+
+class Site:
+    """Two workers, one service, two backends."""
+
+    def __init__(self, stack: ExitStack, ports: int = 1) -> None:
+        self._stack = stack
+        self.backends = [stack.enter_context(LineServer(name)) for name in ("a", "b")]
+        self.ports = [stack.enter_context(HeldPort()) for _ in range(ports)]
+        self.plane = stack.enter_context(DataPlane(["--workers", "2"]))
+        self.put()
+
+    def put(self, **options: object) -> None:
+        """Listen on every port, unless `listen` says otherwise."""
+        self.plane.put_snapshot(
+            {
+                "web": {
+                    "listen": [port.address for port in self.ports],
+                    "backends": [backend.address for backend in self.backends],
+                    **options,
+                }
+            }
+        )
+
+    def load(self, flows: int = FLOWS, rate: float = RATE) -> Load:
+        """Clients for the last port."""
+        return Load(self.ports[-1].address, rate=rate, flows=flows, timeout_s=10.0)
+
+    def pids(self) -> list[int]:
+        """Return the workers' process ids, by index."""
+        return [worker["pid"] for worker in self.plane.status()["workers"]]
+
+    def wait_new(self, former: list[int]) -> None:
+        """Wait until two workers are there that are not among `former`."""
+        self.plane.wait_status(
+            lambda status: len({worker["pid"] for worker in status["workers"]} - set(former)) == 2
+        )
+
+    def successor(self, *arguments: str) -> DataPlane:
+        """Return another data plane of the same name and directories, which is not started yet."""
+        plane = DataPlane(["--workers", "2", *arguments], runtime_dir=self.plane.runtime_dir)
+        self._stack.callback(plane.close)
+        return plane
+
+    def take_over(self) -> DataPlane:
+        """Start a successor, which becomes the plane; return the one before."""
+        former, self.plane = self.plane, self.successor("--takeover")
+        self.plane.start()
+        return former
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """Two workers with a service."""
+    with ExitStack() as stack:
+        yield Site(stack)
+
+
+def test_a_killed_worker_costs_only_the_connections_inside_it(site: Site) -> None:
+    """Whoever is in a dead worker's queue is served by its sibling at once; only who was inside may lose."""
+    with site.load(flows=0) as load:
+        load.wait_progress()
+        for index in (0, 1):
+            victim = site.pids()[index]
+            os.kill(victim, signal.SIGKILL)
+            load.wait_until(lambda now, least=load.report.succeeded + 30: now.succeeded >= least)
+            site.plane.wait_status(
+                lambda status, dead=victim: (
+                    dead not in (pids := [w["pid"] for w in status["workers"]]) and len(pids) == 2
+                )
+            )
+    # At 150 a second and about a millisecond each, the dead worker holds one client at most, rarely two.
+    assert load.report.failed <= 4, load.report
+    assert set(load.report.failures) <= {"short", "reset"}, load.report
+
+
+def test_a_client_in_the_queue_of_a_stopped_worker_is_served_after_its_death(site: Site) -> None:
+    """The queue of a worker that has hung survives its death: nobody in it is refused, reset or cut short."""
+    victim = site.pids()[0]
+    os.kill(victim, signal.SIGSTOP)
+    with site.load(flows=0, rate=40) as load:
+        # its sibling's clients are served, its own wait in the queue
+        load.wait_until(lambda now: now.started >= now.succeeded + 10 or now.failed, "clients in the queue")
+        os.kill(victim, signal.SIGKILL)
+        load.wait_until(lambda now: now.failed or now.succeeded >= now.started - 3, "the queue to be served")
+    assert not load.report.failed, load.report
+
+
+def test_rolling_restarts_are_unnoticed(site: Site) -> None:
+    """Short clients and long flows live through restarts of every worker."""
+    with site.load() as load:
+        load.wait_flows()
+        former = site.pids()
+        status, body = site.plane.request("POST", "/v1/restart")
+        assert (status, body["workers"]) == (200, 2)
+        assert not set(body["pids"]) & set(former)
+        site.plane.send_signal(signal.SIGHUP)
+        site.wait_new([*former, *body["pids"]])
+        load.wait_progress(30, pings=30)
+    assert not load.report.failed, load.report
+
+
+def test_takeovers_are_unnoticed(site: Site) -> None:
+    """Short clients and long flows live through upgrades of everything; who hands over drains and exits with 0."""
+    ended = []
+    with site.load() as load:
+        load.wait_flows()
+        for _ in range(2):
+            ended.append(site.take_over())
+            load.wait_progress(30, pings=10)
+            assert site.plane.get("/v1/info")["generation"] == 1
+    assert not load.report.failed, load.report
+    assert [former.wait(15) for former in ended] == [0, 0]
+
+
+def test_a_takeover_that_fails_leaves_the_old_process_in_charge(site: Site) -> None:
+    """A successor that is killed before it accepts changes nothing, and the next one gets everything."""
+    with site.load(flows=0) as load:
+        load.wait_progress()
+        site.plane.send_signal(signal.SIGSTOP)
+        failing = site.successor("--takeover")
+        failing._spawn()
+        wait_for(lambda: failing.poll() is None, "the successor to start")
+        failing.kill()
+        site.plane.send_signal(signal.SIGCONT)
+        load.wait_progress()
+        assert site.plane.get("/readyz") == {"status": "ok"}
+        site.take_over()
+        load.wait_progress()
+    assert not load.report.failed, load.report
+
+
+def test_takeover_of_nothing_fails(site: Site) -> None:
+    """Without a running process, --takeover says so and exits with 1."""
+    site.plane.stop()
+    late = site.successor("--takeover")
+    late._spawn()
+    assert late.wait(20) == 1
+    assert "nothing to take over" in late.output
+
+
+def test_workers_of_a_killed_supervisor_serve_until_a_new_one_has_the_sockets(site: Site) -> None:
+    """A supervisor that is killed and started again loses nobody: its orphans hand their sockets over."""
+    with site.load() as load:
+        load.wait_flows()
+        orphans = site.pids()
+        site.plane.kill()
+        load.wait_progress()
+        site.plane.start()
+        load.wait_progress(30, pings=10)
+        assert not set(site.pids()) & set(orphans)
+    assert not load.report.failed, load.report
+    wait_for(lambda: not any(_runs(pid) for pid in orphans), "the orphans to end")
+
+
+def test_workers_of_a_killed_supervisor_end_by_themselves(site: Site) -> None:
+    """Without a new supervisor, orphans stop accepting after five seconds, drain and end: no port stays open."""
+    orphans = site.pids()
+    site.plane.kill()
+    wait_for(lambda: not any(_runs(pid) for pid in orphans), "the orphans to end")
+
+
+def test_listeners_come_and_go_unnoticed_by_others(site: Site) -> None:
+    """Adding and removing listeners of a service touches no client of another one."""
+    more = [HeldPort() for _ in range(3)]
+    with site.load() as load:
+        load.wait_flows()
+        for count in (1, 3, 0, 2, 0):
+            site.put(listen=[site.ports[0].address, *(port.address for port in more[:count])])
+            listeners = site.plane.status()["services"]["web"]["listeners"]
+            assert [one["state"] for one in listeners] == ["accepting"] * (1 + count)
+            load.wait_progress(5)
+    assert not load.report.failed, load.report
+    for port in more:
+        port.release()
+
+
+def test_hundreds_of_listeners_are_handed_over() -> None:
+    """More descriptors than one message can bring reach workers and successors, and all of them are accepted from."""
+    with ExitStack() as stack:
+        site = Site(stack, ports=300)
+        with site.load(flows=0, rate=50) as load:
+            load.wait_progress()
+            victim = site.pids()[1]
+            os.kill(victim, signal.SIGKILL)
+            former = site.take_over()
+            load.wait_progress()
+        assert load.report.failed <= 2, load.report
+        assert set(load.report.failures) <= {"short", "reset"}, load.report
+        listeners = site.plane.status()["services"]["web"]["listeners"]
+        assert [one["state"] for one in listeners] == ["accepting"] * 300
+        assert former.wait(15) == 0
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - an orphan may wait for its reaper: that is no process
+        return file.read().rpartition(")")[2].split()[0] != "Z"
