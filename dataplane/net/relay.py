@@ -164,7 +164,8 @@ class Flow:
         if client.mask != UNWATCHED:
             self.reactor.handlers[client.fd] = client
         self.last = self.connected_at = self.reactor.now
-        self.reactor.wheel.move(self, self.last + self.service.first_check_s)
+        when = self.last + self.service.first_check_s
+        self.reactor.wheel.move(self, min(when, self.deadline) if self.deadline else when)
         header = self.service.proxy_header
         if header is not None:
             server.send_first(header(self))
@@ -257,13 +258,18 @@ class Flow:
 
     def schedule(self) -> None:
         """Put the earliest deadline into the wheel."""
+        wheel = self.reactor.wheel
         if self.victim is not None:  # it is looked at every few ticks already
+            return
+        if self.server is None:  # what it waits for has a deadline of its own
+            if self.deadline and not 0 < self.tick * wheel.resolution_s <= self.deadline:
+                wheel.move(self, self.deadline)
             return
         when = self._due()[0]
         if when:
-            self.reactor.wheel.move(self, when)
+            wheel.move(self, when)
         else:
-            self.reactor.wheel.cancel(self)
+            wheel.cancel(self)
 
     def _due(self) -> tuple[float, CloseReason]:
         """Return when the flow has to end if nothing happens until then, and why; (0, ...) for never."""

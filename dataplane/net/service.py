@@ -285,6 +285,8 @@ class Service:
         """Settle the accounts of a failed attempt, and say how the flow would end because of it."""
         self._leave(flow, backend)
         flow.tried = (*flow.tried, backend)
+        if not self.draining:  # its deadline, if any, was that of the backend
+            flow.deadline = 0.0
         if code in LOCAL_ERRNOS:
             self.observer.local_error(self, code)
             return CloseReason.LOCAL_ERROR

@@ -329,8 +329,7 @@ class Node:
         times = closing_times(len(chosen), self.reactor.now, timeout_s=spec.timeout_s, close_s=spec.close_s)
         for flow, when in zip(chosen, times, strict=True):
             flow.deadline = when
-            if flow.server is not None:
-                flow.schedule()
+            flow.schedule()
         return len(chosen)
 
     def drain_backend(self, service: Service, backend: Backend) -> int:
@@ -344,8 +343,7 @@ class Node:
         for flow in flows:
             if flow.deadline:
                 flow.deadline = 0.0
-                if flow.server is not None:
-                    flow.schedule()
+                flow.schedule()
 
     # -- creating -------------------------------------------------------------------------------------
 
