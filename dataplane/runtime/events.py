@@ -95,7 +95,8 @@ class Events:
                 follower.wake.clear()
                 if not follower.pending:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(follower.wake.wait(), heartbeat_s)
+                        async with asyncio.timeout(heartbeat_s):
+                            await follower.wake.wait()
                         continue
                     yield None
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -46,10 +47,10 @@ class Resolver:
                 await self._wake.wait()
                 continue
             failed = any(backend.address is None for _, backend in named)
-            try:
-                await asyncio.wait_for(self._wake.wait(), RETRY_S if failed else REFRESH_S)
-            except TimeoutError:
-                continue
+            # Not wait_for(), which can swallow a cancellation on Python 3.11.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S if failed else REFRESH_S):
+                    await self._wake.wait()
 
     async def _resolve(self, running: Running, backend: Backend) -> None:
         name = backend.spec.address
