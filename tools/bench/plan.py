@@ -102,10 +102,10 @@ def quick() -> list[Study]:
         _connect(_SHORT_LIST),
         _latency(_QUICK_LIST),
         _bulk(("relay", "haproxy", "ours-off"), "down"),
-        MemoryStudy(_PAIR, connections=500),
+        MemoryStudy(_PAIR, connections=300),
         DistanceStudy(("haproxy", "ours-off", "ours-preconnect")),
         ChangeStudy(_PAIR, backends=100, changes=_CHANGES),
-        ChangeStudy(_PAIR, backends=1_000, changes=None),
+        ChangeStudy(_PAIR, backends=100, changes=None),
     ]
 
 
