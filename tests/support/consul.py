@@ -65,7 +65,10 @@ class Agent(Program):
             "client_addr": "127.0.0.1",
             "ports": {
                 **{use: held.port for use, held in self._held.items()},
-                "dns": -1, "grpc": -1, "https": -1, "serf_wan": -1,
+                "dns": -1,
+                "grpc": -1,
+                "https": -1,
+                "serf_wan": -1,
                 **(ports or {}),
             },
             "retry_join": [f"127.0.0.1:{agent.serf_port}" for agent in join],
