@@ -183,8 +183,7 @@ class Crew:
             async with self._owner.lock:  # no change may pass by a worker that is not among the members yet
                 await self._owner.brief(member)
                 await self._lend(member, self._wanted({**self.members, index: member})[index])
-                if self._ending:
-                    raise Gone  # too late: nobody would tell it to drain
+                self._refuse_late()
                 predecessor = self.members.get(index)
                 self.members[index] = member
         except BaseException:
@@ -196,6 +195,10 @@ class Crew:
         await self.spread()
         self._owner.heard(member, "worker_ready", {"pid": member.pid})
         return member
+
+    def _refuse_late(self) -> None:
+        if self._ending:
+            raise Gone  # nobody would tell a worker to drain that comes now
 
     async def _spawn(self, index: int) -> Member:
         row = self._board.take_row()

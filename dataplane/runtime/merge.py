@@ -191,8 +191,8 @@ class FamilySum:
             {(name, tuple(labels.items())): value for labels, value in values},
         )
 
-    def families(self, exists: Callable[[Mapping[str, str]], bool]) -> Families:
-        """Return what travels, without series whose labels name what does not exist any more."""
+    def families(self, exists: Callable[[Mapping[str, str]], bool] = lambda _: True) -> Families:
+        """Return what travels, without series about whose labels `exists` says no."""
         result: Families = []
         for name, (kind, help_, sums) in self._families.items():
             samples = [

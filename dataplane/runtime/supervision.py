@@ -80,6 +80,7 @@ class Supervision:
         )
         self._crew = Crew(options.workers, settings, self._sockets, self._board, self._supervisor)
         self._applier.crew = self._supervisor.crew = self._crew
+        self._applier.on_change = self._supervisor.forget_gone
         self._supervisor.on_released = self._own.unlock
 
     async def run(self) -> None:

@@ -220,7 +220,7 @@ class Supervisor:
                 for _, _, value in samples
             )
             skew.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
-        total.add(self._past_metrics.families(self._exists), ended=True)
+        total.add(self._past_metrics.families(), ended=True)
         snapshot = self._applier.snapshot
         total.set(
             "lb_uptime_seconds", "Since the supervisor began", [({}, time.monotonic() - self._started_at)]
@@ -293,6 +293,13 @@ class Supervisor:
                 add_report(self._past_status, {name: service}, accepting=True)
             else:
                 self._past_status[name] = service
+        self._past_metrics.add(member.last_families, ended=True)
+        self.forget_gone()
+        if member.leaving:
+            self.events.emit("worker_drained", worker=member.index, pid=member.pid)
+
+    def forget_gone(self) -> None:
+        """Forget what ended workers had counted for services and backends that are not configured any more."""
         running = self._node.running
         self._past_status = {name: one for name, one in self._past_status.items() if name in running}
         for name, service in self._past_status.items():
@@ -300,10 +307,7 @@ class Supervisor:
             service["backends"] = [one for one in service["backends"] if one["id"] in known]
         kept = FamilySum()
         kept.add(self._past_metrics.families(self._exists), ended=True)
-        kept.add(member.last_families, ended=True)
         self._past_metrics = kept
-        if member.leaving:
-            self.events.emit("worker_drained", worker=member.index, pid=member.pid)
 
     # -- handing over (dataplane.runtime.handover.Holder) ---------------------------------------------
 
