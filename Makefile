@@ -7,13 +7,13 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n 
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run test check check-style bench docs soak lock
+.PHONY: help setup run test check check-style bench bench-quick docs soak lock
 
 help:
 	@echo "make run     two backends, a data plane and a control plane to play with (Ctrl-C ends them)"
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"
-	@echo "make bench   the figures, beside other proxies"
+	@echo "make bench   the figures, beside other proxies (bench-quick: in two minutes)"
 	@echo "make docs    the generated reference, from the code"
 	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS)"
 	@echo "make lock    requirements.lock, from pyproject.toml"
@@ -38,7 +38,12 @@ check-style: setup
 	$(VENV)/mypy
 
 bench: setup
-	$(VENV)/python tools/bench/run.py $(ARGS)
+	@tools/bench/install-peers
+	$(VENV)/python -m tools.bench $(ARGS)
+
+bench-quick: setup
+	@tools/bench/install-peers
+	$(VENV)/python -m tools.bench --quick $(ARGS)
 
 ifneq ($(wildcard tools/gen_reference.py),)
 docs: setup

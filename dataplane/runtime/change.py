@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dataplane.core.spec import CheckType, OperatorState
+from dataplane.core.spec import CheckType, Mode, OperatorState
 from dataplane.runtime.impact import Prepared
 from dataplane.runtime.tables import build_tables
 
@@ -227,13 +227,18 @@ class Changer:
     async def reweigh(self, running: Running, backend: Backend, effective: BackendSpec) -> None:
         """Give one backend another operator state or weight."""
         node, spec = self.node, running.service.spec
-        others = {other.id: other.spec for other in running.service.backends.values()}
-        others[backend.id] = effective
-        tables = await build_tables(spec.mode, spec.seed, others.values(), running.tables, spec.seed)
         before = backend.spec
-        running.tables = tables
+        if spec.mode is Mode.STICKY and effective.weight != before.weight:
+            others = {other.id: other.spec for other in running.service.backends.values()}
+            others[backend.id] = effective
+            running.tables = await build_tables(
+                spec.mode, spec.seed, others.values(), running.tables, spec.seed
+            )
         backend.set_spec(effective, node.reactor.clock())
         node.after_state(running, backend, before)
         node.refresh(running, backend)
+        if effective.state is before.state and effective.weight and before.weight:
+            node.rebuild_soon(running)
+            return
         node.rebuild(running)
         node.probe_all()
