@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import socket
 import struct
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -200,10 +200,7 @@ def _shares_port(sock: socket.socket) -> bool:
 def _drop_syns(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX:
         return
-    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _INSTRUCTIONS)
-    memory = ctypes.create_string_buffer(program)
-    sock.setsockopt(
-        socket.SOL_SOCKET,
-        SO_ATTACH_FILTER,
-        struct.pack("HP", len(_INSTRUCTIONS), ctypes.addressof(memory)),
-    )
+    # The kernel wants a pointer; an array tells its own. ctypes would need memory that is writable and executable.
+    program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in _INSTRUCTIONS))
+    where, _ = program.buffer_info()
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(_INSTRUCTIONS), where))
