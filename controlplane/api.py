@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -18,6 +16,7 @@ from controlplane.control_socket import peer_uid
 from controlplane.documents import input_error
 from controlplane.errors import ControlError, InputError
 from controlplane.events import Events
+from controlplane.http import Page, Refusal, Tcp
 from controlplane.proposal import Proposal
 from controlplane.remote import options_of_query
 from schemas.api import parse_backend_patch
@@ -47,33 +46,6 @@ class Node(Protocol):
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
-
-
-class Tcp:
-    """Who may call over TCP.
-
-    Args:
-        address: The bound `host:port`; with localhost it is what `Host` may say.
-        token: Required on every call; None: nothing may be changed.
-    """
-
-    def __init__(self, address: str, token: str | None) -> None:
-        host, _, port = address.rpartition(":")
-        self._hosts = frozenset({address, host, "localhost", f"localhost:{port}"})
-        self._token = token
-
-    def refusal(self, request: web.Request) -> web.Response | None:
-        """Return the answer to a call that is not allowed."""
-        if request.host not in self._hosts:
-            return _error(403, "foreign_host", f"Host {request.host!r} is not served here")
-        if self._token is None:
-            if request.method in _MUTATIONS:
-                return _error(403, "read_only", "without a token nothing can be changed here")
-            return None
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode(), self._token.encode()):
-            return None
-        return _error(401, "no_token", "a valid bearer token is required")
 
 
 class Api:
@@ -106,6 +78,8 @@ class Api:
                 web.get("/livez", self._livez),
             ]
         )
+        if self._tcp is not None:
+            Page(token=self._tcp.token is not None).add_to(app)
         return app
 
     # --- who may call, and what an error looks like
@@ -127,22 +101,16 @@ class Api:
 
     @web.middleware
     async def _admission(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method in _MUTATIONS and self._foreign_origin(request):
-            return _error(403, "foreign_origin", "another web page may not change anything here")
         refusal = self._refuse_peer(request) if self._tcp is None else self._tcp.refusal(request)
-        return refusal if refusal is not None else await handler(request)
+        return _error(*refusal) if refusal is not None else await handler(request)
 
-    def _foreign_origin(self, request: web.Request) -> bool:
-        origin = request.headers.get("Origin")
-        if origin is None:
-            return False
-        return self._tcp is None or urlsplit(origin).netloc != request.host
-
-    def _refuse_peer(self, request: web.Request) -> web.Response | None:
+    def _refuse_peer(self, request: web.Request) -> Refusal | None:
+        if request.method in _MUTATIONS and "Origin" in request.headers:
+            return Refusal(403, "foreign_origin", "a web page may not change anything here")
         uid = _uid(request)
         if uid in {0, os.geteuid()}:
             return None
-        return _error(403, "foreign_peer", f"uid {uid} may not use this socket")
+        return Refusal(403, "foreign_peer", f"uid {uid} may not use this socket")
 
     def _by(self, request: web.Request) -> str:
         uid = _uid(request)
@@ -200,7 +168,8 @@ class Api:
         )
         await response.prepare(request)
         await response.write(b": livelb control events\n\n")
-        async for event in self._node.events.follow(HEARTBEAT_S):
+        remembered = request.query.get("remembered") == "true"
+        async for event in self._node.events.follow(HEARTBEAT_S, remembered=remembered):
             if event is None:
                 await response.write(b": heartbeat\n\n")
             else:

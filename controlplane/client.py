@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from yarl import URL
@@ -14,6 +16,12 @@ from controlplane.errors import LateError, UnreachableError
 from controlplane.places import Endpoint
 
 __all__ = ["DataPlaneClient"]
+
+_CONNECT_S: Final = 2.0
+_SILENCE_S: Final = 30.0
+"""On an event stream; a heartbeat comes every 10 s."""
+_MAX_EVENT_BYTES: Final = 1 << 20
+_OK: Final = 200
 
 
 class DataPlaneClient:
@@ -64,6 +72,56 @@ class DataPlaneClient:
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(name, f"{self.endpoint.location}: {_words(error)}") from error
         return calls.answer(name, status, raw)
+
+    async def events(self) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+        """Yield number, kind and fields of each event as it happens, those that are remembered first.
+
+        Raises:
+            UnreachableError: Nobody listens there, or the stream broke off or makes no sense.
+            LateError: Nothing came for 30 s, not even a heartbeat.
+            RefusedError: The answer is an error.
+        """
+        name = self.endpoint.name
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        try:
+            async with self._session.get(
+                URL(self._base + "/v1/events"),
+                headers={"Last-Event-ID": "0"},
+                allow_redirects=False,
+                timeout=timeout,
+            ) as response:
+                if response.status != _OK:
+                    calls.answer(name, response.status, await response.read())
+                pending = b""
+                async for piece in response.content.iter_any():
+                    *whole, pending = (pending + piece).split(b"\n\n")
+                    if len(pending) > _MAX_EVENT_BYTES:
+                        raise UnreachableError(name, f"an event of more than {_MAX_EVENT_BYTES} bytes")
+                    for event in filter(None, map(_event, whole)):
+                        yield event
+        except TimeoutError as error:
+            raise LateError(name, _SILENCE_S) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise UnreachableError(name, f"{self.endpoint.location}: {error}") from error
+
+
+def _event(block: bytes) -> tuple[int, str, dict[str, Any]] | None:
+    """Read one event; None for a comment.
+
+    Raises:
+        ValueError: It is none that a data plane sends.
+    """
+    lines = dict(line.split(": ", 1) for line in block.decode().splitlines() if not line.startswith(":"))
+    if not lines:
+        return None
+    try:
+        fields = json.loads(lines["data"])
+        number, kind = int(lines["id"]), lines["event"]
+    except KeyError as error:
+        raise ValueError(f"an event without {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError("the data of an event is not an object")  # noqa: TRY004 - the peer's, not the caller's
+    return number, kind, fields
 
 
 def _words(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import signal
 import socket
@@ -21,9 +20,11 @@ from controlplane.api import Api, Tcp
 from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
 from controlplane.controller import Controller
-from controlplane.errors import ControlError, PlaceError, StoreError
+from controlplane.errors import ControlError, StoreError
 from controlplane.events import Events
 from controlplane.fleet import Fleet
+from controlplane.following import Following
+from controlplane.http import listener as http_listener
 from controlplane.observer import Observer
 from controlplane.places import Endpoint, control_socket
 from controlplane.sources.file import FileSource
@@ -47,7 +48,7 @@ class DaemonSettings:
     """For data planes behind a URL."""
     user_name: Callable[[int], str]
     http: str | None = None
-    """`host:port` of the TCP API; None: there is none."""
+    """`host:port` of the dashboard and the TCP API; None: there is none."""
     http_token: str | None = None
     """Allows changes over TCP."""
 
@@ -69,16 +70,26 @@ class Daemon:
             store,
             lambda on_ahead, on_change: Fleet(
                 settings.find,
-                connect=lambda endpoint: DataPlaneClient(endpoint, token=settings.token),
+                connect=self._connect,
                 on_ahead=on_ahead,
                 on_change=on_change,
             ),
             base=self.base,
-            on_event=self.events.publish,
+            on_event=self._happened,
             log=log,
         )
         self.observer = Observer(self.controller)
         self.file = WatchedFile(settings.file, self.controller, log)
+        self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)
+
+    def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
+        return DataPlaneClient(endpoint, token=self.settings.token)
+
+    def _happened(self, event: dict[str, Any]) -> None:
+        dataplanes = event["type"] == "dataplanes"  # says only that there is something to look at
+        self.events.publish({"at": now_text(), **event}, remember=not dataplanes)
+        if dataplanes:
+            self.following.look()
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
@@ -100,6 +111,7 @@ class Daemon:
             spawn(self.controller.run())
             spawn(self.controller.discovering.run())
             spawn(self.observer.run())
+            spawn(self.following.run())
             async with self._served(listener):
                 if self.settings.file is not None:
                     source = FileSource(
@@ -120,8 +132,10 @@ class Daemon:
             local = Api(self, settings.user_name)
             await _serve(stack, local.application(), listener)
             if settings.http is not None:
-                tcp = Api(self, settings.user_name, Tcp(settings.http, settings.http_token))
-                await _serve(stack, tcp.application(), _tcp_listener(settings))
+                sock, address = http_listener(settings.http, token=settings.http_token is not None)
+                tcp = Api(self, settings.user_name, Tcp(address, settings.http_token))
+                await _serve(stack, tcp.application(), sock)
+                log(f"dashboard at http://{address}/")
             yield
 
 
@@ -141,28 +155,6 @@ async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, listene
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, listener).start()
-
-
-def _tcp_listener(settings: DaemonSettings) -> socket.socket:
-    """Bind the TCP API; without a token only on this machine.
-
-    Raises:
-        PlaceError: The address is none, is taken, or would be open to everybody.
-    """
-    host, _, port = (settings.http or "").rpartition(":")
-    bare = host.strip("[]")
-    try:
-        local = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
-    except ValueError:
-        local = False
-    if settings.http_token is None and not local:
-        raise PlaceError(f"--http {settings.http}: without --http-token-file only on a loopback address")
-    try:
-        return socket.create_server(
-            (bare, int(port)), family=socket.AF_INET6 if ":" in bare else socket.AF_INET
-        )
-    except (OSError, ValueError) as error:
-        raise PlaceError(f"--http {settings.http}: {error}") from error
 
 
 def run(settings: DaemonSettings) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 __all__ = ["Events"]
 
 _KEPT: Final = 256
-"""For one slow reader; then it misses the oldest."""
+"""For one slow reader; then it misses the oldest. As many are remembered for readers who come later."""
 
 
 class Events:
@@ -18,10 +19,13 @@ class Events:
 
     def __init__(self) -> None:
         self._readers: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self._remembered: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._ended = False
 
-    def publish(self, event: dict[str, Any]) -> None:
-        """Tell everybody who follows."""
+    def publish(self, event: dict[str, Any], *, remember: bool = True) -> None:
+        """Tell everybody who follows, and if it is to be remembered, who will."""
+        if remember:
+            self._remembered.append(event)
         for queue in self._readers:
             if queue.full():
                 queue.get_nowait()
@@ -35,9 +39,18 @@ class Events:
                 queue.get_nowait()
             queue.put_nowait(None)
 
-    async def follow(self, heartbeat_s: float) -> AsyncIterator[dict[str, Any] | None]:
-        """Yield events from now on; None whenever nothing has happened for `heartbeat_s` seconds."""
+    async def follow(
+        self, heartbeat_s: float, *, remembered: bool = False
+    ) -> AsyncIterator[dict[str, Any] | None]:
+        """Yield events from now on; None whenever nothing has happened for `heartbeat_s` seconds.
+
+        Args:
+            heartbeat_s: Seconds.
+            remembered: Begin with those of before, the oldest first.
+        """
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_KEPT)
+        for known in self._remembered if remembered else ():
+            queue.put_nowait(known)
         self._readers.add(queue)
         try:
             while not self._ended:

@@ -18,7 +18,9 @@ __all__ = ["run"]
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--http", metavar="HOST:PORT", help="Serve the API over TCP as well: read-only without a token."
+    "--http",
+    metavar="HOST:PORT",
+    help="Serve the dashboard and the API over TCP as well; without a token read-only, and on this machine only.",
 )
 @click.option("--http-token-file", type=click.Path(path_type=Path), help="The token that TCP clients need.")
 @click.pass_obj

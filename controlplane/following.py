@@ -1,0 +1,96 @@
+"""What happens on the data planes, told to whoever follows the daemon.
+
+Theory of operation:
+
+1. One task for each data plane that there is holds its event stream open, and reconnects after a pause.
+2. A data plane remembers its latest events, and is asked for all of them at each connection: what happened
+   while nobody was connected, or before the daemon started, is told as well.
+3. Its events are numbered from 1 in each of its processes, and stamped. What is not later than the last one
+   that was told, by stamp and number, is known already.
+4. Nothing is decided from an event. They are for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol
+
+from controlplane.errors import DataPlaneError
+from controlplane.places import Endpoint
+
+__all__ = ["Following", "Streams"]
+
+_PAUSE_S: Final = 1.0
+_PAUSE_MAX_S: Final = 15.0
+
+
+class Streams(Protocol):
+    """What following needs of a client."""
+
+    def events(self) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+        """Yield number, kind and fields of each event, those that are remembered first.
+
+        Raises:
+            DataPlaneError: The stream cannot be had, or broke off.
+        """
+
+
+class Following:
+    """Follows every data plane.
+
+    Args:
+        endpoints: Lists those that there are now.
+        connect: Makes the client of one of them.
+        publish: Takes each event: its fields, `type` and `dataplane`.
+        pause_s: Before the first new try; doubles up to 15 s.
+    """
+
+    def __init__(
+        self,
+        endpoints: Callable[[], Iterable[Endpoint]],
+        connect: Callable[[Endpoint], AbstractAsyncContextManager[Streams]],
+        publish: Callable[[dict[str, Any]], None],
+        *,
+        pause_s: float = _PAUSE_S,
+    ) -> None:
+        self._endpoints = endpoints
+        self._connect = connect
+        self._publish = publish
+        self._pause_s = pause_s
+        self._woken = asyncio.Event()
+
+    def look(self) -> None:
+        """Find out who is there now: some data plane came, went or changed."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                there = set(self._endpoints())
+                for endpoint in tasks.keys() - there:
+                    tasks.pop(endpoint).cancel()
+                for endpoint in there - tasks.keys():
+                    tasks[endpoint] = group.create_task(self._follow(endpoint))
+                await self._woken.wait()
+                self._woken.clear()
+
+    async def _follow(self, endpoint: Endpoint) -> None:
+        told: tuple[str, int] = ("", 0)
+        pause = self._pause_s
+        async with self._connect(endpoint) as client:
+            while True:
+                try:
+                    async for number, kind, fields in client.events():
+                        pause = self._pause_s
+                        stamp = (str(fields.get("at", "")), number)
+                        if stamp > told:
+                            told = stamp
+                            self._publish({**fields, "type": kind, "dataplane": endpoint.name})
+                except DataPlaneError:
+                    pass  # the status says who cannot be reached, and why
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _PAUSE_MAX_S)

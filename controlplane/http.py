@@ -1,0 +1,169 @@
+"""The TCP side of the daemon's API: who may call, the headers of every answer, and the dashboard's files.
+
+Theory of operation:
+
+1. Without a token nothing can be changed, and only this machine can connect. With one, every call of the API
+   needs it; the dashboard's files do not, for they hold nothing and are where the token is entered.
+2. `Host` must be a name that is known to lead here. A foreign page whose DNS entry was turned to this address
+   still says its own name. A listener on every address takes any literal address: no name has led there.
+3. A request that names an `Origin` must name this one, reading included. There are no cookies, so a foreign
+   page has no authority to borrow either.
+4. Nothing that comes from here may load, run or embed anything from elsewhere (`HEADERS`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import socket
+from importlib import resources
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from controlplane.errors import PlaceError
+
+__all__ = ["HEADERS", "Page", "Refusal", "Tcp", "listener"]
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""On every answer over TCP; `Cache-Control: no-store` besides, so that no proxy or disk keeps a status."""
+_FILES: Final = {
+    "/": ("index.html", "text/html"),
+    "/app.css": ("app.css", "text/css"),
+    "/app.js": ("app.js", "text/javascript"),
+}
+_OPEN: Final = frozenset({*_FILES, "/access.json", "/livez"})
+_CHANGES: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
+
+
+class Refusal(NamedTuple):
+    """An answer to a call that is not allowed."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Tcp:
+    """Who may call over TCP.
+
+    Args:
+        address: The bound `host:port`; with localhost it is what `Host` may say.
+        token: Required on every call of the API; None: nothing may be changed.
+    """
+
+    def __init__(self, address: str, token: str | None) -> None:
+        host, _, self._port = address.rpartition(":")
+        self._hosts = frozenset({address, host, "localhost", f"localhost:{self._port}"})
+        self._everywhere = host.strip("[]") in {"", "*", "0.0.0.0", "::"}
+        self.token = token
+
+    def refusal(self, request: web.Request) -> Refusal | None:
+        """Return why a call is not allowed; None if it is."""
+        foreign = self._foreign(request)
+        if foreign is not None or request.path in _OPEN:
+            return foreign
+        if self.token is None:
+            changes = request.method in _CHANGES
+            return (
+                Refusal(403, "read_only", "without a token nothing can be changed here") if changes else None
+            )
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if hmac.compare_digest(given.encode(errors="surrogateescape"), self.token.encode()):
+            return None
+        return Refusal(401, "no_token", "a valid bearer token is required")
+
+    def _foreign(self, request: web.Request) -> Refusal | None:
+        if not self._leads_here(request.host):
+            return Refusal(403, "foreign_host", f"Host {request.host!r} is not served here")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            return Refusal(
+                403, "foreign_origin", "another web page may neither read nor change anything here"
+            )
+        return None
+
+    def _leads_here(self, host: str) -> bool:
+        if host in self._hosts:
+            return True
+        bare, _, port = host.rpartition(":")
+        if not self._everywhere or port != self._port:
+            return False
+        try:
+            ipaddress.ip_address(bare.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+
+class Page:
+    """The dashboard: three files, read once, and what they may do here.
+
+    Args:
+        token: Whether there is one, and the page may therefore change things.
+    """
+
+    def __init__(self, *, token: bool) -> None:
+        folder = resources.files("controlplane") / "ui"
+        self._bodies = {path: (folder / name).read_bytes() for path, (name, _) in _FILES.items()}
+        digest = hashlib.sha256(b"\0".join(self._bodies.values())).hexdigest()
+        self._access = {"changes": "token" if token else "never", "page": digest[:16]}
+
+    def add_to(self, app: web.Application) -> None:
+        """Add routes and headers to an application that is served over TCP."""
+        app.add_routes([web.get(path, self._file) for path in _FILES])
+        app.add_routes([web.get("/access.json", self._access_answer)])
+        app.on_response_prepare.append(_guard)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        _, kind = _FILES[request.path]
+        return web.Response(body=self._bodies[request.path], content_type=kind, charset="utf-8")
+
+    async def _access_answer(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._access)
+
+
+async def _guard(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def listener(address: str, *, token: bool) -> tuple[socket.socket, str]:
+    """Bind the TCP address; without a token only on this machine.
+
+    Args:
+        address: `host:port`; port 0 for any.
+        token: Whether every call will need one.
+
+    Returns:
+        The socket, and the address with the port that it got.
+
+    Raises:
+        PlaceError: The address is none, is taken, or would be open to everybody.
+    """
+    host, _, port = address.rpartition(":")
+    bare = host.strip("[]")
+    try:
+        local = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        local = False
+    if not token and not local:
+        raise PlaceError(f"--http {address}: without --http-token-file only on a loopback address")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        sock = socket.create_server((bare, int(port)), family=family)
+    except (OSError, OverflowError, ValueError) as error:
+        raise PlaceError(f"--http {address}: {error}") from error
+    return sock, f"{host}:{sock.getsockname()[1]}"
