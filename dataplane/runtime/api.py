@@ -67,6 +67,9 @@ class DataPlane(Protocol):
     async def restart(self) -> dict[str, Any]:
         """Replace every worker, one at a time, and return when all of them are new."""
 
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Have `count` workers from now on."""
+
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic; None if it may."""
 
@@ -112,6 +115,7 @@ class Api:
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
                 web.get("/v1/explain", self._explain),
                 web.post("/v1/restart", self._restart),
+                web.put("/v1/workers", self._resize),
                 web.get("/v1/events", self._follow),
                 web.get("/metrics", self._metrics),
                 web.get("/livez", self._livez),
@@ -199,6 +203,13 @@ class Api:
 
     async def _restart(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._plane.restart())
+
+    async def _resize(self, request: web.Request) -> web.Response:
+        body = await _json(request)
+        count = body.get("count") if isinstance(body, dict) else None
+        if not isinstance(count, int) or isinstance(count, bool) or body != {"count": count}:
+            raise Refused(422, "invalid", 'the body is {"count": N}')
+        return web.json_response(await self._plane.resize(count))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(

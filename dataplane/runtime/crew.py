@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Channel, Gone, PeerError
 from dataplane.runtime.compact import Welcome
 from dataplane.runtime.merge import whole_services
@@ -323,6 +324,35 @@ class Crew:
             PeerError: A new one could not run what it should; the same.
         """
         return [(await self.bring_up(index)).pid for index in range(self.count)]
+
+    async def resize(self, count: int) -> None:
+        """Change how many workers there are.
+
+        More of them get sockets of their own, where the kernel can spread clients over them. Of fewer, those who go
+        leave their sockets, which stay open for ever, to the others: closing one would reset who waits in it.
+
+        Raises:
+            Refused: 503, no further sockets can be had; nothing has changed.
+            Gone: A new worker died; there are as many as came up before it.
+            PeerError: A new worker could not run what it should; the same.
+        """
+        before, self.count = self.count, count
+        try:
+            self._sockets.grow()
+        except Refused:
+            self.count = before
+            raise
+        for index in range(before, count):
+            try:
+                await self.bring_up(index)
+            except (Gone, PeerError, OSError):
+                self.count = index
+                await self.spread()  # somebody has to accept from what it would have had
+                raise
+        leaving = [self.members.pop(index) for index in range(count, before) if index in self.members]
+        await self.spread()
+        for member in leaving:
+            self._let_go(member)
 
     def let_all_go(self, *, last: bool) -> None:
         """Have all workers drain and end.

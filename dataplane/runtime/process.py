@@ -145,6 +145,11 @@ class Process:
             409, "single_process", "one process has no workers to restart; see lb-dataplane --takeover"
         )
 
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Refuse: there are no workers."""
+        hint = f"see lb-dataplane --takeover --workers {count}"
+        raise Refused(409, "single_process", f"one process has no workers; {hint}")
+
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""
         if self._stopping:

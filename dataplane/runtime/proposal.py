@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,13 @@ class SupervisedApplier(Applier):
         ]
         await self._stage(member, self.snapshot, specs)
         await member.ask("commit", verdicts_of(self.node))
+
+    async def divide_again(self) -> None:
+        """Have every worker take its part of the pools, after their number has changed."""
+        async with self.lock:
+            for member in list(self.crew.members.values()):
+                with contextlib.suppress(Gone):
+                    await self.brief(member)
 
     async def _stage(self, member: Member, snapshot: Snapshot, specs: list[ServiceSpec]) -> None:
         columns = self._assign(specs)

@@ -49,8 +49,9 @@ class CounterBoard:
 
     def __init__(self, rows: int, fd: int | None = None) -> None:
         self.rows = rows
-        cells = (COLUMNS + BUCKETS) * rows
-        size = HEADER_BYTES + (cells + BUCKETS) * CELL_BYTES
+        columns_end = HEADER_BYTES + COLUMNS * rows * CELL_BYTES
+        clients_end = columns_end + BUCKETS * rows * CELL_BYTES
+        size = clients_end + BUCKETS * CELL_BYTES
         if fd is None:
             fd = os.memfd_create("livelb-counters", os.MFD_CLOEXEC)
             os.ftruncate(fd, size)
@@ -59,9 +60,9 @@ class CounterBoard:
         memory = memoryview(self._map)
         self.head = memory[:CELL_BYTES].cast("q")
         """One number: the rows in use are those below it."""
-        counts = HEADER_BYTES + cells * CELL_BYTES
-        self._cells = memory[HEADER_BYTES:counts].cast("q")
-        self.rates = memory[counts:].cast("d")
+        self._cells = memory[HEADER_BYTES:columns_end].cast("q")
+        self._clients = memory[columns_end:clients_end].cast("q")
+        self.rates = memory[clients_end:].cast("d")
         """For each bucket, when its token bucket will be full again (monotonic seconds; the same in all processes)."""
         self._columns: dict[object, int] = {}
         self._retired: dict[object, int] = {}
@@ -74,7 +75,7 @@ class CounterBoard:
 
     def bucket(self, number: int) -> memoryview:
         """Return the cells of a bucket of clients, one for each row."""
-        return self.column(COLUMNS + number)
+        return self._clients[number::BUCKETS]
 
     # -- the supervisor's part ------------------------------------------------------------------------
 
@@ -88,11 +89,12 @@ class CounterBoard:
 
     def free_row(self, row: int) -> None:
         """Wipe a row, whose process has ended, and take it back."""
-        used = memoryview(bytes(CELL_BYTES * self._next)).cast("q")
         if self._next:
-            self._cells[row : self._next * self.rows : self.rows] = used
+            zeros = memoryview(bytes(CELL_BYTES * self._next)).cast("q")
+            self._cells[row : self._next * self.rows : self.rows] = zeros
+        # a row of buckets lies in one piece: wiping one makes the kernel give us no page of the others
         clients = memoryview(bytes(CELL_BYTES * BUCKETS)).cast("q")
-        self._cells[COLUMNS * self.rows + row :: self.rows] = clients
+        self._clients[row * BUCKETS : (row + 1) * BUCKETS] = clients
         self._taken.discard(row)
         self.head[0] = max(self._taken, default=-1) + 1
 

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervision"]
 
-MIN_ROWS: Final = 16
+MIN_ROWS: Final = 64
 ROWS_A_WORKER: Final = 4
-"""Room for former workers that drain: two or three restarts within a drain timeout."""
+"""Room for former workers that drain (several restarts within a drain timeout), and for more workers later."""
 
 
 class Supervision:
@@ -73,7 +73,7 @@ class Supervision:
         self._store = SnapshotStore(options.state_dir, options.name)
         self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board)
         self._supervisor = Supervisor(
-            options.name, self._node, self._applier, self._sockets, self.events, lambda: log.dropped
+            options.name, self._node, self._applier, self._sockets, self.events, self._board.rows // 2
         )
         settings = CrewSettings(
             options.name, options.runtime_dir, options.access_log, affinity=options.cpu_affinity

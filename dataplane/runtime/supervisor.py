@@ -11,6 +11,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import Counter
@@ -30,7 +31,6 @@ from dataplane.runtime.status import Reporter
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
@@ -69,7 +69,7 @@ class Supervisor:
         applier: Who changes it.
         sockets: What is listened on.
         events: Where happenings are told.
-        dropped_lines: How many log lines nobody will see.
+        most_workers: To how many the crew may grow.
     """
 
     crew: Crew
@@ -82,7 +82,7 @@ class Supervisor:
         applier: SupervisedApplier,
         sockets: SocketGroup,
         events: Events,
-        dropped_lines: Callable[[], int],
+        most_workers: int,
     ) -> None:
         self.events = events
         self.stopping = False
@@ -93,9 +93,10 @@ class Supervisor:
         self._applier = applier
         self._sockets = sockets
         self._reporter = Reporter(node, time.time)
-        self._dropped_lines = dropped_lines
         self._started_at = time.monotonic()
         self._exhausted_at = float("-inf")
+        self._resizing = asyncio.Lock()
+        self._most_workers = most_workers
         self._restarts: Counter[str] = Counter()
         self._past_status: dict[str, ServiceStatus] = {}
         self._past_metrics = FamilySum()
@@ -163,6 +164,24 @@ class Supervisor:
             raise Refused(503, "restart_failed", cause) from error
         self.events.emit("restarted", workers=self.crew.count)
         return {"workers": len(pids), "pids": pids}
+
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Change the number of workers.
+
+        Raises:
+            Refused: It cannot be had.
+        """
+        if not 1 <= count <= self._most_workers:
+            raise Refused(422, "invalid", f"count: from 1 to {self._most_workers}; more need a takeover")
+        async with self._resizing:
+            before = self.crew.count
+            try:
+                await self.crew.resize(count)
+            except (Gone, PeerError, OSError) as error:
+                raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
+            await self._applier.divide_again()
+            self.events.emit("resized", workers=count, before=before)
+        return {"workers": count}
 
     async def status(self) -> Status:
         """Describe everything: configuration and checks as known here, the rest as the workers' sum."""

@@ -121,6 +121,18 @@ def test_rolling_restarts_are_unnoticed(site: Site) -> None:
     assert not load.report.failed, load.report
 
 
+def test_more_and_fewer_workers_are_unnoticed(site: Site) -> None:
+    """Growing and shrinking loses nobody: sockets of workers that go are served by the others."""
+    with site.load() as load:
+        load.wait_flows()
+        for count in (3, 1, 2):
+            status, body = site.plane.request("PUT", "/v1/workers", {"count": count})
+            assert (status, body) == (200, {"workers": count})
+            assert site.plane.get("/v1/info")["workers"] == len(site.pids()) == count
+            load.wait_progress(20)
+    assert not load.report.failed, load.report
+
+
 def test_takeovers_are_unnoticed(site: Site) -> None:
     """Short clients and long flows live through upgrades of everything; who hands over drains and exits with 0."""
     ended = []

@@ -315,7 +315,22 @@ def test_leastconn_sees_the_connections_of_the_node(site: Site) -> None:
 def test_pools_are_divided(site: Site) -> None:
     """`pool.min_idle` is the node's, however many workers there are."""
     site.put(site.backend("a"), pool={"mode": "preconnect", "min_idle": 5, "max_idle": 5})
-    site.plane.wait_status(lambda status: status["services"]["web"]["backends"][0]["pooled"] == 5)
+    for count in (WORKERS + 1, WORKERS):
+        site.plane.request("PUT", "/v1/workers", {"count": count})
+        site.plane.wait_status(
+            lambda status: (
+                status["services"]["web"]["backends"][0]["pooled"] == 5
+                and len(status["workers"]) == site.plane.get("/v1/info")["workers"]
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"count": 0}, {"count": True}, {"count": "2"}, {"count": 2, "x": 1}, []]
+)
+def test_a_number_of_workers_is_checked(site: Site, body: object) -> None:
+    """Only a sensible count of workers is taken."""
+    assert site.plane.request("PUT", "/v1/workers", body)[0] == 422
 
 
 # -- sockets ------------------------------------------------------------------------------------------
