@@ -64,7 +64,7 @@ def open_listener(address: str, *, reuse_port: bool, listen: bool = True) -> soc
         raise BindError(address, error) from error
     try:
         if family == socket.AF_UNIX:
-            _remove_stale(str(where))
+            _clear(str(where), remove=listen)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
@@ -91,17 +91,27 @@ def _resolve(address: str) -> tuple[int, Any]:
     return family, where
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on; a live one stays, and bind() says that it is in use."""
+def _clear(path: str, *, remove: bool) -> None:
+    """Remove a socket file that nobody listens on, or (`remove` is False) only see that nothing is in the way.
+
+    Raises:
+        OSError: Somebody listens there, the file is none of a socket, or its folder does not take one.
+    """
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - the file may be anything
-            return
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116 - the file may be anything
     except FileNotFoundError:
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from None
         return
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
-        if probe.connect_ex(path) == errno.ECONNREFUSED:
-            Path(path).unlink(missing_ok=True)
+        if not is_socket or probe.connect_ex(path) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if remove:
+        Path(path).unlink(missing_ok=True)
 
 
 class Listener:
