@@ -17,6 +17,8 @@ from tests.support.process import Program, answers
 __all__ = ["PACKAGES", "Haproxy", "Nginx", "Postgres", "Redis", "find", "may_be_missing", "require"]
 
 PACKAGES: Final = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "consul": "consul (tools/get-consul)",
     "haproxy": "haproxy",
     "iperf3": "iperf3",
