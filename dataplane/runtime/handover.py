@@ -29,7 +29,7 @@ from dataplane.runtime.channel import Channel, Gone, PeerError
 from dataplane.runtime.private import listen_privately, reachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
 __all__ = [
@@ -198,9 +198,17 @@ class Taken:
 
     def _arrived(self, addresses: list[str], received: list[socket.socket]) -> None:
         self.problem = _complaint(addresses, received)
-        for address, sock in zip(addresses, received, strict=False):
-            self.sockets.setdefault(address, []).append(sock)
+        if self.problem:
+            _close(received)
+        else:
+            for address, sock in zip(addresses, received, strict=True):
+                self.sockets.setdefault(address, []).append(sock)
         self.arrived.set()
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _complaint(addresses: list[str], received: list[socket.socket]) -> str:
@@ -247,6 +255,8 @@ async def take(path: Path) -> AsyncIterator[Taken]:
         try:
             yield taken
         except BaseException as error:
+            for group in taken.sockets.values():
+                _close(group)
             taken.refuse(str(error))
             await asyncio.sleep(0)  # the answer is sent by the channel's task
             await channel.flush(1.0)

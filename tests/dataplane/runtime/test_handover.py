@@ -1,0 +1,133 @@
+"""Sockets go from one process to its successor, or stay where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from dataplane.runtime.handover import Giver, HandoverError, Offer, giver_path, orphans, take
+from tests.support.wait import DEADLINE_S
+
+
+class Holder:
+    """Offers what it is told to."""
+
+    def __init__(self, addresses: list[str], sockets: list[socket.socket]) -> None:
+        self._offer = Offer({"generation": 7}, addresses, sockets)
+        self.words: list[str] = []
+        self.said = asyncio.Event()
+
+    async def offer(self) -> Offer:
+        """Offer."""
+        self.words.append("offer")
+        return self._offer
+
+    def keep(self, cause: str) -> None:
+        """Note it."""
+        self.words.append(f"keep: {cause}")
+        self.said.set()
+
+    async def release(self) -> None:
+        """Note it."""
+        self.words.append("release")
+
+
+@contextlib.asynccontextmanager
+async def giving(path: Path, holder: Holder):
+    """Run a giver."""
+    task = asyncio.create_task(Giver(path, holder).run())
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - the giver has no word for it
+        await asyncio.sleep(0)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def listener():
+    """One listening socket and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock, f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+async def test_a_confirmed_handover_ends_the_giver(tmp_path: Path, listener) -> None:
+    """The taker gets state and sockets; the giver releases when it confirms, and is done when it serves."""
+    sock, address = listener
+    holder = Holder([address], [sock])
+    async with giving(tmp_path / "h", holder) as giver, take(tmp_path / "h") as taken:
+        assert (taken.state, list(taken.sockets)) == ({"generation": 7}, [address])
+        copy = taken.sockets[address][0]
+        assert copy.getsockname() == sock.getsockname()
+        assert holder.words == ["offer"]
+        await taken.confirm()
+        assert holder.words == ["offer", "release"]
+        assert not giver.done()
+        taken.serve()
+        await asyncio.wait_for(giver, DEADLINE_S)
+        copy.close()
+    assert not (tmp_path / "h").exists()
+
+
+async def _take_and_fail(path: Path) -> None:
+    async with take(path):
+        raise RuntimeError("no memory")
+
+
+async def test_a_taker_that_fails_changes_nothing(tmp_path: Path, listener) -> None:
+    """The giver keeps everything, knows why, and gives to the next one."""
+    sock, address = listener
+    holder = Holder([address], [sock])
+    async with giving(tmp_path / "h", holder) as giver:
+        with pytest.raises(RuntimeError, match="no memory"):
+            await _take_and_fail(tmp_path / "h")
+        await asyncio.wait_for(holder.said.wait(), DEADLINE_S)
+        assert holder.words[0] == "offer"
+        assert holder.words[1].startswith("keep: ")
+        async with take(tmp_path / "h") as taken:
+            await taken.confirm()
+            taken.serve()
+            await asyncio.wait_for(giver, DEADLINE_S)
+            for copy in taken.sockets[address]:
+                copy.close()
+
+
+@pytest.mark.parametrize("fault", ["elsewhere", "too few", "silent"])
+async def test_what_is_not_as_announced_is_refused(tmp_path: Path, listener, fault: str) -> None:
+    """A socket at another address, a missing one, or one that does not listen ends the handover on both sides."""
+    sock, address = listener
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        addresses, sockets = {
+            "elsewhere": (["127.0.0.1:1"], [sock]),
+            "too few": ([address, address], [sock]),
+            "silent": ([f"127.0.0.1:{silent.getsockname()[1]}"], [silent]),
+        }[fault]
+        holder = Holder(addresses, sockets)
+        async with giving(tmp_path / "h", holder):
+            with pytest.raises(HandoverError):
+                async with take(tmp_path / "h"):
+                    pytest.fail("it was taken")
+            await asyncio.wait_for(holder.said.wait(), DEADLINE_S)
+    assert "release" not in holder.words
+
+
+async def test_nobody_to_take_from(tmp_path: Path) -> None:
+    """Without a giver there is nothing to take over."""
+    with pytest.raises(HandoverError, match="nothing to take over"):
+        async with take(tmp_path / "h"):
+            pytest.fail("it was taken")
+
+
+def test_orphans_are_those_of_the_name(tmp_path: Path) -> None:
+    """A data plane asks its own orphans, not those of one whose name begins alike."""
+    for name, pid in (("a", 12), ("a.5", 7), ("ab", 3)):
+        giver_path(tmp_path, name, pid).touch()
+    assert [path.name for path in orphans(tmp_path, "a")] == ["handover-a.12.orphan"]
+    assert [path.name for path in orphans(tmp_path, "a.5")] == ["handover-a.5.7.orphan"]

@@ -1,0 +1,147 @@
+"""Many workers' numbers as one."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
+
+
+def backend(number: int, state: str = "up", since: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
+    """A backend of which everything is `number`."""
+    return {
+        "id": "a",
+        "health": {"state": state, "cause": state, "since": since},
+        "active": number,
+        "pooled": number,
+        "totals": {
+            "connections": number,
+            "connect_failures": number,
+            "bytes_in": number,
+            "bytes_out": number,
+            "ejections": number,
+            "pool": {"hits": number, "misses": number, "discarded": {"eof": number} if number else {}},
+        },
+    }
+
+
+def services(number: int, **of_backend: Any) -> dict[str, Any]:
+    """A service of which everything is `number`."""
+    return {
+        "web": {
+            "active": number,
+            "queued": number,
+            "panic": False,
+            "listeners": [{"address": "x", "state": "accepting", "accepted": number}] if number else [],
+            "totals": {
+                "connections": number,
+                "bytes_in": number,
+                "bytes_out": number,
+                "retries": number,
+                "closed": {"client_closed": number} if number else {},
+            },
+            "backends": [backend(number, **of_backend)],
+        }
+    }
+
+
+def test_reports_add_up() -> None:
+    """Every number of every worker is in the sum, once."""
+    total = services(0)
+    for number in (1, 2):
+        add_report(total, services(number), accepting=True)
+    assert total == services(3)
+
+
+def test_a_draining_worker_has_connections_but_no_listeners() -> None:
+    """Its closed listeners are not shown; what they accepted counts where the address is still listened on."""
+    total = services(0)
+    add_report(total, services(1), accepting=False)
+    assert total["web"]["listeners"] == []
+    assert total["web"]["active"] == 1
+    total = services(0)
+    add_report(total, services(1), accepting=True)
+    add_report(total, services(2), accepting=False)
+    assert total["web"]["listeners"] == [{"address": "x", "state": "accepting", "accepted": 3}]
+
+
+def test_any_ejection_shows_but_not_over_down() -> None:
+    """Ejected by one worker is ejected, since the first did it; what active checks found down stays down."""
+    total = services(0)
+    add_report(total, services(1), accepting=True)
+    for since in ("2026-01-03", "2026-01-02", "2026-01-04"):
+        add_report(total, services(1, state="ejected", since=since), accepting=True)
+    assert total["web"]["backends"][0]["health"] == {
+        "state": "ejected",
+        "cause": "ejected",
+        "since": "2026-01-02",
+    }
+    total = services(0, state="down")
+    add_report(total, services(1, state="ejected"), accepting=True)
+    assert total["web"]["backends"][0]["health"]["state"] == "down"
+
+
+def test_what_only_a_worker_knows_is_shown() -> None:
+    """A removed service or backend that still has connections somewhere is in the sum."""
+    total: dict[str, Any] = {}
+    add_report(total, services(1), accepting=True)
+    add_report(total, services(1), accepting=True)
+    assert total == services(2)
+    total = services(0)
+    total["web"]["backends"] = []
+    add_report(total, services(1), accepting=True)
+    assert total["web"]["backends"] == [backend(1)]
+
+
+def test_ended_workers_leave_totals_and_nothing_else() -> None:
+    """What they had counted is added, what they held is not, and what is gone stays gone."""
+    past = totals_of(services(4))
+    total = services(1)
+    add_totals(total, {**past, "gone": deepcopy(past["web"])})
+    expected = services(5)
+    expected["web"]["active"] = expected["web"]["queued"] = 1
+    expected["web"]["backends"][0]["active"] = expected["web"]["backends"][0]["pooled"] = 1
+    assert total == expected
+
+
+def test_parts_of_a_report_are_put_together() -> None:
+    """The backends of a service come in as many parts as it takes."""
+    whole = services(1)
+    head = {key: value for key, value in whole["web"].items() if key != "backends"}
+    parts = [("web", head, []), ("web", None, [backend(1)]), ("web", None, [backend(2)])]
+    assert whole_services(parts) == {"web": {**whole["web"], "backends": [backend(1), backend(2)]}}
+
+
+def test_metrics_are_joined_by_what_they_mean() -> None:
+    """Counters and counts add up; a state is the node's if all agree, ejected if anybody says so."""
+
+    def families(lag: float, ejected: float, total: float) -> list[Any]:
+        states = {"ejected": ejected, "up": 1 - ejected}
+        return [
+            ("counter", "lb_connections", "", [("lb_connections_total", {"service": "web"}, total)]),
+            ("gauge", "lb_loop_lag_seconds", "", [("lb_loop_lag_seconds", {}, lag)]),
+            (
+                "gauge",
+                "lb_backend_health",
+                "",
+                [("lb_backend_health", {"state": state}, value) for state, value in states.items()],
+            ),
+        ]
+
+    total = FamilySum()
+    total.add(families(0.1, 0, 5))
+    total.add(families(0.3, 1, 7))
+    total.add(families(0.9, 0, 100), ended=True)
+    samples = {
+        (sample, *labels.values()): value
+        for _, _, _, all_ in total.families()
+        for sample, labels, value in all_
+    }
+    assert samples == {
+        ("lb_connections_total", "web"): 112,
+        ("lb_loop_lag_seconds",): 0.3,
+        ("lb_backend_health", "ejected"): 1,
+        ("lb_backend_health", "up"): 0,
+    }
+    assert not any(samples for *_, samples in total.families(lambda labels: False))
