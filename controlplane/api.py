@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -47,6 +48,9 @@ class Node(Protocol):
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
 
+    async def metrics(self) -> bytes:
+        """Return the status as Prometheus text."""
+
 
 class Api:
     """The routes.
@@ -75,6 +79,7 @@ class Api:
                 web.post("/v1/apply", self._apply),
                 web.post("/v1/rollback", self._rollback),
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
+                web.get("/metrics", self._metrics),
                 web.get("/livez", self._livez),
             ]
         )
@@ -159,6 +164,12 @@ class Api:
         )
         return await _answer(report)
 
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=await self._node.metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
@@ -167,13 +178,12 @@ class Api:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
-        await response.write(b": livelb control events\n\n")
         remembered = request.query.get("remembered") == "true"
-        async for event in self._node.events.follow(HEARTBEAT_S, remembered=remembered):
-            if event is None:
-                await response.write(b": heartbeat\n\n")
-            else:
-                await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        with contextlib.suppress(ConnectionResetError):  # whoever followed has gone, as followers do
+            await response.write(b": livelb control events\n\n")
+            async for event in self._node.events.follow(HEARTBEAT_S, remembered=remembered):
+                told = "" if event is None else f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+                await response.write(told.encode() or b": heartbeat\n\n")
         return response
 
     async def _proposal(self, request: web.Request) -> Proposal:

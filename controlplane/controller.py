@@ -43,6 +43,7 @@ from controlplane.push import Wish
 from controlplane.store import State, Store, digest_of
 
 if TYPE_CHECKING:
+    from schemas.desired import Desired
     from schemas.snapshot import Backend
 
 __all__ = ["Controller", "Taken"]
@@ -99,6 +100,11 @@ class Controller:
         self._work = asyncio.Event()
         self._ahead = False
         self._discovered = False
+
+    @property
+    def desired(self) -> Desired | None:
+        """What was taken last; None: nothing, or something that only another version of us understands."""
+        return None if self._proposal is None else self._proposal.desired
 
     # --- beginning and going on
 

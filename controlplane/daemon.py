@@ -24,10 +24,12 @@ from controlplane.errors import ControlError, StoreError
 from controlplane.events import Events
 from controlplane.fleet import Fleet
 from controlplane.following import Following
+from controlplane.home import Home
 from controlplane.http import listener as http_listener
+from controlplane.metrics import scrape
 from controlplane.observer import Observer
 from controlplane.places import Endpoint, control_socket
-from controlplane.sources.file import FileSource
+from controlplane.registering import Registering
 from controlplane.store import Store
 from controlplane.watched_file import WatchedFile
 
@@ -38,8 +40,8 @@ __all__ = ["Daemon", "DaemonSettings", "run"]
 class DaemonSettings:
     """What the daemon is told at its start."""
 
-    file: Path | None
-    """The lb.yaml to watch; None: only what is applied."""
+    home: Home | None
+    """Where the lb.yaml to watch is; None: only what is applied."""
     runtime_dir: Path
     state_dir: Path
     find: Callable[[], Sequence[Endpoint]]
@@ -64,7 +66,7 @@ class Daemon:
 
     def __init__(self, settings: DaemonSettings, store: Store) -> None:
         self.settings = settings
-        self.base = Path() if settings.file is None else settings.file.parent
+        self.base = Path() if settings.home is None else settings.home.folder
         self.events = Events()
         self.controller = Controller(
             store,
@@ -79,7 +81,8 @@ class Daemon:
             log=log,
         )
         self.observer = Observer(self.controller)
-        self.file = WatchedFile(settings.file, self.controller, log)
+        self.file = None if settings.home is None else WatchedFile(settings.home, self.controller, log)
+        self.registering = Registering(self.controller.fleet, self.base, log)
         self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
@@ -90,14 +93,27 @@ class Daemon:
         self.events.publish({"at": now_text(), **event}, remember=not dataplanes)
         if dataplanes:
             self.following.look()
+            self.registering.look()
+        elif event["type"] == "generation":
+            self._register()
+
+    def _register(self) -> None:
+        desired = self.controller.desired
+        self.registering.follow(None if desired is None else desired.consul, self.controller.state.services)
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
-        sources = [*self.file.source(), *self.controller.discovering.status()]
+        file = self.file
+        sources = [] if file is None else [file.source()]
+        sources += [*self.controller.discovering.status(), *self.registering.status()]
         if self.controller.store_error is not None:
             failed = {"name": "history", "state": "error", "since": None}
             sources.append({**failed, "last_error": self.controller.store_error})
-        return await self.observer.status(sources, self.file.config_error)
+        return await self.observer.status(sources, None if file is None else file.config_error)
+
+    async def metrics(self) -> bytes:
+        """Return the status as Prometheus text."""
+        return await asyncio.to_thread(scrape, await self.status())
 
     async def run(self, listener: socket.socket) -> None:
         """Do all of it until SIGTERM or SIGINT."""
@@ -108,17 +124,16 @@ class Daemon:
         async with asyncio.TaskGroup() as group, _cancelled_at_end(group) as spawn:
             spawn(self.controller.fleet.run())
             await self.controller.start()
+            self._register()
             spawn(self.controller.run())
             spawn(self.controller.discovering.run())
             spawn(self.observer.run())
             spawn(self.following.run())
+            spawn(self.registering.run())
             async with self._served(listener):
-                if self.settings.file is not None:
-                    source = FileSource(
-                        self.settings.file, on_content=self.file.content, on_error=self.file.error
-                    )
-                    loop.add_signal_handler(signal.SIGHUP, source.force)
-                    spawn(source.run())
+                if self.file is not None:
+                    loop.add_signal_handler(signal.SIGHUP, self.file.force)
+                    spawn(self.file.run())
                 else:
                     loop.add_signal_handler(signal.SIGHUP, lambda: None)
                 log("ready")

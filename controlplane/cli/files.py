@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from controlplane.cli import output
-from controlplane.cli.kinds import DURATION, PERCENT
+from controlplane.cli.kinds import DURATION, KEY, PERCENT
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
+    from controlplane.home import KeyHome
 
 __all__ = ["apply", "plan", "validate"]
 
@@ -85,10 +86,24 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
 @click.option(
     "--force", is_flag=True, help="Overwrite a concurrent change; release what the discovery guard holds."
 )
+@click.option(
+    "--to",
+    "key",
+    metavar="consul-kv:PATH",
+    type=KEY,
+    help="Only write FILE to a key in Consul; every daemon that runs the key applies it.",
+)
 @_json
 @click.pass_obj
-def apply(
-    settings: Settings, file: Path, timeout: float, max_remap: float | None, *, force: bool, as_json: bool
+def apply(  # noqa: PLR0913 - click hands over one argument for each option
+    settings: Settings,
+    file: Path,
+    timeout: float,
+    max_remap: float | None,
+    key: KeyHome | None,
+    *,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Make every data plane run FILE, and wait until all do.
 
@@ -97,10 +112,32 @@ def apply(
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
 
+    if key is not None:
+        if max_remap is not None:
+            raise click.UsageError("--max-remap cannot be kept with --to: the data planes are not asked")
+        _write(file, key, timeout, force=force, as_json=as_json)
+        return
     with output.errors(as_json=as_json):
         proposal = Proposal.of_file(file)
         report = settings.gateway().apply(proposal, ApplyOptions(timeout, max_remap, force))
     finish(report, as_json=as_json)
+
+
+def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: bool) -> None:
+    """Write a valid file to a key, unless somebody else does at the same time."""
+    import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
+
+    from controlplane.documents import load, read_file  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.sources.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
+
+    with output.errors(as_json=as_json):
+        raw = read_file(file)
+        load(raw, str(file))
+        changed = asyncio.run(write_key(key.consul, key.path, raw, timeout_s, force=force))
+    if as_json:
+        output.print_json({"key": key.name, "changed": changed})
+    else:
+        click.echo(f"{key.name}: {'written' if changed else 'has this content already'}")
 
 
 def finish(report: dict[str, Any], *, as_json: bool) -> None:

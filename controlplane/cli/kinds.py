@@ -1,12 +1,17 @@
-"""Kinds of option values: durations and percentages as in lb.yaml."""
+"""Kinds of option values: durations and percentages as in lb.yaml, and where an lb.yaml can live."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["DURATION", "PERCENT"]
+if TYPE_CHECKING:
+    from controlplane.home import FileHome, KeyHome
+
+__all__ = ["DURATION", "HOME", "KEY", "PERCENT"]
 
 
 class _Duration(click.ParamType[float]):
@@ -35,7 +40,39 @@ class _Percent(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class _Home(click.ParamType["FileHome | KeyHome"]):
+    name = "file or key"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> FileHome | KeyHome:
+        from controlplane.home import FileHome  # noqa: PLC0415 - only the command that runs needs it
+        from controlplane.sources.consul_settings import PREFIX  # noqa: PLC0415 - the same
+
+        return KEY.convert(value, param, ctx) if value.startswith(PREFIX) else FileHome(Path(value))
+
+
+class _Key(click.ParamType["KeyHome"]):
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> KeyHome:
+        from controlplane.home import KeyHome  # noqa: PLC0415 - only the command that runs needs it
+        from controlplane.sources.consul_settings import (  # noqa: PLC0415 - the same
+            PREFIX,
+            settings_from_environment,
+        )
+
+        if not value.startswith(PREFIX):
+            self.fail(f"must be {PREFIX}PATH", param, ctx)
+        settings = settings_from_environment(os.environ, base=Path())
+        return KeyHome(value, value.removeprefix(PREFIX), settings)
+
+
 DURATION = _Duration()
 """Seconds, from `30s`."""
+HOME = _Home()
+"""A path, or `consul-kv:PATH`; the agent is the one that `CONSUL_HTTP_ADDR` and its like name."""
+KEY = _Key()
+"""Only `consul-kv:PATH`."""
 PERCENT = _Percent()
 """A fraction, from `10%`."""

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from controlplane.cli.kinds import HOME
 from controlplane.cli.settings import read_token, user_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
+    from controlplane.home import FileHome, KeyHome
 
 __all__ = ["run"]
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("home", metavar="[FILE|consul-kv:PATH]", type=HOME, required=False)
 @click.option(
     "--http",
     metavar="HOST:PORT",
@@ -24,17 +26,20 @@ __all__ = ["run"]
 )
 @click.option("--http-token-file", type=click.Path(path_type=Path), help="The token that TCP clients need.")
 @click.pass_obj
-def run(settings: Settings, file: Path | None, http: str | None, http_token_file: Path | None) -> None:
+def run(
+    settings: Settings, home: FileHome | KeyHome | None, http: str | None, http_token_file: Path | None
+) -> None:
     """Be the daemon: watch FILE and Consul, push, serve the control socket.
 
-    FILE is taken whenever it changes; an invalid one is shown in `status`, and what ran before goes on.
+    FILE is taken whenever it changes; an invalid one is shown in `status`, and what ran before goes on. In its
+    place can be a key in Consul, which several nodes can follow; CONSUL_HTTP_ADDR names the agent.
     SIGHUP reads it again. SIGTERM ends the daemon; data planes go on without it.
     """
     from controlplane import daemon  # noqa: PLC0415 - aiohttp takes 200 ms, which only the daemon pays
 
     daemon.run(
         daemon.DaemonSettings(
-            file=file,
+            home=home,
             runtime_dir=settings.runtime_dir(),
             state_dir=settings.state_dir(),
             find=settings.endpoints,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from controlplane.cli import output
+from controlplane.cli.sources import sources_table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -75,16 +76,7 @@ def view(report: dict[str, Any]) -> Group:
         parts += [Text(line) for line in _service_head(name, service)]
         parts.append(_backends(service))
     if report["sources"]:
-        rows = [
-            (
-                each["name"],
-                each["state"],
-                output.when(each["since"]),
-                each["last_error"] or each.get("note") or "",
-            )
-            for each in report["sources"]
-        ]
-        parts.append(output.table(("source", "state", "since", "note"), rows))
+        parts.append(sources_table(report["sources"]))
     if report["overrides"]:
         rows = [
             (

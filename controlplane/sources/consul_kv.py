@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply, check_library
-from controlplane.sources.consul_settings import SettingsError
+from controlplane.sources.consul_settings import PREFIX, SettingsError
 from controlplane.sources.consul_status import rfc3339
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from controlplane.sources.consul_settings import ConsulSettings
     from controlplane.sources.consul_watch import Pace, Runtime
 
-__all__ = ["PREFIX", "ConsulKV"]
-
-PREFIX = "consul-kv:"
-"""How a key is written where a file's name could stand."""
+__all__ = ["ConsulKV"]
 
 MAX_VALUE_BYTES = 512 * 1024  # Consul's own limit (kv_max_value_size)
 _STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ConsulSettings", "SettingsError", "settings_from_environment", "with_address"]
+__all__ = ["PREFIX", "ConsulSettings", "SettingsError", "settings_from_environment", "with_address"]
 
+PREFIX = "consul-kv:"
+"""How a key is written where a file's name could stand."""
 DEFAULT_ADDRESS = "http://127.0.0.1:8500"
 _PORTS = {"http": 80, "https": 443}
 # what Go's strconv.ParseBool takes, for Consul's tools are written in Go

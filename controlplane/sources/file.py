@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from controlplane.documents import read_file
 from controlplane.errors import InputError
@@ -81,6 +81,10 @@ class FileSource:
     def force(self) -> None:
         """Read now, whatever the signature says, and hand the content on even if it is the same."""
         self._forced.set()
+
+    def status(self) -> dict[str, Any]:
+        """Return what status should say besides the errors that `on_error` was told: nothing."""
+        return {}
 
     async def run(self) -> None:
         """Read once, then watch until cancelled."""

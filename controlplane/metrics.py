@@ -1,0 +1,64 @@
+"""The daemon's own metrics: whether what was accepted runs everywhere, and how each source fares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+from controlplane.sources.consul_metrics import STATES, ConsulCollector
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+__all__ = ["scrape"]
+
+
+class _NodeCollector:
+    """Makes metrics of a node's status.
+
+    Args:
+        status: As `GET /v1/status` shows it.
+    """
+
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status
+        for name, text, value in (
+            ("generation", "Generation that was accepted last.", status["generation"]),
+            ("converged", "1 while every data plane runs it.", status["converged"]),
+            ("config_error", "1 while the watched lb.yaml is not taken.", status["config_error"] is not None),
+            ("overrides", "Operators' overrides in force.", len(status["overrides"])),
+        ):
+            yield GaugeMetricFamily(f"lb_control_{name}", text, value=float(value))
+        reachable = GaugeMetricFamily(
+            "lb_control_dataplane_reachable", "1 while a data plane answers.", labels=("dataplane",)
+        )
+        for row in status["dataplanes"]:
+            reachable.add_metric((row["name"],), float(row["reachable"]))
+        yield reachable
+        states = GaugeMetricFamily(
+            "lb_control_source_state", "1 for the state that the source is in.", labels=("source", "state")
+        )
+        # Two services may ask the same of Consul with other filters, under one name: the worst counts.
+        worst: dict[str, str] = {}
+        for row in status["sources"]:
+            name, state = row["name"], row["state"]
+            worst[name] = max(worst.get(name, "ok"), state, key=STATES.index)
+        for name, state in worst.items():
+            for each in STATES:
+                states.add_metric((name, each), float(each == state))
+        yield states
+
+
+def scrape(status: Mapping[str, Any]) -> bytes:
+    """Return a node's status as Prometheus text."""
+    sources: Callable[[], Sequence[Mapping[str, Any]]] = lambda: status["sources"]  # noqa: E731 - it needs a type
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_NodeCollector(status))
+    registry.register(ConsulCollector(sources))
+    return generate_latest(registry)

@@ -1,0 +1,148 @@
+"""The daemon's side of `consul.register`: what this node serves is in Consul, with its readiness.
+
+Theory of operation:
+
+1. A listener is registered once every data plane runs the snapshot that has it, and no longer than it is wanted.
+2. The node is ready while every data plane says so, as `lb-control ready` does: asked once a second, and when one
+   of them came, went or changed.
+3. When the daemon ends in good order, everything is deregistered: on a node that goes down it ends before its data
+   planes, so nobody is sent to a listener that closes. A daemon that is killed leaves the checks to run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from controlplane import calls
+from controlplane.errors import ControlError, DataPlaneError
+from schemas.addresses import HostPort, split_address
+
+if TYPE_CHECKING:
+    from controlplane.fleet import Fleet
+    from controlplane.sources.consul_registration import Registration, Served
+    from controlplane.sources.consul_settings import ConsulSettings
+    from schemas.discovery import Consul
+
+__all__ = ["Registering", "served_by"]
+
+_LOOK_S: Final = 1.0
+_ANSWER_S: Final = 2.0
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})
+
+
+def served_by(services: Mapping[str, Any]) -> frozenset[Served]:
+    """Return the listeners of a snapshot's services that others can reach; Unix sockets are not among them."""
+    from controlplane.sources.consul_registration import Served  # noqa: PLC0415 - nothing needs Consul otherwise
+
+    found = set()
+    for name, service in services.items():
+        for address in map(split_address, service["listen"]):
+            if isinstance(address, HostPort):
+                found.add(Served(name, "" if address.host in _EVERYWHERE else address.host, address.port))
+    return frozenset(found)
+
+
+class Registering:
+    """Registers this node's services while `consul.register` says so.
+
+    Args:
+        fleet: The data planes.
+        base: What relative paths in lb.yaml are relative to.
+        log: Told what an operator has to know.
+        node: This node's name; empty: the machine's.
+    """
+
+    def __init__(self, fleet: Fleet, base: Path, log: Callable[[str], None], *, node: str = "") -> None:
+        self._fleet = fleet
+        self._base = base
+        self._log = log
+        self._node = node or socket.gethostname()
+        self._settings: ConsulSettings | None = None
+        self._wanted: frozenset[Served] = frozenset()
+        self._served: frozenset[Served] = frozenset()
+        self._ready = False
+        self._registration: Registration | None = None
+        self._news = asyncio.Event()
+
+    def follow(self, consul: Consul | None, services: Mapping[str, Any]) -> None:
+        """Register these services, if `consul` says so, and no others.
+
+        Args:
+            consul: Of lb.yaml; None: nothing is known of it, so nothing changes.
+            services: The snapshot's.
+        """
+        if consul is None:
+            return
+        self._settings, self._wanted = None, frozenset()
+        if consul.register_services:
+            from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - nothing needs it otherwise
+
+            try:
+                self._settings = settings_of(consul, self._base)
+            except ControlError as error:
+                self._log(f"nothing is registered: {error}")
+            else:
+                self._wanted = served_by(services)
+        self.look()
+
+    def look(self) -> None:
+        """Find out what is served and whether it is ready: something may have changed."""
+        self._news.set()
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return its row among the sources, if anything is to be registered."""
+        return [] if self._registration is None else [self._registration.status()]
+
+    async def run(self) -> None:
+        """Keep it so until cancelled, then deregister.
+
+        Raises:
+            ConsulError: The client library cannot be used (in an exception group).
+        """
+        while True:
+            settings = self._settings
+            if settings is None:
+                await self._news.wait()
+                self._news.clear()
+            else:
+                await self._register(settings)
+
+    async def _register(self, settings: ConsulSettings) -> None:
+        """Register until the settings change."""
+        from controlplane.sources.consul import system_runtime  # noqa: PLC0415 - nothing needs Consul otherwise
+        from controlplane.sources.consul_registration import Registration  # noqa: PLC0415 - the same
+
+        registration = Registration(
+            settings, node=self._node, ready=lambda: self._ready, runtime=system_runtime()
+        )
+        self._registration, self._served = registration, frozenset()
+        await self._look(registration)
+        try:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(registration.run(), name="consul registration")
+                while self._settings == settings:
+                    self._news.clear()
+                    await self._look(registration)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_S):
+                            await self._news.wait()
+                task.cancel()
+        finally:
+            self._registration = None
+
+    async def _look(self, registration: Registration) -> None:
+        answers = await self._fleet.ask(calls.get("/readyz"), _ANSWER_S)
+        wish, pushers = self._fleet.wish, tuple(self._fleet.pushers.values())
+        good = sum(not isinstance(answer, DataPlaneError) for _, answer in answers)
+        ready = 0 < len(pushers) == good
+        same = wish is not None and bool(pushers) and all(each.runs(wish) for each in pushers)
+        # What nobody serves yet is not announced; what is no longer wanted is not kept.
+        served = self._wanted if same else self._wanted & self._served
+        if (ready, served) != (self._ready, self._served):
+            self._ready, self._served = ready, served
+            registration.update(served)
