@@ -1,0 +1,191 @@
+"""What documents show works: links lead somewhere, configuration loads, commands have the options that they are given."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from controlplane.cli import entry
+from dataplane import cli as dataplane_cli
+from schemas.desired import load_desired
+from schemas.document import parse_document
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+GENERATED = ROOT / "docs/reference"
+NOT_OURS = "<!-- not lb.yaml -->"
+"""Stands before a block of YAML that is something else's."""
+SHELL = frozenset({"", "sh", "bash", "console"})
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    before: str
+    """The last line before it that is not empty."""
+
+
+def name_of(value: object) -> str:
+    """Name a test's case."""
+    if isinstance(value, Block):
+        return f"{value.page.relative_to(ROOT)}:{value.line}"
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else str(value)
+
+
+def blocks() -> Iterator[Block]:
+    """Yield every fenced block of every page."""
+    for page in PAGES:
+        lines = page.read_text().splitlines()
+        begin: int | None = None
+        for number, line in enumerate(lines):
+            fence = re.match(r"^\s*```(\w*)", line)
+            if fence is None:
+                continue
+            if begin is None:
+                begin = number
+                continue
+            language = lines[begin].strip().removeprefix("```").strip()
+            before = next((each for each in reversed(lines[:begin]) if each.strip()), "")
+            yield Block(page, begin + 1, language, "\n".join(lines[begin + 1 : number]), before)
+            begin = None
+        assert begin is None, f"{page}: a fence is not closed"
+
+
+BLOCKS = list(blocks())
+YAML = [block for block in BLOCKS if block.language == "yaml" and block.before != NOT_OURS]
+
+
+def commands_of(text: str) -> list[str]:
+    """Return the commands of a shell block, each on one line; output, comments and surroundings are left out."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    console = any(line.startswith("$ ") for line in joined.splitlines())
+    found = []
+    for line in joined.splitlines():
+        if console and not line.startswith("$ "):
+            continue
+        for part in re.split(r"\|\||&&|[|;&]", line.removeprefix("$ ").partition(" #")[0]):
+            match = re.search(
+                r"(?:^|[\s/])(lb-(?:control|dataplane)\s.*|lb-dataplane$)", part.partition(" > ")[0]
+            )
+            if match and not part.lstrip().startswith("#"):
+                found.append(match[1])
+    return found
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{name_of(block)} {command}")
+    for block in BLOCKS
+    if block.language in SHELL and block.page.parent != GENERATED
+    for command in commands_of(block.text)
+]
+
+
+def parse(command: str) -> None:
+    """Have click read a command line, and run nothing.
+
+    Raises:
+        click.UsageError: There is no such command or option, or an argument is missing or wrong.
+    """
+    name, *arguments = shlex.split(command)
+    if name == "lb-dataplane":
+        dataplane_cli.main.make_context(name, arguments)
+        return
+    context = entry.cli.make_context(name, arguments)
+    rest = [*context._protected_args, *context.args]
+    found, sub, rest = entry.cli.resolve_command(context, rest)
+    assert sub is not None
+    sub.make_context(found, rest, parent=context)
+
+
+def slug(heading: str) -> str:
+    """Return a heading's anchor, as GitHub makes it."""
+    plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page."""
+    outside = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", outside, flags=re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    """A relative link names a file that is there, and a heading in it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("block", YAML, ids=name_of)
+def test_configuration_loads(block):
+    """A block of YAML is an lb.yaml, or a part of one: of the file's, or of a service's keys."""
+    if "version:" in block.text:
+        load_desired(block.text.encode())
+        return
+    value = parse_document(block.text.encode()).value
+    whole = {"version": 1, "services": {"a": {"listen": "127.0.0.1:1", "backends": ["127.0.0.1:2"]}}}
+    if value.keys() & {"services", "consul", "guard", "defaults"}:
+        whole |= value
+    elif value.keys() & {"backends", "discover"}:
+        whole["services"]["a"] = {"listen": "127.0.0.1:1", **value}
+    else:
+        whole["services"]["a"] |= value
+    load_desired(json.dumps(whole).encode())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_exist(command):
+    """A command line in a shell block is one that the program takes."""
+    parse(command)
+
+
+def test_options_that_are_mentioned_exist():
+    """An option beside a command's name in running text is one of that command's."""
+    wrong = []
+    for page in PAGES:
+        for span in re.findall(r"`(lb-(?:control|dataplane) [^`\n]*)`", page.read_text()):
+            try:
+                parse(span)
+            except click.NoSuchOption as error:
+                wrong.append(f"{page.relative_to(ROOT)}: {span}: {error.message}")
+            except click.UsageError as error:
+                if "No such command" in error.message:
+                    wrong.append(f"{page.relative_to(ROOT)}: {span}: {error.message}")
+            except (click.exceptions.Exit, ValueError):
+                continue
+    assert wrong == []
+
+
+def test_there_is_something_to_check():
+    """The patterns above find what the pages have."""
+    assert len(PAGES) > 15
+    assert len(YAML) > 10
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize(
+    "wrong", ["lb-control frobnicate", "lb-control plan x --fast", "lb-dataplane --worker 2"]
+)
+def test_wrong_commands_are_noticed(wrong):
+    """What does not exist fails the check."""
+    with pytest.raises(click.UsageError):
+        parse(wrong)

@@ -1,0 +1,390 @@
+"""Writes docs/reference from the code, or tells with `--check` which pages are not what the code says."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from click import Command, Context
+
+from controlplane.cli import entry
+from dataplane import cli as dataplane_cli
+from dataplane.core.reasons import REASONS, CloseReason, DiscardCause
+from dataplane.runtime.metrics import MAX_BACKENDS
+from schemas import api as api_bodies
+from schemas import environment, status
+from schemas.desired import json_schema
+from tools import reference_code as code
+from tools.reference_texts import CALLS, CONTROL_CALLS, CONTROL_EVENTS, EVENTS, SKIPS, VARIABLES, Call
+
+__all__ = ["main", "pages"]
+
+FOLDER: Final = Path(__file__).resolve().parents[1] / "docs/reference"
+NOTE: Final = "<!-- Made from the code by tools/gen_reference.py: `make docs`. Do not edit. -->"
+WIDTH: Final = 100
+
+
+def main() -> None:
+    """Write the pages, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
+    check: bool = parser.parse_args().check
+    stale = []
+    for name, text in pages().items():
+        path = FOLDER / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for name in stale:
+        print(f"docs/reference/{name}: {'not current: make docs' if check else 'written'}")
+    sys.exit(1 if check and stale else 0)
+
+
+def pages() -> dict[str, str]:
+    """Return every page by file name."""
+    made = {
+        "config.md": _config(),
+        "environment.md": _environment(),
+        "commands.md": _commands(),
+        "api.md": _api(),
+        "metrics.md": _metrics(),
+        "words.md": _words(),
+        "events.md": _events(),
+    }
+    return {name: "\n".join([NOTE, "", *lines]).rstrip() + "\n" for name, lines in made.items()}
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{'---|' * len(titles)}"
+    yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    yield ""
+
+
+# --- lb.yaml --------------------------------------------------------------------------------------
+
+
+def _config() -> Iterator[str]:
+    schema = json_schema()
+    definitions = schema["$defs"]
+    yield from (
+        "# lb.yaml",
+        "",
+        "Every key, with its default. A key without a default may be left out, unless it is marked *required*.",
+        "Unknown keys, duplicate keys, aliases, tags and files over 1 MiB are errors. JSON is accepted as well.",
+        "",
+        "- A duration is `250ms`, `5s`, `3m`, `1h`, `1m30s`, or `0`.",
+        "- A share is `10%` or `12.5%`.",
+        "- An address to listen on is `127.0.0.1:4000`, `:4000` and `*:4000` (all IPv4), `[::]:4000` (all IPv6, and no IPv4)",
+        "  or `unix:/run/x.sock`. A backend's may have a host name.",
+        "- The name of a service has 1 to 63 letters, digits, `.`, `_` and `-`.",
+        "",
+        "An [example](../../deploy/examples/lb.yaml), and what editors check with: `lb-control schema`.",
+        "",
+        "## The file",
+        "",
+    )
+    yield from _keys(schema, definitions, prefix="")
+    yield from ("## A service", "", "`services.NAME`, and all of it in `defaults` as well.", "")
+    yield from _keys(definitions["DesiredService"], definitions, prefix="")
+    yield from _sections(definitions["DesiredService"], definitions, prefix="")
+    for name, title in (("consul", "Consul"), ("guard", "Guard")):
+        yield from (f"## `{name}`", "", str(schema["properties"][name]["description"]), "")
+        yield from _keys(definitions[title], definitions, prefix=f"{name}.")
+
+
+def _sections(model: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name, field in model["properties"].items():
+        inner = _model_of(field, definitions)
+        if inner is None:
+            continue
+        place = f"{prefix}{name}"
+        yield from (f"### `{place}`", "", str(inner.get("description") or field.get("description", "")), "")
+        yield from _keys(inner, definitions, prefix=f"{place}.")
+        yield from _sections(inner, definitions, prefix=f"{place}.")
+
+
+def _keys(model: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    required = set(model.get("required", ()))
+    if prefix == "" and "listen" in model["properties"]:
+        required.add("listen")
+    rows = []
+    for name, field in model["properties"].items():
+        default = "" if "default" not in field else f"`{_shown(field['default'])}`"
+        if name in required:
+            default = "*required*"
+        inner = _model_of(field, definitions)
+        about = str(field.get("description") or (inner or {}).get("description") or _ABOUT.get(name, ""))
+        rows.append((f"`{prefix}{name}`", _kind(field, definitions), default, about))
+    yield from _table(("key", "what", "default", "meaning"), rows)
+
+
+_ABOUT: Final = {"defaults": "Anything that a service may say; a service overrides it key by key."}
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    if isinstance(default, list):
+        return "[" + ", ".join(map(str, default)) + "]"
+    return '""' if default == "" else str(default)
+
+
+def _variants(field: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = field.get("anyOf", [field])
+    return [each for each in found if each.get("type") != "null" and each.get("const") != 0]
+
+
+def _model_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the model that a field's value is, or whose list it is."""
+    for variant in _variants(field):
+        target = variant.get("items", variant).get("$ref", "").rpartition("/")[2]
+        if target and target not in {"DesiredService", "Defaults"}:
+            found = definitions[target]
+            return next((each for each in found.get("anyOf", [found]) if "properties" in each), None)
+    return None
+
+
+def _kind(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    return " or ".join(dict.fromkeys(_kind_of(each, definitions) for each in _variants(field)))
+
+
+def _kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one answer for each kind of value
+    if "$ref" in field:
+        return "mapping" if field["$ref"].endswith("Defaults") else "section"
+    if "enum" in field:
+        return ", ".join(f"`{each}`" for each in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    kind = str(field.get("type"))
+    if kind == "array":
+        return f"list of {_plural(_kind(field['items'], definitions))}"
+    if kind in {"integer", "number"}:
+        return f"{field['minimum']} to {field['maximum']}"
+    pattern = str(field.get("pattern", ""))
+    for mark, word in (
+        ("ms|s|m|h", "duration"),
+        (")%$", "share"),
+        ("6553", "address"),
+        ("/[0-9]{1,2}", "network"),
+    ):
+        if mark in pattern:
+            return word
+    return {"string": "text", "boolean": "true or false", "object": "mapping"}[kind]
+
+
+def _plural(kind: str) -> str:
+    plurals = {"address": "addresses", "section": "sections", "network": "networks", "text": "texts"}
+    return plurals.get(kind, kind)
+
+
+def _environment() -> Iterator[str]:
+    yield from (
+        "# Environment",
+        "",
+        "`lb-dataplane` runs one service, called `default`, from these variables if `BACKENDS` is set and there is no",
+        "`--config`. A value that is wrong is an error that names the variable; an empty one counts as unset.",
+        "",
+    )
+    rows = (
+        (f"`{name}`", f"`{'.'.join(map(str, path))}`", VARIABLES[name])
+        for name, (path, _) in environment._VARIABLES.items()  # noqa: SLF001 - the table itself is what is documented
+    )
+    yield from _table(("variable", "key of the service", "value"), rows)
+    yield from (
+        "Both commands also read where their directories are:",
+        "",
+        "| variable | what for | if unset |",
+        "|---|---|---|",
+        "| `LB_RUNTIME_DIR` | sockets | `/run/lb` for root, else `$XDG_RUNTIME_DIR/lb` |",
+        "| `LB_STATE_DIR` | what is kept over a restart | `/var/lib/lb` for root, else `$XDG_STATE_HOME/lb`, else `~/.local/state/lb` |",
+    )
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def _commands() -> Iterator[str]:
+    yield from ("# Commands", "", "What `--help` says.", "", "## lb-dataplane", "")
+    yield from _help("lb-dataplane", dataplane_cli.main)
+    yield from ("## lb-control", "")
+    group = entry.cli
+    yield from _help("lb-control", group)
+    context = Context(group, info_name="lb-control")
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None  # noqa: S101 - it was listed
+        yield from (f"### {name}", "")
+        yield from _help(f"lb-control {name}", command)
+
+
+def _help(name: str, command: Command) -> Iterator[str]:
+    context = Context(
+        command,
+        info_name=name,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],
+    )
+    yield from ("```text", *command.get_help(context).splitlines(), "```", "")
+
+
+# --- APIs -----------------------------------------------------------------------------------------
+
+
+def _api() -> Iterator[str]:
+    yield from (
+        "# APIs",
+        "",
+        "HTTP/1.1 and JSON. Each process serves a Unix socket of mode 0600; who may use it is in",
+        "[security](../topics/security.md). Try one with",
+        "`curl --unix-socket /run/lb/dataplane-main.sock http://localhost/v1/status`.",
+        "",
+        "Every answer that is an error has one body: `{code, message, details: [{path, message}]}`. Bodies have at most",
+        "8 MiB. Times are RFC 3339 in UTC. In `GET /v1/events` each event is one server-sent event, with a comment every",
+        "10 s when there is none; see [events](events.md).",
+        "",
+        "## Of a data plane",
+        "",
+        "`dataplane-NAME.sock` in the runtime directory; over TCP with `--api`.",
+        "",
+    )
+    yield from _calls(CALLS, code.data_routes())
+    yield from (
+        "## Of the daemon",
+        "",
+        "`control.sock` in the runtime directory; over TCP with `lb-control run --http`.",
+        "",
+    )
+    yield from _calls(CONTROL_CALLS, code.control_routes())
+    yield from (
+        "## Error codes",
+        "",
+        "What to do about each: [troubleshooting](../troubleshooting.md#error-codes).",
+        "",
+    )
+    yield from _table(
+        ("code", "HTTP status", "API"),
+        ((f"`{each.code}`", str(each.status), each.plane) for each in code.error_codes()),
+    )
+    yield from ("## Bodies", "")
+    for module in (api_bodies, status):
+        for name, (about, fields) in code.typed_dicts(module).items():
+            yield from (f"### {name}", "", about, "")
+            rows = ((f"`{each.name}`", _json_kind(each.kind), each.doc) for each in fields)
+            yield from _table(("key", "type", "meaning"), rows)
+
+
+def _json_kind(annotation: str) -> str:
+    """Write a Python annotation for people who read JSON."""
+    words = re.sub(r"^NotRequired\[(.*)\]$", r"\1, may be missing", annotation)
+    words = re.sub(r"^Annotated\[(\w+), .*?\](?= \||$)", r"\1", words)
+    words = re.sub(r"\bstr\b", "text", re.sub(r"\b(int|float)\b", "number", words))
+    words = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "`"), words)
+    for python, json in (
+        ("list[", "list of "),
+        ("dict[str, ", "mapping to "),
+        ("]", ""),
+        ("None", "null"),
+        (" | ", " or "),
+    ):
+        words = words.replace(python, json)
+    return words
+
+
+def _calls(described: Mapping[tuple[str, str], Call], served: set[tuple[str, str]]) -> Iterator[str]:
+    if described.keys() != served:
+        raise SystemExit(f"tools/reference_texts.py: calls that differ: {sorted(described.keys() ^ served)}")
+    rows = ((f"`{method} {path}`", each.takes, each.does) for (method, path), each in described.items())
+    yield from _table(("call", "takes", "does"), rows)
+
+
+# --- metrics, words, events -----------------------------------------------------------------------
+
+
+def _metrics() -> Iterator[str]:
+    yield from (
+        "# Metrics",
+        "",
+        "`GET /metrics` on a data plane's socket, in the text format of Prometheus. What to watch, and how to scrape a Unix",
+        "socket: [metrics](../topics/metrics.md).",
+        "",
+        f'A service of more than {MAX_BACKENDS} backends has one series for all of them, `backend="_all"`, and no histograms by',
+        "backend.",
+        "",
+    )
+    yield from _families(code.metric_families())
+    yield from ("## Only with `--workers` above 1", "")
+    yield from _families(code.supervisor_families())
+    yield from (
+        "## Of the daemon",
+        "",
+        "`GET /metrics` on `control.sock`, or over TCP with `lb-control run --http`.",
+        "",
+    )
+    yield from _families(code.control_families())
+
+
+def _families(families: Iterable[code.Family]) -> Iterator[str]:
+    rows = (
+        (f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.help)
+        for each in families
+    )
+    yield from _table(("name", "type", "labels", "meaning"), rows)
+
+
+def _words() -> Iterator[str]:
+    closes = code.member_docs(CloseReason)
+    yield from (
+        "# Words for endings",
+        "",
+        "The same words in metrics, access log, status and `explain`. What to do about each:",
+        "[troubleshooting](../troubleshooting.md).",
+        "",
+        "## Close reasons",
+        "",
+        "Why a client's connection ended, and whose doing it was.",
+        "",
+    )
+    rows = ((f"`{word}`", REASONS[CloseReason(word)].value, text) for word, text in closes.items())
+    yield from _table(("reason", "source", "meaning"), rows)
+    yield from ("## Discard causes", "", "Why a pooled connection was closed without serving a client.", "")
+    causes = code.member_docs(DiscardCause)
+    yield from _table(("cause", "meaning"), ((f"`{word}`", text) for word, text in causes.items()))
+    yield from ("## Skip reasons", "", "Why `explain` does not name a backend among the candidates.", "")
+    yield from _table(("reason", "meaning"), ((f"`{word}`", text) for word, text in SKIPS.items()))
+
+
+def _events() -> Iterator[str]:
+    yield from (
+        "# Events",
+        "",
+        "Each is one line of the data plane's log, and one server-sent event of `GET /v1/events`. All have `at`; those that a",
+        "worker tells its supervisor have `worker`.",
+        "",
+        "## Of a data plane",
+        "",
+    )
+    yield from _event_rows(code.data_events(), EVENTS)
+    yield from ("## Of the daemon", "")
+    yield from _event_rows(code.control_events(), CONTROL_EVENTS)
+
+
+def _event_rows(found: Mapping[str, Sequence[str]], texts: Mapping[str, str]) -> Iterator[str]:
+    if found.keys() != texts.keys():
+        raise SystemExit(
+            f"tools/reference_texts.py: events that differ: {sorted(found.keys() ^ texts.keys())}"
+        )
+    rows = ((f"`{name}`", texts[name], ", ".join(f"`{each}`" for each in found[name])) for name in found)
+    yield from _table(("event", "meaning", "fields"), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""What the reference is made from: words, metrics, errors, events and routes, read out of the code itself."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import random
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, cast
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from controlplane import api as control_api
+from controlplane import errors as control_errors
+from controlplane import metrics as control_metrics
+from controlplane.controller import Controller
+from dataplane.core.health import HealthState
+from dataplane.net.reactor import Reactor
+from dataplane.runtime import api as data_api
+from dataplane.runtime.apply import Applier
+from dataplane.runtime.doors import OwnDoors
+from dataplane.runtime.events import Events
+from dataplane.runtime.metrics import Metrics
+from dataplane.runtime.node import Node
+
+__all__ = [
+    "ErrorCode",
+    "Family",
+    "Field",
+    "control_events",
+    "control_families",
+    "control_routes",
+    "data_events",
+    "data_routes",
+    "error_codes",
+    "member_docs",
+    "metric_families",
+    "supervisor_families",
+    "typed_dicts",
+]
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, order=True)
+class ErrorCode:
+    """A word in the body of an error."""
+
+    code: str
+    status: int
+    """HTTP."""
+    plane: str
+    """`data` or `control`."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric family."""
+
+    name: str
+    """As it is written: a counter's ends in `_total`."""
+    kind: str
+    help: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of a JSON body."""
+
+    name: str
+    kind: str
+    doc: str
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def member_docs(enum: type[Enum]) -> dict[str, str]:
+    """Return the text below each member of an enum, by the member's value; empty where there is none."""
+    body = _class_body(inspect.getsource(enum))
+    documented = {name: doc for name, doc in _documented(body) if name in enum.__members__}
+    return {str(member.value): documented[name] for name, member in enum.__members__.items()}
+
+
+def _class_body(source: str) -> list[ast.stmt]:
+    return next(
+        node for node in ast.walk(ast.parse(textwrap.dedent(source))) if isinstance(node, ast.ClassDef)
+    ).body
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """Yield each assigned name of a class with the text below it."""
+    for place, statement in enumerate(body):
+        if isinstance(statement, ast.Assign):
+            target = statement.targets[0]
+        elif isinstance(statement, ast.AnnAssign):
+            target = statement.target
+        else:
+            continue
+        after = body[place + 1] if place + 1 < len(body) else None
+        doc = (
+            after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        )
+        if isinstance(target, ast.Name):
+            yield target.id, " ".join(str(doc).split())
+
+
+def typed_dicts(module: Any) -> dict[str, tuple[str, list[Field]]]:
+    """Return the JSON bodies of a module: by class name its docstring and its fields."""
+    bodies = {}
+    for statement in ast.parse(inspect.getsource(module)).body:
+        if isinstance(statement, ast.ClassDef) and any(
+            isinstance(base, ast.Name) and base.id in {"TypedDict", "Frozen"} for base in statement.bases
+        ):
+            kinds = {
+                each.target.id: ast.unparse(each.annotation)
+                for each in statement.body
+                if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+            }
+            fields = [Field(name, kinds[name], doc) for name, doc in _documented(statement.body)]
+            bodies[statement.name] = (ast.get_docstring(statement) or "", fields)
+    return bodies
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+_HTTP: Final = (("not_found", 404), ("method_not_allowed", 405))
+"""What aiohttp says of a path or method that nobody serves; both APIs write it as an error body."""
+_MAKERS: Final = {"Refused": "data", "error_response": "data", "_error": "control", "Refusal": "control"}
+
+
+def error_codes() -> list[ErrorCode]:
+    """Return every code that either API may answer with."""
+    codes = {ErrorCode(code, status, plane) for code, status in _HTTP for plane in ("data", "control")}
+    codes.add(ErrorCode("bad_request", 400, "control"))  # a body that is not JSON
+    for _, tree in _modules():
+        for call in _calls(tree):
+            plane = _MAKERS.get(_called(call))
+            if plane is not None and len(call.args) > 1:
+                status, code = call.args[0], call.args[1]
+                if isinstance(status, ast.Constant) and isinstance(code, ast.Constant):
+                    codes.add(ErrorCode(str(code.value), int(str(status.value)), plane))
+    for found in vars(control_errors).values():
+        if (
+            inspect.isclass(found)
+            and issubclass(found, control_errors.ControlError)
+            and "code" in vars(found)
+        ):
+            codes.add(ErrorCode(found.code, found.status, "control"))
+    return sorted(each for each in codes if each.code != control_errors.ControlError.code)
+
+
+@cache
+def _modules() -> tuple[tuple[Path, ast.Module], ...]:
+    paths = [path for plane in ("dataplane", "controlplane") for path in sorted((ROOT / plane).rglob("*.py"))]
+    return tuple((path, ast.parse(path.read_text(encoding="utf-8"))) for path in paths)
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _called(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+_WORD_AT: Final = {"emit": 0, "_tell": 0, "heard": 1, "Event": 1}
+"""Which argument of these calls is the event's name."""
+_DERIVED: Final = {
+    "backend_": [f"backend_{state.value}" for state in HealthState if state is not HealthState.EJECTED]
+}
+"""Names that begin in the code and end at run time: with what an active check finds."""
+
+
+def data_events() -> dict[str, list[str]]:
+    """Return the data plane's events by name, each with its fields besides `at`."""
+    events: dict[str, set[str]] = {}
+    for path, tree in _modules():
+        if path.is_relative_to(ROOT / "dataplane"):
+            for scope in ast.walk(tree):
+                if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    _collect_events(scope, events)
+    return {name: sorted(fields) for name, fields in sorted(events.items())}
+
+
+def _collect_events(scope: ast.AST, events: dict[str, set[str]]) -> None:
+    assigned = {
+        target.id: node.value
+        for node in ast.walk(scope)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for call in _calls(scope):
+        place = _WORD_AT.get(_called(call))
+        if place is None or len(call.args) <= place:
+            continue
+        fields = {each.arg for each in call.keywords if each.arg is not None}
+        for argument in call.args[place + 1 :]:
+            if isinstance(argument, ast.Dict):
+                fields |= {str(key.value) for key in argument.keys if isinstance(key, ast.Constant)}
+        for name in _words(call.args[place], assigned):
+            events.setdefault(name, set()).update(fields)
+
+
+def _words(node: ast.expr, assigned: dict[str, ast.expr]) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from _words(node.body, assigned)
+        yield from _words(node.orelse, assigned)
+    elif isinstance(node, ast.Name) and node.id in assigned:
+        yield from _words(assigned[node.id], {})
+    elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+        yield from _DERIVED[str(node.values[0].value)]
+
+
+def control_events() -> dict[str, list[str]]:
+    """Return the daemon's events by type, each with its other fields."""
+    events = {}
+    for call in _calls(ast.parse(inspect.getsource(inspect.getmodule(Controller)))):  # type: ignore[arg-type]
+        if _called(call) == "_on_event" and call.args and isinstance(call.args[0], ast.Dict):
+            told = call.args[0]
+            keys = [str(key.value) for key in told.keys if isinstance(key, ast.Constant)]
+            word = told.values[keys.index("type")]
+            events[_text(word)] = [key for key in keys if key != "type"]
+    return dict(sorted(events.items()))
+
+
+# --- routes ---------------------------------------------------------------------------------------
+
+
+def data_routes() -> set[tuple[str, str]]:
+    """Return method and path of every call of a data plane's API."""
+    return _routes(data_api.Api(cast("data_api.DataPlane", None)))
+
+
+def control_routes() -> set[tuple[str, str]]:
+    """Return method and path of every call of the daemon's API."""
+    return _routes(control_api.Api(cast("control_api.Node", None), str))
+
+
+def _routes(api: data_api.Api | control_api.Api) -> set[tuple[str, str]]:
+    return {
+        (route.method, route.resource.canonical)
+        for route in api.application().router.routes()
+        if route.method != "HEAD" and route.resource is not None
+    }
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def metric_families() -> list[Family]:
+    """Return what one data plane tells: collected from a node that runs a service with a sticky table."""
+    return asyncio.run(_collected())
+
+
+async def _collected() -> list[Family]:
+    reactor = Reactor(asyncio.get_running_loop(), 1024)
+    node = Node(reactor, Events(lambda *_, **__: None, time.time), random.Random(0))
+    with tempfile.TemporaryDirectory() as folder:
+        service = {
+            "listen": [f"unix:{folder}/listen"],
+            "mode": "sticky",
+            "backends": [f"unix:{folder}/backend"],
+            "health": {"active": {"type": "none"}},
+        }
+        applier = Applier(node, None, OwnDoors(node, reuse_port=False))
+        await applier.apply({"generation": 1, "services": {"web": service}})
+        collected = list(Metrics(node, applier, lambda: 0, time.monotonic).collect())
+        await applier.apply({"generation": 2, "services": {}})
+    reactor.close()
+    return [
+        Family(
+            family.name + ("_total" if family.type == "counter" else ""),
+            family.type,
+            family.documentation,
+            tuple(label for label in family.samples[0].labels if label != "le"),
+        )
+        for family in collected
+    ]
+
+
+_SOURCE: Final[dict[str, Any]] = {
+    "name": "consul:a", "services": ["a"], "state": "ok", "since": None, "last_error": None,
+    "counts": {"passing": 1}, "held": None, "age_s": 0.0, "polls": 0, "wakes": 0, "resets": 0, "errors": {"timeout": 1},
+}  # fmt: skip
+
+
+def control_families() -> list[Family]:
+    """Return what the daemon tells of itself, of a data plane and of a source."""
+    status = {
+        "generation": 1,
+        "converged": True,
+        "config_error": None,
+        "overrides": [],
+        "dataplanes": [{"name": "main", "reachable": True}],
+        "sources": [_SOURCE],
+    }
+    return [
+        Family(
+            family.name + ("_total" if family.type == "counter" else ""),
+            family.type,
+            family.documentation,
+            tuple(family.samples[0].labels),
+        )
+        for family in text_string_to_metric_families(control_metrics.scrape(status).decode())
+        if family.samples
+    ]
+
+
+def supervisor_families() -> list[Family]:
+    """Return what only a supervisor tells, or tells in other words."""
+    tree = ast.parse((ROOT / "dataplane/runtime/supervisor.py").read_text(encoding="utf-8"))
+    appended = {
+        call.func.value.id: call.args[0]
+        for call in _calls(tree)
+        if _called(call) == "append"
+        and isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+    }
+    known = {family.name for family in metric_families()}
+    families = []
+    for call in _calls(tree):
+        match call:
+            case ast.Call(func=ast.Attribute(attr="set"), args=[ast.Constant() as name, help_, samples]):
+                source = appended[samples.id] if isinstance(samples, ast.Name) else samples
+                labels = next(node for node in ast.walk(source) if isinstance(node, ast.Dict))
+                keys = tuple(_text(key) for key in labels.keys if key is not None)
+                if _text(name) not in known:
+                    families.append(Family(_text(name), "gauge", _text(help_), keys))
+            case _:
+                continue
+    return families
+
+
+def _text(node: ast.expr) -> str:
+    """Return a constant's value as text."""
+    return str(ast.literal_eval(node))

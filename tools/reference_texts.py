@@ -1,0 +1,143 @@
+"""What the reference says that no line of code does: one sentence for each call, event, variable and skip reason."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["CALLS", "CONTROL_CALLS", "CONTROL_EVENTS", "EVENTS", "SKIPS", "VARIABLES", "Call"]
+
+
+class Call(NamedTuple):
+    """One call of an API."""
+
+    takes: str
+    """Body, query and headers."""
+    does: str
+
+
+_PATCH: Final = ("PATCH", "/v1/services/{service}/backends/{backend}")
+
+CALLS: Final[dict[tuple[str, str], Call]] = {
+    ("GET", "/v1/info"): Call("", "Says who answers and what it runs: [Info](#info)."),
+    ("PUT", "/v1/snapshot"): Call(
+        "`{generation, hash?, services}`; `?dry_run=true`; `If-Match: HASH`",
+        "Runs a snapshot, and answers [Applied](#applied) once every worker runs it. The same again changes nothing. "
+        "With `dry_run` it changes nothing and answers [Planned](#planned), or the same refusals. After any answer "
+        "but 200 nothing has changed.",
+    ),
+    ("GET", "/v1/snapshot"): Call("", "What runs, every default resolved, without operators' overrides."),
+    ("GET", "/v1/status"): Call(
+        "", "Everything about services, listeners, backends and workers: [Status](#status)."
+    ),
+    _PATCH: Call(
+        "[BackendPatch](#backendpatch)", "An operator's override, until a snapshot changes that field."
+    ),
+    ("GET", "/v1/explain"): Call(
+        "`?service=NAME&client=IP`",
+        "Which backends a client would get, and why not others: [Explanation](#explanation).",
+    ),
+    ("POST", "/v1/restart"): Call(
+        "", "Replaces every worker, one at a time: `{workers, pids}`. A single process refuses."
+    ),
+    ("PUT", "/v1/workers"): Call(
+        "`{count}`",
+        "Has so many workers from now on; growing and shrinking lose nobody. A single process refuses.",
+    ),
+    ("GET", "/v1/events"): Call(
+        "`Last-Event-ID: N`",
+        "Events as they happen; with the header first those of the last 256 that came after it.",
+    ),
+    ("GET", "/metrics"): Call("", "[Metrics](metrics.md), all workers in one."),
+    ("GET", "/livez"): Call("", "The process answers."),
+    ("GET", "/readyz"): Call("", "200 if this node may get traffic, else 503 `not_ready` with the reason."),
+}
+
+_REPORT: Final = "`?timeout=30s&max_remap=10%&force=true`"
+
+CONTROL_CALLS: Final[dict[tuple[str, str], Call]] = {
+    ("GET", "/v1/status"): Call("", "What `lb-control status --json` prints."),
+    ("GET", "/v1/snapshot"): Call("", "What was accepted last."),
+    ("GET", "/v1/history"): Call("", "`{history: [...]}`: every generation that is kept, the oldest first."),
+    ("GET", "/v1/events"): Call("", "Events from now on."),
+    ("POST", "/v1/plan"): Call("`lb.yaml` as JSON", "What `lb-control plan --json` prints."),
+    ("POST", "/v1/apply"): Call(f"`lb.yaml` as JSON; {_REPORT}", "What `lb-control apply --json` prints."),
+    ("POST", "/v1/rollback"): Call(
+        f"`{{generation?}}`; {_REPORT}", "Returns to that generation's content, or to the previous content."
+    ),
+    _PATCH: Call("[BackendPatch](#backendpatch)", "An operator's override, kept over restarts."),
+    ("GET", "/metrics"): Call("", "The daemon's own [metrics](metrics.md#of-the-daemon)."),
+    ("GET", "/livez"): Call("", "The process answers."),
+}
+
+VARIABLES: Final[dict[str, str]] = {
+    "LISTEN": "an address; `:4000` if unset",
+    "BACKENDS": "addresses, separated by commas",
+    "LB_MODE": "`rr`, `sticky`, `leastconn`, `p2c` or `random`",
+    "POOL_MODE": "`preconnect`, `reuse` or `off`",
+    "POOL_SIZE": "a whole number",
+    "PROXY_V1": "`1`, `true`, `yes`, `on` send a PROXY v1 header; `0`, `false`, `no`, `off` do not",
+    "DIAL_TIMEOUT": "a duration",
+    "IDLE_TIMEOUT": "a duration: how long an unused pooled connection is kept",
+    "IO_TIMEOUT": "a duration: how long a client's connection may be silent",
+    "HEALTH_EVERY": "a duration: from one check to the next; `0` for no checks",
+}
+
+SKIPS: Final[dict[str, str]] = {
+    "drain": "Its operator state is `drain`.",
+    "disabled": "Its operator state is `disabled`.",
+    "weight_zero": "Its weight is 0.",
+    "down": "Its checks say so, and panic does not hold.",
+    "ejected": "Passive health has ejected it, and panic does not hold.",
+    "unresolved": "Its host name has no address yet.",
+    "limit_per_backend": "It has `limits.per_backend` connections.",
+}
+
+EVENTS: Final[dict[str, str]] = {
+    "applied": "Another snapshot runs.",
+    "apply_refused": "`--config` was read again, and its content cannot be run.",
+    "backend_down": "Active checks found it down.",
+    "backend_ejected": "Clients' connections failed in a row; no new ones for a while.",
+    "backend_reinstated": "An ejection is over.",
+    "backend_unknown": "Nobody checks it any more.",
+    "backend_up": "Active checks found it up.",
+    "drain": "An operator, or a snapshot, drains or disables a backend.",
+    "dropped": "This follower read too slowly and missed so many events.",
+    "ejection_refused": "A backend would have been ejected, but too many are already.",
+    "handed_over": "Another process has taken over; this one drains and ends.",
+    "inherited_unused": "A listening socket that was inherited is in no service; it was closed.",
+    "local_error": "This machine lacks descriptors, ports or memory; at most one a second.",
+    "no_usable_backend": "Clients of the service are closed at once, with the reason `no_backend`.",
+    "orphan_gives_nothing": "A worker whose supervisor had died did not hand over its sockets.",
+    "orphaned": "A worker's supervisor has died; it serves on, for so many seconds or until it is taken over.",
+    "override": "An operator has said something about a backend.",
+    "panic": "Too few backends are usable; their health is ignored.",
+    "panic_over": "Health counts again.",
+    "reread": "SIGHUP changed nothing, and why.",
+    "resized": "There are more workers, or fewer.",
+    "resolved": "A backend's host name has another address.",
+    "restart": "The workers are being replaced.",
+    "restart_failed": "A new worker did not come up; the others serve on.",
+    "restart_refused": "A restart was asked for while one is under way.",
+    "restarted": "All workers are new.",
+    "saved_snapshot_unusable": "What ran last cannot be run; the process waits for a snapshot.",
+    "service_drained": "The last connection of a removed service has gone.",
+    "snapshot_not_saved": "It runs, but a restart would find the one before.",
+    "started": "The process is ready.",
+    "stopped": "The process ends.",
+    "stopping": "SIGTERM or SIGINT: nothing more is accepted; connections have until `drain.timeout`.",
+    "stopping_now": "A second signal: what is left is cut.",
+    "takeover_begins": "Another process asks for the listening sockets.",
+    "takeover_failed": "It did not take them; this one goes on.",
+    "unhandled": "A bug of ours, with its traceback. Please report it.",
+    "unresolved": "A backend's host name has no address; it gets no clients.",
+    "usable_again": "A service has a usable backend again.",
+    "worker_died": "A worker ended by itself; its connections are lost, its queued clients are not.",
+    "worker_drained": "A worker that was replaced has no connection left.",
+    "worker_failed": "A worker did not come up; it is tried again later.",
+    "worker_ready": "A worker accepts.",
+}
+
+CONTROL_EVENTS: Final[dict[str, str]] = {
+    "dataplanes": "A data plane came, went, or runs something else.",
+    "generation": "A change was accepted, by whom, and its hash.",
+}
