@@ -94,7 +94,7 @@ function figure(value) {
   if (value === null || !Number.isFinite(value)) return DASH;
   if (value >= 1e6) return `${(value / 1e6).toPrecision(3)}M`;
   if (value >= 10000) return `${(value / 1000).toPrecision(3)}k`;
-  return value >= 10 || value === 0 ? String(Math.round(value)) : value.toFixed(1);
+  return value >= 10 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1);
 }
 
 function perSecond(value) {
@@ -131,7 +131,7 @@ function ago(stamp) {
   return Number.isNaN(at) ? "" : span((Date.now() + looking.skew - at) / 1000);
 }
 
-const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
 function clock(at) {
@@ -157,13 +157,13 @@ class Series {
     this.last = null;
   }
 
-  take(at, totals, comparable) {
+  take(at, totals, comparable, active) {
     const last = this.last;
     this.last = { at, totals };
     if (last === null) return;
     const elapsed = at - last.at;
     const fell = COUNTERS.some((key) => totals[key] < last.totals[key]);
-    const sample = { at, gap: !comparable || fell || elapsed <= 0 };
+    const sample = { at, gap: !comparable || fell || elapsed <= 0, active };
     for (const key of COUNTERS) sample[key] = sample.gap ? 0 : (totals[key] - last.totals[key]) / elapsed;
     sample.elapsed = elapsed;
     this.samples.push(sample);
@@ -268,9 +268,10 @@ function measure(status, at) {
   const comparable = planes === series.planes;
   series.planes = planes;
   const all = Object.fromEntries(COUNTERS.map((key) => [key, 0]));
+  let active = 0;
   const renew = (kept, key, totals, into) => {
     const known = kept.get(key) ?? new Series();
-    known.take(at, totals, comparable);
+    known.take(at, totals, comparable, 0);
     into.set(key, known);
   };
   const services = new Map();
@@ -278,6 +279,7 @@ function measure(status, at) {
   for (const [name, service] of Object.entries(status.services)) {
     const totals = totalsOf(service, service.backends.map((each) => each.totals?.pool));
     for (const key of COUNTERS) all[key] += totals[key];
+    active += service.active;
     renew(series.services, name, totals, services);
     for (const backend of service.backends) {
       renew(series.backends, backendKey(name, backend.id), totalsOf(backend, [backend.totals?.pool]), backends);
@@ -285,7 +287,7 @@ function measure(status, at) {
   }
   series.services = services;
   series.backends = backends;
-  series.all.take(at, all, comparable);
+  series.all.take(at, all, comparable, active);
 }
 
 // --- what an answer means --------------------------------------------------------------------------------------
@@ -392,24 +394,25 @@ function healthBar() {
       for (const [word, part] of Object.entries(parts)) {
         const grow = String(backends.filter((each) => standing(each) === word).length);
         if (part.style.flexGrow !== grow) part.style.flexGrow = grow;
+        setHidden(part, grow === "0");
       }
     },
   };
 }
 
 const summary = {
-  active: make("div", "value"), queued: make("div", "more"),
+  active: make("div", "value"), queued: make("div", "more"), activeSpark: new Spark("active"),
   rate: make("div", "value"), ratePeak: make("div", "more"), rateSpark: new Spark("connections"),
-  bytesIn: make("span"), bytesOut: make("span"), bytesPeak: make("div", "more"), bytesSpark: new Spark("bytes_in", "bytes_out"),
+  bytes: make("div", "value"), bytesIn: make("span", "in"), bytesOut: make("span", "out-of"), bytesSpark: new Spark("bytes_in", "bytes_out"),
   hits: make("div", "value"), pooled: make("div", "more"), hitsSpark: new Spark("hits", "misses"),
   serving: make("div", "value"), services: make("div", "more"), bar: healthBar(),
 };
 
 function buildSummary() {
   tile("New connections", summary.rate, summary.ratePeak, summary.rateSpark.node);
-  tile("Bytes", make("div", "value pair", summary.bytesIn, summary.bytesOut), summary.bytesPeak, summary.bytesSpark.node);
+  tile("Bytes", summary.bytes, make("div", "more", summary.bytesIn, " · ", summary.bytesOut), summary.bytesSpark.node);
   tile("Pool hits, last minute", summary.hits, summary.pooled, summary.hitsSpark.node);
-  tile("Active connections", summary.active, summary.queued);
+  tile("Active connections", summary.active, summary.queued, summary.activeSpark.node);
   tile("Backends serving", summary.serving, summary.services, summary.bar.node);
 }
 
@@ -423,15 +426,16 @@ function showSummary(status) {
   setText(summary.queued, queued ? `${queued} waiting for a place` : "nobody waits");
   setText(summary.rate, perSecond(all.now("connections")));
   setText(summary.ratePeak, `peak ${perSecond(all.peak(["connections"]))}`);
-  setText(summary.bytesIn, bytesPerSecond(all.now("bytes_in")));
-  setText(summary.bytesOut, bytesPerSecond(all.now("bytes_out")));
-  setText(summary.bytesPeak, `peak ${bytesPerSecond(all.peak(["bytes_in", "bytes_out"]))}`);
+  const [bytesIn, bytesOut] = [all.now("bytes_in"), all.now("bytes_out")];
+  setText(summary.bytes, bytesPerSecond(bytesIn === null ? null : bytesIn + bytesOut));
+  setText(summary.bytesIn, `in ${bytesPerSecond(bytesIn)}`);
+  setText(summary.bytesOut, `out ${bytesPerSecond(bytesOut)}`);
   setText(summary.hits, all.hitRate());
   setText(summary.pooled, `${figure(sum(backends, "pooled"))} idle in pools`);
   setText(summary.serving, `${backends.filter(serves).length} of ${backends.length}`);
   setText(summary.services, `in ${count(services.length, "service")}`);
   summary.bar.update(backends);
-  for (const spark of [summary.rateSpark, summary.bytesSpark, summary.hitsSpark]) spark.draw(all);
+  for (const spark of [summary.rateSpark, summary.bytesSpark, summary.hitsSpark, summary.activeSpark]) spark.draw(all);
 }
 
 function pillOf(className = "pill") {
@@ -488,7 +492,7 @@ const watcher = new IntersectionObserver((entries) => {
 
 const COLUMNS = [
   ["Backend", "c-backend", ""], ["Health", "c-health", ""], ["Operator state", "c-state", ""], ["Weight", "c-number", "num"],
-  ["Active", "c-number", "num"], ["New connections", "c-rate", ""], ["Bytes in / out", "c-bytes", ""], ["Pool", "c-number", ""],
+  ["Active", "c-number", "num"], ["New connections", "c-rate", ""], ["Bytes in / out", "c-bytes", ""], ["Pool", "c-pool", ""],
   ["Actions", "c-act", "act"],
 ];
 
@@ -806,6 +810,7 @@ function entryView({ entry }) {
   head.append(back);
   const node = make("li", "", head);
   const short = entry.changes.length <= 8;
+  const who = entry.by.startsWith(entry.origin) ? entry.by : `${entry.origin} by ${entry.by}`;
   if (!entry.changes.length) node.append(make("p", "muted", "No change of services or backends."));
   else if (short) node.append(diffOf(entry));
   else {
@@ -819,7 +824,7 @@ function entryView({ entry }) {
     update({ running }) {
       setHidden(current, !running);
       setHidden(back, running);
-      setText(when, `${clock(entry.when)} · ${entry.origin} · by ${entry.by} · ${entry.hash.slice(0, 8)}`);
+      setText(when, [clock(entry.when), who, entry.hash.slice(0, 8)].join(" · "));
     },
   };
 }
