@@ -157,7 +157,7 @@ class Api:
         if self._token is None or request.path in {"/livez", "/readyz"}:
             return None
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode(), self._token.encode()):
+        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
             return None
         return error_response(401, "no_token", "a valid bearer token is required")
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from dataplane.net.listener import open_listener
 from dataplane.runtime.api import Api, allowed_hosts
+from dataplane.runtime.patience import ImpatientRunner
 from dataplane.runtime.private import listen_privately
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ async def serve(
     app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None = None
 ) -> web.AppRunner:
     """Serve `app` on a listening socket; end it with the runner's `cleanup`."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+    runner = ImpatientRunner(app)
     await runner.setup()
     await web.SockSite(runner, sock, ssl_context=tls).start()
     return runner

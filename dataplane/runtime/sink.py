@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import threading
+from pathlib import Path
 from typing import Final
 
 __all__ = ["LineSink", "open_sink"]
@@ -68,5 +69,9 @@ def open_sink(target: str) -> LineSink | None:
     """
     if target == "off":
         return None
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return LineSink(1 if target == "-" else os.open(target, flags, 0o640))
+    if target == "-":
+        return LineSink(1)
+    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    # To open a pipe for writing waits for a reader; for both it does not (fifo(7)), and readers may come and go.
+    flags |= os.O_RDWR if Path(target).is_fifo() else os.O_WRONLY
+    return LineSink(os.open(target, flags, 0o640))

@@ -1,0 +1,475 @@
+"""What a data plane runs when it starts, what it says when it cannot, and what a file may change later."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+
+from dataplane.net.reactor import Reactor
+from dataplane.runtime.apply import Applier
+from dataplane.runtime.doors import OwnDoors
+from dataplane.runtime.events import Events
+from dataplane.runtime.node import Node
+from dataplane.runtime.startup import StartError, load_initial
+from dataplane.runtime.store import SnapshotStore
+from tests.dataplane.net.through import QUIET
+from tests.support.backends import LineServer
+from tests.support.clients import ask
+from tests.support.dataplane import DataPlane, command
+from tests.support.ports import HeldPort
+from tests.support.process import answers
+from tests.support.wait import wait_for
+
+
+@pytest.fixture
+def server():
+    """A server that says that it is one."""
+    with LineServer("one") as server:
+        yield server
+
+
+@pytest.fixture
+def port():
+    """A port to listen on."""
+    with HeldPort() as port:
+        yield port
+
+
+def run(tmp_path, *arguments, **environment):
+    """Start a data plane that is expected to end by itself; return its exit code and its words."""
+    done = subprocess.run(
+        [command("lb-dataplane"), *arguments],
+        env={
+            "PATH": os.environ["PATH"],
+            "LB_RUNTIME_DIR": str(tmp_path / "run"),
+            "LB_STATE_DIR": str(tmp_path / "state"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+class Loaded:
+    """What `load_initial` made of a configuration, in this process."""
+
+    def __init__(self, node, applier):
+        self.node = node
+        self.applier = applier
+        self.told = []
+
+    def events(self, kind):
+        """Return the fields of the events of a kind."""
+        return [fields for seen, fields in self.told if seen == kind]
+
+
+@asynccontextmanager
+async def loaded(state, config=None):
+    """Load what there is to run at the start."""
+    told = []
+    reactor = Reactor(asyncio.get_running_loop(), 1024)
+    reactor.start()
+    events = Events(lambda kind, **fields: told.append((kind, fields)), time.time)
+    node = Node(reactor, events, Random(1))
+    store = SnapshotStore(state, "test")
+    applier = Applier(node, store, OwnDoors(node, reuse_port=False))
+    it = Loaded(node, applier)
+    it.told = told
+    try:
+        await load_initial(applier, store, config)
+        yield it
+    finally:
+        for listener in node.listeners.values():
+            listener.close()
+        reactor.close()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """An environment without our variables."""
+    for variable in ("LISTEN", "BACKENDS"):
+        monkeypatch.delenv(variable, raising=False)
+    return monkeypatch
+
+
+class TestNothing:
+    """DESIGN 5.4.1: nothing to run is no error."""
+
+    def test_it_waits_for_a_snapshot(self, server, port):
+        """Generation 0, alive and not ready; LISTEN alone is not listened on."""
+        with DataPlane(environment={"LISTEN": port.address}) as plane:
+            assert plane.get("/v1/info")["generation"] == 0
+            assert plane.request("GET", "/livez")[0] == 200
+            status, body = plane.request("GET", "/readyz")
+            assert (status, body["code"]) == (503, "not_ready")
+            assert not answers(port.address)
+            plane.put_snapshot({"s": {"listen": port.address, "backends": [server.address], **QUIET}})
+            assert plane.request("GET", "/readyz")[0] == 200
+            assert ask(port.address) == b"one:hello\n"
+
+
+class TestEnvironment:
+    """The names of the balancer that this one replaces."""
+
+    def test_all_of_them(self, server, port):
+        """Each variable ends up in the one service."""
+        environment = {
+            "LISTEN": port.address,
+            "BACKENDS": f"{server.address}, 127.0.0.1:1",
+            "LB_MODE": "sticky",
+            "POOL_MODE": "preconnect",
+            "POOL_SIZE": "7",
+            "PROXY_V1": "no",
+            "DIAL_TIMEOUT": "1.5s",
+            "IDLE_TIMEOUT": "1m30s",
+            "IO_TIMEOUT": "3m",
+            "HEALTH_EVERY": "0",
+        }
+        with DataPlane(environment=environment) as plane:
+            (service,) = plane.get("/v1/snapshot")["services"].values()
+            assert service["listen"] == [port.address]
+            assert [backend["address"] for backend in service["backends"]] == [server.address, "127.0.0.1:1"]
+            assert (service["mode"], service["pool"]["mode"], service["pool"]["max_idle"]) == (
+                "sticky",
+                "preconnect",
+                7,
+            )
+            assert service["proxy_protocol"]["send"] == "off"
+            assert service["timeouts"]["connect"] == "1500ms"
+            assert service["timeouts"]["idle"] == "3m"
+            assert service["pool"]["idle_timeout"] == "90s"
+            assert service["health"]["active"]["type"] == "none"
+            assert ask(port.address) == b"one:hello\n"
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("LISTEN", "4000"),
+            ("BACKENDS", "nowhere"),
+            ("LB_MODE", "fastest"),
+            ("POOL_MODE", "full"),
+            ("POOL_SIZE", "-1"),
+            ("PROXY_V1", "perhaps"),
+            ("DIAL_TIMEOUT", "2"),
+            ("IDLE_TIMEOUT", "soon"),
+            ("IO_TIMEOUT", "5 s"),
+            ("HEALTH_EVERY", "-1s"),
+        ],
+    )
+    async def test_a_wrong_value(self, tmp_path, environment, variable, value):
+        """A wrong value is an error that names its variable."""
+        for name, text in {"LISTEN": "127.0.0.1:1", "BACKENDS": "127.0.0.1:1", variable: value}.items():
+            environment.setenv(name, text)
+        with pytest.raises(StartError, match=f"environment: {variable}: ") as refused:
+            async with loaded(tmp_path):
+                pass
+        assert refused.value.exit_code == 2
+
+    def test_its_exit_code(self, tmp_path):
+        """The process ends with 2, and says why."""
+        code, words = run(tmp_path, BACKENDS="127.0.0.1:1", LB_MODE="fastest")
+        assert code == 2
+        assert "LB_MODE" in words
+
+
+class TestConfig:
+    """`--config lb.yaml`."""
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        """The file."""
+        return tmp_path / "lb.yaml"
+
+    def write(self, file, port, *backends, mode="rr"):
+        """Write a document."""
+        lines = ["version: 1", "services:", "  web:", f"    listen: {port.address}", f"    mode: {mode}"]
+        lines += ["    health: {active: {type: none}}", "    backends:"]
+        lines += [f"      - {backend}" for backend in backends]
+        file.write_text("\n".join(lines) + "\n")
+
+    def test_it_runs(self, file, server, port):
+        """The file runs, and a changed one after SIGHUP; one that is wrong changes nothing."""
+        self.write(file, port, server.address)
+        with DataPlane(["--config", str(file)]) as plane, LineServer("two") as two:
+            assert ask(port.address) == b"one:hello\n"
+            assert plane.get("/v1/info")["generation"] == 1
+            self.write(file, port, two.address)
+            plane.send_signal(signal.SIGHUP)
+            wait_for(lambda: plane.get("/v1/info")["generation"] == 2, "the new file to run")
+            assert ask(port.address) == b"two:hello\n"
+            self.write(file, port, two.address, mode="fastest")
+            plane.send_signal(signal.SIGHUP)
+            wait_for(lambda: '"apply_refused"' in plane.output, "the refusal")
+            assert "line 5" in plane.output
+            assert ask(port.address) == b"two:hello\n"
+            file.unlink()
+            plane.send_signal(signal.SIGHUP)
+            wait_for(lambda: plane.output.count('"apply_refused"') == 2, "the second refusal")
+            assert plane.get("/v1/info")["generation"] == 2
+
+    def test_it_is_stronger_than_what_was_saved(self, file, server, port):
+        """A start with a file runs the file, as a newer generation than what ran before."""
+        with LineServer("two") as two, DataPlane() as plane:
+            plane.put_snapshot(
+                {"s": {"listen": port.address, "backends": [two.address], **QUIET}}, generation=41
+            )
+            plane.stop()
+            self.write(file, port, server.address)
+            plane.argv += ["--config", str(file)]
+            plane.start()
+            assert plane.get("/v1/info")["generation"] == 42
+            assert ask(port.address) == b"one:hello\n"
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("version: 1\nservices:\n  web:\n    listen: nowhere\n    backends: []\n", "line 4"),
+            ("version: 1\nservices:\n  web: {listen: ':1', colour: red}\n", "line 3"),
+            ("version: 1\nversion: 1\n", "line 2"),
+            ("services: {}\n", "version"),
+            (
+                "version: 1\nservices:\n  c: {listen: '127.0.0.1:1', discover: {consul: {service: x}}}\n",
+                "discover",
+            ),
+            ("{", "line"),
+        ],
+    )
+    async def test_a_wrong_file(self, tmp_path, file, text, told):
+        """Every problem is told with the file's name and the line."""
+        file.write_text(text)
+        with pytest.raises(StartError, match=told) as refused:
+            async with loaded(tmp_path, file):
+                pass
+        assert refused.value.exit_code == 2
+        assert all(line.startswith(f"{file}: ") for line in str(refused.value).splitlines())
+
+    async def test_no_file(self, tmp_path, file):
+        """A file that is not there, or is no file, is an error that names it."""
+        for path in (file, tmp_path):
+            with pytest.raises(StartError, match=str(path)):
+                async with loaded(tmp_path, path):
+                    pass
+
+    def test_a_pipe_does_not_hang(self, tmp_path, file):
+        """Something that is no regular file is refused at once."""
+        os.mkfifo(file)
+        code, words = run(tmp_path, "--config", str(file))
+        assert code == 2
+        assert "regular file" in words
+
+
+class TestSaved:
+    """The last good snapshot on disk."""
+
+    def test_it_runs_again(self, server, port):
+        """A restart runs what ran last, generation and all; overrides are not part of it."""
+        with DataPlane() as plane:
+            plane.put_snapshot(
+                {"s": {"listen": port.address, "backends": [server.address], **QUIET}}, generation=7
+            )
+            before = plane.get("/v1/snapshot")
+            plane.stop()
+            plane.start()
+            assert plane.get("/v1/snapshot") == before
+            assert ask(port.address) == b"one:hello\n"
+
+    @pytest.mark.parametrize("damage", ["{", "[]", '{"version": 2}', "", "\0" * 100, None])
+    async def test_a_damaged_one(self, tmp_path, environment, server, port, damage):
+        """A file that cannot be used is said so, and is no reason not to start."""
+        body = {
+            "version": 1,
+            "generation": 5,
+            "services": {"s": {"listen": port.address, "backends": [server.address], **QUIET}},
+        }
+        async with loaded(tmp_path) as first:
+            await first.applier.apply(body)
+        path = tmp_path / "dataplane-test.json"
+        if damage is None:  # the content does not fit the hash any more
+            saved = json.loads(path.read_text())
+            saved["services"]["s"]["mode"] = "random"
+            damage = json.dumps(saved)
+        path.write_text(damage)
+        async with loaded(tmp_path) as second:
+            assert [one["path"] for one in second.events("saved_snapshot_unusable")] == [str(path)]
+            assert second.applier.snapshot.generation == 0
+            assert not second.node.listeners
+            await second.applier.apply({**body, "generation": 1})
+        async with loaded(tmp_path) as third:
+            assert third.applier.snapshot.generation == 1
+
+    async def test_its_address_is_taken(self, tmp_path, environment, server, port):
+        """A saved snapshot whose address somebody else has now is no reason not to start."""
+        services = {"s": {"listen": port.address, "backends": [server.address], **QUIET}}
+        async with loaded(tmp_path) as first:
+            await first.applier.apply({"version": 1, "generation": 5, "services": services})
+        with socket.create_server((port.host, port.port)):
+            async with loaded(tmp_path) as second:
+                assert second.events("saved_snapshot_unusable")
+                assert second.applier.snapshot.generation == 0
+
+
+class TestConflicts:
+    """What somebody else has."""
+
+    def test_a_port_in_use(self, tmp_path, server):
+        """Exit 1, and the address is named."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            code, words = run(tmp_path, LISTEN=address, BACKENDS=server.address)
+        assert code == 1
+        assert f"cannot listen on {address}" in words
+        assert "in use" in words.lower()
+
+    def test_the_same_name_twice(self):
+        """The second one ends with 1 and names the first one's pid; the first one notices nothing."""
+        with DataPlane() as plane:
+            done = subprocess.run(
+                [command("lb-dataplane"), "--name", "test"],
+                env=plane._environment,
+                capture_output=True,
+                text=True,
+                timeout=15,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert str(plane.pid) in done.stderr
+            assert plane.get("/v1/info")["pid"] == plane.pid
+
+    @pytest.mark.parametrize(
+        "arguments", [["--name", "../x"], ["--name", ""], ["--log-format", "xml"], ["--api", "127.0.0.1:0"]]
+    )
+    def test_wrong_arguments(self, tmp_path, arguments):
+        """Exit 2, and the argument is named."""
+        code, words = run(tmp_path, *arguments)
+        assert code == 2
+        assert arguments[0] in words
+
+
+class TestAccessLog:
+    """`--access-log off|-|FILE`."""
+
+    def plane(self, target):
+        """Return a data plane with this target."""
+        return DataPlane(["--access-log", target])
+
+    def test_off(self, server, port):
+        """Nothing is written."""
+        with self.plane("off") as plane:
+            plane.put_snapshot({"s": {"listen": port.address, "backends": [server.address], **QUIET}})
+            ask(port.address)
+            plane.stop()
+            assert "bytes_in" not in plane.output
+
+    def test_standard_output(self, server, port):
+        """One JSON object a line, for each connection."""
+        with self.plane("-") as plane:
+            plane.put_snapshot({"s": {"listen": port.address, "backends": [server.address], **QUIET}})
+            for _ in range(3):
+                ask(port.address)
+            plane.stop()
+            lines = [json.loads(line) for line in plane.output.splitlines() if "bytes_in" in line]
+            assert [(line["service"], line["bytes_in"], line["bytes_out"]) for line in lines] == [
+                ("s", 6, 10)
+            ] * 3
+
+    def test_nobody_reads(self, server, port):
+        """A pipe that nobody reads blocks nobody: connections go on, and lines are dropped and counted."""
+        with DataPlane(["--access-log", "pipe"]) as plane_to_be:
+            plane_to_be.stop()
+            (plane_to_be.directory / "pipe").unlink()
+            os.mkfifo(plane_to_be.directory / "pipe")
+            reader = os.open(plane_to_be.directory / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+            plane_to_be.start()
+            plane_to_be.put_snapshot({"s": {"listen": port.address, "backends": [server.address], **QUIET}})
+            for _ in range(400):  # far more than the 64 KiB that a pipe holds
+                assert ask(port.address) == b"one:hello\n"
+            assert plane_to_be.request("GET", "/livez")[0] == 200
+            os.close(reader)
+            assert ask(port.address) == b"one:hello\n"
+
+    def test_a_pipe_that_nobody_has_opened(self, server, port):
+        """A pipe without any reader does not keep the process from starting, nor clients from being served."""
+        with DataPlane(["--access-log", "pipe"]) as plane:
+            plane.stop()
+            (plane.directory / "pipe").unlink()
+            os.mkfifo(plane.directory / "pipe")
+            plane.start()
+            plane.put_snapshot({"s": {"listen": port.address, "backends": [server.address], **QUIET}})
+            for _ in range(10):
+                assert ask(port.address) == b"one:hello\n"
+
+
+class TestTcpApi:
+    """`--api HOST:PORT`: with a token or client certificates, or not at all."""
+
+    def call(self, address, path="/v1/info", method="GET", **headers):
+        """Make one call; return the status and the body."""
+        host, _, number = address.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(number), timeout=10)
+        try:
+            skip = "Host" in headers
+            connection.putrequest(method, path, skip_host=skip)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.putheader("Content-Length", "0")
+            connection.endheaders()
+            response = connection.getresponse()
+            text = response.read()
+            is_json = response.headers.get_content_type() == "application/json"
+            return response.status, json.loads(text) if is_json else text
+        finally:
+            connection.close()
+
+    @pytest.fixture
+    def plane(self, port, tmp_path):
+        """A data plane with a TCP API."""
+        token = tmp_path / "token"
+        token.write_text("secret\n")
+        with DataPlane(["--api", port.address, "--token-file", str(token)]) as plane:
+            yield plane
+
+    def test_the_token(self, plane, port):
+        """With the token and a Host of ours everything, without a token only whether the process lives."""
+        good = {"Authorization": "Bearer secret"}
+        assert self.call(port.address, **good)[0] == 200
+        for bad in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Bearer "},
+            {"Authorization": "Bearer s\xe9"},
+        ):
+            status, body = self.call(port.address, **bad)
+            assert (status, body["code"]) == (401, "no_token")
+        assert self.call(port.address, "/livez")[0] == 200
+        assert self.call(port.address, "/metrics")[0] == 401
+        assert "secret" not in plane.output
+
+        # a Host header that is not ours is refused: a name that an attacker has pointed here
+        for host in (port.address, f"localhost:{port.port}"):
+            assert self.call(port.address, Host=host, **good)[0] == 200
+        status, body = self.call(port.address, Host="evil.example", **good)
+        assert (status, body["code"]) == (403, "foreign_host")
+
+    def test_no_token_no_api(self, tmp_path, port):
+        """Without a token or client certificates it does not start: exit 2."""
+        code, words = run(tmp_path, "--api", port.address)
+        assert code == 2
+        assert "--token-file" in words
+        empty = tmp_path / "empty"
+        empty.write_text("\n")
+        assert run(tmp_path, "--api", port.address, "--token-file", str(empty))[0] == 2
+        assert run(tmp_path, "--api", port.address, "--token-file", str(tmp_path / "none"))[0] == 2
