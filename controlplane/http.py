@@ -45,6 +45,7 @@ _FILES: Final = {
     "/app.js": ("app.js", "text/javascript"),
 }
 _OPEN: Final = frozenset({*_FILES, "/access.json", "/livez"})
+_MAX_PORT: Final = 65535
 _CHANGES: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
 
@@ -162,8 +163,10 @@ def listener(address: str, *, token: bool) -> tuple[socket.socket, str]:
     if not token and not local:
         raise PlaceError(f"--http {address}: without --http-token-file only on a loopback address")
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    if not port.isdecimal() or int(port) > _MAX_PORT:
+        raise PlaceError(f"--http {address}: the port must be 0 to {_MAX_PORT}")
     try:
         sock = socket.create_server((bare, int(port)), family=family)
-    except (OSError, OverflowError, ValueError) as error:
+    except OSError as error:
         raise PlaceError(f"--http {address}: {error}") from error
     return sock, f"{host}:{sock.getsockname()[1]}"

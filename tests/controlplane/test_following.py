@@ -1,0 +1,166 @@
+"""Following the data planes' events: told once, in spite of breaks, restarts and comings and goings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from aiohttp import web
+
+from controlplane.client import DataPlaneClient
+from controlplane.errors import RefusedError, UnreachableError
+from controlplane.following import Following
+from controlplane.places import Endpoint
+
+HERE = Endpoint("a", "/nowhere/dataplane-a.sock")
+
+
+class Stream:
+    """A data plane's events, in turns: each connection gets the next list, and then the end or an error."""
+
+    def __init__(self, *turns, breaks=False):
+        self.turns = list(turns)
+        self.breaks = breaks
+        self.connected = 0
+        self.closed = asyncio.Event()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.closed.set()
+
+    async def events(self):
+        """Yield one turn's events; with no turn left, wait for ever."""
+        self.connected += 1
+        if not self.turns:
+            await asyncio.Event().wait()
+        for event in self.turns.pop(0):
+            yield event
+        if self.breaks:
+            raise UnreachableError("a", "gone")
+
+
+@contextlib.asynccontextmanager
+async def following(there, streams):
+    """Follow `there`; yields the Following and a function that waits for so many events."""
+    told = []
+    news = asyncio.Event()
+
+    def publish(event):
+        told.append(event)
+        news.set()
+
+    async def wait(number):
+        while len(told) < number:
+            news.clear()
+            await news.wait()
+        return told
+
+    follower = Following(lambda: list(there), lambda endpoint: streams[endpoint], publish, pause_s=0.0)
+    task = asyncio.create_task(follower.run())
+    try:
+        async with asyncio.timeout(10):
+            yield follower, wait
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def event(number, second, kind="backend_up"):
+    """Make an event that happened at a second."""
+    return number, kind, {"at": f"2026-01-01T00:00:{second:02}.000Z", "backend": "b"}
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_what_is_repeated_is_told_once(breaks):
+    """A new connection brings the remembered ones again; only what is later is told."""
+    stream = Stream([event(1, 1), event(2, 1)], [event(1, 1), event(2, 1), event(3, 2)], breaks=breaks)
+    async with following([HERE], {HERE: stream}) as (_, wait):
+        told = await wait(3)
+        assert [each["at"][17:19] for each in told] == ["01", "01", "02"]
+        assert told[0] == {**event(1, 1)[2], "type": "backend_up", "dataplane": "a"}
+
+
+async def test_new_process_counts_from_one_again():
+    """After a restart numbers are small and stamps are late: everything is new."""
+    stream = Stream([event(9, 1)], [event(1, 5, "started")])
+    async with following([HERE], {HERE: stream}) as (_, wait):
+        assert [each["type"] for each in await wait(2)] == ["backend_up", "started"]
+
+
+async def test_data_planes_come_and_go():
+    """One that appears is followed at the next look, and one that went is let go."""
+    there = Endpoint("b", "/nowhere/dataplane-b.sock")
+    streams = {HERE: Stream([event(1, 1)]), there: Stream([event(1, 2)])}
+    known = [HERE]
+    async with following(known, streams) as (follower, wait):
+        await wait(1)
+        known[:] = [there]
+        follower.look()
+        assert (await wait(2))[1]["dataplane"] == "b"
+        await streams[HERE].closed.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(tmp_path, *pieces, status=200):
+    """Serve these pieces as an event stream; yields a client of it."""
+    path = tmp_path / "s.sock"
+
+    async def answer(request):
+        assert request.headers["Last-Event-ID"] == "0"
+        response = web.StreamResponse(status=status)
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/v1/events", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(path)).start()
+        async with DataPlaneClient(Endpoint("a", str(path))) as client:
+            yield client
+    finally:
+        await runner.cleanup()
+
+
+STREAM = (
+    b': livelb events\n\nid: 7\nevent: backend_down\ndata: {"at": "x", "cause": "a\\nb"}\n\n: heartbeat\n\n'
+)
+
+
+@pytest.mark.parametrize("cut", range(0, len(STREAM), 7))
+async def test_stream_is_read_however_it_is_cut(tmp_path, cut):
+    """Comments are no events, and an event may come in any pieces."""
+    async with serving(tmp_path, *filter(None, (STREAM[:cut], STREAM[cut:]))) as client:
+        assert [each async for each in client.events()] == [(7, "backend_down", {"at": "x", "cause": "a\nb"})]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"id: 1\nevent: x\ndata: {\n\n", b"id: 1\ndata: {}\n\n", b"id: one\nevent: x\ndata: {}\n\n", b"nonsense\n\n",
+     b"id: 1\nevent: x\ndata: []\n\n", b"\xff\n\n", b"x" * (1 << 20) + b"y"],
+)  # fmt: skip
+async def test_stream_that_makes_no_sense_is_an_error(tmp_path, piece):
+    """Whatever listens there, following it ends in our error and no other."""
+    async with serving(tmp_path, piece) as client:
+        with pytest.raises(UnreachableError):
+            _ = [each async for each in client.events()]
+
+
+async def test_refusal_is_told(tmp_path):
+    """An answer that is no stream is a refusal, with its words."""
+    async with serving(tmp_path, b'{"code": "no_token", "message": "a token"}', status=401) as client:
+        with pytest.raises(RefusedError, match="a token"):
+            _ = [each async for each in client.events()]
+
+
+async def test_nobody_there(tmp_path):
+    """A socket that is missing is unreachable."""
+    async with DataPlaneClient(Endpoint("a", str(tmp_path / "none"))) as client:
+        with pytest.raises(UnreachableError):
+            _ = [each async for each in client.events()]
