@@ -373,7 +373,12 @@ def _events() -> Iterator[str]:
         "",
     )
     yield from _event_rows(code.data_events(), EVENTS)
-    yield from ("## Of the daemon", "")
+    yield from (
+        "## Of the daemon",
+        "",
+        "Every event of every data plane, with `dataplane` and its `type`; and these:",
+        "",
+    )
     yield from _event_rows(code.control_events(), CONTROL_EVENTS)
 
 

@@ -58,7 +58,10 @@ CONTROL_CALLS: Final[dict[tuple[str, str], Call]] = {
     ("GET", "/v1/status"): Call("", "What `lb-control status --json` prints."),
     ("GET", "/v1/snapshot"): Call("", "What was accepted last."),
     ("GET", "/v1/history"): Call("", "`{history: [...]}`: every generation that is kept, the oldest first."),
-    ("GET", "/v1/events"): Call("", "Events from now on."),
+    ("GET", "/v1/events"): Call(
+        "`?remembered=true`",
+        "[Events](events.md#of-the-daemon) from now on, of all data planes; with `remembered` the latest ones first.",
+    ),
     ("POST", "/v1/plan"): Call("`lb.yaml` as JSON", "What `lb-control plan --json` prints."),
     ("POST", "/v1/apply"): Call(f"`lb.yaml` as JSON; {_REPORT}", "What `lb-control apply --json` prints."),
     ("POST", "/v1/rollback"): Call(
