@@ -17,6 +17,7 @@ const WINDOW_S = 60;          // what a sparkline shows
 const SMOOTH_S = 3.2;         // what a rate in figures is the mean of
 const PERIOD_MS = 1000;
 const ANSWER_MS = 8000;       // the daemon itself waits 2 s for a data plane that hangs
+const LATE_MS = 3000;         // above it an answer that does not come is news
 const CHANGE_MS = 60000;
 const SILENCE_MS = 30000;     // on the event stream; a heartbeat comes every 10 s
 const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
@@ -1108,6 +1109,7 @@ const looking = {
   answeredAt: null,      // Date.now() of the last answer
   failures: 0,
   retryAt: 0,
+  due: PERIOD_MS,        // how old an answer gets while all is well, in ms
   refusal: "",
   ends: new Set(),
   waiters: [],
@@ -1163,7 +1165,9 @@ const looking = {
       let wait = PERIOD_MS;
       try {
         await this.look();
-        wait = Math.max(PERIOD_MS, 4 * (performance.now() - began));
+        const took = performance.now() - began;
+        wait = Math.max(PERIOD_MS, 4 * took);
+        this.due = wait + took;
       } catch (error) {
         if (error.status === 401) {
           await askToken();
@@ -1184,7 +1188,7 @@ const looking = {
 /** Say how old everything is. */
 function showAge() {
   const age = looking.answeredAt === null ? Infinity : Date.now() - looking.answeredAt;
-  const stale = looking.failures > 0 || (age > 6000 && $("gate").hidden && looking.answeredAt !== null);
+  const stale = looking.failures > 0 || (age > looking.due + LATE_MS && $("gate").hidden && looking.answeredAt !== null);
   document.body.classList.toggle("stale", stale && looking.status !== null);
   const state = stale ? "stale" : looking.status === null ? "wait" : "live";
   setAttribute($("live"), "data-state", state);
