@@ -1,0 +1,329 @@
+"""The dashboard in a real Chromium, against a real daemon and a real data plane."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.controlplane.commands import Control, Daemon, document
+from tests.support.backends import LineServer
+from tests.support.browser import Browser
+from tests.support.dataplane import DataPlane
+from tests.support.load import Load
+from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
+WORD = "open-sesame"
+CHECKED = {"active": {"type": "tcp", "interval": "200ms", "timeout": "200ms", "fall": 1, "rise": 1}}
+MANY = 500
+ENTER = "\ue007"
+ESCAPE = "\ue00c"
+RIGHT = "\ue014"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all; each test has a daemon, and so an origin, of its own."""
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium) -> Iterator[Browser]:
+    """A light window of the usual size, which ends on an empty page."""
+    chromium.resize(1280, 900)
+    chromium.prefer(dark=False)
+    chromium.complaints()
+    yield chromium
+    chromium.open("about:blank")
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """An address to listen on."""
+    with HeldPort() as port:
+        yield port.address
+
+
+@pytest.fixture
+def control(tmp_path_factory) -> Control:
+    """Commands in directories of their own."""
+    return Control(tmp_path_factory.mktemp("d"))
+
+
+@pytest.fixture
+def plane(control) -> Iterator[DataPlane]:
+    """One data plane."""
+    with DataPlane(name="a", runtime_dir=control.runtime_dir) as plane:
+        yield plane
+
+
+class Node:
+    """A daemon with a dashboard."""
+
+    def __init__(self, daemon: Daemon, url: str) -> None:
+        self.daemon = daemon
+        self.url = url
+
+
+@contextlib.contextmanager
+def dashboard(control: Control, content: object, *, token: bool = False) -> Iterator[Node]:
+    """Run the daemon with this lb.yaml until it has applied it."""
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(HeldPort())
+        arguments: list[object] = ["--http", port.address]
+        if token:
+            file = control.directory / "token"
+            file.write_text(f"{WORD}\n")
+            arguments += ["--http-token-file", file]
+        daemon = stack.enter_context(Daemon(control, control.write(content), *arguments))
+        control.wait_status(lambda status: status["converged"] and status["generation"] >= 1)
+        yield Node(daemon, f"http://{port.address}/")
+
+
+def enter(browser: Browser, url: str, token: str = WORD) -> None:
+    """Open the page and give it the token."""
+    browser.open(url)
+    browser.wait_true("!document.getElementById('gate').hidden")
+    browser.type("#gate-token", token + ENTER)
+
+
+def row(service: str, backend: str) -> str:
+    """Select a backend's row."""
+    return f'tr[data-backend="{service}/{backend}"]'
+
+
+def test_what_changes_is_shown(browser, control, address, plane):
+    """Backends, traffic, health with its cause, events and generations appear without a reload."""
+    with LineServer("one") as one, LineServer("two") as two, contextlib.ExitStack() as stack:
+        first = {"id": "one", "address": one.address}
+        second = {"id": "two", "address": two.address}
+        page = stack.enter_context(dashboard(control, document(address, first, health=CHECKED)))
+        browser.open(page.url)
+        browser.wait_text(row("web", "one"), "up")
+        browser.wait_text("#node", "converged")
+        assert "Nothing" in browser.text("#attention-none")
+        control.write(document(address, first, second, health=CHECKED))
+        browser.wait_text(row("web", "two"), "up")
+        browser.wait_text("#node", "generation 2")
+        with Load(address, rate=50, flows=2):
+            busy = "document.querySelector('tr[data-backend] .rate').innerText"
+            browser.wait_true(f"parseFloat({busy}) > 5")
+            browser.wait_true(
+                "document.querySelector('.tile path.first').getAttribute('d').split('L').length > 2"
+            )
+            browser.wait_true("document.querySelectorAll('.tile .value')[2].innerText.endsWith('%')")
+        two.stop()
+        browser.wait_text(row("web", "two"), "down")
+        browser.wait_text(row("web", "two"), "refused")
+        browser.wait_text("#attention-list", "web: 1 of 2 backends: two")
+        browser.click("#tab-events")
+        browser.wait_text("#event-list", "web/two")
+        assert "on a" in browser.text("#event-list")
+        browser.click("#tab-history")
+        browser.wait_text("#history-list", "backend web/two")
+        assert [each.split("\n")[0] for each in browser.texts("#history-list > li")] == [
+            "Generation 2",
+            "Generation 1",
+        ]
+        assert browser.complaints() == []
+
+
+def test_without_a_token_there_is_nothing_to_press(browser, control, address, plane):
+    """A daemon without a token shows everything, and no action."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        browser.wait_text("#session", "Read-only")
+        browser.wait_true("document.querySelectorAll('tr[data-backend]').length == 1")
+        assert not browser.script(
+            "return [...document.querySelectorAll('td.act')].some((each) => each.offsetParent)"
+        )
+
+
+def test_drain_enable_weight_and_rollback_by_click(browser, control, address, plane):
+    """With the token an operator drains, enables, weighs and rolls back from the page; a wrong one opens nothing."""
+    backends = [{"id": key, "address": f"127.0.0.1:{port}"} for key, port in (("one", 1), ("two", 2))]
+    with dashboard(control, document(address, *backends), token=True) as page:
+        enter(browser, page.url, "wrong")
+        browser.wait_text("#gate-error", "not accepted")
+        browser.type("#gate-token", WORD + ENTER)
+        browser.wait_text(row("web", "one"), "enabled")
+        browser.click(row("web", "one") + " .act button")
+        assert "other usable backend" in browser.text("#backend-impact")
+        assert browser.text("#backend-submit") == "Drain"
+        browser.click("#backend-submit")
+        browser.wait_text(row("web", "one"), "by http")
+        assert plane.backend("web", "one")["state"] == "drain"
+        browser.click(row("web", "two") + " .act button")
+        assert "No other backend" in browser.text("#backend-impact")
+        browser.click("#backend-form [data-close]")
+        browser.click(row("web", "one") + " .act button")
+        assert browser.text("#backend-submit") == "Enable"
+        browser.click("#backend-submit")
+        wait_for(lambda: plane.backend("web", "one")["state"] == "enabled", "the backend to be enabled")
+        browser.wait_true("!document.getElementById('backend-dialog').open")
+        browser.click(row("web", "one") + " .act button + button")
+        browser.script("document.getElementById('backend-weight').value = ''")
+        browser.type("#backend-weight", "7" + ENTER)
+        wait_for(lambda: plane.backend("web", "one")["weight"] == 7, "the weight")
+        control.write(document(address, backends[0]))
+        browser.wait_text("#node", "generation 2")
+        browser.click("#tab-history")
+        browser.wait_text("#history-list", "Generation 1")
+        browser.click("#history-list > li:nth-child(2) button")
+        browser.click("#rollback-submit")
+        browser.wait_text("#node", "generation 3")
+        assert len(plane.status()["services"]["web"]["backends"]) == 2
+        browser.click("#session")
+        browser.wait_true("!document.getElementById('gate').hidden && document.getElementById('main').hidden")
+        assert browser.script("return sessionStorage.length") == 0
+
+
+def test_daemon_restarts(browser, control, address, plane):
+    """While nobody answers, the page says since when and keeps what it knew; then it goes on by itself."""
+    with dashboard(control, document(address, "127.0.0.1:1"), token=True) as page:
+        enter(browser, page.url)
+        browser.wait_text(row("web", "127.0.0.1:1"), "enabled")
+        page.daemon.kill()
+        browser.wait_text("#banner", "No answer from the daemon since")
+        browser.wait_text("#live", "As of")
+        assert browser.script("return document.body.classList.contains('stale')")
+        assert "127.0.0.1:1" in browser.text(row("web", "127.0.0.1:1"))
+        page.daemon.start()
+        browser.click("#banner-retry")
+        browser.wait_true("document.getElementById('banner').hidden")
+        browser.wait_text("#live", "Live")
+        browser.click("#tab-events")
+        control.write(document(address, "127.0.0.1:2"))
+        browser.wait_text("#event-list", "generation 2")
+
+
+def test_daemon_that_hangs_is_old_news(browser, control, address, plane):
+    """A daemon that accepts and says nothing is not shown as live."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        browser.wait_text("#live", "Live")
+        page.daemon.send_signal(signal.SIGSTOP)
+        try:
+            browser.wait_text("#banner", "No answer from the daemon since")
+        finally:
+            page.daemon.send_signal(signal.SIGCONT)
+        browser.wait_text("#live", "Live")
+
+
+def test_data_plane_that_is_gone_is_named(browser, control, address, plane):
+    """A data plane that hangs is named with the age of its figures."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        browser.wait_text("#node", "converged")
+        plane.send_signal(signal.SIGSTOP)
+        try:
+            browser.wait_text("#attention-list", "Data plane a:")
+            browser.wait_text("#node", "not converged")
+        finally:
+            plane.send_signal(signal.SIGCONT)
+
+
+def test_bad_file_is_shown_with_its_line(browser, control, address, plane):
+    """What the file says wrongly stands at the top and in its source."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        control.write("version: 1\nservices:\n  web:\n    listen: nowhere\n    backends: []\n")
+        browser.wait_text("#attention-list", "line 4")
+        browser.click("#attention-list button")
+        browser.wait_text("#source-list", "error")
+
+
+def test_many_backends(browser, control, address, plane):
+    """Five hundred rows are made once, then only written to; the filter finds one."""
+    backends = [{"id": f"b-{number:03}", "address": f"127.0.0.1:{number + 1}"} for number in range(MANY)]
+    with dashboard(control, document(address, *backends)) as page:
+        browser.open(page.url)
+        browser.wait_true(f"document.querySelectorAll('tr[data-backend]').length == {MANY}")
+        browser.script(
+            """
+            window.made = 0;
+            window.answers = 0;
+            const list = document.getElementById("service-list");
+            const rows = (entry) => [...entry.addedNodes, ...entry.removedNodes].filter((node) => node.nodeType === 1);
+            new MutationObserver((entries) => entries.forEach((entry) => { made += rows(entry).length; }))
+                .observe(list, {childList: true, subtree: true});
+            const shown = show;
+            show = () => { answers += 1; shown(); };
+            """
+        )
+        browser.wait_true("window.answers >= 3")
+        assert browser.script("return window.made") == 0
+        browser.type("#filter", "b-123")
+        browser.wait_true("document.querySelectorAll('tr[data-backend]').length == 1")
+        assert "1 backend shown" in browser.text("#shown")
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_nothing_sticks_out(browser, control, address, plane, token):
+    """At every width each view fits without scrolling sideways, long names included."""
+    name = "a-backend-with-a-rather-long-name.in-some-datacenter.example"
+    backends = [{"id": name, "address": "127.0.0.1:1"}, "127.0.0.1:2"]
+    with dashboard(control, document(address, *backends), token=token) as page:
+        browser.open(page.url)
+        if token:
+            enter(browser, page.url)
+        browser.wait_true("document.querySelectorAll('tr[data-backend]').length == 2")
+        for width in (360, 700, 1024, 1280):
+            browser.resize(width, 780)
+            for view in ("events", "history", "sources", "dataplanes", "services"):
+                browser.script("choose(arguments[0])", view)
+                browser.wait_true("document.scrollingElement.scrollWidth <= arguments[0]", width)
+            if token:
+                right = "Math.max(...[...document.querySelectorAll('td.act button')].map((each) => each.getBoundingClientRect().right))"
+                browser.wait_true(f"{right} < arguments[0] - 8", width)
+
+
+def test_dark(browser, control, address, plane):
+    """The page takes the colours that the user prefers."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        colour = "return getComputedStyle(document.body).backgroundColor"
+        light = browser.script(colour)
+        browser.prefer(dark=True)
+        assert browser.script(colour) != light
+
+
+def test_keyboard(browser, control, address, plane):
+    """Everything is reached without a mouse: the filter, the views, a dialog and the way out of it."""
+    with dashboard(control, document(address, "127.0.0.1:1", "127.0.0.1:2"), token=True) as page:
+        enter(browser, page.url)
+        browser.wait_true("document.querySelectorAll('tr[data-backend]').length == 2")
+        browser.press("/")
+        assert browser.script("return document.activeElement.id") == "filter"
+        browser.script("document.getElementById('tab-services').focus()")
+        browser.press(RIGHT)
+        assert browser.script("return document.activeElement.id") == "tab-events"
+        assert not browser.script("return document.getElementById('events').hidden")
+        browser.script("choose('services'); document.querySelector('td.act button').focus()")
+        browser.press(ENTER)
+        browser.wait_true("document.getElementById('backend-dialog').open")
+        browser.press(ESCAPE)
+        browser.wait_true("!document.getElementById('backend-dialog').open")
+        assert plane.backend("web", "127.0.0.1:1")["state"] == "enabled"
+
+
+def test_what_the_api_says_is_text(browser, control, address, plane):
+    """Markup in an event is shown as it is written, and the browser refuses to make any of a string."""
+    evil = "<img src=x onerror=alert(1)>"
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        browser.wait_text("#live", "Live")
+        browser.click("#tab-events")
+        event = {"type": "backend_down", "at": "2026-01-01T00:00:00.000Z", "service": evil, "cause": evil}
+        browser.script("takeEvent(arguments[0])", json.dumps(event))
+        browser.wait_text("#event-list", evil)
+        assert browser.script("return document.images.length") == 0
+        refused = "try { document.body.innerHTML = 'x' } catch (error) { return error.name }"
+        assert browser.script(refused) == "TypeError"
