@@ -7,10 +7,11 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n 
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run test check check-style bench bench-quick docs soak lock
+.PHONY: help setup run demo-consul test check check-style bench bench-quick docs soak lock
 
 help:
 	@echo "make run     two backends, a data plane and a control plane to play with (Ctrl-C ends them)"
+	@echo "make demo-consul  a real Consul that gains, loses and forgets services, under traffic (ends by itself)"
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"
 	@echo "make bench   the figures, beside other proxies (bench-quick: in two minutes)"
@@ -23,6 +24,9 @@ setup:
 
 run: setup
 	@$(VENV)/python tools/run_demo.py
+
+demo-consul: setup
+	@$(VENV)/python tools/demo_consul.py
 
 test: setup
 	@tools/install-test-programs

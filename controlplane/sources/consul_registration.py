@@ -149,9 +149,12 @@ class Registration:
     async def _leave(self, client: ConsulClient) -> None:
         """Deregister everything, as far as the agent answers, and close."""
         try:
-            for name in sorted(self._known) if self._leaves else ():
-                with contextlib.suppress(ConsulError):
-                    await self._call(client, f"/v1/agent/service/deregister/{name}")
+            # a silent agent holds nobody up for longer than one call, however many there are
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    for name in sorted(self._known) if self._leaves else ():
+                        with contextlib.suppress(ConsulError):
+                            await self._call(client, f"/v1/agent/service/deregister/{name}")
             self._known.clear()
         finally:
             await client.close()

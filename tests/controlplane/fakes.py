@@ -48,7 +48,7 @@ class FakeDataPlane:
     """One data plane, client included: `ask` answers as the API says.
 
     Its faults are switches: `away` refuses connections, `hangs` never answers, `refuses` says no to a
-    snapshot that contains a service of that name.
+    snapshot that contains a service of that name. `ready` is what `/readyz` tells.
     """
 
     def __init__(self, name: str = "a") -> None:
@@ -60,6 +60,7 @@ class FakeDataPlane:
         self.overrides: dict[tuple[str, str, str], Any] = {}
         self.away = False
         self.hangs = False
+        self.ready = True
         self.refuses: str | None = None
         self.refusal_status = 422
         self.asked: list[tuple[str, str]] = []
@@ -98,7 +99,10 @@ class FakeDataPlane:
             "generation": self.generation,
             "hash": self.hash,
         }
+        if parts.path == "/readyz" and not self.ready:
+            raise RefusedError(self.endpoint.name, 503, {"code": "not_ready", "message": "ending"})
         return {
+            "/readyz": {},
             "/v1/info": running,
             "/v1/snapshot": {**running, "services": self.services},
             "/v1/status": {**running, "workers": [], "services": body_of(self.services)},
