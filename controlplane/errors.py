@@ -86,7 +86,7 @@ class InputError(ControlError):
 class PlaceError(ControlError):
     """Something is not where it was looked for."""
 
-    code = "not_found"
+    code = "unavailable"
     status = 503
 
 

@@ -12,16 +12,35 @@ __all__ = ["main"]
 
 
 def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
-    """Return a default directory: $variable, else root's, else below $xdg or `fallback` in the home directory."""
+    """Return a default directory: $variable, else root's, else below $xdg or `fallback` in the home directory.
+
+    Without a `fallback`, one of them has to be set.
+    """
     if value := os.environ.get(variable):
         return Path(value)
     if os.geteuid() == 0:
         return Path(for_root)
     base = os.environ.get(xdg)
+    if not base and not fallback:
+        raise click.UsageError(
+            f"no directory for the socket: set {variable} or {xdg}, or name one with --runtime-dir"
+        )
     return (Path(base) if base else Path.home() / fallback) / "lb"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLES = """\b
+Examples:
+  BACKENDS=127.0.0.1:5001,127.0.0.1:5002 lb-dataplane --log-format text
+  lb-dataplane --config lb.yaml
+  lb-dataplane --workers auto
+  lb-dataplane --workers auto --takeover   # after an upgrade: not one client is lost
+  lb-dataplane --reuseport                 # once per core; then: lb-control apply lb.yaml
+"""
+
+
+@click.command(
+    epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--workers", metavar="N|auto", default="1", help="How many worker processes; auto: one for each core."
 )
@@ -74,18 +93,10 @@ def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
 @click.option("--tls-client-ca", type=click.Path(path_type=Path), metavar="FILE")
 @click.version_option(package_name="livelb")
 def main(**given: object) -> None:
-    r"""Accept TCP clients and relay them to live backends.
+    """Accept TCP clients and relay them to live backends.
 
     What to run comes from --config, from LISTEN and BACKENDS in the environment, from the control plane
     (lb-control), or from what ran last.
-
-    \b
-    Examples:
-      BACKENDS=127.0.0.1:5001,127.0.0.1:5002 lb-dataplane --log-format text
-      lb-dataplane --config lb.yaml
-      lb-dataplane --workers auto
-      lb-dataplane --workers auto --takeover    # after an upgrade: not one client is lost
-      lb-dataplane --reuseport            # once per core; then: lb-control apply lb.yaml
     """
     from dataplane.runtime.launch import run  # noqa: PLC0415 - --help answers without it
     from dataplane.runtime.options import UsageError, options_from  # noqa: PLC0415 - the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,10 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
 
     The first data plane that answers is asked; sticky services are the same on all.
     """
+    try:
+        client = str(ip_address(client))
+    except ValueError as error:
+        raise click.UsageError(f"--client: {error}") from error
     from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
     from controlplane.blocking import ask_all  # noqa: PLC0415 - the same
     from controlplane.fanout import LOOK_S, asking  # noqa: PLC0415 - the same

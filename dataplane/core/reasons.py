@@ -65,7 +65,7 @@ class CloseReason(StrEnum):
     PROXY_TIMEOUT = "proxy_timeout"
     """The PROXY header was not complete within `timeouts.proxy_header`."""
     DRAIN_TIMEOUT = "drain_timeout"
-    """Its backend, service or listener was drained, and `drain.timeout` is over."""
+    """Its backend or service was drained or removed, and `drain.timeout` is over."""
     SHUTDOWN = "shutdown"
     """The process ends, and `drain.timeout` is over."""
     LOCAL_ERROR = "local_error"

@@ -201,7 +201,7 @@ class Flow:
         return self.service.reuses and self._gives_back(server)
 
     def _gives_back(self, server: Leg) -> bool:
-        """Return a backend connection to the pool, if the client's exchange is over (DESIGN: reuse)."""
+        """Return a backend connection to the pool, if the client's exchange is over."""
         client = self.client
         if client.broken or client.dead or client.pending is not None or self.speaker is not server:
             return False

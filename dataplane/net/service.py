@@ -287,10 +287,10 @@ class Service:
         flow.tried = (*flow.tried, backend)
         if not self.draining:  # its deadline, if any, was that of the backend
             flow.deadline = 0.0
+        flow.detail = error_text(code)
         if code in LOCAL_ERRNOS:
             self.observer.local_error(self, code)
             return CloseReason.LOCAL_ERROR
-        flow.detail = error_text(code)
         backend.totals.connect_failures += 1
         self.observer.backend_failed(self, backend, flow.detail)
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import os
@@ -235,12 +236,15 @@ class Api:
         )
         await response.prepare(request)
         await response.write(b": livelb events\n\n")
-        async for event in self._plane.events.follow(int(last) if last.isdecimal() else None, HEARTBEAT_S):
-            if event is None:
-                await response.write(b": heartbeat\n\n")
-                continue
-            data = json.dumps(event.fields)
-            await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+        with contextlib.suppress(ConnectionResetError):  # the follower has left
+            async for event in self._plane.events.follow(
+                int(last) if last.isdecimal() else None, HEARTBEAT_S
+            ):
+                if event is None:
+                    await response.write(b": heartbeat\n\n")
+                    continue
+                data = json.dumps(event.fields)
+                await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode())
         return response
 
 

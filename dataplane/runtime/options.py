@@ -55,7 +55,7 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         raise UsageError(
             "--reuseport is for processes that you start yourself: not with --workers or --takeover"
         )
-    runtime_dir = given["runtime_dir"] or directory("LB_RUNTIME_DIR", "/run/lb", "XDG_RUNTIME_DIR", ".cache")
+    runtime_dir = given["runtime_dir"] or directory("LB_RUNTIME_DIR", "/run/lb", "XDG_RUNTIME_DIR", "")
     state_dir = given["state_dir"] or directory(
         "LB_STATE_DIR", "/var/lib/lb", "XDG_STATE_HOME", ".local/state"
     )

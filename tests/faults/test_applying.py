@@ -278,7 +278,7 @@ class TestDraining:
             service.wait_closed(drain_timeout=6)
 
     def test_overrides_end_when_their_field_changes(self, plane, lines):
-        """DESIGN 5.4.4: a snapshot that repeats a field leaves the override, one that changes the field ends it."""
+        """A snapshot that repeats a field leaves the override, one that changes the field ends it."""
         one, two, _ = lines
         with through(plane, one.address, two.address) as service:
             path = f"/v1/services/{service.name}/backends/{one.address}"

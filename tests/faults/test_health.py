@@ -259,7 +259,7 @@ def test_slow_start(plane, lines):
 
 
 def test_an_unknown_backend_is_used(plane):
-    """DESIGN 5.4.20: until the first verdict a backend counts as usable, and the first verdict counts at once."""
+    """Until the first verdict a backend counts as usable, and the first verdict counts at once."""
     with BlackHole(full=True) as hole, LineServer("one") as one:
         slow = {**CHECKED["active"], "timeout": "2s", "interval": "1h", "rise": 10, "fall": 10}
         with through(

@@ -12,7 +12,7 @@ from schemas.snapshot import Backend, Service, Snapshot, digest, parse_snapshot
 
 MINIMAL = {"listen": ":4000", "backends": ["127.0.0.1:5001"]}
 
-# DESIGN of lb.yaml: what a service is that says nothing more.
+# What a service is that says nothing more.
 RESOLVED = {
     "listen": ["0.0.0.0:4000"],
     "mode": "rr",

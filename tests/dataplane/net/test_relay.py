@@ -188,7 +188,7 @@ class TestResets:
 
 
 class TestAfterTheBackendsFin:
-    """DESIGN 5.4.23: a reset after the backend's FIN concerns only the other direction."""
+    """A reset after the backend's FIN concerns only the other direction."""
 
     def test_further_input_is_discarded(self, rig):
         """The client keeps everything, may write on and finish: it never sees the reset."""
@@ -389,7 +389,7 @@ class TestAttempts:
             assert rig.reasons == ["backend_reset"]
 
     def test_a_fresh_connection_that_is_reset_is_passed_on(self):
-        """DESIGN 5.4.28: no second try for a backend that accepted, even if no byte was sent yet."""
+        """No second try for a backend that accepted, even if no byte was sent yet."""
         with rigged(backends=2) as rig:
             client = rig.client()
             reset(rig.ends[0].accept())

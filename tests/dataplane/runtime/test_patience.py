@@ -44,7 +44,7 @@ async def ended(reader):
 
 @on_both_loops
 class TestPatience:
-    """DESIGN 11: headers within some seconds."""
+    """Headers within some seconds."""
 
     @pytest.mark.parametrize("said", [b"", b"GET", REQUEST[:-1]])
     async def test_who_does_not_finish(self, monkeypatch, no_leaks, said):

@@ -107,7 +107,7 @@ def environment(monkeypatch):
 
 
 class TestNothing:
-    """DESIGN 5.4.1: nothing to run is no error."""
+    """Nothing to run is no error."""
 
     def test_it_waits_for_a_snapshot(self, server, port):
         """Generation 0, alive and not ready; LISTEN alone is not listened on."""
