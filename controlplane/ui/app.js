@@ -14,6 +14,7 @@
 "use strict";
 
 const WINDOW_S = 60;          // what a sparkline shows
+const SHORTEST_S = 0.5;       // what a rate is measured over, at least
 const SMOOTH_S = 3.2;         // what a rate in figures is the mean of
 const PERIOD_MS = 1000;
 const ANSWER_MS = 8000;       // the daemon itself waits 2 s for a data plane that hangs
@@ -95,7 +96,7 @@ function figure(value) {
   if (value === null || !Number.isFinite(value)) return DASH;
   if (value >= 1e6) return `${(value / 1e6).toPrecision(3)}M`;
   if (value >= 10000) return `${(value / 1000).toPrecision(3)}k`;
-  return value >= 10 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1);
+  return value >= 10 || Number.isInteger(value) ? String(Math.round(value)) : String(Number(value.toFixed(1)));
 }
 
 function perSecond(value) {
@@ -160,6 +161,8 @@ class Series {
 
   take(at, totals, comparable, active) {
     const last = this.last;
+    // Two answers in quick succession would make a rate of a handful of connections.
+    if (last !== null && comparable && at - last.at < SHORTEST_S) return;
     this.last = { at, totals };
     if (last === null) return;
     const elapsed = at - last.at;
@@ -328,9 +331,11 @@ function problems(status) {
   const found = [];
   const add = (tone, word, text, view) => found.push({ tone, word, text, view, key: `${word}\n${view}\n${text.slice(0, 60)}` });
   if (status.config_error) {
-    const where = status.config_error.details?.[0];
-    const detail = where?.line ? ` (line ${where.line}: ${where.message})` : "";
-    add("bad", "not taken", `${status.config_error.path} holds errors, and what ran before goes on: ${status.config_error.message}${detail}`, "sources");
+    const { path, message, details = [] } = status.config_error;
+    const [first] = details;
+    const what = first ? `${first.line ? `line ${first.line}: ` : ""}${first.path}: ${first.message}` : message;
+    const more = details.length > 1 ? ` (and ${count(details.length - 1, "more error")})` : "";
+    add("bad", "not taken", `${path} is not taken, and what ran before goes on. ${what}${more}`, "sources");
   }
   planeProblems(status, add);
   for (const source of status.sources) {
@@ -999,6 +1004,12 @@ function edit(service, backend, wanted) {
   $("backend-submit").focus();
 }
 
+function failureText(problem) {
+  if (problem.name === "TimeoutError") return "No answer in time. What became of it shows here as soon as the daemon answers.";
+  if (problem instanceof TypeError) return "The daemon cannot be reached; nothing is known to have changed.";
+  return problem.message;
+}
+
 async function submitting(dialog, submit, error, work) {
   submit.disabled = true;
   setText(error, "");
@@ -1006,7 +1017,7 @@ async function submitting(dialog, submit, error, work) {
     toast(await work(), "");
     dialog.close();
   } catch (problem) {
-    setText(error, problem.message);
+    setText(error, failureText(problem));
   } finally {
     submit.disabled = false;
     looking.soon();
