@@ -25,17 +25,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Channel, Gone, PeerError
 from dataplane.runtime.compact import Welcome
-from dataplane.runtime.merge import whole_services
+from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dataplane.runtime.compact import Families
     from dataplane.runtime.shared_counters import CounterBoard
-    from schemas.status import ServiceStatus
 
-__all__ = ["Crew", "CrewSettings", "Member", "Owner"]
+__all__ = ["Crew", "CrewSettings", "Owner"]
 
 YOUNG_S: Final = 2.0
 """A worker that dies within this time is not replaced at once."""
@@ -43,8 +39,7 @@ FIRST_DELAY_S: Final = 0.1
 MAX_DELAY_S: Final = 5.0
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
 """Where this program is, so that a worker is the same one whatever the working directory holds."""
-ANSWER_S: Final = 30.0
-"""A worker that does not answer for so long hangs."""
+PARTING_S: Final = 1.0
 
 
 class Owner(Protocol):
@@ -72,59 +67,6 @@ class CrewSettings:
         self.runtime_dir = runtime_dir
         self.access_log = access_log
         self.affinity = affinity
-
-
-class Member:
-    """One worker's process, from its start to its end (dataplane.runtime.channel.Handler)."""
-
-    def __init__(self, index: int, row: int, hear: Callable[[Member, str, dict[str, Any]], None]) -> None:
-        self.index = index
-        self.row = row
-        self.held: set[tuple[str, int]] = set()
-        """The sockets that are lent to it."""
-        self.started_at = time.monotonic()
-        self.pid = 0
-        self.last_report: dict[str, ServiceStatus] = {}
-        self.last_families: Families = []
-        self.leaving = False
-        self.channel: Channel
-        self.process: asyncio.subprocess.Process
-        self._hear = hear
-
-    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
-        """Refuse: workers ask nothing."""
-        del body, part
-        for fd in sockets:
-            os.close(fd)
-        raise LookupError(kind)
-
-    def notice(self, kind: str, body: Any) -> None:
-        """Take an event, or the last numbers."""
-        if kind == "event":
-            self._hear(self, *body)
-        elif kind == "farewell":
-            parts, self.last_families = body
-            self.last_report = whole_services(parts)
-
-    async def ask(self, kind: str, body: Any = None, fds: Iterable[int] = ()) -> tuple[Any, list[Any]]:
-        """Ask it; a worker that does not answer is killed.
-
-        Raises:
-            Gone: It has died, or had to be killed.
-            PeerError: It could not.
-        """
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                return await self.channel.request(kind, body, list(fds))
-        except TimeoutError:
-            self.kill("it does not answer")
-            raise Gone from None
-
-    def kill(self, cause: str) -> None:
-        """End it now."""
-        self._hear(self, "worker_killed", {"pid": self.pid, "cause": cause})
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
 
 
 class Crew:
@@ -257,8 +199,10 @@ class Crew:
                 *(self._lend(one, wanted[index] - one.held) for index, one in members.items()),
                 return_exceptions=True,
             )
-            for result in results:
-                if isinstance(result, BaseException) and not isinstance(result, Gone):
+            for member, result in zip(members.values(), results, strict=True):
+                if isinstance(result, PeerError):
+                    member.kill(f"it could not take a socket: {result}")
+                elif isinstance(result, BaseException) and not isinstance(result, Gone):
                     raise result
             for index, member in members.items():
                 surplus = member.held - wanted[index]
@@ -282,25 +226,36 @@ class Crew:
 
     async def _watch(self, member: Member) -> None:
         channel = asyncio.create_task(member.channel.run())
-        code = await member.process.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):  # what it said last may still be in the socket
-                await member.channel.closed.wait()
+        ended = asyncio.create_task(member.process.wait())
+        closed = asyncio.create_task(member.channel.closed.wait())
+        await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
+        # the other follows: what it said last may still be in the socket, and a process ends after its descriptors
+        await asyncio.wait({ended, closed}, timeout=PARTING_S)
         member.channel.close()
         with contextlib.suppress(asyncio.CancelledError):
             await channel
+        if not ended.done():
+            # It could not take what it was sent (out of descriptors), and takes itself for an orphan: it drains.
+            assert self._group is not None  # noqa: S101 - run() has begun
+            self._group.create_task(self._succeed(member, {"pid": member.pid, "status": "lost"}))
+        code = await ended
         self._alive.discard(member)
         self.leaving.discard(member)
         self._board.free_row(member.row)
         self._owner.ended(member)
         if not self._alive:
             self._empty.set()
-        if self.members.get(member.index) is member:
-            del self.members[member.index]
-            if not self._ending:
-                self._owner.heard(member, "worker_died", {"pid": member.pid, "status": code})
-                await self.spread()
-                await self._replace(member)
+        await self._succeed(member, {"pid": member.pid, "status": code})
+
+    async def _succeed(self, member: Member, end: dict[str, Any]) -> None:
+        """Have siblings and a successor take the place of a worker, if it has not been filled yet."""
+        if self.members.get(member.index) is not member:
+            return
+        del self.members[member.index]
+        if not self._ending:
+            self._owner.heard(member, "worker_died", end)
+            await self.spread()
+            await self._replace(member)
 
     async def _replace(self, dead: Member) -> None:
         lived_s = time.monotonic() - dead.started_at

@@ -46,6 +46,7 @@ __all__ = [
 TAKE_S: Final = 60.0
 """How long a taker may need until it accepts."""
 RELEASE_S: Final = 10.0
+RETRY_S: Final = 1.0
 
 
 class HandoverError(Exception):
@@ -110,7 +111,11 @@ class Giver:
         try:
             taken = False
             while not taken:
-                conn, _ = await loop.sock_accept(sock)
+                try:
+                    conn, _ = await loop.sock_accept(sock)
+                except OSError:  # out of descriptors, say: whoever wants to take over can wait
+                    await asyncio.sleep(RETRY_S)
+                    continue
                 with conn:
                     taken = _is_ours(conn) and await self._give(conn)
         finally:
@@ -239,6 +244,9 @@ async def take(path: Path) -> AsyncIterator[Taken]:
     except OSError as error:
         sock.close()
         raise HandoverError(f"nothing to take over at {path}: {error.strerror}") from error
+    if not _is_ours(sock):
+        sock.close()
+        raise HandoverError(f"whoever listens at {path} is another user")
     taken = Taken({}, {})
     async with _running(sock, taken) as channel:
         arrived = asyncio.ensure_future(taken.arrived.wait())

@@ -26,7 +26,13 @@ WARNINGS: Final = frozenset(
         "panic",
         "snapshot_not_saved",
         "saved_snapshot_unusable",
+        "restart_failed",
+        "takeover_failed",
+        "unhandled",
         "unresolved",
+        "worker_died",
+        "worker_failed",
+        "worker_killed",
     }
 )
 """Events that somebody should look at."""

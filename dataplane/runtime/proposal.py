@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, PoolSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.runtime.change import Draft
-    from dataplane.runtime.crew import Crew, Member
+    from dataplane.runtime.crew import Crew
+    from dataplane.runtime.member import Member
     from dataplane.runtime.shared_counters import CounterBoard
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.store import SnapshotStore

@@ -17,7 +17,7 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.crew import Crew, CrewSettings
-from dataplane.runtime.endpoint import OwnSocket, serve_api
+from dataplane.runtime.endpoint import InUse, OwnSocket, serve_api
 from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.logs import log_event
@@ -109,8 +109,11 @@ class Supervision:
                 self.events.emit("handed_over")
                 await self._cleanup(runners)
             await self._crew.wait_empty()
-        finally:
+        except (StartError, InUse):
             self._crew.kill_all()
+            raise
+        finally:
+            # Should a bug of ours have brought us here, the workers live on, as if the supervisor had been killed.
             self.events.close()
             for task in self._tasks:
                 task.cancel()

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from dataplane.runtime.crew import Crew, Member
+    from dataplane.runtime.crew import Crew
     from dataplane.runtime.events import Events
+    from dataplane.runtime.member import Member
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.supervisor_node import SupervisorNode
     from schemas.api import Applied, Explanation, Info, Planned

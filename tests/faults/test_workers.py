@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +208,26 @@ def test_listeners_come_and_go_unnoticed_by_others(site: Site) -> None:
     assert not load.report.failed, load.report
     for port in more:
         port.release()
+
+
+def test_a_worker_that_cannot_take_a_socket_is_replaced(site: Site) -> None:
+    """A worker out of descriptors drains; a successor that has some takes its place, and the change is made."""
+    victim = site.pids()[0]
+    held = len(list(Path(f"/proc/{victim}/fd").iterdir()))
+    with ExitStack() as stack, site.load() as load:
+        load.wait_flows()
+        resource.prlimit(victim, resource.RLIMIT_NOFILE, (held + 10, held + 10))
+        site.ports[:0] = [stack.enter_context(HeldPort()) for _ in range(50)]
+        site.put()
+        site.plane.wait_status(
+            lambda status: (
+                victim not in [worker["pid"] for worker in status["workers"]] and len(status["workers"]) == 2
+            )
+        )
+        listeners = site.plane.status()["services"]["web"]["listeners"]
+        assert [one["state"] for one in listeners] == ["accepting"] * 51
+        load.wait_progress(10, pings=10)
+    assert not load.report.failed, load.report
 
 
 def test_hundreds_of_listeners_are_handed_over() -> None:
