@@ -401,6 +401,26 @@ def _spawn_with_stdin(program: Program, stdin: socket.socket) -> None:
     program._groups.append(program._process.pid)
 
 
+def test_one_worker_for_each_core_and_one_access_log(tmp_path: Path) -> None:
+    """`auto` starts as many workers as there are cores to use, tied to one each; all write to one file."""
+    cores = sorted(os.sched_getaffinity(0))
+    log = tmp_path / "access.log"
+    with (
+        LineServer("a") as backend,
+        HeldPort() as port,
+        DataPlane(["--workers", "auto", "--cpu-affinity", "--access-log", str(log)]) as plane,
+    ):
+        assert plane.get("/v1/info")["workers"] == len(cores)
+        plane.put_snapshot({"web": {"listen": port.address, "backends": [backend.address]}})
+        for _ in range(8):
+            with socket.create_connection((port.host, port.port), timeout=10) as client:
+                assert ask(client) == "a"
+        wait_for(lambda: log.exists() and len(log.read_text().splitlines()) == 8, "a line for each client")
+        if len(cores) > 1:
+            workers = plane.status()["workers"]
+            assert [os.sched_getaffinity(worker["pid"]) for worker in workers] == [{core} for core in cores]
+
+
 # -- the end, and what is refused ---------------------------------------------------------------------
 
 

@@ -1,0 +1,34 @@
+"""What travels between a supervisor and its workers arrives as it was sent."""
+
+from __future__ import annotations
+
+from prometheus_client.core import CounterMetricFamily
+
+from dataplane.runtime.compact import SLICE, families_of, pack, unpack
+from dataplane.runtime.convert import service_spec
+from schemas.snapshot import parse_snapshot
+
+
+async def test_a_service_arrives_whole_and_in_order() -> None:
+    """However many slices its backends take, the spec is equal to what was packed."""
+    backends = [
+        {"id": f"b{number}", "address": "127.0.0.1:1", "weight": number % 7}
+        for number in range(SLICE * 2 + 1)
+    ]
+    snapshot = parse_snapshot(
+        {
+            "generation": 1,
+            "services": {"web": {"listen": "127.0.0.1:1", "mode": "sticky", "backends": backends}},
+        }
+    )
+    spec = service_spec("web", snapshot.services["web"])
+    packed = pack(spec)
+    assert len(packed[1]) == 3
+    assert await unpack(packed) == spec
+
+
+def test_metrics_travel_without_their_classes() -> None:
+    """Type, name, help and samples are all that is needed to write them."""
+    family = CounterMetricFamily("lb_x", "help", labels=["service"])
+    family.add_metric(["web"], 3)
+    assert families_of([family]) == [("counter", "lb_x", "help", [("lb_x_total", {"service": "web"}, 3)])]
