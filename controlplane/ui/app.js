@@ -171,7 +171,7 @@ class Series {
     for (const key of COUNTERS) sample[key] = sample.gap ? 0 : (totals[key] - last.totals[key]) / elapsed;
     sample.elapsed = elapsed;
     this.samples.push(sample);
-    while (this.samples[0].at < at - WINDOW_S - 2) this.samples.shift();
+    while (this.samples[0].at < at - WINDOW_S) this.samples.shift();
   }
 
   /** The mean of the last seconds; null: nothing is known. */
@@ -1203,7 +1203,7 @@ function showAge() {
   document.body.classList.toggle("stale", stale && looking.status !== null);
   const state = stale ? "stale" : looking.status === null ? "wait" : "live";
   setAttribute($("live"), "data-state", state);
-  setText($("live"), { live: "Live", wait: "Connecting", stale: looking.answeredAt === null ? "No answer" : `As of ${clock(looking.answeredAt)}` }[state]);
+  setText($("live"), { live: "Live", wait: $("gate").hidden ? "Connecting" : "Locked", stale: looking.answeredAt === null ? "No answer" : `As of ${clock(looking.answeredAt)}` }[state]);
   const renewed = looking.access !== null && looking.access.page !== looking.page;
   setHidden($("banner"), !(stale || renewed));
   setAttribute($("banner"), "data-level", stale ? "bad" : "info");
@@ -1227,6 +1227,8 @@ function askToken() {
   sessionStorage.removeItem(TOKEN);
   setHidden($("main"), true);
   setHidden($("gate"), false);
+  setText(nodePill, "");
+  setText(nodeText, "");
   for (const end of looking.ends) end.abort();
   looking.failures = 0;
   looking.answeredAt = null;

@@ -240,6 +240,37 @@ def test_bad_file_is_shown_with_its_line(browser, control, address, plane):
         browser.wait_text("#source-list", "error")
 
 
+def test_what_discovery_holds_back_is_explained(browser, control, address, plane):
+    """A source that is held says what is kept, why, and for how long; what was skipped is named."""
+    held = {"why": "shrink", "missing": ["n1/a", "n2/b"], "count": 2, "seen": 1, "ends_in_s": 12.5}
+    source = {
+        "name": "consul redis",
+        "services": ["cache"],
+        "state": "held",
+        "since": "2026-01-01T00:00:00.000Z",
+        "last_error": None,
+        "age_s": 3.2,
+        "source": "consul",
+        "counts": {"passing": 1, "rejected": 0},
+        "rejected": [{"id": "n3/c", "why": "port 0"}],
+        "warnings": [],
+        "held": {**held, "since": "2026-01-01T00:00:00.000Z"},
+    }
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(f"{page.url}#sources")
+        browser.wait_text("#live", "Live")
+        # In one turn, so that no answer of the daemon comes between.
+        shown = browser.script(
+            "showSources({sources: [arguments[0]]}); return document.getElementById('source-list').innerText",
+            source,
+        )
+    assert "Consul lists 1 and no longer 2 that run here" in shown
+    assert "for another 12 s" in shown
+    assert "n1/a, n2/b" in shown
+    assert "n3/c: port 0" in shown
+    assert "0 rejected" not in shown
+
+
 def test_many_backends(browser, control, address, plane):
     """Five hundred rows are made once, then only written to; the filter finds one."""
     backends = [{"id": f"b-{number:03}", "address": f"127.0.0.1:{number + 1}"} for number in range(MANY)]
