@@ -164,8 +164,6 @@ def test_postgres(plane, postgres, mode):
         plane, postgres.address, pool={"mode": mode, "min_idle": 2 if mode == "preconnect" else 0}
     ) as service:
         url = ["-h", "127.0.0.1", "-p", port_of(service.address), "-U", "postgres"]
-        if mode == "off":
-            run(require("pgbench"), "-i", "-q", *url, "postgres")
         done = run(require("pgbench"), "-C", "-S", "-c", "4", "-t", "40", *url, "postgres")
         assert "number of transactions actually processed: 160/160" in done
         assert (
@@ -180,8 +178,10 @@ def test_postgres(plane, postgres, mode):
 
 @pytest.fixture(scope="module")
 def postgres():
-    """One cluster for both modes."""
+    """One cluster for both modes, with pgbench's tables."""
     with Postgres() as postgres:
+        url = ["-h", "127.0.0.1", "-p", port_of(postgres.address), "-U", "postgres"]
+        run(require("pgbench"), "-i", "-q", *url, "postgres")
         yield postgres
 
 
