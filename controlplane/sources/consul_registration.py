@@ -76,6 +76,8 @@ class Registration:
         self._leaves = leave
         self._wanted: dict[str, Served] = {}
         self._known: dict[str, Served] = {}
+        self._tried: set[str] = set()
+        """What the agent may know, though its answer has never arrived."""
         self._changed = asyncio.Event()
         self._error: ConsulError | None = None
         self._since = runtime.clock()
@@ -134,8 +136,10 @@ class Registration:
         for name in sorted(self._known.keys() - self._wanted.keys()):
             await self._call(client, f"/v1/agent/service/deregister/{name}")
             del self._known[name]
+            self._tried.discard(name)
         for name, item in sorted(self._wanted.items()):
             if name not in self._known:
+                self._tried.add(name)
                 await self._call(client, "/v1/agent/service/register", self._definition(name, item))
                 self._known[name] = item
             try:
@@ -152,7 +156,7 @@ class Registration:
             # a silent agent holds nobody up for longer than one call, however many there are
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CALL_TIMEOUT_S):
-                    for name in sorted(self._known) if self._leaves else ():
+                    for name in sorted(self._tried) if self._leaves else ():
                         with contextlib.suppress(ConsulError):
                             await self._call(client, f"/v1/agent/service/deregister/{name}")
             self._known.clear()

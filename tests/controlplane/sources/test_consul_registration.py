@@ -132,3 +132,22 @@ async def test_may_stay_registered(consul):
     async with balancer.running():
         await eventually(lambda: consul.registered, "a service")
     assert consul.registered
+
+
+async def test_leaves_what_it_was_about_to_register(consul):
+    """What the agent has taken, though its answer never arrived, is deregistered as well."""
+    answer, reached = consul._agent, asyncio.Event()
+
+    async def slow(request, rest):
+        done = await answer(request, rest)
+        if rest == "service/register":
+            reached.set()
+            await asyncio.Event().wait()
+        return done
+
+    consul._agent = slow
+    balancer = Balancer(consul)
+    balancer.registration.update([WEB])
+    async with balancer.running():
+        await reached.wait()
+    assert consul.registered == {}
