@@ -56,6 +56,7 @@ endif
 
 soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
+	$(VENV)/python tools/soak_workers.py
 
 lock: setup
 	@command -v uv >/dev/null || [ -x $(VENV)/uv ] || $(VENV)/python -m pip install --quiet uv

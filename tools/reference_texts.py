@@ -26,6 +26,11 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         "but 200 nothing has changed.",
     ),
     ("GET", "/v1/snapshot"): Call("", "What runs, every default resolved, without operators' overrides."),
+    ("PUT", "/v1/health"): Call(
+        "`{verdicts: {SERVICE: {BACKEND: {state, cause}}}}`",
+        "Verdicts of somebody else's checks (`up`, `down`, `unknown`), which hold at once and until a check of the data "
+        "plane's own says otherwise. 200 `{unknown: [SERVICE/BACKEND]}`: those that do not exist here.",
+    ),
     ("GET", "/v1/status"): Call(
         "", "Everything about services, listeners, backends and workers: [Status](#status)."
     ),

@@ -154,6 +154,29 @@ class ActiveHealth:
             self._last_failure = cause
         return self._step(self._event(ok=ok), cause, now)
 
+    def decide(self, state: HealthState, cause: str, now: float) -> Change | None:
+        """Take a verdict that needs no streak: somebody who counts differently has decided.
+
+        Args:
+            state: Up, down or unknown.
+            cause: Why, in a few words.
+            now: Monotonic seconds.
+
+        Returns:
+            The change of state, None if there was none.
+        """
+        if state is HealthState.UNKNOWN:
+            return self.forget(now)
+        ok = state is HealthState.UP
+        self._last_ok, self._streak = ok, 1
+        if not ok:
+            self._last_failure = cause
+        if self._state is HealthState.UNKNOWN:
+            return self._step(Event.PASS if ok else Event.FAIL, cause, now)
+        if self._state is state:
+            return None
+        return self._step(Event.RISE if ok else Event.FALL, cause, now)
+
     def reconfigure(self, rise: int, fall: int) -> None:
         """Change the thresholds; state and streak stay, and the next verdict is measured with the new ones."""
         self._rise = rise

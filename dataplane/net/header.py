@@ -1,19 +1,22 @@
-"""Reading a client's PROXY header, and not a byte more."""
+"""PROXY headers: reading a client's, and not a byte more, and making a backend's."""
 
 from __future__ import annotations
 
 import socket
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode
+from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode, encode_v1, encode_v2
 from dataplane.core.reasons import CloseReason
+from dataplane.core.spec import ProxySend
 from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dataplane.net.relay import Flow
 
-__all__ = ["HeaderReader"]
+__all__ = ["HEADERS", "HeaderReader"]
 
 PEEK_BYTES: Final = 4096
 
@@ -90,3 +93,19 @@ class HeaderReader:
         reactor.handlers[flow.client.fd] = flow
         reactor.epoll.modify(flow.client.fd, 0)
         flow.service.admit(flow)
+
+
+def _v1(flow: Flow) -> bytes:
+    return encode_v1(flow.address, flow.local_address())
+
+
+def _v2(flow: Flow) -> bytes:
+    return encode_v2(flow.address, flow.local_address())
+
+
+HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
+    ProxySend.OFF: None,
+    ProxySend.V1: _v1,
+    ProxySend.V2: _v2,
+}
+"""What a backend is sent first, by `proxy_protocol.send`."""

@@ -9,17 +9,16 @@ something has to be waited for; so each attempt may still go to any backend.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
 from dataplane.core.balance import client_key
-from dataplane.core.proxy_protocol import encode_v1, encode_v2
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection
-from dataplane.core.spec import Mode, PoolMode, ProxyAccept, ProxySend
+from dataplane.core.spec import Mode, PoolMode, ProxyAccept
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.dialer import PENDING, Dial, begin
-from dataplane.net.header import HeaderReader
+from dataplane.net.header import HEADERS, HeaderReader
 from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.relay import LONG_LIVED_S, Flow
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, tune_backend, user_timeout_ms
@@ -91,7 +90,7 @@ class Service:
         self.reuses = spec.pool.mode is PoolMode.REUSE
         self.trusted = NetworkSet.build(spec.proxy.trusted)
         self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
-        self.proxy_header = _HEADERS[spec.proxy.send]
+        self.proxy_header = HEADERS[spec.proxy.send]
         self.user_timeout_ms = user_timeout_ms(spec.timeouts.idle_s)
         timeouts = (spec.timeouts.idle_s, spec.timeouts.lifetime_s, LONG_LIVED_S)
         self.first_check_s = min(seconds for seconds in timeouts if seconds)
@@ -386,18 +385,3 @@ class Service:
             self.serve_queue()
         if self.draining:
             self.observer.drained(self)
-
-
-def _v1(flow: Flow) -> bytes:
-    return encode_v1(flow.address, flow.local_address())
-
-
-def _v2(flow: Flow) -> bytes:
-    return encode_v2(flow.address, flow.local_address())
-
-
-_HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
-    ProxySend.OFF: None,
-    ProxySend.V1: _v1,
-    ProxySend.V2: _v2,
-}

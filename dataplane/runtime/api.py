@@ -17,6 +17,7 @@ from dataplane.runtime.apply import Refused
 from dataplane.runtime.slices import json_pieces
 from schemas.api import parse_backend_patch
 from schemas.errors import InvalidDocument
+from schemas.health import parse_health
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from dataplane.runtime.events import Events
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
+    from schemas.health import HealthUpdate
     from schemas.status import Status
 
 __all__ = ["Api", "DataPlane", "allowed_hosts"]
@@ -55,6 +57,9 @@ class DataPlane(Protocol):
 
     async def status(self) -> Status:
         """Describe everything."""
+
+    def judge(self, update: HealthUpdate) -> list[str]:
+        """Take verdicts; return the `service/backend` of those that do not exist here."""
 
     async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
         """Override a backend."""
@@ -112,6 +117,7 @@ class Api:
                 web.get("/v1/info", self._info),
                 web.put("/v1/snapshot", self._put_snapshot),
                 web.get("/v1/snapshot", self._get_snapshot),
+                web.put("/v1/health", self._put_health),
                 web.get("/v1/status", self._status),
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
                 web.get("/v1/explain", self._explain),
@@ -186,6 +192,11 @@ class Api:
 
     async def _get_snapshot(self, _request: web.Request) -> web.Response:
         return await _dumped(self._plane.snapshot())
+
+    async def _put_health(self, request: web.Request) -> web.Response:
+        update = parse_health(await _json(request))
+        unknown = self._plane.judge(update)
+        return web.json_response({"unknown": unknown})
 
     async def _status(self, _request: web.Request) -> web.Response:
         return await _dumped(json_pieces(await self._plane.status()))

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.runtime.node import Node, Running
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.running import Running
 
 __all__ = ["Changer", "Doors", "Draft", "Refused"]
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from dataplane.core.balance import StickyTable
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.runtime.node import Node, Running
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.running import Running
     from schemas.api import Change, Impact
 
 __all__ = ["Prepared", "impact_of"]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from dataplane.net.backend import Backend
     from dataplane.net.counters import Histogram
-    from dataplane.runtime.node import Node, Running
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.running import Running
 
 __all__ = ["MAX_BACKENDS", "Metrics", "Runs"]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.drain import closing_times
 from dataplane.core.health import HealthState, HealthView, combine
-from dataplane.core.outlier import Outliers
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.core.selection import Selection
 from dataplane.core.slowstart import next_step, ramp
@@ -17,61 +16,24 @@ from dataplane.net.backend import Backend
 from dataplane.net.prober import Prober, Target
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
+from dataplane.runtime.running import Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dataplane.core.balance import StickyTable
     from dataplane.core.health import Change
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.listener import Listener
     from dataplane.net.reactor import Reactor
     from dataplane.net.relay import Flow
     from dataplane.runtime.events import Events
+    from schemas.health import HealthUpdate
 
-__all__ = ["Node", "Running"]
+__all__ = ["Node"]
 
 LOCAL_ERROR_EVERY_S: Final = 1.0
 REBUILD_PAUSE: Final = 10
 """Changes of weight wait until the last rebuild is so many times its own duration ago."""
-
-
-class Running:
-    """A service together with what only the runtime needs of it."""
-
-    __slots__ = (
-        "_node",
-        "configured",
-        "outliers",
-        "panic",
-        "rebuild_s",
-        "rebuilding",
-        "rebuilt_at",
-        "service",
-        "tables",
-        "tick",
-        "usable",
-    )
-
-    def __init__(self, node: Node, service: Service) -> None:
-        self._node = node
-        self.service = service
-        self.configured: dict[str, BackendSpec] = {}
-        """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
-        self.outliers = Outliers(service.spec.passive)
-        self.tables: dict[int, StickyTable] = {}
-        """Of mode `sticky`, by tier."""
-        self.panic = False
-        self.rebuilt_at = self.rebuild_s = 0.0
-        """When the selection was made, and how long that took."""
-        self.rebuilding = False
-        """Whether it is to be made a little later."""
-        self.usable = -1
-        self.tick = 0
-
-    def on_timer(self, now: float) -> None:
-        """End ejections whose time is over, and let slow starters grow."""
-        self._node.on_service_timer(self, now)
 
 
 class Node:
@@ -303,6 +265,33 @@ class Node:
             if change.new is HealthState.UP:
                 backend.ramp_from = now
             self.reassess(running, backend)
+
+    def decide(self, service: str, backend_id: str, state: HealthState, cause: str) -> bool:
+        """Take somebody else's verdict (`PUT /v1/health`), which needs no streak; False if there is no such backend.
+
+        It holds until the next verdict of a check of our own, if there are any.
+        """
+        running = self.running.get(service)
+        backend = running.service.backends.get(backend_id) if running else None
+        if running is None or backend is None:
+            return False
+        now = self.reactor.clock()
+        change = backend.health.decide(state, cause, now)
+        if state is HealthState.UP and running.outliers.passed_check(backend_id, now):
+            self._reinstated(running, backend_id, "said to be up")
+        if change is not None:
+            self._tell_health(running, backend, change)
+            self.reassess(running, backend)
+        return True
+
+    def decide_all(self, update: HealthUpdate) -> list[str]:
+        """Take a whole body of `PUT /v1/health`; return the `service/backend` of those that do not exist here."""
+        return [
+            f"{service}/{backend_id}"
+            for service, verdicts in update.verdicts.items()
+            for backend_id, verdict in verdicts.items()
+            if not self.decide(service, backend_id, HealthState(verdict.state), verdict.cause)
+        ]
 
     def forget_health(self, running: Running, backend: Backend) -> None:
         """Take note that nobody checks a backend any more."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from dataplane.runtime.options import Options
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
+    from schemas.health import HealthUpdate
     from schemas.status import Status
 
 __all__ = ["Process"]
@@ -120,6 +121,10 @@ class Process:
             ],
             "services": services,
         }
+
+    def judge(self, update: HealthUpdate) -> list[str]:
+        """Take verdicts of somebody else's checks."""
+        return self.node.decide_all(update)
 
     async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
         """Override a backend."""

@@ -12,7 +12,8 @@ from dataplane.net.sockopts import to_sockaddr
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
-    from dataplane.runtime.node import Node, Running
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.running import Running
 
 __all__ = ["Resolver"]
 

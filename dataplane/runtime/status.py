@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dataplane.net.listener import Listener
     from dataplane.net.relay import Flow
     from dataplane.net.service import Service
-    from dataplane.runtime.node import Node, Running
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.running import Running
     from schemas.api import Explanation, Skipped
     from schemas.status import BackendStatus, ListenerStatus, Override, ServiceStatus
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.supervisor_node import SupervisorNode
     from schemas.api import Applied, Explanation, Info, Planned
+    from schemas.health import HealthUpdate
     from schemas.status import ServiceStatus, Status, WorkerStatus
 
 __all__ = ["Supervisor"]
@@ -127,6 +128,10 @@ class Supervisor:
     def snapshot(self) -> Iterator[str]:
         """Yield what runs, as pieces of JSON."""
         return self._applier.snapshot.text()
+
+    def judge(self, update: HealthUpdate) -> list[str]:
+        """Take verdicts of somebody else's checks."""
+        return self._node.decide_all(update)
 
     async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
         """Override a backend, in every worker."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode, PoolSpec
 from dataplane.net.backend import Backend
 from dataplane.runtime.node import Node
@@ -80,6 +81,13 @@ class SupervisorNode(Node):
         if backend.health.state is not before or (ok and ejected):
             health = backend.health
             self._judge([(target.service, target.backend_id, health.state.value, health.cause, ok)])
+
+    def decide(self, service: str, backend_id: str, state: HealthState, cause: str) -> bool:
+        """Take somebody else's verdict, and tell the workers."""
+        known = super().decide(service, backend_id, state, cause)
+        if known:
+            self._judge([(service, backend_id, state.value, cause, state is HealthState.UP)])
+        return known
 
     def drain_backend(self, service: Service, backend: Backend) -> int:
         """Return how many connections the workers drain now."""

@@ -105,6 +105,27 @@ def test_forget_returns_to_unknown_and_the_next_verdict_counts_at_once():
     assert health.state is HealthState.DOWN
 
 
+@pytest.mark.parametrize("before", [[], [True], [False]])
+@pytest.mark.parametrize("state", [HealthState.UP, HealthState.DOWN, HealthState.UNKNOWN])
+def test_a_decision_needs_no_streak(before, state):
+    """Whatever the state was, a decision holds at once, and says so only if it changes something."""
+    health = ActiveHealth(3, 3)
+    observe_all(health, before)
+    was = health.state
+    change = health.decide(state, "said so", 9.0)
+    assert health.state is state
+    assert (change is None) is (was is state)
+
+
+def test_a_decision_begins_a_new_streak():
+    """Checks of our own need their whole streak against it."""
+    health = ActiveHealth(2, 2)
+    observe_all(health, [False])
+    health.decide(HealthState.UP, "said so", 3.0)
+    assert health.observe(False, REFUSED, 4.0) is None
+    assert health.observe(False, REFUSED, 5.0).new is HealthState.DOWN
+
+
 EVENTS = st.lists(
     st.one_of(
         st.booleans(),

@@ -364,6 +364,42 @@ def test_events(plane, server):
     assert ask_live(plane), "a follower that left does no harm"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_verdicts_of_others(workers, server):
+    """PUT /v1/health decides at once and for every worker; what does not exist here is named in the answer."""
+    quiet = {**QUIET, "health": {"active": {"type": "none"}}}
+    with HeldPort() as port, DataPlane(["--workers", workers]) as plane:
+        options = {**quiet, "listen": port.address, "backends": [{"id": "a", "address": server.address}]}
+        plane.put_snapshot({"s": options})
+        status, answer = plane.request(
+            "PUT",
+            "/v1/health",
+            {"verdicts": {"s": {"a": {"state": "down", "cause": "on fire"}}, "x": {"b": {"state": "up"}}}},
+        )
+        assert (status, answer) == (200, {"unknown": ["x/b"]})
+        assert plane.backend("s", "a")["health"]["state"] == "down"
+        assert plane.backend("s", "a")["health"]["cause"] == "on fire"
+        wait_for(lambda: refused(port.address), "each worker to refuse")
+        plane.request("PUT", "/v1/health", {"verdicts": {"s": {"a": {"state": "up"}}}})
+        wait_for(lambda: not refused(port.address), "each worker to serve")
+        status, answer = plane.request("PUT", "/v1/health", {"verdicts": {"s": {"a": {"state": "sick"}}}})
+        assert status == 422
+        assert answer["details"][0]["path"] == "verdicts.s.a.state"
+
+
+def refused(address):
+    """Tell whether any of some clients is closed without a byte (the kernel spreads them over the workers)."""
+    answers = []
+    for _ in range(8):
+        with dial(address) as client:
+            client.sendall(b"hello\n")
+            try:
+                answers.append(client.recv(100))
+            except ConnectionResetError:
+                answers.append(b"")
+    return not any(answers)
+
+
 def ask_live(plane):
     """Tell whether the process answers."""
     return plane.request("GET", "/livez")[0] == 200

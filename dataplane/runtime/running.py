@@ -1,0 +1,53 @@
+"""A service together with what only the runtime needs of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dataplane.core.outlier import Outliers
+
+if TYPE_CHECKING:
+    from dataplane.core.balance import StickyTable
+    from dataplane.core.spec import BackendSpec
+    from dataplane.net.service import Service
+    from dataplane.runtime.node import Node
+
+__all__ = ["Running"]
+
+
+class Running:
+    """A service together with what only the runtime needs of it."""
+
+    __slots__ = (
+        "_node",
+        "configured",
+        "outliers",
+        "panic",
+        "rebuild_s",
+        "rebuilding",
+        "rebuilt_at",
+        "service",
+        "tables",
+        "tick",
+        "usable",
+    )
+
+    def __init__(self, node: Node, service: Service) -> None:
+        self._node = node
+        self.service = service
+        self.configured: dict[str, BackendSpec] = {}
+        """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
+        self.outliers = Outliers(service.spec.passive)
+        self.tables: dict[int, StickyTable] = {}
+        """Of mode `sticky`, by tier."""
+        self.panic = False
+        self.rebuilt_at = self.rebuild_s = 0.0
+        """When the selection was made, and how long that took."""
+        self.rebuilding = False
+        """Whether it is to be made a little later."""
+        self.usable = -1
+        self.tick = 0
+
+    def on_timer(self, now: float) -> None:
+        """End ejections whose time is over, and let slow starters grow."""
+        self._node.on_service_timer(self, now)
