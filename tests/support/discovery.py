@@ -22,6 +22,7 @@ RUNTIME = Runtime(clock=time.monotonic, wall=time.time, random=lambda: 0.02)
 
 async def eventually(ask: Callable[[], Any], what: str | Callable[[], str]) -> Any:
     """Return the answer of `ask` as soon as it is true; `what` is said if it never is."""
+    answer: Any = None
     try:
         async with asyncio.timeout(15):
             while not (answer := ask()):  # noqa: ASYNC110 - what is asked has no event
