@@ -41,4 +41,5 @@ def _on_both(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
         pytest.param(asyncio.new_event_loop, id="asyncio"),
         pytest.param(uvloop.new_event_loop, id="uvloop"),
     ]
-    return pytest.mark.parametrize("new_loop", loops)(run)
+    parametrized: Callable[..., None] = pytest.mark.parametrize("new_loop", loops)(run)
+    return parametrized

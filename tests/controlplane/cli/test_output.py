@@ -79,7 +79,17 @@ def test_top_shows_rates_and_marks_the_chosen_row():
     lines = printed(top_view([row, row], Selection(index=1))).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[2].startswith(">")
-    assert lines[1].split() == ["web/10.0.0.1:5432", "enabled", "up", "12", "3.2", "2k", "4.77M", "50%", "12.5"]
+    assert lines[1].split() == [
+        "web/10.0.0.1:5432",
+        "enabled",
+        "up",
+        "12",
+        "3.2",
+        "2k",
+        "4.77M",
+        "50%",
+        "12.5",
+    ]
 
 
 def test_top_moves_within_its_rows():
