@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from controlplane.sources import consul_registration
 from controlplane.sources.consul_registration import Registration, Served
 from controlplane.sources.consul_settings import with_address
 from tests.support.discovery import RUNTIME, eventually
@@ -151,3 +152,22 @@ async def test_leaves_what_it_was_about_to_register(consul):
     async with balancer.running():
         await reached.wait()
     assert consul.registered == {}
+
+
+async def test_a_silent_agent_does_not_hold_up_the_end(consul, monkeypatch):
+    """However many services there are, leaving waits for one call at most."""
+    many = [Served("web", "10.0.0.9", port) for port in range(4000, 4020)]
+    balancer = Balancer(consul)
+    balancer.registration.update(many)
+    async with balancer.running():
+        await eventually(
+            lambda: len(balancer.registration.status()["registered"]) == len(many), "all of them"
+        )
+
+        async def silent(_request):
+            await asyncio.Event().wait()
+
+        consul.fault = silent
+        monkeypatch.setattr(consul_registration, "CALL_TIMEOUT_S", 0.05)
+        before = len(consul.asked)
+    assert len(consul.asked) - before < 4
