@@ -238,8 +238,22 @@ class TestPerBackend:
             assert rig.client().recv(1) == b""
             assert rig.reasons == ["limit_per_backend"]
 
-    def test_a_client_displaces_an_idle_one(self):
-        """A client that cannot use what waits (it is too old to trust) still gets its place."""
+    def test_a_client_displaces_a_dial(self):
+        """What the pool is still dialling gives way to the client, who dials himself."""
+        options = {"mode": "preconnect", "idle_timeout": "0s", "max_age": "0s"}
+        with rigged(pool=options, limits={"per_backend": 1}) as rig:
+            rig.ends[0].refuse()
+            rig.ends[0].listen(backlog=0)
+            filler = rig.keep(socket.create_connection(("127.0.0.1", rig.ends[0].port), timeout=5))
+            rig.configure(pool={**options, "min_idle": 1}, limits={"per_backend": 1})
+            backend = rig.backend()
+            assert backend.pool.held == 1, "a dial that waits"
+            rig.client()
+            assert (backend.active, backend.pool.held) == (1, 0)
+            filler.close()
+
+    def test_a_client_takes_the_place_of_an_idle_one(self):
+        """Clients come first: with the limit reached, nothing idle is left."""
         with reuse(min_idle=0, max_idle=2, limits={"per_backend": 2}) as rig:
             backend = rig.backend()
             client = rig.client()
@@ -249,8 +263,7 @@ class TestPerBackend:
             assert len(backend.pool) == 1
             rig.client()
             rig.client()
-            assert backend.active == 2
-            assert backend.pool.held == 0
+            assert (backend.active, backend.pool.held) == (2, 0)
 
 
 class TestReuse:
@@ -315,12 +328,14 @@ class TestReuse:
             server = rig.ends[0].accept()
             client.sendall(b"question")
             assert rig.receive(server, 8)
-            rig.fill(server, DATA)
+            sent = rig.fill(server, DATA)
             leave(rig, client)
             assert len(rig.backend().pool) == 0
             other = rig.client()
             assert rig.silent(other)
             exchange(rig, other, rig.ends[0].accept())
+            server.shutdown(socket.SHUT_WR)
+            assert rig.receive_end(client) == DATA[:sent], "it is still the first one's"
 
     def test_a_reset_client(self):
         """A client that resets does not hand its connection on."""
@@ -355,6 +370,7 @@ class TestReuse:
             leave(rig, client)
             assert len(rig.backend().pool) == 0
             assert rig.receive_end(server) == b""
+            assert discarded(rig) == {}, "it never was in the pool"
 
     @pytest.mark.parametrize("late", ["byte", "fin", "reset"])
     def test_a_late_byte_discards_it(self, late):

@@ -211,6 +211,24 @@ class TestAfterTheBackendsFin:
         assert rig.reasons == ["backend_closed"]
         rig.check_accounts()
 
+    @pytest.mark.parametrize("first", ["client", "backend"])
+    def test_fin_and_reset_before_anything_is_read(self, rig, first):
+        """A reset that follows the FIN before we have looked is told by a write, or by a read: the end is clean."""
+        client, server = rig.client(), rig.ends[0].accept()
+        client.sendall(b"question")
+        assert rig.receive(server, 8) == b"question"
+        if first == "client":
+            client.sendall(b"more")
+        server.sendall(DATA[:50_000])
+        server.shutdown(socket.SHUT_WR)
+        reset(server)
+        if first == "backend":
+            client.sendall(b"more")
+        assert rig.receive_end(client) == DATA[:50_000]
+        client.shutdown(socket.SHUT_WR)
+        rig.until(lambda: not rig.service.flows)
+        rig.check_accounts()
+
     def test_the_half_closed_timeout_ends_it(self, rig):
         """A client that says nothing more after the backend's FIN is left after `timeouts.half_closed`."""
         client, server = rig.client(), rig.ends[0].accept()
