@@ -89,9 +89,11 @@ def test_out_of_descriptors(kind):
         assert cpu_seconds(plane.pid) - before < 0.3
         assert plane.output.count('"local_error"') <= 4 + (time.monotonic() - since) * 2, "once a second"
 
-        # nobody of those who wait is lost, or taken only to be turned away
+        # Nobody of those who wait is lost, or taken only to be turned away. Some may be served by now: what asked for
+        # the status has given its own descriptor back.
         status = plane.status()["services"]["s"]
-        assert (status["active"], status["totals"]["closed"]) == (served, {})
+        assert served <= status["active"] < CLIENTS
+        assert status["totals"]["closed"] == {}
         waiting = clients[served:]
         for client in waiting:
             client.sendall(b"later")
