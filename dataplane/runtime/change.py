@@ -150,7 +150,8 @@ class Changer:
         for backend_id, effective in following.effective.items():
             backend = old.get(backend_id) or returning.get(backend_id)
             if backend is None:
-                backend = made[spec.name, backend_id]
+                # One that was leaving when the change was prepared may have gone meanwhile: then it is new, too.
+                backend = made.get((spec.name, backend_id)) or node.new_backend(effective, spec)
             elif not same_options or backend.removed or backend.spec != effective:
                 touched.append((backend, effective))
             backends[backend_id] = backend
@@ -186,7 +187,8 @@ class Changer:
     ) -> None:
         node, service, before = self.node, running.service, backend.spec
         if backend.removed:
-            service.leaving.remove(backend)
+            if backend in service.leaving:  # unless its last connection ended just now
+                service.leaving.remove(backend)
             backend.removed = False
         backend.configure(effective, spec, node.reactor.now)
         if effective.address != before.address:
