@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -90,14 +89,14 @@ class Events:
                 if follower.dropped:
                     dropped, follower.dropped = follower.dropped, 0
                     yield Event(self._number, "dropped", {"events": dropped})
-                while follower.pending:
+                elif follower.pending:
                     yield follower.pending.popleft()
-                follower.wake.clear()
-                if not follower.pending:
-                    with contextlib.suppress(TimeoutError):
+                else:
+                    follower.wake.clear()
+                    try:
                         async with asyncio.timeout(heartbeat_s):
                             await follower.wake.wait()
-                        continue
-                    yield None
+                    except TimeoutError:
+                        yield None
         finally:
             self._followers.discard(follower)

@@ -1,0 +1,118 @@
+"""Lines through a thread of their own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from dataplane.runtime.sink import LineSink, open_sink
+from tests.support.wait import wait_for
+
+
+@pytest.fixture
+def pipe():
+    """A pipe, both ends."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+def test_in_order(pipe):
+    """Every line arrives, in the order of writing, before `close` returns."""
+    reader, writer = pipe
+    sink = LineSink(writer)
+    lines = [f"line {number}\n".encode() for number in range(1000)]
+    for line in lines:
+        sink.write(line)
+    sink.close()
+    assert os.read(reader, 1 << 20) == b"".join(lines)
+    assert sink.dropped == 0
+
+
+def test_nobody_reads(pipe):
+    """A full pipe blocks neither `write` nor `close`; what does not fit is dropped and counted."""
+    reader, writer = pipe
+    sink = LineSink(writer, capacity=10)
+    for _ in range(10_000):
+        sink.write(b"x" * 99 + b"\n")
+    assert sink.dropped > 0
+    sink.close(timeout_s=0.05)
+    got = bytearray()
+    os.set_blocking(reader, False)
+
+    def drained():
+        try:
+            got.extend(os.read(reader, 1 << 20))
+        except BlockingIOError:
+            return not any(thread.name == f"lines-{writer}" for thread in threading.enumerate())
+        return False
+
+    wait_for(drained, "the thread to end once somebody reads")
+    assert len(got) == (10_000 - sink.dropped) * 100, "whole lines, and each is either there or counted"
+
+
+def test_the_reader_leaves(pipe):
+    """A pipe whose reader has gone costs lines, and no exception."""
+    sink = LineSink(os.dup(pipe[1]))
+    os.close(pipe[0])
+    try:
+        sink.write(b"lost\n")
+        wait_for(lambda: sink.dropped, "the loss to be counted")
+        sink.write(b"lost, too\n")
+        sink.close()
+        assert sink.dropped == 2
+    finally:
+        os.dup2(pipe[1], pipe[0])  # so that the fixture has something to close
+
+
+def test_a_descriptor_that_somebody_made_non_blocking(pipe):
+    """A terminal is shared, and others may switch it: no line is lost for it."""
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    sink = LineSink(writer)
+    for _ in range(3000):
+        sink.write(b"x" * 99 + b"\n")
+    got = 0
+    while got < 300_000:
+        got += len(os.read(reader, 1 << 20))
+    sink.close()
+    assert sink.dropped == 0
+
+
+class TestOpen:
+    """`--access-log`."""
+
+    def test_off(self):
+        """Nothing is opened."""
+        assert open_sink("off") is None
+
+    def test_a_file(self, tmp_path):
+        """A file is appended to, and not for everybody to read."""
+        path = tmp_path / "access.log"
+        path.write_text("before\n")
+        path.chmod(0o640)
+        sink = open_sink(str(path))
+        sink.write(b"after\n")
+        sink.close()
+        assert path.read_text() == "before\nafter\n"
+
+    def test_a_pipe_without_a_reader(self, tmp_path):
+        """Opening does not wait; whoever reads later gets what was written meanwhile."""
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        before = time.monotonic()
+        sink = open_sink(str(path))
+        assert time.monotonic() - before < 5
+        sink.write(b"line\n")
+        with path.open("rb", buffering=0) as reader:
+            assert reader.read(100) == b"line\n"
+        sink.close()
+
+    def test_a_place_that_does_not_exist(self, tmp_path):
+        """An error, at once."""
+        with pytest.raises(OSError, match="No such file"):
+            open_sink(str(tmp_path / "missing" / "access.log"))
