@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from dataplane.net.dialer import PENDING, begin
+from dataplane.net.dialer import PENDING, _is_own_reflection, begin
 from dataplane.net.sockopts import to_sockaddr
 from tests.support.ports import HeldPort
 
@@ -37,6 +37,19 @@ def test_nobody_answers():
         assert socks[-1][1] == PENDING
         for sock, _ in socks:
             sock.close()
+
+
+def test_never_to_oneself():
+    """A socket that has chosen the very port that it dials, and so met itself, is told from a real connection."""
+    with socket.socket() as alone:
+        alone.bind(("127.0.0.1", 0))
+        alone.connect(alone.getsockname())
+        assert _is_own_reflection(alone)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        assert not _is_own_reflection(client)
 
 
 def test_the_reserve(no_leaks):

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from contextlib import asynccontextmanager
@@ -473,3 +474,45 @@ class TestTcpApi:
         empty.write_text("\n")
         assert run(tmp_path, "--api", port.address, "--token-file", str(empty))[0] == 2
         assert run(tmp_path, "--api", port.address, "--token-file", str(tmp_path / "none"))[0] == 2
+
+    @pytest.mark.needs("openssl")
+    def test_client_certificates(self, tmp_path, port):
+        """With `--tls-client-ca` a certificate of that authority is enough, and nothing else is."""
+        make_certificates(tmp_path)
+        arguments = ["--api", port.address, "--tls-client-ca", str(tmp_path / "ca.pem")]
+        arguments += ["--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key")]
+
+        def call(name):
+            context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            context.check_hostname = False
+            if name:
+                context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+            connection = http.client.HTTPSConnection(port.host, port.port, timeout=10, context=context)
+            try:
+                connection.request("GET", "/v1/info")
+                return connection.getresponse().status
+            finally:
+                connection.close()
+
+        with DataPlane(arguments):
+            assert call("server") == 200
+            for other in (None, "stranger"):
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    call(other)
+        code, words = run(tmp_path, *arguments[:4])
+        assert code == 2
+        assert "--tls-cert" in words
+
+
+def make_certificates(folder):
+    """Write an authority, a certificate of it (server), and one that signed itself (stranger)."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    for name in ("ca", "stranger"):
+        openssl(*new, "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    openssl(*new, "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
+    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "server.pem"]
+    openssl("x509", "-req", "-in", "server.csr", *signed)
