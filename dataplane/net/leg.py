@@ -3,7 +3,8 @@
 Theory of operation. A `Leg` is one of the two connections; what is read from it is written to its `peer`.
 
 1. One read, then one write, for each event. What the peer's socket does not take at once is kept in
-   `peer.pending` (at most one read's worth), and the leg is not read again before that has gone.
+   `peer.pending` (at most one read's worth), and the leg is not read again before that has gone. Reads grow
+   while the peer keeps up, so that a slow reader pins little and a fast one costs few calls.
 2. `eof`: nothing more can be read from the leg. By a FIN: the peer gets a half-close once its `pending` is
    empty, and two FINs end the flow; one never does. Or it is `broken`: by a reset, or another read error.
 3. `dead`: nothing can be written to the leg any more. Nothing is lost yet: what it had sent before may still
@@ -35,6 +36,7 @@ import select
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import CloseReason
+from dataplane.net.reactor import BUFFER_BYTES
 from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ ERR: Final = select.EPOLLERR
 HUP: Final = select.EPOLLHUP
 UNWATCHED: Final = -1
 SHUT_WR: Final = 1
+CHUNK_BYTES: Final = 32 * 1024
+"""The first read's limit, and a slow reader's: what each of thousands of them may pin."""
 
 
 class Leg:
@@ -57,6 +61,7 @@ class Leg:
 
     __slots__ = (
         "broken",
+        "chunk",
         "dead",
         "eof",
         "fd",
@@ -81,6 +86,8 @@ class Leg:
         """What epoll reports: IN, OUT, both, 0 (only errors) or UNWATCHED."""
         self.received = 0
         """Bytes read so far."""
+        self.chunk = CHUNK_BYTES
+        """The most that is read at once: doubled while the peer takes all of it, halved when it does not."""
         self.pending: memoryview | None = None
         self.eof = self.broken = self.dead = self.truncated = self.shut = self.hung_up = False
 
@@ -111,7 +118,7 @@ class Leg:
         reactor = flow.reactor
         view = reactor.buffer
         try:
-            size = self.sock.recv_into(view, 0, DONTWAIT)
+            size = self.sock.recv_into(view, self.chunk, DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -139,9 +146,12 @@ class Leg:
             peer.write_failed(error)
             return
         if sent != size:
+            self.chunk = max(CHUNK_BYTES, self.chunk // 2)
             peer.pending = memoryview(bytes(view[sent:size]))
             peer.rewatch()
             self.rewatch()
+        elif size == self.chunk and size < BUFFER_BYTES:
+            self.chunk = size * 2
 
     def _flush(self) -> None:
         pending = self.pending
