@@ -11,7 +11,10 @@ from dataplane.core.reasons import DiscardCause
 from dataplane.net.sockopts import to_sockaddr
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dataplane.net.backend import Backend
+    from dataplane.net.sockopts import SocketAddress
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
 
@@ -20,6 +23,8 @@ __all__ = ["Resolver"]
 REFRESH_S: Final = 15.0
 """How often a name is looked up again; asyncio's resolver does not tell a record's own lifetime."""
 RETRY_S: Final = 2.0
+CONNECT_S: Final = 1.0
+"""For each address that is tried, if a name has several."""
 
 
 class Resolver:
@@ -61,22 +66,27 @@ class Resolver:
         except OSError as error:
             self._failed(running, backend, error.strerror or str(error))
             return
-        if backend.spec.address != name or backend.removed:
-            return
-        known = backend.address
         literals = [
             f"[{entry[4][0]}]:{port}" if ":" in str(entry[4][0]) else f"{entry[4][0]}:{port}"
             for entry in found
         ]
-        addresses = [address for literal in literals if (address := to_sockaddr(literal)) is not None]
-        if not addresses or known in addresses:
+        addresses = {
+            literal: address for literal in literals if (address := to_sockaddr(literal)) is not None
+        }
+        known = backend.address
+        if not addresses or (
+            known in addresses.values() and self._node.health(running, backend).state.usable
+        ):
             return
-        backend.address = addresses[0]
+        literal = await _first_that_accepts(addresses)
+        if backend.spec.address != name or backend.removed or addresses[literal] == known:
+            return
+        backend.address = addresses[literal]
         backend.resolve_error = ""
         if known is not None:
             backend.pool.clear(DiscardCause.CHANGED)
         self._node.events.emit(
-            "resolved", service=running.service.name, backend=backend.id, name=name, address=literals[0]
+            "resolved", service=running.service.name, backend=backend.id, name=name, address=literal
         )
         self._node.reassess(running, backend)
 
@@ -87,3 +97,18 @@ class Resolver:
             self._node.events.emit(
                 "unresolved", service=running.service.name, backend=backend.id, cause=cause
             )
+
+
+async def _first_that_accepts(addresses: Mapping[str, SocketAddress]) -> str:
+    """Return the first address on which somebody listens; if there is none (or only one), the first.
+
+    A name often has addresses of both families while the server listens on one of them: `localhost`, above all.
+    """
+    if len(addresses) > 1:
+        for literal, address in addresses.items():
+            kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+            with socket.socket(address.family, kind) as sock, contextlib.suppress(OSError):
+                async with asyncio.timeout(CONNECT_S):
+                    await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
+                return literal
+    return next(iter(addresses))
