@@ -207,11 +207,8 @@ class Flow:
             return False
         if server.eof or server.dead or server.truncated or server.pending is not None:
             return False
-        backend = self.backend
-        assert backend is not None  # noqa: S101 - a server leg has one
         self.server = None
         self.end(CloseReason.CLIENT_CLOSED, given_back=server)
-        backend.pool.put(server.sock, server.mask, self.born_at)
         return True
 
     def settle(self) -> None:
@@ -345,7 +342,7 @@ class Flow:
             if reset:
                 reset_on_close(server.sock)
             server.sock.close()
-        self.service.on_end(self, reason, given_back or server)
+        self.service.on_end(self, reason, given_back or server, given_back is not None)
         for leg in (client, given_back or server):
             if leg is not None:
                 leg.part()

@@ -299,6 +299,8 @@ class Service:
         backend.active -= 1
         if self.selection.tracks_load:
             self.selection.changed(backend)
+        if backend.removed and not backend.own and backend in self.leaving:
+            self.leaving.remove(backend)
 
     def redial(self, flow: Flow) -> None:
         """Replace a pooled connection that turned out dead before anything was sent on it."""
@@ -355,8 +357,8 @@ class Service:
         if flow.server is not None and flow.backend is not None and flow.backend.address is not None:
             tune_backend(flow.server.sock, flow.backend.address.family, self.user_timeout_ms)
 
-    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None) -> None:
-        """Settle the accounts of a flow whose sockets are closed."""
+    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
+        """Settle the accounts of a flow whose sockets are closed, but for `server` if it is for the pool."""
         self.flows.discard(flow)
         totals, now = self.totals, self.reactor.now
         totals.closed[reason] += 1
@@ -375,8 +377,10 @@ class Service:
             self.access_log(flow, reason, server)
         if backend is not None:
             self._leave(flow, backend)
-            if backend.removed and not backend.own and backend in self.leaving:
-                self.leaving.remove(backend)
+            if (
+                pooled and server is not None
+            ):  # before a place is given to the next: it is the same connection
+                backend.pool.put(server.sock, server.mask, flow.born_at)
         if flow.admitted:
             self.active -= 1
         if flow.counted and self.guarded:

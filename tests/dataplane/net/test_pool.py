@@ -284,6 +284,18 @@ class TestReuse:
             assert rig.reasons == ["client_closed"]
             assert (rig.backend().totals.hits, rig.backend().totals.misses) == (1, 1)
 
+    def test_the_next_in_the_queue_gets_it(self):
+        """A connection that comes free goes to who waits for a place: the backend never sees one more than the limit."""
+        with reuse(limits={"per_backend": 1, "queue": 5}) as rig:
+            clients = [rig.client() for _ in range(3)]
+            server = rig.ends[0].accept()
+            for client in clients:
+                exchange(rig, client, server)
+                leave(rig, client)
+                assert rig.ends[0].nobody()
+            assert rig.reasons == ["client_closed"] * 3
+            assert discarded(rig) == {}
+
     def test_the_last_one_in_is_the_first_one_out(self):
         """The most recently used connection is used next, so that the others may grow old."""
         with reuse() as rig:

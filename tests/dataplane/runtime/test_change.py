@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -74,3 +75,18 @@ async def test_a_backend_that_goes_while_the_change_is_made(bench):
         _, writer = await bench.connect()
         writer.close()
         await bench.until(lambda: not bench.service.flows)
+
+
+async def test_a_removed_backend_that_never_answered(bench):
+    """A backend that is removed while it is dialled, and then refuses, is gone from the status."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = f"127.0.0.1:{full.getsockname()[1]}"
+        with socket.create_connection(full.getsockname()):
+            await bench.put(address, timeouts={"connect": "200ms"})
+            _, writer = await asyncio.open_connection(bench.port.host, bench.port.port)
+            await bench.until(lambda: bench.service.flows)
+            await bench.put(timeouts={"connect": "200ms"})
+            assert len(bench.service.leaving) == 1
+            await bench.until(lambda: not bench.service.flows)
+            assert not bench.service.leaving
+            writer.close()
