@@ -32,7 +32,7 @@ class AccessLog:
         entry = {
             "at": rfc3339(time.time() - (now - started)),
             "service": flow.service.name,
-            "client": f"{address[0]}:{address[1]}" if address else "unix",
+            "client": _endpoint(*address) if address else "unix",
             "backend": backend.id if backend else None,
             "reason": reason.value,
             "source": REASONS[reason].value,
@@ -48,6 +48,10 @@ class AccessLog:
             "total_ms": _ms(now - started),
         }
         self.sink.write(json.dumps(entry).encode("ascii") + b"\n")
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _ms(seconds: float) -> float:

@@ -286,6 +286,35 @@ def check_line(line, reason):
         assert line["retries"] >= 1
 
 
+def test_clients_in_the_access_log(plane):
+    """IPv6 clients have brackets, clients of Unix sockets are called so, and those behind a proxy by what it says."""
+    with EchoServer() as echo, HeldPort("::1") as six, through(plane) as service, ExitStack() as stack:
+        unix = f"unix:{plane.directory}/front.sock"
+        service.configure(echo.address, listen=[service.address, six.address, unix])
+        names = []
+        for address in (service.address, six.address, unix):
+            client = stack.enter_context(dial(address))
+            client.shutdown(socket.SHUT_WR)
+            assert read_to_end(client) == b""
+            name = client.getsockname()
+            names.append("unix" if address == unix else address.rpartition(":")[0] + f":{name[1]}")
+        service.configure(echo.address, **TRUSTING)
+        client = stack.enter_context(dial(service.address))
+        client.sendall(HEADER)
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_end(client) == b""
+        names.append("192.0.2.1:1111")
+        logged = wait_for(
+            lambda: [ours for ours in [lines_of(plane, service)] if len(ours) == len(names)], "the lines"
+        )
+        assert [line["client"] for line in logged[0]] == names
+
+
+def lines_of(plane, service):
+    """Return a service's lines."""
+    return [line for line in lines(plane) if line["service"] == service.name]
+
+
 def test_shutdown():
     """The reason of those who are cut when the process ends is in the access log, which is written to the end."""
     with EchoServer() as echo, HeldPort() as port, DataPlane(["--access-log", "access.log"]) as plane:
