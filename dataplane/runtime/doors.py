@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataplane.net.listener import BindError, Listener, open_listener
@@ -23,6 +24,8 @@ class OwnDoors:
         self._node = node
         self._reuse_port = reuse_port
         self._opened: dict[str, socket.socket] = {}
+        self._lent: set[str] = set()
+        """Addresses among them whose socket was inherited."""
         self.inherited: dict[str, list[socket.socket]] = {}
         """Listening sockets that a service manager opened, by address."""
 
@@ -33,12 +36,13 @@ class OwnDoors:
             Refused: 503.
         """
         opened: dict[str, socket.socket] = {}
+        self._lent.clear()
         try:
             for address in addresses:
                 if address not in self._node.listeners:
                     opened[address] = self._take(address)
         except BindError as error:
-            self._close(opened)
+            self._put_back(opened)
             raise Refused(503, "bind_failed", str(error)) from error
         self._opened = opened
 
@@ -57,7 +61,7 @@ class OwnDoors:
 
     def abandon(self) -> None:
         """Close what was opened: the change is not made."""
-        self._close(self._opened)
+        self._put_back(self._opened)
         self._opened = {}
 
     def shut(self, addresses: Mapping[str, str]) -> None:
@@ -90,9 +94,15 @@ class OwnDoors:
         sockets = self.inherited.get(address)
         if not sockets:
             return open_listener(address, reuse_port=self._reuse_port)
+        self._lent.add(address)
         return sockets.pop()
 
-    @staticmethod
-    def _close(opened: Mapping[str, socket.socket]) -> None:
-        for sock in opened.values():
+    def _put_back(self, opened: Mapping[str, socket.socket]) -> None:
+        """Undo `_take`; a service manager's socket, which nobody else could open again, stays open."""
+        for address, sock in opened.items():
+            if address in self._lent:
+                self.inherited[address].append(sock)
+                continue
             sock.close()
+            if address.startswith("unix:"):
+                Path(address[5:]).unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""The listeners of one process: a change that is refused leaves no trace."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from dataplane.runtime.change import Refused
+from tests.dataplane.runtime.bench import benched, greeter
+from tests.support.ports import HeldPort
+from tests.support.process import answers
+
+
+@pytest.fixture
+async def bench():
+    """A node."""
+    async with benched() as bench:
+        yield bench
+
+
+async def test_one_that_cannot_be_had(bench, tmp_path):
+    """If one new address cannot be had, the others are closed again, their files removed, and nothing has changed."""
+    path = tmp_path / "x.sock"
+    async with greeter() as one:
+        await bench.put(one.address)
+        with HeldPort() as free, socket.create_server(("127.0.0.1", 0)) as taken:
+            used = f"127.0.0.1:{taken.getsockname()[1]}"
+            with pytest.raises(Refused, match=used) as refused:
+                await bench.put(one.address, listen=[bench.port.address, free.address, f"unix:{path}", used])
+            assert refused.value.status == 503
+            assert not answers(free.address)
+            assert not path.exists()
+        assert set(bench.node.listeners) == {bench.port.address}
+        _, writer = await bench.connect()
+        writer.close()
+        await bench.put(one.address, listen=[bench.port.address, f"unix:{path}"])
+        assert path.exists()
+
+
+async def test_sockets_of_a_service_manager(bench, tmp_path):
+    """A socket that a service manager opened survives a change that is refused: nobody could open it again."""
+    with HeldPort() as port:
+        given = socket.create_server((port.host, port.port))
+        given.setblocking(False)
+        bench.doors.inherited = {port.address: [given]}
+        async with greeter() as one:
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                used = f"127.0.0.1:{taken.getsockname()[1]}"
+                with pytest.raises(Refused):
+                    await bench.put(one.address, listen=[port.address, used])
+            assert given.fileno() >= 0
+            await bench.put(one.address, listen=[port.address])
+            assert bench.node.listeners[port.address].sock is given
