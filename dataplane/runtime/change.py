@@ -119,14 +119,15 @@ class Changer:
         node, prepared, addresses = self.node, draft.services, draft.addresses()
         self._end_overrides(prepared)
         doors.shut(addresses)
-        for name in [name for name in node.running if name not in prepared]:
-            await self._remove_service(node.running.pop(name))
         for name, following in prepared.items():
             running = node.running.get(name)
             if running is None:
                 running = node.running[name] = node.new_service(following.spec)
             await self._update(running, following, draft.made)
         doors.open(addresses)
+        # Only now: until a listener has its new service, its clients need the old one.
+        for name in [name for name in node.running if name not in prepared]:
+            await self._remove_service(node.running.pop(name))
         node.probe_all()
 
     def _end_overrides(self, prepared: Mapping[str, Prepared]) -> None:
@@ -155,6 +156,7 @@ class Changer:
             elif not same_options or backend.removed or backend.spec != effective:
                 touched.append((backend, effective))
             backends[backend_id] = backend
+        await asyncio.sleep(0)
         if not same_options:
             service.configure(spec)
         service.spec = spec
@@ -169,7 +171,9 @@ class Changer:
             self._reconfigure(running, backend, effective, spec)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
+        await asyncio.sleep(0)
         node.rebuild(running)
+        await asyncio.sleep(0)
         await self._remove(running, [backend for backend in old.values() if backend.id not in backends])
         if spec.pool.min_idle:
             await self._stock(backends.values())
