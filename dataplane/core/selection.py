@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.balance.base import Balancer
     from dataplane.core.balance.sticky_table import StickyTable
+    from dataplane.core.spec import BackendSpec
 
 __all__ = ["Selection", "Standing", "sticky_members"]
 
@@ -139,15 +140,15 @@ class Selection(Generic[T]):
         return self._tiers.get(tier)
 
 
-def sticky_members(standings: Iterable[Standing[T]]) -> dict[int, list[tuple[str, int]]]:
+def sticky_members(backends: Iterable[BackendSpec]) -> dict[int, list[tuple[str, int]]]:
     """Return by tier the ids and weights over which `sticky` needs a table.
 
     Operator state and health do not matter: they are looked at when a client is, so that nobody else moves.
     """
     tiers: dict[int, list[tuple[str, int]]] = {}
-    for standing in standings:
-        if standing.weight:
-            tiers.setdefault(standing.tier, []).append((standing.target.id, standing.weight))
+    for backend in backends:
+        if backend.weight:
+            tiers.setdefault(backend.tier, []).append((backend.id, backend.weight))
     return tiers
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xxhash import xxh3_64_hexdigest
 
 from dataplane.core.balance import StickyTable, moved_share_steps
+from dataplane.core.selection import sticky_members
 from dataplane.core.spec import Mode
 from dataplane.runtime.slices import in_slices
 
@@ -34,12 +35,8 @@ async def build_tables(
     """
     if mode is not Mode.STICKY:
         return {}
-    tiers: dict[int, list[tuple[str, int]]] = {}
-    for spec in specs:
-        if spec.weight:
-            tiers.setdefault(spec.tier, []).append((spec.id, spec.weight))
     tables = {}
-    for tier, members in tiers.items():
+    for tier, members in sticky_members(specs).items():
         table = known.get(tier)
         same = (
             seed == known_seed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataplane.core.balance import StickyTable
 from dataplane.core.selection import Selection, Standing, sticky_members
-from dataplane.core.spec import Mode
+from dataplane.core.spec import BackendSpec, Mode, OperatorState
 from tests.dataplane.core.balance.backends import Backend, tries
 
 STANDINGS = st.lists(
@@ -32,6 +32,15 @@ MODES = [Mode.RR, Mode.LEASTCONN, Mode.P2C, Mode.RANDOM, Mode.STICKY]
 def standing(id_: str, weight: int = 1, tier: int = 0, **fields) -> Standing[Backend]:
     """Return a backend in good standing, but for what is said."""
     return Standing(Backend(id_), weight, tier, **{"enabled": True, "healthy": True, "ramp": 1.0, **fields})
+
+
+def members(standings) -> dict[int, list[tuple[str, int]]]:
+    """Return the members of the sticky tables of the backends that these are the standings of."""
+    state = {True: OperatorState.ENABLED, False: OperatorState.DRAIN}
+    return sticky_members(
+        BackendSpec(one.target.id, "192.0.2.1:1", one.weight, one.tier, state[one.enabled])
+        for one in standings
+    )
 
 
 def build(standings, mode=Mode.RR, panic=0.0, previous=None, tables=None) -> Selection[Backend]:
@@ -142,7 +151,7 @@ def test_slow_start_scales_the_weight() -> None:
 def test_sticky_ignores_slow_start() -> None:
     """A ramp moves no sticky client."""
     standings = [standing("a"), standing("b")]
-    tables = {0: StickyTable.build_now(sticky_members(standings)[0], "seed")}
+    tables = {0: StickyTable.build_now(members(standings)[0], "seed")}
     ramping = [standings[0], replace(standings[1], ramp=1 / 16)]
     one, other = (build(of, Mode.STICKY, tables=tables) for of in (standings, ramping))
     keys = [key << 50 for key in range(300)]
@@ -152,7 +161,7 @@ def test_sticky_ignores_slow_start() -> None:
 def test_sticky_falls_through_tiers() -> None:
     """Each tier has its own table; the next tier's is asked when this one has nobody left."""
     standings = [standing("a"), standing("b"), standing("x", tier=1), standing("y", tier=1)]
-    tables = {tier: StickyTable.build_now(of, "seed") for tier, of in sticky_members(standings).items()}
+    tables = {tier: StickyTable.build_now(of, "seed") for tier, of in members(standings).items()}
     selection = build(standings, Mode.STICKY, tables=tables)
     assert {tuple(sorted(tries(selection, key << 50)[:2])) for key in range(50)} == {("a", "b")}
     assert {tries(selection, key << 50)[2] for key in range(50)} == {"x", "y"}
@@ -166,7 +175,7 @@ def test_sticky_members_are_what_is_configured() -> None:
         standing("c", weight=0),
         standing("x", tier=2),
     ]
-    assert sticky_members(standings) == {0: [("a", 3), ("b", 1)], 2: [("x", 1)]}
+    assert members(standings) == {0: [("a", 3), ("b", 1)], 2: [("x", 1)]}
 
 
 def test_turns_survive_updates() -> None:
