@@ -23,6 +23,7 @@ from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, 
 from dataplane.runtime.logs import log_event
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.proposal import SupervisedApplier
+from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.sockets import SocketGroup
 from dataplane.runtime.startup import StartError, load_initial, reread
@@ -80,8 +81,13 @@ class Supervision:
         )
         self._crew = Crew(options.workers, settings, self._sockets, self._board, self._supervisor)
         self._applier.crew = self._supervisor.crew = self._crew
-        self._applier.on_change = self._supervisor.forget_gone
+        self._resolver = Resolver(self._node)
+        self._applier.on_change = self._on_change
         self._supervisor.on_released = self._own.unlock
+
+    def _on_change(self) -> None:
+        self._supervisor.forget_gone()
+        self._resolver.wake()
 
     async def run(self) -> None:
         """Serve until told to stop, or taken over; then wait until the last worker has drained.
@@ -93,6 +99,7 @@ class Supervision:
         self._reactor.start()
         self._spawn(self._crew.run())
         self._spawn(self._node.prober.run())
+        self._spawn(self._resolver.run())
         runners: list[web.AppRunner] = []
         try:
             runners = await self._begin()
