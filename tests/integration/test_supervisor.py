@@ -462,3 +462,14 @@ def test_contradictions_are_usage_errors(arguments: list[str]) -> None:
         assert plane.wait() == 2
     finally:
         plane.close()
+
+
+def test_a_supervisor_knows_names():
+    """A backend with a host name is as usable in the supervisor's status and explanations as in its workers."""
+    with LineServer("one") as server, HeldPort() as port, DataPlane(["--workers", "2"]) as plane:
+        name = f"localhost:{server.address.rpartition(':')[2]}"
+        plane.put_snapshot({"s": {"listen": port.address, "backends": [name]}})
+        plane.wait_status(lambda now: now["services"]["s"]["tier"] == 0)
+        wait_for(lambda: plane.get("/v1/explain?service=s&client=192.0.2.1")["candidates"], "a candidate")
+        with socket.create_connection(("127.0.0.1", port.port), timeout=10) as client:
+            assert ask(client) == "one"
