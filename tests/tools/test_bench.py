@@ -283,7 +283,7 @@ def test_a_real_run_measures_us_and_the_floor(tmp_path):
         loads.LoadStudy(
             "echo", "Echo", "", loads.OPERATION_METRICS, ("relay", "ours-off"), "echo", loads.echoes()
         ),
-        MemoryStudy(("relay",), connections=50),
+        MemoryStudy(("relay",), connections=1000),
         ChangeStudy(("ours-off",), backends=10, changes=5),
     ]
     results = bench.run(studies, Pace(rounds=1, seconds=0.3, warm_up_s=0.1), quick=True)
@@ -292,8 +292,7 @@ def test_a_real_run_measures_us_and_the_floor(tmp_path):
     for row in echo.values():
         assert row["errors"] == 0
         assert row["rate"]["median"] > 0
-    # Fifty connections are less than the pages that come and go for other reasons: a figure, whatever its sign.
-    assert isinstance(memory["relay"]["per_connection"]["median"], float)
+    assert memory["relay"]["per_connection"]["median"] > 0
     assert weights["ours-off"]["change_ms"]["median"] > 0
     report.write(json.loads(json.dumps(results)), tmp_path / "performance.md")
     text = (tmp_path / "performance.md").read_text()
