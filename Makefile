@@ -61,4 +61,4 @@ soak: setup
 lock: setup
 	@command -v uv >/dev/null || [ -x $(VENV)/uv ] || $(VENV)/python -m pip install --quiet uv
 	PATH="$$PATH:$(CURDIR)/$(VENV)" uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --group dev pyproject.toml -o requirements.lock
+		--custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements.lock
