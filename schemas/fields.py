@@ -92,6 +92,7 @@ def refused(*problems: tuple[Path, str], about: tuple[str, ...] = ()) -> Pydanti
 
 _UNIT_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION_PATTERN: Final = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$"
+_POSITIVE_DURATION_PATTERN: Final = r"^(?=.*[1-9])([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _DURATION_CHARS: Final = 40
@@ -181,6 +182,11 @@ _DURATION_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"const": 0}],
     "examples": ["250ms", "5s", "3m", "1h"],
 }
+_POSITIVE_DURATION_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "pattern": _POSITIVE_DURATION_PATTERN,
+    "examples": ["250ms", "5s", "3m", "1h"],
+}
 
 Duration = Annotated[
     float,
@@ -195,7 +201,7 @@ PositiveDuration = Annotated[
     BeforeValidator(_duration),
     AfterValidator(_positive),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
-    WithJsonSchema(_DURATION_SCHEMA),
+    WithJsonSchema(_POSITIVE_DURATION_SCHEMA),
 ]
 """The same, above zero."""
 

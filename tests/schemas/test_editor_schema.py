@@ -182,6 +182,7 @@ GOOD = [
     {"services": {"a": {"backends": []}}, "defaults": {"listen": ":1"}},
     {"services": {"a": {"listen": ":1"}}, "defaults": {"backends": ["a:1"], "slow_start": "1m30s"}},
     {"services": {"a": {"listen": ":1", "backends": [], "slow_start": 0, "health": {"panic": "12.5%"}}}},
+    {"services": {}, "defaults": {"health": {"active": {"interval": "0m1s", "timeout": "0.5s"}}}},
     {"services": {}, "consul": {"register": True, "address": "https://a"}, "guard": {"hold": "1h"}},
     {
         "services": {
@@ -219,6 +220,10 @@ BAD = [
     {"services": {"a": {"listen": ":1", "backends": [], "health": {"panic": "101%"}}}},
     {"services": {"a": {"listen": ":1", "backends": [], "health": {"active": {"http": {"status": [99]}}}}}},
     {"services": {"a": {"listen": ":1", "backends": [], "health": {"active": {"http": {"status": []}}}}}},
+    {"services": {}, "defaults": {"health": {"active": {"interval": 0}}}},
+    {"services": {}, "defaults": {"health": {"active": {"interval": "0"}}}},
+    {"services": {}, "defaults": {"health": {"active": {"timeout": "0m0.0s"}}}},
+    {"services": {}, "defaults": {"health": {"passive": {"ejection": "0ms"}}}},
     {"services": {}, "defaults": {"mod": "rr"}},
     {"services": {}, "defaults": {"timeouts": {"connect": 1}}},
     {"services": {}, "guard": {"max_shrink": 0.5}},
