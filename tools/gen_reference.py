@@ -170,6 +170,7 @@ def _kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:  
         return f"{field['minimum']} to {field['maximum']}"
     pattern = str(field.get("pattern", ""))
     for mark, word in (
+        ("(?=.*[1-9])", "duration above 0"),
         ("ms|s|m|h", "duration"),
         (")%$", "share"),
         ("6553", "address"),

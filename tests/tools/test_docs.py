@@ -7,15 +7,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pytest
 
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
-from schemas.desired import load_desired
+from schemas.desired import json_schema, load_desired
 from schemas.document import parse_document
+from tests.support.json_schema import Validator
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -135,21 +136,48 @@ def test_links_lead_somewhere(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("block", YAML, ids=name_of)
-def test_configuration_loads(block):
-    """A block of YAML is an lb.yaml, or a part of one: of the file's, or of a service's keys."""
-    if "version:" in block.text:
-        load_desired(block.text.encode())
-        return
-    value = parse_document(block.text.encode()).value
-    whole = {"version": 1, "services": {"a": {"listen": "127.0.0.1:1", "backends": ["127.0.0.1:2"]}}}
+def whole_of(text: str) -> dict[str, Any]:
+    """Return an lb.yaml with this block in it, which is one, or a part of one: of the file's, or of a service's keys."""
+    value = parse_document(text.encode()).value
+    if "version" in value:
+        return value
+    whole: dict[str, Any] = {
+        "version": 1,
+        "services": {"a": {"listen": "127.0.0.1:1", "backends": ["127.0.0.1:2"]}},
+    }
     if value.keys() & {"services", "consul", "guard", "defaults"}:
         whole |= value
     elif value.keys() & {"backends", "discover"}:
         whole["services"]["a"] = {"listen": "127.0.0.1:1", **value}
     else:
         whole["services"]["a"] |= value
+    return whole
+
+
+@pytest.mark.parametrize("block", YAML, ids=name_of)
+def test_configuration_loads(block):
+    """A block of YAML can be applied, and editors underline nothing in it."""
+    whole = whole_of(block.text)
     load_desired(json.dumps(whole).encode())
+    assert Validator(json_schema()).fits(whole), "the schema for editors refuses what the balancer takes"
+
+
+EXAMPLE_FILES = sorted([*(ROOT / "deploy").rglob("*.yaml"), *(ROOT / "deploy").rglob("*.yml")])
+CONFIGURATIONS = [
+    path for path in EXAMPLE_FILES if re.search(r"^version: 1$", path.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=name_of)
+def test_example_files_load(path):
+    """An lb.yaml that comes with the project can be applied, its first line names a schema for editors, and it fits that."""
+    raw = path.read_bytes()
+    load_desired(raw)
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", raw.decode())
+    assert named, "the first line names no schema"
+    schema = json.loads((path.parent / named[1]).read_text())
+    assert schema == json_schema()
+    assert Validator(schema).fits(parse_document(raw).value)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -179,6 +207,7 @@ def test_there_is_something_to_check():
     """The patterns above find what the pages have."""
     assert len(PAGES) > 15
     assert len(YAML) > 10
+    assert len(CONFIGURATIONS) > 1
     assert len(COMMANDS) > 40
 
 
