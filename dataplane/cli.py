@@ -87,6 +87,11 @@ Examples:
 @click.option(
     "--api", metavar="HOST:PORT", help="Serve the API on TCP, too; needs --token-file or --tls-client-ca."
 )
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve /metrics, /livez and /readyz on TCP to whoever asks, and nothing else.",
+)
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE")

@@ -99,7 +99,7 @@ class Api:
     Args:
         plane: What is served.
         token: Required as a bearer token on every call but /livez and /readyz; None on a Unix socket.
-        hosts: Host headers that are accepted; None on a Unix socket.
+        hosts: Host headers that are accepted; empty: any; None on a Unix socket.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Return the application for one listening socket."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._errors, self._admission])
+        app = self.observation()
         app.add_routes(
             [
                 web.get("/v1/info", self._info),
@@ -124,6 +124,15 @@ class Api:
                 web.post("/v1/restart", self._restart),
                 web.put("/v1/workers", self._resize),
                 web.get("/v1/events", self._follow),
+            ]
+        )
+        return app
+
+    def observation(self) -> web.Application:
+        """Return an application that tells numbers and whether all is well, and can change nothing."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._errors, self._admission])
+        app.add_routes(
+            [
                 web.get("/metrics", self._metrics),
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
@@ -159,7 +168,7 @@ class Api:
             return error_response(403, "foreign_origin", "a web page may not change anything here")
         if self._hosts is None:
             return self._refuse_peer(request)
-        if request.host not in self._hosts:
+        if self._hosts and request.host not in self._hosts:
             return error_response(403, "foreign_host", f"Host {request.host!r} is not served here")
         if self._token is None or request.path in {"/livez", "/readyz"}:
             return None

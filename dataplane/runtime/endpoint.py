@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 import socket
 import ssl
@@ -113,20 +114,36 @@ async def serve(
 async def serve_api(
     plane: DataPlane, own: OwnSocket, options: Options, *, reuse_port: bool
 ) -> list[web.AppRunner]:
-    """Serve the API on the data plane's own socket, and on TCP if the options say where.
+    """Serve the API on the data plane's own socket, and it or its metrics on TCP if the options say where.
 
     Args:
         plane: What is served.
         own: The data plane's own socket.
         options: What the command line says.
-        reuse_port: Bind the TCP address beside a process that this one takes over from.
+        reuse_port: Bind the TCP addresses beside a process that this one takes over from.
 
     Raises:
-        BindError: The TCP address cannot be had.
+        BindError: A TCP address cannot be had.
     """
     runners = [await serve(Api(plane).application(), own.listen())]
     if options.api is not None:
         sock = open_listener(options.api, reuse_port=reuse_port)
         api = Api(plane, token=options.token, hosts=allowed_hosts(options.api))
         runners.append(await serve(api.application(), sock, options.tls))
+    if options.metrics is not None:
+        sock = open_listener(options.metrics, reuse_port=reuse_port)
+        runners.append(await serve(Api(plane, hosts=_readers(options.metrics)).observation(), sock))
     return runners
+
+
+def _readers(address: str) -> frozenset[str]:
+    """Return the Host headers that may read what needs no token.
+
+    On a loopback address only its own names, or a web page could read from this machine's browser by rebinding one.
+    Elsewhere any: everybody in reach may read, and calls this machine by names that it does not know.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        if not ipaddress.ip_address(host).is_loopback:
+            return frozenset()
+    return allowed_hosts(address)

@@ -18,6 +18,7 @@ __all__ = ["Options", "UsageError", "options_from"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 MAX_CORES: Final = 1024
+MAX_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Options:
     log_format: str
     access_log: str
     api: str | None
+    metrics: str | None
     token: str | None
     tls: ssl.SSLContext | None
 
@@ -77,6 +79,7 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         log_format=given["log_format"],
         access_log=given["access_log"],
         api=given["api"],
+        metrics=_metrics(given["metrics"]),
         token=token,
         tls=tls,
     )
@@ -104,6 +107,15 @@ def _free_core(runtime_dir: Path) -> str:
         own.close()
         return f"core-{core}"
     raise UsageError(f"--name: {MAX_CORES} processes run in {runtime_dir} already")
+
+
+def _metrics(address: str | None) -> str | None:
+    """Return where metrics are served, checked."""
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > MAX_PORT:
+            raise UsageError(f"--metrics: {address!r} is not HOST:PORT")
+    return address
 
 
 def _tcp(given: Mapping[str, Any]) -> tuple[str | None, ssl.SSLContext | None]:

@@ -475,6 +475,34 @@ class TestTcpApi:
         assert run(tmp_path, "--api", port.address, "--token-file", str(empty))[0] == 2
         assert run(tmp_path, "--api", port.address, "--token-file", str(tmp_path / "none"))[0] == 2
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_metrics_alone(self, port, workers):
+        """`--metrics` serves numbers and readiness without a token, refuses a foreign Host, and has no other path."""
+        with DataPlane(["--metrics", port.address, "--workers", str(workers)]):
+            status, text = self.call(port.address, "/metrics")
+            assert status == 200
+            assert b"lb_uptime_seconds " in text
+            assert self.call(port.address, "/livez")[0] == 200
+            assert self.call(port.address, "/readyz")[1]["code"] == "not_ready"  # generation 0
+            assert self.call(port.address, "/metrics", Host="evil.example")[1]["code"] == "foreign_host"
+            for path in ("/v1/info", "/v1/status", "/v1/snapshot", "/v1/events"):
+                assert self.call(port.address, path)[0] == 404
+            assert self.call(port.address, "/v1/snapshot", "PUT")[0] == 404
+            assert self.call(port.address, "/metrics", "POST")[0] == 405
+
+    def test_metrics_everywhere(self):
+        """On an address that others reach, any Host will do: they call this machine by names it does not know."""
+        with HeldPort(host="0.0.0.0") as port, DataPlane(["--metrics", port.address]):
+            here = f"127.0.0.1:{port.port}"
+            assert self.call(here, "/metrics", Host="lb-1.example")[0] == 200
+
+    @pytest.mark.parametrize("address", ["9464", ":9464", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:65536"])
+    def test_metrics_where(self, tmp_path, address):
+        """What is no HOST:PORT is refused with exit 2."""
+        code, words = run(tmp_path, "--metrics", address)
+        assert code == 2
+        assert "is not HOST:PORT" in words
+
     @pytest.mark.needs("openssl")
     def test_client_certificates(self, tmp_path, port):
         """With `--tls-client-ca` a certificate of that authority is enough, and nothing else is."""
