@@ -35,12 +35,7 @@ class _NodeCollector:
             ("overrides", "Operators' overrides in force.", len(status["overrides"])),
         ):
             yield GaugeMetricFamily(f"lb_control_{name}", text, value=float(value))
-        reachable = GaugeMetricFamily(
-            "lb_control_dataplane_reachable", "1 while a data plane answers.", labels=("dataplane",)
-        )
-        for row in status["dataplanes"]:
-            reachable.add_metric((row["name"],), float(row["reachable"]))
-        yield reachable
+        yield from _data_planes(status["dataplanes"])
         states = GaugeMetricFamily(
             "lb_control_source_state", "1 for the state that the source is in.", labels=("source", "state")
         )
@@ -53,6 +48,34 @@ class _NodeCollector:
             for each in STATES:
                 states.add_metric((name, each), float(each == state))
         yield states
+
+
+def _data_planes(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    label = ("dataplane",)
+    reachable = GaugeMetricFamily(
+        "lb_control_dataplane_reachable", "1 while a data plane answers.", labels=label
+    )
+    refuses = GaugeMetricFamily(
+        "lb_control_dataplane_refuses",
+        "1 while it answers, and does not take what was accepted.",
+        labels=label,
+    )
+    generation = GaugeMetricFamily(
+        "lb_control_dataplane_generation", "Generation that it runs, as far as is known.", labels=label
+    )
+    # Data planes of several machines may have one name: who is worst off speaks for them.
+    named: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        named.setdefault(row["name"], []).append(row)
+    for name, those in named.items():
+        reachable.add_metric((name,), float(all(row["reachable"] for row in those)))
+        refuses.add_metric(
+            (name,), float(any(row["reachable"] and row["error"] is not None for row in those))
+        )
+        known = [row["generation"] for row in those if row["generation"] is not None]
+        if known:
+            generation.add_metric((name,), float(min(known)))
+    yield from (reachable, refuses, generation)
 
 
 def scrape(status: Mapping[str, Any]) -> bytes:

@@ -308,7 +308,7 @@ def control_families() -> list[Family]:
         "converged": True,
         "config_error": None,
         "overrides": [],
-        "dataplanes": [{"name": "main", "reachable": True}],
+        "dataplanes": [{"name": "main", "reachable": True, "error": None, "generation": 1}],
         "sources": [_SOURCE],
     }
     return [

@@ -7,13 +7,18 @@ from tests.support.dataplane import Metrics
 
 
 def test_status_as_metrics():
-    """Generation, agreement, data planes and the state of each source; of two with one name the worse."""
+    """Generation, agreement, data planes and the state of each source; of two sources with one name the worse, and of two data planes."""
     status = {
         "generation": 7,
         "converged": True,
         "config_error": {"message": "no"},
         "overrides": [{}, {}],
-        "dataplanes": [{"name": "a", "reachable": True}, {"name": "b", "reachable": False}],
+        "dataplanes": [
+            {"name": "a", "reachable": True, "error": None, "generation": 7},
+            {"name": "b", "reachable": False, "error": "does not answer", "generation": None},
+            {"name": "main", "reachable": True, "error": "refused: no", "generation": 7},
+            {"name": "main", "reachable": False, "error": "gone", "generation": 6},
+        ],
         "sources": [
             {"name": "file lb.yaml", "state": "error"},
             {"name": "consul-kv:lb", "state": "held"},
@@ -27,6 +32,13 @@ def test_status_as_metrics():
     assert metrics.value("lb_control_overrides") == 2
     assert metrics.value("lb_control_dataplane_reachable", dataplane="a") == 1
     assert metrics.value("lb_control_dataplane_reachable", dataplane="b") == 0
+    refuses = {
+        each: metrics.value("lb_control_dataplane_refuses", dataplane=each) for each in ("a", "b", "main")
+    }
+    assert refuses == {"a": 0, "b": 0, "main": 1}
+    assert metrics.value("lb_control_dataplane_reachable", dataplane="main") == 0
+    assert metrics.value("lb_control_dataplane_generation", dataplane="main") == 6
+    assert len([one for one in metrics.samples if one.name == "lb_control_dataplane_generation"]) == 2
     assert metrics.value("lb_control_source_state", source="file lb.yaml", state="error") == 1
     assert metrics.value("lb_control_source_state", source="file lb.yaml", state="ok") == 0
     assert metrics.value("lb_control_source_state", source="consul-kv:lb") == 1
