@@ -124,6 +124,8 @@ class WorkerStatus(TypedDict):
     generation: int
     hash: str
     active: int
+    pooled: int
+    """Idle connections to all backends."""
 
 
 class Status(TypedDict):

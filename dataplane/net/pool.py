@@ -179,9 +179,7 @@ class Pool:
         elif spec.max_age_s and now - born_at >= spec.max_age_s:
             cause = DiscardCause.AGE
         if cause is not None:
-            self.backend.totals.discarded[cause] += 1
-            reactor.forget(sock.fileno())
-            sock.close()
+            self.refuse(sock, cause)
             return
         idle = Idle(self, sock, born_at, now)
         fd = sock.fileno()
@@ -195,6 +193,12 @@ class Pool:
         self._idle.append(idle)
         if not self.tick:
             self._schedule()
+
+    def refuse(self, sock: socket.SocketType, cause: DiscardCause) -> None:
+        """Close a connection that does not come back into the pool."""
+        self.backend.totals.discarded[cause] += 1
+        self.reactor.forget(sock.fileno())
+        sock.close()
 
     def displace(self) -> bool:
         """Give up a dial or an idle connection, so that a client may dial under `limits.per_backend`."""

@@ -117,6 +117,9 @@ class Process:
                     "generation": info["generation"],
                     "hash": info["hash"],
                     "active": active,
+                    "pooled": sum(
+                        backend["pooled"] for service in services.values() for backend in service["backends"]
+                    ),
                 }
             ],
             "services": services,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from dataplane.runtime.impact import impact_of
 from dataplane.runtime.merge import whole_services
 
 if TYPE_CHECKING:
-    from dataplane.core.spec import BackendSpec, PoolSpec, ServiceSpec
+    from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.runtime.change import Draft
     from dataplane.runtime.crew import Crew
@@ -63,9 +62,8 @@ class SupervisedApplier(Applier):
         """
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
         members = list(self.crew.members.values())
-        results = await asyncio.gather(
-            *(self._stage(one, snapshot, specs) for one in members), return_exceptions=True
-        )
+        change = self._change(snapshot, specs)
+        results = await asyncio.gather(*(one.ask("stage", change) for one in members), return_exceptions=True)
         for member, result in zip(members, results, strict=True):
             if isinstance(result, BaseException) and not isinstance(result, Gone):
                 self.crew.tell_all("abandon")
@@ -120,21 +118,14 @@ class SupervisedApplier(Applier):
             )
             for running in self.node.running.values()
         ]
-        await self._stage(member, self.snapshot, specs)
+        await member.ask("stage", self._change(self.snapshot, specs))
         await member.ask("commit", verdicts_of(self.node))
 
-    async def divide_again(self) -> None:
-        """Have every worker take its part of the pools, after their number has changed."""
-        async with self.lock:
-            for member in list(self.crew.members.values()):
-                with contextlib.suppress(Gone):
-                    await self.brief(member)
-
-    async def _stage(self, member: Member, snapshot: Snapshot, specs: list[ServiceSpec]) -> None:
+    def _change(self, snapshot: Snapshot, specs: list[ServiceSpec]) -> Any:
+        """Return what a worker is told to stage; its pools are the node's, and find their own parts."""
         columns = self._assign(specs)
-        packed: list[PackedService] = [pack(self._for_worker(spec, member.index)) for spec in specs]
-        body: Any = (snapshot.generation, snapshot.hash, packed, columns)
-        await member.ask("stage", body)
+        packed: list[PackedService] = [pack(_for_workers(spec)) for spec in specs]
+        return snapshot.generation, snapshot.hash, packed, columns
 
     async def _commit(self, member: Member, verdicts: Any) -> None:
         try:
@@ -149,19 +140,7 @@ class SupervisedApplier(Applier):
         keys |= {(spec.name, backend.id) for spec in specs for backend in spec.backends}
         return dict(self._board.assign(keys))
 
-    def _for_worker(self, spec: ServiceSpec, index: int) -> ServiceSpec:
-        """Return a worker's version: its part of the pools; and one verdict of the supervisor's is enough."""
-        return replace(
-            spec,
-            pool=_part(spec.pool, index, self.crew.count),
-            active=replace(spec.active, rise=1, fall=1),
-        )
 
-
-def _part(pool: PoolSpec, index: int, workers: int) -> PoolSpec:
-    """Divide a pool's sizes, which are per node; the first workers get what is left over."""
-    return replace(
-        pool,
-        min_idle=pool.min_idle // workers + (index < pool.min_idle % workers),
-        max_idle=pool.max_idle // workers + (index < pool.max_idle % workers),
-    )
+def _for_workers(spec: ServiceSpec) -> ServiceSpec:
+    """Return the workers' version: one verdict of the supervisor's is enough."""
+    return replace(spec, active=replace(spec.active, rise=1, fall=1))

@@ -1,26 +1,32 @@
 """Backends and services whose counts are the node's, not the worker's; see shared_counters for the theory.
 
-`active` is what limits and balancers look at: the node's count. `own` is this process's part of it.
+`active` is what limits and balancers look at: the node's count. `own` is this process's part of it. Pools are the
+node's, too (`shared_pool`), and so is the length of a queue; who waits where is each worker's.
 """
 
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, TypeVar
 
-from dataplane.core.admission import Admission, Counts, RateLimiter
+from dataplane.core.admission import Admission, Counts, RateLimiter, WaitQueue
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
-from dataplane.runtime.shared_counters import CounterBoard, buckets_of
+from dataplane.runtime.shared_counters import WAITING, CounterBoard, buckets_of
+from dataplane.runtime.shared_pool import SharedPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dataplane.core.spec import AccessSpec, BackendSpec, LimitsSpec, ServiceSpec
     from dataplane.net.reactor import Reactor
+    from dataplane.net.relay import Flow
     from dataplane.net.service import Observer
 
-__all__ = ["Board", "SharedBackend", "SharedService"]
+__all__ = ["Board", "SharedBackend", "SharedQueue", "SharedService"]
+
+T = TypeVar("T", bound=Hashable)
 
 
 class Board:
@@ -37,18 +43,37 @@ class Board:
             return memoryview(array("q", bytes(8 * self.counters.rows)))
         return self.counters.column(column)
 
+    def waiting(self, column: int | None) -> memoryview:
+        """Return the cells of those who wait for a service; without a column, cells that nobody else sees."""
+        return self.cells(None) if column is None else self.counters.part(WAITING, column)
+
+    def set_present(self, *, present: bool) -> None:
+        """Say whether this worker takes clients."""
+        self.counters.present[self.row] = present
+
 
 class SharedBackend(Backend):
-    """A backend whose `active` is the node's count."""
+    """A backend whose `active` is the node's count; `column` as the supervisor has given it out."""
 
-    __slots__ = ("_board", "_cells", "_own", "_seen")
+    __slots__ = ("_board", "_cells", "_column", "_own", "_seen")
+    pool: SharedPool
 
-    def __init__(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec, board: Board) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        spec: BackendSpec,
+        service: ServiceSpec,
+        board: Board,
+        column: int | None = None,
+    ) -> None:
         self._board = board
-        self._cells = board.cells(None)
+        self._column = column
+        self._cells = board.cells(column)
         self._own = 0
         self._seen = 0
         super().__init__(reactor, spec, service)
+        limit = service.limits.per_backend
+        self.pool = SharedPool(reactor, self, service.pool, limit=limit, board=board, column=column)
 
     @property
     def own(self) -> int:
@@ -72,16 +97,22 @@ class SharedBackend(Backend):
         """Tell whether the count has changed since the last look, so that a balancer must look again."""
         return self._seen != self.active
 
-    def use(self, cells: memoryview) -> None:
+    def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
+        if column == self._column:
+            return
         row = self._board.row
         self._cells[row] = 0
-        self._cells = cells
-        cells[row] = self._own
+        self._column = column
+        self._cells = self._board.cells(column)
+        self._cells[row] = self._own
+        self.pool.use(column)
 
 
 class SharedService(Service):
-    """A service whose `active`, clients and rates are the node's."""
+    """A service whose `active`, queue, clients and rates are the node's."""
+
+    queue: SharedQueue[Flow]
 
     def __init__(self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board) -> None:
         self._board = board
@@ -90,6 +121,7 @@ class SharedService(Service):
         self._seen = 0
         super().__init__(reactor, spec, observer)
         self.admission = _SharedAdmission(spec, board)
+        self.queue = SharedQueue(spec.limits.queue, board)
 
     @property
     def own(self) -> int:
@@ -109,12 +141,53 @@ class SharedService(Service):
         self._seen = value
         self._cells[self._board.row] = self._own
 
-    def use(self, cells: memoryview) -> None:
+    def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
         row = self._board.row
         self._cells[row] = 0
+        self._cells = self._board.cells(column)
+        self._cells[row] = self._own
+        self.queue.use(self._board.waiting(column))
+
+
+class SharedQueue(WaitQueue[T]):
+    """A queue whose length is the node's; in it are this worker's clients."""
+
+    __slots__ = ("_board", "_cells")
+
+    def __init__(self, size: int, board: Board) -> None:
+        super().__init__(size)
+        self._board = board
+        self._cells = board.waiting(None)
+
+    def use(self, cells: memoryview) -> None:
+        """Count in other cells from now on."""
+        self._cells[self._board.row] = 0
         self._cells = cells
-        cells[row] = self._own
+        self._publish()
+
+    def push(self, item: T) -> bool:
+        """Put an item at the end; False if as many wait in all workers as may."""
+        if sum(self._cells[: self._board.head[0]]) >= self._size:
+            return False
+        pushed = super().push(item)
+        self._publish()
+        return pushed
+
+    def pop(self) -> T | None:
+        """Take the item that has waited longest here; None: nobody waits here."""
+        item = super().pop()
+        self._publish()
+        return item
+
+    def discard(self, item: T) -> bool:
+        """Take out an item wherever it stands; tell whether it waited."""
+        waited = super().discard(item)
+        self._publish()
+        return waited
+
+    def _publish(self) -> None:
+        self._cells[self._board.row] = len(self._waiting)
 
 
 class _SharedAdmission(Admission):

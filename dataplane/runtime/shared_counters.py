@@ -10,9 +10,12 @@ Theory of operation:
 3. The supervisor gives out rows and columns. A row is wiped when its process has ended, however it did: what a
    killed worker had counted is gone with its connections. A column is given out anew only when it is all zero.
 4. The columns of a row that is not in use are zero; `rows in use` keeps readers from adding up all of them.
-5. Clients are counted in a fixed number of buckets (a count-min sketch, Cormode and Muthukrishnan 2005, of depth 2):
+5. What else there is of a backend or a service (`part`: a pool's cells, who waits) has its column's number, in tables
+   of which each row lies in one piece: a worker's cells fill its own pages, and wiping a row touches no other's.
+   `present` says which rows are workers that take clients: one that drains counts, and has a claim to nothing.
+6. Clients are counted in a fixed number of buckets (a count-min sketch, Cormode and Muthukrishnan 2005, of depth 2):
    a count is never too low, and too high only if both buckets of a client are shared with others who are there.
-6. A client's rate is a time in each of its two buckets, which all workers write (the virtual scheduling form of the
+7. A client's rate is a time in each of its two buckets, which all workers write (the virtual scheduling form of the
    GCRA, as in core.admission). Two workers that admit the same client in the same microsecond may count one of both.
 """
 
@@ -24,9 +27,18 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["CounterBoard", "buckets_of"]
+__all__ = ["EVENTS", "HELD", "WAITING", "WANTED", "CounterBoard", "buckets_of"]
 
 COLUMNS: Final = 1 << 17
+PARTS: Final = 3
+HELD: Final = 0
+"""Of a backend: idle pooled connections and dials of its pool."""
+WAITING: Final = 0
+"""Of a service: clients who wait for a place."""
+EVENTS: Final = 1
+"""Of a backend: the clients of the last seconds, as `core.pool.Demand` remembers them."""
+WANTED: Final = 2
+"""Of a backend: how many idle connections a worker has use for."""
 BUCKETS: Final = 1 << 16
 HEADER_BYTES: Final = 4096
 CELL_BYTES: Final = 8
@@ -51,7 +63,9 @@ class CounterBoard:
         self.rows = rows
         columns_end = HEADER_BYTES + COLUMNS * rows * CELL_BYTES
         clients_end = columns_end + BUCKETS * rows * CELL_BYTES
-        size = clients_end + BUCKETS * CELL_BYTES
+        rates_end = clients_end + BUCKETS * CELL_BYTES
+        parts_end = rates_end + PARTS * COLUMNS * rows * CELL_BYTES
+        size = parts_end + rows * CELL_BYTES
         if fd is None:
             fd = os.memfd_create("livelb-counters", os.MFD_CLOEXEC)
             os.ftruncate(fd, size)
@@ -62,8 +76,11 @@ class CounterBoard:
         """One number: the rows in use are those below it."""
         self._cells = memory[HEADER_BYTES:columns_end].cast("q")
         self._clients = memory[columns_end:clients_end].cast("q")
-        self.rates = memory[clients_end:].cast("d")
+        self.rates = memory[clients_end:rates_end].cast("d")
         """For each bucket, when its token bucket will be full again (monotonic seconds; the same in all processes)."""
+        self._parts = memory[rates_end:parts_end].cast("q")
+        self.present = memory[parts_end:size].cast("q")
+        """For each row, 1 if its worker takes clients."""
         self._columns: dict[object, int] = {}
         self._retired: dict[object, int] = {}
         self._next = 0
@@ -72,6 +89,11 @@ class CounterBoard:
     def column(self, number: int) -> memoryview:
         """Return the cells of a column, one for each row."""
         return self._cells[number * self.rows : (number + 1) * self.rows]
+
+    def part(self, kind: int, number: int) -> memoryview:
+        """Return the cells of `kind` (HELD, ...) of a column, one for each row."""
+        size = COLUMNS * self.rows
+        return self._parts[kind * size + number : (kind + 1) * size : COLUMNS]
 
     def bucket(self, number: int) -> memoryview:
         """Return the cells of a bucket of clients, one for each row."""
@@ -92,9 +114,13 @@ class CounterBoard:
         if self._next:
             zeros = memoryview(bytes(CELL_BYTES * self._next)).cast("q")
             self._cells[row : self._next * self.rows : self.rows] = zeros
+            for kind in range(PARTS):
+                start = (kind * self.rows + row) * COLUMNS
+                self._parts[start : start + self._next] = zeros
         # a row of buckets lies in one piece: wiping one makes the kernel give us no page of the others
         clients = memoryview(bytes(CELL_BYTES * BUCKETS)).cast("q")
         self._clients[row * BUCKETS : (row + 1) * BUCKETS] = clients
+        self.present[row] = 0
         self._taken.discard(row)
         self.head[0] = max(self._taken, default=-1) + 1
 
@@ -126,7 +152,9 @@ class CounterBoard:
             self._next += 1
             return self._next - 1
         for key, number in self._retired.items():
-            if not any(self.column(number)):
+            if not any(self.column(number)) and not any(
+                any(self.part(kind, number)) for kind in range(PARTS)
+            ):
                 del self._retired[key]
                 return number
         return None

@@ -185,7 +185,6 @@ class Supervisor:
                 await self.crew.resize(count)
             except (Gone, PeerError, OSError) as error:
                 raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
-            await self._applier.divide_again()
             self.events.emit("resized", workers=count, before=before)
         return {"workers": count}
 
@@ -205,6 +204,11 @@ class Supervisor:
                         "generation": generation,
                         "hash": digest,
                         "active": active,
+                        "pooled": sum(
+                            backend["pooled"]
+                            for service in report.values()
+                            for backend in service["backends"]
+                        ),
                     }
                 )
         add_totals(services, self._past_status)

@@ -151,6 +151,7 @@ class Worker:
         self, generation: int, digest: str, services: list[PackedService], columns: Columns
     ) -> None:
         specs = [await unpack(service) for service in services]
+        self._node.columns = columns  # before backends are made: they dial only where the others see it
         self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
 
     async def _commit(self, verdicts: list[Verdict]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dataplane.core.health import HealthState
+from dataplane.core.spec import PoolMode
 from dataplane.net.listener import Listener
 from dataplane.runtime.node import Node
 from dataplane.runtime.shared import Board, SharedBackend, SharedService
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
     from dataplane.runtime.events import Events
+    from dataplane.runtime.shared_pool import SharedPool
 
 __all__ = ["Columns", "HeldDoors", "Verdict", "WorkerNode"]
 
@@ -27,6 +29,8 @@ REFRESH_S = 0.05
 """How old what a worker knows of the others may be where nobody asks: who waits in a queue, leastconn's order."""
 REFRESHED = 500
 """Backends looked at in one refresh: a tenth of a millisecond."""
+POOLS_REFRESHED = 100
+"""Pools looked at in one refresh."""
 
 Columns = dict[object, int]
 """By service name, or (service name, backend id): the column of the shared counters."""
@@ -40,7 +44,11 @@ class WorkerNode(Node):
     def __init__(self, reactor: Reactor, events: Events, random: Random, board: Board) -> None:
         super().__init__(reactor, events, random)
         self._board = board
+        self.columns: Columns = {}
+        """Of what runs, and of what is about to."""
         self._next_refreshed = 0
+        self._pools: list[tuple[Service, SharedPool]] = []
+        """Those that this round of refreshing has still to look at."""
         self.tick = 0
 
     def make_service(self, spec: ServiceSpec) -> SharedService:
@@ -49,21 +57,22 @@ class WorkerNode(Node):
 
     def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
         """Make a backend."""
-        return SharedBackend(self.reactor, spec, service, self._board)
+        column = self.columns.get((service.name, spec.id))
+        return SharedBackend(self.reactor, spec, service, self._board, column)
 
     def probe_all(self) -> None:
         """Do nothing: the supervisor checks."""
 
     def count_in(self, columns: Columns) -> None:
         """Count everything in the columns that the supervisor has chosen; what has none, here alone."""
-        board = self._board
+        self.columns = columns
         for name, running in self.running.items():
             service = running.service
             if isinstance(service, SharedService):
-                service.use(board.cells(columns.get(name)))
+                service.use(columns.get(name))
             for backend in service.backends.values():
                 if isinstance(backend, SharedBackend):
-                    backend.use(board.cells(columns.get((name, backend.id))))
+                    backend.use(columns.get((name, backend.id)))
 
     def judge(self, verdicts: Iterable[Verdict]) -> None:
         """Take what the supervisor's checks have found."""
@@ -86,7 +95,8 @@ class WorkerNode(Node):
     # -- what the others did --------------------------------------------------------------------------
 
     def start_refreshing(self) -> None:
-        """Look every REFRESH_S at what the other workers count."""
+        """Take clients from now on, and look every REFRESH_S at what the other workers count."""
+        self._board.set_present(present=True)
         self.reactor.wheel.at(self, self.reactor.now + REFRESH_S)
 
     def on_timer(self, now: float) -> None:
@@ -103,7 +113,27 @@ class WorkerNode(Node):
             if isinstance(backend, SharedBackend) and backend.has_moved():
                 service.selection.changed(backend)
         self._next_refreshed = start + REFRESHED
+        self._refresh_pools()
         self.reactor.wheel.at(self, now + REFRESH_S)
+
+    def _refresh_pools(self) -> None:
+        """Have the next pools tell what they need, and give up what others need more."""
+        if not self._pools:
+            self._pools = [
+                (running.service, backend.pool)
+                for running in self.running.values()
+                if running.service.spec.pool.mode is not PoolMode.OFF
+                for backend in running.service.backends.values()
+                if isinstance(backend, SharedBackend)
+            ]
+        left = len(self._pools) - POOLS_REFRESHED
+        for service, pool in self._pools[max(0, left) :]:
+            if service.draining:  # no service that still runs does, unless the worker itself drains
+                self._board.set_present(present=False)
+                pool.retire()
+            else:
+                pool.refresh()
+        del self._pools[max(0, left) :]
 
 
 @dataclass(frozen=True, slots=True)
