@@ -82,7 +82,35 @@ Examples:
     metavar="off|-|FILE",
     default="off",
     show_default=True,
-    help="One JSON object a connection.",
+    help="One JSON object a connection; SIGUSR1 opens the file anew.",
+)
+@click.option(
+    "--access-log-errors", is_flag=True, help="Only connections that did not end by both sides' leave."
+)
+@click.option(
+    "--access-log-slower-than",
+    metavar="DURATION",
+    help="Only clients who waited longer for a first byte, such as 500ms. With --access-log-errors: those of either.",
+)
+@click.option(
+    "--access-log-sample",
+    metavar="SHARE",
+    help="Only this share of connections that ended well, such as 0.01; each line says which.",
+)
+@click.option(
+    "--access-log-sample-errors",
+    is_flag=True,
+    help="Sample those that did not end well, too; else all are kept.",
+)
+@click.option(
+    "--otel-sample",
+    metavar="SHARE",
+    help="An OpenTelemetry span for this share of connections.  [0.01 with --otel-endpoint, else none]",
+)
+@click.option(
+    "--otel-endpoint",
+    metavar="URL",
+    help="Where spans go, over OTLP/HTTP.  [$OTEL_EXPORTER_OTLP_ENDPOINT, http://localhost:4318]",
 )
 @click.option(
     "--api", metavar="HOST:PORT", help="Serve the API on TCP, too; needs --token-file or --tls-client-ca."

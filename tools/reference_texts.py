@@ -101,6 +101,8 @@ SKIPS: Final[dict[str, str]] = {
 }
 
 EVENTS: Final[dict[str, str]] = {
+    "access_log_not_reopened": "SIGUSR1 came, and the access log's file cannot be opened: the old one is written on.",
+    "access_log_reopened": "SIGUSR1 came: lines go to a new file of the access log's name from now on.",
     "applied": "Another snapshot runs.",
     "apply_refused": "`--config` was read again, and its content cannot be run.",
     "backend_down": "Active checks found it down.",
@@ -130,6 +132,7 @@ EVENTS: Final[dict[str, str]] = {
     "saved_snapshot_unusable": "What ran last cannot be run; the process waits for a snapshot.",
     "service_drained": "The last connection of a removed service has gone.",
     "snapshot_not_saved": "It runs, but a restart would find the one before.",
+    "spans_lost": "The collector did not take these spans; told at most once a minute.",
     "started": "The process is ready.",
     "stopped": "The process ends.",
     "stopping": "SIGTERM or SIGINT: nothing more is accepted; connections have until `drain.timeout`.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
+from dataplane.runtime.recording import RecordingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +36,7 @@ class Welcome:
     """Of the shared counters."""
     rows: int
     runtime_dir: str
-    access_log: str
+    recording: RecordingOptions
 
 
 def pack(spec: ServiceSpec) -> PackedService:

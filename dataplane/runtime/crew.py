@@ -29,6 +29,7 @@ from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares
 
 if TYPE_CHECKING:
+    from dataplane.runtime.recording import RecordingOptions
     from dataplane.runtime.shared_counters import CounterBoard
 
 __all__ = ["Crew", "CrewSettings", "Owner"]
@@ -62,10 +63,10 @@ class Owner(Protocol):
 class CrewSettings:
     """What each worker is started with."""
 
-    def __init__(self, name: str, runtime_dir: Path, access_log: str, *, affinity: bool) -> None:
+    def __init__(self, name: str, runtime_dir: Path, recording: RecordingOptions, *, affinity: bool) -> None:
         self.name = name
         self.runtime_dir = runtime_dir
-        self.access_log = access_log
+        self.recording = recording
         self.affinity = affinity
 
 
@@ -173,7 +174,7 @@ class Crew:
                 os.sched_setaffinity(member.pid, {cores[index % len(cores)]})
         settings = self._settings
         welcome = Welcome(
-            index, settings.name, row, self._board.rows, str(settings.runtime_dir), settings.access_log
+            index, settings.name, row, self._board.rows, str(settings.runtime_dir), settings.recording
         )
         await member.ask("welcome", welcome, [self._board.fd])
         return member
@@ -349,6 +350,11 @@ class Crew:
                 raise result
             answers.append((member, *result))
         return answers
+
+    def reopen(self) -> None:
+        """Have the access log opened anew by everybody who writes to it."""
+        for member in (*self.members.values(), *self.leaving):
+            member.channel.send("reopen", None)
 
     def tell_all(self, kind: str, body: Any = None) -> None:
         """Tell every worker."""

@@ -16,6 +16,7 @@ __all__ = ["WARNINGS", "configure_log", "log_event"]
 
 WARNINGS: Final = frozenset(
     {
+        "access_log_not_reopened",
         "apply_refused",
         "backend_down",
         "backend_ejected",
@@ -25,6 +26,7 @@ WARNINGS: Final = frozenset(
         "no_usable_backend",
         "panic",
         "snapshot_not_saved",
+        "spans_lost",
         "saved_snapshot_unusable",
         "restart_failed",
         "takeover_failed",

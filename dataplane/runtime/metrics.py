@@ -83,12 +83,18 @@ class Metrics(Collector):
     """One process's metrics."""
 
     def __init__(
-        self, node: Node, applier: Runs, dropped_lines: Callable[[], int], clock: Callable[[], float]
+        self,
+        node: Node,
+        applier: Runs,
+        dropped_lines: Callable[[], int],
+        clock: Callable[[], float],
+        spans: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._node = node
         self._applier = applier
         self._dropped_lines = dropped_lines
         self._clock = clock
+        self._spans = spans
         self._started_at = clock()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -131,6 +137,9 @@ class Metrics(Collector):
         families.counter(
             "lb_log_lines_dropped", "Log lines that a slow reader cost", {}, self._dropped_lines()
         )
+        exported, lost = self._spans()
+        families.counter("lb_spans_exported", "Spans that the collector has taken", {}, exported)
+        families.counter("lb_spans_dropped", "Spans that the collector cost", {}, lost)
 
     def _service(self, families: _Families, running: Running) -> None:
         service, totals = running.service, running.service.totals

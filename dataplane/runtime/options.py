@@ -6,10 +6,15 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+from dataplane.runtime.accesslog import Wanted
 from dataplane.runtime.endpoint import InUse, OwnSocket, tls_context
+from dataplane.runtime.recording import RecordingOptions
+from schemas.fields import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,6 +23,8 @@ __all__ = ["Options", "UsageError", "options_from"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 MAX_CORES: Final = 1024
+TRACE_SAMPLE: Final = 0.01
+"""The share of connections that get a span if none is named."""
 MAX_PORT: Final = 65535
 
 
@@ -35,7 +42,7 @@ class Options:
     reuse_port: bool
     config: Path | None
     log_format: str
-    access_log: str
+    recording: RecordingOptions
     api: str | None
     metrics: str | None
     token: str | None
@@ -77,7 +84,7 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         reuse_port=given["reuseport"],
         config=given["config"],
         log_format=given["log_format"],
-        access_log=given["access_log"],
+        recording=_recording(given),
         api=given["api"],
         metrics=_metrics(given["metrics"]),
         token=token,
@@ -138,3 +145,68 @@ def _tcp(given: Mapping[str, Any]) -> tuple[str | None, ssl.SSLContext | None]:
         return token, tls_context(cert, key, given["tls_client_ca"]) if cert else None
     except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
         raise UsageError(f"--api: {error}") from error
+
+
+def _recording(given: Mapping[str, Any]) -> RecordingOptions:
+    """Return what is to be kept of connections that end."""
+    filters = ("access_log_errors", "access_log_slower_than", "access_log_sample", "access_log_sample_errors")
+    for name in filters:
+        if given[name] and given["access_log"] == "off":
+            raise UsageError(f"--{name.replace('_', '-')} needs --access-log")
+    if given["access_log_sample_errors"] and given["access_log_sample"] is None:
+        raise UsageError("--access-log-sample-errors needs --access-log-sample")
+    slower_than_s = 0.0
+    if (slower_than := given["access_log_slower_than"]) is not None:
+        try:
+            slower_than_s = parse_duration(slower_than)
+        except ValueError as error:
+            raise UsageError(f"--access-log-slower-than: {error}") from error
+        if not slower_than_s:
+            raise UsageError("--access-log-slower-than: must be more than 0")
+    wanted = Wanted(
+        errors=given["access_log_errors"],
+        slower_than_s=slower_than_s,
+        sample=_share("--access-log-sample", given["access_log_sample"]),
+        sample_errors=given["access_log_sample_errors"],
+    )
+    return RecordingOptions(given["access_log"], wanted, *_tracing(given))
+
+
+def _tracing(given: Mapping[str, Any]) -> tuple[float, str | None]:
+    """Return the share of connections that get a span, 0 for none, and where spans go."""
+    sample, endpoint = _share("--otel-sample", given["otel_sample"]), given["otel_endpoint"]
+    if endpoint is not None:
+        endpoint = _traces_url(endpoint)
+        sample = sample or TRACE_SAMPLE
+    if not sample:
+        return 0.0, None
+    try:
+        there = find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:  # not even what it would be in
+        there = None
+    if not there:
+        raise UsageError("--otel-sample and --otel-endpoint need more packages: pip install 'livelb[otel]'")
+    return sample, endpoint
+
+
+def _traces_url(given: str) -> str:
+    """Return a collector's URL; the path that collectors have for spans if it names none."""
+    try:
+        url = urlsplit(given)
+        if url.scheme in {"http", "https"} and url.hostname and url.port != 0:
+            return url._replace(path="/v1/traces").geturl() if url.path in {"", "/"} else given
+    except ValueError:  # a port that is no number, or half a pair of brackets
+        pass
+    raise UsageError(f"--otel-endpoint: {given!r} is no URL such as http://127.0.0.1:4318/v1/traces")
+
+
+def _share(option: str, given: str | None) -> float | None:
+    if given is None:
+        return None
+    try:
+        share = float(given)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:  # nor is nan
+        raise UsageError(f"{option}: {given!r} is no share: a number above 0 and up to 1")
+    return share

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.net.listener import BindError
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.runtime.accesslog import AccessLog
 from dataplane.runtime.apply import Applier, Refused
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.doors import OwnDoors
@@ -27,8 +26,8 @@ from dataplane.runtime.logs import log_event
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
+from dataplane.runtime.recording import Recording
 from dataplane.runtime.resolver import Resolver
-from dataplane.runtime.sink import LineSink, open_sink
 from dataplane.runtime.startup import StartError, load_initial, reread
 from dataplane.runtime.status import Reporter
 from dataplane.runtime.store import SnapshotStore
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from dataplane.runtime.options import Options
+    from dataplane.runtime.sink import LineSink
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
     from schemas.health import HealthUpdate
     from schemas.status import Status
@@ -63,10 +63,15 @@ class Process:
         self.doors = OwnDoors(self.node, reuse_port=options.reuse_port)
         self.applier = Applier(self.node, self.store, self.doors)
         self.reporter = Reporter(self.node, time.time)
-        self._access_sink = open_sink(options.access_log)
-        if self._access_sink is not None:
-            self.node.access_log = AccessLog(self._access_sink)
-        self._metrics = Metrics(self.node, self.applier, self._dropped_lines, time.monotonic)
+        try:
+            draw = random.Random().random  # noqa: S311 - it decides what is logged
+            self._recording = Recording(options.recording, options.name, draw, self.events.emit)
+        except ValueError as error:
+            raise StartError(f"OpenTelemetry: {error}") from error
+        self.node.access_log = self._recording.record
+        self._metrics = Metrics(
+            self.node, self.applier, self._dropped_lines, time.monotonic, self._recording.spans
+        )
         self._resolver = Resolver(self.node)
         self.applier.on_change = self._resolver.wake
         self._stop = asyncio.Event()
@@ -168,7 +173,7 @@ class Process:
         return f"accepting is paused on {', '.join(paused)}: out of descriptors" if paused else None
 
     def _dropped_lines(self) -> int:
-        return self._log.dropped + (self._access_sink.dropped if self._access_sink else 0)
+        return self._log.dropped + self._recording.dropped_lines
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -209,9 +214,8 @@ class Process:
                     await task
             for runner in runners:
                 await runner.cleanup()
+            await self._recording.close()
             self.events.emit("stopped", pid=os.getpid())
-            if self._access_sink is not None:
-                self._access_sink.close()
             self.reactor.close()
 
     def _handle_signals(self) -> None:
@@ -219,6 +223,7 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_signal_handler(signal.SIGUSR1, self._recording.reopen)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stopping:

@@ -77,7 +77,7 @@ class Supervision:
             options.name, self._node, self._applier, self._sockets, self.events, self._board.rows // 2
         )
         settings = CrewSettings(
-            options.name, options.runtime_dir, options.access_log, affinity=options.cpu_affinity
+            options.name, options.runtime_dir, options.recording, affinity=options.cpu_affinity
         )
         self._crew = Crew(options.workers, settings, self._sockets, self._board, self._supervisor)
         self._applier.crew = self._supervisor.crew = self._crew
@@ -243,6 +243,7 @@ class Supervision:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_signal_handler(signal.SIGUSR1, self._crew.reopen)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stop.is_set():

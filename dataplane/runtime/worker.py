@@ -36,7 +36,6 @@ import uvloop
 from dataplane.core.spec import OperatorState
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.runtime.accesslog import AccessLog
 from dataplane.runtime.change import Changer, Draft
 from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
@@ -45,10 +44,11 @@ from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
 from dataplane.runtime.metrics import Metrics
+from dataplane.runtime.recording import Recording
 from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.shared import Board
 from dataplane.runtime.shared_counters import CounterBoard
-from dataplane.runtime.sink import LineSink, open_sink
+from dataplane.runtime.sink import LineSink
 from dataplane.runtime.status import Reporter
 from dataplane.runtime.worker_node import Columns, HeldDoors, Verdict, WorkerNode
 
@@ -61,7 +61,16 @@ ORPHAN_S: Final = 5.0
 """How long a worker without a supervisor accepts, if no new supervisor asks for its sockets."""
 SLICE: Final = 250
 FORWARDED: Final = frozenset(
-    {"backend_ejected", "backend_reinstated", "ejection_refused", "local_error", "unhandled"}
+    {
+        "access_log_not_reopened",
+        "access_log_reopened",
+        "backend_ejected",
+        "backend_reinstated",
+        "ejection_refused",
+        "local_error",
+        "spans_lost",
+        "unhandled",
+    }
 )
 """What only a worker can know; everything else its supervisor tells, once for all."""
 
@@ -85,7 +94,7 @@ class Worker:
         self._begun = asyncio.Event()
         self._stop = asyncio.Event()
         self._log = LineSink(2)
-        self._access_sink: LineSink | None = None
+        self._recording: Recording | None = None
         self._orphan = False
         self._last = False
         """The listening sockets are being closed for good, so their queues have to be served first."""
@@ -120,6 +129,8 @@ class Worker:
             self._doors.drop(body)
         elif kind == "judge":
             self._node.judge(body)
+        elif kind == "reopen":
+            self._reopen()
         elif kind == "abandon":
             self._next = None
         elif kind == "drain":
@@ -136,11 +147,11 @@ class Worker:
         self._doors = HeldDoors(self._node)
         self._changer = Changer(self._node)
         self._reporter = Reporter(self._node, time.time)
-        self._metrics = Metrics(self._node, self, self._dropped_lines, time.monotonic)
         self._resolver = Resolver(self._node)
-        self._access_sink = open_sink(welcome.access_log)
-        if self._access_sink is not None:
-            self._node.access_log = AccessLog(self._access_sink)
+        draw = random.Random().random  # noqa: S311 - it decides what is logged
+        self._recording = Recording(welcome.recording, welcome.name, draw, self.events.emit)
+        self._node.access_log = self._recording.record
+        self._metrics = Metrics(self._node, self, self._dropped_lines, time.monotonic, self._recording.spans)
         tune_collector()
         self._reactor.start()
         self._node.start_refreshing()
@@ -169,6 +180,10 @@ class Worker:
         running.configured[backend_id] = effective
         await self._changer.reweigh(running, backend, effective)
 
+    def _reopen(self) -> None:
+        if self._recording is not None:
+            self._recording.reopen()
+
     # -- answers --------------------------------------------------------------------------------------
 
     async def _report(self, part: Callable[[Any], None]) -> tuple[int, str, int]:
@@ -187,7 +202,7 @@ class Worker:
         return self._reporter.explain(self._node.running[service], client)
 
     def _dropped_lines(self) -> int:
-        return self._log.dropped + (self._access_sink.dropped if self._access_sink else 0)
+        return self._log.dropped + (self._recording.dropped_lines if self._recording else 0)
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._orphan:
@@ -210,6 +225,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.set_exception_handler(self._on_bug)
         channel = asyncio.create_task(self._channel.run())
         resolver = asyncio.create_task(self._resolve())
@@ -224,6 +240,8 @@ class Worker:
         else:
             self._doors.leave_all()
         await drain_node(self._node)
+        if self._recording is not None:
+            await self._recording.close()
         if not self._channel.closed.is_set():
             parts: list[Any] = []
             await self._report(parts.append)
@@ -233,8 +251,6 @@ class Worker:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._access_sink is not None:
-            self._access_sink.close()
         self._log.close()
 
     async def _resolve(self) -> None:
