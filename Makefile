@@ -7,7 +7,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n 
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run demo-consul test check check-style bench bench-quick docs soak lock
+.PHONY: help setup run demo-consul test check check-style bench bench-quick docs site soak lock
 
 help:
 	@echo "make run     two backends, a data plane and a control plane to play with (Ctrl-C ends them)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"
 	@echo "make bench   the figures, beside other proxies (bench-quick: in two minutes)"
 	@echo "make docs    the generated reference, from the code"
+	@echo "make site    the documents as a site, in site/"
 	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS)"
 	@echo "make lock    requirements.lock, from pyproject.toml"
 
@@ -53,6 +54,10 @@ ifneq ($(wildcard tools/gen_reference.py),)
 docs: setup
 	$(VENV)/python tools/gen_reference.py $(ARGS)
 endif
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+	@echo "site/ is made; to read it: $(VENV)/python -m http.server --directory site --bind 127.0.0.1 8000"
 
 soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
