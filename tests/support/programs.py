@@ -26,6 +26,8 @@ PACKAGES: Final = {
     "initdb": "postgresql",
     "postgres": "postgresql",
     "psql": "postgresql-client",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
 }
