@@ -43,18 +43,19 @@ def begin(target: SocketAddress, ceiling: int) -> tuple[socket.SocketType, int]:
     if target.family != socket.AF_UNIX:
         if code in {0, PENDING}:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if code == 0 and target.ephemeral and _is_own_reflection(sock):
+        if code == 0 and target.ephemeral and _is_own_reflection(sock, target):
             code = errno.ECONNREFUSED
     return sock, code
 
 
-def _is_own_reflection(sock: socket.SocketType) -> bool:
+def _is_own_reflection(sock: socket.SocketType, target: SocketAddress) -> bool:
     """Return whether a socket has connected to itself.
 
     A dial to a port of this machine on which nobody listens can choose that very port as its own and then
     meet itself (simultaneous open, RFC 9293 section 3.5).
     """
-    return bool(sock.getsockname() == sock.getpeername())
+    own = sock.getsockname()
+    return bool(own[1] == target.sockaddr[1] and own == sock.getpeername())
 
 
 class DialOwner(Protocol):
@@ -94,7 +95,7 @@ class Dial:
         code = self.sock.connect_ex(self.target.sockaddr)
         if code == PENDING:
             return
-        if code == 0 and self.target.ephemeral and _is_own_reflection(self.sock):
+        if code == 0 and self.target.ephemeral and _is_own_reflection(self.sock, self.target):
             code = errno.ECONNREFUSED
         self._settle(code)
 

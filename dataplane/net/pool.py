@@ -7,7 +7,8 @@ Theory of operation:
 2. `reuse`: a connection in the pool has nothing to read. The first readable event, data or EOF, discards it.
 3. An idle connection is in the epoll, so most deaths are seen at once; the hand-over looks once more.
 4. A pool dials ahead of demand (`core.pool.Demand`) up to its target, never above `max_idle` and never so
-   that clients, idle connections and dials together exceed `limits.per_backend`.
+   that clients, idle connections and dials together exceed `limits.per_backend`. Under load it dials in
+   batches: `slack` connections may be missing before it begins, and then all of them are dialled.
 5. The last one in is the first one out, so that what demand no longer needs grows old at the bottom.
 6. A failed dial of the pool's own is nobody's loss: it is tried again, later each time. It says nothing of
    the backend's health that a client's dial or an active check would not say.
@@ -34,6 +35,8 @@ __all__ = ["Idle", "Pool"]
 
 IN: Final = select.EPOLLIN
 RDHUP: Final = select.EPOLLRDHUP
+PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
+"""A plain number: `|` of the socket module's flags is a call into Python, for each client."""
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
 MAX_DIALS: Final = 64
@@ -61,7 +64,7 @@ class Idle:
             self.pool.discard(self, DiscardCause.EOF)
             return
         try:
-            waiting = self.sock.recv(1, socket.MSG_PEEK | DONTWAIT)
+            waiting = self.sock.recv(1, PEEK)
         except BlockingIOError:
             return
         except OSError:
@@ -92,6 +95,7 @@ class Pool:
         "reactor",
         "retry_at",
         "retry_s",
+        "slack",
         "spec",
         "tick",
     )
@@ -111,6 +115,8 @@ class Pool:
         """When that pause ends."""
         self.goal = 0
         """The target, as of the last time that something decided it."""
+        self.slack = 0
+        """How many below the goal are no reason to dial yet."""
         self.tick = 0
 
     def __len__(self) -> int:
@@ -143,12 +149,12 @@ class Pool:
         if self.spec.mode is PoolMode.OFF:
             return None
         if self.demand.arrived(self.reactor.now) or self.limit:
-            self.goal = self.target()
+            self._aim()
         idle_list = self._idle
         while idle_list:
             idle = idle_list[-1]
             try:
-                waiting = idle.sock.recv(1, socket.MSG_PEEK | DONTWAIT)
+                waiting = idle.sock.recv(1, PEEK)
             except BlockingIOError:
                 idle_list.pop()
                 backend.totals.hits += 1
@@ -247,10 +253,14 @@ class Pool:
             target = min(target, self.limit - backend.active)
         return max(0, target)
 
+    def _aim(self) -> None:
+        self.goal = goal = self.target()
+        self.slack = max(0, min(self.demand.batch - 1, goal // 2, goal - self.spec.min_idle))
+
     def refill(self) -> None:
         """Dial up to the goal after a client has come, unless a failure asks for patience."""
         missing = self.goal - len(self._idle) - len(self._dials)
-        if missing <= 0 or self.reactor.now < self.retry_at:
+        if missing <= self.slack or self.reactor.now < self.retry_at:
             return
         missing = min(missing, MAX_DIALS - len(self._dials))
         for _ in range(missing):
@@ -259,30 +269,31 @@ class Pool:
 
     def restock(self) -> None:
         """Find the target anew, and dial up to it."""
-        self.goal = self.target()
+        self._aim()
         self.refill()
 
     def _dial(self) -> bool:
         address = self.backend.address
         assert address is not None  # noqa: S101 - the target is 0 without an address
-        started_at = self.reactor.clock()
+        reactor = self.reactor
+        started_at = reactor.clock()
         try:
-            sock, code = begin(address, self.reactor.accept_ceiling)
+            sock, code = begin(address, reactor.accept_ceiling)
         except OSError:
             self._back_off()
             return False
-        dial = Dial(self.reactor, self.backend, address, sock)
-        dial.started_at = started_at
-        if code == PENDING:
+        if code == 0:
+            idle = self._add(sock, started_at, reactor.clock())
+            reactor.watch(sock.fileno(), idle, IN)
+        elif code == PENDING:
+            dial = Dial(reactor, self.backend, address, sock)
+            dial.started_at = started_at
             self._dials.add(dial)
             dial.start(self, self.backend.connect_timeout_s)
-        elif code:
+        else:
             sock.close()
             self._back_off()
             return False
-        else:
-            self.reactor.clock()
-            self._add(dial, watched=False)
         return True
 
     def dialled(self, dial: Dial, code: int) -> None:
@@ -291,22 +302,18 @@ class Pool:
         if code:
             self._back_off()
         else:
-            self._add(dial, watched=True)
+            idle = self._add(dial.sock, dial.started_at, self.reactor.now)
+            self.reactor.handlers[dial.fd] = idle
+            self.reactor.epoll.modify(dial.fd, IN)
 
-    def _add(self, dial: Dial, *, watched: bool) -> None:
-        reactor = self.reactor
-        now = reactor.now
-        self.demand.dialled(now - dial.started_at)
+    def _add(self, sock: socket.SocketType, started_at: float, now: float) -> Idle:
+        self.demand.dialled(now - started_at)
         self.retry_s = self.retry_at = 0.0
-        idle = Idle(self, dial.sock, now, now)
-        if watched:
-            reactor.handlers[dial.fd] = idle
-            reactor.epoll.modify(dial.fd, IN)
-        else:
-            reactor.watch(dial.fd, idle, IN)
+        idle = Idle(self, sock, now, now)
         self._idle.append(idle)
         if not self.tick:
             self._schedule()
+        return idle
 
     def _back_off(self) -> None:
         """Dial no more for a while; what fails together counts once."""

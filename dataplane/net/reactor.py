@@ -3,7 +3,8 @@
 Theory of operation:
 
 1. asyncio runs everything that is not a client's byte. It sees one descriptor of ours: the epoll below.
-2. When that is readable, `_ready` takes one batch of events and calls the handler of each descriptor.
+2. When that is readable, `_ready` takes a batch of events and calls the handler of each descriptor, and looks
+   for more a few times as long as there are many: a turn of asyncio's loop costs as much as a few messages.
    No task, future, transport or callback object exists per connection.
 3. Events are level-triggered and only hints: a descriptor may have been closed and its number used again
    within one batch. A handler learns the truth from its own system call, never from the event alone.
@@ -32,6 +33,10 @@ BUFFER_BYTES: Final = 512 * 1024
 """One shared read buffer. Bulk to a client, in GB/s, on one day, beside HAProxy's 1.1: 1.5 with 128 KiB, 1.5 with
 256 KiB and 2.0 with 512 KiB. Only legs whose peers keep up read so much at once."""
 MAX_EVENTS: Final = 256
+MAX_BATCHES: Final = 4
+"""In one turn of asyncio's loop: what else is waiting there waits for a few milliseconds at most."""
+BUSY: Final = 8
+"""So many events in a batch make it likely that there are more by now."""
 TICK_S: Final = 0.05
 LIMIT_TICKS: Final = 10
 """Every so many ticks the limit of descriptors is read again: prlimit(1) changes it at any time."""
@@ -217,9 +222,16 @@ class Reactor:
             self.epoll.unregister(fd)
 
     def _ready(self) -> None:
+        for _ in range(MAX_BATCHES):
+            if self._handle_batch() < BUSY:
+                return
+
+    def _handle_batch(self) -> int:
+        """Handle what there is, and return how many events that were."""
         self.now = time.monotonic()
         handlers = self.handlers
-        for fd, events in self.epoll.poll(0, MAX_EVENTS):
+        batch = self.epoll.poll(0, MAX_EVENTS)
+        for fd, events in batch:
             handler = handlers.get(fd)
             if handler is not None:
                 try:
@@ -234,6 +246,7 @@ class Reactor:
             except Exception as error:  # noqa: BLE001 - the same
                 self._report(flow, error)
                 flow.on_failure()
+        return len(batch)
 
     def _failed(self, fd: int, handler: Handler, error: Exception) -> None:
         self._report(handler, error)

@@ -66,6 +66,20 @@ def test_a_slow_dial_needs_more():
     assert 11 <= demand.target(now, idle_timeout_s=30.0) <= 13
 
 
+def test_many_are_dialled_together():
+    """5,000 clients a second: those of 2 ms are one batch, on top of what one dial has to bridge; 16 at most."""
+    demand = Demand()
+    assert demand.batch == 1
+    now = steady(demand, 5000.0, 80.0)
+    for _ in range(50):
+        demand.dialled(0.0001)
+    assert demand.target(now, idle_timeout_s=30.0) == 3 + demand.batch - 1
+    assert 10 <= demand.batch <= 11
+    now = steady(demand, 50_000.0, 40.0)
+    demand.rate(now)
+    assert demand.batch == 16
+
+
 def test_arrivals_are_counted_in_batches():
     """Within a tenth of a second nothing is computed anew, and nobody is forgotten."""
     demand = Demand()

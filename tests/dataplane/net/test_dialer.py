@@ -43,13 +43,14 @@ def test_never_to_oneself():
     """A socket that has chosen the very port that it dials, and so met itself, is told from a real connection."""
     with socket.socket() as alone:
         alone.bind(("127.0.0.1", 0))
-        alone.connect(alone.getsockname())
-        assert _is_own_reflection(alone)
+        host, port = alone.getsockname()
+        alone.connect((host, port))
+        assert _is_own_reflection(alone, to_sockaddr(f"{host}:{port}"))
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
     ):
-        assert not _is_own_reflection(client)
+        assert not _is_own_reflection(client, to_sockaddr(f"127.0.0.1:{server.getsockname()[1]}"))
 
 
 def test_the_reserve(no_leaks):

@@ -164,6 +164,24 @@ class TestPreconnect:
             assert len(pool) == 0
             assert discarded(rig).keys() == {"idle"}
 
+    def test_under_load_it_dials_in_batches(self):
+        """With 5,000 clients a second the pool falls to half before it dials, and then dials all that is missing."""
+        with preconnect(max_idle=32) as rig:
+            pool, now = rig.backend().pool, rig.reactor.now
+            for number in range(150_000):
+                pool.demand.arrived(now + number / 5000)
+            rig.pass_time(30)
+            pool.restock()
+            rig.until(lambda: len(pool) == pool.goal)
+            goal = len(pool)
+            assert goal >= 12
+            levels = []
+            for _ in range(goal):
+                rig.client()
+                levels.append(len(pool))
+            assert min(levels) == goal - pool.slack
+            assert levels[: pool.slack + 1] == [*range(goal - 1, goal - 1 - pool.slack, -1), goal]
+
     def test_max_idle(self):
         """`max_idle` bounds it whatever the demand; lowering it closes the surplus."""
         with preconnect(min_idle=4, max_idle=4) as rig:
