@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 
@@ -116,3 +117,62 @@ class TestOpen:
         """An error, at once."""
         with pytest.raises(OSError, match="No such file"):
             open_sink(str(tmp_path / "missing" / "access.log"))
+
+
+class TestReopen:
+    """Going on in another file."""
+
+    def test_in_order(self, tmp_path):
+        """What was written before goes to the file as it was, what comes after to the new one."""
+        path = tmp_path / "access.log"
+        sink = open_sink(str(path))
+        for number in range(1000):
+            sink.write(f"{number}\n".encode())
+        path.rename(tmp_path / "old")
+        assert sink.reopen()
+        sink.write(b"after\n")
+        sink.close()
+        assert (tmp_path / "old").read_text() == "".join(f"{number}\n" for number in range(1000))
+        assert path.read_text() == "after\n"
+        assert sink.dropped == 0
+
+    @pytest.mark.usefixtures("no_leaks")
+    def test_the_old_one_is_closed(self, tmp_path):
+        """Rotation for years costs no descriptor but the last one's, which the process has to its end."""
+        sink = open_sink(str(tmp_path / "access.log"))
+        for _ in range(20):
+            sink.reopen()
+        sink.close()
+        os.close(sink._fd)
+
+    def test_there_is_none(self, pipe):
+        """A descriptor that has no name is kept."""
+        sink = LineSink(os.dup(pipe[1]))
+        assert not sink.reopen()
+        sink.write(b"still\n")
+        sink.close()
+        assert os.read(pipe[0], 100) == b"still\n"
+
+    def test_it_cannot_be_opened(self, tmp_path):
+        """The old file is written on."""
+        folder = tmp_path / "log"
+        folder.mkdir()
+        sink = open_sink(str(folder / "access.log"))
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(OSError, match="No such file"):
+            sink.reopen()
+        sink.write(b"still\n")
+        sink.close()
+        assert (tmp_path / "gone" / "access.log").read_text() == "still\n"
+
+
+def test_lines_gather():
+    """Lines of one moment are written together, and `close` does not wait for more of them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        sink = LineSink(theirs.detach(), linger_s=3600.0)
+        for number in range(100):
+            sink.write(f"{number}\n".encode())
+        sink.close(10.0)
+        assert ours.recv(1 << 16) == "".join(f"{number}\n" for number in range(100)).encode()
+        os.close(sink._fd)
