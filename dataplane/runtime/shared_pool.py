@@ -72,7 +72,10 @@ def part(total: int, weights: Sequence[int], index: int) -> int:
     if not whole:
         return 0
     before = sum(weights[:index])
-    return total * (before + weights[index]) // whole - total * before // whole
+    start, end = (
+        2 * total * reach + whole for reach in (before, before + weights[index])
+    )  # rounded, not cut off
+    return end // (2 * whole) - start // (2 * whole)
 
 
 def divide(total: int, weights: Sequence[int], wanted: Sequence[int]) -> list[int]:
@@ -256,13 +259,15 @@ class SharedPool(Pool):
     def refill(self) -> None:
         """Dial up to the goal, as far as the node has room."""
         own = self.own
-        missing = min(self.goal - own, MAX_DIALS - len(self._dials))
-        if missing <= 0 or self.reactor.now < self.retry_at:
+        missing = self.goal - own
+        if missing <= self.slack or self.reactor.now < self.retry_at:
             return
+        missing = min(missing, MAX_DIALS - len(self._dials))
         self._held[self._row] = own + missing  # first the claim, then the look: see rule 2
         excess = self.held - self._size()
         if excess > 0:
             self.goal = own + max(0, missing - excess)
+            self.slack = 0
         super().refill()
         self._publish()
 

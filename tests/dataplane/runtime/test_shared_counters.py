@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import AccessSpec, LimitsSpec
-from dataplane.runtime import shared
-from dataplane.runtime.shared_counters import BUCKETS, CounterBoard, buckets_of
+from dataplane.runtime import shared, shared_counters
+from dataplane.runtime.shared_counters import (
+    BUCKETS,
+    COLUMNS,
+    EVENTS,
+    HELD,
+    WANTED,
+    CounterBoard,
+    buckets_of,
+)
 
 
 @pytest.fixture
@@ -43,6 +51,46 @@ def test_a_freed_row_is_wiped(board: CounterBoard) -> None:
     board.free_row(0)
     assert (list(column), list(bucket)) == ([0, 5, 0, 0], [0, 5, 0, 0])
     assert board.total("web") == 5
+
+
+def test_a_freed_row_has_no_parts(board: CounterBoard) -> None:
+    """What its pools held and wanted, and that it was there, is gone with a worker; the others' cells stay."""
+    rows = [board.take_row(), board.take_row()]
+    columns = board.assign({"web", ("web", "a")})
+    parts = [board.part(kind, number) for kind in (HELD, EVENTS, WANTED) for number in columns.values()]
+    for count, cells in enumerate(parts, 1):
+        for row in rows:
+            assert row is not None
+            cells[row] = board.present[row] = count
+    board.free_row(0)
+    assert [list(cells) for cells in parts] == [[0, count, 0, 0] for count in range(1, 7)]
+    assert list(board.present) == [0, 6, 0, 0]
+
+
+def test_parts_are_apart(board: CounterBoard) -> None:
+    """No two cells are the same, also at the ends of the tables."""
+    cells = [board.part(kind, number) for kind in (HELD, EVENTS, WANTED) for number in (0, 1, COLUMNS - 1)]
+    cells += [board.column(number) for number in (0, COLUMNS - 1)]
+    cells += [board.bucket(0), board.bucket(BUCKETS - 1), board.present]
+    number = 0
+    for one in cells:
+        for row in range(board.rows):
+            number += 1
+            one[row] = number
+    board.rates[0] = board.rates[BUCKETS - 1] = 0.5
+    assert [value for one in cells for value in one] == list(range(1, number + 1))
+
+
+def test_a_column_is_given_out_when_all_its_parts_are_zero(
+    board: CounterBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that still holds something keeps the column of its backend, also when no client is left."""
+    monkeypatch.setattr(shared_counters, "COLUMNS", 1)
+    number = board.assign({"a"})["a"]
+    board.part(HELD, number)[2] = 1
+    assert board.assign({"b"}) == {}
+    board.part(HELD, number)[2] = 0
+    assert board.assign({"b"}) == {"b": number}
 
 
 def test_columns_stay_and_come_back(board: CounterBoard) -> None:
@@ -121,3 +169,73 @@ def test_a_rate_is_one_for_all_workers(board: CounterBoard) -> None:
     assert other.refuse("192.0.2.1", 100.5) is None
     assert one.refuse("192.0.2.1", 100.5) is CloseReason.CLIENT_RATE
     assert one.refuse("192.0.2.2", 100.5) is None
+
+
+# -- queues -------------------------------------------------------------------------------------------
+
+
+def queues(board: CounterBoard, size: int) -> list[shared.SharedQueue[str]]:
+    """The queue of the one service in two workers."""
+    made = []
+    for _ in range(2):
+        row = board.take_row()
+        assert row is not None
+        mine = shared.Board(board, row)
+        queue: shared.SharedQueue[str] = shared.SharedQueue(size, mine)
+        queue.use(mine.waiting(board.assign({"web"})["web"]))
+        made.append(queue)
+    return made
+
+
+def test_a_queue_is_as_long_as_all_workers_together(board: CounterBoard) -> None:
+    """Who waits anywhere counts until it is served or gives up; each worker serves its own."""
+    one, other = queues(board, 3)
+    assert [one.push("a"), other.push("b"), other.push("c"), one.push("d"), other.push("d")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert (len(one), len(other)) == (1, 2)
+    assert other.pop() == "b"
+    assert one.push("d")
+    assert not other.push("e")
+    assert one.discard("a")
+    assert not one.discard("a")
+    assert other.push("e")
+    one.reconfigure(4)
+    assert (one.push("f"), one.peek()) == (True, "d")
+
+
+def test_a_dead_workers_queue_does_not_count(board: CounterBoard) -> None:
+    """Those who waited in a worker that was killed leave their places."""
+    one, other = queues(board, 1)
+    assert one.push("a")
+    assert not other.push("b")
+    board.free_row(0)
+    assert other.push("b")
+
+
+ACTIONS = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from(["push", "pop", "discard"]), st.integers(0, 9)), max_size=40
+)
+
+
+@given(actions=ACTIONS, size=st.integers(0, 4))
+@settings(deadline=None)
+def test_queues_together_are_never_too_long(actions: list[tuple[int, str, int]], size: int) -> None:
+    """In any order of events there wait no more than `limits.queue`, and one is refused only if as many do."""
+    board = CounterBoard(4)
+    both = queues(board, size)
+    for worker, what, number in actions:
+        queue, item = both[worker], str(number)
+        waiting = sum(map(len, both))
+        if what == "pop":
+            queue.pop()
+        elif what == "discard":
+            queue.discard(item)
+        elif item not in queue._waiting:
+            assert queue.push(item) is (waiting < size)
+        assert sum(map(len, both)) <= size
+    board.close()
