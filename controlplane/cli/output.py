@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -70,12 +70,22 @@ def console() -> Console:
 
 
 def render(renderable: RenderableType) -> None:
-    """Print a table."""
-    console().print(renderable)
+    """Print a table; into a pipe without the blanks that fill up its lines."""
+    made = console()
+    if made.is_terminal:
+        made.print(renderable)
+        return
+    with made.capture() as captured:
+        made.print(renderable)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    styles: Mapping[str, Callable[[str], str]] | None = None,
 ) -> RenderableType:
     """Make a table.
 
@@ -83,14 +93,23 @@ def table(
         headers: Column titles.
         rows: Cells, made safe to print.
         right: Titles of columns whose cells are numbers.
+        styles: By title, what the text of a cell looks like.
     """
     from rich.table import Table  # noqa: PLC0415 - as in `console`
+    from rich.text import Text  # noqa: PLC0415 - the same
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    looks = styles or {}
     for title in headers:
         made.add_column(title, justify="right" if title in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*("\n".join(map(plain, str(cell).split("\n"))) for cell in row))
+        texts = ["\n".join(map(plain, str(cell).split("\n"))) for cell in row]
+        made.add_row(
+            *(
+                Text(text, style=looks[title](text) if title in looks else "")
+                for title, text in zip(headers, texts, strict=True)
+            )
+        )
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane.cli import output
+from controlplane.cli import output, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +27,8 @@ def sources_table(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
         (each["name"], each["state"], output.when(each["since"]), "\n".join(details(each)))
         for each in sources
     ]
-    return output.table(("source", "state", "since", "note"), rows)
+    styles = {"state": lambda state: words.SOURCES.get(state, "")}
+    return output.table(("source", "state", "since", "note"), rows, styles=styles)
 
 
 def details(source: Mapping[str, Any]) -> Iterator[str]:

@@ -1,43 +1,51 @@
-"""The command that shows what runs, how it fares, and whether all agree."""
+"""The command that shows what runs, how it fares, what is wrong and what to type next."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from controlplane.cli import output
-from controlplane.cli.sources import sources_table
+from controlplane.cli.teach import examples
+from controlplane.errors import ControlError
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Console, Group, RenderableType
+    from rich.text import Text
 
     from controlplane.cli.settings import Settings
 
-__all__ = ["status", "view"]
+__all__ = ["status"]
 
 _WATCH_S: Final = 1.0
-_STALE_S: Final = 3.0
-_SHORT_HASH: Final = 12
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control status",
+        "lb-control status --watch",
+        "lb-control status --json | jq .converged",
+    )
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, *, as_json: bool, watch: bool) -> None:
-    """Show services, backends, data planes, sources and overrides.
+    """Show what is wrong and what to type next, then data planes, services, sources and overrides.
 
-    Exit 0 whether or not all agree: `converged` in the JSON says that.
+    What is troubled comes first. A state with a star is an operator's word.
+
+    Exit 0 whether or not all is well: `converged` in the JSON says whether all agree. Exit 1 if nobody
+    answers.
     """
     if not watch:
-        report = settings.gateway().status()
         if as_json:
-            output.print_json(report)
+            output.print_json(settings.gateway().status())
         else:
-            output.render(view(report))
+            output.render(_look(settings, output.console().width))
         return
     try:
         if as_json:
@@ -49,101 +57,49 @@ def status(settings: Settings, *, as_json: bool, watch: bool) -> None:
         return
 
 
+def _look(settings: Settings, width: int) -> Group:
+    from controlplane.cli.statusview import view  # noqa: PLC0415 - 50 ms that only a table is worth
+    from controlplane.direct import Direct  # noqa: PLC0415 - the same
+
+    gateway = settings.gateway()
+    return view(gateway.status(), width, datetime.now(UTC), direct=isinstance(gateway, Direct))
+
+
 def _watch(settings: Settings) -> None:
-    from rich.live import Live  # noqa: PLC0415 - only what a terminal view needs
-    from rich.text import Text  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - only what a terminal view needs
 
-    from controlplane.errors import ControlError  # noqa: PLC0415 - the same
+    from controlplane.cli.screen import Screen, possible  # noqa: PLC0415 - the same
 
-    with Live(console=output.console(), auto_refresh=False) as live:
+    console = output.console()
+    if not possible(console):
         while True:
-            try:
-                shown: RenderableType = view(settings.gateway().status())
-            except ControlError as error:  # it may come back: a view that ends at a restart is of no use
-                shown = Text(output.plain(error))
-            live.update(shown, refresh=True)
+            output.render(_tried(settings, console.width))
             time.sleep(_WATCH_S)
+    with Screen(console) as screen:
+        while True:
+            width, height = screen.size
+            lines = _lines(console, _tried(settings, width))
+            if len(lines) > height:
+                more = f"{len(lines) - height + 1} more lines: make the window taller, or use top   q: quit"
+                lines = [*lines[: height - 1], Text(more, style="dim")]
+            screen.show(lines)
+            keys = screen.wait(_WATCH_S)
+            if keys is None or b"q" in keys:
+                return
 
 
-def view(report: dict[str, Any]) -> Group:
-    """Lay a status out for 80 columns."""
-    from rich.console import Group  # noqa: PLC0415 - only what a terminal view needs
-    from rich.text import Text  # noqa: PLC0415 - the same
+def _tried(settings: Settings, width: int) -> RenderableType:
+    from rich.text import Text  # noqa: PLC0415 - only what a terminal view needs
 
-    parts: list[RenderableType] = [Text(line) for line in _head(report)]
-    parts.append(_dataplanes(report))
-    for name, service in report["services"].items():
-        parts += [Text(line) for line in _service_head(name, service)]
-        parts.append(_backends(service))
-    if report["sources"]:
-        parts.append(sources_table(report["sources"]))
-    if report["overrides"]:
-        rows = [
-            (
-                f"{each['service']}/{each['id']}",
-                f"{each['field']} {each['value']}",
-                each["by"] or "?",
-                output.when(each["since"]),
-            )
-            for each in report["overrides"]
-        ]
-        parts.append(output.table(("override", "says", "by", "since"), rows))
-    return Group(*parts)
+    try:
+        return _look(settings, width)
+    except ControlError as error:  # it may come back: a view that ends at a restart is of no use
+        return Text(output.plain(error), style="bold red")
 
 
-def _head(report: dict[str, Any]) -> Iterator[str]:
-    agreement = "all data planes run it" if report["converged"] else "NOT CONVERGED"
-    yield f"generation {report['generation']}  {report['hash'][:_SHORT_HASH]}  {agreement}"
-    if error := report["config_error"]:
-        yield output.plain(
-            f"CONFIG ERROR since {output.when(error['since'])}, what ran before still runs: {error['message']}"
-        )
+def _lines(console: Console, shown: RenderableType) -> list[Text]:
+    from rich.text import Text  # noqa: PLC0415 - only what a terminal view needs
 
-
-def _dataplanes(report: dict[str, Any]) -> RenderableType:
-    rows = []
-    for each in report["dataplanes"]:
-        age = each["age_s"]
-        seen = "now" if age < _STALE_S else f"{age:.0f} s ago"
-        state = each["error"] or ("ok" if each["reachable"] else "unreachable")
-        known = each["generation"] is not None
-        rows.append(
-            (
-                each["name"],
-                each["pid"] or "",
-                len(each["workers"]) or "",
-                each["generation"] if known else "?",
-                (each["hash"] or "")[:8],
-                seen if known else "never",
-                state,
-            )
-        )
-    titles = ("data plane", "pid", "workers", "gen", "hash", "seen", "state")
-    return output.table(titles, rows, right=("pid", "workers", "gen"))
-
-
-def _service_head(name: str, service: dict[str, Any]) -> Iterator[str]:
-    listeners = ", ".join(
-        each["address"] + ("" if each["state"] == "accepting" else f" ({each['state']})")
-        for each in service["listeners"]
-    )
-    yield output.plain(f"{name}  {service['mode']}  {listeners}  {service['active']} active")
-    if service.get("panic"):
-        yield "  PANIC: too few usable backends; their health is ignored"
-
-
-def _backends(service: dict[str, Any]) -> RenderableType:
-    rows = [
-        (
-            each["id"] if each["id"] == each["address"] else f"{each['id']}\n{each['address']}",
-            each["weight"],
-            "removed" if each.get("removed") else each["state"] + ("*" if each.get("overridden") else ""),
-            each["health"]["state"],
-            each["health"]["cause"],
-            each["active"],
-            each["pooled"],
-        )
-        for each in service["backends"]
-    ]
-    titles = ("backend", "weight", "state", "health", "cause", "active", "pooled")
-    return output.table(titles, rows, right=("weight", "active", "pooled"))
+    with console.capture() as captured:
+        console.print(shown)
+    return [Text.from_ansi(line) for line in captured.get().splitlines()]

@@ -1,116 +1,301 @@
-"""The live view: backends, their load and rates; keys to drain and enable."""
+"""The live view: backends, their load and rates, the troubled first; keys to drain and enable."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import sys
-import termios
+import queue
+import threading
 import time
-import tty
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from controlplane import calls
 from controlplane.cli import output
-from controlplane.core.rates import Buckets, Look, Row, rows
+from controlplane.cli.screen import Screen, possible
+from controlplane.cli.teach import examples
+from controlplane.cli.topview import SORTS, Model, frame, ordered, plain_lines
+from controlplane.cli.words import PLAIN, RICH
+from controlplane.core.rates import Buckets, Look, Meter
+from controlplane.core.trouble import serves
 from controlplane.errors import ControlError, DataPlaneError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from controlplane.cli.settings import Settings
 
-__all__ = ["Selection", "connect_buckets", "key_action", "top", "view"]
+__all__ = ["Background", "Top", "connect_buckets", "top"]
+
+T = TypeVar("T")
 
 _PERIOD_S: Final = 1.0
 _METRICS_S: Final = 2.0
+_MESSAGE_S: Final = 5.0
+"""How long the result of a key is shown."""
 _ACTIONS: Final = {
     b"q": "quit",
-    b"\x03": "quit",
     b"\x1b[A": "up",
+    b"\x1bOA": "up",
     b"k": "up",
     b"\x1b[B": "down",
+    b"\x1bOB": "down",
     b"j": "down",
+    b"\x1b[5~": "page up",
+    b"\x1b[6~": "page down",
+    b" ": "page down",
+    b"g": "home",
+    b"\x1b[H": "home",
+    b"\x1b[1~": "home",
+    b"\x1bOH": "home",
+    b"G": "end",
+    b"\x1b[F": "end",
+    b"\x1b[4~": "end",
+    b"\x1bOF": "end",
+    b"s": "sort",
     b"d": "drain",
     b"e": "enabled",
 }
-_KILO: Final = 1024.0
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The chosen row, and what the last key came to."""
+class Seen:
+    """One answer: the status, times to connect, who gave it, and when."""
 
-    index: int = 0
-    message: str = "arrows or j k: choose   d: drain   e: enable   q: quit"
+    def __init__(self, settings: Settings) -> None:
+        from controlplane.direct import Direct  # noqa: PLC0415 - commands load what they use
 
-    def moved(self, action: str, count: int) -> Selection:
-        """Move up or down within `count` rows."""
-        step = {"up": -1, "down": 1}.get(action, 0)
-        return replace(self, index=min(max(self.index + step, 0), max(count - 1, 0)))
+        gateway = settings.gateway()
+        self.direct = isinstance(gateway, Direct)
+        self.report: dict[str, Any] = gateway.status()
+        self.at = time.monotonic()
+        texts = []
+        with contextlib.suppress(ControlError):  # the status says already who is missing
+            for client in settings.clients():
+                with contextlib.suppress(DataPlaneError):
+                    texts.append(client.text(calls.get("/metrics"), timeout_s=_METRICS_S))
+        self.connects = connect_buckets(texts)
+
+    def look(self) -> Look:
+        """Return what rates are made of."""
+        there = [each for each in self.report["dataplanes"] if each["reachable"]]
+        age = sum(each["age_s"] for each in there) / len(there) if there else 0.0
+        planes = frozenset((each["name"], each["pid"]) for each in there)
+        return Look(self.at - age, self.report["services"], self.connects, planes)
 
 
-def key_action(pressed: bytes) -> str | None:
-    """Tell what a key means; None: nothing."""
-    return _ACTIONS.get(pressed)
+class Background:
+    """Does what may take long in threads, so that keys are always answered.
+
+    Args:
+        wake: Called from the thread when something is done.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def do(self, work: Callable[[], T], then: Callable[[T | ControlError], None]) -> None:
+        """Start `work`; `finish` calls `then` with its result, or raises what is not for an operator."""
+
+        def run() -> None:
+            try:
+                result: T | ControlError = work()
+            except ControlError as error:
+                result = error
+            except BaseException as error:  # noqa: BLE001 - raised again, by `finish`
+                self._done.put(_raising(error))
+                self._wake()
+                return
+            self._done.put(lambda: then(result))
+            self._wake()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def finish(self) -> None:
+        """Tell of everything that is done."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._done.get_nowait()()
 
 
-@click.command()
+def _raising(error: BaseException) -> Callable[[], None]:
+    def raises() -> None:
+        raise error
+
+    return raises
+
+
+class Top:
+    """The state of the view, from which frames are made, and what keys do to it."""
+
+    def __init__(self, settings: Settings, seen: Seen, background: Background, *, unicode: bool) -> None:
+        self._settings = settings
+        self._background = background
+        self._meter = Meter()
+        self._answered = seen.at
+        self._place = 1
+        self._message_until = 0.0
+        self._asking: tuple[str, str] | None = None
+        """The backend that will be drained if the next key is `y`."""
+        self.model = Model(seen.report, (), datetime.now(UTC), glyphs=RICH if unicode else PLAIN)
+        self.saw(seen)
+
+    def saw(self, seen: Seen | ControlError) -> None:
+        """Take the newest answer in, or why there is none; what was known stays."""
+        if isinstance(seen, ControlError):
+            self.model = replace(self.model, error=str(seen))
+            return
+        self._answered = seen.at
+        self._meter.take(seen.look())
+        rows = ordered(self._meter.rows, self.model.sort)
+        chosen = self.model.chosen
+        if rows and chosen not in {row.place for row in rows}:
+            chosen = rows[min(self.model.index(), len(rows) - 1)].place
+        self.model = replace(
+            self.model,
+            report=seen.report,
+            rows=rows,
+            error="",
+            direct=seen.direct,
+            trail=tuple(self._meter.trail),
+            chosen=chosen,
+        )
+
+    def lines(self, width: int, height: int) -> Sequence[Any]:
+        """Return the frame as it is now."""
+        now = time.monotonic()
+        message = self.model.message if now < self._message_until else ""
+        self.model = replace(
+            self.model, now=datetime.now(UTC), answered_s=now - self._answered, message=message
+        )
+        lines, first, self._place = frame(self.model, width, height)
+        self.model = replace(self.model, first=first)
+        return lines
+
+    def press(self, key: bytes) -> bool:
+        """Do what a key says; True: it says to end."""
+        action = _ACTIONS.get(key)
+        if self._asking is not None:
+            place, self._asking = self._asking, None
+            self._say("")
+            if key == b"y":
+                self._patch(place, "drain")
+            return action == "quit"
+        if action == "sort":
+            names = list(SORTS)
+            sort = names[(names.index(self.model.sort) + 1) % len(names)]
+            self.model = replace(self.model, sort=sort, rows=ordered(self.model.rows, sort))
+        elif action in {"drain", "enabled"} and self.model.rows:
+            place = self.model.rows[self.model.index()].place
+            if action == "drain":
+                self._ask(place)
+            else:
+                self._patch(place, "enabled")
+        elif action is not None:
+            self._move(action)
+        return action == "quit"
+
+    def _move(self, action: str) -> None:
+        rows = self.model.rows
+        page, most = max(1, self._place - 1), len(rows)
+        step = {"up": -1, "down": 1, "page up": -page, "page down": page, "home": -most, "end": most}
+        at = min(max(self.model.index() + step.get(action, 0), 0), most - 1)
+        if rows:
+            self.model = replace(self.model, chosen=rows[at].place)
+
+    def _ask(self, place: tuple[str, str]) -> None:
+        """Say whom a drain would hit, and wait for a `y`."""
+        service, key = place
+        backends = self.model.report["services"][service]["backends"]
+        others = sum(serves(each) for each in backends if each["id"] != key)
+        active = next((each["active"] for each in backends if each["id"] == key), 0)
+        left = (
+            f"{others} {'other serves' if others == 1 else 'others serve'}" if others else "NO OTHER SERVES"
+        )
+        self._asking = place
+        ask = f"drain? {active} active may finish, {left}.  y: yes  else: no"
+        self._say(ask, for_s=float("inf"))
+
+    def _patch(self, place: tuple[str, str], state: str) -> None:
+        name = "/".join(place)
+        self._say(f"{name}: {state} ...", for_s=float("inf"))
+
+        def told(result: object) -> None:
+            self._say(
+                str(result) if isinstance(result, ControlError) else f"{name}: {_outcome(result, state)}"
+            )
+
+        self._background.do(lambda: self._settings.gateway().patch(*place, {"state": state}), told)
+
+    def _say(self, message: str, *, for_s: float = _MESSAGE_S) -> None:
+        self._message_until = time.monotonic() + for_s
+        self.model = replace(self.model, message=message)
+
+
+def _outcome(report: Any, state: str) -> str:
+    failed = [f"{each['name']}: {each['error']}" for each in report["dataplanes"] if each["result"] != "ok"]
+    return "; ".join([state, *failed, *report["warnings"]])
+
+
+@click.command(
+    epilog=examples(
+        "lb-control top",
+        "lb-control top | cat          # once, without a terminal",
+    )
+)
 @click.pass_obj
 def top(settings: Settings) -> None:
-    """Watch services and backends live; drain and enable by key."""
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise click.UsageError("needs a terminal; scripts use `status --json`")
-    from rich.live import Live  # noqa: PLC0415 - 50 ms that only this view is worth
+    """Watch services and backends live; drain and enable by key.
 
-    selection = Selection()
-    before = after = _look(settings)
-    with _keys(), Live(console=output.console(), screen=True, auto_refresh=False) as live:
-        while True:
-            shown = rows(before, after)
-            selection = selection.moved("", len(shown))
-            live.update(view(shown, selection), refresh=True)
-            ready, _, _ = select.select(
-                [sys.stdin], [], [], max(0.0, after.at + _PERIOD_S - time.monotonic())
-            )
-            if not ready:
-                try:
-                    before, after = after, _look(settings)
-                except ControlError as error:  # it may come back: the view stays, and says so
-                    selection = replace(selection, message=output.plain(error))
-                    after = replace(after, at=time.monotonic())
-                continue
-            action = key_action(os.read(sys.stdin.fileno(), 8))
-            if action == "quit":
-                return
-            selection = _act(settings, action, shown, selection)
+    \b
+    up down j k, PgUp PgDn, g G   choose a backend
+    s                             sort by trouble, connections, bytes, active, name
+    d e                           drain (asks first), enable
+    q                             quit
+
+    Rates are per second, of the last few seconds; `hit` is the share of connections that the pool
+    served, `p99 ms` the time to connect. A state with a star is an operator's word.
+
+    Without a terminal (in a pipe, with TERM=dumb) it shows everything once, after a second in which
+    rates are measured. Exit 0; 1 if nobody answers at the start.
+    """  # noqa: D301 - click's mark before lines that stay as they are
+    console = output.console()
+    seen = Seen(settings)
+    if not possible(console):
+        _once(settings, seen)
+        return
+    with contextlib.suppress(KeyboardInterrupt), Screen(console) as screen:
+        _live(settings, seen, screen, unicode=not console.options.ascii_only)
 
 
-def _act(settings: Settings, action: str | None, shown: Sequence[Row], selection: Selection) -> Selection:
-    if action in {"up", "down"}:
-        return selection.moved(action, len(shown))
-    if action is None or not shown:
-        return selection
-    row = shown[selection.index]
-    try:
-        settings.gateway().patch(row.service, row.id, {"state": action})
-    except ControlError as error:
-        return replace(selection, message=output.plain(error))
-    return replace(selection, message=output.plain(f"{row.service}/{row.id}: {action}"))
+def _once(settings: Settings, seen: Seen) -> None:
+    view = Top(settings, seen, Background(lambda: None), unicode=False)
+    time.sleep(_PERIOD_S)
+    view.saw(Seen(settings))
+    for line in plain_lines(replace(view.model, now=datetime.now(UTC))):
+        click.echo(line.plain)
 
 
-def _look(settings: Settings) -> Look:
-    status = settings.gateway().status()
-    texts = []
-    for client in settings.clients():
-        with contextlib.suppress(DataPlaneError):  # the status says already who does not answer
-            texts.append(client.text(calls.get("/metrics"), timeout_s=_METRICS_S))
-    return Look(time.monotonic(), status["services"], connect_buckets(texts))
+def _live(settings: Settings, seen: Seen, screen: Screen, *, unicode: bool) -> None:
+    background = Background(screen.wake)
+    view = Top(settings, seen, background, unicode=unicode)
+    due, asking = seen.at + _PERIOD_S, False
+
+    def told(result: Seen | ControlError) -> None:
+        nonlocal asking
+        asking = False
+        view.saw(result)
+
+    while True:
+        if not asking and time.monotonic() >= due:
+            due, asking = time.monotonic() + _PERIOD_S, True
+            background.do(lambda: Seen(settings), told)
+        screen.show(view.lines(*screen.size))
+        keys = screen.wait(_PERIOD_S if asking else due - time.monotonic())
+        background.finish()
+        if keys is None or any(view.press(key) for key in keys):
+            return
 
 
 def connect_buckets(texts: Sequence[str]) -> dict[tuple[str, str], Buckets]:
@@ -135,46 +320,3 @@ def connect_buckets(texts: Sequence[str]) -> dict[tuple[str, str], Buckets]:
                     bound = float(sample.labels["le"])
                     buckets[bound] = buckets.get(bound, 0.0) + sample.value
     return {place: sorted(buckets.items()) for place, buckets in sums.items()}
-
-
-@contextlib.contextmanager
-def _keys() -> Iterator[None]:
-    """Take keys one by one and unseen; the terminal is as before afterwards."""
-    before = termios.tcgetattr(sys.stdin)
-    try:
-        tty.setcbreak(sys.stdin)
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def view(shown: Sequence[Row], selection: Selection) -> RenderableType:
-    """Lay the rows out for 80 columns."""
-    from rich.console import Group  # noqa: PLC0415 - 50 ms that only this view is worth
-    from rich.text import Text  # noqa: PLC0415 - the same
-
-    cells = [
-        (
-            ">" if index == selection.index else "",
-            f"{row.service}/{row.id}",
-            row.state,
-            row.health,
-            row.active,
-            f"{row.connections:.1f}",
-            _size(row.bytes_in),
-            _size(row.bytes_out),
-            "" if row.hit_rate is None else f"{row.hit_rate:.0%}",
-            "" if row.connect_p99_s is None else f"{row.connect_p99_s * 1000:.3g}",
-        )
-        for index, row in enumerate(shown)
-    ]
-    titles = ("", "backend", "state", "health", "act", "conn/s", "in/s", "out/s", "hit", "p99 ms")
-    return Group(output.table(titles, cells, right=titles[4:]), Text(selection.message))
-
-
-def _size(count: float) -> str:
-    for unit in ("", "k", "M"):
-        if count < _KILO:
-            return f"{count:.3g}{unit}"
-        count /= _KILO
-    return f"{count:.3g}G"

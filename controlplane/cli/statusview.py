@@ -1,0 +1,215 @@
+"""What `status` shows: what is wrong and what to type next, data planes, services, sources and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from controlplane.cli import output
+from controlplane.cli.sources import sources_table
+from controlplane.cli.words import HEALTH, LEVELS, STATES, label
+from controlplane.core.trouble import age_s, serves, span, standing, troubles
+
+__all__ = ["view"]
+
+_STALE_S: Final = 3.0
+_SHORT_HASH: Final = 12
+_INDENT: Final = 2
+_NAME: Final = 32
+"""A name that is longer has a line of its own, unless there is room besides for what is noted."""
+_NOTE: Final = 24
+"""Room for an address or a cause, which names leave where they can."""
+_TITLES: Final = ("health", "for", "state", "weight", "active", "pooled")
+_WIDTHS: Final = (7, 4, 9, 6, 6, 6)
+_RIGHT: Final = frozenset({"for", "weight", "active", "pooled"})
+_LABEL: Final = 14
+_RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
+
+
+def view(report: dict[str, Any], width: int, now: datetime, *, direct: bool = False) -> Group:
+    """Lay a status out.
+
+    Args:
+        report: As `status --json` prints it.
+        width: Columns; nothing is left out where there are few.
+        now: The time, with a zone.
+        direct: No daemon runs: the data planes were asked.
+    """
+    parts: list[RenderableType] = [_head(report, direct=direct), *_wrong(report, width, now), Text()]
+    parts.append(_dataplanes(report))
+    if report["services"]:
+        parts += [Text(), *_services(report["services"], width, now)]
+    if report["sources"]:
+        parts += [Text(), sources_table(report["sources"])]
+    if report["overrides"]:
+        parts += [Text(), _overrides(report["overrides"])]
+    return Group(*parts)
+
+
+def _head(report: dict[str, Any], *, direct: bool) -> Text:
+
+    agree = ("converged", "bold green") if report["converged"] else ("NOT CONVERGED", "bold red")
+    line = Text(f"generation {report['generation']}  {report['hash'][:_SHORT_HASH]}  ")
+    line.append(*agree)
+    if direct:
+        line.append("  no daemon runs: the data planes were asked", "yellow")
+    return line
+
+
+def _wrong(report: dict[str, Any], width: int, now: datetime) -> Iterator[RenderableType]:
+    """Say what is wrong, the worst first, and below each what to type next."""
+    found = troubles(report, now)
+    if not found:
+        yield Text("nothing needs attention", style="green")
+    for each in found:
+        lines = Text(output.plain(each.text)).wrap(Console(), max(20, width - _LABEL))
+        for number, line in enumerate(lines):
+            word = "" if number else label(each.level, each.word)
+            yield Text.assemble((f"{word:<{_LABEL}}", LEVELS[each.level]), line)
+        if each.command is not None:
+            # Not broken into lines of ours: it is there to be copied.
+            yield Padding(Text(f"$ {output.plain(each.command)}", style="cyan"), (0, 0, 0, _LABEL))
+
+
+def _dataplanes(report: dict[str, Any]) -> RenderableType:
+    rows = []
+    for each in report["dataplanes"]:
+        age = each["age_s"]
+        seen = "now" if age < _STALE_S else f"{age:.0f} s ago"
+        state = each["error"] or ("ok" if each["reachable"] else "unreachable")
+        known = each["generation"] is not None
+        rows.append(
+            (
+                each["name"],
+                each["pid"] or "",
+                len(each["workers"]) or "",
+                each["generation"] if known else "?",
+                (each["hash"] or "")[:8],
+                seen if known else "never",
+                state,
+            )
+        )
+    titles = ("data plane", "pid", "workers", "gen", "hash", "seen", "state")
+    styles = {"state": lambda text: "green" if text == "ok" else "bold red"}
+    return output.table(titles, rows, right=("pid", "workers", "gen"), styles=styles)
+
+
+def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterator[Text]:
+    """Write all services in one set of columns, the troubled first, with the titles once."""
+    names = [
+        cell_len(output.plain(each["id"])) for service in services.values() for each in service["backends"]
+    ]
+    # Names that are longer stand on lines of their own, and do not push the figures out of everybody's sight.
+    room = width - _INDENT - sum(_WIDTHS) - 2 * len(_WIDTHS)
+    widest = min(room, max(_NAME, room - _NOTE))
+    column = max([len("backend"), *(each for each in names if each <= widest)])
+    yield Text(
+        _cells(zip(_TITLES, _TITLES, strict=True), " " * _INDENT + f"{'backend':<{column}}"), style="dim"
+    )
+    ranked = sorted(services.items(), key=lambda item: (_service_rank(item[1]), item[0]))
+    for name, service in ranked:
+        yield _service_line(name, service)
+        for backend in sorted(service["backends"], key=lambda each: (_rank(each), each["id"])):
+            yield from _backend_lines(backend, column, width, now)
+
+
+def _rank(backend: Mapping[str, Any]) -> int:
+
+    return _RANK.get(standing(backend), 0)
+
+
+def _service_rank(service: Mapping[str, Any]) -> int:
+    """Rank down and ejected backends, and none at all, before what is as it should be."""
+    return 0 if service.get("panic") else min(map(_rank, service["backends"]), default=0) // 2
+
+
+def _service_line(name: str, service: Mapping[str, Any]) -> Text:
+
+    listeners = ", ".join(
+        each["address"] + ("" if each["state"] == "accepting" else f" ({each['state']})")
+        for each in service["listeners"]
+    )
+    backends = [each for each in service["backends"] if not each.get("removed")]
+    good = sum(map(serves, backends))
+    tone = "green" if good == len(backends) else "yellow"
+    line = Text(output.plain(name), style="bold")
+    line.append(output.plain(f"  {service['mode']}  {listeners}  {service['active']} active"), "not bold")
+    line.append(f"  {good} of {len(backends)} serving", f"not bold {tone if good else 'red'}")
+    if service.get("queued"):
+        line.append(f"  {service['queued']} waiting", "not bold yellow")
+    if service.get("tier"):
+        line.append(f"  tier {service['tier']} serves", "not bold yellow")
+    if service.get("panic"):
+        line.append("  PANIC", "red")
+    return line
+
+
+def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: datetime) -> Iterator[Text]:
+
+    health = backend["health"]
+    age = age_s(health.get("since"), now)
+    state = "removed" if backend.get("removed") else backend["state"]
+    values = (
+        health["state"],
+        "" if age is None else span(age),
+        state + ("*" if backend.get("overridden") else ""),
+        str(backend["weight"]),
+        str(backend["active"]),
+        str(backend["pooled"]),
+    )
+    name, indent = output.plain(backend["id"]), " " * _INDENT
+    if cell_len(name) > column:
+        yield Text(indent + name)
+        name = ""
+    line = Text(_cells(zip(_TITLES, values, strict=True), indent + name + " " * (column - cell_len(name))))
+    start = _INDENT + column + 2
+    line.stylize(HEALTH.get(health["state"], ""), start, start + _WIDTHS[0])
+    start += _WIDTHS[0] + 2
+    line.stylize("dim", start, start + _WIDTHS[1])
+    start += _WIDTHS[1] + 2
+    line.stylize(STATES.get(state, ""), start, start + _WIDTHS[2])
+    note = _note(backend)
+    if not note:
+        yield line
+    elif line.cell_len + 2 + note.cell_len <= width:
+        yield line.append("  ").append_text(note)
+    else:
+        yield line
+        yield Text(indent * 2).append_text(note)
+
+
+def _note(backend: Mapping[str, Any]) -> Text:
+    """Say where it is, unless its name does, and why it is not up."""
+    health = backend["health"]
+    address = "" if backend["address"] == backend["id"] else output.plain(backend["address"])
+    cause = "" if health["state"] == "up" else output.plain(health["cause"] or "")
+    note = Text(address, style="dim")
+    note.append("  " if address and cause else "")
+    note.append(cause, f"not dim {HEALTH.get(health['state'], '')}")
+    return note
+
+
+def _cells(cells: Iterable[tuple[str, str]], first: str) -> str:
+    parts = [first]
+    for (title, text), width in zip(cells, _WIDTHS, strict=True):
+        parts.append(text.rjust(width) if title in _RIGHT else text.ljust(width))
+    return "  ".join(parts)
+
+
+def _overrides(overrides: Iterable[Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            f"{each['service']}/{each['id']}",
+            f"{each['field']} {each['value']}",
+            each["by"] or "?",
+            output.when(each["since"]),
+        )
+        for each in overrides
+    ]
+    return output.table(("override", "says", "by", "since"), rows)

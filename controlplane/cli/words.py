@@ -1,0 +1,102 @@
+"""How words, figures and times look on a terminal: short, aligned, and coloured where it means something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+
+__all__ = [
+    "HEALTH",
+    "LEVELS",
+    "PLAIN",
+    "RICH",
+    "SOURCES",
+    "STATES",
+    "Glyphs",
+    "figure",
+    "label",
+    "percent",
+    "shorten",
+    "spark",
+]
+
+HEALTH: Final = {"up": "green", "unknown": "dim", "ejected": "yellow", "down": "bold red"}
+"""Styles; the terminal's own palette, so that they are right on light and on dark."""
+STATES: Final = {"enabled": "dim", "drain": "yellow", "disabled": "red", "removed": "yellow"}
+LEVELS: Final = {"bad": "bold red", "warn": "yellow", "note": "cyan"}
+SOURCES: Final = {
+    "ok": "green",
+    "stale": "yellow",
+    "held": "yellow",
+    "denied": "bold red",
+    "error": "bold red",
+}
+
+_NOTHING: Final = "-"
+_KILO: Final = 1000.0
+_WHOLE: Final = 9.95
+"""From here on a figure has no decimals."""
+_LONG: Final = 999.5
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """What a terminal can show besides ASCII."""
+
+    ellipsis: str
+    bars: str
+    """From nothing to the highest; empty: no sparklines."""
+
+
+RICH: Final = Glyphs("…", "▁▂▃▄▅▆▇█")
+PLAIN: Final = Glyphs("~", "")
+
+
+def label(level: str, word: str) -> str:
+    """Write what trouble is; the bad stands out without colour as well."""
+    return word.upper() if level == "bad" else word
+
+
+def figure(value: float | None) -> str:
+    """Write a number in at most four characters: `7`, `3.2`, `999`, `1.2k`, `42M`."""
+    if value is None or not math.isfinite(value):
+        return _NOTHING
+    unit = ""
+    for unit in ("", "k", "M", "G", "T"):  # noqa: B007 - the last one is what it is written in
+        if value < _LONG:
+            break
+        value /= _KILO
+    if value >= _WHOLE or value == int(value):
+        return f"{value:.0f}{unit}"
+    return f"{value:.1f}{unit}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share; never 100% when it is less."""
+    return _NOTHING if share is None else f"{math.floor(share * 100)}%"
+
+
+def shorten(text: str, width: int, glyphs: Glyphs = RICH) -> str:
+    """Fit text into columns; both ends stay, for names often begin alike."""
+    if cell_len(text) <= width:
+        return text
+    if width <= 1:
+        return glyphs.ellipsis[:width]
+    tail = (width - 1) // 2
+    # What is wide may not split evenly: set_cell_size fills up with a blank.
+    return set_cell_size(text, width - 1 - tail) + glyphs.ellipsis + set_cell_size(text[::-1], tail)[::-1]
+
+
+def spark(values: Sequence[float], width: int, glyphs: Glyphs = RICH) -> str:
+    """Draw the newest values as bars, one column each, from zero to their peak; at the right."""
+    shown = values[-width:] if width > 0 else ()
+    peak = max(shown, default=0.0)
+    top = len(glyphs.bars) - 1
+    if top < 0:
+        return ""
+    scale = top / peak if peak > 0 else 0.0
+    return "".join(glyphs.bars[math.ceil(each * scale)] for each in shown).rjust(width)

@@ -1,0 +1,211 @@
+"""What somebody should look at in a node's status: one line each, the worst first, with what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, TypeAlias
+
+__all__ = ["Level", "Trouble", "age_s", "serves", "span", "standing", "troubles"]
+
+Level: TypeAlias = Literal["bad", "warn", "note"]
+"""Clients are or may be hit; something is not as it should be; somebody wanted it so."""
+
+_ORDER: Final = {"bad": 0, "warn": 1, "note": 2}
+_NAMED: Final = 3
+"""Backends that one line names; their number is always whole."""
+_USABLE: Final = frozenset({"up", "unknown"})
+_SOURCES: Final[dict[str, Level]] = {"stale": "warn", "held": "warn", "denied": "bad", "error": "bad"}
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing to look at."""
+
+    level: Level
+    word: str
+    """What it is, in one or two words."""
+    text: str
+    """What is wrong, where, why and for how long."""
+    command: str | None = None
+    """What to type next; None: nothing helps but to wait, or to repair something elsewhere."""
+
+
+def age_s(stamp: str | None, now: datetime) -> float | None:
+    """Tell how long ago an RFC 3339 time was, in seconds and not below 0; None: it is none."""
+    try:
+        return max(0.0, (now - datetime.fromisoformat(stamp or "")).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def span(seconds: float) -> str:
+    """Write a time in its largest whole unit: `12s`, `5m`, `3h`, `9d`."""
+    if seconds < _MINUTE_S:
+        return f"{int(seconds)}s"
+    if seconds < _HOUR_S:
+        return f"{int(seconds // _MINUTE_S)}m"
+    if seconds < _DAY_S:
+        return f"{int(seconds // _HOUR_S)}h"
+    return f"{int(seconds // _DAY_S)}d"
+
+
+def serves(backend: Mapping[str, Any]) -> bool:
+    """Tell whether a backend takes new connections by its own state: enabled, with a weight, not known as bad."""
+    return standing(backend) in _USABLE
+
+
+def standing(backend: Mapping[str, Any]) -> str:
+    """Say in one word where a backend stands: its health, or `out` if an operator took it out."""
+    if backend.get("removed") or backend["state"] != "enabled" or backend["weight"] == 0:
+        return "out"
+    return str(backend["health"]["state"])
+
+
+def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
+    """List what is not as it should be.
+
+    Args:
+        report: The status of a node, as `status --json` prints it.
+        now: The time, with a zone.
+
+    Returns:
+        The worst first; within a level data planes, then sources, services by name, overrides.
+    """
+    found = [*_config(report, now), *_planes(report), *_sources(report, now)]
+    for name, service in report["services"].items():
+        found += _service(name, service, report, now)
+    found += _overrides(report["overrides"], now)
+    return sorted(found, key=lambda each: _ORDER[each.level])
+
+
+def _since(stamp: str | None, now: datetime) -> str:
+    age = age_s(stamp, now)
+    return "" if age is None else f" for {span(age)}"
+
+
+def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
+    if error := report["config_error"]:
+        text = f"not taken{_since(error['since'], now)}, what ran before goes on: {error['message']}"
+        path = str(error["path"])
+        command = None if path.startswith("consul-kv:") else _shell("lb-control", "validate", path)
+        yield Trouble("bad", "config error", text, command)
+
+
+def _planes(report: Mapping[str, Any]) -> Iterator[Trouble]:
+    planes = report["dataplanes"]
+    if not planes:
+        yield Trouble(
+            "bad", "nothing runs", "no data plane: nothing is served", "lb-dataplane --workers auto"
+        )
+    explained = False
+    for each in planes:
+        if not each["reachable"]:
+            explained = True
+            known = each["generation"] is not None
+            old = f"; its figures are {span(each['age_s'])} old" if known else "; it has never answered"
+            text = f"data plane {each['name']}: {each['error'] or 'does not answer'}{old}"
+            yield Trouble("bad", "unreachable", text, f"ps -fp {each['pid']}" if each["pid"] else None)
+        elif each["error"]:
+            explained = True
+            yield Trouble(
+                "bad", "refused", f"data plane {each['name']}: {each['error']}", "lb-control history"
+            )
+    if planes and not explained and not report["converged"]:
+        text = f"not every worker runs generation {report['generation']} yet"
+        yield Trouble("warn", "not converged", text, "lb-control status --watch")
+
+
+def _sources(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
+    for each in report["sources"]:
+        told = report["config_error"] and each["name"].startswith("file ")
+        if each["state"] == "ok" or told:
+            continue
+        held = each.get("held")
+        if held:
+            end = "" if held["ends_in_s"] is None else f" for {span(held['ends_in_s'])} more"
+            what = f"{held['count']} that it no longer lists are kept{end}"
+            command = "lb-control apply FILE --force"
+        else:
+            what, command = each.get("last_error") or each.get("note") or each["state"], None
+        level = _SOURCES.get(each["state"], "warn")
+        yield Trouble(level, each["state"], f"{each['name']}{_since(each['since'], now)}: {what}", command)
+
+
+def _service(
+    name: str, service: Mapping[str, Any], report: Mapping[str, Any], now: datetime
+) -> Iterator[Trouble]:
+    backends = [each for each in service["backends"] if not each.get("removed")]
+    explain = _shell("lb-control", "explain", name, "--client", "192.0.2.1")
+    if not backends:
+        yield Trouble("warn", "empty", f"{name} has no backends: its clients are refused")
+    elif service.get("panic"):
+        usable = sum(map(serves, backends))
+        text = f"{name}: {usable} of {len(backends)} backends are usable, so health is ignored"
+        yield Trouble("bad", "panic", text, explain)
+    elif not any(map(serves, backends)):
+        yield Trouble(
+            "bad", "no backend", f"{name}: none of {len(backends)} is usable: clients are refused", explain
+        )
+    for state in ("down", "ejected"):
+        bad = [each for each in backends if each["health"]["state"] == state]
+        if bad:
+            yield _unhealthy(name, state, bad, len(backends), now)
+    for each in service["listeners"]:
+        if each["state"] != "accepting":
+            pids = [str(plane["pid"]) for plane in report["dataplanes"] if plane["pid"]]
+            command = (
+                f"grep 'open files' /proc/{pids[0]}/limits" if pids and each["state"] == "paused" else None
+            )
+            yield Trouble(
+                "warn", each["state"], f"{name}: the listener {each['address']} is {each['state']}", command
+            )
+
+
+def _unhealthy(name: str, state: str, bad: Sequence[Mapping[str, Any]], of: int, now: datetime) -> Trouble:
+    # The newest is what changed last, and so what somebody is here for.
+    shown = sorted(bad, key=lambda each: str(each["health"].get("since")), reverse=True)[:_NAMED]
+    causes = {each["health"]["cause"] for each in bad}
+    alike = len(causes) == 1
+    names = ", ".join(each["id"] if alike else f"{each['id']} ({each['health']['cause']})" for each in shown)
+    more = f" and {len(bad) - len(shown)} more" if len(bad) > len(shown) else ""
+    cause = f": {causes.pop()}" if alike and causes != {""} else ""
+    text = f"{name}: {len(bad)} of {of}: {names}{more}{_since(shown[0]['health'].get('since'), now)}{cause}"
+    return Trouble("bad" if state == "down" else "warn", state, text, _try(shown[0]["address"]))
+
+
+def _try(address: str) -> str:
+    """Write the command that tries the address of a backend by hand."""
+    if address.startswith("unix:"):
+        return _shell("nc", "-zvU", address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return _shell("nc", "-zvw", "3", host.strip("[]"), port)
+
+
+def _overrides(overrides: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Trouble]:
+    if not overrides:
+        return
+    shown = [f"{each['service']}/{each['id']} {_words(each)}" for each in overrides[:_NAMED]]
+    more = f" and {len(overrides) - len(shown)} more" if len(overrides) > len(shown) else ""
+    first = overrides[0]
+    by = f" by {first['by']}" if first["by"] else ""
+    text = f"{', '.join(shown)}{more}{by}{_since(first['since'], now)}"
+    back = _shell("lb-control", "enable", first["service"], first["id"])
+    command = back if first["field"] == "state" and first["value"] != "enabled" else None
+    yield Trouble("note", "override", text, command)
+
+
+def _words(override: Mapping[str, Any]) -> str:
+    return (
+        str(override["value"]) if override["field"] == "state" else f"{override['field']} {override['value']}"
+    )
+
+
+def _shell(*words: str) -> str:
+    # Names come from discovery as well: what is pasted must be what is shown.
+    return shlex.join(words)

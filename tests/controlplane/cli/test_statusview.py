@@ -1,0 +1,101 @@
+"""What `status` shows: trouble first with the next command, everything in every width."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from controlplane.cli.statusview import view
+from controlplane.core.merge import Override
+from controlplane.core.report import Seen, node_status
+from tests.controlplane.core.test_report import SINCE, backend, seen, status
+
+NOW = datetime(2026, 1, 1, 0, 3, 5, tzinfo=UTC)
+LONG = "a-rather-long-backend-name-that-somebody-chose.example.internal:15432"
+
+
+def printed(report, width=80, **more):
+    """Return what is printed on so many columns."""
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    console.print(view(report, width, NOW, **more))
+    return console.file.getvalue()
+
+
+def troubled():
+    """Make a node where much is wrong."""
+    down = backend(LONG, health="down")
+    down["health"]["cause"] = "connection refused"
+    planes = [
+        Seen("a", "/run/a.sock", True, status=status(down, backend("b:1"))),
+        Seen("b", "/run/b.sock", False, "unreachable: nobody listens", 75.0, status()),
+    ]
+    source = {"name": "file lb.yaml", "state": "error", "since": None, "last_error": "line 3: nonsense"}
+    error = {"path": "lb.yaml", "message": "line 3: nonsense", "details": [], "since": SINCE}
+    words = [Override("web", "b:1", "weight", 7, "anna", SINCE)]
+    return node_status(planes, words, sources=[source], config_error=error)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_every_width_says_everything(width):
+    """Long names have lines of their own; what is old, refused or held is in plain sight."""
+    text = printed(troubled(), width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = text.replace("\n", "").replace(" ", "")
+    for expected in (
+        "NOT CONVERGED",
+        "CONFIG ERROR",
+        "UNREACHABLE",
+        "75 s ago",
+        "DOWN",
+        LONG,
+        "connection refused",
+        "b:1",
+        "weight 7",
+        "anna",
+        "$ lb-control validate lb.yaml",
+    ):
+        assert expected.replace(" ", "") in flat
+
+
+def test_trouble_comes_before_what_is_well():
+    """First the sentence with its command below; then the troubled service and in it the troubled backend."""
+    body = status(backend("a:1"), backend("z:1", health="down"))
+    body["services"] = {"quiet": status(backend("q:1"))["services"]["web"], **body["services"]}
+    lines = printed(node_status([seen(body)], ())).splitlines()
+    assert lines[1].split()[:3] == ["DOWN", "web:", "1"]
+    assert lines[2].strip() == "$ nc -zvw 3 z 1"
+    order = [
+        line.split()[0]
+        for line in lines
+        if line.split()[:1] in (["web"], ["quiet"], ["a:1"], ["z:1"], ["q:1"])
+    ]
+    assert order == ["web", "z:1", "a:1", "quiet", "q:1"]
+
+
+def test_figures_of_all_services_are_in_one_set_of_columns():
+    """Whatever the lengths of names, the word for health begins in one column."""
+    body = status(backend("a:1"), backend("a-longer-name:1"))
+    body["services"]["mail"] = status(backend("m:1"))["services"]["web"]
+    lines = [line for line in printed(node_status([seen(body)], ())).splitlines() if " up " in line]
+    assert len({line.index(" up ") for line in lines}) == 1
+    assert len(lines) == 3
+
+
+def test_all_is_well():
+    """A quiet node says so."""
+    assert "nothing needs attention" in printed(node_status([seen(status(backend()))], ()))
+
+
+def test_without_a_daemon_it_is_said_who_answered():
+    """What a daemon would know is missing then."""
+    assert "no daemon runs" in printed(node_status([seen(status(backend()))], ()), direct=True)
+
+
+def test_names_cannot_rewrite_the_terminal():
+    """Control characters of discovery are shown."""
+    assert "\x1b" not in printed(
+        node_status([seen(status(backend("\x1b[2Jx", health="down"), backend()))], ())
+    )

@@ -1,0 +1,152 @@
+"""Trouble: what somebody should look at, the worst first, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.core.merge import Override
+from controlplane.core.report import Seen, node_status
+from controlplane.core.trouble import age_s, serves, span, standing, troubles
+from tests.controlplane.core.test_report import SINCE, backend, seen, status
+
+NOW = datetime(2026, 1, 1, 0, 3, 5, tzinfo=UTC)
+
+
+def ailing(key, state, cause="", **fields):
+    """Make a backend in a state of health."""
+    made = {**backend(key, health=state), **fields}
+    made["health"]["cause"] = cause
+    return made
+
+
+def report(*backends, service=None, **more):
+    """Make a node's status with one service."""
+    body = status(*backends)
+    body["services"]["web"] |= service or {}
+    return node_status([seen(body)], (), **more)
+
+
+def told(given_report):
+    """Return level, word and command of each trouble."""
+    return [(each.level, each.word, each.command) for each in troubles(given_report, NOW)]
+
+
+def test_nothing_is_wrong():
+    """A node as it should be has nothing to tell."""
+    assert troubles(report(backend("a:1"), backend("b:1", health="unknown")), NOW) == []
+
+
+def test_down_names_backends_cause_age_and_a_way_to_try_them():
+    """Which, how many of how many, since when, why; the address is tried with nc."""
+    (one,) = troubles(report(ailing("a:1", "down", "connection refused"), backend("b:1")), NOW)
+    assert one.text == "web: 1 of 2: a:1 for 3m: connection refused"
+    assert (one.level, one.word, one.command) == ("bad", "down", "nc -zvw 3 a 1")
+
+
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        ("[2001:db8::1]:80", "nc -zvw 3 2001:db8::1 80"),
+        ("unix:/run/a b.sock", "nc -zvU '/run/a b.sock'"),
+    ],
+)
+def test_every_kind_of_address_can_be_tried(address, command):
+    """IPv6 without brackets, a socket by its path, quoted for a shell."""
+    one, *_ = troubles(report(ailing("x", "ejected", "reset", address=address), backend("b:1")), NOW)
+    assert (one.level, one.command) == ("warn", command)
+
+
+def test_different_causes_are_told_apart_and_many_are_counted():
+    """One cause stands once; different ones stand beside their backends; three are named."""
+    two = report(ailing("a:1", "down", "refused"), ailing("b:1", "down", "timeout"), *map(backend, "cdef"))
+    assert "a:1 (refused), b:1 (timeout)" in troubles(two, NOW)[0].text
+    many = report(
+        *(ailing(f"{n}:1", "down", "refused") for n in range(9)), *(backend(f"u{n}:1") for n in range(20))
+    )
+    assert "9 of 29: 0:1, 1:1, 2:1 and 6 more for 3m: refused" in troubles(many, NOW)[0].text
+
+
+def test_service_without_a_usable_backend_comes_before_all():
+    """None is usable, or health is ignored: both are bad, and explained by explain."""
+    explain = "lb-control explain web --client 192.0.2.1"
+    drained = {**backend("a:1"), "state": "drain"}
+    assert told(report(drained)) == [("bad", "no backend", explain)]
+    panic = report(ailing("a:1", "down", "x"), backend("b:1"), service={"panic": True})
+    assert [word for _, word, _ in told(panic)] == ["panic", "down"]
+    assert told(report()) == [("warn", "empty", None)]
+
+
+def test_worst_is_first():
+    """Bad, then warnings, then what somebody wanted."""
+    overrides = [Override("web", "a:1", "state", "drain", "anna", SINCE)]
+    body = status(ailing("a:1", "ejected", "x"), backend("b:1"), listener="paused")
+    gone = Seen("b", "/run/b.sock", False, "nobody listens", 75.0, {**status(), "pid": 9, "name": "b"})
+    node = node_status([seen(body), gone], overrides)
+    assert [level for level, _, _ in told(node)] == ["bad", "warn", "warn", "note"]
+    unreachable, *_, override = troubles(node, NOW)
+    assert unreachable.text == "data plane b: nobody listens; its figures are 1m old"
+    assert unreachable.command == "ps -fp 9"
+    assert override.text == "web/a:1 drain by anna for 3m"
+    assert override.command == "lb-control enable web a:1"
+
+
+def test_file_that_is_not_taken_is_told_once():
+    """The configuration's error names the file to validate, and its source says it no second time."""
+    error = {"path": "/etc/lb.yaml", "message": "line 3: nonsense", "details": [], "since": SINCE}
+    source = {"name": "file /etc/lb.yaml", "state": "error", "since": SINCE, "last_error": "line 3: nonsense"}
+    node = report(backend(), sources=[source], config_error=error)
+    assert told(node) == [("bad", "config error", "lb-control validate /etc/lb.yaml")]
+
+
+def test_held_source_says_what_is_kept_and_how_to_let_go():
+    """How many, for how much longer; --force releases them."""
+    held = {"why": "shrink", "missing": ["n1/a"], "count": 4, "seen": 1, "ends_in_s": 12.5, "since": SINCE}
+    source = {"name": "consul redis", "state": "held", "since": SINCE, "last_error": None, "held": held}
+    (one,) = troubles(report(backend(), sources=[source]), NOW)
+    assert one.text == "consul redis for 3m: 4 that it no longer lists are kept for 12s more"
+    assert one.command == "lb-control apply FILE --force"
+
+
+def test_nothing_runs():
+    """Without a data plane nothing is served: that is the first thing to know."""
+    assert told(node_status([], ()))[0][:2] == ("bad", "nothing runs")
+
+
+def test_standing_keeps_operators_and_health_apart():
+    """What an operator took out is out, however healthy; unknown is usable."""
+    assert standing({**backend(), "weight": 0}) == "out"
+    assert standing({**backend(), "removed": True}) == "out"
+    assert serves(backend(health="unknown"))
+    assert not serves(backend(health="ejected"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (7200, "2h"), (86400 * 9, "9d")],
+)
+def test_span_is_short(seconds, text):
+    """The largest whole unit, never rounded up."""
+    assert span(seconds) == text
+
+
+def test_age_of_no_time_is_unknown():
+    """A clock that is ahead makes no negative age; no time makes none."""
+    assert age_s("2026-01-01T00:03:00.000Z", NOW) == 5.0
+    assert age_s("2027-01-01T00:00:00.000Z", NOW) == 0.0
+    assert age_s(None, NOW) is None
+    assert age_s("2026-01-01T00:03:00", NOW) is None
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"), min_size=1))
+def test_whatever_a_backend_is_called_a_command_is_one_command(key, cause):
+    """Discovery's names are quoted: a shell sees one word, and runs nothing else."""
+    body = report(ailing(key, "down", cause, address=f"unix:{key}"), backend("b:1"))
+    (one,) = troubles(body, NOW)
+    assert one.command is not None
+    assert shlex.split(one.command) == ["nc", "-zvU", key]
