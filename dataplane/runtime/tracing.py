@@ -4,7 +4,7 @@ This module alone imports opentelemetry, and it is imported only if spans were a
 
 Theory of operation:
 
-1. A connection costs one random number. A sampled one becomes a span on the loop (30 us), after its sockets are closed.
+1. A connection costs one random number. A sampled one becomes a span on the loop (45 us), after its sockets are closed.
 2. `BatchSpanProcessor` has a thread that exports. So has the exporter its patience with a collector that does not
    answer: it tries again until OTEL_EXPORTER_OTLP_TIMEOUT. Meanwhile spans wait, at most `capacity` of them, those
    being sent included; what comes beyond is dropped here, and counted.
