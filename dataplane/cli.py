@@ -32,17 +32,41 @@ EXAMPLES = """\b
 Examples:
   BACKENDS=127.0.0.1:5001,127.0.0.1:5002 lb-dataplane --log-format text
   lb-dataplane --config lb.yaml
-  lb-dataplane --workers auto
-  lb-dataplane --workers auto --takeover   # after an upgrade: not one client is lost
-  lb-dataplane --reuseport                 # once per core; then: lb-control apply lb.yaml
+  lb-dataplane --workers auto              # then: lb-control apply lb.yaml
+  lb-dataplane --workers auto --takeover   # an upgrade that loses no client
+  lb-dataplane --reuseport                 # once per core
+  lb-dataplane --access-log /var/log/lb.jsonl --access-log-errors
+  lb-dataplane --metrics 127.0.0.1:9100    # for Prometheus
 """
 
 
-@click.command(
-    epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Offer the names of the data planes in the runtime directory, for a TAB after --name."""
+    try:
+        given = context.params.get("runtime_dir")
+        directory = Path(given) if given else _directory("LB_RUNTIME_DIR", "/run/lb", "XDG_RUNTIME_DIR", "")
+        found = sorted(
+            path.name.removeprefix("dataplane-").removesuffix(".sock")
+            for path in directory.glob("dataplane-*.sock")
+        )
+    except (click.UsageError, OSError):
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def _counts(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Offer numbers of workers, for a TAB."""
+    offered = ["auto", *map(str, range(1, (os.cpu_count() or 1) + 1))]
+    return [each for each in offered if each.startswith(incomplete)]
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--workers", metavar="N|auto", default="1", help="How many worker processes; auto: one for each core."
+    "--workers",
+    metavar="N|auto",
+    default="1",
+    shell_complete=_counts,
+    help="How many worker processes; auto: one for each core.",
 )
 @click.option(
     "--reuseport",
@@ -56,7 +80,9 @@ Examples:
 )
 @click.option("--cpu-affinity", is_flag=True, help="Tie each worker to a core of its own.")
 @click.option(
-    "--name", help="Of the socket and the saved snapshot.  [main; core-0, core-1, … with --reuseport]"
+    "--name",
+    shell_complete=_names,
+    help="Of the socket and the saved snapshot.  [main; core-0, core-1, … with --reuseport]",
 )
 @click.option(
     "--config",
@@ -66,19 +92,26 @@ Examples:
 )
 @click.option(
     "--runtime-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="For the socket.  [$LB_RUNTIME_DIR, /run/lb]",
 )
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="For the last good snapshot.  [$LB_STATE_DIR, /var/lib/lb]",
 )
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="For programs, or for people.",
+)
 @click.option(
     "--access-log",
+    type=click.Path(allow_dash=True, readable=False),
     metavar="off|-|FILE",
     default="off",
     show_default=True,
@@ -120,10 +153,20 @@ Examples:
     metavar="HOST:PORT",
     help="Serve /metrics, /livez and /readyz on TCP to whoever asks, and nothing else.",
 )
-@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--tls-client-ca", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The token that clients of --api need.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="The certificate of --api.")
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take clients of --api with a certificate that this authority has signed.",
+)
 @click.version_option(package_name="livelb")
 def main(**given: object) -> None:
     """Accept TCP clients and relay them to live backends.

@@ -25,7 +25,7 @@ __all__ = ["main", "pages"]
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs/reference"
 NOTE: Final = "<!-- Made from the code by tools/gen_reference.py: `make docs`. Do not edit. -->"
-WIDTH: Final = 100
+WIDTH: Final = 80
 
 
 def main() -> None:

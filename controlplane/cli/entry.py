@@ -13,30 +13,51 @@ from typing import Final
 
 import click
 
+from controlplane.cli.completion import sockets, use
 from controlplane.cli.settings import Settings
+from controlplane.cli.teach import examples
 from controlplane.errors import ControlError
 
 __all__ = ["main"]
 
-_COMMANDS: Final = {
-    "validate": ("files", "Check an lb.yaml: every error at once, with its line."),
-    "plan": ("files", "Show what a file would change, and whom it would hit."),
-    "apply": ("files", "Make the data planes run a file, and wait until all do."),
-    "run": ("run", "Be the daemon: watch the file and Consul, push, serve the control socket."),
-    "status": ("status", "Show what runs, how it fares, and whether all agree."),
-    "top": ("top", "Watch services and backends live; drain and enable by key."),
-    "drain": ("operate", "Give a backend no new connections; those in place finish."),
-    "enable": ("operate", "Let a backend take connections again."),
-    "disable": ("operate", "Take a backend out of service at once."),
-    "weight": ("operate", "Set a backend's share of new connections."),
-    "explain": ("explain", "Tell which backends a client would get, in order, and why not others."),
-    "history": ("history", "List every applied generation: when, by whom, what changed."),
-    "rollback": ("history", "Return to an earlier generation's content, as a new generation."),
-    "ready": ("ready", "Exit 0 if this node may receive traffic."),
-    "restart": ("restart", "Replace the data planes' workers one at a time."),
-    "schema": ("schema", "Print the JSON Schema of lb.yaml, for editors."),
+_GROUPS: Final = {
+    "Say what should be": {
+        "validate": ("files", "Check an lb.yaml: every error at once, with its line."),
+        "plan": ("files", "Show what a file would change, and whom it would hit."),
+        "apply": ("files", "Make the data planes run a file; wait until all do."),
+        "run": ("run", "Be the daemon: watch the file and Consul, push, serve."),
+    },
+    "See what is": {
+        "status": ("status", "Show what runs, how it fares, and whether all agree."),
+        "top": ("top", "Watch services and backends live; drain and enable by key."),
+        "explain": ("explain", "Tell which backends a client would get, and why."),
+        "ready": ("ready", "Exit 0 if this node may receive traffic."),
+    },
+    "Look after a backend": {
+        "drain": ("operate", "Give it no new connections; those in place finish."),
+        "enable": ("operate", "Let it take connections again."),
+        "disable": ("operate", "Take it out of service at once."),
+        "weight": ("operate", "Set its share of new connections."),
+    },
+    "Go back, renew": {
+        "history": ("history", "List what was applied: when, by whom, what changed."),
+        "rollback": ("history", "Return to an earlier generation's content."),
+        "restart": ("restart", "Replace the data planes' workers one at a time."),
+    },
+    "For editors and shells": {
+        "schema": ("schema", "Print the JSON Schema of lb.yaml."),
+        "completion": ("completion", "Print what makes a shell complete these commands."),
+    },
 }
-"""Name to module and one line of help: `--help` reads only this, and loads nothing."""
+"""Commands in the order of their use, each with its module and one line: `--help` reads only this, and loads nothing."""
+_COMMANDS: Final = {name: module for group in _GROUPS.values() for name, (module, _) in group.items()}
+_EPILOG: Final = examples(
+    "lb-control validate lb.yaml && lb-control plan lb.yaml",
+    "lb-control apply lb.yaml",
+    "lb-control status --watch",
+    "lb-control drain web web-1 --wait",
+    "lb-control COMMAND --help           # every command has examples",
+)
 
 
 class _Lazy(click.Group):
@@ -48,7 +69,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"controlplane.cli.{_COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"controlplane.cli.{_COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -57,23 +78,39 @@ class _Lazy(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's signature
         formatter: click.HelpFormatter,
     ) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in group.items()])
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--runtime-dir", type=click.Path(path_type=Path), help="Where the sockets are. [$LB_RUNTIME_DIR]"
+    "--runtime-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the sockets are.  [$LB_RUNTIME_DIR, /run/lb]",
 )
-@click.option("--state-dir", type=click.Path(path_type=Path), help="Where the history is. [$LB_STATE_DIR]")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the history is.  [$LB_STATE_DIR, /var/lib/lb]",
+)
 @click.option(
     "--dataplane",
     "dataplanes",
     multiple=True,
     metavar="SOCKET|URL",
+    shell_complete=sockets,
     help="Speak to this data plane; repeatable. Without it: all in the runtime directory.",
 )
-@click.option("--token-file", type=click.Path(path_type=Path), help="The token for data planes behind a URL.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The token for data planes behind a URL.",
+)
 @click.version_option(package_name="livelb")
 @click.pass_context
 def cli(
@@ -89,6 +126,7 @@ def cli(
 
 def main() -> None:
     """Run a command; what goes wrong is one message on stderr and an exit code."""
+    use()
     try:
         cli(prog_name="lb-control")
     except ControlError as error:

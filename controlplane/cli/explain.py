@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli import output
+from controlplane.cli.completion import services
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -15,8 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 
-@click.command()
-@click.argument("service")
+@click.command(
+    epilog=examples(
+        "lb-control explain web --client 192.0.2.7",
+        "lb-control explain web --client 2001:db8::7 --json",
+    )
+)
+@click.argument("service", shell_complete=services)
 @click.option("--client", required=True, metavar="IP", help="The client's address.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

@@ -10,6 +10,7 @@ import click
 
 from controlplane.cli import output
 from controlplane.cli.kinds import DURATION, KEY, PERCENT
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -24,7 +25,12 @@ _file = click.argument("file", type=click.Path(path_type=Path))
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control validate lb.yaml",
+        "lb-control validate lb.yaml --json       # for a program that checks commits",
+    )
+)
 @_file
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def validate(file: Path, *, as_json: bool) -> None:
@@ -49,7 +55,13 @@ def validate(file: Path, *, as_json: bool) -> None:
         click.echo(f"{file}: valid, {count} service{'' if count == 1 else 's'}")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control plan lb.yaml",
+        "lb-control plan lb.yaml --detailed-exitcode  # 3: there are changes",
+        "lb-control plan lb.yaml --json               # for a program that decides",
+    )
+)
 @_file
 @_json
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 if there are changes.")
@@ -79,7 +91,14 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
         sys.exit(_CHANGES)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control apply lb.yaml",
+        "lb-control apply lb.yaml --max-remap 10%     # spare sticky clients",
+        "lb-control apply lb.yaml --timeout 2m",
+        "lb-control apply lb.yaml --to consul-kv:lb/edge",
+    )
+)
 @_file
 @click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For all of it.")
 @click.option("--max-remap", type=PERCENT, help="Refuse if more of a service's sticky clients would move.")

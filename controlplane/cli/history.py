@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from controlplane.cli import output
+from controlplane.cli.completion import generations
 from controlplane.cli.files import finish
 from controlplane.cli.kinds import DURATION, PERCENT
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -19,7 +21,12 @@ __all__ = ["history", "rollback"]
 _SHOWN_CHANGES: Final = 5
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control history --limit 5",
+        "lb-control history --json",
+    )
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the oldest generation first.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
 @click.pass_obj
@@ -55,8 +62,14 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
         yield f"    and {more} more"
 
 
-@click.command()
-@click.argument("generation", type=click.IntRange(min=1), required=False)
+@click.command(
+    epilog=examples(
+        "lb-control rollback                # to the content before this one",
+        "lb-control rollback 41             # history names the generations",
+        "lb-control rollback 41 --max-remap 10%",
+    )
+)
+@click.argument("generation", type=click.IntRange(min=1), required=False, shell_complete=generations)
 @click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For all of it.")
 @click.option("--max-remap", type=PERCENT, help="Refuse if more of a service's sticky clients would move.")
 @click.option("--force", is_flag=True, help="Overwrite a concurrent change.")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from controlplane.cli import output
+from controlplane.cli.completion import backends, services
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -19,12 +21,17 @@ __all__ = ["disable", "drain", "enable", "wait_drained", "weight"]
 
 _LOOK_S: Final = 0.2
 
-_service = click.argument("service")
-_backend = click.argument("backend")
+_service = click.argument("service", shell_complete=services)
+_backend = click.argument("backend", shell_complete=backends)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control drain web web-1",
+        "lb-control drain web web-1 --wait && systemctl restart web",
+    )
+)
 @_service
 @_backend
 @click.option("--wait", is_flag=True, help="Return when the last connection has gone.")
@@ -56,7 +63,12 @@ def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json
             click.echo(output.plain(f"{service}/{backend}: no connection is left"))
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control enable web web-1",
+        "lb-control enable web 127.0.0.1:5001    # without an id: the address",
+    )
+)
 @_service
 @_backend
 @_json
@@ -66,7 +78,11 @@ def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> 
     _patch(settings.gateway(), service, backend, {"state": "enabled"}, as_json=as_json)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control disable web web-1          # drain first, to lose nobody",
+    )
+)
 @_service
 @_backend
 @_json
@@ -76,7 +92,12 @@ def disable(settings: Settings, service: str, backend: str, *, as_json: bool) ->
     _patch(settings.gateway(), service, backend, {"state": "disabled"}, as_json=as_json)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control weight web web-1 3         # three times the share of weight 1",
+        "lb-control weight web web-1 0         # no new connections",
+    )
+)
 @_service
 @_backend
 @click.argument("weight", metavar="N", type=click.IntRange(0, 256))

@@ -9,6 +9,7 @@ import click
 
 from controlplane.cli import output
 from controlplane.cli.kinds import DURATION
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -18,7 +19,12 @@ __all__ = ["ready"]
 _TIMEOUT: Final = "2s"
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control ready",
+        "lb-control ready --quiet --timeout 1s     # in keepalived's vrrp_script",
+    )
+)
 @click.option("--timeout", type=DURATION, default=_TIMEOUT, show_default=True, help="For the answers.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; only the exit code.")
 @click.pass_obj

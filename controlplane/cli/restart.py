@@ -12,6 +12,7 @@ import click
 
 from controlplane.cli import output
 from controlplane.cli.kinds import DURATION
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.blocking import BlockingClient
@@ -23,7 +24,12 @@ _LOOK_S: Final = 0.2
 _ANSWER_S: Final = 5.0
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control restart",
+        "lb-control --dataplane /run/lb/dataplane-main.sock restart --timeout 5m",
+    )
+)
 @click.option("--timeout", type=DURATION, default="120s", show_default=True, help="For each data plane.")
 @click.pass_obj
 def restart(settings: Settings, timeout: float) -> None:

@@ -9,6 +9,7 @@ import click
 
 from controlplane.cli.kinds import HOME
 from controlplane.cli.settings import read_token, user_name
+from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -17,14 +18,26 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control run /etc/lb/lb.yaml",
+        "lb-control run lb.yaml --http 127.0.0.1:7700         # and a page to look at",
+        "lb-control run lb.yaml --http :7700 --http-token-file http.token",
+        "lb-control run consul-kv:lb/edge                     # the file is a key",
+    )
+)
 @click.argument("home", metavar="[FILE|consul-kv:PATH]", type=HOME, required=False)
 @click.option(
     "--http",
     metavar="HOST:PORT",
     help="Serve the dashboard and the API over TCP as well; without a token read-only, and on this machine only.",
 )
-@click.option("--http-token-file", type=click.Path(path_type=Path), help="The token that TCP clients need.")
+@click.option(
+    "--http-token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The token that TCP clients need.",
+)
 @click.pass_obj
 def run(
     settings: Settings, home: FileHome | KeyHome | None, http: str | None, http_token_file: Path | None

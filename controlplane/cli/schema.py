@@ -5,11 +5,17 @@ from __future__ import annotations
 import click
 
 from controlplane.cli import output
+from controlplane.cli.teach import examples
 
 __all__ = ["schema"]
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "lb-control schema > lb.schema.json",
+        "sed -i '1i # yaml-language-server: $schema=lb.schema.json' lb.yaml",
+    )
+)
 def schema() -> None:
     """Print the JSON Schema of lb.yaml.
 

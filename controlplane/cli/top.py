@@ -250,7 +250,7 @@ def top(settings: Settings) -> None:
 
     \b
     up down j k, PgUp PgDn, g G   choose a backend
-    s                             sort by trouble, connections, bytes, active, name
+    s                             sort: trouble, connections, bytes, active, name
     d e                           drain (asks first), enable
     q                             quit
 

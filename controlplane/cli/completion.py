@@ -1,0 +1,201 @@
+"""What TAB completes: names of services and backends from what runs, generations from the history; and the scripts.
+
+A completion runs while somebody types. Whatever goes wrong, it offers nothing and says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
+
+from controlplane.cli.teach import examples
+
+if TYPE_CHECKING:
+    from controlplane.blocking import BlockingClient
+    from controlplane.cli.settings import Settings
+
+__all__ = ["backends", "completion", "generations", "services", "sockets", "use"]
+
+_ANSWER_S: Final = 0.5
+"""How long a keystroke may wait for a data plane or the daemon that hangs."""
+_SHELLS: Final = ("bash", "zsh", "fish")
+_PROGRAMS: Final = ("lb-control", "lb-dataplane")
+_BASH: Final = """\
+%(complete_func)s() {
+    local IFS=$'\\n' response completion
+    COMPREPLY=()
+    response=$(%(complete_var)s=bash_complete COMP_LINE="${COMP_LINE:0:COMP_POINT}" \\
+        COMP_WORDBREAKS="$COMP_WORDBREAKS" "$1" 2>/dev/null)
+    for completion in $response; do
+        case $completion in
+            dir,*) compopt -o dirnames ;;
+            file,*) compopt -o default ;;
+            plain,*) COMPREPLY+=("${completion#plain,}") ;;
+        esac
+    done
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class _Bash(BashComplete):
+    """Reads the line as it is typed: bash itself breaks words at colons, which every address has."""
+
+    source_template = _BASH
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words = split_arg_string(os.environ["COMP_LINE"])
+        incomplete = "" if os.environ["COMP_LINE"][-1:].isspace() else words.pop()
+        return words[1:], incomplete
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        found = super().get_completions(args, incomplete)
+        known = incomplete.rpartition(":")[0] + ":" if ":" in incomplete else ""
+        if known and ":" in os.environ.get("COMP_WORDBREAKS", ":"):
+            for item in found:  # bash puts what it gets in the place of what follows the last colon
+                item.value = item.value.removeprefix(known)
+        return found
+
+
+def use() -> None:
+    """Have click complete for bash in our way."""
+    add_completion_class(_Bash)
+
+
+@click.command(
+    epilog=examples(
+        'eval "$(lb-control completion bash)"        # in ~/.bashrc',
+        'eval "$(lb-control completion zsh)"         # in ~/.zshrc, after compinit',
+        "lb-control completion fish | source        # in ~/.config/fish/config.fish",
+        "lb-control completion bash > /etc/bash_completion.d/livelb",
+    )
+)
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete lb-control and lb-dataplane.
+
+    TAB then completes commands, options and files, and from what runs the names of services, the ids of backends,
+    and generations. Nothing is asked that needs longer than half a second.
+    """
+    use()
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 - click has all that are offered
+    for program in _PROGRAMS:
+        variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+        made: type[Any] = BashComplete if kind is _Bash and program != "lb-control" else kind
+        click.echo(made(click.Command(program), {}, program, variable).source())
+
+
+# --- what is offered ------------------------------------------------------------------------------
+
+
+def services(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Offer the services that run."""
+    return _beginning(incomplete, _running(context))
+
+
+def backends(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Offer the backends of the service that was named before."""
+    service = _running(context).get(context.params.get("service") or "", {})
+    return _beginning(incomplete, [each["id"] for each in service.get("backends", ())])
+
+
+def generations(
+    context: click.Context,
+    parameter: click.Parameter,  # noqa: ARG001 - click's signature
+    incomplete: str,
+) -> list[CompletionItem[str]]:
+    """Offer the generations of the history, the newest first, with when and by whom."""
+    found: list[CompletionItem[str]] = []
+    with _silence():
+        for entry in reversed(_history(_settings(context))):
+            number = str(entry["generation"])
+            if number.startswith(incomplete):
+                found.append(
+                    CompletionItem(number, help=f"{entry['when'][:19]} {entry['origin']} {entry['by']}")
+                )
+    return found
+
+
+def sockets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:  # noqa: ARG001 - click's signature
+    """Offer the sockets of the data planes in the runtime directory, and files."""
+    found: list[str] = []
+    with _silence():
+        from controlplane import places  # noqa: PLC0415 - only for a TAB
+
+        found = [each.location for each in places.find_dataplanes(_settings(context).runtime_dir())]
+    offered = [CompletionItem(each) for each in _beginning(incomplete, found)]
+    return offered or [CompletionItem(incomplete, type="file")]
+
+
+def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
+    return sorted(word for word in words if word.startswith(incomplete))
+
+
+def _silence() -> contextlib.AbstractContextManager[None]:
+    # The line that is being typed is no place for a message, whatever the reason.
+    return contextlib.suppress(Exception)
+
+
+def _settings(context: click.Context) -> Settings:
+    """Return what the global options on the line say; they are read, but their command has not run."""
+    from controlplane.cli.settings import Settings  # noqa: PLC0415 - only for a TAB
+
+    given = context.find_root().params
+
+    def path(name: str) -> Path | None:
+        return Path(given[name]) if given.get(name) else None
+
+    return Settings(
+        os.environ,
+        path("runtime_dir"),
+        path("state_dir"),
+        tuple(given.get("dataplanes") or ()),
+        path("token_file"),
+    )
+
+
+def _running(context: click.Context) -> dict[str, Any]:
+    """Return the services of the snapshot that runs, as the daemon or else a data plane has it."""
+    found: dict[str, Any] = {}
+    with _silence():
+        settings = _settings(context)
+        daemon = settings.daemon()
+        for answer in _ask("/v1/snapshot", settings.clients() if daemon is None else (daemon,)):
+            found |= answer["services"]
+    return found
+
+
+def _history(settings: Settings) -> list[dict[str, Any]]:
+    daemon = settings.daemon()
+    if daemon is not None:
+        return [entry for answer in _ask("/v1/history", (daemon,)) for entry in answer["history"]]
+    from controlplane.store import Store  # noqa: PLC0415 - only for a TAB
+
+    return [
+        {"generation": each.generation, "when": each.when, "origin": each.origin, "by": each.by}
+        for each in Store(settings.state_dir()).history()
+    ]
+
+
+def _ask(path: str, clients: Sequence[BlockingClient]) -> list[dict[str, Any]]:
+    from controlplane import calls  # noqa: PLC0415 - only for a TAB
+    from controlplane.blocking import ask_all  # noqa: PLC0415 - the same
+
+    call = calls.get(path)
+    outcomes = ask_all(
+        clients, lambda client, timeout_s: client.ask(call, timeout_s=timeout_s), timeout_s=_ANSWER_S
+    )
+    return [each.answer for each in outcomes if each.answer is not None]
