@@ -352,8 +352,8 @@ class Crew:
         return answers
 
     def reopen(self) -> None:
-        """Have the access log opened anew by everybody who writes to it."""
-        for member in (*self.members.values(), *self.leaving):
+        """Have the access log opened anew by everybody who writes to it, those who drain or begin included."""
+        for member in self._alive:
             member.channel.send("reopen", None)
 
     def tell_all(self, kind: str, body: Any = None) -> None:
