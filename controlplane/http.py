@@ -42,7 +42,23 @@ HEADERS: Final = {
 _FILES: Final = {
     "/": ("index.html", "text/html"),
     "/app.css": ("app.css", "text/css"),
-    "/app.js": ("app.js", "text/javascript"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript")
+        for name in (
+            "app",
+            "cards",
+            "changes",
+            "daemon",
+            "dom",
+            "events",
+            "meaning",
+            "rates",
+            "services",
+            "state",
+            "summary",
+            "text",
+        )
+    },
 }
 _OPEN: Final = frozenset({*_FILES, "/access.json", "/livez"})
 _MAX_PORT: Final = 65535
@@ -110,7 +126,7 @@ class Tcp:
 
 
 class Page:
-    """The dashboard: three files, read once, and what they may do here.
+    """The dashboard: a page, its style and its modules, read once, and what they may do here.
 
     Args:
         token: Whether there is one, and the page may therefore change things.

@@ -120,7 +120,7 @@ def shoot(browser: Browser, to: Path, *, everything: bool) -> None:
         for dark in (False, True):
             browser.prefer(dark=dark)
             for view in VIEWS:
-                browser.script("choose(arguments[0])", view)
+                browser.script("location.hash = arguments[0]", view)
                 time.sleep(1.5)
                 name = f"{view}-{size}-{'dark' if dark else 'light'}.png"
                 browser.screenshot(to / name)

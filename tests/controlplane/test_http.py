@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import graphlib
 import hmac
 import re
 import socket
@@ -17,7 +18,8 @@ from tests.controlplane.test_api import WORD, call, serving
 from tests.controlplane.test_controller import document
 
 UI = resources.files("controlplane") / "ui"
-FILES = {"/": "index.html", "/app.css": "app.css", "/app.js": "app.js"}
+MODULES = sorted(each.name for each in UI.iterdir() if each.name.endswith(".js"))
+FILES = {"/": "index.html", "/app.css": "app.css"} | {f"/{name}": name for name in MODULES}
 LOCAL = "127.0.0.1:7700"
 
 
@@ -65,12 +67,21 @@ def test_policy_allows_nothing_inline():
 
 def test_page_keeps_to_its_policy():
     """Nothing inline and nothing from elsewhere in the files, and no call that makes markup of text."""
-    html, css, js = ((UI / name).read_text() for name in FILES.values())
+    html, css, *modules = ((UI / name).read_text() for name in FILES.values())
     outside = r"(?:src|href)=[\"'](?!/app\.|#|data:image/svg)"
     assert not re.search(outside + r"|<style|\son\w+=|\sstyle=|<script>", html)
     assert not re.search(r"url\(|@import", css)
     sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser"
-    assert not re.search(sinks, js)
+    assert modules
+    assert not any(re.search(sinks, module) for module in modules)
+
+
+def test_page_modules_import_each_other_downwards_and_nothing_else():
+    """Every import is a file that is served, and no module needs itself, however far round."""
+    imports = {f"/{name}": set(re.findall(r'from "([^"]+)"', (UI / name).read_text())) for name in MODULES}
+    assert set().union(*imports.values()) <= imports.keys() - {"/app.js"}
+    order = tuple(graphlib.TopologicalSorter(imports).static_order())
+    assert order[-1] == "/app.js"
 
 
 @pytest.mark.parametrize(("token", "changes"), [(None, "never"), (WORD, "token")])

@@ -94,6 +94,11 @@ def enter(browser: Browser, url: str, token: str = WORD) -> None:
     browser.type("#gate-token", token + ENTER)
 
 
+def choose(browser: Browser, view: str) -> None:
+    """Show a view."""
+    browser.script("return import('/state.js').then(({act}) => act.choose(arguments[0]))", view)
+
+
 def row(service: str, backend: str) -> str:
     """Select a backend's row."""
     return f'tr[data-backend="{service}/{backend}"]'
@@ -261,7 +266,12 @@ def test_what_discovery_holds_back_is_explained(browser, control, address, plane
         browser.wait_text("#live", "Live")
         # In one turn, so that no answer of the daemon comes between.
         shown = browser.script(
-            "showSources({sources: [arguments[0]]}); return document.getElementById('source-list').innerText",
+            """
+            return import("/cards.js").then(({showSources}) => {
+                showSources({sources: [arguments[0]]});
+                return document.getElementById("source-list").innerText;
+            })
+            """,
             source,
         )
     assert "Consul lists 1 and no longer 2 that run here" in shown
@@ -285,8 +295,10 @@ def test_many_backends(browser, control, address, plane):
             const rows = (entry) => [...entry.addedNodes, ...entry.removedNodes].filter((node) => node.nodeType === 1);
             new MutationObserver((entries) => entries.forEach((entry) => { made += rows(entry).length; }))
                 .observe(list, {childList: true, subtree: true});
-            const shown = show;
-            show = () => { answers += 1; shown(); };
+            return import("/state.js").then(({act}) => {
+                const shown = act.show;
+                act.show = () => { answers += 1; shown(); };
+            });
             """
         )
         browser.wait_true("window.answers >= 3")
@@ -309,7 +321,7 @@ def test_nothing_sticks_out(browser, control, address, plane, token):
         for width in (360, 700, 1024, 1280):
             browser.resize(width, 780)
             for view in ("events", "history", "sources", "dataplanes", "services"):
-                browser.script("choose(arguments[0])", view)
+                choose(browser, view)
                 browser.wait_true("document.scrollingElement.scrollWidth <= arguments[0]", width)
             if token:
                 right = "Math.max(...[...document.querySelectorAll('td.act button')].map((each) => each.getBoundingClientRect().right))"
@@ -337,7 +349,8 @@ def test_keyboard(browser, control, address, plane):
         browser.press(RIGHT)
         assert browser.script("return document.activeElement.id") == "tab-events"
         assert not browser.script("return document.getElementById('events').hidden")
-        browser.script("choose('services'); document.querySelector('td.act button').focus()")
+        choose(browser, "services")
+        browser.script("document.querySelector('td.act button').focus()")
         browser.press(ENTER)
         browser.wait_true("document.getElementById('backend-dialog').open")
         browser.press(ESCAPE)
@@ -353,7 +366,8 @@ def test_what_the_api_says_is_text(browser, control, address, plane):
         browser.wait_text("#live", "Live")
         browser.click("#tab-events")
         event = {"type": "backend_down", "at": "2026-01-01T00:00:00.000Z", "service": evil, "cause": evil}
-        browser.script("takeEvent(arguments[0])", json.dumps(event))
+        take = "return import('/events.js').then((events) => events.takeEvent(arguments[0]))"
+        browser.script(take, json.dumps(event))
         browser.wait_text("#event-list", evil)
         assert browser.script("return document.images.length") == 0
         refused = "try { document.body.innerHTML = 'x' } catch (error) { return error.name }"

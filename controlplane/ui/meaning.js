@@ -1,0 +1,91 @@
+// What a status means: tones, who serves, and what somebody should look at.
+
+import { count, span } from "/text.js";
+
+export const HEALTH_TONE = { up: "good", unknown: "idle", ejected: "warn", down: "bad" };
+export const STATE_TONE = { enabled: "idle", drain: "warn", disabled: "bad" };
+export const SOURCE_TONE = { ok: "good", stale: "warn", held: "warn", denied: "bad", error: "bad" };
+
+function healthy(backend) {
+  return backend.health.state === "up" || backend.health.state === "unknown";
+}
+
+export function serves(backend) {
+  return !backend.removed && backend.state === "enabled" && backend.weight > 0 && healthy(backend);
+}
+
+/** The word that a backend counts under in a bar. */
+export function standing(backend) {
+  if (backend.removed || backend.state !== "enabled" || backend.weight === 0) return "out";
+  return backend.health.state;
+}
+
+export function heldText(held) {
+  if (!held) return "";
+  const why = { empty: "it lists none at all", shrink: "so many at once are not believed", denied: "the token may not see all" };
+  const end = held.ends_in_s === null ? "they stay until it lists them again or somebody applies with --force"
+    : `they stay until it lists them again, or for another ${span(held.ends_in_s)}`;
+  return `Consul lists ${held.seen} and no longer ${held.count} that run here (${why[held.why] ?? held.why}): ${end}.`;
+}
+
+export function sourceText(source) {
+  return heldText(source.held) || source.last_error || source.note || "";
+}
+
+/** Everything that somebody should look at, the worst first: [{key, tone, word, text, view}]. */
+export function problems(status) {
+  const found = [];
+  const add = (tone, word, text, view) => found.push({ tone, word, text, view, key: `${word}\n${view}\n${text.slice(0, 60)}` });
+  if (status.config_error) {
+    const { path, message, details = [] } = status.config_error;
+    const [first] = details;
+    const what = first ? `${first.line ? `line ${first.line}: ` : ""}${first.path}: ${first.message}` : message;
+    const more = details.length > 1 ? ` (and ${count(details.length - 1, "more error")})` : "";
+    add("bad", "not taken", `${path} is not taken, and what ran before goes on. ${what}${more}`, "sources");
+  }
+  planeProblems(status, add);
+  for (const source of status.sources) {
+    const told = status.config_error && source.name.startsWith("file ");
+    if (source.state !== "ok" && !told) {
+      add(SOURCE_TONE[source.state] ?? "warn", source.state, `${source.name}: ${sourceText(source) || source.state}`, "sources");
+    }
+  }
+  for (const [name, service] of Object.entries(status.services)) serviceProblems(name, service, add);
+  if (status.overrides.length) {
+    const first = status.overrides.slice(0, 3).map((each) => `${each.service}/${each.id} ${each.field === "weight" ? "weight " : ""}${each.value}`);
+    const more = status.overrides.length - first.length;
+    const hold = count(status.overrides.length, "operator override holds", "operator overrides hold");
+    add("idle", "override", `${hold}: ${first.join(", ")}${more ? ` and ${more} more` : ""}`, "services");
+  }
+  const order = ["bad", "warn", "idle"];
+  return found.sort((one, two) => order.indexOf(one.tone) - order.indexOf(two.tone));
+}
+
+function planeProblems(status, add) {
+  if (!status.dataplanes.length) add("bad", "no data plane", "No data plane is running on this node, so nothing is served.", "dataplanes");
+  let explained = false;
+  for (const plane of status.dataplanes) {
+    if (!plane.reachable) add("bad", "unreachable", `Data plane ${plane.name}: ${plane.error ?? "does not answer"}. Its figures are ${span(plane.age_s)} old.`, "dataplanes");
+    else if (plane.error) add("bad", "refused", `Data plane ${plane.name}: ${plane.error}`, "dataplanes");
+    explained ||= !plane.reachable || Boolean(plane.error);
+  }
+  if (!status.converged && status.dataplanes.length && !explained) {
+    add("warn", "not converged", `Not every worker runs generation ${status.generation} yet.`, "dataplanes");
+  }
+}
+
+function serviceProblems(name, service, add) {
+  if (service.backends.length && !service.backends.some(serves)) add("bad", "no backend", `${name}: no backend is usable. Health is ignored, or clients are refused.`, "services");
+  else if (service.panic) add("bad", "panic", `${name}: too few backends are usable, so health is ignored.`, "services");
+  if (!service.backends.length) add("warn", "empty", `${name} has no backends.`, "services");
+  for (const state of ["down", "ejected"]) {
+    const bad = service.backends.filter((each) => each.health.state === state && !each.removed);
+    if (!bad.length) continue;
+    const names = bad.slice(0, 3).map((each) => each.id).join(", ") + (bad.length > 3 ? ` and ${bad.length - 3} more` : "");
+    const cause = bad[0].health.cause ? ` (${bad[0].health.cause})` : "";
+    add(HEALTH_TONE[state], state, `${name}: ${bad.length} of ${count(service.backends.length, "backend")}: ${names}${cause}`, "services");
+  }
+  for (const each of service.listeners) {
+    if (each.state !== "accepting") add("warn", each.state, `${name}: the listener ${each.address} is ${each.state}.`, "services");
+  }
+}
