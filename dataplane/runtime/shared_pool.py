@@ -10,8 +10,8 @@ Theory of operation:
    dials, but for what another core has written in the nanoseconds in which a store travels. What a client leaves
    (`reuse`) is put back after a look, without a claim: at most one too many for each further worker.
 3. What a worker wants is with `preconnect` the pool's own target. With `reuse` it is all of the pool for WINDOW_S
-   after a connection found no room, and otherwise what it holds without those that nobody has taken for WINDOW_S
-   (as many as lay idle all the time: the last in is the first out, so the rest had no client).
+   after a connection found no room, and otherwise the most that it has held in this window and the one before,
+   less those that nobody has taken: as many as always lay there, for the last in is the first out.
 4. If all want more than there is, each may hold its allotment: `divide`, the max-min fair division with the
    clients of each as its weight. Nobody gets more than it wants; what one leaves, the others share; and nobody
    who wants it gets less than its clients' part of the pool. `cap` keeps a worker to that.
@@ -120,12 +120,15 @@ class SharedPool(Pool):
         "_clients",
         "_column",
         "_events",
+        "_head",
         "_held",
+        "_highest",
+        "_highest_before",
         "_least",
         "_lowest",
+        "_lowest_before",
         "_row",
         "_short_until",
-        "_unneeded",
         "_wanted",
         "_window_ends",
         "cap",
@@ -143,6 +146,7 @@ class SharedPool(Pool):
     ) -> None:
         super().__init__(reactor, backend, spec, limit=limit)
         self._board = board.counters
+        self._head = board.head
         self._row = board.row
         self._column = column
         self._held = self._held_cells()
@@ -151,8 +155,10 @@ class SharedPool(Pool):
         """How many had come at the last look, to see whether any has come since."""
         self._events = 0
         self._wanted = 0
-        self._lowest = self._unneeded = 0
+        self._lowest = self._lowest_before = 0
         """The fewest that lay idle in this window, and in the one before."""
+        self._highest = self._highest_before = 0
+        """The most that it held."""
         self._window_ends = self._short_until = 0.0
         self.cap = spec.max_idle
         """The most that this worker may hold, while not all can have what they want."""
@@ -178,7 +184,7 @@ class SharedPool(Pool):
     @property
     def held(self) -> int:
         """How many connections the pools of the node account for, dials included."""
-        return sum(self._held[: self._board.head[0]])
+        return sum(self._held[: self._head[0]])
 
     @property
     def own(self) -> int:
@@ -204,7 +210,7 @@ class SharedPool(Pool):
 
     def put(self, sock: socket.SocketType, mask: int, born_at: float) -> None:
         """Take back a connection whose client is done, if the node has room for it."""
-        size, held = self.spec.max_idle, sum(self._held[: self._board.head[0]])
+        size, held = self.spec.max_idle, sum(self._held[: self._head[0]])
         if self.limit:
             size = min(size, self.limit - self.backend.active)
         if (
@@ -216,7 +222,8 @@ class SharedPool(Pool):
             self.refuse(sock, DiscardCause.FULL)
             return
         super().put(sock, mask, born_at)
-        self._held[self._row] = len(self._idle) + len(self._dials)
+        self._held[self._row] = own = len(self._idle) + len(self._dials)
+        self._highest = max(self._highest, own)
 
     def displace(self) -> bool:
         """Give up a dial or an idle connection of this worker."""
@@ -234,7 +241,7 @@ class SharedPool(Pool):
     def clear(self, cause: DiscardCause) -> None:
         """Close all of them, and have no claim to any."""
         super().clear(cause)
-        self._lowest = self._unneeded = 0
+        self._lowest = self._lowest_before = self._highest = self._highest_before = 0
         self._publish()
         self._write(0, 0)
 
@@ -264,7 +271,7 @@ class SharedPool(Pool):
             return
         missing = min(missing, MAX_DIALS - len(self._dials))
         self._held[self._row] = own + missing  # first the claim, then the look: see rule 2
-        excess = self.held - self._size()
+        excess = sum(self._held[: self._head[0]]) - self._size()
         if excess > 0:
             self.goal = own + max(0, missing - excess)
             self.slack = 0
@@ -292,7 +299,7 @@ class SharedPool(Pool):
 
     def _weights(self) -> list[int]:
         """Return, for each row in use, its clients and one more; 0 for who takes no clients."""
-        board, rows = self._board, self._board.head[0]
+        board, rows = self._board, self._head[0]
         assert self._column is not None  # noqa: S101 - who asks has looked
         events = board.part(EVENTS, self._column)[:rows]
         return [here and count + 1 for here, count in zip(board.present[:rows], events, strict=True)]
@@ -326,13 +333,15 @@ class SharedPool(Pool):
     def _use_for(self) -> int:
         if self.spec.mode is PoolMode.PRECONNECT:
             return super().target()
-        now, idle = self.reactor.now, len(self._idle)
+        now = self.reactor.now
         if now >= self._window_ends:
-            self._unneeded, self._lowest = self._lowest, idle
+            self._lowest_before, self._lowest = self._lowest, len(self._idle)
+            self._highest_before, self._highest = self._highest, self.own
             self._window_ends = now + WINDOW_S
         if now < self._short_until:
             return self.spec.max_idle
-        return max(self.spec.min_idle, self.own - min(self._unneeded, self._lowest))
+        used = max(self._highest, self._highest_before) - min(self._lowest, self._lowest_before)
+        return min(max(self.spec.min_idle, used), self.spec.max_idle)
 
     def _write(self, events: int, wanted: int) -> None:
         """Tell the others."""
@@ -346,22 +355,25 @@ class SharedPool(Pool):
     def _give_up(self) -> None:
         """Close what is too many for the node, or what is not ours and a sibling lacks."""
         assert self._column is not None  # noqa: S101 - the caller has looked
-        rows, size = self._board.head[0], self._size()
+        rows, size = self._head[0], self._size()
         held = list(self._held[:rows])
         wanted = list(self._board.part(WANTED, self._column)[:rows])
         free = size - sum(held)
         self.cap = self.spec.max_idle
-        contended = sum(wanted) > size
+        most = min(self.cap, self.limit or self.cap)
+        contended = sum(wanted) > most
         if free > 0 and not contended:
             return
+        weights = self._weights()
+        if contended:  # by all that there may ever be: a limit leaves room again as soon as a client goes
+            self.cap = divide(most, weights, wanted)[self._row]
         if free < 0:
             self._shed(part(-free, held, self._row))
-        allotted = divide(size, self._weights(), wanted)
-        if contended:
-            self.cap = allotted[self._row]
-        lacking = sum(max(0, may - has) for may, has in zip(allotted, held, strict=True)) - max(0, free)
+            return
+        allotted = divide(size, weights, wanted)
+        lacking = sum(max(0, may - has) for may, has in zip(allotted, held, strict=True)) - free
         surplus = [max(0, has - may) for may, has in zip(allotted, held, strict=True)]
-        if free >= 0 and lacking > 0:
+        if lacking > 0:
             self._shed(part(lacking, surplus, self._row))
 
     def _shed(self, count: int) -> None:
@@ -370,3 +382,4 @@ class SharedPool(Pool):
                 self.discard(self._idle[0], DiscardCause.SURPLUS)
             elif not self.displace():
                 break
+        self._highest = self._highest_before = self.own  # what has been given up is not asked back

@@ -248,6 +248,21 @@ def test_a_surplus_is_left_alone_while_there_is_room() -> None:
         assert site.workers[0].backend.totals.discarded[DiscardCause.SURPLUS] == 0
 
 
+def test_a_worker_whose_clients_use_its_whole_pool_still_needs_it() -> None:
+    """What is in use comes back, so it is kept for who had it when a sibling wants it as well."""
+    with pools(2, {"per_backend": 8}, mode="reuse", max_idle=8) as site:
+        busy(site, 0, 8, 1)
+        one, other = site.workers
+        other.come()
+        other.leave()  # there is no room: it is short
+        for _ in range(8):
+            one.come()
+        site.look()
+        for _ in range(8):
+            one.leave()
+        assert site.held[0] >= 7
+
+
 # -- min_idle -----------------------------------------------------------------------------------------
 
 
