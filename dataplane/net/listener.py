@@ -24,6 +24,8 @@ BACKLOG: Final = 4096
 BATCH: Final = 64
 """Clients taken for one event, so that a burst of them does not starve those who are being served."""
 PAUSE_S: Final = 0.1
+INET: Final = int(socket.AF_INET)
+UNIX: Final = int(socket.AF_UNIX)
 _RETRY: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
 
 
@@ -117,13 +119,26 @@ def _clear(path: str, *, remove: bool) -> None:
 class Listener:
     """One listening socket of one process, and the service that its clients are for."""
 
-    __slots__ = ("_inode", "accepted", "address", "fd", "paused", "reactor", "service", "sock", "tick")
+    __slots__ = (
+        "_family",
+        "_inode",
+        "accepted",
+        "address",
+        "fd",
+        "paused",
+        "reactor",
+        "service",
+        "sock",
+        "tick",
+    )
 
     def __init__(self, reactor: Reactor, address: str, sock: socket.socket, service: Service) -> None:
         self.reactor = reactor
         self.address = address
         self.sock = sock
         self.fd = sock.fileno()
+        self._family = int(sock.family)
+        """A plain number: the socket makes an enum of it for each who asks."""
         self.service = service
         self.accepted = 0
         self.paused = False
@@ -161,8 +176,7 @@ class Listener:
 
     def _accept(self, batch: int) -> int:
         sock, service = self.sock, self.service
-        family, ceiling = sock.family, self.reactor.accept_ceiling
-        inet = family != socket.AF_UNIX
+        family, ceiling = self._family, self.reactor.accept_ceiling
         taken = 0
         while taken < batch:
             try:
@@ -181,7 +195,7 @@ class Listener:
             taken += 1
             service.accepted(
                 socket.SocketType(family, socket.SOCK_STREAM, 0, fd),
-                (address[0], address[1]) if inet else None,
+                None if family == UNIX else address if family == INET else address[:2],
             )
             if fd >= ceiling:
                 service.observer.local_error(service, errno.EMFILE)
