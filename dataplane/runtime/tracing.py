@@ -80,7 +80,8 @@ class Tracing:
         tell: Callable[..., None],
         capacity: int = CAPACITY,
     ) -> None:
-        self._sample = sample
+        disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+        self._sample = 0.0 if disabled else sample  # the SDK would take spans and export none
         self._draw = draw
         self._capacity = capacity
         self._taken = self._refused = 0

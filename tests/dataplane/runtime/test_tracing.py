@@ -307,6 +307,19 @@ async def test_the_end_has_a_bound():
         assert tracing.exported == 0
 
 
+async def test_disabled(monkeypatch):
+    """OpenTelemetry's own switch turns spans off, and none counts as lost."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with HeldPort() as port:
+        tracing = Tracing(
+            1.0, f"http://{port.address}/", name="test", draw=lambda: 0.0, tell=print, capacity=512
+        )
+        for _ in range(600):
+            tracing(ended(), CloseReason.CLIENT_CLOSED, None)
+        await tracing.close(5.0)
+        assert (tracing.exported, tracing.dropped) == (0, 0)
+
+
 async def test_the_draw():
     """One number decides, and it is the only thing that is asked for a connection without a span."""
     with HeldPort() as port:
