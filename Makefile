@@ -10,7 +10,7 @@ SOAK_SECONDS ?= 600
 .PHONY: help setup run demo-consul test check check-style bench bench-quick docs site soak lock
 
 help:
-	@echo "make run     two backends, a data plane and a control plane to play with (Ctrl-C ends them)"
+	@echo "make run     two backends, a data plane, a control plane and its page to play with (Ctrl-C ends them)"
 	@echo "make demo-consul  a real Consul that gains, loses and forgets services, under traffic (ends by itself)"
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"

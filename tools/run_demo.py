@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -36,16 +37,23 @@ ENDING_S: Final = 10.0
 READ_LIMIT: Final = 1 << 20
 """The longest line of output, in bytes."""
 
+HTTP_PORT: Final = 7700
+"""The page's."""
+
 HINTS: Final = """
-The balancer listens on 127.0.0.1:{port}, with two backends. In another terminal, in {root}:
+The page:  http://{host}:{http}/     its token:  {token}
 
-    echo hello | python3 tools/send.py 127.0.0.1 {port} --count 4     # who answers?
-    nc 127.0.0.1 {port}             # stay connected, and meanwhile ...
-    $EDITOR {config}    # ... change anything: it is applied as you save
+The balancer listens on {host}:{port}, with two backends. In another terminal, in {root}:
 
+    export PATH="{bin}:$PATH"
     export LB_RUNTIME_DIR={runtime} LB_STATE_DIR={state}
-    {bin}/lb-control status
-    {bin}/lb-control drain web web-1     # and: enable, weight, top, history, rollback, explain
+
+    echo hello | python3 tools/send.py {host} {port} --count 4      # who answers?
+    while sleep .1; do echo hello | python3 tools/send.py {host} {port}; done      # traffic, until Ctrl-C
+
+    lb-control status
+    lb-control drain web web-1      # and: enable, weight, top, history, rollback, explain
+    $EDITOR {config}      # change anything: it is applied as you save
 
 Ctrl-C ends everything.
 """
@@ -70,10 +78,13 @@ class Demo:
     Args:
         directory: For the configuration, the sockets and the state.
         ports: The listener's, and the backends'.
+        http: The page's port.
     """
 
-    def __init__(self, directory: Path, ports: tuple[int, ...]) -> None:
+    def __init__(self, directory: Path, ports: tuple[int, ...], http: int) -> None:
         self._ports = ports
+        self._http = http
+        self._token_file = directory / "http.token"
         self._config = directory / "lb.yaml"
         self._runtime = directory / "run"
         self._state = directory / "state"
@@ -111,7 +122,10 @@ class Demo:
         for usual, port in zip(PORTS, self._ports, strict=True):
             _require_free(port)
             configuration = configuration.replace(f"{HOST}:{usual}", f"{HOST}:{port}")
+        _require_free(self._http)
         self._config.write_text(configuration)
+        token = secrets.token_urlsafe(9)
+        self._token_file.write_text(token)
         self._runtime.mkdir(mode=0o700)
         for port in self._ports[1:]:
             name = f"backend {port}"
@@ -122,9 +136,13 @@ class Demo:
         await self._spawn("dataplane", _command("lb-dataplane"), "--name", "demo", "--log-format", "text")
         api = self._runtime / "dataplane-demo.sock"
         await self._wait(lambda: _call(api, "/livez"), "the data plane")
-        await self._spawn("control", _command("lb-control"), "run", str(self._config))
+        page = ["--http", f"{HOST}:{self._http}", "--http-token-file", str(self._token_file)]
+        await self._spawn("control", _command("lb-control"), "run", str(self._config), *page)
         await self._wait(lambda: _serves(api), "the first snapshot to be applied")
         places = {
+            "host": HOST,
+            "http": self._http,
+            "token": token,
             "port": self._ports[0],
             "config": self._config,
             "runtime": self._runtime,
@@ -261,14 +279,15 @@ async def main() -> None:
         default=PORTS,
         help="of the listener and of the two backends",
     )
-    ports = tuple(parser.parse_args().ports)
+    parser.add_argument("--http", metavar="N", type=int, default=HTTP_PORT, help="of the page")
+    given = parser.parse_args()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="lb-demo-") as directory:
         try:
-            await Demo(Path(directory), ports).run(stop)
+            await Demo(Path(directory), tuple(given.ports), given.http).run(stop)
         except DemoError as error:
             sys.exit(f"run: {error}")
 
