@@ -158,6 +158,8 @@ class ServiceOptions(Frozen):
     """How long drained connections may stay."""
     slow_start: Duration = 0.0
     """Over how long a backend that came up grows to its weight; 0s is at once."""
+    balance_workers: Annotated[bool, Field(strict=True)] = False
+    """Hand clients over to the worker that has the fewest, for connections that are few and long."""
 
     @model_validator(mode="after")
     def _reuse_sends_no_header(self) -> Self:

@@ -137,5 +137,7 @@ class Status(TypedDict):
     generation: int
     hash: str
     uptime_s: float
+    skew: float
+    """How many times the average number of clients the most loaded worker has; 1.0 is even."""
     workers: list[WorkerStatus]
     services: dict[str, ServiceStatus]

@@ -337,12 +337,16 @@ def supervisor_families() -> list[Family]:
     families = []
     for call in _calls(tree):
         match call:
-            case ast.Call(func=ast.Attribute(attr="set"), args=[ast.Constant() as name, help_, samples]):
+            case ast.Call(
+                func=ast.Attribute(attr="set" | "count" as kind),
+                args=[ast.Constant() as name, help_, samples],
+            ):
                 source = appended[samples.id] if isinstance(samples, ast.Name) else samples
                 labels = next(node for node in ast.walk(source) if isinstance(node, ast.Dict))
                 keys = tuple(_text(key) for key in labels.keys if key is not None)
-                if _text(name) not in known:
-                    families.append(Family(_text(name), "gauge", _text(help_), keys))
+                told = ("gauge", _text(name)) if kind == "set" else ("counter", f"{_text(name)}_total")
+                if told[1] not in known:
+                    families.append(Family(told[1], told[0], _text(help_), keys))
             case _:
                 continue
     return families

@@ -144,8 +144,9 @@ EVENTS: Final[dict[str, str]] = {
     "usable_again": "A service has a usable backend again.",
     "worker_died": "A worker ended by itself; its connections are lost, its queued clients are not.",
     "worker_drained": "A worker that was replaced has no connection left.",
-    "worker_failed": "A worker did not come up; it is tried again later.",
+    "worker_failed": "A worker did not come up; it is tried again later, or its predecessor stays.",
     "worker_ready": "A worker accepts.",
+    "worker_terminated": "SIGTERM to a worker: it is replaced, then it drains.",
 }
 
 CONTROL_EVENTS: Final[dict[str, str]] = {

@@ -207,3 +207,5 @@ class ServiceSpec:
     access: AccessSpec
     drain: DrainSpec
     slow_start_s: float
+    balance_workers: bool = False
+    """Whether a supervisor's workers hand clients over to the one that has the fewest."""

@@ -48,13 +48,15 @@ class Histogram:
 class ServiceTotals:
     """What a service has seen since it exists."""
 
-    __slots__ = ("bytes_in", "bytes_out", "closed", "connections", "queue", "retries", "session")
+    __slots__ = ("bytes_in", "bytes_out", "closed", "connections", "handed_over", "queue", "retries", "session")
 
     def __init__(self) -> None:
         self.connections = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.retries = 0
+        self.handed_over = 0
+        """Clients that went to another worker instead: they are none of `connections`, here."""
         self.closed = dict.fromkeys(CloseReason, 0)
         self.session = Histogram(SESSION_BOUNDS_S)
         self.queue = Histogram(LATENCY_BOUNDS_S)

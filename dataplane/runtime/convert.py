@@ -70,6 +70,7 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
         access=AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),
         drain=DrainSpec(drain.timeout, drain.close),
         slow_start_s=service.slow_start,
+        balance_workers=service.balance_workers,
     )
 
 

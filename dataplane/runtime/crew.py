@@ -8,7 +8,8 @@ Theory of operation:
    at once: their queues have lost nobody. Its successor gets them back.
 3. Successors are started at once, or after a delay that doubles while workers die young.
 4. `spread` makes what is lent what should be: it lends everything new before it takes anything back, so that each
-   socket has somebody at every moment.
+   socket has somebody at every moment. Then workers are told of each other, for those who hand clients over
+   (`runtime.balancing`); inboxes are lent as listening sockets are.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Channel, Gone, PeerError
 from dataplane.runtime.compact import Welcome
+from dataplane.runtime.inboxes import INBOX, Inboxes
 from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares
 
@@ -93,6 +95,7 @@ class Crew:
         self._sockets = sockets
         self._board = board
         self._owner = owner
+        self._inboxes = Inboxes()
         self._spreading = asyncio.Lock()
         self._group: asyncio.TaskGroup | None = None
         self._young_deaths = 0
@@ -122,6 +125,7 @@ class Crew:
             Gone: It died before it was there.
             PeerError: It could not run what it should.
         """
+        self._inboxes.grow(index + 1)
         member = await self._spawn(index)
         try:
             async with self._owner.lock:  # no change may pass by a worker that is not among the members yet
@@ -148,7 +152,7 @@ class Crew:
         row = self._board.take_row()
         if row is None:
             raise PeerError("too many former workers are still draining")
-        member = Member(index, row, self._owner.heard)
+        member = Member(index, row, self._heard)
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
@@ -184,8 +188,9 @@ class Crew:
     def _wanted(self, members: dict[int, Member]) -> dict[int, set[tuple[str, int]]]:
         wanted: dict[int, set[tuple[str, int]]] = {index: set() for index in members}
         workers = max(self.count, max(members, default=0) + 1)
-        for address, group in self._sockets.sockets.items():
-            for index, held in shares(len(group), members, workers).items():
+        counts = {address: len(group) for address, group in self._sockets.sockets.items()}
+        for address, count in {**counts, INBOX: len(self._inboxes)}.items():
+            for index, held in shares(count, members, workers).items():
                 wanted[index] |= {(address, number) for number in held}
         return wanted
 
@@ -195,7 +200,9 @@ class Crew:
             wanted = self._wanted(self.members)
             members = dict(self.members)
             for member in members.values():
-                member.held = {one for one in member.held if one[0] in self._sockets.sockets}
+                member.held = {
+                    one for one in member.held if one[0] in self._sockets.sockets or one[0] == INBOX
+                }
             results = await asyncio.gather(
                 *(self._lend(one, wanted[index] - one.held) for index, one in members.items()),
                 return_exceptions=True,
@@ -210,15 +217,36 @@ class Crew:
                 if surplus:
                     member.channel.send("drop", sorted(surplus))
                     member.held -= surplus
+            assert self._group is not None  # noqa: S101 - run() has begun
+            self._inboxes.introduce(members.values(), self._group)
 
     async def _lend(self, member: Member, sockets: set[tuple[str, int]]) -> None:
         chosen = sorted(sockets)
         if chosen:
-            fds = [self._sockets.sockets[address][number].fileno() for address, number in chosen]
+            fds = [
+                self._inboxes.reader(number)
+                if address == INBOX
+                else self._sockets.sockets[address][number].fileno()
+                for address, number in chosen
+            ]
             await member.ask("listen", chosen, fds)
             member.held |= sockets
 
     # -- ends and beginnings --------------------------------------------------------------------------
+
+    def _heard(self, member: Member, kind: str, fields: dict[str, Any]) -> None:
+        self._owner.heard(member, kind, fields)
+        if kind == "worker_terminated" and self._group is not None:
+            self._group.create_task(self._relieve(member))
+
+    async def _relieve(self, member: Member) -> None:
+        """Replace a worker that was told to end; if that cannot be, it stays."""
+        if self.members.get(member.index) is member and not self._ending:
+            try:
+                await self.bring_up(member.index)
+            except (Gone, PeerError, OSError) as error:
+                cause = str(error) or "its successor died while starting"
+                self._owner.heard(member, "worker_failed", {"cause": cause})
 
     def _let_go(self, member: Member, *, last: bool = False) -> None:
         member.leaving = True
@@ -310,13 +338,16 @@ class Crew:
         for member in leaving:
             self._let_go(member)
 
-    def let_all_go(self, *, last: bool) -> None:
-        """Have all workers drain and end.
+    async def let_all_go(self, *, last: bool) -> None:
+        """Have all workers drain and end; first they stop handing clients over, so that each can empty its inbox.
 
         Args:
             last: Nobody else has their sockets: they take who is in the queues first.
         """
-        self._ending = True
+        self._ending = self._inboxes.closed = True
+        with contextlib.suppress(TimeoutError):  # one that hangs hands nothing over
+            async with asyncio.timeout(PARTING_S):
+                await self.ask_all("meet")
         for member in self.members.values():
             self._let_go(member, last=last)
 

@@ -31,6 +31,8 @@ class Member:
         self.row = row
         self.held: set[tuple[str, int]] = set()
         """The sockets that are lent to it."""
+        self.siblings: list[tuple[int, int]] = []
+        """The index and the row of each worker that it has been told of."""
         self.started_at = time.monotonic()
         self.pid = 0
         self.last_report: dict[str, ServiceStatus] = {}

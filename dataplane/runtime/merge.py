@@ -144,6 +144,7 @@ def _add_counts(into: dict[str, int], more: Mapping[str, int]) -> None:
 
 _Labels = tuple[tuple[str, str], ...]
 _MONOTONIC: Final = frozenset({"counter", "histogram"})
+_HEALTH: Final = "lb_backend_health"
 _JOINED: Final[dict[str, Callable[[float, float], float]]] = {
     "lb_backend_draining": max,
     "lb_backend_usable": min,
@@ -158,6 +159,8 @@ _JOINED: Final[dict[str, Callable[[float, float], float]]] = {
     "lb_uptime_seconds": max,
 }
 """Gauges that are no sums: how two workers' values become one."""
+_LOAD: Final = frozenset({"lb_loop_lag_seconds"})
+"""Those among them that still mean something in a worker that drains: nobody tells it of health and changes."""
 
 
 class FamilySum:
@@ -166,10 +169,12 @@ class FamilySum:
     def __init__(self) -> None:
         self._families: dict[str, tuple[str, str, dict[tuple[str, _Labels], float]]] = {}
 
-    def add(self, families: Families, *, ended: bool = False) -> None:
-        """Add a worker's; of one that has ended, only what is monotonic."""
+    def add(self, families: Families, *, ended: bool = False, leaving: bool = False) -> None:
+        """Add a worker's; of one that has ended, only what is monotonic; of one that drains, also its load."""
         for kind, name, help_, samples in families:
             if ended and kind not in _MONOTONIC:
+                continue
+            if leaving and (name in _JOINED or name == _HEALTH) and name not in _LOAD:
                 continue
             _, _, sums = self._families.setdefault(name, (kind, help_, {}))
             join = _JOINED.get(name)
@@ -178,7 +183,7 @@ class FamilySum:
                 before = sums.get(key)
                 if before is None:
                     sums[key] = value
-                elif name == "lb_backend_health":
+                elif name == _HEALTH:
                     sums[key] = _join_health(labels["state"], before, value)
                 else:
                     sums[key] = join(before, value) if join else before + value
@@ -190,6 +195,11 @@ class FamilySum:
             help_,
             {(name, tuple(labels.items())): value for labels, value in values},
         )
+
+    def count(self, name: str, help_: str, values: Iterable[tuple[dict[str, str], float]]) -> None:
+        """Add the supervisor's own part of a counter; `name` is without `_total`."""
+        sample = f"{name}_total"
+        self.add([("counter", name, help_, [(sample, labels, value) for labels, value in values])])
 
     def families(self, exists: Callable[[Mapping[str, str]], bool] = lambda _: True) -> Families:
         """Return what travels, without series about whose labels `exists` says no."""

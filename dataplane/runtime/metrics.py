@@ -159,6 +159,9 @@ class Metrics(Collector):
         answered = totals.bytes_out + sum(bytes_out for _, bytes_out in live.values())
         families.counter("lb_bytes_in", "Bytes from clients", own, sent)
         families.counter("lb_bytes_out", "Bytes to clients", own, answered)
+        families.counter(
+            "lb_connections_handed_over", "Clients that another worker got", own, totals.handed_over
+        )
         families.counter("lb_retries", "Connection attempts at a further backend", own, totals.retries)
         families.histogram("lb_session_seconds", "From accept to close", own, totals.session)
         families.histogram("lb_queue_seconds", "Wait for a place", own, totals.queue)

@@ -115,6 +115,7 @@ class Process:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
+            "skew": 1.0,
             "workers": [
                 {
                     "index": 0,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dataplane.core.admission import Admission, Counts, RateLimiter, WaitQueue
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
-from dataplane.runtime.shared_counters import WAITING, CounterBoard, buckets_of
+from dataplane.runtime.shared_counters import CLIENTS, WAITING, CounterBoard, buckets_of
 from dataplane.runtime.shared_pool import SharedPool
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Board:
     def waiting(self, column: int | None) -> memoryview:
         """Return the cells of those who wait for a service; without a column, cells that nobody else sees."""
         return self.cells(None) if column is None else self.counters.part(WAITING, column)
+
+    def clients(self, column: int | None) -> memoryview:
+        """Return the cells of each worker's clients of a service; without a column, cells that nobody else sees."""
+        return self.cells(None) if column is None else self.counters.part(CLIENTS, column)
 
     def set_present(self, *, present: bool) -> None:
         """Say whether this worker takes clients."""

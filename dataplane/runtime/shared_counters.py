@@ -27,7 +27,7 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["EVENTS", "HELD", "WAITING", "WANTED", "CounterBoard", "buckets_of"]
+__all__ = ["CLIENTS", "EVENTS", "HELD", "WAITING", "WANTED", "CounterBoard", "buckets_of"]
 
 COLUMNS: Final = 1 << 17
 PARTS: Final = 3
@@ -35,6 +35,8 @@ HELD: Final = 0
 """Of a backend: idle pooled connections and dials of its pool."""
 WAITING: Final = 0
 """Of a service: clients who wait for a place."""
+CLIENTS: Final = 1
+"""Of a service whose workers are balanced: all its clients."""
 EVENTS: Final = 1
 """Of a backend: the clients of the last seconds, as `core.pool.Demand` remembers them."""
 WANTED: Final = 2

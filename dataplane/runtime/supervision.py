@@ -84,6 +84,7 @@ class Supervision:
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
         self._supervisor.on_released = self._own.unlock
+        self._supervisor.dropped_lines = lambda: log.dropped
 
     def _on_change(self) -> None:
         self._supervisor.forget_gone()
@@ -224,7 +225,7 @@ class Supervision:
             self._supervisor.stopping = True
             self._applier.refusal = Refused(503, "stopping", "the process is ending")
             await self._sockets.keep_out()
-            self._crew.let_all_go(last=True)
+            await self._crew.let_all_go(last=True)
             self._sockets.close()
 
     async def _give(self) -> None:

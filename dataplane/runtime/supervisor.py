@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from dataplane.core.evenness import skew
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.giving import state_of
@@ -90,6 +91,8 @@ class Supervisor:
         self.stopping = False
         self.on_released: Callable[[], None] = lambda: None
         """Called when another process accepts, and may have the API's socket."""
+        self.dropped_lines: Callable[[], int] = lambda: 0
+        """Tells how many lines the log of this process itself has lost."""
         self._name = name
         self._node = node
         self._applier = applier
@@ -99,7 +102,7 @@ class Supervisor:
         self._exhausted_at = float("-inf")
         self._resizing = asyncio.Lock()
         self._most_workers = most_workers
-        self._restarts: Counter[str] = Counter()
+        self._ends: Counter[str] = Counter()
         self._past_status: dict[str, ServiceStatus] = {}
         self._past_metrics = FamilySum()
 
@@ -221,6 +224,7 @@ class Supervisor:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
+            "skew": round(skew([worker["active"] for worker in workers]), 2),
             "workers": sorted(workers, key=lambda worker: worker["index"]),
             "services": services,
         }
@@ -238,17 +242,17 @@ class Supervisor:
     async def metrics(self) -> bytes:
         """Return Prometheus text, all workers in one."""
         total = FamilySum()
-        skew: list[tuple[dict[str, str], float]] = []
+        loads: list[tuple[dict[str, str], float]] = []
         for member, families, _ in await self.crew.ask_all("metrics", former=True):
             member.last_families = families
-            total.add(families)
+            total.add(families, leaving=member.leaving)
             active = sum(
                 value
                 for _, name, _, samples in families
                 if name == "lb_connections_active"
                 for _, _, value in samples
             )
-            skew.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
+            loads.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
         total.add(self._past_metrics.families(), ended=True)
         snapshot = self._applier.snapshot
         total.set(
@@ -257,12 +261,13 @@ class Supervisor:
         total.set("lb_generation", "Generation of the snapshot that runs", [({}, snapshot.generation)])
         total.set("lb_snapshot_info", "Hash of the snapshot that runs", [({"hash": snapshot.hash}, 1)])
         total.set("lb_workers", "Workers that accept", [({}, len(self.crew.members))])
-        total.set("lb_worker_connections_active", "Clients of each worker, those that drain as well", skew)
-        total.set(
+        total.set("lb_worker_connections_active", "Clients of each worker, those that drain as well", loads)
+        total.count(
             "lb_worker_ends",
             "Workers that ended, by how",
-            [({"cause": cause}, count) for cause, count in sorted(self._restarts.items())],
+            [({"cause": cause}, self._ends[cause]) for cause in ("died", "drained")],
         )
+        total.count("lb_log_lines_dropped", "Log lines that a slow reader cost", [({}, self.dropped_lines())])
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Once(list(total.metrics())))
         return generate_latest(registry)
@@ -314,7 +319,8 @@ class Supervisor:
 
     def ended(self, member: Member) -> None:
         """Keep the numbers of a worker that has ended."""
-        self._restarts["drained" if member.leaving else "died"] += 1
+        drained = member.leaving and member.process.returncode == 0
+        self._ends["drained" if drained else "died"] += 1
         self._node.ejected = {one for one in self._node.ejected if one[0] != member.pid}
         past = totals_of(member.last_report)
         for name, service in past.items():
@@ -325,7 +331,9 @@ class Supervisor:
         self._past_metrics.add(member.last_families, ended=True)
         self.forget_gone()
         if member.leaving:
-            self.events.emit("worker_drained", worker=member.index, pid=member.pid)
+            kind = "worker_drained" if drained else "worker_died"
+            status = member.process.returncode
+            self.events.emit(kind, worker=member.index, pid=member.pid, status=status)
 
     def forget_gone(self) -> None:
         """Forget what ended workers had counted for services and backends that are not configured any more."""
@@ -356,7 +364,7 @@ class Supervisor:
         """Have the workers stop accepting, and give the API's socket free."""
         self._applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
         self.stopping = True
-        self.crew.let_all_go(last=False)
+        await self.crew.let_all_go(last=False)
         self.on_released()
         self.lock.release()
 

@@ -70,6 +70,7 @@ FORWARDED: Final = frozenset(
         "local_error",
         "spans_lost",
         "unhandled",
+        "worker_terminated",
     }
 )
 """What only a worker can know; everything else its supervisor tells, once for all."""
@@ -96,6 +97,7 @@ class Worker:
         self._log = LineSink(2)
         self._recording: Recording | None = None
         self._orphan = False
+        self._terminated = False
         self._last = False
         """The listening sockets are being closed for good, so their queues have to be served first."""
 
@@ -111,6 +113,8 @@ class Worker:
                 await self._commit(body)
             case "listen":
                 self._doors.take(body, sockets)
+            case "meet":
+                self._node.siblings.meet(body, sockets)
             case "patch":
                 await self._patch(*body)
             case "report":
@@ -133,6 +137,9 @@ class Worker:
             self._reopen()
         elif kind == "abandon":
             self._next = None
+            self._node.arm()
+        elif kind == "arm":
+            self._node.arm()
         elif kind == "drain":
             self._last = body
             self._stop.set()
@@ -164,10 +171,12 @@ class Worker:
         specs = [await unpack(service) for service in services]
         self._node.columns = columns  # before backends are made: they dial only where the others see it
         self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
+        self._node.disarm({spec.name for spec in specs if spec.balance_workers})
 
     async def _commit(self, verdicts: list[Verdict]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
         (draft, self.snapshot, columns), self._next = self._next, None
+        self._doors.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more
         await self._changer.swap(draft, self._doors)
         self._node.count_in(columns)
         self._node.judge(verdicts)
@@ -224,7 +233,7 @@ class Worker:
         # A terminal's ^C reaches the whole group; the supervisor decides what it means for its workers.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.set_exception_handler(self._on_bug)
         channel = asyncio.create_task(self._channel.run())
@@ -239,6 +248,7 @@ class Worker:
             self._doors.shut({})
         else:
             self._doors.leave_all()
+        self._doors.leave_inboxes()
         await drain_node(self._node)
         if self._recording is not None:
             await self._recording.close()
@@ -253,6 +263,13 @@ class Worker:
                 await task
         self._log.close()
 
+    def _on_terminate(self) -> None:
+        """Ask for a successor, so that nobody waits at a socket of ours; the second time, end without one."""
+        if self._terminated or not self._begun.is_set() or self._channel.closed.is_set():
+            self._stop.set()
+        self._terminated = True
+        self._tell("worker_terminated", pid=os.getpid())
+
     async def _resolve(self) -> None:
         await self._begun.wait()
         await self._resolver.run()
@@ -266,6 +283,7 @@ class Worker:
 
     async def _serve_as_orphan(self) -> None:
         self._orphan = True
+        self._node.siblings.part()
         self.events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
         path = giver_path(Path(self._welcome.runtime_dir), self._welcome.name, os.getpid())
         with contextlib.suppress(TimeoutError, OSError):

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
 from dataplane.net.listener import Listener
+from dataplane.runtime.balancing import BalancedService, Inbox, Siblings
+from dataplane.runtime.inboxes import INBOX
 from dataplane.runtime.node import Node
 from dataplane.runtime.shared import Board, SharedBackend, SharedService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from random import Random
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
@@ -47,13 +49,14 @@ class WorkerNode(Node):
         self.columns: Columns = {}
         """Of what runs, and of what is about to."""
         self._next_refreshed = 0
+        self.siblings = Siblings()
         self._pools: list[tuple[Service, SharedPool]] = []
         """Those that this round of refreshing has still to look at."""
         self.tick = 0
 
-    def make_service(self, spec: ServiceSpec) -> SharedService:
+    def make_service(self, spec: ServiceSpec) -> BalancedService:
         """Make a service without backends."""
-        return SharedService(self.reactor, spec, self, self._board)
+        return BalancedService(self.reactor, spec, self, self._board, self.siblings)
 
     def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
         """Make a backend."""
@@ -73,6 +76,26 @@ class WorkerNode(Node):
             for backend in service.backends.values():
                 if isinstance(backend, SharedBackend):
                     backend.use(columns.get((name, backend.id)))
+
+    def arm(self) -> None:
+        """Hand clients over, where that is asked for: every worker runs what this one does."""
+        for running in self.running.values():
+            if isinstance(running.service, BalancedService):
+                running.service.arm()
+
+    def disarm(self, staying: Container[str]) -> None:
+        """Hand over only clients of services among `staying`: those that every worker will still know."""
+        for name, running in self.running.items():
+            if name not in staying and isinstance(running.service, BalancedService):
+                running.service.disarm()
+
+    def deliver(self, service: str, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
+        """Serve a client that another worker has accepted."""
+        running = self.running.get(service)
+        if running is None or not isinstance(running.service, BalancedService):
+            sock.close()  # its service went while no worker was there to take it
+        else:
+            running.service.serve(sock, address)
 
     def judge(self, verdicts: Iterable[Verdict]) -> None:
         """Take what the supervisor's checks have found."""
@@ -150,10 +173,11 @@ class HeldSocket:
 
 
 class HeldDoors:
-    """The listeners of a worker, on sockets that the supervisor lends it."""
+    """The listeners of a worker, on sockets that the supervisor lends it, and the inboxes that it reads."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: WorkerNode) -> None:
         self._node = node
+        self._inboxes: dict[int, Inbox] = {}
 
     def shut(self, addresses: Mapping[str, str]) -> None:
         """Take who is in the queue of an address that is gone, and close it."""
@@ -177,6 +201,10 @@ class HeldDoors:
         for (address, index), fd in zip(held, fds, strict=True):
             key = HeldSocket(address, index).key
             sock = socket.socket(fileno=fd)
+            if address == INBOX:
+                inbox = self._inboxes[index] = Inbox(node.reactor, sock, node.deliver)
+                inbox.start()
+                continue
             service = names.get(address)
             if service is None or key in node.listeners:
                 sock.close()
@@ -189,6 +217,9 @@ class HeldDoors:
         """Leave sockets, and those in their queues, to the others who have them."""
         listeners = self._node.listeners
         for address, index in held:
+            if address == INBOX:
+                self._inboxes.pop(index).close()
+                continue
             listener = listeners.pop(HeldSocket(address, index).key, None)
             if listener is None:
                 continue
@@ -201,6 +232,18 @@ class HeldDoors:
         """Accept nothing more; the listeners stay listed, for their counts."""
         for listener in self._node.listeners.values():
             self._leave(listener)
+
+    def empty_inboxes(self) -> None:
+        """Serve everybody who was handed over."""
+        for inbox in self._inboxes.values():
+            inbox.empty()
+
+    def leave_inboxes(self) -> None:
+        """Take nobody else; who is in an inbox is a sibling's or a successor's, unless there is none."""
+        if self._node.siblings.apart:
+            self.empty_inboxes()
+        while self._inboxes:
+            self._inboxes.popitem()[1].close()
 
     @staticmethod
     def _leave(listener: Listener) -> None:

@@ -59,6 +59,7 @@ def test_a_hundred_snapshots_under_load(plane, lines):
         {"access": {"allow": ["127.0.0.0/8"]}},
         {"retries": 1},
         {"slow_start": "1s"},
+        {"balance_workers": True},
         {"health": {"active": {"type": "tcp", "interval": "200ms"}}},
         {"seed": "another"},
     ]

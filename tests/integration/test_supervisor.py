@@ -130,10 +130,10 @@ def test_metrics_are_one_scrape_of_sums_that_never_fall(site: Site) -> None:
     assert before.value("lb_session_seconds_count", service="web") == 10
     assert before.value("lb_workers") == WORKERS
     assert before.value("lb_backend_weight", backend="a") == 1
-    ended = before.value("lb_worker_ends", cause="drained")
+    ended = before.value("lb_worker_ends_total", cause="drained")
     assert site.plane.request("POST", "/v1/restart")[0] == 200
     wait_for(
-        lambda: site.plane.metrics().value("lb_worker_ends", cause="drained") == ended + WORKERS,
+        lambda: site.plane.metrics().value("lb_worker_ends_total", cause="drained") == ended + WORKERS,
         "former workers to end",
     )
     assert site.plane.metrics().value("lb_connections_total", service="web") == 10

@@ -56,6 +56,7 @@ RESOLVED = {
     "access": {"allow": [], "deny": []},
     "drain": {"timeout": "1m", "close": "10s"},
     "slow_start": "0s",
+    "balance_workers": False,
 }
 
 
@@ -134,6 +135,7 @@ def test_every_spelling_of_the_same_content_has_the_same_hash(one, other):
         {"backends": [{"address": "127.0.0.1:5001", "id": "a"}]},
         {"backends": [{"address": "127.0.0.1:5001", "weight": 2}]},
         {"slow_start": "1ms"},
+        {"balance_workers": True},
         {"limits": {"client_rate": 0.5}},
     ],
 )

@@ -1,0 +1,271 @@
+"""Workers that hand accepted clients over to the one that has the fewest (`balance_workers`).
+
+Theory of operation:
+
+1. Each worker has an inbox: a pair of Unix sockets that keep messages apart (SOCK_SEQPACKET). The supervisor makes
+   it, lends the reading end like a listening socket (`runtime.crew`, rules 2 to 4), and gives the writing end to all.
+2. Who has accepted a client compares its own number of the service's clients with the others', in shared memory
+   (`core.evenness`). If another should have it, the socket goes into that one's inbox with the service's name and
+   the client's address, and ours is closed. Nothing was read from it, and nothing was counted: PROXY header, limits
+   and accounts begin in the receiver. What was handed over is not handed over again.
+3. What is still in an inbox counts as its owner's, else everybody would send to the same one before it has looked.
+   The kernel tells (SIOCOUTQ), so there is nothing to put right when somebody dies.
+4. Nobody waits: if the inbox is full, or anything else is in the way, the client is served where it was accepted.
+5. An inbox outlives its worker, as listening sockets do: whoever is in it goes to a sibling, or to the successor.
+6. A service that goes, or gives the option up, is not handed over from the moment when that is staged (`disarm`); and
+   when all workers have staged it, each empties its inbox before it changes. One that comes is handed over as soon
+   as the supervisor says that all workers run it (`arm`). So a receiver always knows the service.
+7. Without the option, `accepted` is the connection path's own method, and nothing here is called.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from typing import TYPE_CHECKING, Final
+
+from dataplane.core.evenness import heir
+from dataplane.net.leg import IN
+from dataplane.net.sockopts import DONTWAIT
+from dataplane.runtime.shared import SharedService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from dataplane.core.reasons import CloseReason
+    from dataplane.core.spec import ServiceSpec
+    from dataplane.net.leg import Leg
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.relay import Flow
+    from dataplane.net.service import Observer
+    from dataplane.runtime.shared import Board
+
+__all__ = ["BalancedService", "Inbox", "Siblings"]
+
+Address = tuple[str, int] | None
+BATCH: Final = 64
+"""Clients taken for one event, as a listener does."""
+PAUSE_S: Final = 0.1
+MESSAGE_BYTES: Final = 1024
+"""More than a name and an address."""
+CLIENT_BYTES: Final = 768
+"""What the kernel charges for a message of up to 191 bytes, its own bookkeeping included (Linux 6.1 and 6.18); where
+it is more, a client in an inbox counts as more than one, for as long as it is there."""
+_FD: Final = struct.Struct("i")
+_INT: Final = struct.Struct("i")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_FD.size)
+
+
+class Siblings:
+    """The other workers that accept: where they count, and where they take clients."""
+
+    def __init__(self) -> None:
+        self.apart = False
+        """Everybody drains: nothing is handed over any more, and whoever is in an inbox is its reader's alone."""
+        self._rows: list[int] = []
+        self._inboxes: list[socket.socket] = []
+
+    def meet(self, rows: Sequence[int] | None, fds: Iterable[int]) -> None:
+        """Know these from now on, and no others.
+
+        Args:
+            rows: Of the shared counters, one for each; None: to hand nothing over any more.
+            fds: The writing ends of their inboxes, likewise; they are ours to close.
+        """
+        for inbox in self._inboxes:
+            inbox.close()
+        self.apart = rows is None
+        self._rows = list(rows or ())
+        self._inboxes = [socket.socket(fileno=fd) for fd in fds]
+
+    def part(self) -> None:
+        """Hand nothing over any more."""
+        self.meet(None, ())
+
+    def choose(self, own: int, cells: memoryview) -> socket.socket | None:
+        """Return the inbox of the one who should take a client of ours; None: we should.
+
+        Args:
+            own: How many clients we have.
+            cells: How many each worker has, by row.
+        """
+        counts = [cells[row] for row in self._rows]
+        if heir(own, counts) is None:
+            return None
+        inboxes = self._inboxes
+        chosen = heir(own, [count + _queued(inbox) for count, inbox in zip(counts, inboxes, strict=True)])
+        return None if chosen is None else inboxes[chosen]
+
+
+def _queued(inbox: socket.socket) -> int:
+    """Return about how many clients nobody has taken yet."""
+    held: int = _INT.unpack(fcntl.ioctl(inbox, termios.TIOCOUTQ, bytes(_INT.size)))[0]
+    return -(-held // CLIENT_BYTES)
+
+
+def _hand_over(inbox: socket.socket, sock: socket.SocketType, service: str, address: Address) -> bool:
+    """Send a client's socket, and close it here; False: it could not be sent, and is still open."""
+    host, port = address or ("", 0)
+    try:
+        inbox.sendmsg(
+            [f"{service}\n{host}\n{port}".encode()],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(sock.fileno()))],
+            DONTWAIT | socket.MSG_NOSIGNAL,
+        )
+    except OSError:  # full, or too many descriptors under way: the reason does not matter
+        return False
+    sock.close()
+    return True
+
+
+class BalancedService(SharedService):
+    """A service whose clients may be handed over; `accepted` is what a listener calls."""
+
+    def __init__(
+        self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board, siblings: Siblings
+    ) -> None:
+        self._siblings = siblings
+        self._clients = board.clients(None)
+        self._shared = False
+        """Others see our count, and we theirs."""
+        super().__init__(reactor, spec, observer, board)
+
+    def configure(self, spec: ServiceSpec) -> None:
+        """Take a new configuration; handing over begins with `arm`."""
+        super().configure(spec)
+        if not spec.balance_workers:
+            for name in ("accepted", "on_end"):
+                vars(self).pop(name, None)
+        elif "on_end" not in vars(self):
+            # On the instance: nothing is asked on the path of a service that does without.
+            self.accepted = self.serve  # type: ignore[method-assign]
+            self.on_end = self._on_end  # type: ignore[method-assign]
+        self._publish()
+
+    def use(self, column: int | None) -> None:
+        """Count in another column from now on."""
+        super().use(column)
+        self._clients[self._board.row] = 0
+        self._clients = self._board.clients(column)
+        self._shared = column is not None
+        self._publish()
+
+    def arm(self) -> None:
+        """Hand clients over from now on, if that is asked for."""
+        if self.spec.balance_workers and self._shared:
+            self.accepted = self._share  # type: ignore[method-assign] # as in `configure`
+
+    def disarm(self) -> None:
+        """Serve whoever is accepted here."""
+        if self.spec.balance_workers:
+            self.accepted = self.serve  # type: ignore[method-assign] # as in `configure`
+
+    def serve(self, sock: socket.SocketType, address: Address) -> None:
+        """Serve a client here, whoever has accepted it."""
+        SharedService.accepted(self, sock, address)
+        self._publish()
+
+    def _share(self, sock: socket.SocketType, address: Address) -> None:
+        """Hand a client over to a worker that has fewer, or serve it here."""
+        inbox = self._siblings.choose(len(self.flows), self._clients)
+        if inbox is None or not _hand_over(inbox, sock, self.name, address):
+            self.serve(sock, address)
+        else:
+            self.totals.handed_over += 1
+
+    def _on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - as in Service
+        SharedService.on_end(self, flow, reason, server, pooled)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._clients[self._board.row] = len(self.flows) if self.spec.balance_workers else 0
+
+
+class Inbox:
+    """The reading end of an inbox (dataplane.net.reactor.Handler, Timed).
+
+    Args:
+        reactor: Who watches it.
+        sock: Not blocking; ours to close.
+        deliver: Called with a service's name, the client's socket and its address.
+    """
+
+    __slots__ = ("_deliver", "_fd", "_paused", "_reactor", "_sock", "tick")
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        deliver: Callable[[str, socket.SocketType, Address], None],
+    ) -> None:
+        self._reactor = reactor
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._deliver = deliver
+        self._paused = False
+        self.tick = 0
+
+    def start(self) -> None:
+        """Begin to take clients."""
+        self._reactor.watch(self._fd, self, IN)
+
+    def on_event(self, events: int) -> None:
+        """Take a batch."""
+        del events
+        for _ in range(BATCH):
+            if self._paused or not self._take():
+                return
+
+    def on_failure(self) -> None:
+        """Try again soon: a bug of ours was met with one client, and nobody else serves the others."""
+        self._reactor.watch(self._fd, self, 0)
+        self._pause()
+
+    def on_timer(self, now: float) -> None:
+        """Go on after a pause, unless the next client's descriptor might not be had."""
+        if self._reactor.is_short():
+            self._reactor.wheel.at(self, now + PAUSE_S)
+            return
+        self._paused = False
+        self._reactor.epoll.modify(self._fd, IN)
+
+    def empty(self) -> None:
+        """Take all who are there, unless descriptors run short."""
+        while not self._paused and self._take():
+            pass
+
+    def close(self) -> None:
+        """Leave those who are there to whoever else has a copy."""
+        self._reactor.wheel.cancel(self)
+        self._reactor.unwatch(self._fd)
+        self._sock.close()
+
+    def _take(self) -> bool:
+        """Take the next client; False: nobody is there."""
+        try:
+            data, ancillary, _, _ = self._sock.recvmsg(
+                MESSAGE_BYTES, _ANCILLARY_BYTES, DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        if not data:  # every writing end is closed: nobody will ever come again
+            self._reactor.unwatch(self._fd)
+            return False
+        # There is none if the kernel had no descriptor left for us, which `accept_ceiling` prevents.
+        for _, _, content in ancillary:
+            fd = _FD.unpack(content)[0]
+            service, host, port = data.decode().split("\n")
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET if host else socket.AF_UNIX
+            sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
+            self._deliver(service, sock, (host, int(port)) if host else None)
+            if fd >= self._reactor.accept_ceiling:
+                self._pause()
+        return True
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._reactor.epoll.modify(self._fd, 0)
+            self._reactor.wheel.at(self, self._reactor.now + PAUSE_S)
