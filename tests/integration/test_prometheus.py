@@ -426,10 +426,10 @@ DISCOVERY_ALERTS = ("LbDiscoveryHeld", "LbDiscoveryStale")
 
 @pytest.fixture
 def agent() -> Iterator[Agent]:
-    """A Consul for development, with two instances of `web`."""
+    """A Consul for development, with an instance of `api` and one of `web`."""
     with Agent() as agent:
-        for port, name in enumerate(("w1", "w2"), start=8001):
-            status, answer = agent.request("PUT", "/v1/agent/service/register", checked(name, port))
+        for name in ("api", "web"):
+            status, answer = agent.request("PUT", "/v1/agent/service/register", checked(name, name=name))
             assert status == 200, answer
         yield agent
 
@@ -437,16 +437,19 @@ def agent() -> Iterator[Agent]:
 @pytest.mark.needs("prometheus", "consul")
 @pytest.mark.timeout(120)
 def test_alerts_of_discovery_fire(agent, tmp_path_factory):
-    """All instances vanish: held. Then the agent dies: stale."""
+    """All instances of one service vanish: held. Then the agent dies: the other one is stale."""
     control = Control(tmp_path_factory.mktemp("d"))
     with ExitStack() as stack:
-        metrics, listen = (stack.enter_context(HeldPort()).address for _ in range(2))
+        metrics, *listens = (stack.enter_context(HeldPort()).address for _ in range(3))
         plane = stack.enter_context(DataPlane(name="a", runtime_dir=control.runtime_dir))
-        web = {"listen": listen, "discover": {"consul": {"service": "web"}}, **UNCHECKED}
-        document = {"version": 1, "consul": {"address": agent.address}, "services": {"web": web}}
+        services = {
+            name: {"listen": listen, "discover": {"consul": {"service": name}}, **UNCHECKED}
+            for name, listen in zip(("api", "web"), listens, strict=True)
+        }
+        document = {"version": 1, "consul": {"address": agent.address}, "services": services}
         stack.enter_context(Daemon(control, control.write(document), "--http", metrics))
         plane.wait_status(
-            lambda status: len(status["services"].get("web", {"backends": []})["backends"]) == 2
+            lambda status: [len(each["backends"]) for each in status["services"].values()] == [1, 1]
         )
         control.wait_status(lambda status: status["converged"])
         prometheus = stack.enter_context(Prometheus({"livelb-control": [metrics]}))
@@ -454,7 +457,7 @@ def test_alerts_of_discovery_fire(agent, tmp_path_factory):
         assert prometheus.fired() == []
 
         def wait_fired(alert: str, **labels: str) -> None:
-            wanted = {"alertname": alert, "source": "consul:web", **labels}.items()
+            wanted = {"alertname": alert, **labels}.items()
             wait_for(
                 lambda: any(wanted <= fired.items() for fired in prometheus.fired()),
                 f"{alert} to fire",
@@ -462,9 +465,8 @@ def test_alerts_of_discovery_fire(agent, tmp_path_factory):
                 every_s=0.1,
             )
 
-        for name in ("w1", "w2"):
-            assert agent.request("PUT", f"/v1/agent/service/deregister/{name}")[0] == 200
-        wait_fired("LbDiscoveryHeld", services="web")
+        assert agent.request("PUT", "/v1/agent/service/deregister/web")[0] == 200
+        wait_fired("LbDiscoveryHeld", source="consul:web", services="web")
         agent.kill()
-        wait_fired("LbDiscoveryStale", state="stale")
+        wait_fired("LbDiscoveryStale", source="consul:api", state="stale")
         wait_shown(prometheus, "Consul")
