@@ -32,6 +32,7 @@ from controlplane.places import Endpoint, control_socket
 from controlplane.registering import Registering
 from controlplane.store import Store
 from controlplane.watched_file import WatchedFile
+from schemas.serving import ImpatientRunner
 
 __all__ = ["Daemon", "DaemonSettings", "run"]
 
@@ -165,8 +166,7 @@ async def _cancelled_at_end(group: asyncio.TaskGroup) -> AsyncIterator[Callable[
 
 
 async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, listener: socket.socket) -> None:
-    # An open event stream would hold up the end for as long as the timeout: a minute by default.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+    runner = ImpatientRunner(app)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, listener).start()

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from dataplane.net.listener import open_listener
 from dataplane.runtime.api import Api, allowed_hosts
-from dataplane.runtime.patience import ImpatientRunner
 from dataplane.runtime.private import listen_privately
+from schemas.serving import ImpatientRunner
 
 if TYPE_CHECKING:
     from pathlib import Path

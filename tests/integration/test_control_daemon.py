@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -201,6 +202,16 @@ def test_read_only_api_over_tcp(control):
     refused = control("run", "--http", "0.0.0.0:1")
     assert (refused.code, "loopback" in refused.err) == (1, True)
     assert not (control.runtime_dir / "control.sock").exists()
+
+
+def test_who_says_nothing_is_sent_away(control):
+    """A connection over TCP whose first request does not come within 5 s is closed."""
+    with HeldPort() as port, Daemon(control, "--http", port.address):
+        control.wait_status(lambda status: status)
+        with socket.create_connection(("127.0.0.1", port.port), timeout=15) as silent:
+            silent.sendall(b"GET /v1/status HTTP/1.1\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert silent.recv(1) == b""
 
 
 def test_applies_under_load_lose_nobody(control, address):

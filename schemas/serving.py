@@ -1,4 +1,4 @@
-"""Connections to the API whose first request does not come in time."""
+"""How both planes serve their APIs: who connects and then does not ask is sent away."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ class ImpatientRunner(web.AppRunner):
     """An application runner that gives each connection `HEADERS_S` for its first request."""
 
     def __init__(self, app: web.Application) -> None:
+        # An open event stream would hold up the end for as long as the timeout: a minute by default.
         super().__init__(
             app, access_log=None, shutdown_timeout=1.0, handle_signals=False, keepalive_timeout=KEEPALIVE_S
         )

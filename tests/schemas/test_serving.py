@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from dataplane.runtime import patience
-from dataplane.runtime.endpoint import serve
+from schemas import serving as module
+from schemas.serving import ImpatientRunner
 from tests.support.loops import on_both_loops
 
 REQUEST = b"PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
@@ -19,7 +19,7 @@ REQUEST = b"PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
 @asynccontextmanager
 async def serving(monkeypatch, headers_s):
     """Serve an application that echoes, with this patience; yield its address."""
-    monkeypatch.setattr(patience, "HEADERS_S", headers_s)
+    monkeypatch.setattr(module, "HEADERS_S", headers_s)
 
     async def echo(request):
         return web.Response(body=await request.read())
@@ -27,7 +27,9 @@ async def serving(monkeypatch, headers_s):
     app = web.Application()
     app.router.add_put("/echo", echo)
     sock = socket.create_server(("127.0.0.1", 0))
-    runner = await serve(app, sock)
+    runner = ImpatientRunner(app)
+    await runner.setup()
+    await web.SockSite(runner, sock).start()
     try:
         yield sock.getsockname()
     finally:
