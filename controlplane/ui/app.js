@@ -43,6 +43,8 @@ function choose(view, focus = false) {
     tab.setAttribute("aria-selected", String(each === chosen));
     tab.tabIndex = each === chosen ? 0 : -1;
     setHidden($(each), each !== chosen);
+    // On a phone the tabs are wider than the screen.
+    if (each === chosen) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.parentElement.clientWidth;
   }
   if (location.hash !== `#${chosen}`) history.replaceState(null, "", `#${chosen}`);
   act.show();

@@ -10,9 +10,9 @@ const KEPT_EVENTS = 500;
 
 export const events = { all: new Map(), paused: false, state: "" };   // by their text: what is told twice is shown once
 const QUIET = new Set(["dataplanes"]);
-const BAD = /_down$|eject|died|fail|refused|unusable|not_saved|no_backend|unresolved|local_error|orphaned|^panic$/;
-const MILD = /drain|stopp|override|restart|takeover|dropped/;
-const FINE = /_up$|reinstated|panic_over|applied|generation|started|resolved|drained/;
+const BAD = /_down$|eject|died|fail|refused|unusable|no_usable|unhandled|not_saved|no_backend|unresolved|local_error|orphaned|^panic$/;
+const MILD = /drain|stopp|override|restart|takeover|dropped|terminated|lost/;
+const FINE = /_up$|reinstated|panic_over|applied|generation|started|resolved|drained|again$|ready$/;
 
 function toneOf(type) {
   if (BAD.test(type)) return "bad";

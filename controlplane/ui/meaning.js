@@ -1,6 +1,6 @@
 // What a status means: tones, who serves, and what somebody should look at.
 
-import { count, span } from "/text.js";
+import { ago, count, span } from "/text.js";
 
 export const HEALTH_TONE = { up: "good", unknown: "idle", ejected: "warn", down: "bad" };
 export const STATE_TONE = { enabled: "idle", drain: "warn", disabled: "bad" };
@@ -35,19 +35,20 @@ export function sourceText(source) {
 /** Everything that somebody should look at, the worst first: [{key, tone, word, text, view}]. */
 export function problems(status) {
   const found = [];
-  const add = (tone, word, text, view) => found.push({ tone, word, text, view, key: `${word}\n${view}\n${text.slice(0, 60)}` });
+  // What a line is about names it: its text has ages in it, which change.
+  const add = (tone, word, about, text, view) => found.push({ tone, word, text, view, key: `${word}\n${view}\n${about}` });
   if (status.config_error) {
     const { path, message, details = [] } = status.config_error;
     const [first] = details;
     const what = first ? `${first.line ? `line ${first.line}: ` : ""}${first.path}: ${first.message}` : message;
     const more = details.length > 1 ? ` (and ${count(details.length - 1, "more error")})` : "";
-    add("bad", "not taken", `${path} is not taken, and what ran before goes on. ${what}${more}`, "sources");
+    add("bad", "not taken", "", `${path} is not taken, and what ran before goes on. ${what}${more}`, "sources");
   }
   planeProblems(status, add);
   for (const source of status.sources) {
     const told = status.config_error && source.name.startsWith("file ");
     if (source.state !== "ok" && !told) {
-      add(SOURCE_TONE[source.state] ?? "warn", source.state, `${source.name}: ${sourceText(source) || source.state}`, "sources");
+      add(SOURCE_TONE[source.state] ?? "warn", source.state, source.name, `${source.name}: ${sourceText(source) || source.state}`, "sources");
     }
   }
   for (const [name, service] of Object.entries(status.services)) serviceProblems(name, service, add);
@@ -55,37 +56,49 @@ export function problems(status) {
     const first = status.overrides.slice(0, 3).map((each) => `${each.service}/${each.id} ${each.field === "weight" ? "weight " : ""}${each.value}`);
     const more = status.overrides.length - first.length;
     const hold = count(status.overrides.length, "operator override holds", "operator overrides hold");
-    add("idle", "override", `${hold}: ${first.join(", ")}${more ? ` and ${more} more` : ""}`, "services");
+    add("idle", "override", "", `${hold}: ${first.join(", ")}${more ? ` and ${more} more` : ""}`, "services");
   }
   const order = ["bad", "warn", "idle"];
   return found.sort((one, two) => order.indexOf(one.tone) - order.indexOf(two.tone));
 }
 
 function planeProblems(status, add) {
-  if (!status.dataplanes.length) add("bad", "no data plane", "No data plane is running on this node, so nothing is served.", "dataplanes");
+  if (!status.dataplanes.length) add("bad", "no data plane", "", "No data plane is running on this node, so nothing is served.", "dataplanes");
   let explained = false;
   for (const plane of status.dataplanes) {
-    if (!plane.reachable) add("bad", "unreachable", `Data plane ${plane.name}: ${plane.error ?? "does not answer"}. Its figures are ${span(plane.age_s)} old.`, "dataplanes");
-    else if (plane.error) add("bad", "refused", `Data plane ${plane.name}: ${plane.error}`, "dataplanes");
+    if (!plane.reachable) {
+      const old = plane.generation === null ? "It has never answered." : `Its figures are ${span(plane.age_s)} old.`;
+      add("bad", "unreachable", plane.name, `Data plane ${plane.name}: ${plane.error ?? "does not answer"}. ${old}`, "dataplanes");
+    } else if (plane.error) add("bad", "refused", plane.name, `Data plane ${plane.name}: ${plane.error}`, "dataplanes");
     explained ||= !plane.reachable || Boolean(plane.error);
   }
   if (!status.converged && status.dataplanes.length && !explained) {
-    add("warn", "not converged", `Not every worker runs generation ${status.generation} yet.`, "dataplanes");
+    add("warn", "not converged", "", `Not every worker runs generation ${status.generation} yet.`, "dataplanes");
   }
 }
 
+/** Names, causes and since when: the newest first, and a cause that all have in common once. */
+function unhealthyText(backends) {
+  const newest = backends.toSorted((one, two) => (two.health.since ?? "").localeCompare(one.health.since ?? ""));
+  const alike = new Set(backends.map((each) => each.health.cause)).size === 1;
+  const named = newest.slice(0, 3).map((each) => (alike || !each.health.cause ? each.id : `${each.id} (${each.health.cause})`));
+  const more = newest.length > named.length ? ` and ${newest.length - named.length} more` : "";
+  const cause = alike && newest[0].health.cause ? ` (${newest[0].health.cause})` : "";
+  const passed = ago(newest[0].health.since);
+  return `${named.join(", ")}${more}${cause}${passed && `, ${newest.length > 1 ? "the last one " : ""}for ${passed}`}`;
+}
+
 function serviceProblems(name, service, add) {
-  if (service.backends.length && !service.backends.some(serves)) add("bad", "no backend", `${name}: no backend is usable. Health is ignored, or clients are refused.`, "services");
-  else if (service.panic) add("bad", "panic", `${name}: too few backends are usable, so health is ignored.`, "services");
-  if (!service.backends.length) add("warn", "empty", `${name} has no backends.`, "services");
+  const usable = service.backends.filter(serves).length;
+  if (service.panic) add("bad", "panic", name, `${name}: ${usable} of ${count(service.backends.length, "backend")} usable, so health is ignored.`, "services");
+  else if (service.backends.length && !usable) add("bad", "no backend", name, `${name}: no backend is usable, clients are refused.`, "services");
+  if (!service.backends.length) add("warn", "empty", name, `${name} has no backends.`, "services");
   for (const state of ["down", "ejected"]) {
     const bad = service.backends.filter((each) => each.health.state === state && !each.removed);
     if (!bad.length) continue;
-    const names = bad.slice(0, 3).map((each) => each.id).join(", ") + (bad.length > 3 ? ` and ${bad.length - 3} more` : "");
-    const cause = bad[0].health.cause ? ` (${bad[0].health.cause})` : "";
-    add(HEALTH_TONE[state], state, `${name}: ${bad.length} of ${count(service.backends.length, "backend")}: ${names}${cause}`, "services");
+    add(HEALTH_TONE[state], state, name, `${name}: ${bad.length} of ${count(service.backends.length, "backend")}: ${unhealthyText(bad)}`, "services");
   }
   for (const each of service.listeners) {
-    if (each.state !== "accepting") add("warn", each.state, `${name}: the listener ${each.address} is ${each.state}.`, "services");
+    if (each.state !== "accepting") add("warn", each.state, `${name} ${each.address}`, `${name}: the listener ${each.address} is ${each.state}.`, "services");
   }
 }

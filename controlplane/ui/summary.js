@@ -66,12 +66,20 @@ export function showSummary(status) {
   for (const spark of [summary.rateSpark, summary.bytesSpark, summary.hitsSpark, summary.activeSpark]) spark.draw(all);
 }
 
+let mostProblems = SHOWN_PROBLEMS;
+
 function problemView() {
   const pill = pillOf();
   const link = make("button", "link");
   link.type = "button";
   let view = "services";
-  link.addEventListener("click", () => act.choose(view, true));
+  link.addEventListener("click", () => {
+    if (view !== "") act.choose(view, true);
+    else {
+      mostProblems = Infinity;
+      act.show();
+    }
+  });
   return {
     node: make("li", "", pill, make("span", "", link)),
     update(item) {
@@ -84,9 +92,9 @@ function problemView() {
 
 export function showProblems(status) {
   const found = problems(status);
-  const shown = found.slice(0, SHOWN_PROBLEMS);
+  const shown = found.slice(0, mostProblems);
   if (found.length > shown.length) {
-    shown.push({ key: "more", tone: "idle", word: "more", text: `${found.length - shown.length} more like these`, view: "services" });
+    shown.push({ key: "more", tone: "idle", word: "more", text: `Show ${found.length - shown.length} more`, view: "" });
   }
   setHidden($("attention-none"), found.length > 0);
   keyed($("attention-list"), shown, (each) => each.key, problemView);

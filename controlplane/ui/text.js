@@ -40,7 +40,7 @@ export function span(seconds) {
   return s < 86400 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
 }
 
-function ago(stamp) {
+export function ago(stamp) {
   const at = Date.parse(stamp ?? "");
   return Number.isNaN(at) ? "" : span((Date.now() + daemonClock.aheadMs - at) / 1000);
 }

@@ -281,6 +281,64 @@ def test_what_discovery_holds_back_is_explained(browser, control, address, plane
     assert "0 rejected" not in shown
 
 
+def test_failed_push_is_named_and_the_focus_stays(browser, control, address, plane):
+    """What a data plane refuses stands at the top with its reason; a line whose age counts up is the same line."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page, LineServer("other") as other:
+        browser.open(page.url)
+        control.write(document(other.address, "127.0.0.1:1"))
+        browser.wait_text("#attention-list", "ddress already in use")
+        browser.click("#attention-list button")
+        browser.wait_text("#source-list", "ddress already in use")
+        plane.send_signal(signal.SIGSTOP)
+        try:
+            browser.wait_text("#attention-list", "figures are")
+            browser.script("document.querySelector('#attention-list button').focus()")
+            before = browser.text("#attention-list")
+            browser.wait_true(
+                "document.getElementById('attention-list').innerText.trim() != arguments[0]", before
+            )
+            assert "figures are" in browser.script("return document.activeElement.innerText")
+        finally:
+            plane.send_signal(signal.SIGCONT)
+
+
+def test_what_is_much_is_folded(browser, control, address, plane):
+    """More than ten problems, and a diff of more than eight lines, are shown when somebody wants them."""
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(HeldPort()) for _ in range(12)]
+        services = {f"s-{at:02}": {"listen": port.address, "backends": []} for at, port in enumerate(ports)}
+        page = stack.enter_context(dashboard(control, {"version": 1, "services": services}))
+        browser.open(page.url)
+        browser.wait_text("#attention-list", "Show 2 more")
+        browser.click("#attention-list li:last-child button")
+        browser.wait_text("#attention-list", "s-11 has no backends")
+        browser.click("#tab-history")
+        browser.wait_text("#history-list", "24 changes")
+        assert browser.script("return document.querySelectorAll('.diff li').length") == 0
+        browser.click("#history-list summary")
+        browser.wait_true("document.querySelectorAll('.diff li').length == 24")
+        assert "service s-11" in browser.text("#history-list")
+
+
+def test_events_are_filtered_and_held_still(browser, control, address, plane):
+    """The filter shows what it names; paused, nothing moves; resumed, what came meanwhile is there."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(f"{page.url}#events")
+        browser.wait_text("#event-list", "generation 1")
+        browser.click("#event-pause")
+        assert browser.script("return document.getElementById('event-pause').ariaPressed") == "true"
+        shown = browser.text("#event-list")
+        control.write(document(address, "127.0.0.1:2"))
+        browser.wait_text("#node", "generation 2")
+        assert browser.text("#event-list") == shown
+        browser.click("#event-pause")
+        browser.wait_text("#event-list", "generation 2")
+        browser.type("#event-filter", "file generation")
+        browser.wait_true("document.querySelectorAll('#event-list li').length == 2")
+        browser.type("#event-filter", " nothing-like-it")
+        browser.wait_text("#event-none", "No event")
+
+
 def test_many_backends(browser, control, address, plane):
     """Five hundred rows are made once, then only written to; the filter finds one."""
     backends = [{"id": f"b-{number:03}", "address": f"127.0.0.1:{number + 1}"} for number in range(MANY)]
