@@ -314,8 +314,8 @@ def _metrics() -> Iterator[str]:
     yield from (
         "# Metrics",
         "",
-        "`GET /metrics` on a data plane's socket, in the text format of Prometheus. What to watch, and how to scrape a Unix",
-        "socket: [metrics](../topics/metrics.md).",
+        "`GET /metrics` on a data plane's socket, and over TCP with `lb-dataplane --metrics`, in the text format of",
+        "Prometheus. How to scrape, what to watch, alerts and a dashboard: [monitoring](../topics/monitoring.md).",
         "",
         f'A service of more than {MAX_BACKENDS} backends has one series for all of them, `backend="_all"`, and no histograms by',
         "backend.",

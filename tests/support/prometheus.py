@@ -81,7 +81,12 @@ class Prometheus(Program):
 
     def ready(self) -> bool:
         """Tell whether it answers queries."""
-        return answers(self._held.address) and self._call("/-/ready")[0] == http.client.OK
+        if not answers(self._held.address):
+            return False
+        try:
+            return self._call("/-/ready")[0] == http.client.OK
+        except OSError:
+            return False
 
     def _call(self, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._held.address, timeout=10)
