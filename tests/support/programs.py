@@ -20,6 +20,8 @@ PACKAGES: Final = {
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "consul": "consul (tools/get-consul)",
+    "docker-compose": "docker-compose",
+    "hadolint": "hadolint (tools/install-test-programs)",
     "haproxy": "haproxy",
     "iperf3": "iperf3",
     "nginx": "nginx",
@@ -30,6 +32,7 @@ PACKAGES: Final = {
     "promtool": "prometheus",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
 }
 """Program to the Debian package that brings it."""
 
@@ -37,8 +40,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program; also where root's PATH, Debian's PostgreSQL and tools/get-consul have it."""
+    """Return the path of a program; also where root's PATH, Debian's PostgreSQL and our tools have it."""
     places = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", str(_ROOT / ".tools/consul/usr/bin")]
+    places += [str(_ROOT / ".tools/hadolint/bin")]
     # newest version first
     places += sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     return shutil.which(program, path=os.pathsep.join(places))
