@@ -84,6 +84,11 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     return sorted(found, key=lambda each: _ORDER[each.level])
 
 
+def _line(text: str) -> str:
+    """Put a message of several lines on one."""
+    return ": ".join(line.strip().removesuffix(":") for line in text.splitlines())
+
+
 def _since(stamp: str | None, now: datetime) -> str:
     age = age_s(stamp, now)
     return "" if age is None else f" for {span(age)}"
@@ -91,7 +96,7 @@ def _since(stamp: str | None, now: datetime) -> str:
 
 def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
     if error := report["config_error"]:
-        text = f"not taken{_since(error['since'], now)}, what ran before goes on: {error['message']}"
+        text = f"not taken{_since(error['since'], now)}, what ran before goes on: {_line(error['message'])}"
         path = str(error["path"])
         command = None if path.startswith("consul-kv:") else _shell("lb-control", "validate", path)
         yield Trouble("bad", "config error", text, command)
@@ -109,12 +114,12 @@ def _planes(report: Mapping[str, Any]) -> Iterator[Trouble]:
             explained = True
             known = each["generation"] is not None
             old = f"; its figures are {span(each['age_s'])} old" if known else "; it has never answered"
-            text = f"data plane {each['name']}: {each['error'] or 'does not answer'}{old}"
+            text = f"data plane {each['name']}: {_line(each['error'] or 'does not answer')}{old}"
             yield Trouble("bad", "unreachable", text, f"ps -fp {each['pid']}" if each["pid"] else None)
         elif each["error"]:
             explained = True
             yield Trouble(
-                "bad", "refused", f"data plane {each['name']}: {each['error']}", "lb-control history"
+                "bad", "refused", f"data plane {each['name']}: {_line(each['error'])}", "lb-control history"
             )
     if planes and not explained and not report["converged"]:
         text = f"not every worker runs generation {report['generation']} yet"

@@ -42,7 +42,7 @@ export function problems(status) {
     const [first] = details;
     const what = first ? `${first.line ? `line ${first.line}: ` : ""}${first.path}: ${first.message}` : message;
     const more = details.length > 1 ? ` (and ${count(details.length - 1, "more error")})` : "";
-    add("bad", "not taken", "", `${path} is not taken, and what ran before goes on. ${what}${more}`, "sources");
+    add("bad", "not taken", "", `${path} is not taken, and what ran before goes on. ${what.replaceAll(/:?\s*\n\s*/g, ": ")}${more}`, "sources");
   }
   planeProblems(status, add);
   for (const source of status.sources) {

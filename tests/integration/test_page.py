@@ -292,7 +292,10 @@ def test_failed_push_is_named_and_the_focus_stays(browser, control, address, pla
         plane.send_signal(signal.SIGSTOP)
         try:
             browser.wait_text("#attention-list", "figures are")
-            browser.script("document.querySelector('#attention-list button').focus()")
+            browser.script(
+                "[...document.querySelectorAll('#attention-list button')]"
+                ".find((each) => each.innerText.includes('figures are')).focus()"
+            )
             before = browser.text("#attention-list")
             browser.wait_true(
                 "document.getElementById('attention-list').innerText.trim() != arguments[0]", before

@@ -97,10 +97,11 @@ def test_worst_is_first():
 
 def test_file_that_is_not_taken_is_told_once():
     """The configuration's error names the file to validate, and its source says it no second time."""
-    error = {"path": "/etc/lb.yaml", "message": "line 3: nonsense", "details": [], "since": SINCE}
+    error = {"path": "/etc/lb.yaml", "message": "two errors:\n  line 3\n  line 5", "details": [], "since": SINCE}
     source = {"name": "file /etc/lb.yaml", "state": "error", "since": SINCE, "last_error": "line 3: nonsense"}
     node = report(backend(), sources=[source], config_error=error)
     assert told(node) == [("bad", "config error", "lb-control validate /etc/lb.yaml")]
+    assert troubles(node, NOW)[0].text.endswith("what ran before goes on: two errors: line 3: line 5")
 
 
 def test_held_source_says_what_is_kept_and_how_to_let_go():
