@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,14 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report.write(json.loads(options.report.read_text()), options.document or DOCUMENT)
         return
     pace = plan.QUICK if options.quick else plan.FULL
-    pace = replace(pace, rounds=options.rounds or pace.rounds, seconds=options.seconds or pace.seconds)
+    if options.rounds:
+        pace = replace(pace, rounds=options.rounds, brief_rounds=options.rounds)
+    if options.seconds:
+        pace = replace(pace, seconds=options.seconds, brief_seconds=options.seconds)
     studies = plan.quick() if options.quick else plan.full()
     if options.only:
-        studies = [study for study in studies if study.name in options.only]
-    results = run(studies, pace, quick=options.quick)
+        wanted = {name for word in options.only for name in plan.GROUPS.get(word, (word,))}
+        studies = [study for study in studies if study.name in wanted]
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{results['machine']['when'].replace(':', '')}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}.json"
+    results = run(studies, pace, quick=options.quick, keep=path)
     print(f"results: {path}")
     whole = not options.quick and not options.only
     document = options.document or (DOCUMENT if whole else RESULTS / "performance.md")
@@ -52,23 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def run(studies: Sequence[Study], pace: Pace, *, quick: bool) -> dict[str, Any]:
-    """Make the studies one after the other and return the results, JSON-able."""
+def run(studies: Sequence[Study], pace: Pace, *, quick: bool, keep: Path | None = None) -> dict[str, Any]:
+    """Make the studies one after the other and return the results, JSON-able.
+
+    Args:
+        studies: What to do.
+        pace: How thoroughly.
+        quick: Whether this is the short run.
+        keep: Has the results so far after each study, so that a run that is cut short was not for nothing.
+    """
     start = time.monotonic()
-    machine = describe()
-    done = []
+    done: list[dict[str, Any]] = []
+    results = {"machine": describe(), "pace": asdict(pace), "quick": quick, "took_s": 0.0, "studies": done}
     for study in studies:
         print(f"{time.monotonic() - start:4.0f} s  {study.title}", flush=True)
-        result = run_study(study, pace, lambda line: print(line, flush=True))
+        result = run_study(study, pace, lambda line: print(f"      {line}", flush=True))
         done.append(result)
         _summarise(result)
-    return {
-        "machine": machine,
-        "pace": asdict(pace),
-        "quick": quick,
-        "took_s": time.monotonic() - start,
-        "studies": done,
-    }
+        results["took_s"] = time.monotonic() - start
+        if keep is not None:
+            keep.write_text(json.dumps(results, indent=1) + "\n")
+    return results
 
 
 def _summarise(result: dict[str, Any]) -> None:
@@ -79,12 +87,11 @@ def _summarise(result: dict[str, Any]) -> None:
             if metric["key"] in row
         ]
         print(f"        {name:16} {', '.join(figures)}", flush=True)
-    for who, reason in result["missing"].items():
-        print(f"        {who}: {reason}", flush=True)
+    print(f"        ({result['took_s']:.0f} s)", flush=True)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    names = sorted({study.name for study in (*plan.full(), *plan.quick())})
+    names = sorted({*plan.GROUPS, *(study.name for study in (*plan.full(), *plan.quick()))})
     parser = argparse.ArgumentParser(
         prog="python -m tools.bench",
         description=__doc__,
@@ -95,9 +102,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=names, metavar="STUDY", help=f"of: {', '.join(names)}")
     parser.add_argument(
-        "--rounds", type=int, help="counted turns of each contender (default 5; 3 with --quick)"
+        "--rounds",
+        type=int,
+        help="counted turns of each contender (default 5, for curves 3; with --quick 3 and 2)",
     )
-    parser.add_argument("--seconds", type=float, help="of a turn (default 1; 0.5 with --quick)")
+    parser.add_argument(
+        "--seconds", type=float, help="of a turn (default 0.8, for curves 0.4; with --quick 0.5 and 0.3)"
+    )
     parser.add_argument(
         "--report", type=Path, metavar="JSON", help="measure nothing, write the document of this run"
     )

@@ -13,7 +13,7 @@ from typing import Final
 
 from tools.bench.child import Failed
 
-__all__ = ["CACHE", "HERE", "ROOT", "compiled", "installed", "ours", "postgres"]
+__all__ = ["CACHE", "HERE", "ROOT", "compiled", "control_plane", "installed", "ours", "postgres"]
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
@@ -65,8 +65,18 @@ def installed(name: str) -> str:
 
 def ours() -> str:
     """Return the path of our data plane."""
-    beside = Path(sysconfig.get_path("scripts")) / "lb-dataplane"
-    return str(beside) if beside.exists() else installed("lb-dataplane")
+    return _beside("lb-dataplane")
+
+
+def control_plane() -> str:
+    """Return the path of our control plane."""
+    return _beside("lb-control")
+
+
+def _beside(name: str) -> str:
+    """Return the path of a program in the virtual environment that runs this, or in PATH."""
+    beside = Path(sysconfig.get_path("scripts")) / name
+    return str(beside) if beside.exists() else installed(name)
 
 
 @functools.cache

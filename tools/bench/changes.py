@@ -41,6 +41,8 @@ class ChangeStudy:
     contenders: Sequence[str]
     backends: int
     changes: int | None
+    thorough: bool = True
+    fresh: bool = False
     name: str = field(init=False)
     title: str = field(init=False)
     note: str = field(init=False)

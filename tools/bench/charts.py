@@ -8,25 +8,30 @@ from dataclasses import dataclass
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from tools.bench.contenders import CONTENDERS
+from tools.bench.contenders import title_of
 from tools.bench.figures import shown
 
 __all__ = ["Line", "bars", "curve"]
 
 _WIDTH: Final = 760
-_LABELS: Final = 220
+_LABELS: Final = 290
 _VALUES: Final = 110
 _ROW: Final = 26
-_TOP: Final = 46
+_TOP: Final = 64
 _OURS: Final = "#1f6feb"
 _YARDSTICK: Final = "#d9822b"
 _OTHERS: Final = "#9aa4b1"
 _INK: Final = "#24292f"
 _FAINT: Final = "#d8dee4"
 _SHADES: Final = (_OURS, "#0b3d91", "#6ea8fe")
-_PLOT: Final = (70, 50, 520, 250)
+_PLOT: Final = (70, 64, 500, 250)
 """Left, top, width and height of a curve's field."""
-_HEIGHT: Final = 350
+_HEIGHT: Final = 368
+_INSET: Final = 16
+"""Of the first and the last point from the field's edges."""
+_MANY_TICKS: Final = 8
+_STEPS: Final = (1, 2, 5, 10)
+"""Where a logarithmic axis has lines, and may begin and end."""
 
 
 def _colour(name: str) -> str:
@@ -44,32 +49,35 @@ def _text(
     )
 
 
-def _document(height: int, title: str, parts: Sequence[str]) -> str:
+def _document(height: int, title: str, metric: Mapping[str, Any], parts: Sequence[str]) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'role="img" font-family="system-ui, sans-serif"><title>{escape(title)}</title>'
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>'
     )
-    return "\n".join([head, _text(16, 26, title, size=16, weight="bold"), *parts, "</svg>"]) + "\n"
+    better = f"{metric['better']} is better"
+    under = f"{metric['unit']}; {better}" if metric["unit"] else better
+    lines = [_text(16, 26, title, size=16, weight="bold"), _text(16, 46, under, size=12), *parts]
+    return "\n".join([head, *lines, "</svg>"]) + "\n"
 
 
-def bars(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+def bars(title: str, metric: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Draw medians as bars, and the range of the turns as a whisker.
 
     Args:
         title: Above it.
-        unit: Of the figures.
-        rows: `median`, `low` and `high` by the name of a contender, top first.
+        metric: Whose `unit` the figures have, and which of them is `better`.
+        rows: `median`, `low` and `high`, none below 0 drawn as such, by the name of a contender, top first.
     """
-    highest = max((row["high"] for row in rows.values()), default=0.0) or 1.0
-    per_unit = (_WIDTH - _LABELS - _VALUES) / highest
+    highest = max((row["high"] for row in rows.values()), default=0.0)
+    per_unit = (_WIDTH - _LABELS - _VALUES) / (highest if highest > 0 else 1.0)
     parts = []
     for index, (name, row) in enumerate(rows.items()):
         y = _TOP + index * _ROW
-        middle = y + _ROW / 2 - 2
-        low, high = _LABELS + row["low"] * per_unit, _LABELS + row["high"] * per_unit
+        middle = y + _ROW / 2 - 3
+        low, high = (_LABELS + max(0.0, row[end]) * per_unit for end in ("low", "high"))
         parts += [
-            _text(_LABELS - 8, middle + 4, CONTENDERS[name].title, anchor="end"),
+            _text(_LABELS - 8, middle + 5, title_of(name), anchor="end"),
             (
                 f'<rect x="{_LABELS}" y="{y}" width="{max(1.0, row["median"] * per_unit):.1f}" height="{_ROW - 6}" '
                 f'fill="{_colour(name)}"/>'
@@ -78,9 +86,9 @@ def bars(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
                 f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8" '
                 f'stroke="{_INK}" fill="none"/>'
             ),
-            _text(max(high, _LABELS) + 8, middle + 4, shown(row["median"])),
+            _text(high + 8, middle + 5, shown(row["median"])),
         ]
-    return _document(_TOP + len(rows) * _ROW + 14, f"{title} ({unit})" if unit else title, parts)
+    return _document(_TOP + len(rows) * _ROW + 10, title, metric, parts)
 
 
 @dataclass(frozen=True)
@@ -105,33 +113,54 @@ class _Scale:
         return self.start + self.length * math.log(value / self.low) / span
 
 
-def curve(title: str, across: str, unit: str, lines: Sequence[Line]) -> str:
+def _axis(figures: Sequence[float]) -> list[float]:
+    """Return the lines of a logarithmic axis: 1, 2, 5, 10, 20, ... around all figures, at least two."""
+    least, most = min(figures), max(figures)
+    lines = []
+    for power in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1):
+        lines += [step * 10.0**power for step in _STEPS[:-1]]
+    below = max(index for index, line in enumerate(lines) if line <= least * (1 + 1e-9))
+    above = min(
+        (index for index, line in enumerate(lines) if line >= most * (1 - 1e-9)), default=len(lines) - 1
+    )
+    return lines[below : max(above, below + 1) + 1]
+
+
+def _grid(ticks: Sequence[float], y_of: _Scale) -> list[str]:
+    left, top, width, height = _PLOT
+    parts = [f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="{_FAINT}"/>']
+    decades = len(ticks) > _MANY_TICKS
+    for tick in ticks:
+        if decades and not math.log10(tick).is_integer() and tick not in {ticks[0], ticks[-1]}:
+            continue
+        y = y_of(tick)
+        parts.append(f'<path d="M{left} {y:.1f}h{width}" stroke="{_FAINT}"/>')
+        parts.append(_text(left - 6, y + 4, f"{tick:,.10g}", anchor="end", size=12))
+    return parts
+
+
+def curve(title: str, across: str, metric: Mapping[str, Any], lines: Sequence[Line]) -> str:
     """Draw figures against a number, both logarithmic.
 
     Args:
         title: Above it.
         across: What the number is.
-        unit: Of the figures.
+        metric: Whose `unit` the figures have, and which of them is `better`.
         lines: At least one, each with at least one point.
     """
     left, top, width, height = _PLOT
     numbers = sorted({x for line in lines for x, _ in line.points})
-    figures = [y for line in lines for _, y in line.points]
-    low, high = 10 ** math.floor(math.log10(min(figures))), 10 ** math.ceil(math.log10(max(figures)))
-    if low == high:
-        high = low * 10
-    x_of = _Scale(numbers[0], numbers[-1], left, width)
-    y_of = _Scale(low, high, top + height, -height)
-    parts = [f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="{_FAINT}"/>']
+    ticks = _axis([y for line in lines for _, y in line.points])
+    x_of = _Scale(numbers[0], numbers[-1], left + _INSET, width - 2 * _INSET)
+    y_of = _Scale(ticks[0], ticks[-1], top + height, -height)
+    parts = _grid(ticks, y_of)
     parts += [
         _text(x_of(number), top + height + 18, f"{number:,.0f}", anchor="middle", size=12)
         for number in numbers
     ]
-    for power in range(round(math.log10(low)), round(math.log10(high)) + 1):
-        y = y_of(10.0**power)
-        parts.append(f'<path d="M{left} {y:.1f}h{width}" stroke="{_FAINT}"/>')
-        parts.append(_text(left - 6, y + 4, f"{10.0**power:,g}", anchor="end", size=12))
-    parts.append(_text(left + width / 2, top + height + 38, across, anchor="middle"))
+    parts.append(
+        _text(left + width / 2, top + height + 40, f"{across} (both axes logarithmic)", anchor="middle")
+    )
     ours = iter(_SHADES)
     for index, line in enumerate(lines):
         colour = next(ours, _OURS) if line.name.startswith("ours") else _colour(line.name)
@@ -142,5 +171,5 @@ def curve(title: str, across: str, unit: str, lines: Sequence[Line]) -> str:
         ]
         y = top + 12 + index * 22
         parts.append(f'<rect x="{left + width + 14}" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(left + width + 32, y + 1, CONTENDERS[line.name].title, size=12))
-    return _document(_HEIGHT, f"{title} ({unit})" if unit else title, parts)
+        parts.append(_text(left + width + 32, y + 1, title_of(line.name), size=12))
+    return _document(_HEIGHT, title, metric, parts)

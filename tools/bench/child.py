@@ -92,6 +92,10 @@ class Child:
                     return True
         return False
 
+    def pids(self) -> list[int]:
+        """Return its processes that live, itself among them."""
+        return [int(entry.name) for entry in self._group()]
+
     def _group(self) -> list[Path]:
         """Return the /proc entries of all its processes that live."""
         members = []

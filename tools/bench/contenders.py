@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import resource
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
 from typing import Final
 
 from tests.support.ports import HeldPort
-from tools.bench.build import HERE, compiled, installed, ours
+from tools.bench.build import HERE, ROOT, compiled, installed, ours
 from tools.bench.child import Child, Failed, within
 
-__all__ = ["CONTENDERS", "Contender", "Running", "free_port", "launch", "render", "work_directory"]
+__all__ = [
+    "CONTENDERS",
+    "Contender",
+    "Running",
+    "files",
+    "free_port",
+    "launch",
+    "render",
+    "title_of",
+    "work_directory",
+]
 
 _ROUND_ROBIN_LIMIT: Final = 4095
 """HAProxy's round robin takes so many servers (configuration manual, `balance roundrobin`); `leastconn` takes any
@@ -42,10 +53,23 @@ class Contender:
     further: str = ""
     """A second file of peers/, which the first one names."""
     backend_line: str = ""
+    service_lines: str = ""
+    """What stands in the configuration for each further service, with `$index` and `$port`."""
     more: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+_IDLE_FRONTEND: Final = """
+listen idle$index
+    bind 127.0.0.1:$port
+    server b0 127.0.0.1:9 weight 1"""
+"""Port 9 (discard): nobody comes to these services, so nobody asks for it."""
+_IDLE_SERVICE: Final = """
+  idle$index:
+    listen: 127.0.0.1:$port
+    pool: {mode: off}
+    health: {active: {type: none}}
+    backends: [{id: b0, address: "127.0.0.1:9"}]"""
 _HAPROXY: Final = ("$program", "-db", "-f", "$config")
 _SERVER: Final = "    server b$index $host:$port weight 1"
 _OURS: Final = (
@@ -57,25 +81,41 @@ _ID_LINE: Final = '      - {id: b$index, address: "$host:$port"}'
 
 def _ours(title: str, pool: str, *options: str) -> Contender:
     return Contender(
-        title, "ours", (*_OURS, *options), "livelb.yaml", backend_line=_ID_LINE, more={"pool": pool}
+        title,
+        "ours",
+        (*_OURS, *options),
+        "livelb.yaml",
+        backend_line=_ID_LINE,
+        service_lines=_IDLE_SERVICE,
+        more={"pool": pool},
     )
+
+
+def _haproxy(title: str, *, threads: int = 1, splice: str = "") -> Contender:
+    return Contender(
+        title,
+        "haproxy",
+        _HAPROXY,
+        "haproxy.cfg",
+        backend_line=_SERVER,
+        service_lines=_IDLE_FRONTEND,
+        more={"splice": splice, "threads": str(threads)},
+    )
+
+
+def _collected(title: str, how: str) -> Contender:
+    """Return our data plane in the watch of collected.py."""
+    command = (sys.executable, "-m", "tools.bench.collected", "$directory/pauses.json", how, *_OURS[1:])
+    return replace(_ours(title, "off"), command=command, environment={"PYTHONPATH": str(ROOT)})
 
 
 CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
     {
         "direct": Contender("no proxy"),
         "relay": Contender("C relay (floor)", "relay", ("$program", "$listen", "$all_backends")),
-        "haproxy": Contender(
-            "HAProxy", "haproxy", _HAPROXY, "haproxy.cfg", backend_line=_SERVER, more={"splice": ""}
-        ),
-        "haproxy-splice": Contender(
-            "HAProxy, splice",
-            "haproxy",
-            _HAPROXY,
-            "haproxy.cfg",
-            backend_line=_SERVER,
-            more={"splice": "option splice-auto"},
-        ),
+        "haproxy": _haproxy("HAProxy"),
+        "haproxy-splice": _haproxy("HAProxy, splice", splice="option splice-auto"),
+        "haproxy-2": _haproxy("HAProxy, 2 threads", threads=2),
         "nginx": Contender(
             "nginx stream",
             "nginx",
@@ -108,8 +148,17 @@ CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
         "ours-reuse": _ours("ours, reuse", "reuse"),
         "ours-log": _ours("ours, preconnect, access log", "preconnect", "--access-log", "$directory/access.log"),
         "ours-2": _ours("ours, preconnect, 2 workers", "preconnect", "--workers", "2"),
+        "ours-4": _ours("ours, preconnect, 4 workers", "preconnect", "--workers", "4"),
+        "ours-gc-tuned": _collected("ours, collector as it runs", "tuned"),
+        "ours-gc-unfrozen": _collected("ours, without gc.freeze", "unfrozen"),
+        "ours-gc-default": _collected("ours, Python's defaults", "default"),
     }
 )  # fmt: skip
+
+
+def title_of(name: str) -> str:
+    """Return what a contender is called; what is none has its title for a name."""
+    return CONTENDERS[name].title if name in CONTENDERS else name
 
 
 @dataclass(frozen=True)
@@ -163,7 +212,7 @@ def _program(contender: Contender) -> str:
     return installed(contender.program)
 
 
-def _files() -> int:
+def files() -> int:
     """Return how many files a process may open here: what all contenders may use, whatever their defaults."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -178,6 +227,7 @@ def launch(
     *,
     listen: str | None = None,
     namespace_pid: int | None = None,
+    further_ports: Sequence[int] = (),
 ) -> Running:
     """Start a contender before some backends, and wait until it listens.
 
@@ -187,6 +237,7 @@ def launch(
         stack: Ends it.
         listen: Where; None for a free port.
         namespace_pid: A process in whose network namespace it runs; None for ours.
+        further_ports: On each of them it has a service that nobody uses.
 
     Raises:
         Failed: It is not installed or does not start.
@@ -205,8 +256,13 @@ def launch(
         "listen": listen,
         "host": host,
         "port": port,
-        "files": str(_files()),
-        "connections": str(_files() * 3 // 8),  # two files each, and pipes
+        "files": str(files()),
+        # two files each, with splice two more for every fourth, and some for the rest
+        "connections": str(files() * 3 // 8 if contender.more.get("splice") else files() * 12 // 25),
+        "services": "".join(
+            Template(contender.service_lines).substitute(index=index, port=port)
+            for index, port in enumerate(further_ports)
+        ),
         "balance": "roundrobin" if len(backends) <= _ROUND_ROBIN_LIMIT else "leastconn",
         **contender.more,
     }

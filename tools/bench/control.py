@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Protocol
@@ -28,6 +28,9 @@ class Control(Protocol):
 
     def set_all(self, weights: Mapping[int, int]) -> None:
         """Change many at once, and wait until it is done."""
+
+    def set_services(self, further: int, weight: int) -> None:
+        """Change `b0` of `bench` and of so many further services, `idle0`, `idle1`, ..., and wait until it is done."""
 
 
 class _Line:
@@ -65,7 +68,18 @@ class RuntimeSocket:
 
     def set_all(self, weights: Mapping[int, int]) -> None:
         """Change many, as many in a line as fit."""
-        commands = [f"set weight bench/b{index} {weight}" for index, weight in weights.items()]
+        self._batches([f"set weight bench/b{index} {weight}" for index, weight in weights.items()])
+
+    def set_services(self, further: int, weight: int) -> None:
+        """Change one backend of every service, as many in a line as fit."""
+        names = ["bench", *(f"idle{index}" for index in range(further))]
+        self._batches([f"set weight {name}/b0 {weight}" for name in names])
+
+    def query(self, command: str) -> str:
+        """Ask something that changes nothing."""
+        return self._command(command)
+
+    def _batches(self, commands: Sequence[str]) -> None:
         for start in range(0, len(commands), _AT_ONCE):
             if answer := self._command(*commands[start : start + _AT_ONCE]):
                 raise Failed(f"HAProxy: {answer}")
@@ -99,6 +113,32 @@ class Api:
         backends = self._snapshot["services"]["bench"]["backends"]
         for backend in backends:
             backend["weight"] = weights.get(int(backend["id"].removeprefix("b")), backend["weight"])
+        self._push()
+
+    def set_services(self, further: int, weight: int) -> None:
+        """Change one backend of every service, by PUT of the whole snapshot."""
+        for name in ["bench", *(f"idle{index}" for index in range(further))]:
+            self._snapshot["services"][name]["backends"][0]["weight"] = weight
+        self._push()
+
+    def divide(self, ports: Sequence[int]) -> None:
+        """Divide the backends among `bench` and further services, which listen on these ports."""
+        services = self._snapshot["services"]
+        backends, share = services["bench"]["backends"], len(ports) + 1
+        for index, port in enumerate(ports, start=1):
+            services[f"more{index}"] = {
+                **services["bench"],
+                "listen": [f"127.0.0.1:{port}"],
+                "backends": backends[index::share],
+            }
+        services["bench"] = {**services["bench"], "backends": backends[::share]}
+        self._push()
+
+    def get(self, path: str) -> bytes:
+        """Return what is at `path`."""
+        return self._call("GET", path, b"")
+
+    def _push(self) -> None:
         self._snapshot["generation"] += 1
         self._snapshot.pop("hash", None)
         self._call("PUT", "/v1/snapshot", json.dumps(self._snapshot).encode())

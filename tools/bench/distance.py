@@ -32,6 +32,8 @@ class DistanceStudy:
     """Connect, send and receive through a proxy whose backend is `2 * ONE_WAY_MS` away."""
 
     contenders: Sequence[str]
+    thorough: bool = True
+    fresh: bool = False
     name: str = "distance"
     title: str = "Time to first byte, backend 10 ms away"
     note: str = (

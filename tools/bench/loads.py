@@ -32,6 +32,8 @@ __all__ = [
 CONNECTIONS: Final = 64
 MESSAGE_BYTES: Final = 16
 _WARM_UP_S: Final = 0.1
+_OPENED_PER_S: Final = 6_000
+"""So many connections are certain to open before the measurement begins, however long the queue that they stand in."""
 _PROBE_S: Final = 0.5
 _REDIS_PER_S: Final = 20_000
 """Requests per second of a turn; redis-benchmark counts requests, not time."""
@@ -53,6 +55,8 @@ class LoadStudy:
     server: str
     """A key of SERVERS."""
     load: Load
+    thorough: bool = True
+    fresh: bool = False
 
     def open(self, stack: ExitStack) -> None:
         """Start the backends."""
@@ -108,9 +112,11 @@ def connects(*, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES, rate:
 
 
 def _raw(mode: Literal["echo", "connect"], connections: int, size: int, rate: float) -> Load:
+    warm_up_s = _WARM_UP_S + connections / _OPENED_PER_S
+
     def load(address: str, seconds: float) -> dict[str, float]:
         argv = echo_load(mode, address, connections, size, rate)
-        return parse.load(output_of(argv(seconds, _WARM_UP_S), seconds))
+        return parse.load(output_of(argv(seconds, warm_up_s), seconds))
 
     compiled("load")  # not while the clock runs
     return load

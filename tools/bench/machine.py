@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import subprocess
+import sys
+import sysconfig
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +65,23 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _interpreter() -> str:
+    """Say what runs our data plane: a virtual environment has the build of the Python that it was made from."""
+    given = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    debian = sys.base_prefix == "/usr" and Path("/etc/debian_version").exists()
+    if "--enable-optimizations" in given:
+        guided = "built with profile-guided optimisation"
+    elif debian:
+        guided = "Debian's build, which is profile-guided"
+    else:
+        guided = "built without profile-guided optimisation (no --enable-optimizations)"
+    linked = f"{given} {sysconfig.get_config_var('PY_CORE_LDFLAGS') or ''}"
+    lto = "with LTO" if "--with-lto" in given or "-flto" in linked else "no LTO named"
+    shared = "libpython" in Path("/proc/self/maps").read_text()
+    library = "libpython as a shared library" if shared else "libpython linked statically"
+    return f"CPython {platform.python_version()}, {guided}, {lto}, {library}"
+
+
 def describe() -> dict[str, Any]:
     """Return what a reader must know to compare figures: processors, kernel, versions, when, and how busy before."""
     return {
@@ -72,6 +91,7 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
+        "interpreter": _interpreter(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {
             "Python": platform.python_version(),

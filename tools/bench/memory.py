@@ -30,6 +30,8 @@ class MemoryStudy:
 
     contenders: Sequence[str]
     connections: int
+    thorough: bool = True
+    fresh: bool = True
     name: str = "memory"
     title: str = "Memory of an idle connection"
     note: str = (

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from tools.bench import loads
 from tools.bench.changes import ChangeStudy
+from tools.bench.costs import CollectorStudy, PartsStudy
 from tools.bench.distance import DistanceStudy
 from tools.bench.loads import BULK_METRICS, OPERATION_METRICS, SQL_METRICS, LoadStudy, Pressure
 from tools.bench.memory import MemoryStudy
+from tools.bench.registration import RegistrationStudy
+from tools.bench.scrape import ScrapeStudy
+from tools.bench.services import ServicesStudy
 from tools.bench.study import Pace, Study
+from tools.bench.workers import WorkersStudy
 
-__all__ = ["CURVES", "FULL", "QUICK", "Curve", "full", "quick"]
+__all__ = ["FAMILIES", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "quick"]
 
-FULL: Final = Pace(rounds=5, seconds=0.8, warm_up_s=0.5)
-QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3)
+FULL: Final = Pace(rounds=5, seconds=0.8, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4)
+QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3, brief_rounds=2, brief_seconds=0.3)
 
 _PEERS: Final = ("direct", "relay", "haproxy", "nginx", "envoy", "traefik")
-_EVERYBODY: Final = (*_PEERS, "ours-off", "ours-preconnect", "ours-reuse", "ours-log", "ours-2")
+_EVERYBODY: Final = (*_PEERS, "ours-off", "ours-preconnect", "ours-reuse", "ours-log")
+_DEFAULTS: Final = (*_PEERS, "ours-preconnect")
+"""For what stays connected: how its connection was made is over before the measurement begins."""
 _SHORT_LIST: Final = ("direct", "relay", "haproxy", "ours-off", "ours-preconnect", "ours-reuse")
 _QUICK_LIST: Final = ("direct", "relay", "haproxy", "ours-preconnect")
 _PAIR: Final = ("haproxy", "ours-off")
 
 _BACKEND_COUNTS: Final = (10, 100, 1_000, 10_000)
-_CONNECTION_COUNTS: Final = (1, 64, 1_000, 4_000)
+_JUDGED_COUNTS: Final = (100, 10_000)
+"""Of backends: those that a target is about."""
+_CONNECTION_COUNTS: Final = (1, 64, 1_000, 9_000)
+_SERVICE_COUNTS: Final = (1, 10, 100, 500)
 _SIZES: Final = (16, 4_096, 65_536)
 _CHANGES: Final = 1_000
 
@@ -41,28 +52,66 @@ _LATENCY_NOTE: Final = (
 
 @dataclass(frozen=True)
 class Curve:
-    """Studies that differ in one number."""
+    """One figure of studies that differ in one number."""
 
     name: str
+    title: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Studies that differ in one number."""
+
     title: str
     across: str
     """What the number is."""
     studies: tuple[tuple[int, str], ...]
     """The number, and the name of its study."""
-    metric: str
+    curves: tuple[Curve, ...]
 
 
-def _family(stem: str, numbers: Sequence[int]) -> tuple[tuple[int, str], ...]:
-    return tuple((number, f"{stem}-{number}") for number in numbers)
+def _family(title: str, across: str, stem: str, numbers: Sequence[int], *curves: Curve) -> Family:
+    return Family(title, across, tuple((number, f"{stem}-{number}") for number in numbers), curves)
 
 
-CURVES: Final = (
-    Curve("curve-connections", "Messages and connections", "connections", _family("connections", _CONNECTION_COUNTS), "rate"),
-    Curve("curve-sizes", "CPU and message size", "bytes", _family("size", _SIZES), "machine_cpu"),
-    Curve("curve-weights", "One weight change", "backends", _family("weights", _BACKEND_COUNTS), "change_ms"),
-    Curve("curve-stall", "Longest stall during weight changes", "backends", _family("weights", _BACKEND_COUNTS), "max_us"),
-    Curve("curve-apply", "All weights at once", "backends", _family("apply", _BACKEND_COUNTS), "change_ms"),
+FAMILIES: Final = (
+    _family(
+        "Messages and the number of connections", "connections", "connections", _CONNECTION_COUNTS,
+        Curve("curve-connections", "Messages of 16 bytes", "rate"),
+        Curve("curve-connections-cpu", "Messages of 16 bytes", "proxy_cpu"),
+    ),
+    _family(
+        "Messages and their size", "bytes of a message", "size", _SIZES,
+        Curve("curve-sizes", "Messages on 64 connections", "machine_cpu"),
+    ),
+    _family(
+        "Short connections and the number of services", "services", "services", _SERVICE_COUNTS,
+        Curve("curve-services", "Connect, send, receive, close at one of them", "proxy_cpu"),
+        Curve("curve-services-memory", "Services", "memory"),
+        Curve("curve-services-change", "Services", "change_ms"),
+    ),
+    _family(
+        "Weight changes one by one", "backends", "weights", _BACKEND_COUNTS,
+        Curve("curve-weights", "One weight change", "change_ms"),
+        Curve("curve-stall", "One weight change after the other", "max_us"),
+    ),
+    _family(
+        "All weights at once", "backends", "apply", _BACKEND_COUNTS,
+        Curve("curve-apply", "All weights at once", "change_ms"),
+        Curve("curve-apply-stall", "All weights at once", "max_us"),
+    ),
 )  # fmt: skip
+
+
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "costs": ("parts", "collector", "scrape"),
+        "curves": tuple(name for family in FAMILIES for _, name in family.studies),
+        "workers": ("workers-connect", "workers-echo"),
+    }
+)
+"""Names of several studies at once."""
 
 
 def _keep_alive(contenders: Sequence[str]) -> Study:
@@ -101,65 +150,70 @@ def quick() -> list[Study]:
         _keep_alive(_QUICK_LIST),
         _connect(_SHORT_LIST),
         _latency(_QUICK_LIST),
-        _bulk(("relay", "haproxy", "ours-off"), "down"),
+        _bulk(_PAIR, "down"),
         MemoryStudy(_PAIR, connections=300),
         DistanceStudy(("haproxy", "ours-off", "ours-preconnect")),
+        WorkersStudy(("ours-preconnect", "ours-2"), "connect"),
         ChangeStudy(_PAIR, backends=100, changes=_CHANGES),
-        ChangeStudy(_PAIR, backends=100, changes=None),
+        RegistrationStudy(("ours-off",), thorough=False),
     ]
 
 
 def full() -> list[Study]:
-    """Return everything."""
-    for_bulk = (*_PEERS[:3], "haproxy-splice", *_PEERS[3:], "ours-off")
+    """Return everything: first what is behind the targets, then the curves and the costs."""
     return [
-        _keep_alive(_EVERYBODY),
-        LoadStudy(
-            "http-close",
-            "Requests with `Connection: close`",
-            f"`wrk`, {loads.CONNECTIONS} connections; the backend closes first, so that nothing can be reused.",
-            OPERATION_METRICS,
-            (*_PEERS, "ours-off", "ours-preconnect"),
-            "http",
-            loads.http("Connection: close"),
-        ),
+        _keep_alive(_DEFAULTS),
         _connect(_EVERYBODY),
-        _latency(_EVERYBODY),
-        Pressure(
-            "connect-latency",
-            "Latency of connect, send, receive at one rate for all",
-            _LATENCY_NOTE,
-            OPERATION_METRICS,
-            _SHORT_LIST,
-            "echo",
-            loads.connects(),
-            mode="connect",
-        ),
+        _latency(_DEFAULTS),
         _bulk(("direct", "relay", "haproxy", "ours-off"), "up"),
-        _bulk(for_bulk, "down"),
+        _bulk(("direct", "relay", "haproxy", "haproxy-splice", "nginx", "envoy", "ours-off"), "down"),
         MemoryStudy((*_PEERS[1:], "ours-off"), connections=2_000),
         DistanceStudy(("direct", "haproxy", "nginx", "ours-off", "ours-preconnect", "ours-reuse")),
-        *_applications(),
+        WorkersStudy(("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4"), "connect"),
+        WorkersStudy(("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4"), "echo", thorough=False),
+        *_changes(),
+        RegistrationStudy(("ours-off",)),
+        *_secondary(),
         *_scaling(),
-        *(ChangeStudy(_PAIR, backends=n, changes=_CHANGES) for n in _BACKEND_COUNTS),
-        *(ChangeStudy(_PAIR, backends=n, changes=None) for n in _BACKEND_COUNTS),
+        PartsStudy(),
+        CollectorStudy(),
+        ScrapeStudy(),
     ]
 
 
-def _applications() -> list[Study]:
+def _changes() -> list[Study]:
+    return [
+        *(
+            ChangeStudy(_PAIR, backends=n, changes=_CHANGES, thorough=n in _JUDGED_COUNTS)
+            for n in _BACKEND_COUNTS
+        ),
+        *(ChangeStudy(_PAIR, backends=n, changes=None, thorough=False) for n in _BACKEND_COUNTS),
+    ]
+
+
+def _secondary() -> list[Study]:
     contenders = ("direct", "haproxy", "ours-off", "ours-preconnect")
     return [
         LoadStudy(
+            "http-close", "Requests with `Connection: close`",
+            f"`wrk`, {loads.CONNECTIONS} connections; the backend closes first, so that nothing can be reused.",
+            OPERATION_METRICS, (*_PEERS, "ours-preconnect"), "http", loads.http("Connection: close"), thorough=False,
+        ),
+        Pressure(
+            "connect-latency", "Latency of connect, send, receive at one rate for all", _LATENCY_NOTE,
+            OPERATION_METRICS, _SHORT_LIST, "echo", loads.connects(), thorough=False, mode="connect",
+        ),
+        LoadStudy(
             "redis", "Redis", "`redis-benchmark`, GET and SET, 50 connections that stay.",
-            OPERATION_METRICS, contenders, "redis", loads.redis,
+            OPERATION_METRICS, contenders, "redis", loads.redis, thorough=False,
         ),
         LoadStudy(
             "postgres", "PostgreSQL", "`pgbench`, read-only, 8 connections that stay.",
-            SQL_METRICS, contenders, "postgres", loads.sql(),
+            SQL_METRICS, contenders, "postgres", loads.sql(), thorough=False,
         ),
         LoadStudy(
             "postgres-connect", "PostgreSQL, a connection for each transaction", "`pgbench -C`, read-only, 8 clients.",
-            SQL_METRICS, contenders, "postgres", loads.sql("-C"),
+            SQL_METRICS, contenders, "postgres", loads.sql("-C"), thorough=False,
         ),
     ]  # fmt: skip
 
@@ -170,15 +224,16 @@ def _scaling() -> list[Study]:
         *(
             LoadStudy(
                 f"connections-{n}", f"Messages of 16 bytes on {n:,} connections", note,
-                OPERATION_METRICS, _PAIR, "echo", loads.echoes(connections=n),
+                OPERATION_METRICS, _PAIR, "echo", loads.echoes(connections=n), thorough=False,
             )
             for n in _CONNECTION_COUNTS
         ),
         *(
             LoadStudy(
                 f"size-{n}", f"Messages of {n:,} bytes on {loads.CONNECTIONS} connections", note,
-                OPERATION_METRICS, _PAIR, "echo", loads.echoes(size=n),
+                OPERATION_METRICS, _PAIR, "echo", loads.echoes(size=n), thorough=False,
             )
             for n in _SIZES
         ),
+        *(ServicesStudy(_PAIR, services=n) for n in _SERVICE_COUNTS),
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Final, Literal, Protocol
 
 from tools.bench.build import compiled
 from tools.bench.child import Child, Failed
-from tools.bench.contenders import CONTENDERS
+from tools.bench.contenders import title_of
 from tools.bench.figures import summarise
 from tools.bench.machine import busy_s
 
@@ -37,13 +38,19 @@ class Metric:
 
 @dataclass(frozen=True)
 class Pace:
-    """How thoroughly to measure."""
+    """How thoroughly to measure: what is behind a target in full, what only draws a curve briefly."""
 
     rounds: int
     seconds: float
     """Of one turn."""
     warm_up_s: float
     """Of the uncounted turn at the beginning."""
+    brief_rounds: int
+    brief_seconds: float
+
+    def of(self, study: Study) -> tuple[int, float]:
+        """Return the rounds of a study, and the seconds of its turns."""
+        return (self.rounds, self.seconds) if study.thorough else (self.brief_rounds, self.brief_seconds)
 
 
 class Study(Protocol):
@@ -54,6 +61,11 @@ class Study(Protocol):
     note: str
     metrics: Sequence[Metric]
     contenders: Sequence[str]
+    """Keys of CONTENDERS, or titles of what a study alone knows."""
+    thorough: bool
+    """Whether its turns have their full length and number."""
+    fresh: bool
+    """Whether each turn starts a new process, so that there is nothing to warm up."""
 
     def open(self, stack: ExitStack) -> None:
         """Start what all contenders share, to be ended by `stack`.
@@ -71,7 +83,9 @@ class Study(Protocol):
 
 
 def run_study(study: Study, pace: Pace, say: Callable[[str], None]) -> dict[str, Any]:
-    """Make a study: one uncounted turn each, then A B C A B C, so that a slow minute hits all alike.
+    """Make a study: one uncounted turn each (unless each starts anew), then A B C, C B A, A B C, so that slow minutes and drifts hit all alike.
+
+    Whatever goes wrong costs a contender its further turns, or at worst this study, but never the run.
 
     Args:
         study: What to do.
@@ -79,23 +93,24 @@ def run_study(study: Study, pace: Pace, say: Callable[[str], None]) -> dict[str,
         say: Takes a line of progress.
 
     Returns:
-        JSON-able: `rows` (figures by contender), `missing` (reasons by contender) and what describes the study.
+        JSON-able: `rows` (figures by contender), `missing` (reasons by title) and what describes the study.
     """
-    missing: dict[str, str] = {}
-    values: dict[str, list[dict[str, float]]] = {}
-    with ExitStack() as stack:
-        samplers = _start(study, stack, missing)
-        for turn in range(-1, pace.rounds):
-            for name in list(samplers):
-                try:
-                    sample = samplers[name](pace.warm_up_s if turn < 0 else pace.seconds)
-                except (Failed, ValueError, OSError, subprocess.SubprocessError) as error:
-                    missing[name] = f"failed in turn {turn + 1}: {error}"
-                    say(f"  {name}: {missing[name]}")
-                    del samplers[name]
-                    continue
-                if turn >= 0:
-                    values.setdefault(name, []).append(sample)
+    rounds, seconds = pace.of(study)
+    took = _Turns()
+    missing, values = took.missing, took.values
+    began = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            samplers = _start(study, stack, missing)
+            for name in [] if study.fresh else list(samplers):
+                took.take(name, samplers, pace.warm_up_s, counted=False)
+            for turn in range(rounds):
+                for name in reversed(list(samplers)) if turn % 2 else list(samplers):
+                    took.take(name, samplers, seconds, counted=True)
+    except Exception as error:  # noqa: BLE001 - an hour's other figures are not lost for a bug of this study
+        missing["the study"] = f"{type(error).__name__}: {error}"
+    for who, reason in missing.items():
+        say(f"  {title_of(who)}: {reason}")
     return {
         "name": study.name,
         "title": study.title,
@@ -103,22 +118,45 @@ def run_study(study: Study, pace: Pace, say: Callable[[str], None]) -> dict[str,
         "metrics": [
             {"key": m.key, "title": m.title, "unit": m.unit, "better": m.better} for m in study.metrics
         ],
-        "missing": {CONTENDERS[name].title: reason for name, reason in missing.items()},
+        "rounds": rounds,
+        "seconds": seconds,
+        "took_s": time.monotonic() - began,
+        "missing": {title_of(name): reason for name, reason in missing.items()},
         "rows": {name: _row(study, values[name]) for name in study.contenders if name in values},
     }
+
+
+class _Turns:
+    """What came out of the turns so far."""
+
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+        self.values: dict[str, list[dict[str, float]]] = {}
+
+    def take(self, name: str, samplers: dict[str, Sampler], seconds: float, *, counted: bool) -> None:
+        """Let a contender have a turn; one that fails has no other."""
+        try:
+            sample = samplers[name](seconds)
+        except Exception as error:  # noqa: BLE001 - whatever befalls one, the others are still measured
+            turns = len(self.values.get(name, []))
+            self.missing[name] = f"failed after {turns} turns: {str(error) or type(error).__name__}"
+            del samplers[name]
+            return
+        if counted:
+            self.values.setdefault(name, []).append(sample)
 
 
 def _start(study: Study, stack: ExitStack, missing: dict[str, str]) -> dict[str, Sampler]:
     try:
         study.open(stack)
-    except (Failed, OSError, subprocess.SubprocessError) as error:
-        missing.update(dict.fromkeys(study.contenders, str(error)))
+    except (Failed, OSError, ValueError, subprocess.SubprocessError) as error:
+        missing["everybody"] = str(error)
         return {}
     samplers: dict[str, Sampler] = {}
     for name in study.contenders:
         try:
             samplers[name] = study.prepare(name, stack)
-        except (Failed, OSError, subprocess.SubprocessError) as error:
+        except (Failed, OSError, ValueError, subprocess.SubprocessError) as error:
             missing[name] = str(error)
     return samplers
 

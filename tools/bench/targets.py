@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
+from statistics import fmean, median, pstdev
 from typing import Any, Final, Literal
 
-from tools.bench.figures import ratio
+from tools.bench.figures import Summary, summarise
 
-__all__ = ["TARGETS", "Outcome", "Target", "outcome"]
+__all__ = ["TARGETS", "Outcome", "Target", "outcome", "steadiness"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on one contender's median.
+    """A bound on what one contender does.
 
-    It holds for the median itself (`of` is "value"), divided by another's ("ratio") or less another's ("difference").
+    It holds for the median of the turns (`of` is "value"), or of what each turn was divided by another contender's turn of
+    the same round ("ratio") or less it ("difference").
     """
 
     title: str
@@ -33,10 +36,12 @@ class Outcome:
     """What a run says about a target; `reached` and `met` are None if it did not measure it."""
 
     target: Target
-    reached: float | None
+    reached: Summary | None
     met: bool | None
 
 
+_FEWEST: Final = 3
+_RESAMPLED: Final = 1_000
 _MOST: Final = "at most"
 _LEAST: Final = "at least"
 
@@ -59,7 +64,7 @@ TARGETS: Final = (
     Target("one weight change under load, 10,000 backends", "weights-10000", "change_ms", "ours-off", 1.0, _MOST),
     Target("longest stall meanwhile, ms", "weights-10000", "max_us", "ours-off", 5.0, _MOST, "value"),
     Target(
-        "connections/s with 2 workers against 1", "connect", "rate", "ours-2", 1.7, _LEAST, against="ours-preconnect"
+        "connections/s with 2 workers against 1", "workers-connect", "rate", "ours-2", 1.7, _LEAST, against="ours-preconnect"
     ),
 )  # fmt: skip
 
@@ -72,19 +77,47 @@ def outcome(target: Target, studies: Mapping[str, Mapping[str, Any]]) -> Outcome
         studies: Results by the name of the study.
     """
     rows = studies.get(target.study, {}).get("rows", {})
-    reached = _median(rows, target.who, target.metric)
+    values = _values(rows, target.who, target.metric)
     if target.of != "value":
-        other = _median(rows, target.against, target.metric)
+        others = _values(rows, target.against, target.metric)
+        pairs = zip(values, others, strict=False)
         if target.of == "ratio":
-            reached = ratio(reached, other)
+            values = [one / other for one, other in pairs if other]
         else:
-            reached = None if reached is None or other is None else reached - other
+            values = [one - other for one, other in pairs]
+    reached = summarise(values)
     if reached is None:
         return Outcome(target, None, None)
-    met = reached >= target.bound if target.want == "at least" else reached <= target.bound
-    return Outcome(target, reached, met)
+    enough = reached.median >= target.bound if target.want == _LEAST else reached.median <= target.bound
+    return Outcome(target, reached, enough)
 
 
-def _median(rows: Mapping[str, Any], who: str, metric: str) -> float | None:
+def steadiness(studies: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return by how much chance moves the median of paired ratios, and the ratio of the medians.
+
+    Both are standard deviations as a share of the figure, by resampling the turns of the run (bootstrap), the mean over all
+    targets that are ratios; None if there are none.
+    """
+    paired, unpaired = [], []
+    random = Random(1)
+    for target in TARGETS:
+        rows = studies.get(target.study, {}).get("rows", {})
+        ones, others = _values(rows, target.who, target.metric), _values(rows, target.against, target.metric)
+        count = min(len(ones), len(others))
+        if target.of != "ratio" or count < _FEWEST or not all(others) or not all(ones):
+            continue
+        by_pair, by_median = [], []
+        for _ in range(_RESAMPLED):
+            here = random.choices(range(count), k=count)
+            there = random.choices(range(count), k=count)
+            by_pair.append(median(ones[i] / others[i] for i in here))
+            by_median.append(median(ones[i] for i in here) / median(others[i] for i in there))
+        paired.append(pstdev(by_pair) / fmean(by_pair))
+        unpaired.append(pstdev(by_median) / fmean(by_median))
+    return (fmean(paired), fmean(unpaired)) if paired else None
+
+
+def _values(rows: Mapping[str, Any], who: str, metric: str) -> list[float]:
+    """Return a contender's figures, turn by turn; none if it was not measured."""
     figures = rows.get(who, {}).get(metric)
-    return None if figures is None else float(figures["median"])
+    return [] if figures is None else [float(value) for value in figures["values"]]
