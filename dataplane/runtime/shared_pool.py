@@ -222,8 +222,7 @@ class SharedPool(Pool):
             self.refuse(sock, DiscardCause.FULL)
             return
         super().put(sock, mask, born_at)
-        self._held[self._row] = own = len(self._idle) + len(self._dials)
-        self._highest = max(self._highest, own)
+        self._held[self._row] = len(self._idle) + len(self._dials)
 
     def displace(self) -> bool:
         """Give up a dial or an idle connection of this worker."""
@@ -251,12 +250,8 @@ class SharedPool(Pool):
     # -- dialling ahead -------------------------------------------------------------------------------
 
     def target(self) -> int:
-        """Return how many idle connections this worker should have now."""
-        target = super().target()
-        if target <= self.own:
-            return target
-        others = self.held - self._held[self._row]
-        return max(0, min(target, self.cap, self._size() - others))
+        """Return how many idle connections this worker should have now, if the node has room (`refill`)."""
+        return min(super().target(), self.cap)
 
     def restock(self) -> None:
         """Find the target anew, and dial up to it."""
@@ -333,10 +328,11 @@ class SharedPool(Pool):
     def _use_for(self) -> int:
         if self.spec.mode is PoolMode.PRECONNECT:
             return super().target()
-        now = self.reactor.now
+        now, own = self.reactor.now, self.own
+        self._highest = max(self._highest, own)
         if now >= self._window_ends:
             self._lowest_before, self._lowest = self._lowest, len(self._idle)
-            self._highest_before, self._highest = self._highest, self.own
+            self._highest_before, self._highest = self._highest, own
             self._window_ends = now + WINDOW_S
         if now < self._short_until:
             return self.spec.max_idle
@@ -382,4 +378,3 @@ class SharedPool(Pool):
                 self.discard(self._idle[0], DiscardCause.SURPLUS)
             elif not self.displace():
                 break
-        self._highest = self._highest_before = self.own  # what has been given up is not asked back

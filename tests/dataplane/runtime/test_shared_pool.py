@@ -182,6 +182,11 @@ def test_one_worker_may_hold_all_of_it() -> None:
     with pools(4, mode="reuse", max_idle=12) as site:
         busy(site, 2, 12, 0.1)
         assert site.held == [0, 0, 12, 0]
+        other = site.workers[1]
+        other.come()
+        other.leave()
+        assert site.held == [0, 0, 12, 0]
+        assert other.backend.totals.discarded[DiscardCause.FULL] == 1
 
 
 class SlowDials(Demand):
@@ -250,17 +255,72 @@ def test_a_surplus_is_left_alone_while_there_is_room() -> None:
 
 def test_a_worker_whose_clients_use_its_whole_pool_still_needs_it() -> None:
     """What is in use comes back, so it is kept for who had it when a sibling wants it as well."""
-    with pools(2, {"per_backend": 8}, mode="reuse", max_idle=8) as site:
+    with pools(3, {"per_backend": 8}, mode="reuse", max_idle=8) as site:
+        busy(site, 0, 1, 0.2)
         busy(site, 0, 8, 1)
-        one, other = site.workers
-        other.come()
-        other.leave()  # there is no room: it is short
+        one, *others = site.workers
+        for other in others:
+            other.come()
+            other.leave()  # there is no room: it is short
         for _ in range(8):
             one.come()
-        site.look()
+        site.pass_time(0.2)
         for _ in range(8):
             one.leave()
         assert site.held[0] >= 7
+
+
+def test_what_is_a_siblings_is_left_for_it() -> None:
+    """While both want more than there is, a place that is free for a moment is not taken by who has its share."""
+    with pools(2, mode="reuse", max_idle=12) as site:
+        for _ in range(100):
+            busy(site, 0, 12, 0.1)
+            busy(site, 1, 12, 0.1)
+        one, other = site.workers
+        for _ in range(12):
+            other.come()
+        for _ in range(24):
+            one.come()
+        for _ in range(24):
+            one.leave()
+        for _ in range(12):
+            other.leave()
+        assert min(site.held) >= 5
+
+
+def test_two_that_dial_ahead_share_by_their_clients() -> None:
+    """Who has given something up does not dial it again at once."""
+    with pools(2, mode="preconnect", max_idle=12) as site:
+        for worker in site.workers:
+            worker.pool.demand = SlowDials()
+        busy(site, 0, 12, 20)
+        assert site.held == [12, 0]
+        for _ in range(200):
+            busy(site, 0, 12, 0.1)
+            busy(site, 1, 12, 0.1)
+        assert min(site.held) >= 5
+
+
+def test_a_division_knows_who_leaves_what_untaken() -> None:
+    """With equally many clients, who takes four at a time needs four, and who takes eight gets the rest."""
+    with pools(2, mode="reuse", max_idle=12) as site:
+        busy(site, 1, 12, 0.1)
+        for _ in range(round(6 * WINDOW_S / 0.3)):
+            busy(site, 0, 8, 0.1)
+            busy(site, 1, 4, 0.2)
+        assert site.held == [8, 4]
+
+
+def test_chance_moves_nothing() -> None:
+    """Others see another number of clients only when it is off by a quarter."""
+    with pools(2, mode="reuse", max_idle=12) as site:
+        busy(site, 0, 12, 5)
+        column = site.board.assign({KEY})[KEY]
+        told = site.board.part(EVENTS, column)[0]
+        busy(site, 0, 12, 0.5)
+        assert site.board.part(EVENTS, column)[0] == told
+        busy(site, 0, 12, 5)
+        assert site.board.part(EVENTS, column)[0] > told * 5 // 4
 
 
 # -- min_idle -----------------------------------------------------------------------------------------
@@ -292,6 +352,17 @@ def test_who_takes_no_clients_has_no_part() -> None:
         assert site.held == [0, 6]
         one.pool.restock()
         assert site.held == [0, 6]
+
+
+def test_a_client_of_a_draining_worker_leaves_nothing_in_its_pool() -> None:
+    """Nobody would come to take it."""
+    with pools(2, mode="reuse", max_idle=6) as site:
+        one = site.workers[0]
+        one.come()
+        one.board.set_present(present=False)
+        one.pool.retire()
+        one.leave()
+        assert site.held == [0, 0]
 
 
 def test_a_dead_worker_gives_its_cells_back() -> None:
