@@ -150,6 +150,8 @@ class BalancedService(SharedService):
         self._clients[self._board.row] = 0
         self._clients = self._board.clients(column)
         self._shared = column is not None
+        if not self._shared:
+            self.disarm()  # nobody's count could be told from none
         self._publish()
 
     def arm(self) -> None:

@@ -15,7 +15,7 @@ from tests.support.programs import require
 SYSTEMD = Path(__file__).resolve().parents[2] / "deploy/systemd"
 SERVICES = sorted(path.name for path in SYSTEMD.glob("*.service"))
 EXPOSURE = "20"
-"""Tenths: systemd calls up to 2.0 "OK", as good as a program with network sockets gets. Ours have 1.3 to 1.7."""
+"""Tenths: systemd calls up to 2.0 "OK", as good as a program with network sockets gets. Ours have 1.4 to 1.7."""
 
 
 def section(name: str, of: str = "Service") -> configparser.SectionProxy:
