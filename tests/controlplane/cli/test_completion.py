@@ -1,4 +1,4 @@
-"""What a TAB in a real bash makes of a line, with the real programs behind it."""
+"""What a TAB in a real shell makes of a line, with the real programs behind it."""
 
 from __future__ import annotations
 
@@ -35,17 +35,24 @@ sys.stdin.read()
 """
 
 
-class Bash:
-    """An interactive bash in a terminal, which has read what `lb-control completion bash` prints."""
+class Shell:
+    """An interactive shell in a terminal, which completes as `lb-control completion` has it do.
 
-    def __init__(self, control: Control) -> None:
+    Args:
+        control: Where its commands look.
+        argv: The shell.
+        setup: Lines that make it print `#done#` before each prompt, and then whatever it needs.
+    """
+
+    def __init__(self, control: Control, argv: list[str], *setup: str) -> None:
         self._control = control
+        self._argv = argv
+        self._setup = setup
         programs = Path(command("lb-control")).parent
         self._environment = {
             **control.environment,
             "PATH": f"{programs}:/usr/bin:/bin",
             "PS1": "",
-            "PROMPT_COMMAND": "echo '#done#'",
             "TERM": "dumb",
             "INPUTRC": "/dev/null",
         }
@@ -56,7 +63,7 @@ class Bash:
         # So wide that no line is scrolled.
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 2000, 0, 0))
         self._shell = subprocess.Popen(
-            ["bash", "--norc", "--noprofile", "-i"],
+            self._argv,
             stdin=inner,
             stdout=inner,
             stderr=inner,
@@ -65,9 +72,8 @@ class Bash:
             start_new_session=True,
         )
         os.close(inner)
-        self._until_done()
-        self.run("bind 'set enable-bracketed-paste off'; bind 'set bell-style none'")
-        self.run('eval "$(lb-control completion bash)"')
+        for line in self._setup:
+            self.run(line)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,6 +92,28 @@ class Bash:
         self.shown = self.run(f"{line}\t\x01printf '<%s>' ")
         return re.findall(r"<([^<>%]*)>", self.shown)
 
+    def _until_done(self) -> str:
+        shown = ""
+        end = time.monotonic() + PATIENCE_S
+        while DONE not in shown:
+            ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"no prompt: {shown!r}"
+            shown += os.read(self._terminal, 65536).decode()
+        return shown
+
+
+class Bash(Shell):
+    """Bash, with nothing of the user's."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(
+            control,
+            ["bash", "--norc", "--noprofile", "-i"],
+            "PROMPT_COMMAND=\"echo '#done#'\"",
+            "bind 'set enable-bracketed-paste off'; bind 'set bell-style none'",
+            'eval "$(lb-control completion bash)"',
+        )
+
     def offers(self, line: str) -> list[str]:
         """Return what a TAB after a line has to offer, as bash's function has it."""
         words = line.split(" ")
@@ -95,14 +123,18 @@ class Bash:
         )
         return re.findall(r"<([^<>%]+)>", shown)
 
-    def _until_done(self) -> str:
-        shown = ""
-        end = time.monotonic() + PATIENCE_S
-        while not shown.endswith(DONE):
-            ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
-            assert ready, f"no prompt: {shown!r}"
-            shown += os.read(self._terminal, 65536).decode()
-        return shown
+
+class Zsh(Shell):
+    """Zsh, with nothing of the user's but its own completion system."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(
+            control,
+            ["zsh", "-f", "-i"],
+            "precmd() { echo '#done#' }",
+            "autoload -U compinit && compinit -u -D; unset zle_bracketed_paste",
+            'eval "$(lb-control completion zsh)"',
+        )
 
 
 @pytest.fixture
@@ -150,6 +182,47 @@ def test_what_runs_is_completed(control):
         assert bash.offers("lb-control weight web ") == ["web-1", "web-2"]
         assert bash.offers("lb-control explain ") == ["cache", "web"]
         assert bash.offers("lb-control rollback ") == ["1"]
+
+
+@pytest.mark.needs("zsh")
+def test_zsh_completes_what_runs(control):
+    """The same with zsh."""
+    with running(control), Zsh(control) as zsh:
+        assert zsh.tab("lb-control roll") == ["lb-control", "rollback"]
+        assert zsh.tab("lb-control drain w") == ["lb-control", "drain", "web"]
+        assert zsh.tab("lb-control enable cache 127.0.0.1:6") == [
+            "lb-control",
+            "enable",
+            "cache",
+            "127.0.0.1:6379",
+        ]
+        assert zsh.tab("lb-dataplane --log-format t") == ["lb-dataplane", "--log-format", "text"]
+
+
+@pytest.mark.needs("fish")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lb-control roll", ["rollback"]),
+        ("lb-control drain ", ["cache", "web"]),
+        ("lb-control enable cache 127.0.0.1:6", ["127.0.0.1:6379"]),
+        ("lb-dataplane --log-format ", ["json", "text"]),
+    ],
+)
+def test_fish_completes_what_runs(control, line, offered):
+    """The same with fish, which tells what it would offer; behind a tab it shows what each is."""
+    programs = Path(command("lb-control")).parent
+    with running(control):
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", f"lb-control completion fish | source; complete -C {line!r}"],
+            env={**control.environment, "PATH": f"{programs}:/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert [each.partition("\t")[0] for each in done.stdout.splitlines()] == offered
+    assert done.stderr == ""
 
 
 def test_the_daemon_is_asked_first(control):
