@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.backends import LineServer
+from tests.support.clients import dial, read_exactly
 from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
@@ -121,6 +122,36 @@ def test_rolling_restarts_are_unnoticed(site: Site) -> None:
         site.wait_new([*former, *body["pids"]])
         load.wait_progress(30, pings=30)
     assert not load.report.failed, load.report
+
+
+def test_a_worker_that_is_killed_while_it_drains_has_died(site: Site) -> None:
+    """Only one whose connections have ended counts as drained."""
+    site.put(balance_workers=True)  # so that both have some
+    with ExitStack() as stack:
+        for _ in range(10):
+            client = stack.enter_context(dial(site.ports[-1].address))
+            client.sendall(b"hello\n")
+            read_exactly(client, len(b"a:hello\n"))
+        former = site.pids()
+        assert site.plane.request("POST", "/v1/restart")[0] == 200
+        for pid in former:
+            os.kill(pid, signal.SIGKILL)
+
+        def ends(cause: str) -> float:
+            return site.plane.metrics().value("lb_worker_ends_total", cause=cause)
+
+        wait_for(lambda: ends("died") + ends("drained") == 2, "both to have ended")
+        assert (ends("died"), ends("drained")) == (2, 0)
+
+
+def test_lines_that_the_supervisors_own_log_has_lost_are_counted() -> None:
+    """A log that cannot be written shows in the metrics of the process that wrote it."""
+    with ExitStack() as stack:
+        plane = DataPlane(["--workers", "1"])
+        stack.callback(plane.close)
+        plane.argv = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *plane.argv]
+        plane.start()
+        wait_for(lambda: plane.metrics().value("lb_log_lines_dropped_total"), "a lost line")
 
 
 def test_more_and_fewer_workers_are_unnoticed(site: Site) -> None:

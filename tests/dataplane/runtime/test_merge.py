@@ -145,3 +145,39 @@ def test_metrics_are_joined_by_what_they_mean() -> None:
         ("lb_backend_health", "up"): 0,
     }
     assert not any(samples for *_, samples in total.families(lambda labels: False))
+
+
+def test_metrics_of_a_worker_that_drains_are_what_it_carries() -> None:
+    """Nobody tells it of changes and of health any more: its counts are the node's, its opinions are not."""
+
+    def families(usable: float) -> list[Any]:
+        return [
+            ("counter", "lb_connections", "", [("lb_connections_total", {"service": "web"}, 5)]),
+            ("gauge", "lb_connections_active", "", [("lb_connections_active", {"service": "web"}, 2)]),
+            ("gauge", "lb_backend_usable", "", [("lb_backend_usable", {"backend": "a"}, usable)]),
+            ("gauge", "lb_backend_health", "", [("lb_backend_health", {"state": "up"}, usable)]),
+            ("gauge", "lb_loop_lag_seconds", "", [("lb_loop_lag_seconds", {}, 1 - usable)]),
+        ]
+
+    total = FamilySum()
+    total.add(families(0), leaving=True)
+    total.add(families(1))
+    assert {name: list(sums.values()) for name, (_, _, sums) in total._families.items()} == {
+        "lb_connections": [10],
+        "lb_connections_active": [4],
+        "lb_backend_usable": [1],
+        "lb_backend_health": [1],
+        "lb_loop_lag_seconds": [1],
+    }
+
+
+def test_what_the_supervisor_counts_itself_is_added() -> None:
+    """Its part of a counter joins the workers', and one of its own is a counter like theirs."""
+    total = FamilySum()
+    total.add([("counter", "lb_log_lines_dropped", "", [("lb_log_lines_dropped_total", {}, 3)])])
+    total.count("lb_log_lines_dropped", "", [({}, 4)])
+    total.count("lb_worker_ends", "", [({"cause": "died"}, 1)])
+    text = {
+        sample.name: (metric.type, sample.value) for metric in total.metrics() for sample in metric.samples
+    }
+    assert text == {"lb_log_lines_dropped_total": ("counter", 7), "lb_worker_ends_total": ("counter", 1)}
