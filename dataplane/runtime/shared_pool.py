@@ -364,17 +364,19 @@ class SharedPool(Pool):
         if contended:  # by all that there may ever be: a limit leaves room again as soon as a client goes
             self.cap = divide(most, weights, wanted)[self._row]
         if free < 0:
-            self._shed(part(-free, held, self._row))
+            limited = size < self.spec.max_idle
+            cause = DiscardCause.DISPLACED if limited else DiscardCause.SURPLUS
+            self._shed(part(-free, held, self._row), cause)
             return
         allotted = divide(size, weights, wanted)
         lacking = sum(max(0, may - has) for may, has in zip(allotted, held, strict=True)) - free
         surplus = [max(0, has - may) for may, has in zip(allotted, held, strict=True)]
         if lacking > 0:
-            self._shed(part(lacking, surplus, self._row))
+            self._shed(part(lacking, surplus, self._row), DiscardCause.SURPLUS)
 
-    def _shed(self, count: int) -> None:
+    def _shed(self, count: int, cause: DiscardCause) -> None:
         for _ in range(count):
             if self._idle:
-                self.discard(self._idle[0], DiscardCause.SURPLUS)
+                self.discard(self._idle[0], cause)
             elif not self.displace():
                 break

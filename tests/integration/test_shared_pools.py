@@ -142,6 +142,8 @@ def test_idle_connections_of_all_workers_count_towards_a_backends_limit() -> Non
                 and backend["pooled"] == SIZE - 5
             )
         )
+        discarded = site.plane.backend("web", "a")["totals"]["pool"]["discarded"]
+        assert discarded == {"displaced": 5}
         site.visit(one, 3, left=5)
         site.plane.wait_status(lambda status: status["services"]["web"]["backends"][0]["pooled"] == SIZE - 5)
 
