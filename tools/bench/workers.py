@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from tools.bench import parse
 from tools.bench.child import Child, Failed
-from tools.bench.contenders import launch
+from tools.bench.contenders import Running, launch
 from tools.bench.control import Api
 from tools.bench.loads import CONNECTIONS, MESSAGE_BYTES
 from tools.bench.quota import Quotas
@@ -74,7 +74,7 @@ class WorkersStudy:
             raise Failed("no process to limit")
         count = WORKERS[name]
         if name.startswith("ours"):
-            _wait_ready(Api(running.directory, stack))  # a worker that starts with a share would take seconds
+            _wait_ready(running)  # a worker that starts with a share would take seconds
         for number in _workers(child, count, threads=name.startswith("haproxy")):
             self._quotas.limit(number, "thread" if name.startswith("haproxy") else "process", SHARE)
         argv = echo_load(self.mode, running.address, CONNECTIONS, MESSAGE_BYTES)
@@ -90,15 +90,16 @@ class WorkersStudy:
         return sample
 
 
-def _wait_ready(api: Api) -> None:
-    """Wait until all workers accept."""
+def _wait_ready(running: Running) -> None:
+    """Wait until all workers accept; the socket of the API is not there at once."""
     end = time.monotonic() + _READY_S
     while True:
         try:
-            api.get("/readyz")
-        except Failed:
+            with ExitStack() as own:
+                Api(running.directory, own).get("/readyz")
+        except (Failed, OSError) as error:
             if time.monotonic() > end:
-                raise
+                raise Failed(f"it does not become ready: {error}") from error
             time.sleep(0.05)
         else:
             return
