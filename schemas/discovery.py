@@ -34,7 +34,13 @@ def _address_source(value: str) -> str:
 _AddressSource = Annotated[
     Text,
     AfterValidator(_address_source),
-    WithJsonSchema({"type": "string", "pattern": f"^({_ADDRESS_SOURCE.pattern})$"}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^({_ADDRESS_SOURCE.pattern})$",
+            "examples": ["service", "node", "tagged:wan"],
+        }
+    ),
 ]
 
 

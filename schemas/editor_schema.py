@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -35,6 +36,7 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
     definitions["Defaults"] = {**deepcopy(one), "description": "Anything that a service may say."}
     one["not"] = {"required": ["backends", "discover"]}
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
+    _say_what_fits([schema, definitions])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -49,6 +51,23 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
         ],
         "$defs": definitions,
     }
+
+
+def _say_what_fits(schema: Any, examples: Sequence[str] = ()) -> None:
+    """Put words beside every pattern that has examples: yaml-language-server shows them instead of the pattern."""
+    if isinstance(schema, list):
+        for one in schema:
+            _say_what_fits(one, examples)
+    elif isinstance(schema, dict):
+        found = schema.get("examples")
+        examples = found if isinstance(found, list) else examples
+        if "pattern" in schema and examples:
+            shown = ", ".join(f'"{each}"' for each in examples)
+            schema["patternErrorMessage"] = f"Must look like {shown}."
+        for name, inner in schema.items():
+            if name != "examples":
+                # What is below a key of its own has examples of its own.
+                _say_what_fits(inner, examples if name in {"anyOf", "items"} else ())
 
 
 def _unless_default(keys: list[str], rule: dict[str, Any]) -> dict[str, Any]:

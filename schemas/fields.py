@@ -311,7 +311,9 @@ ServiceName = Annotated[
 BackendId = Annotated[
     str,
     BeforeValidator(_backend_id),
-    WithJsonSchema({"type": "string", "pattern": r"^\S+$", "maxLength": _BACKEND_ID_CHARS}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^\S+$", "maxLength": _BACKEND_ID_CHARS, "examples": ["web-1"]}
+    ),
 ]
 
 

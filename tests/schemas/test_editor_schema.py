@@ -182,6 +182,25 @@ def test_defaults_are_shown_as_documents_write_them():
     assert definitions["Consul"]["properties"]["register"]["default"] is False
 
 
+def patterns_of(node):
+    """Yield every schema of a text with a pattern."""
+    if isinstance(node, dict):
+        if isinstance(node.get("pattern"), str):
+            yield node
+        for inner in node.values():
+            yield from patterns_of(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from patterns_of(inner)
+
+
+def test_patterns_are_explained():
+    """Whoever writes 5 seconds is told how a duration looks, not which regular expression it misses."""
+    messages = {each["pattern"]: each.get("patternErrorMessage") for each in patterns_of(json_schema())}
+    assert 'Must look like "250ms", "5s", "3m", "1h".' in messages.values()
+    assert [pattern for pattern, message in messages.items() if message is None] == []
+
+
 def test_it_is_json_schema_2020_12():
     """The dialect is named, and every reference has its definition."""
     schema = json_schema()

@@ -20,7 +20,15 @@ _TYPES: Final[dict[str, Callable[[Any], bool]]] = {
     "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
     "null": lambda value: value is None,
 }
-_ANNOTATIONS: Final = {"$schema", "$defs", "title", "description", "default", "examples"}
+_ANNOTATIONS: Final = {
+    "$schema",
+    "$defs",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "patternErrorMessage",
+}
 
 
 class Validator:
