@@ -7,7 +7,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n 
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run demo-consul test check check-style bench bench-quick docs site soak lock
+.PHONY: help setup run demo-consul test check check-style bench bench-quick docs site screenshots soak lock
 
 help:
 	@echo "make run     two backends, a data plane, a control plane and its page to play with (Ctrl-C ends them)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench   the figures, beside other proxies (bench-quick: in two minutes)"
 	@echo "make docs    the generated reference, from the code"
 	@echo "make site    the documents as a site, in site/"
+	@echo "make screenshots  docs/images again: the page and top, of a node under load (a minute)"
 	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS)"
 	@echo "make lock    requirements.lock, from pyproject.toml"
 
@@ -58,6 +59,10 @@ endif
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
 	@echo "site/ is made; to read it: $(VENV)/python -m http.server --directory site --bind 127.0.0.1 8000"
+
+screenshots: setup
+	@tools/install-test-programs
+	$(VENV)/python -m tools.screenshot $(ARGS)
 
 soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)

@@ -1,15 +1,18 @@
-"""`python tools/screenshot.py`: docs/images/dashboard.png, from a real daemon under load in a real Chromium.
+"""`make screenshots`: docs/images/*.png, from a real daemon under load, in a real Chromium and a real terminal.
 
-A node with three services, one backend that is drained and one that is down, watched for as long as a sparkline
-is wide. With `--all` the other views, widths and the dark colours are written as well, to be looked at.
+The page, light and dark, and `lb-control top`. A node with three services, one backend that is drained and one
+that is down, watched for as long as a sparkline is wide. With `--all` the other views and widths of the page are
+written as well, to be looked at.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +22,11 @@ from typing import Any, Final
 from tests.controlplane.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.browser import Browser
-from tests.support.dataplane import DataPlane
+from tests.support.dataplane import DataPlane, command
 from tests.support.load import Load
 from tests.support.ports import HeldPort
+from tests.support.terminal import Terminal
+from tools import terminal_picture
 
 __all__ = ["main"]
 
@@ -31,6 +36,10 @@ TOKEN: Final = "for-the-screenshot"  # noqa: S105 - of a daemon that lives for a
 CHECKS: Final = {"active": {"type": "tcp", "interval": "1s", "timeout": "500ms", "fall": 2}}
 VIEWS: Final = ("services", "events", "history", "sources", "dataplanes")
 SIZES: Final = {"wide": (1280, 960), "narrow": (360, 780)}
+TERMINAL: Final = (126, 22)
+"""Columns and lines."""
+SETTLING_S: Final = 0.5
+"""For colours that change gradually."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +98,27 @@ def node(directory: Path) -> Iterator[Node]:
         yield Node(control, f"http://{ports[3].address}/", listeners)
 
 
-def work(listeners: tuple[str, ...], seconds: float) -> None:
+@contextlib.contextmanager
+def traffic(listeners: tuple[str, ...]) -> Iterator[None]:
     """Let clients come, now more and now fewer."""
-    end = time.monotonic() + seconds
+    ends = threading.Event()
     chance = random.Random(7)
+
+    def bursts() -> None:
+        while not ends.is_set():
+            with Load(chance.choice(listeners), rate=chance.choice([20, 60, 120]), flows=4):
+                ends.wait(chance.uniform(1.0, 3.0))
+
     with contextlib.ExitStack() as stack:
         for listener, flows in zip(listeners, (40, 12, 6), strict=True):
             stack.enter_context(Load(listener, rate=12, flows=flows, interval_s=0.2))
-        while time.monotonic() < end:
-            listener = chance.choice(listeners)
-            with Load(listener, rate=chance.choice([20, 60, 120]), flows=4):
-                time.sleep(chance.uniform(1.0, 3.0))
+        thread = threading.Thread(target=bursts)
+        thread.start()
+        try:
+            yield
+        finally:
+            ends.set()
+            thread.join()
 
 
 def enter(browser: Browser, url: str) -> None:
@@ -110,9 +129,23 @@ def enter(browser: Browser, url: str) -> None:
     browser.wait_true("document.querySelectorAll('tr[data-backend]').length > 0")
 
 
-def shoot(browser: Browser, to: Path, *, everything: bool) -> None:
-    """Write the pictures."""
+@contextlib.contextmanager
+def top(made: Node) -> Iterator[Terminal]:
+    """Run `lb-control top` in a terminal."""
+    width, height = TERMINAL
+    argv = [command("lb-control"), "top"]
+    with Terminal(argv, made.control.environment, width=width, height=height) as terminal:
+        terminal.wait_text("backends")
+        terminal.press("jjj")  # the troubled rows keep their colours
+        yield terminal
+
+
+def shoot_page(browser: Browser, to: Path, *, everything: bool) -> None:
+    """Write the pictures of the page."""
     browser.screenshot(to / "dashboard.png")
+    browser.prefer(dark=True)
+    time.sleep(SETTLING_S)
+    browser.screenshot(to / "dashboard-dark.png")
     if not everything:
         return
     for size, (width, height) in {**SIZES, "narrow": (SIZES["narrow"][0], 2000)}.items():
@@ -120,10 +153,22 @@ def shoot(browser: Browser, to: Path, *, everything: bool) -> None:
         for dark in (False, True):
             browser.prefer(dark=dark)
             for view in VIEWS:
-                browser.script("location.hash = arguments[0]", view)
+                browser.script("return import('/state.js').then(({act}) => act.choose(arguments[0]))", view)
                 time.sleep(1.5)
                 name = f"{view}-{size}-{'dark' if dark else 'light'}.png"
                 browser.screenshot(to / name)
+
+
+def shoot_top(browser: Browser, terminal: Terminal, to: Path, directory: Path) -> None:
+    """Write the picture of `lb-control top`."""
+    terminal.wait_text("conn/s")
+    page = directory / "top.html"
+    page.write_text(terminal_picture.page(terminal.cells()))
+    browser.open(page.as_uri())
+    size = "const box = document.querySelector('pre').getBoundingClientRect(); return [box.width, box.height]"
+    width, height = browser.script(size)
+    browser.resize(math.ceil(width), math.ceil(height))
+    browser.screenshot(to / "top.png")
 
 
 def main() -> None:
@@ -142,8 +187,10 @@ def main() -> None:
         Browser(width=width, height=height) as browser,
     ):
         enter(browser, made.url)
-        work(made.listeners, arguments.seconds)
-        shoot(browser, arguments.to, everything=arguments.all)
+        with top(made) as terminal, traffic(made.listeners):
+            time.sleep(arguments.seconds)
+            shoot_page(browser, arguments.to, everything=arguments.all)
+            shoot_top(browser, terminal, arguments.to, Path(directory))
 
 
 if __name__ == "__main__":

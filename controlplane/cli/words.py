@@ -98,5 +98,6 @@ def spark(values: Sequence[float], width: int, glyphs: Glyphs = RICH) -> str:
     top = len(glyphs.bars) - 1
     if top < 0:
         return ""
-    scale = top / peak if peak > 0 else 0.0
-    return "".join(glyphs.bars[math.ceil(each * scale)] for each in shown).rjust(width)
+    # The peak divided by itself is 1, whatever its size: each times a scale could be above the top.
+    parts = [each / peak if peak > 0 else 0.0 for each in shown]
+    return "".join(glyphs.bars[math.ceil(part * top)] for part in parts).rjust(width)

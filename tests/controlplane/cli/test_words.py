@@ -67,6 +67,15 @@ def test_sparkline_is_from_zero_to_its_peak():
     assert words.spark([1], 4, PLAIN) == ""
 
 
+@settings(deadline=None)
+@given(st.lists(st.floats(min_value=0, max_value=1e15), min_size=1), st.integers(1, 30))
+def test_sparkline_draws_any_rates(values, width):
+    """The peak is the highest bar, however it divides."""
+    drawn = words.spark(values, width)
+    assert len(drawn) == width
+    assert drawn[-1 - values[::-1].index(max(values[-width:]))] == ("█" if max(values[-width:]) > 0 else "▁")
+
+
 def test_bad_stands_out_without_colour():
     """Capitals say it too."""
     assert (words.label("bad", "down"), words.label("warn", "held")) == ("DOWN", "held")
