@@ -114,7 +114,9 @@ class Daemon:
 
     async def metrics(self) -> bytes:
         """Return the status as Prometheus text."""
-        return await asyncio.to_thread(scrape, await self.status())
+        status = await self.status()
+        pushes = {each.endpoint.location: each.pushes for each in self.controller.fleet.pushers.values()}
+        return await asyncio.to_thread(scrape, status, pushes)
 
     async def run(self, listener: socket.socket) -> None:
         """Do all of it until SIGTERM or SIGINT."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
 from controlplane.sources.consul_metrics import STATES, ConsulCollector
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+    from controlplane.push import Pushes
 
 __all__ = ["scrape"]
 
@@ -21,10 +23,12 @@ class _NodeCollector:
 
     Args:
         status: As `GET /v1/status` shows it.
+        pushes: What became of them, by the data plane's socket.
     """
 
-    def __init__(self, status: Mapping[str, Any]) -> None:
+    def __init__(self, status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> None:
         self._status = status
+        self._pushes = pushes
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
@@ -36,6 +40,7 @@ class _NodeCollector:
         ):
             yield GaugeMetricFamily(f"lb_control_{name}", text, value=float(value))
         yield from _data_planes(status["dataplanes"])
+        yield from _pushed(status["dataplanes"], self._pushes)
         states = GaugeMetricFamily(
             "lb_control_source_state", "1 for the state that the source is in.", labels=("source", "state")
         )
@@ -78,10 +83,37 @@ def _data_planes(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield from (reachable, refuses, generation)
 
 
-def scrape(status: Mapping[str, Any]) -> bytes:
-    """Return a node's status as Prometheus text."""
+def _pushed(rows: Sequence[Mapping[str, Any]], pushes: Mapping[str, Pushes]) -> Iterator[Metric]:
+    results = CounterMetricFamily(
+        "lb_control_pushes", "Snapshots sent, by what became of them.", labels=("dataplane", "result")
+    )
+    seconds = SummaryMetricFamily(
+        "lb_control_push_seconds",
+        "From sending to the acknowledgement that all of it runs.",
+        labels=("dataplane",),
+    )
+    named: dict[str, list[Pushes]] = {}
+    for row in rows:
+        if row["socket"] in pushes:
+            named.setdefault(row["name"], []).append(pushes[row["socket"]])
+    for name, those in named.items():
+        acked = sum(each.acked for each in those)
+        results.add_metric((name, "acked"), acked)
+        results.add_metric((name, "refused"), sum(each.refused for each in those))
+        results.add_metric((name, "failed"), sum(each.failed for each in those))
+        seconds.add_metric((name,), count_value=acked, sum_value=sum(each.acked_s for each in those))
+    yield from (results, seconds)
+
+
+def scrape(status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> bytes:
+    """Return a node's status as Prometheus text.
+
+    Args:
+        status: As `GET /v1/status` shows it.
+        pushes: What became of them, by the data plane's socket.
+    """
     sources: Callable[[], Sequence[Mapping[str, Any]]] = lambda: status["sources"]  # noqa: E731 - it needs a type
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_NodeCollector(status))
+    registry.register(_NodeCollector(status, pushes))
     registry.register(ConsulCollector(sources))
     return generate_latest(registry)

@@ -24,7 +24,7 @@ from controlplane.core.rollout import Running, Step, Target, next_step
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
 from controlplane.places import Endpoint
 
-__all__ = ["Asks", "Pusher", "Timing", "Wish"]
+__all__ = ["Asks", "Pusher", "Pushes", "Timing", "Wish"]
 
 
 class Asks(Protocol):
@@ -61,6 +61,18 @@ class Timing:
     """The first pause after a failure; it doubles,"""
     retry_max_s: float = 5.0
     """up to this."""
+
+
+@dataclass(slots=True)
+class Pushes:
+    """What became of the snapshots that were sent to one data plane."""
+
+    acked: int = 0
+    refused: int = 0
+    failed: int = 0
+    """Nobody answered, or not in time: it may run it all the same."""
+    acked_s: float = 0.0
+    """From sending to the acknowledgement, of all acknowledged ones together."""
 
 
 _FULL_DOUBLING: Final = 16
@@ -103,6 +115,7 @@ class Pusher:
         """When that was, on `clock`."""
         self.error: DataPlaneError | None = None
         """Why it is not where it should be; None: it is, or nobody has asked."""
+        self.pushes = Pushes()
         self.looked = asyncio.Event()
         """Set after the first look, whatever came of it."""
         self._on_ahead = on_ahead
@@ -217,12 +230,19 @@ class Pusher:
         return self.running
 
     async def _push(self, wish: Wish, running: Running) -> Running:
+        sent_at = self._clock()
         try:
             ack = await self.client.ask(calls.put_snapshot(wish.body), timeout_s=self._timing.push_s)
         except RefusedError as error:
+            self.pushes.refused += 1
             if error.permanent():
                 self._refused = _Refusal(wish.target, running.pid, error)
             raise
+        except DataPlaneError:
+            self.pushes.failed += 1
+            raise
+        self.pushes.acked += 1
+        self.pushes.acked_s += self._clock() - sent_at
         self._refused = None
         self._told = {}
         self.running = Running(running.pid, ack.get("generation", 0), ack.get("hash", ""))

@@ -22,6 +22,7 @@ from controlplane import api as control_api
 from controlplane import errors as control_errors
 from controlplane import metrics as control_metrics
 from controlplane.controller import Controller
+from controlplane.push import Pushes
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor
 from dataplane.runtime import api as data_api
@@ -308,7 +309,7 @@ def control_families() -> list[Family]:
         "converged": True,
         "config_error": None,
         "overrides": [],
-        "dataplanes": [{"name": "main", "reachable": True, "error": None, "generation": 1}],
+        "dataplanes": [{"name": "main", "socket": "s", "reachable": True, "error": None, "generation": 1}],
         "sources": [_SOURCE],
     }
     return [
@@ -318,7 +319,7 @@ def control_families() -> list[Family]:
             family.documentation,
             tuple(family.samples[0].labels),
         )
-        for family in text_string_to_metric_families(control_metrics.scrape(status).decode())
+        for family in text_string_to_metric_families(control_metrics.scrape(status, {"s": Pushes()}).decode())
         if family.samples
     ]
 

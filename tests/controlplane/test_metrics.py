@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controlplane.metrics import scrape
+from controlplane.push import Pushes
 from tests.support.dataplane import Metrics
 
 
@@ -14,10 +15,16 @@ def test_status_as_metrics():
         "config_error": {"message": "no"},
         "overrides": [{}, {}],
         "dataplanes": [
-            {"name": "a", "reachable": True, "error": None, "generation": 7},
-            {"name": "b", "reachable": False, "error": "does not answer", "generation": None},
-            {"name": "main", "reachable": True, "error": "refused: no", "generation": 7},
-            {"name": "main", "reachable": False, "error": "gone", "generation": 6},
+            {"name": "a", "socket": "/a", "reachable": True, "error": None, "generation": 7},
+            {"name": "b", "socket": "/b", "reachable": False, "error": "does not answer", "generation": None},
+            {
+                "name": "main",
+                "socket": "https://1",
+                "reachable": True,
+                "error": "refused: no",
+                "generation": 7,
+            },
+            {"name": "main", "socket": "https://2", "reachable": False, "error": "gone", "generation": 6},
         ],
         "sources": [
             {"name": "file lb.yaml", "state": "error"},
@@ -25,7 +32,13 @@ def test_status_as_metrics():
             {"name": "consul-kv:lb", "state": "stale"},
         ],
     }
-    metrics = Metrics(scrape(status).decode())
+    pushes = {
+        "/a": Pushes(acked=2, refused=1, failed=0, acked_s=0.5),
+        "https://1": Pushes(acked=1, refused=0, failed=3, acked_s=0.25),
+        "https://2": Pushes(acked=1, refused=0, failed=0, acked_s=0.5),
+        "/gone": Pushes(acked=9),
+    }
+    metrics = Metrics(scrape(status, pushes).decode())
     assert metrics.value("lb_control_generation") == 7
     assert metrics.value("lb_control_converged") == 1
     assert metrics.value("lb_control_config_error") == 1
@@ -43,3 +56,11 @@ def test_status_as_metrics():
     assert metrics.value("lb_control_source_state", source="file lb.yaml", state="ok") == 0
     assert metrics.value("lb_control_source_state", source="consul-kv:lb") == 1
     assert metrics.value("lb_control_source_state", source="consul-kv:lb", state="held") == 1
+    pushed = {
+        (one.labels["dataplane"], one.labels["result"]): one.value
+        for one in metrics.samples
+        if one.name == "lb_control_pushes_total" and one.value
+    }
+    assert pushed == {("a", "acked"): 2, ("a", "refused"): 1, ("main", "acked"): 2, ("main", "failed"): 3}
+    assert metrics.value("lb_control_push_seconds_sum", dataplane="main") == 0.75
+    assert metrics.value("lb_control_push_seconds_count", dataplane="main") == 2

@@ -101,6 +101,38 @@ async def test_refused_content_is_sent_once_until_it_changes():
         assert pusher.error is None
 
 
+class Deaf(FakeDataPlane):
+    """Answers everything but a push, while it is deaf."""
+
+    deaf = True
+
+    async def ask(self, call, *, timeout_s):
+        """Answer, or not."""
+        if self.deaf and call.method == "PUT":
+            raise LateError(self.endpoint.name, timeout_s)
+        return await super().ask(call, timeout_s=timeout_s)
+
+
+async def test_pushes_are_counted_by_what_became_of_them():
+    """No answer, a refusal and an acknowledgement each count, and looks do not."""
+    plane = Deaf()
+    plane.refuses = "bad"
+    async with pushing(plane) as (pusher, _, until):
+        bad = wish(1, "x", content=services(bad={"backends": []}))
+        pusher.want(bad)
+        await until(lambda: pusher.pushes.failed == 2)
+        plane.deaf = False
+        await until(lambda: pusher.settled(bad))
+        assert (pusher.pushes.refused, pusher.pushes.acked) == (1, 0)
+        good = wish(2, "y")
+        pusher.want(good)
+        await until(lambda: pusher.runs(good))
+        looks = len(plane.asked)
+        await until(lambda: len(plane.asked) > looks + 3)
+        assert (pusher.pushes.refused, pusher.pushes.acked) == (1, 1)
+        assert pusher.pushes.failed >= 2
+
+
 async def test_restarted_process_is_offered_refused_content_again():
     """Another process may answer otherwise."""
     plane = FakeDataPlane()

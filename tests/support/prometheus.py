@@ -171,6 +171,8 @@ def samples(families: Sequence[Any]) -> dict[str, frozenset[str]]:
         if family.kind == "histogram":
             known[f"{family.name}_bucket"] = labels | {"le"}
             known[f"{family.name}_sum"] = known[f"{family.name}_count"] = labels
+        elif family.kind == "summary":
+            known[f"{family.name}_sum"] = known[f"{family.name}_count"] = labels
         else:
             known[family.name] = labels
     return known
