@@ -149,12 +149,14 @@ class WorkerNode(Node):
                 for backend in running.service.backends.values()
                 if isinstance(backend, SharedBackend)
             ]
+        draining = any(running.service.draining for running in self.running.values())
+        if draining:  # the process itself: a service that goes alone is not among them
+            self._board.set_present(present=False)
         left = len(self._pools) - POOLS_REFRESHED
         for service, pool in self._pools[max(0, left) :]:
-            if service.draining:  # no service that still runs does, unless the worker itself drains
-                self._board.set_present(present=False)
+            if draining:
                 pool.retire()
-            else:
+            elif not service.draining:
                 pool.refresh()
         del self._pools[max(0, left) :]
 

@@ -1,0 +1,144 @@
+"""A worker's node: whose pools it looks after, where they count, and what it leaves when it drains."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import pytest
+
+from dataplane.net.reactor import Reactor
+from dataplane.runtime import worker_node
+from dataplane.runtime.change import Changer
+from dataplane.runtime.convert import service_spec
+from dataplane.runtime.ending import drain_node
+from dataplane.runtime.events import Events
+from dataplane.runtime.shared import Board, SharedBackend
+from dataplane.runtime.shared_counters import EVENTS, HELD, WANTED, CounterBoard
+from dataplane.runtime.worker_node import Columns, HeldDoors, WorkerNode
+from schemas.snapshot import parse_snapshot
+from tests.support.checked import backend, saying
+
+DEADLINE_S = 10
+
+
+class Worker:
+    """A worker's node on the running loop, and as much of a supervisor as it needs."""
+
+    def __init__(self, board: CounterBoard) -> None:
+        self.board = board
+        row = board.take_row()
+        assert row is not None
+        self.row = row
+        self.reactor = Reactor(asyncio.get_running_loop(), 1024)
+        events = Events(lambda kind, **fields: None, time.time)
+        self.node = WorkerNode(self.reactor, events, Random(1), Board(board, row))
+        self._doors = HeldDoors(self.node)
+        self._changer = Changer(self.node)
+
+    async def run(self, address: str, **services: int) -> None:
+        """Run services, each with so many backends, all of them at one address."""
+        options: dict[str, Any] = {
+            "pool": {"mode": "preconnect", "min_idle": 1, "max_idle": 4},
+            "health": {"active": {"type": "none"}},
+        }
+        body = {
+            name: {
+                "listen": f"127.0.0.1:{number}",
+                "backends": [{"id": f"b{one}", "address": address} for one in range(count)],
+                **options,
+            }
+            for number, (name, count) in enumerate(services.items(), 1)
+        }
+        snapshot = parse_snapshot({"version": 1, "generation": 1, "services": body})
+        specs = [service_spec(name, service) for name, service in snapshot.services.items()]
+        keys: set[object] = {spec.name for spec in specs}
+        keys |= {(spec.name, one.id) for spec in specs for one in spec.backends}
+        self.node.columns = columns = dict(self.board.assign(keys))
+        await self._changer.swap(await self._changer.prepare(specs), self._doors)
+        self.node.count_in(columns)
+
+    def backends(self, service: str) -> list[SharedBackend]:
+        """Return the backends of a service."""
+        found = self.node.running[service].service.backends.values()
+        return [one for one in found if isinstance(one, SharedBackend)]
+
+    def cells(self, kind: int, service: str) -> list[int]:
+        """Return what everybody sees of this worker's pools."""
+        columns = self.node.columns
+        return [self.board.part(kind, columns[service, one.id])[self.row] for one in self.backends(service)]
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Let the loop run until `holds()`."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not holds():  # noqa: ASYNC110 - asked in each turn of the loop, which is the worker's as well
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def working() -> AsyncIterator[tuple[Worker, str]]:
+    """Run a worker, and a backend whose address comes along; end everything that they have."""
+    board = CounterBoard(4)
+    async with backend(saying(b"hello")) as server:
+        worker = Worker(board)
+        worker.reactor.start()
+        worker.node.start_refreshing()
+        yield worker, server.address
+        await worker.run(server.address)
+        worker.reactor.close()
+    board.close()
+
+
+async def test_pools_count_from_their_first_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new backend's pool dials where the other workers see it, also before the change is over."""
+    async with working() as (worker, address):
+        count_in, seen = worker.node.count_in, []
+
+        def look_first(columns: Columns) -> None:
+            seen.append(worker.cells(HELD, "s"))
+            count_in(columns)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.node, "count_in", look_first)
+            await worker.run(address, s=2)
+        assert seen == [[1, 1]]
+
+
+async def test_pools_are_looked_after_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, the others get to know of the clients of each."""
+    monkeypatch.setattr(worker_node, "POOLS_REFRESHED", 2)
+    async with working() as (worker, address):
+        await worker.run(address, s=3, t=2)
+        for one in [*worker.backends("s"), *worker.backends("t")]:
+            for _ in range(5):
+                one.pool.demand.arrived(worker.reactor.now)
+        await worker.until(
+            lambda: worker.cells(EVENTS, "s") == [5, 5, 5] and worker.cells(EVENTS, "t") == [5, 5]
+        )
+
+
+async def test_a_service_that_goes_says_nothing_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker takes clients until it drains itself, also while pools of a removed service wait for their turn."""
+    monkeypatch.setattr(worker_node, "POOLS_REFRESHED", 1)
+    async with working() as (worker, address):
+        await worker.run(address, s=5, t=1)
+        await worker.until(lambda: len(worker.node._pools) == 5)
+        await worker.run(address, t=1)
+        await worker.until(lambda: len(worker.node._pools) == 1)
+        assert worker.board.present[worker.row] == 1
+
+
+async def test_a_worker_that_drains_leaves_its_pools_to_the_others() -> None:
+    """What it holds is closed, its part of `min_idle` is theirs, and it has no claim to anything."""
+    async with working() as (worker, address):
+        await worker.run(address, s=2)
+        await worker.until(lambda: worker.cells(HELD, "s") == [1, 1])
+        assert worker.board.present[worker.row] == 1
+        await drain_node(worker.node)
+        await worker.until(lambda: worker.cells(HELD, "s") == [0, 0])
+        assert worker.board.present[worker.row] == 0
+        assert worker.cells(EVENTS, "s") == worker.cells(WANTED, "s") == [0, 0]
