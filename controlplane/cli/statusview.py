@@ -188,7 +188,8 @@ def _note(backend: Mapping[str, Any]) -> Text:
     """Say where it is, unless its name does, and why it is not up."""
     health = backend["health"]
     address = "" if backend["address"] == backend["id"] else output.plain(backend["address"])
-    cause = "" if health["state"] == "up" else output.plain(health["cause"] or "")
+    usual = health["state"] in {"up", "unknown"}
+    cause = "" if usual else output.plain(health["cause"] or "")
     note = Text(address, style="dim")
     note.append("  " if address and cause else "")
     note.append(cause, f"not dim {HEALTH.get(health['state'], '')}")
