@@ -37,6 +37,8 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
     one["not"] = {"required": ["backends", "discover"]}
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
     _say_what_fits([schema, definitions])
+    for definition in definitions.values():
+        _choose_by_type(definition)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -51,6 +53,21 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
         ],
         "$defs": definitions,
     }
+
+
+def _choose_by_type(definition: dict[str, Any]) -> None:
+    """Have a value that is a mapping or its short form be judged as what it is.
+
+    Of two variants that do not fit, an editor has to guess which one was meant, and complains of the wrong one.
+    """
+    variants = {one.get("type"): one for one in definition.get("anyOf", ())}
+    if variants.keys() == {"string", "object"}:
+        del definition["anyOf"]
+        definition |= {
+            "if": {"type": "object"},
+            "then": variants["object"],
+            "else": variants["string"],
+        }
 
 
 def _say_what_fits(schema: Any, examples: Sequence[str] = ()) -> None:

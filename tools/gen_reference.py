@@ -148,7 +148,10 @@ def _model_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mappi
         target = variant.get("items", variant).get("$ref", "").rpartition("/")[2]
         if target and target not in {"DesiredService", "Defaults"}:
             found = definitions[target]
-            return next((each for each in found.get("anyOf", [found]) if "properties" in each), None)
+            return next(
+                (each for each in found.get("anyOf", [found.get("then", found)]) if "properties" in each),
+                None,
+            )
     return None
 
 

@@ -201,6 +201,18 @@ def test_patterns_are_explained():
     assert [pattern for pattern, message in messages.items() if message is None] == []
 
 
+def test_a_backend_is_judged_as_what_it_is(validator):
+    """A mapping with a mistake is measured as a mapping, so an editor names the key and not the short form."""
+    backend = json_schema()["$defs"]["Backend"]
+    assert "anyOf" not in backend
+    assert backend["if"] == {"type": "object"}
+    assert backend["then"]["required"] == ["address"]
+    for good in ("127.0.0.1:1", {"address": "127.0.0.1:1"}):
+        assert validator.fits(good, backend)
+    for bad in ("127.0.0.1", {"adress": "127.0.0.1:1"}, 5001, None):
+        assert not validator.fits(bad, backend)
+
+
 def test_it_is_json_schema_2020_12():
     """The dialect is named, and every reference has its definition."""
     schema = json_schema()
