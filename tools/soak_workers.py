@@ -34,6 +34,9 @@ MANY: Final = 300
 class Site:
     """Two workers, and their successors."""
 
+    balanced = False
+    """Whether they hand clients over."""
+
     def __init__(self, stack: ExitStack, ports: int = 1) -> None:
         self._stack = stack
         self.backends = [stack.enter_context(LineServer(f"b{number}")) for number in range(4)]
@@ -50,6 +53,7 @@ class Site:
         service: dict[str, Any] = {
             "listen": [port.address for port in [*self.ports, *self.more[:more]]],
             "backends": [backend.address for backend in self.backends],
+            "balance_workers": self.balanced,
         }
         self.plane.put_snapshot({"web": service}, generation=self._generation)
 
@@ -118,7 +122,11 @@ def main() -> None:
     )
     parser.add_argument("--rate", type=float, default=300.0, help="clients a second (default %(default)s)")
     parser.add_argument("--share", type=float, default=1.0, help="of the full counts (default %(default)s)")
+    parser.add_argument(
+        "--balance-workers", action="store_true", help="have workers hand clients over to each other"
+    )
     options = parser.parse_args()
+    Site.balanced = options.balance_workers
 
     def of(count: int) -> int:
         return max(1, round(count * float(options.share)))

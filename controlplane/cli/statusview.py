@@ -89,15 +89,16 @@ def _dataplanes(report: dict[str, Any]) -> RenderableType:
                 each["name"],
                 each["pid"] or "",
                 len(each["workers"]) or "",
+                f"{each['skew']:.2f}" if each["skew"] is not None and len(each["workers"]) > 1 else "",
                 each["generation"] if known else "?",
                 (each["hash"] or "")[:8],
                 seen if known else "never",
                 state,
             )
         )
-    titles = ("data plane", "pid", "workers", "gen", "hash", "seen", "state")
+    titles = ("data plane", "pid", "workers", "skew", "gen", "hash", "seen", "state")
     styles = {"state": lambda text: "green" if text == "ok" else "bold red"}
-    return output.table(titles, rows, right=("pid", "workers", "gen"), styles=styles)
+    return output.table(titles, rows, right=("pid", "workers", "skew", "gen"), styles=styles)
 
 
 def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterator[Text]:

@@ -44,6 +44,7 @@ def dataplane_row(seen: Seen) -> dict[str, Any]:
         "hash": status.get("hash"),
         "age_s": round(seen.age_s, 3),
         "workers": list(status.get("workers", [])),
+        "skew": status.get("skew"),
         "table_hash": tables,
     }
 

@@ -34,6 +34,7 @@ def status(*backends, generation=3, digest="h", table=None, workers=1, listener=
         "pid": 7,
         "generation": generation,
         "hash": digest,
+        "skew": 1.5,
         "workers": [
             {"index": n, "pid": n, "generation": generation, "hash": digest, "active": 0}
             for n in range(workers)
@@ -127,6 +128,7 @@ def test_unreachable_data_plane_keeps_its_last_known_numbers_and_their_age():
     """What is old is shown as old, not as nothing and not as now."""
     row = node_status([seen(status(), reachable=False, error="gone", age_s=12.34567)], ())["dataplanes"][0]
     assert (row["generation"], row["age_s"], row["reachable"], row["error"]) == (3, 12.346, False, "gone")
+    assert row["skew"] == 1.5
 
 
 def test_overrides_on_record_and_foreign_ones():
