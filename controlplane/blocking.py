@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import queue
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from controlplane import calls
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
 from controlplane.places import Endpoint
+from controlplane.tls import Tls
 
 __all__ = ["BlockingClient", "Outcome", "ask_all"]
 
@@ -27,8 +27,9 @@ _PROBE_S: Final = 2.0
 class BlockingClient:
     """Asks one data plane, or the daemon, one question at a time; a connection for each."""
 
-    def __init__(self, endpoint: Endpoint, *, token: str | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, *, token: str | None = None, tls: Tls | None = None) -> None:
         self.endpoint = endpoint
+        self._tls = tls or Tls()
         self._headers = {"Authorization": f"Bearer {token}"} if token and endpoint.is_url else {}
 
     def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
@@ -61,10 +62,12 @@ class BlockingClient:
             return response.status, response.read()
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
-        except http.client.HTTPException as error:
-            raise UnreachableError(name, f"broken answer ({type(error).__name__})") from error
-        except OSError as error:
-            raise UnreachableError(name, f"{self.endpoint.location}: {error.strerror or error}") from error
+        except (http.client.HTTPException, OSError) as error:
+            told = self._tls.words(self.endpoint, error)
+            if told is None and isinstance(error, http.client.HTTPException):
+                raise UnreachableError(name, f"broken answer ({type(error).__name__})") from error
+            told = told or getattr(error, "strerror", None) or str(error)
+            raise UnreachableError(name, f"{self.endpoint.location}: {told}") from error
         finally:
             connection.close()
 
@@ -98,9 +101,10 @@ class BlockingClient:
         if not self.endpoint.is_url:
             return _UnixConnection(self.endpoint.location, timeout_s)
         parts = urlsplit(self.endpoint.location)
-        if parts.scheme == "https":
+        if self.endpoint.is_https:
+            context = self._tls.context(self.endpoint)
             return http.client.HTTPSConnection(
-                parts.hostname or "", parts.port, timeout=timeout_s, context=ssl.create_default_context()
+                parts.hostname or "", parts.port, timeout=timeout_s, context=context
             )
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
 

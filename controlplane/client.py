@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,6 +16,7 @@ from yarl import URL
 from controlplane import calls
 from controlplane.errors import LateError, UnreachableError
 from controlplane.places import Endpoint
+from controlplane.tls import Tls
 
 __all__ = ["DataPlaneClient"]
 
@@ -25,13 +28,14 @@ _OK: Final = 200
 
 
 class DataPlaneClient:
-    """Asks one data plane over its Unix socket, or over TCP with a token.
+    """Asks one data plane over its Unix socket, or over TCP with a token, a certificate or both.
 
     Use it as an asynchronous context manager inside a running loop.
     """
 
-    def __init__(self, endpoint: Endpoint, *, token: str | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, *, token: str | None = None, tls: Tls | None = None) -> None:
         self.endpoint = endpoint
+        self._tls = tls or Tls()
         connector = None if endpoint.is_url else aiohttp.UnixConnector(endpoint.location)
         headers = {"Authorization": f"Bearer {token}"} if token and endpoint.is_url else None
         self._base = endpoint.location if endpoint.is_url else "http://localhost"
@@ -57,6 +61,7 @@ class DataPlaneClient:
         headers = dict(call.headers)
         if call.body is not None:
             headers["Content-Type"] = "application/json"
+        context = await self._context()
         try:
             async with self._session.request(
                 call.method,
@@ -65,12 +70,13 @@ class DataPlaneClient:
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
+                ssl=context,
             ) as response:
                 status, raw = response.status, await response.read()
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(name, f"{self.endpoint.location}: {_words(error)}") from error
+            raise UnreachableError(name, f"{self.endpoint.location}: {self._words(error)}") from error
         return calls.answer(name, status, raw)
 
     async def events(self) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
@@ -83,12 +89,14 @@ class DataPlaneClient:
         """
         name = self.endpoint.name
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        context = await self._context()
         try:
             async with self._session.get(
                 URL(self._base + "/v1/events"),
                 headers={"Last-Event-ID": "0"},
                 allow_redirects=False,
                 timeout=timeout,
+                ssl=context,
             ) as response:
                 if response.status != _OK:
                     calls.answer(name, response.status, await response.read())
@@ -102,7 +110,22 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, _SILENCE_S) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UnreachableError(name, f"{self.endpoint.location}: {error}") from error
+            raise UnreachableError(name, f"{self.endpoint.location}: {self._words(error)}") from error
+
+    async def _context(self) -> ssl.SSLContext | bool:
+        """Return what aiohttp wants for `ssl`. Another context is another pool: no connection of an older one is used."""
+        if not self.endpoint.is_https:
+            return True
+        return await asyncio.to_thread(self._tls.context, self.endpoint)
+
+    def _words(self, error: Exception) -> str:
+        reason: BaseException = error
+        if isinstance(error, aiohttp.ClientConnectorError):
+            reason = error.os_error
+        elif isinstance(error, aiohttp.ServerDisconnectedError):
+            reason = ConnectionResetError(str(error))
+        told = self._tls.words(self.endpoint, reason)
+        return told or getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
 
 
 def _event(block: bytes) -> tuple[int, str, dict[str, Any]] | None:
@@ -122,8 +145,3 @@ def _event(block: bytes) -> tuple[int, str, dict[str, Any]] | None:
     if not isinstance(fields, dict):
         raise ValueError("the data of an event is not an object")  # noqa: TRY004 - the peer's, not the caller's
     return number, kind, fields
-
-
-def _words(error: Exception) -> str:
-    reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__

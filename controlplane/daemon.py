@@ -31,6 +31,7 @@ from controlplane.observer import Observer
 from controlplane.places import Endpoint, control_socket
 from controlplane.registering import Registering
 from controlplane.store import Store
+from controlplane.tls import Tls
 from controlplane.watched_file import WatchedFile
 from schemas.serving import ImpatientRunner
 
@@ -49,6 +50,8 @@ class DaemonSettings:
     """Lists the data planes."""
     token: str | None
     """For data planes behind a URL."""
+    tls: Tls
+    """For those behind `https://`."""
     user_name: Callable[[int], str]
     http: str | None = None
     """`host:port` of the dashboard and the TCP API; None: there is none."""
@@ -87,7 +90,7 @@ class Daemon:
         self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
-        return DataPlaneClient(endpoint, token=self.settings.token)
+        return DataPlaneClient(endpoint, token=self.settings.token, tls=self.settings.tls)
 
     def _happened(self, event: dict[str, Any]) -> None:
         dataplanes = event["type"] == "dataplanes"  # says only that there is something to look at
@@ -107,9 +110,12 @@ class Daemon:
         file = self.file
         sources = [] if file is None else [file.source()]
         sources += [*self.controller.discovering.status(), *self.registering.status()]
-        if self.controller.store_error is not None:
-            failed = {"name": "history", "state": "error", "since": None}
-            sources.append({**failed, "last_error": self.controller.store_error})
+        for name, trouble in (
+            ("history", self.controller.store_error),
+            ("certificates", self.settings.tls.trouble),
+        ):
+            if trouble is not None:
+                sources.append({"name": name, "state": "error", "since": None, "last_error": trouble})
         return await self.observer.status(sources, None if file is None else file.config_error)
 
     async def metrics(self) -> bytes:

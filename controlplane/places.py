@@ -31,6 +31,11 @@ class Endpoint:
         """Whether it is spoken to over TCP."""
         return "://" in self.location
 
+    @property
+    def is_https(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return self.location.lower().startswith("https://")
+
 
 def runtime_dir(environ: Mapping[str, str], uid: int) -> Path:
     """Where the sockets are: `$LB_RUNTIME_DIR`, else `/run/lb` for root, else `$XDG_RUNTIME_DIR/lb`.

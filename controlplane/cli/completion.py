@@ -152,6 +152,7 @@ def _silence() -> contextlib.AbstractContextManager[None]:
 def _settings(context: click.Context) -> Settings:
     """Return what the global options on the line say; they are read, but their command has not run."""
     from controlplane.cli.settings import Settings  # noqa: PLC0415 - only for a TAB
+    from controlplane.tls import tls_of  # noqa: PLC0415 - the same
 
     given = context.find_root().params
 
@@ -164,6 +165,7 @@ def _settings(context: click.Context) -> Settings:
         path("state_dir"),
         tuple(given.get("dataplanes") or ()),
         path("token_file"),
+        tls_of(os.environ, **{name: path(name) for name in ("ca_file", "cert_file", "key_file")}),
     )
 
 

@@ -17,6 +17,7 @@ from controlplane.cli.completion import sockets, use
 from controlplane.cli.settings import Settings
 from controlplane.cli.teach import examples
 from controlplane.errors import ControlError
+from controlplane.tls import tls_of
 
 __all__ = ["main"]
 
@@ -111,17 +112,38 @@ class _Lazy(click.Group):
     metavar="FILE",
     help="The token for data planes behind a URL.",
 )
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    metavar="PEM",
+    help="Authorities to trust for https:// data planes.  [$LB_CA_FILE, the system's]",
+)
+@click.option(
+    "--cert-file",
+    type=click.Path(path_type=Path),
+    metavar="PEM",
+    help="The certificate for https:// data planes that ask for one.  [$LB_CERT_FILE]",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    metavar="PEM",
+    help="Its key, if not in the same file; not encrypted.  [$LB_KEY_FILE]",
+)
 @click.version_option(package_name="livelb")
 @click.pass_context
 def cli(
     ctx: click.Context,
+    /,
     runtime_dir: Path | None,
     state_dir: Path | None,
     dataplanes: tuple[str, ...],
     token_file: Path | None,
+    **pem: Path | None,
 ) -> None:
     """Control livelb's data planes: one file says what should be, and every change is applied live."""
-    ctx.obj = Settings(os.environ, runtime_dir, state_dir, dataplanes, token_file)
+    tls = tls_of(os.environ, **pem)
+    ctx.obj = Settings(os.environ, runtime_dir, state_dir, dataplanes, token_file, tls)
 
 
 def main() -> None:

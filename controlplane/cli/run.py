@@ -57,8 +57,9 @@ def run(
             state_dir=settings.state_dir(),
             find=settings.endpoints,
             token=settings.token(),
+            tls=settings.tls(),
             user_name=user_name,
             http=http,
-            http_token=None if http_token_file is None else read_token(http_token_file),
+            http_token=None if http_token_file is None else read_token("--http-token-file", http_token_file),
         )
     )

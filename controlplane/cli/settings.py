@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controlplane import places
 from controlplane.blocking import BlockingClient
-from controlplane.errors import PlaceError
+from controlplane.errors import InputError, PlaceError
 from controlplane.places import Endpoint
+from controlplane.tls import Tls
 
 if TYPE_CHECKING:
     from controlplane.gateway import Gateway
@@ -28,19 +29,23 @@ def user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def read_token(path: Path) -> str:
-    """Read a token from a file.
+def read_token(option: str, path: Path) -> str:
+    """Read a token from the file that an option names.
 
     Raises:
-        PlaceError: It cannot be read, or is empty.
+        InputError: It cannot be read, is empty, or holds what no header may.
     """
     try:
-        token = path.read_text().strip()
+        token = path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise PlaceError(f"{path}: {error.strerror}") from error
-    if not token:
-        raise PlaceError(f"{path}: is empty")
-    return token
+        problem = error.strerror or str(error)
+    except UnicodeDecodeError:
+        problem = "is not ASCII"
+    else:
+        if token and token.isprintable():
+            return token
+        problem = "is not one line" if token else "is empty"
+    raise InputError(f"{option} {path}", [{"path": "", "message": problem}])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Settings:
     given_state_dir: Path | None
     dataplanes: tuple[str, ...]
     token_file: Path | None
+    files: Tls = field(default_factory=Tls)
+    """Authorities and certificate for `https://` data planes."""
 
     def runtime_dir(self) -> Path:
         """Where the sockets are."""
@@ -65,9 +72,19 @@ class Settings:
         """Read the token for data planes behind a URL.
 
         Raises:
-            PlaceError: The file cannot be read, or is empty.
+            InputError: The file cannot be used.
         """
-        return None if self.token_file is None else read_token(self.token_file)
+        return None if self.token_file is None else read_token("--token-file", self.token_file)
+
+    def tls(self) -> Tls:
+        """Return what `https://` data planes are spoken to with; its files are looked at if one is named.
+
+        Raises:
+            InputError: They cannot be used.
+        """
+        if any(each.is_https for each in map(places.endpoint_of, self.dataplanes)):
+            self.files.load()
+        return self.files
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """List the data planes: those named, else those in the runtime directory."""
@@ -80,12 +97,13 @@ class Settings:
 
         Raises:
             PlaceError: There is none; the message says where was looked.
+            InputError: The token's file, or those for TLS, cannot be used.
         """
         found = self.endpoints()
         if not found:
             raise PlaceError(f"no data plane found: looked for {self.runtime_dir()}/dataplane-*.sock")
-        token = self.token()
-        return tuple(BlockingClient(each, token=token) for each in found)
+        token, tls = self.token(), self.tls()
+        return tuple(BlockingClient(each, token=token, tls=tls) for each in found)
 
     def daemon(self) -> BlockingClient | None:
         """Make a client of the daemon, if one answers.
