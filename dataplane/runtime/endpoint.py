@@ -127,13 +127,23 @@ async def serve_api(
     """
     runners = [await serve(Api(plane).application(), own.listen())]
     if options.api is not None:
-        sock = open_listener(options.api, reuse_port=reuse_port)
+        sock = _listen(options.api, reuse_port=reuse_port)
         api = Api(plane, token=options.token, hosts=allowed_hosts(options.api))
         runners.append(await serve(api.application(), sock, options.tls))
     if options.metrics is not None:
-        sock = open_listener(options.metrics, reuse_port=reuse_port)
+        sock = _listen(options.metrics, reuse_port=reuse_port)
         runners.append(await serve(Api(plane, hosts=_readers(options.metrics)).observation(), sock))
     return runners
+
+
+def _listen(address: str, *, reuse_port: bool) -> socket.socket:
+    """Listen where nobody else does, or beside a predecessor; and let a successor listen beside us.
+
+    SO_REUSEPORT counts when others bind. Set after our own bind, an address that somebody else has is still refused.
+    """
+    sock = open_listener(address, reuse_port=reuse_port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return sock
 
 
 def _readers(address: str) -> frozenset[str]:

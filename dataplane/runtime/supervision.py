@@ -152,7 +152,7 @@ class Supervision:
                         await taken.confirm()
                     taken.serve()
             await self._close_unused()
-            return await serve_api(self._supervisor, self._own, self._options, reuse_port=True)
+            return await serve_api(self._supervisor, self._own, self._options, reuse_port=False)
         except (Gone, PeerError) as error:
             raise StartError(f"a worker could not start: {error}") from error
         except BindError as error:

@@ -496,6 +496,21 @@ class TestTcpApi:
             here = f"127.0.0.1:{port.port}"
             assert self.call(here, "/metrics", Host="lb-1.example")[0] == 200
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_metrics_over_a_takeover(self, tmp_path, port, workers):
+        """Who takes over answers on the same address, and somebody else of another name gets it not."""
+        with DataPlane(["--metrics", port.address, "--workers", str(workers)]) as plane:
+            code, words = run(
+                tmp_path, "--metrics", port.address, "--workers", str(workers), "--name", "other"
+            )
+            assert code == 1
+            assert "Address already in use" in words
+            arguments = ["--metrics", port.address, "--workers", "2", "--takeover"]
+            plane.put_snapshot({})
+            with DataPlane(arguments, name=plane.name, runtime_dir=plane.runtime_dir):
+                plane.wait()
+                assert b"\nlb_workers 2.0" in self.call(port.address, "/metrics")[1]
+
     @pytest.mark.parametrize("address", ["9464", ":9464", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:65536"])
     def test_metrics_where(self, tmp_path, address):
         """What is no HOST:PORT is refused with exit 2."""
