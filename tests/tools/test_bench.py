@@ -456,7 +456,7 @@ def test_the_document_compares_with_haproxy_and_names_the_missing():
     """Each cell has median, range and ratio; targets are met, missed or not measured; missing peers have reasons."""
     text = report.markdown(RESULTS)
     assert "| ours, preconnect | 3.00 (2.00 to 6.00) x1.50 | 1 |" in text
-    assert "| keep-alive requests/s (times HAProxy) | at least 1.00 | 2.00 | 1.50 to 2.00 | met |" in text
+    assert "| keep-alive requests/s (ratio to HAProxy) | at least 1.00 | 2.00 | 1.50 to 2.00 | met |" in text
     assert "1 of the 1 that were measured are met." in text
     assert "| not measured | - | - |" in text
     assert "Ours runs on CPython 3.11" in text

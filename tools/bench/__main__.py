@@ -104,10 +104,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rounds",
         type=int,
-        help="counted turns of each contender (default 5, for curves 3; with --quick 3 and 2)",
+        help="counted turns of each contender (default 6, for curves 3; with --quick 3 and 2)",
     )
     parser.add_argument(
-        "--seconds", type=float, help="of a turn (default 0.8, for curves 0.4; with --quick 0.5 and 0.3)"
+        "--seconds", type=float, help="of a turn (default 0.7, for curves 0.4; with --quick 0.5 and 0.3)"
     )
     parser.add_argument(
         "--report", type=Path, metavar="JSON", help="measure nothing, write the document of this run"

@@ -114,7 +114,7 @@ class _Scale:
 
 
 def _axis(figures: Sequence[float]) -> list[float]:
-    """Return the lines of a logarithmic axis: 1, 2, 5, 10, 20, ... around all figures, at least two."""
+    """Return the lines of a logarithmic axis around all figures, at least two: 1, 2, 5, 10, ..., or powers of ten if they are many."""
     least, most = min(figures), max(figures)
     lines = []
     for power in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1):
@@ -123,16 +123,16 @@ def _axis(figures: Sequence[float]) -> list[float]:
     above = min(
         (index for index, line in enumerate(lines) if line >= most * (1 - 1e-9)), default=len(lines) - 1
     )
-    return lines[below : max(above, below + 1) + 1]
+    chosen = lines[below : max(above, below + 1) + 1]
+    if len(chosen) <= _MANY_TICKS:
+        return chosen
+    return [10.0**power for power in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)]
 
 
 def _grid(ticks: Sequence[float], y_of: _Scale) -> list[str]:
     left, top, width, height = _PLOT
     parts = [f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="{_FAINT}"/>']
-    decades = len(ticks) > _MANY_TICKS
     for tick in ticks:
-        if decades and not math.log10(tick).is_integer() and tick not in {ticks[0], ticks[-1]}:
-            continue
         y = y_of(tick)
         parts.append(f'<path d="M{left} {y:.1f}h{width}" stroke="{_FAINT}"/>')
         parts.append(_text(left - 6, y + 4, f"{tick:,.10g}", anchor="end", size=12))

@@ -17,6 +17,7 @@ from tools.bench.study import Metric, Sampler, costed, echo_load, output_of
 
 __all__ = [
     "BULK_METRICS",
+    "LATENCY_METRICS",
     "OPERATION_METRICS",
     "SQL_METRICS",
     "LoadStudy",
@@ -188,6 +189,14 @@ OPERATION_METRICS: Final = (
     Metric("p50_us", "p50", "µs", "less"),
     Metric("p99_us", "p99", "µs", "less"),
     Metric("p999_us", "p99.9", "µs", "less"),
+)
+LATENCY_METRICS: Final = (
+    Metric("p99_us", "p99", "µs", "less"),
+    Metric("p50_us", "p50", "µs", "less"),
+    Metric("p999_us", "p99.9", "µs", "less"),
+    MACHINE_CPU,
+    PROXY_CPU,
+    RATE,
 )
 SQL_METRICS: Final = (RATE, MACHINE_CPU, PROXY_CPU, Metric("mean_us", "mean latency", "µs", "less"))
 BULK_METRICS: Final = (

@@ -11,7 +11,14 @@ from tools.bench import loads
 from tools.bench.changes import ChangeStudy
 from tools.bench.costs import CollectorStudy, PartsStudy
 from tools.bench.distance import DistanceStudy
-from tools.bench.loads import BULK_METRICS, OPERATION_METRICS, SQL_METRICS, LoadStudy, Pressure
+from tools.bench.loads import (
+    BULK_METRICS,
+    LATENCY_METRICS,
+    OPERATION_METRICS,
+    SQL_METRICS,
+    LoadStudy,
+    Pressure,
+)
 from tools.bench.memory import MemoryStudy
 from tools.bench.registration import RegistrationStudy
 from tools.bench.scrape import ScrapeStudy
@@ -21,7 +28,7 @@ from tools.bench.workers import WorkersStudy
 
 __all__ = ["FAMILIES", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "quick"]
 
-FULL: Final = Pace(rounds=5, seconds=0.8, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4)
+FULL: Final = Pace(rounds=6, seconds=0.7, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4)
 QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3, brief_rounds=2, brief_seconds=0.3)
 
 _PEERS: Final = ("direct", "relay", "haproxy", "nginx", "envoy", "traefik")
@@ -131,7 +138,7 @@ def _connect(contenders: Sequence[str]) -> Study:
 def _latency(contenders: Sequence[str]) -> Study:
     return Pressure(
         "latency", "Latency of a message at one rate for all", _LATENCY_NOTE,
-        OPERATION_METRICS, contenders, "echo", loads.echoes(),
+        LATENCY_METRICS, contenders, "echo", loads.echoes(),
     )  # fmt: skip
 
 
@@ -201,7 +208,7 @@ def _secondary() -> list[Study]:
         ),
         Pressure(
             "connect-latency", "Latency of connect, send, receive at one rate for all", _LATENCY_NOTE,
-            OPERATION_METRICS, _SHORT_LIST, "echo", loads.connects(), thorough=False, mode="connect",
+            LATENCY_METRICS, _SHORT_LIST, "echo", loads.connects(), thorough=False, mode="connect",
         ),
         LoadStudy(
             "redis", "Redis", "`redis-benchmark`, GET and SET, 50 connections that stay.",

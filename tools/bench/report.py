@@ -105,8 +105,7 @@ def _targets(studies: Studies) -> str:
 
 def _verdict(result: Outcome) -> list[str]:
     target, reached = result.target, result.reached
-    kind = {"ratio": "times", "difference": "less"}.get(target.of)
-    against = f" ({kind} {title_of(target.against)})" if kind else ""
+    against = "" if target.of == "value" else f" ({target.of} to {title_of(target.against)})"
     return [
         f"{target.title}{against}",
         f"{target.want} {shown(target.bound)}",
@@ -126,7 +125,7 @@ def _steadiness(studies: Studies) -> list[str]:
         (
             "A ratio is taken in each round, of two turns that lie seconds apart, and the median of these is what is reached."
             f" In this run chance moves it by {paired:.1%}, and it would move the ratio of the medians by {unpaired:.1%}"
-            " (standard deviations by resampling the turns, the mean over all targets that are ratios)."
+            " (standard deviations by resampling the turns, the median over all targets that are ratios)."
         )
     ]
 

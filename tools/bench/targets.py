@@ -95,7 +95,7 @@ def outcome(target: Target, studies: Mapping[str, Mapping[str, Any]]) -> Outcome
 def steadiness(studies: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:
     """Return by how much chance moves the median of paired ratios, and the ratio of the medians.
 
-    Both are standard deviations as a share of the figure, by resampling the turns of the run (bootstrap), the mean over all
+    Both are standard deviations as a share of the figure, by resampling the turns of the run (bootstrap), the median over all
     targets that are ratios; None if there are none.
     """
     paired, unpaired = [], []
@@ -114,7 +114,7 @@ def steadiness(studies: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] 
             by_median.append(median(ones[i] for i in here) / median(others[i] for i in there))
         paired.append(pstdev(by_pair) / fmean(by_pair))
         unpaired.append(pstdev(by_median) / fmean(by_median))
-    return (fmean(paired), fmean(unpaired)) if paired else None
+    return (median(paired), median(unpaired)) if paired else None
 
 
 def _values(rows: Mapping[str, Any], who: str, metric: str) -> list[float]:
