@@ -67,6 +67,19 @@ def test_every_alert_is_on_the_page_once():
     assert re.findall(r"^### `(Lb\w+)`$", page, re.MULTILINE) == alert_names()
 
 
+def test_monitoring_page_knows_every_alert():
+    """The page about monitoring lists each alert under its severity, and says how many there are."""
+    page = (ROOT / "docs/topics/monitoring.md").read_text()
+    for severity in ("critical", "warning", "info"):
+        row = re.search(rf"^\| `{severity}` \|.*$", page, re.MULTILINE)
+        assert row is not None
+        named = re.findall(r"`(Lb\w+)`", row[0])
+        assert sorted(named) == sorted(
+            rule["alert"] for rule in RULES if rule["labels"]["severity"] == severity
+        )
+    assert f"| {len(RULES)} alerts," in page
+
+
 def test_every_alert_has_a_unit_test():
     """alerts.test.yml expects each alert to fire."""
     text = (DEPLOYED / "alerts.test.yml").read_text()
