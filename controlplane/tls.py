@@ -104,12 +104,10 @@ class Tls:
         )
         if not endpoint.is_https:
             return "closed without an answer; if it has --tls-cert, say https://" if cut else None
-        for each in chain:
-            if isinstance(each, ssl.SSLCertVerificationError):
-                return self._distrust(each)
-            if isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError):
-                return self._alert(each)
-        return self._cut() if cut else None
+        told = next(filter(None, map(self._said, chain)), self._cut() if cut else None)
+        if told is not None and self.trouble is not None:
+            return f"{told} (files of before are in use; newer ones cannot be: {self.trouble})"
+        return told
 
     def _paths(self) -> list[Path]:
         named = [each.path for each in (self._ca, self._cert, self._key) if each is not None]
@@ -140,6 +138,13 @@ class Tls:
         system = ssl.get_default_verify_paths()
         return f"this system's authorities ({system.cafile or system.capath or 'it has none'})"
 
+    def _said(self, error: BaseException) -> str | None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self._distrust(error)
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return self._alert(error)
+        return None
+
     def _distrust(self, error: ssl.SSLCertVerificationError) -> str:
         what = f"certificate verify failed: {error.verify_message.rstrip('.')}"
         if error.verify_code in _NAMES:
@@ -169,8 +174,8 @@ class Tls:
     def _remedy(self, when: str) -> str:
         if self._cert is None:
             return f"{when}, name a certificate with --cert-file"
-        must = f"that must hold the authority that signed {self._cert.label}"
-        return f"{when}, {must}, which must be in date and for clients"
+        must = f"its --tls-client-ca must hold the authority that signed {self._cert.label}"
+        return f"{must}, which must be in date and for clients"
 
 
 def tls_of(environ: Mapping[str, str], **options: Path | None) -> Tls:
