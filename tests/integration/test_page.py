@@ -417,6 +417,11 @@ def test_keyboard(browser, control, address, plane):
         browser.press(ESCAPE)
         browser.wait_true("!document.getElementById('backend-dialog').open")
         assert plane.backend("web", "127.0.0.1:1")["state"] == "enabled"
+        browser.press(ENTER)
+        browser.wait_true("document.activeElement.id == 'backend-submit'")
+        browser.press(ENTER)
+        browser.wait_text(row("web", "127.0.0.1:1"), "drain")
+        assert plane.backend("web", "127.0.0.1:1")["state"] == "drain"
 
 
 def test_what_the_api_says_is_text(browser, control, address, plane):
