@@ -254,6 +254,7 @@ class Supervisor:
             )
             loads.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
         total.add(self._past_metrics.families(), ended=True)
+        total.add([self._silence()])
         snapshot = self._applier.snapshot
         total.set(
             "lb_uptime_seconds", "Since the supervisor began", [({}, time.monotonic() - self._started_at)]
@@ -271,6 +272,16 @@ class Supervisor:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Once(list(total.metrics())))
         return generate_latest(registry)
+
+    def _silence(self) -> tuple[str, str, str, list[tuple[str, dict[str, str], float]]]:
+        """Return 0 for each address, which is what remains where no worker accepts."""
+        name = "lb_listener_accepting"
+        samples = [
+            (name, {"service": service, "address": address}, 0.0)
+            for service, running in self._node.running.items()
+            for address in running.service.spec.listen
+        ]
+        return ("gauge", name, "1 unless accepting is paused", samples)
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,21 @@ def test_a_worker_that_is_killed_while_it_drains_has_died(site: Site) -> None:
 
         wait_for(lambda: ends("died") + ends("drained") == 2, "both to have ended")
         assert (ends("died"), ends("drained")) == (2, 0)
+
+
+def test_an_address_that_no_worker_accepts_from_says_so(site: Site) -> None:
+    """While there is no worker, metrics have a 0 for its listener, and not nothing."""
+    assert site.plane.metrics().value("lb_listener_accepting", service="web") == 1
+
+    def nobody_accepts() -> bool:
+        for worker in site.plane.status()["workers"]:
+            with suppress(ProcessLookupError):
+                os.kill(worker["pid"], signal.SIGKILL)
+        seen = site.plane.metrics()
+        silent = "lb_listener_accepting" in seen.names() and not seen.value("lb_listener_accepting")
+        return silent and not seen.value("lb_workers")
+
+    wait_for(nobody_accepts, "metrics of a node without workers")
 
 
 def test_lines_that_the_supervisors_own_log_has_lost_are_counted() -> None:
