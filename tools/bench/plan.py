@@ -230,7 +230,7 @@ def _scaling() -> list[Study]:
     return [
         *(
             LoadStudy(
-                f"connections-{n}", f"Messages of 16 bytes on {n:,} connections", note,
+                f"connections-{n}", f"Messages of 16 bytes, connections: {n:,}", note,
                 OPERATION_METRICS, _PAIR, "echo", loads.echoes(connections=n), thorough=False,
             )
             for n in _CONNECTION_COUNTS

@@ -152,7 +152,8 @@ def _section(study: Mapping[str, Any]) -> list[str]:
     metrics = _measured([study])
     head = ["", *map(_heading, metrics), *_errors_heading([study])]
     parts.append(_table(head, _rows(study, metrics, [study])))
-    parts.append(f"![{study['title']}]({_CHART_FOLDER}/{study['name']}.svg)")
+    if _bars(study):
+        parts.append(f"![{study['title']}]({_CHART_FOLDER}/{study['name']}.svg)")
     return parts
 
 
@@ -214,10 +215,11 @@ def _charts(results: Mapping[str, Any]) -> dict[str, str]:
     studies = {study["name"]: study for study in results["studies"]}
     in_families = {name for family in FAMILIES for _, name in family.studies}
     for study in results["studies"]:
-        if study["rows"] and study["name"] not in in_families:
+        rows = _bars(study)
+        if rows and study["name"] not in in_families:
             metric = _measured([study])[0]
-            rows = {name: row[metric["key"]] for name, row in study["rows"].items() if metric["key"] in row}
-            charts[study["name"]] = bars(f"{study['title']}: {metric['title']}", metric, rows)
+            title = f"{study['title'].replace('`', '')}: {metric['title']}"
+            charts[study["name"]] = bars(title, metric, rows)
     for family in FAMILIES:
         for shape in family.curves:
             if lines := _lines(family, shape, studies):
@@ -226,6 +228,15 @@ def _charts(results: Mapping[str, Any]) -> dict[str, str]:
                 title = f"{shape.title}: {metric['title']}"
                 charts[shape.name] = curve(title, family.across, metric, lines)
     return charts
+
+
+def _bars(study: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the figures that a study's chart compares: its first ones; none if there is nothing to compare."""
+    if not study["rows"]:
+        return {}
+    key = _measured([study])[0]["key"]
+    rows = {name: row[key] for name, row in study["rows"].items() if key in row}
+    return rows if len(rows) > 1 else {}
 
 
 def _lines(family: Family, shape: Curve, studies: Studies) -> list[Line]:
