@@ -13,13 +13,13 @@ Theory of operation:
    after a connection found no room, and otherwise the most that it has held in this window and the one before,
    less those that nobody has taken: as many as always lay there, for the last in is the first out.
 4. If all want more than there is, each may hold its allotment: `divide`, the max-min fair division with the
-   clients of each as its weight. Nobody gets more than it wants; what one leaves, the others share; and nobody
+   clients of each, and one more, as its weight. Nobody gets more than it wants; what one leaves, the others share; and nobody
    who wants it gets less than its clients' part of the pool. `cap` keeps a worker to that.
 5. Who holds more than its allotment gives up the surplus when a sibling lacks some of its own and nothing is free:
-   all who have a surplus share the loss, so together they close as many as are lacking, and not more. This is the
-   only way in which a sibling closes a connection; as long as there is room, a surplus grows old in peace.
-6. `min_idle` is divided by the same weights, but one client more for each who takes clients: evenly, as long as
-   nobody has come. `part` rounds so that the parts add up, which all workers compute alike.
+   all who have a surplus share the loss, so together they close as many as are lacking, and not more. But for rule
+   7 nothing else makes a sibling close a connection: as long as there is room, a surplus grows old in peace.
+6. `min_idle` is divided by the same weights: evenly, as long as nobody has come. Who drains has no weight. `part`
+   rounds so that the parts add up, which all workers compute alike.
 7. `limits.per_backend` less the node's clients is a size, too: the pools of all stay below it. A client displaces
    an idle connection of its own worker; if that has none, it dials, and a sibling that looks and finds too many
    gives up one.
