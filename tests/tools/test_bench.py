@@ -262,7 +262,7 @@ def test_turns_are_interleaved_after_an_uncounted_one():
         "values": [6.0, 10.0],
     }
     assert result["missing"] == {
-        "C relay (floor)": "failed after 0 turns: broken",
+        "C relay, the floor": "failed after 0 turns: broken",
         "HAProxy": "not installed",
     }
     assert len(said) == 2
@@ -455,7 +455,7 @@ RESULTS = {
 def test_the_document_compares_with_haproxy_and_names_the_missing():
     """Each cell has median, range and ratio; targets are met, missed or not measured; missing peers have reasons."""
     text = report.markdown(RESULTS)
-    assert "| ours, preconnect | 3.00 (2.00 to 6.00) x1.50 | 1 |" in text
+    assert "| ours, preconnect | 3.00 x1.50<br><small>2.00 to 6.00</small> | 1 |" in text
     assert "| keep-alive requests/s (ratio to HAProxy) | at least 1.00 | 2.00 | 1.50 to 2.00 | met |" in text
     assert "1 of the 1 that were measured are met." in text
     assert "| not measured | - | - |" in text
@@ -529,7 +529,7 @@ def test_studies_of_one_family_share_a_table_and_its_curves(tmp_path):
     report.write(results, tmp_path / "performance.md")
     text = (tmp_path / "performance.md").read_text()
     assert text.count("### Short connections and the number of services") == 1
-    assert "| 10 | ours, pool off | 2.00 (1.00 to 3.00) x1.00 |" in text
+    assert "| 10 | ours, pool off | 2.00 x1.00<br><small>1.00 to 3.00</small> |" in text
     assert {chart.name for chart in (tmp_path / "performance").iterdir()} == {
         "keepalive.svg",
         "curve-services.svg",

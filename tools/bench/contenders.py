@@ -112,7 +112,7 @@ def _collected(title: str, how: str) -> Contender:
 CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
     {
         "direct": Contender("no proxy"),
-        "relay": Contender("C relay (floor)", "relay", ("$program", "$listen", "$all_backends")),
+        "relay": Contender("C relay, the floor", "relay", ("$program", "$listen", "$all_backends")),
         "haproxy": _haproxy("HAProxy"),
         "haproxy-splice": _haproxy("HAProxy, splice", splice="option splice-auto"),
         "haproxy-2": _haproxy("HAProxy, 2 threads", threads=2),

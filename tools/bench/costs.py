@@ -50,9 +50,10 @@ class PartsStudy:
     name: str = "parts"
     title: str = "Parts of a short connection"
     note: str = (
-        "CPU of the real objects (timer wheel: among 10,000 other deadlines), called 40,000 times after a real connection, in a process of their own. Each happens once"
-        " for a connection; the line only with `--access-log`, the writing thread's time included. Compare with"
-        " the proxy's CPU of a whole connection in the table of connect, send, receive, close, where the log has a row as well."
+        "CPU of the real objects, called 40,000 times after a real connection, in a process of their own; the timer wheel"
+        " among 10,000 other deadlines. Each happens once for a connection; the line only with `--access-log`, the writing"
+        " thread's time included. Compare with the proxy's CPU of a whole connection in the table of connect, send, receive,"
+        " close, where the log has a row as well."
     )
     metrics: Sequence[Metric] = (Metric("cost", "CPU", "µs per connection", "less"),)
 

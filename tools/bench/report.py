@@ -55,8 +55,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         *_missing(results["studies"]),
         "## Results",
         (
-            "Each cell: the median of the turns, in brackets the lowest and the highest, and how many times HAProxy's median"
-            " that is. Charts show the median as a bar and all turns as a line."
+            "Each cell: the median of the turns, how many times HAProxy's median that is, and below the lowest and the highest"
+            " turn. Charts show the median as a bar and all turns as a line."
         ),
     ]
     in_families = {name for family in FAMILIES for _, name in family.studies}
@@ -205,9 +205,9 @@ def _rows(
 def _cell(figures: Mapping[str, float] | None, yardstick: Mapping[str, float] | None) -> str:
     if figures is None:
         return "-"
-    text = f"{shown(figures['median'])} ({shown(figures['low'])} to {shown(figures['high'])})"
     times = ratio(figures["median"], yardstick["median"] if yardstick else None)
-    return text if times is None or figures is yardstick else f"{text} x{times:.2f}"
+    compared = "" if times is None or figures is yardstick else f" x{times:.2f}"
+    return f"{shown(figures['median'])}{compared}<br><small>{shown(figures['low'])} to {shown(figures['high'])}</small>"
 
 
 def _charts(results: Mapping[str, Any]) -> dict[str, str]:
