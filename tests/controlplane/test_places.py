@@ -51,3 +51,5 @@ def test_endpoints_of_paths_and_urls():
     assert endpoint_of("/run/lb/dataplane-a.sock").name == "a"
     url = endpoint_of("https://node:8443/")
     assert (url.name, url.location, url.is_url) == ("node:8443", "https://node:8443", True)
+    schemes = ("https://node:1", "HTTPS://node:1", "http://node:1", "/run/https://x")
+    assert [endpoint_of(each).is_https for each in schemes] == [True, True, False, False]

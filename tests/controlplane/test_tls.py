@@ -153,6 +153,14 @@ async def test_variables_stand_in_for_options(pki, ask):
             await ask(f"https://{address}", tls_of(environ))
 
 
+@both
+async def test_system_authorities_without_an_option(pki, ask, monkeypatch):
+    """Without --ca-file the system's authorities count, which are those of SSL_CERT_FILE where it is set."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(pki.ca))
+    with server(pki.server) as address:
+        assert await ask(f"https://{address}", Tls()) == {"pid": 7}
+
+
 def wrong_files(pki, folder):
     """Return options that cannot be used, each with the message."""
     cert, key = pki.client

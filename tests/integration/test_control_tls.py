@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from tests.controlplane.commands import Control, Daemon, document
 from tests.support.authority import Authority
-from tests.support.dataplane import DataPlane
+from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
@@ -79,7 +81,7 @@ def test_every_command_with_certificates(site, control, listen):
     """Plan, apply, drain, explain, ready, history and their kin reach a data plane of several workers."""
     control.write(document(listen, "127.0.0.1:1"))
     with site.plane(site.authority, "--workers", "2") as plane:
-        for command in (
+        for words in (
             ("plan", control.file),
             ("apply", control.file),
             ("ready",),
@@ -89,8 +91,8 @@ def test_every_command_with_certificates(site, control, listen):
             ("explain", "web", "--client", "192.0.2.1"),
             ("history",),
         ):
-            done = control(*site.options, *command)
-            assert done.code == 0, (command, done.out, done.err)
+            done = control(*site.options, *words)
+            assert done.code == 0, (words, done.out, done.err)
         status = control(*site.options, "status", "--json").json()
         assert (status["converged"], status["dataplanes"][0]["pid"]) == (True, plane.pid)
         assert plane.backend("web", "127.0.0.1:1")["weight"] == 3
@@ -102,6 +104,20 @@ def test_every_command_with_certificates(site, control, listen):
         assert plane.get("/v1/snapshot")["services"]["web"]["backends"][0]["id"] == "127.0.0.1:1"
 
 
+def test_completion_asks_with_certificates(site, control, listen):
+    """A TAB finds services at a data plane that wants a certificate, as options or variables name it."""
+    with site.plane(site.authority) as plane:
+        plane.put_snapshot({"web": {"listen": listen, "backends": ["127.0.0.1:1"]}})
+        words = [*site.options, "explain", ""]
+        line = " ".join(["lb-control", *words])
+        typed = {"COMP_LINE": line}
+        asking = {**control.environment, **typed, "_LB_CONTROL_COMPLETE": "bash_complete"}
+        done = subprocess.run(
+            [command("lb-control")], env=asking, capture_output=True, text=True, check=False, timeout=15
+        )
+        assert "web" in done.stdout, (done.stdout, done.stderr)
+
+
 def test_wrong_files_end_a_command_before_it_does_anything(site, control, listen):
     """A plan, an apply and the daemon name file and option, and exit with 2, though nobody listens there."""
     control.write(document(listen, "127.0.0.1:1"))
@@ -109,15 +125,15 @@ def test_wrong_files_end_a_command_before_it_does_anything(site, control, listen
     fits = f"--key-file {other}: the key does not fit the first certificate of --cert-file {site.cert}"
     encrypted = site.authority.encrypt(other)
     target = ["--dataplane", site.location, "--ca-file", site.ca, "--cert-file", site.cert]
-    for key, words, command in (
+    for key, said, words in (
         (other, fits, ("plan", control.file)),
         (other, fits, ("apply", control.file)),
         (other, fits, ("ready",)),
         (encrypted, "the key is encrypted", ("status",)),
         (encrypted, "the key is encrypted", ("run",)),
     ):
-        done = control(*target, "--key-file", key, *command)
-        assert (done.code, words in done.err) == (2, True), (command, done.out, done.err)
+        done = control(*target, "--key-file", key, *words)
+        assert (done.code, said in done.err) == (2, True), (words, done.out, done.err)
 
 
 def test_token_beside_tls(site, control, listen, tmp_path):
