@@ -107,7 +107,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="counted turns of each contender (default 6, for curves 3; with --quick 3 and 2)",
     )
     parser.add_argument(
-        "--seconds", type=float, help="of a turn (default 0.7, for curves 0.4; with --quick 0.5 and 0.3)"
+        "--seconds", type=float, help="of a turn (default 0.6, for curves 0.4; with --quick 0.5 and 0.3)"
     )
     parser.add_argument(
         "--report", type=Path, metavar="JSON", help="measure nothing, write the document of this run"

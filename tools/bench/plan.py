@@ -28,7 +28,7 @@ from tools.bench.workers import WorkersStudy
 
 __all__ = ["FAMILIES", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "quick"]
 
-FULL: Final = Pace(rounds=6, seconds=0.7, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4)
+FULL: Final = Pace(rounds=6, seconds=0.6, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4)
 QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3, brief_rounds=2, brief_seconds=0.3)
 
 _PEERS: Final = ("direct", "relay", "haproxy", "nginx", "envoy", "traefik")
@@ -174,7 +174,7 @@ def full() -> list[Study]:
         _latency(_DEFAULTS),
         _bulk(("direct", "relay", "haproxy", "ours-off"), "up"),
         _bulk(("direct", "relay", "haproxy", "haproxy-splice", "nginx", "envoy", "ours-off"), "down"),
-        MemoryStudy((*_PEERS[1:], "ours-off"), connections=2_000),
+        MemoryStudy((*_PEERS[1:], "ours-off"), connections=1_500),
         DistanceStudy(("direct", "haproxy", "nginx", "ours-off", "ours-preconnect", "ours-reuse")),
         WorkersStudy(("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4"), "connect"),
         WorkersStudy(("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4"), "echo", thorough=False),
