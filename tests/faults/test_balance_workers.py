@@ -61,6 +61,12 @@ class Site:
             assert read_exactly(opened[-1], len(HELLO)) == HELLO
         return opened
 
+    def lean(self) -> socket.socket:
+        """Open one more connection to `lines`: where it is, every short client must be handed over."""
+        client = self.dial()
+        read_exactly(client, len(b"a:hello\n"))
+        return client
+
     def loads(self) -> list[int]:
         """Return how many clients each worker has."""
         return [worker["active"] for worker in self.plane.status()["workers"]]
@@ -87,7 +93,7 @@ def test_few_long_connections_are_spread_evenly(workers: int) -> None:
             loads = site.loads()
             assert sum(loads) == count
             assert max(loads) - min(loads) <= 1, loads
-        status = site.plane.status()
+        status, loads = site.plane.status(), site.loads()
         assert status["skew"] == round(max(loads) * workers / 33, 2)
         web = status["services"]["web"]
         assert (web["active"], web["totals"]["connections"], web["listeners"][0]["accepted"]) == (33, 33, 33)
@@ -123,12 +129,12 @@ def test_headers_and_early_data_come_along(site: Site) -> None:
         proxy_protocol={"accept": "required", "trusted": ["127.0.0.0/8"], "send": "v1"},
         limits={"per_client": 1},
     )
-    for number in range(20):
+    for number in range(30):
         client = site.stack.enter_context(dial(site.port.address))
         header = f"PROXY TCP4 192.0.2.{number} 198.51.100.1 4000 80\r\n".encode()
         client.sendall(header + HELLO)
         assert read_exactly(client, len(header + HELLO)) == header + HELLO
-    assert site.loads() == [10, 10]
+    assert site.loads() == [15, 15]
     with dial(site.port.address) as again:
         again.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 4000 80\r\n")
         assert again.recv(1) == b""
@@ -163,34 +169,37 @@ def test_who_is_in_the_inbox_of_a_worker_that_dies_is_served_by_others(site: Sit
     handed = site.handed_over()
     victim = site.plane.status()["workers"][1]["pid"]
     os.kill(victim, signal.SIGSTOP)
-    waiting = [site.dial() for _ in range(40)]
-    answered = 0
-    for client in waiting:  # its sibling serves about as many as it leaves to the victim
+    waiting = [site.dial() for _ in range(60)]
+    for client in waiting:
         client.settimeout(0.0)
-    wait_for(lambda: sum(_has_answer(client) for client in waiting) >= 10, "the sibling to serve its part")
-    answered = sum(_has_answer(client) for client in waiting)
-    assert answered < len(waiting), "somebody waits for the worker that hangs"
+    # About thirty are in the victim's own queue; of the others, its sibling serves half, and it gets the rest.
+    wait_for(lambda: sum(_has_answer(client) for client in waiting) >= 5, "the sibling to serve its part")
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: all(_has_answer(client) for client in waiting), "everybody to be served")
     for client in waiting:
         assert client.recv(100) == HELLO
     assert site.handed_over() > handed
-    assert sum(site.loads()) == 40
+    assert sum(site.loads()) == 60
 
 
 def test_restarts_resizes_and_takeovers_are_unnoticed(site: Site) -> None:
     """Whatever happens to workers, nobody who is handed over is lost; long flows stay."""
     site.put(site.lines.address)
-    with Load(site.port.address, rate=150.0, flows=4, timeout_s=10.0) as load:
+    with Load(site.port.address, rate=150.0, flows=5, timeout_s=10.0) as load:
         load.wait_flows()
+        load.wait_progress(10)
         assert site.plane.request("POST", "/v1/restart")[0] == 200
+        long = site.lean()
         for count in (3, 1, 2):
             assert site.plane.request("PUT", "/v1/workers", {"count": count})[0] == 200
             load.wait_progress(10)
+        long.close()
+        assert site.handed_over() > 0
         former = site.plane
         site.plane = DataPlane(["--workers", "2", "--takeover"], runtime_dir=former.runtime_dir)
         site.stack.callback(site.plane.close)
         site.plane.start()
+        site.lean()
         load.wait_progress(30, pings=10)
         assert site.handed_over() > 0
     assert not load.report.failed, load.report
@@ -201,7 +210,7 @@ def test_services_that_come_and_go_are_unnoticed_by_their_last_and_first_clients
     """A client that is handed over while its service changes, moves or goes is served as any other."""
     with HeldPort() as other, ExitStack() as stack:
         service = {"backends": [site.lines.address], "health": {"active": {"type": "none"}}}
-        load = stack.enter_context(Load(site.port.address, rate=150.0, flows=2, timeout_s=10.0))
+        load = stack.enter_context(Load(site.port.address, rate=150.0, flows=3, timeout_s=10.0))
         for number in range(12):
             balanced = {**service, "balance_workers": number % 3 != 0}
             site.plane.put_snapshot(
@@ -221,8 +230,9 @@ def test_services_that_come_and_go_are_unnoticed_by_their_last_and_first_clients
 def test_a_killed_supervisor_loses_nobody_who_is_handed_over(site: Site) -> None:
     """Orphans stop handing over, serve who was handed over to them, and give their sockets to a new supervisor."""
     site.put(site.lines.address)
-    with Load(site.port.address, rate=150.0, flows=4, timeout_s=10.0) as load:
+    with Load(site.port.address, rate=150.0, flows=5, timeout_s=10.0) as load:
         load.wait_flows()
+        load.wait_progress()
         site.plane.kill()
         load.wait_progress()
         site.plane.start()
