@@ -67,6 +67,7 @@ screenshots: setup
 soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
 	$(VENV)/python tools/soak_workers.py
+	$(VENV)/python tools/soak_workers.py --balance-workers --share 0.3
 
 lock: setup
 	@command -v uv >/dev/null || [ -x $(VENV)/uv ] || $(VENV)/python -m pip install --quiet uv
