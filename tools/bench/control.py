@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,9 +36,19 @@ class Control(Protocol):
 
 class _Line:
     def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._socket = stack.enter_context(socket.socket(socket.AF_UNIX))
-        self._socket.settimeout(_ANSWER_S)
-        self._socket.connect(str(path))
+        end = time.monotonic() + _ANSWER_S
+        while True:
+            self._socket = stack.enter_context(socket.socket(socket.AF_UNIX))
+            self._socket.settimeout(_ANSWER_S)
+            try:
+                self._socket.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                self._socket.close()
+                if time.monotonic() > end:
+                    raise Failed(f"no control socket: {error}") from error
+                time.sleep(0.02)  # a proxy may accept clients before it lets itself be controlled
+            else:
+                return
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
