@@ -48,7 +48,16 @@ class Histogram:
 class ServiceTotals:
     """What a service has seen since it exists."""
 
-    __slots__ = ("bytes_in", "bytes_out", "closed", "connections", "handed_over", "queue", "retries", "session")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "closed",
+        "connections",
+        "handed_over",
+        "queue",
+        "retries",
+        "session",
+    )
 
     def __init__(self) -> None:
         self.connections = 0

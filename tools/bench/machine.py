@@ -47,7 +47,7 @@ def _version(program: str, option: str) -> str:
         done = subprocess.run(
             [installed(program), option], capture_output=True, text=True, timeout=10, check=False
         )
-    except Failed as error:
+    except (Failed, OSError, subprocess.SubprocessError) as error:
         return str(error)
     found = re.search(r"\d+\.\d+[\w.+-]*", done.stdout + done.stderr)
     return found[0] if found else "unknown version"

@@ -97,7 +97,12 @@ def test_worst_is_first():
 
 def test_file_that_is_not_taken_is_told_once():
     """The configuration's error names the file to validate, and its source says it no second time."""
-    error = {"path": "/etc/lb.yaml", "message": "two errors:\n  line 3\n  line 5", "details": [], "since": SINCE}
+    error = {
+        "path": "/etc/lb.yaml",
+        "message": "two errors:\n  line 3\n  line 5",
+        "details": [],
+        "since": SINCE,
+    }
     source = {"name": "file /etc/lb.yaml", "state": "error", "since": SINCE, "last_error": "line 3: nonsense"}
     node = report(backend(), sources=[source], config_error=error)
     assert told(node) == [("bad", "config error", "lb-control validate /etc/lb.yaml")]
