@@ -282,18 +282,14 @@ async def _collected() -> list[Family]:
         }
         applier = Applier(node, None, OwnDoors(node, reuse_port=False))
         await applier.apply({"generation": 1, "services": {"web": service}})
-        collected = list(Metrics(node, applier, lambda: 0, time.monotonic).collect())
+        parts = list(Metrics(node, applier, lambda: 0, time.monotonic).parts())
         await applier.apply({"generation": 2, "services": {}})
     reactor.close()
-    return [
-        Family(
-            family.name + ("_total" if family.type == "counter" else ""),
-            family.type,
-            family.documentation,
-            tuple(label for label in family.samples[0].labels if label != "le"),
-        )
-        for family in collected
-    ]
+    first: dict[str, Family] = {}
+    for kind, name, help_, samples in (family for part in parts for family in part):
+        labels = tuple(label for label in samples[0][1] if label != "le")
+        first.setdefault(name, Family(name + ("_total" if kind == "counter" else ""), kind, help_, labels))
+    return list(first.values())
 
 
 _SOURCE: Final[dict[str, Any]] = {

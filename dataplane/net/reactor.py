@@ -4,7 +4,7 @@ Theory of operation:
 
 1. asyncio runs everything that is not a client's byte. It sees one descriptor of ours: the epoll below.
 2. When that is readable, `_ready` takes a batch of events and calls the handler of each descriptor, and looks
-   for more a few times as long as there are many: a turn of asyncio's loop costs as much as a few messages.
+   for more a few times as long as there are some: a turn of asyncio's loop costs as much as a few messages.
    No task, future, transport or callback object exists per connection.
 3. Events are level-triggered and only hints: a descriptor may have been closed and its number used again
    within one batch. A handler learns the truth from its own system call, never from the event alone.
@@ -35,8 +35,6 @@ BUFFER_BYTES: Final = 512 * 1024
 MAX_EVENTS: Final = 256
 MAX_BATCHES: Final = 4
 """In one turn of asyncio's loop: what else is waiting there waits for a few milliseconds at most."""
-BUSY: Final = 8
-"""So many events in a batch make it likely that there are more by now."""
 TICK_S: Final = 0.05
 LIMIT_TICKS: Final = 10
 """Every so many ticks the limit of descriptors is read again: prlimit(1) changes it at any time."""
@@ -223,7 +221,7 @@ class Reactor:
 
     def _ready(self) -> None:
         for _ in range(MAX_BATCHES):
-            if self._handle_batch() < BUSY:
+            if not self._handle_batch():
                 return
 
     def _handle_batch(self) -> int:

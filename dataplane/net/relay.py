@@ -244,7 +244,7 @@ class Flow:
     def _reset_victim(self, victim: Leg) -> None:
         victim.peer.dead = True
         victim.peer.pending = None
-        if victim.dead or (victim.pending is None and not unsent_bytes(victim.fd)):
+        if victim.dead or (victim.pending is None and not unsent_bytes(victim.sock)):
             self.end(self.reason or CloseReason.LOCAL_ERROR, reset=True)
             return
         victim.peer.rewatch()
@@ -315,7 +315,7 @@ class Flow:
         Megabytes may wait in ours. A reader that takes them slowly is not idle, although we write nothing.
         """
         assert self.server is not None  # noqa: S101 - asked while relaying
-        unsent = unsent_bytes(self.client.fd) + unsent_bytes(self.server.fd)
+        unsent = unsent_bytes(self.client.sock) + unsent_bytes(self.server.sock)
         moved = unsent != self.unsent
         self.unsent = unsent
         return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import resource
@@ -44,6 +45,8 @@ EADDRNOTAVAIL is the end of the ephemeral ports, EPERM a local packet filter.
 
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 _RESET: Final = struct.pack("ii", 1, 0)
+_CLOSED: Final = b"\x07"
+"""TCP_CLOSE of the kernel's include/net/tcp_states.h, the first byte of struct tcp_info."""
 
 
 class SocketAddress(NamedTuple):
@@ -119,10 +122,18 @@ def reset_on_close(sock: socket.SocketType) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def unsent_bytes(fd: int) -> int:
-    """Return how many bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7))."""
-    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0")
-    return int(struct.unpack("i", answer)[0])
+def unsent_bytes(sock: socket.SocketType) -> int:
+    """Return how many bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7)), but may still.
+
+    After a reset Linux goes on counting what will never be acknowledged: that is 0 here.
+    """
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    unsent = int(struct.unpack("i", answer)[0])
+    if unsent:
+        with contextlib.suppress(OSError):  # a Unix socket has no such state
+            if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _CLOSED:
+                return 0
+    return unsent
 
 
 def descriptor_limit() -> int:

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Families", "PackedService", "Welcome", "families_of", "pack", "unpack"]
+__all__ = ["Families", "PackedService", "Sample", "Welcome", "families_of", "pack", "unpack"]
 
 SLICE: Final = 250
 """Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
 
 PackedService = tuple[bytes, list[bytes]]
 """The pickled spec without its backends, and those as pickled lists of tuples."""
-Families = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]
+Sample = tuple[str, dict[str, str], float]
+"""Name, labels, value."""
+Families = list[tuple[str, str, str, list[Sample]]]
 """Metric families: type, name, help, and samples with their labels."""
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.metrics_core import Metric
-
 if TYPE_CHECKING:
     from dataplane.runtime.compact import Families
     from schemas.status import BackendStatus, ServiceStatus
@@ -212,14 +210,6 @@ class FamilySum:
             ]
             result.append((kind, name, help_, samples))
         return result
-
-    def metrics(self) -> Iterable[Metric]:
-        """Yield what prometheus_client writes."""
-        for name, (kind, help_, sums) in self._families.items():
-            metric = Metric(name, help_, kind)
-            for (sample, labels), value in sums.items():
-                metric.add_sample(sample, dict(labels), value)
-            yield metric
 
 
 def _join_health(state: str, one: float, other: float) -> float:

@@ -1,4 +1,8 @@
-"""Prometheus text, made from the connection path's plain counters at each scrape."""
+"""What a scrape tells, made from the connection path's plain counters.
+
+Theory of operation: it is made in parts, between which the loop relays. What a service has carried, `live` included, is
+read in one step, because a connection that ends meanwhile would count twice, or not at all, and a counter would fall.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,33 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
 
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import DiscardCause
+from dataplane.runtime.compact import families_of
+from dataplane.runtime.exposition import exposition
 from dataplane.runtime.status import live_bytes
 from dataplane.runtime.tables import tables_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from prometheus_client.metrics_core import Metric
-
     from dataplane.net.backend import Backend
     from dataplane.net.counters import Histogram
+    from dataplane.runtime.compact import Families
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
 
-__all__ = ["MAX_BACKENDS", "Metrics", "Runs"]
+__all__ = ["MAX_BACKENDS", "MAX_IN_ALL", "Metrics", "Runs"]
 
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; in a larger service all are summed as `_all`."""
-_SB: Final = ("service", "backend")
+MAX_IN_ALL: Final = 1_000
+"""Backends of a node that have series of their own, 70 each; the services that come after those are summed, too."""
+PART: Final = 2
+"""Backends with series of their own that are told between two turns of the loop: about a millisecond, with the text."""
+SLICE: Final = 200
+"""Backends that are summed between two turns of the loop."""
 
 
 class _Families:
@@ -59,9 +67,9 @@ class _Families:
             family = self._families[name] = kind(name, help_, labels=list(labels))
         return family
 
-    def all(self) -> Iterator[Metric]:
-        """Yield what was filled."""
-        yield from self._families.values()
+    def plain(self) -> Families:
+        """Return what was filled."""
+        return families_of(self._families.values())
 
 
 class _Snapshot(Protocol):
@@ -79,7 +87,7 @@ class Runs(Protocol):
         """What runs, by generation and hash."""
 
 
-class Metrics(Collector):
+class Metrics:
     """One process's metrics."""
 
     def __init__(
@@ -96,26 +104,28 @@ class Metrics(Collector):
         self._clock = clock
         self._spans = spans
         self._started_at = clock()
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
-    def text(self) -> bytes:
+    async def text(self) -> bytes:
         """Return the exposition format."""
-        return generate_latest(self._registry)
+        return await exposition(self.parts())
 
-    def collect(self) -> Iterator[Metric]:
-        """Describe the node as it is now."""
+    def parts(self) -> Iterator[Families]:
+        """Describe the node as it is, a bounded part at a time."""
         families = _Families()
         self._process(families)
-        for running in [*self._node.leaving.values(), *self._node.running.values()]:
-            self._service(families, running)
-        for listener in self._node.listeners.values():
+        for listener in list(self._node.listeners.values()):
             labels = {"service": listener.service.name, "address": listener.address}
             families.gauge(
                 "lb_listener_accepting", "1 unless accepting is paused", labels, not listener.paused
             )
             families.counter("lb_listener_accepted", "Clients accepted", labels, listener.accepted)
-        yield from families.all()
+        yield families.plain()
+        left = MAX_IN_ALL
+        for running in [*self._node.leaving.values(), *self._node.running.values()]:
+            backends = [*running.service.backends.values(), *running.service.leaving]
+            summed = len(backends) > min(MAX_BACKENDS, left)
+            left -= 0 if summed else len(backends)
+            yield from self._service(running, backends, summed=summed)
 
     def _process(self, families: _Families) -> None:
         snapshot = self._applier.snapshot
@@ -141,7 +151,8 @@ class Metrics(Collector):
         families.counter("lb_spans_exported", "Spans that the collector has taken", {}, exported)
         families.counter("lb_spans_dropped", "Spans that the collector cost", {}, lost)
 
-    def _service(self, families: _Families, running: Running) -> None:
+    def _service(self, running: Running, backends: list[Backend], *, summed: bool) -> Iterator[Families]:
+        families = _Families()
         service, totals = running.service, running.service.totals
         own = {"service": service.name}
         live = live_bytes(service.flows)
@@ -172,63 +183,93 @@ class Metrics(Collector):
         table_hash = tables_hash(running.tables)
         if table_hash is not None:
             families.gauge("lb_table_info", "Hash of the sticky table", {**own, "table_hash": table_hash}, 1)
-        self._backends(families, running, live)
+        carried = [_carried(one, live) for one in backends]
+        yield families.plain()
+        yield from _sum_of_all(running, backends, carried) if summed else _each(running, backends, carried)
 
-    def _backends(
-        self, families: _Families, running: Running, live: dict[Backend | None, tuple[int, int]]
-    ) -> None:
-        service = running.service
-        backends = [*service.backends.values(), *service.leaving]
-        if len(backends) > MAX_BACKENDS:
-            self._rows(families, running, "_all", backends, live)
-            return
-        for backend in backends:
-            self._rows(families, running, backend.id, [backend], live)
-            labels = dict(zip(_SB, (service.name, backend.id), strict=True))
-            families.histogram("lb_connect_seconds", "Dials that succeeded", labels, backend.totals.connect)
-            families.histogram(
-                "lb_first_byte_seconds", "From connected to the first byte", labels, backend.totals.first_byte
-            )
 
-    def _rows(
-        self,
-        families: _Families,
-        running: Running,
-        label: str,
-        backends: list[Backend],
-        live: dict[Backend | None, tuple[int, int]],
-    ) -> None:
-        """Add the samples of one backend, or of many summed: plain sums, 1 us for each backend."""
-        own = {"service": running.service.name, "backend": label}
-        for name, (help_, value) in _BACKEND_COUNTERS.items():
-            families.counter(name, help_, own, sum(map(value, backends)))
-        for name, (help_, value) in _BACKEND_GAUGES.items():
-            families.gauge(name, help_, own, sum(map(value, backends)))
-        for name, direction in (("lb_backend_bytes_in", 0), ("lb_backend_bytes_out", 1)):
-            total = sum(
-                (one.totals.bytes_in, one.totals.bytes_out)[direction] + live.get(one, _NO_BYTES)[direction]
-                for one in backends
-            )
-            families.counter(
-                name, ("Bytes from clients to it", "Bytes from it to clients")[direction], own, total
-            )
-        health = Counter(one.health.state for one in backends)
+class _Figures:
+    """The samples of one backend, or the sums of many."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._plain: dict[str, float] = dict.fromkeys([*_BACKEND_COUNTERS, *_BACKEND_GAUGES, *_CARRIED], 0)
+        self._health: Counter[HealthState] = Counter()
+        self._discarded: Counter[DiscardCause] = Counter()
+
+    def add(self, backends: list[Backend], carried: list[tuple[int, int]]) -> None:
+        """Add some: plain sums, a few microseconds for each backend."""
+        for name, (_, value) in (_BACKEND_COUNTERS | _BACKEND_GAUGES).items():
+            self._plain[name] += sum(map(value, backends))
+        for index, name in enumerate(_CARRIED):
+            self._plain[name] += sum(both[index] for both in carried)
+        self._health.update(one.health.state for one in backends)
         ids = {one.id for one in backends}
-        for ejection in running.outliers.ejected():
-            backend = running.service.backends.get(ejection.backend_id)
+        for ejection in self._running.outliers.ejected():
+            backend = self._running.service.backends.get(ejection.backend_id)
             if backend is not None and backend.id in ids and backend.health.state is not HealthState.DOWN:
-                health[backend.health.state] -= 1
-                health[HealthState.EJECTED] += 1
+                self._health[backend.health.state] -= 1
+                self._health[HealthState.EJECTED] += 1
+        for cause in DiscardCause:
+            self._discarded[cause] += sum(one.totals.discarded[cause] for one in backends)
+
+    def fill(self, families: _Families, label: str) -> None:
+        """Tell them as those of the backend `label`."""
+        own = {"service": self._running.service.name, "backend": label}
+        for name, (help_, _) in _BACKEND_COUNTERS.items():
+            families.counter(name, help_, own, self._plain[name])
+        for name, (help_, _) in _BACKEND_GAUGES.items():
+            families.gauge(name, help_, own, self._plain[name])
+        for name, help_ in _CARRIED.items():
+            families.counter(name, help_, own, self._plain[name])
         for state in HealthState:
             labels = {**own, "state": state.value}
-            families.gauge("lb_backend_health", "1 for the state that is observed", labels, health[state])
+            families.gauge(
+                "lb_backend_health", "1 for the state that is observed", labels, self._health[state]
+            )
         for cause in DiscardCause:
-            count = sum(one.totals.discarded[cause] for one in backends)
             labels = {**own, "cause": cause.value}
+            count = self._discarded[cause]
             families.counter("lb_pool_discarded", "Pooled connections closed unused, by cause", labels, count)
 
 
-_NO_BYTES: Final = (0, 0)
+def _carried(backend: Backend, live: dict[Backend | None, tuple[int, int]]) -> tuple[int, int]:
+    bytes_in, bytes_out = live.get(backend, (0, 0))
+    return backend.totals.bytes_in + bytes_in, backend.totals.bytes_out + bytes_out
+
+
+def _each(running: Running, backends: list[Backend], carried: list[tuple[int, int]]) -> Iterator[Families]:
+    for start in range(0, len(backends), PART):
+        families = _Families()
+        for backend, both in zip(backends[start : start + PART], carried[start : start + PART], strict=True):
+            figures = _Figures(running)
+            figures.add([backend], [both])
+            figures.fill(families, backend.id)
+            labels = {"service": running.service.name, "backend": backend.id}
+            totals = backend.totals
+            families.histogram("lb_connect_seconds", "Dials that succeeded", labels, totals.connect)
+            families.histogram(
+                "lb_first_byte_seconds", "From connected to the first byte", labels, totals.first_byte
+            )
+        yield families.plain()
+
+
+def _sum_of_all(
+    running: Running, backends: list[Backend], carried: list[tuple[int, int]]
+) -> Iterator[Families]:
+    figures = _Figures(running)
+    for start in range(0, len(backends), SLICE):
+        figures.add(backends[start : start + SLICE], carried[start : start + SLICE])
+        yield []
+    families = _Families()
+    figures.fill(families, "_all")
+    yield families.plain()
+
+
+_CARRIED: Final = {
+    "lb_backend_bytes_in": "Bytes from clients to it",
+    "lb_backend_bytes_out": "Bytes from it to clients",
+}
 _BACKEND_COUNTERS: Final[dict[str, tuple[str, Callable[[Backend], float]]]] = {
     "lb_backend_connections": ("Clients' connections that reached it", lambda one: one.totals.connections),
     "lb_backend_connect_failures": ("Dials that failed", lambda one: one.totals.connect_failures),

@@ -151,7 +151,7 @@ class Process:
 
     async def metrics(self) -> bytes:
         """Return Prometheus text."""
-        return self._metrics.text()
+        return await self._metrics.text()
 
     async def restart(self) -> dict[str, Any]:
         """Refuse: what would be replaced is this process itself."""

@@ -18,12 +18,10 @@ from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
-
 from dataplane.core.evenness import skew
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
+from dataplane.runtime.exposition import exposition
 from dataplane.runtime.giving import state_of
 from dataplane.runtime.handover import Offer
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
@@ -32,9 +30,7 @@ from dataplane.runtime.status import Reporter
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from prometheus_client.metrics_core import Metric
+    from collections.abc import Callable, Iterator, Mapping
 
     from dataplane.runtime.crew import Crew
     from dataplane.runtime.events import Events
@@ -50,17 +46,6 @@ __all__ = ["Supervisor"]
 VERSION: Final = version("livelb")
 EXHAUSTED_S: Final = 2.0
 """How long after a worker ran out of descriptors the node gets no traffic."""
-
-
-class _Once(Collector):
-    """Metrics that are there already."""
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        """Return them."""
-        return self._metrics
 
 
 class Supervisor:
@@ -243,17 +228,23 @@ class Supervisor:
         """Return Prometheus text, all workers in one."""
         total = FamilySum()
         loads: list[tuple[dict[str, str], float]] = []
-        for member, families, _ in await self.crew.ask_all("metrics", former=True):
-            member.last_families = families
-            total.add(families, leaving=member.leaving)
-            active = sum(
-                value
-                for _, name, _, samples in families
-                if name == "lb_connections_active"
-                for _, _, value in samples
-            )
-            loads.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
+        answers = await self.crew.ask_all("metrics", former=True)
+        # At once, without giving the loop its turn: who ends from now on is among the answers, too.
         total.add(self._past_metrics.families(), ended=True)
+        for member, _, parts in answers:
+            member.last_families = [family for part in parts for family in part]
+        for member, _, parts in answers:
+            active = 0.0
+            for part in parts:
+                total.add(part, leaving=member.leaving)
+                active += sum(
+                    value
+                    for _, name, _, samples in part
+                    if name == "lb_connections_active"
+                    for _, _, value in samples
+                )
+                await asyncio.sleep(0)
+            loads.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
         total.add([self._silence()])
         snapshot = self._applier.snapshot
         total.set(
@@ -269,9 +260,7 @@ class Supervisor:
             [({"cause": cause}, self._ends[cause]) for cause in ("died", "drained")],
         )
         total.count("lb_log_lines_dropped", "Log lines that a slow reader cost", [({}, self.dropped_lines())])
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Once(list(total.metrics())))
-        return generate_latest(registry)
+        return await exposition([total.families()])
 
     def _silence(self) -> tuple[str, str, str, list[tuple[str, dict[str, str], float]]]:
         """Return 0 for each address, which is what remains where no worker accepts."""

@@ -39,7 +39,7 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.change import Changer, Draft
 from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
-from dataplane.runtime.compact import PackedService, Welcome, families_of, unpack
+from dataplane.runtime.compact import PackedService, Welcome, unpack
 from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
@@ -122,7 +122,7 @@ class Worker:
             case "explain":
                 result = self._explain(*body)
             case "metrics":
-                result = families_of(self._metrics.collect())
+                await self._tell_metrics(part)
             case _:
                 raise AssertionError(kind)  # both ends are one version of this program
         return result
@@ -207,6 +207,12 @@ class Worker:
                 await asyncio.sleep(0)
         return self.snapshot.generation, self.snapshot.hash, connections(node)
 
+    async def _tell_metrics(self, part: Callable[[Any], None]) -> None:
+        for families in self._metrics.parts():
+            if families:
+                part(families)
+            await asyncio.sleep(0)
+
     def _explain(self, service: str, client: str) -> Any:
         return self._reporter.explain(self._node.running[service], client)
 
@@ -255,7 +261,7 @@ class Worker:
         if not self._channel.closed.is_set():
             parts: list[Any] = []
             await self._report(parts.append)
-            self._channel.send("farewell", (parts, families_of(self._metrics.collect())))
+            self._channel.send("farewell", (parts, [one for some in self._metrics.parts() for one in some]))
             await self._channel.flush(1.0)
         for task in (channel, resolver, stop):
             task.cancel()

@@ -88,11 +88,15 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of `name` that carry (at least) these labels; 0 if there is none."""
-        return sum(
+        return sum(self.values(name, **labels))
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """Return the samples of `name` that carry (at least) these labels."""
+        return [
             sample.value
             for sample in self.samples
             if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        ]
 
     def names(self) -> set[str]:
         """Return the names of all samples."""

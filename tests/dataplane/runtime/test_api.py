@@ -433,6 +433,35 @@ def test_another_user(plane):
         plane.directory.chmod(0o700)
 
 
+def test_metrics_of_many_backends():
+    """A service of more than 200 is summed, and so are those after the first 1,000; no backend is lost in a sum."""
+
+    def options(count):
+        backends = [
+            {"id": f"b{number}", "address": f"127.0.0.1:{number + 1}", "weight": 2} for number in range(count)
+        ]
+        active = {"type": "none"}
+        return {
+            "listen": f"unix:{plane.directory}/{count}",
+            "health": {"active": active},
+            "backends": backends,
+        }
+
+    sizes = {"large": 201, **{f"s{number}": 200 - number for number in range(6)}, "small": 3}
+    with DataPlane() as plane:
+        services = {name: options(count) for name, count in sizes.items()}
+        body = {"version": 1, "generation": 1, "services": services}
+        assert plane.request("PUT", "/v1/snapshot", body)[0] == 200
+        metrics = plane.metrics()
+        weights = {name: metrics.values("lb_backend_weight", service=name) for name in sizes}
+        lengths = {"large": 1, "s0": 200, "s1": 199, "s2": 198, "s3": 197, "s4": 196, "s5": 1, "small": 3}
+        assert {name: len(found) for name, found in weights.items()} == lengths
+        assert {name: sum(found) for name, found in weights.items()} == {
+            name: 2 * count for name, count in sizes.items()
+        }
+        assert sum(metrics.values("lb_backend_health", service="large", state="unknown")) == 201
+
+
 def test_metrics(plane, server):
     """One scrape has every counter of the status, and parses."""
     with through(

@@ -91,8 +91,8 @@ class Worker:
         return far
 
     def look(self) -> None:
-        """Handle what is there, in the inbox and elsewhere."""
-        self.reactor._ready()
+        """Handle what is there, in the inbox and elsewhere, once."""
+        self.reactor._handle_batch()
 
     def end_clients(self) -> None:
         """End all whom it serves."""

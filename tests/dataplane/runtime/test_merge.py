@@ -177,7 +177,5 @@ def test_what_the_supervisor_counts_itself_is_added() -> None:
     total.add([("counter", "lb_log_lines_dropped", "", [("lb_log_lines_dropped_total", {}, 3)])])
     total.count("lb_log_lines_dropped", "", [({}, 4)])
     total.count("lb_worker_ends", "", [({"cause": "died"}, 1)])
-    text = {
-        sample.name: (metric.type, sample.value) for metric in total.metrics() for sample in metric.samples
-    }
+    text = {sample: (kind, value) for kind, _, _, all_ in total.families() for sample, _, value in all_}
     assert text == {"lb_log_lines_dropped_total": ("counter", 7), "lb_worker_ends_total": ("counter", 1)}
