@@ -1,7 +1,9 @@
-"""Who may be picked now: one immutable view of a service's backends, replaced as a whole.
+"""Who may be picked now: one view of a service's backends, replaced as a whole.
 
-A selection is rebuilt on each change of health, operator state, weight or membership, and swapped by one
-assignment; whose turn it is lives on in the balancers. Rules:
+A selection is rebuilt on each change of health, operator state or membership, and swapped by one assignment;
+whose turn it is lives on in the balancers. Another weight, which decides how often but not who, is taken in
+place where that is possible (`reweigh`): weights may change all day, and 10,000 backends take 14 ms to rebuild.
+Rules:
 
 1. Usable is what is enabled, has a weight and is healthy.
 2. Tiers are tried in order: a connection gets to tier 1 only when tier 0 has nobody left for it. The tier
@@ -14,7 +16,7 @@ assignment; whose turn it is lives on in the balancers. Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic
 
 from dataplane.core.balance.base import T
@@ -51,18 +53,22 @@ class Standing(Generic[T]):
 class Selection(Generic[T]):
     """The candidates for new connections, best tier first."""
 
-    __slots__ = ("_balancers", "_tiers", "panic", "tier", "tracks_load", "usable")
+    __slots__ = ("_balancers", "_scaled", "_tiers", "panic", "tier", "tracks_load", "usable")
 
-    def __init__(self, tiers: Mapping[int, Balancer[T]], *, panic: bool, usable: int) -> None:
+    def __init__(
+        self, tiers: Mapping[int, Balancer[T]], *, panic: bool, usable: int, scaled: bool = False
+    ) -> None:
         """Wrap finished balancers; `build` makes them.
 
         Args:
             tiers: The balancers of the tiers that have candidates, the serving one first.
             panic: Whether health is ignored in the serving tier.
             usable: How many backends are usable, over all tiers.
+            scaled: Whether somebody ramps up, so that weights are not as configured.
         """
         self._tiers = tiers
         self._balancers = tuple(tiers.values())
+        self._scaled = scaled
         self.panic = panic
         self.tier = next(iter(tiers), None)
         self.usable = usable
@@ -99,18 +105,40 @@ class Selection(Generic[T]):
         serving = min(usable, default=None)
         panicking = serving is not None and usable[serving] / len(tiers[serving]) < panic
         balancers: dict[int, Balancer[T]] = {}
+        scaled = False
         for tier in sorted(usable):
             candidates = tiers[tier]
             if not (panicking and tier == serving):
                 candidates = [standing for standing in candidates if standing.healthy]
+            ramps = mode is not Mode.STICKY and any(standing.ramp < 1 for standing in candidates)
+            scaled = scaled or ramps
             balancers[tier] = build_balancer(
                 mode,
-                _members(candidates, ramps=mode is not Mode.STICKY),
+                _members(candidates, ramps=ramps),
                 random=random,
                 previous=None if previous is None else previous.balancer(tier),
                 table=tables.get(tier),
             )
-        return cls(balancers, panic=panicking, usable=sum(usable.values()))
+        return cls(balancers, panic=panicking, usable=sum(usable.values()), scaled=scaled)
+
+    def reweigh(self, old: Standing[T], new: Standing[T]) -> bool:
+        """Take another weight of one backend in place.
+
+        Args:
+            old: How the backend stood.
+            new: How it stands now.
+
+        Returns:
+            False, with nothing changed, if the selection has to be built anew: more than the weight has changed,
+            or the weight in a way that concerns others.
+        """
+        if self._scaled or not old.weight or not new.weight or replace(new, weight=old.weight) != old:
+            return False
+        candidate = new.enabled and (new.healthy or (self.panic and new.tier == self.tier))
+        if not candidate or new.weight == old.weight:
+            return True
+        balancer = self._tiers.get(new.tier)
+        return balancer is not None and balancer.reweigh(new.target, old.weight, new.weight)
 
     def pick(self, key: int, tried: Collection[T]) -> T | None:
         """Return the best candidate that has not been tried; None if there is none.
@@ -153,7 +181,7 @@ def sticky_members(backends: Iterable[BackendSpec]) -> dict[int, list[tuple[str,
 
 
 def _members(candidates: list[Standing[T]], *, ramps: bool) -> list[tuple[T, int]]:
-    if ramps and any(standing.ramp < 1 for standing in candidates):
+    if ramps:
         return [
             (standing.target, max(1, round(standing.weight * STEPS * standing.ramp)))
             for standing in candidates

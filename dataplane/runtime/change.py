@@ -241,11 +241,11 @@ class Changer:
             running.tables = await build_tables(
                 spec.mode, spec.seed, others.values(), running.tables, spec.seed
             )
+        stood = backend.standing
         backend.set_spec(effective, node.reactor.clock())
         node.after_state(running, backend, before)
         node.refresh(running, backend)
-        if effective.state is before.state and effective.weight and before.weight:
-            node.rebuild_soon(running)
-            return
-        node.rebuild(running)
-        node.probe_all()
+        if not running.service.selection.reweigh(stood, backend.standing):
+            node.rebuild(running)
+        if effective.state is not before.state:
+            node.probe_all()

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Node"]
 
 LOCAL_ERROR_EVERY_S: Final = 1.0
-REBUILD_PAUSE: Final = 10
-"""Changes of weight wait until the last rebuild is so many times its own duration ago."""
 
 
 class Node:
@@ -87,23 +85,6 @@ class Node:
             asyncio.get_running_loop().call_soon(self.rebuild_stale)
         self._stale.add(running)
 
-    def rebuild_soon(self, running: Running) -> None:
-        """Rebuild a service's selection now, or, if that was done a moment ago and takes long, a little later.
-
-        One weight after the other may be changed in a service of 10,000 backends: rebuilding for each would take
-        all of the time there is, instead of a tenth.
-        """
-        wait_s = running.rebuilt_at + running.rebuild_s * REBUILD_PAUSE - self.reactor.now
-        if wait_s <= 0:
-            self.rebuild(running)
-        elif not running.rebuilding:
-            running.rebuilding = True
-            asyncio.get_running_loop().call_later(wait_s, self._rebuild_late, running)
-
-    def _rebuild_late(self, running: Running) -> None:
-        running.rebuilding = False
-        self.rebuild(running)
-
     def rebuild_stale(self) -> None:
         """Rebuild what waits for the loop's next round."""
         stale, self._stale = self._stale, set()
@@ -112,7 +93,7 @@ class Node:
 
     def rebuild(self, running: Running) -> None:
         """Make the selection of a service anew, and say what became of it."""
-        service, began = running.service, self.reactor.clock()
+        service = running.service
         self._grow(running)
         selection = Selection.build(
             [backend.standing for backend in service.backends.values()],
@@ -123,8 +104,6 @@ class Node:
             previous=service.selection,
         )
         service.selection = selection
-        running.rebuilt_at = self.reactor.clock()
-        running.rebuild_s = running.rebuilt_at - began
         if selection.panic is not running.panic:
             running.panic = selection.panic
             self.events.emit(

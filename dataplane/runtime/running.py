@@ -23,9 +23,6 @@ class Running:
         "configured",
         "outliers",
         "panic",
-        "rebuild_s",
-        "rebuilding",
-        "rebuilt_at",
         "service",
         "tables",
         "tick",
@@ -41,10 +38,6 @@ class Running:
         self.tables: dict[int, StickyTable] = {}
         """Of mode `sticky`, by tier."""
         self.panic = False
-        self.rebuilt_at = self.rebuild_s = 0.0
-        """When the selection was made, and how long that took."""
-        self.rebuilding = False
-        """Whether it is to be made a little later."""
         self.usable = -1
         self.tick = 0
 

@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Target)
 
 
 class Balancer(Protocol[T]):
-    """Chooses among a fixed set of usable targets; a new set means a new balancer.
+    """Chooses among a fixed set of usable targets; a new set means a new balancer, another weight need not.
 
     A pick is on the path of every connection: O(log n) at worst for the first one. A further pick for the
     same connection passes what has been tried and may cost a little more.
@@ -51,3 +51,15 @@ class Balancer(Protocol[T]):
 
     def changed(self, target: T) -> None:
         """Take note that `target.active` has changed; targets of other balancers are ignored."""
+
+    def reweigh(self, target: T, old: int, new: int) -> bool:
+        """Give one target another weight in place, and keep whose turn it is.
+
+        Args:
+            target: It.
+            old: Its effective weight so far, at least 1.
+            new: Its effective weight from now on, at least 1.
+
+        Returns:
+            False, with nothing changed, if it is not among the targets or a new balancer is needed.
+        """

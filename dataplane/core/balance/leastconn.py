@@ -2,8 +2,9 @@
 
 Theory of operation:
 
-1. The heap holds entries (load, turn, slot). A slot's newest entry is the valid one: its `turn` is the
-   slot's. All others are leftovers, and are dropped when they surface.
+1. The heap holds entries (load, turn, slot). Valid is the one whose load and turn are the slot's. All others
+   are leftovers, and are dropped when they surface. (After weights went to and fro two may be the same: the
+   first that is picked makes the other a leftover.)
 2. `turn` grows with each pick and each change, so among equal loads whoever has waited longest is next:
    ties go round.
 3. The heap is rebuilt when leftovers outnumber valid entries, which bounds memory and keeps every
@@ -68,7 +69,7 @@ class LeastConn(Generic[T]):
         while heap:
             entry = heap[0]
             slot = entry[2]
-            if entry[1] != slot.turn:
+            if entry[1] != slot.turn or entry[0] != slot.load:
                 heappop(heap)
             elif slot.target in tried:
                 kept.append(heappop(heap))
@@ -93,13 +94,26 @@ class LeastConn(Generic[T]):
             return
         slot.load = target.active / slot.weight
         slot.turn = self._next_turn()
-        heappush(self._heap, (slot.load, slot.turn, slot))
-        if len(self._heap) > self._limit:
-            self._rebuild()
+        self._push(slot)
+
+    def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - the slot knows the old one
+        """Take another weight for one target, which keeps its turn among equal loads."""
+        slot = self._slots.get(target.id)
+        if slot is None:
+            return False
+        slot.weight = new
+        slot.load = target.active / new
+        self._push(slot)
+        return True
 
     def turns(self) -> dict[str, int]:
         """Return each target's last turn by id: among equal loads the lowest is next."""
         return {id_: slot.turn for id_, slot in self._slots.items()}
+
+    def _push(self, slot: _Slot[T]) -> None:
+        heappush(self._heap, (slot.load, slot.turn, slot))
+        if len(self._heap) > self._limit:
+            self._rebuild()
 
     def _next_turn(self) -> int:
         self._turn += 1

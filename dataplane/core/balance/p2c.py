@@ -52,5 +52,9 @@ class PowerOfTwo(Generic[T]):
     def changed(self, target: T) -> None:
         """Do nothing: load is read at the pick."""
 
+    def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - the line knows the old one
+        """Draw one target as often as its new weight says."""
+        return self._wheel.reweigh(target, new)
+
     def _load(self, place: int) -> float:
         return self._wheel.targets[place].active / self._wheel.weights[place]

@@ -37,3 +37,7 @@ class Random(Generic[T]):
 
     def changed(self, target: T) -> None:
         """Do nothing: load does not matter here."""
+
+    def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - the line knows the old one
+        """Draw one target as often as its new weight says."""
+        return self._wheel.reweigh(target, new)

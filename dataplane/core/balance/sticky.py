@@ -82,6 +82,10 @@ class Sticky(Generic[T]):
     def changed(self, target: T) -> None:
         """Do nothing: load does not matter here."""
 
+    def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - it needs another table
+        """Ask for a new balancer: another weight means another table."""
+        return False
+
 
 def _distance(key: int, target: T, weight: int) -> float:
     """Return an exponentially distributed number with rate `weight`: the least one wins."""

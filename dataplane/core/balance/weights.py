@@ -30,14 +30,23 @@ class WeightedDraw(Generic[T]):
             random: Uniform in [0, 1).
         """
         self.targets = tuple(target for target, _ in members)
-        self.weights = tuple(weight for _, weight in members)
-        self._ends = tuple(accumulate(self.weights))
+        self.weights = [weight for _, weight in members]
+        self._ends = list(accumulate(self.weights))
         self._places = {target.id: place for place, target in enumerate(self.targets)}
         self._random = random
 
     def places(self, targets: Collection[T]) -> set[int]:
         """Return where these targets are; strangers are left out."""
         return {place for target in targets if (place := self._places.get(target.id)) is not None}
+
+    def reweigh(self, target: T, new: int) -> bool:
+        """Give one target another weight, O(n) in additions; False if it is not on the line."""
+        place = self._places.get(target.id)
+        if place is None:
+            return False
+        self.weights[place] = new
+        self._ends = list(accumulate(self.weights))
+        return True
 
     def draw(self) -> int | None:
         """Draw a place by weight; None if there is none."""

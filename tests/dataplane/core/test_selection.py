@@ -212,3 +212,52 @@ def test_nobody() -> None:
     )
     assert selection.pick(0, ()) is None
     assert list(selection.order(0)) == []
+
+
+REWEIGHED = {
+    "a candidate": ({}, {"weight": 5}, 0.0, True, 5),
+    "the same weight": ({}, {}, 0.0, True, 1),
+    "one that is down": ({"healthy": False}, {"weight": 5}, 0.0, True, 0),
+    "one that is down, in panic": ({"healthy": False}, {"weight": 5}, 0.9, True, 5),
+    "one that is turned off": ({"enabled": False}, {"weight": 5}, 0.0, True, 0),
+    "one that comes back meanwhile": ({"healthy": False}, {"weight": 5, "healthy": True}, 0.0, False, 0),
+    "one that gets its first weight": ({"weight": 0}, {"weight": 5}, 0.0, False, 0),
+    "one that loses its weight": ({}, {"weight": 0}, 0.0, False, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "panic", "done", "turns"), REWEIGHED.values(), ids=REWEIGHED.keys()
+)
+def test_reweigh(before, after, panic, done, turns) -> None:
+    """A weight is taken in place exactly where it concerns nobody else; then the turns are those of the new one."""
+    old = standing("x", **before)
+    selection = build([standing("a"), standing("b"), old], panic=panic)
+    assert selection.reweigh(old, replace(old, **after)) is done
+    got = Counter(selection.pick(0, ()).id for _ in range((2 + turns) * 10))
+    assert got["x"] == 10 * turns
+
+
+def test_slow_start_is_built_anew() -> None:
+    """While somebody ramps up, all weights are scaled: another one is not what it says."""
+    standings = [standing("a"), standing("b", ramp=0.5)]
+    for one in standings:
+        assert not build(standings).reweigh(one, replace(one, weight=3))
+
+
+def test_reweigh_in_a_further_tier() -> None:
+    """The weight goes to the balancer of the backend's own tier."""
+    standings = [standing("a"), standing("x", tier=1), standing("y", tier=1)]
+    selection = build(standings)
+    assert selection.reweigh(standings[1], replace(standings[1], weight=3))
+    got = [selection.pick(0, (standings[0].target,)).id for _ in range(44)]
+    assert Counter(got[4:]) == {"x": 30, "y": 10}
+
+
+def test_sticky_is_built_anew() -> None:
+    """Another weight means another table."""
+    standings = [standing("a"), standing("b")]
+    selection = build(
+        standings, Mode.STICKY, tables={0: StickyTable.build_now(members(standings)[0], "seed")}
+    )
+    assert not selection.reweigh(standings[0], replace(standings[0], weight=3))

@@ -11,7 +11,8 @@ from dataplane.core.spec import Mode
 from tests.dataplane.core.balance.backends import WEIGHTS, Backend, build, members, picks
 
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["pick", "open", "close", "rebuild"]), st.integers(0, 11)), max_size=300
+    st.tuples(st.sampled_from(["pick", "open", "close", "rebuild", "reweigh"]), st.integers(0, 11)),
+    max_size=300,
 )
 
 
@@ -25,6 +26,11 @@ def test_always_the_least_loaded(weights, actions) -> None:
         target = of[place % len(of)][0]
         if action == "rebuild":
             balancer = build(Mode.LEASTCONN, of, previous=balancer)
+        elif action == "reweigh":
+            weight = of[place % len(of)][1] % 7 + 1
+            assert balancer.reweigh(target, of[place % len(of)][1], weight)
+            of[place % len(of)] = (target, weight)
+            continue
         elif action == "pick":
             target = balancer.pick(0, ())
             loads = {other.id: other.active / weight for other, weight in of}
@@ -35,6 +41,17 @@ def test_always_the_least_loaded(weights, actions) -> None:
         else:
             target.active = max(0, target.active - 1)
         balancer.changed(target)
+
+
+def test_a_weight_that_changes_costs_no_turn() -> None:
+    """Whose weight changes all the time has its turn among equal loads when it comes."""
+    of = members(1, 1, 1)
+    balancer = build(Mode.LEASTCONN, of)
+    served = ""
+    for number in range(6):
+        assert balancer.reweigh(of[1][0], number + 1, number + 2)
+        served += picks(balancer, 1)[0]
+    assert served == "abcabc"
 
 
 def test_ties_go_round() -> None:

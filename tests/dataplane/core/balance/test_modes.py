@@ -93,6 +93,33 @@ def test_changed_accepts_strangers(mode: Mode) -> None:
     assert sorted(tries(balancer)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.STICKY])
+@given(weights=WEIGHTS, place=st.integers(0, 11), weight=st.integers(1, 256), key=KEYS)
+@settings(deadline=None, max_examples=40)
+def test_reweighed_is_as_built(mode, weights, place, weight, key) -> None:
+    """Before its first pick, a balancer whose weight was changed does what one that was built so does."""
+    of = members(*weights)
+    balancer = build(mode, of)
+    target, old = of[place % len(of)]
+    assert balancer.reweigh(target, old, weight)
+    of[place % len(of)] = (target, weight)
+    other = build(mode, of)
+    if mode is Mode.RR:  # there it is behind others whose turn comes at the same time
+        assert sorted(tries(balancer, key)) == sorted(tries(other, key))
+    else:
+        assert picks(balancer, 30) == picks(other, 30)
+        assert tries(balancer, key) == tries(other, key)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_strangers_are_not_reweighed(mode: Mode) -> None:
+    """Who is not a member needs a new balancer, and nothing has changed."""
+    of = members(3, 1)
+    balancer = build(mode, of, table=TABLE)
+    assert not balancer.reweigh(Backend("gone"), 3, 2)
+    assert sorted(tries(balancer)) == ["a", "b"]
+
+
 def test_only_leastconn_tracks_load() -> None:
     """Nobody else needs to be told of changes."""
     assert [mode for mode in Mode if build(mode, members(1)).tracks_load] == [Mode.LEASTCONN]

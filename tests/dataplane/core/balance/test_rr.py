@@ -109,9 +109,10 @@ def test_weighted_newcomer_gets_no_burst(weights: list[int], weight: int, before
 @given(
     weights=st.lists(st.integers(1, 9), min_size=2, max_size=6),
     changes=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=40, max_size=80),
+    in_place=st.booleans(),
 )
 @settings(deadline=None)
-def test_nobody_starves_while_weights_change(weights, changes) -> None:
+def test_nobody_starves_while_weights_change(weights, changes, in_place) -> None:
     """With a change of some weight after every pick, everybody is served within a few rounds."""
     of = members(*weights)
     balancer = build(Mode.RR, of)
@@ -122,8 +123,57 @@ def test_nobody_starves_while_weights_change(weights, changes) -> None:
             unserved[target.id] += own / sum(w for _, w in of)
         unserved[id_] = 0.0
         assert max(unserved.values()) < 4
-        of[place % len(of)] = (of[place % len(of)][0], weight)
-        balancer = build(Mode.RR, of, previous=balancer)
+        target, old = of[place % len(of)]
+        of[place % len(of)] = (target, weight)
+        if in_place:
+            assert balancer.reweigh(target, old, weight)
+        else:
+            balancer = build(Mode.RR, of, previous=balancer)
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 8), st.integers(1, 9)), max_size=12)
+"""Picks before each, whose weight, and which."""
+
+
+@given(weights=SMALL_WEIGHTS, changes=CHANGES)
+@settings(deadline=None)
+def test_weights_changed_in_place_are_exact(weights, changes) -> None:
+    """After changes in place everybody gets exactly its new weight in each period, and nobody is a turn late."""
+    of = members(*weights)
+    balancer = build(Mode.RR, of)
+    for before, place, weight in changes:
+        picks(balancer, before)
+        target, old = of[place % len(of)]
+        assert balancer.reweigh(target, old, weight)
+        of[place % len(of)] = (target, weight)
+    period = sum(weight for _, weight in of)
+    assert sorted(target.id for target in balancer.order(0)) == sorted(target.id for target, _ in of)
+    got = picks(balancer, 3 * period)
+    for start in (period, 2 * period):
+        assert Counter(got[start : start + period]) == {target.id: weight for target, weight in of}
+    first = Counter(got[:period])
+    assert all(abs(first[target.id] - weight) <= 1 for target, weight in of)
+
+
+@given(
+    size=st.integers(2, 9),
+    before=st.integers(0, 30),
+    place=st.integers(0, 8),
+    weights=st.lists(st.integers(1, 9)),
+)
+@settings(deadline=None)
+def test_a_changed_weight_keeps_the_turns_of_the_others(size, before, place, weights) -> None:
+    """However the weight of one changes in place, the others follow each other as they did."""
+    of = members(*[1] * size)
+    balancer = build(Mode.RR, of)
+    picks(balancer, before)
+    one = of[place % size][0]
+    others = [target.id for target in balancer.order(0) if target is not one]
+    old = 1
+    for weight in weights:
+        assert balancer.reweigh(one, old, weight)
+        old = weight
+    assert [target.id for target in balancer.order(0) if target is not one] == others
 
 
 @given(weights=SMALL_WEIGHTS, before=st.integers(0, 30), scale=st.integers(2, 16))
