@@ -234,6 +234,7 @@ class FakeStudy:
         """Return what notes a turn."""
         if name == "haproxy":
             raise Failed("not installed")
+        stack.callback(self.turns.append, (name, 0.0))
 
         def sample(seconds):
             self.turns.append((name, seconds))
@@ -253,7 +254,7 @@ def test_turns_are_interleaved_after_an_uncounted_one():
     said = []
     result = run_study(study, PACE, said.append)
     assert study.turns == [
-        ("direct", 1.0), ("relay", 1.0), ("direct", 2.0), ("relay", 2.0), ("direct", 2.0),
+        ("direct", 1.0), ("relay", 1.0), ("direct", 2.0), ("relay", 2.0), ("direct", 2.0), ("relay", 0.0), ("direct", 0.0),
     ]  # fmt: skip
     assert result["rows"]["direct"]["rate"] == {
         "median": 8.0,
@@ -274,7 +275,32 @@ def test_every_other_round_goes_backwards():
     study = FakeStudy()
     study.contenders = ("direct", "nginx")
     run_study(study, PACE, lambda _line: None)
-    assert [name for name, _ in study.turns] == ["direct", "nginx", "direct", "nginx", "nginx", "direct"]
+    turns = [name for name, seconds in study.turns if seconds]
+    assert turns == ["direct", "nginx", "direct", "nginx", "nginx", "direct"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "starts", "in_each"), [(6, 3, [2, 2, 2]), (4, 3, [1, 1, 2]), (2, 5, [1, 1])]
+)
+def test_contenders_are_started_anew_within_a_study(rounds, starts, in_each):
+    """Each start has its uncounted turn and its share of the rounds; the turns of all starts are counted together."""
+    study = FakeStudy()
+    study.contenders = ("direct",)
+    result = run_study(study, Pace(rounds, 2.0, 1.0, 1, 0.5, starts), lambda _line: None)
+    assert study.turns == [
+        turn for count in in_each for turn in [("direct", 1.0), *[("direct", 2.0)] * count, ("direct", 0.0)]
+    ]
+    assert len(result["rows"]["direct"]["rate"]["values"]) == rounds
+    assert result["starts"] == len(in_each)
+
+
+def test_who_has_failed_is_not_started_again():
+    """A contender that is missing, or failed in a turn, stays out of the further starts; the others have all theirs."""
+    study = FakeStudy()
+    result = run_study(study, Pace(6, 2.0, 1.0, 1, 0.5, 3), lambda _line: None)
+    assert len(result["rows"]["direct"]["rate"]["values"]) == 6
+    assert [name for name, seconds in study.turns if not seconds].count("relay") == 1
+    assert set(result["missing"]) == {"C relay, the floor", "HAProxy"}
 
 
 def test_a_curve_is_drawn_briefly_and_a_fresh_process_needs_no_warm_up():
@@ -282,7 +308,7 @@ def test_a_curve_is_drawn_briefly_and_a_fresh_process_needs_no_warm_up():
     study = FakeStudy()
     study.thorough, study.fresh = False, True
     result = run_study(study, PACE, lambda _line: None)
-    assert study.turns == [("direct", 0.5), ("relay", 0.5)]
+    assert [turn for turn in study.turns if turn[1]] == [("direct", 0.5), ("relay", 0.5)]
     assert (result["rounds"], result["seconds"]) == (1, 0.5)
 
 
@@ -436,7 +462,7 @@ RESULTS = {
         "when": "2026-01-01T00:00:00+00:00", "commit": "abc", "processor": "any", "cores": 2, "memory_gib": 1.0,
         "kernel": "6.1", "load_before": 0.0, "versions": {"Python": "3.11"}, "interpreter": "CPython 3.11",
     },
-    "pace": {"rounds": 3, "seconds": 1.0, "warm_up_s": 0.1, "brief_rounds": 2, "brief_seconds": 0.5},
+    "pace": {"rounds": 3, "seconds": 1.0, "warm_up_s": 0.1, "brief_rounds": 2, "brief_seconds": 0.5, "starts": 2},
     "quick": False,
     "took_s": 60.0,
     "studies": [

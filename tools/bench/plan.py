@@ -28,7 +28,7 @@ from tools.bench.workers import WorkersStudy
 
 __all__ = ["FAMILIES", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "quick"]
 
-FULL: Final = Pace(rounds=6, seconds=0.6, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4)
+FULL: Final = Pace(rounds=6, seconds=0.6, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4, starts=3)
 QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3, brief_rounds=2, brief_seconds=0.3)
 
 _PEERS: Final = ("direct", "relay", "haproxy", "nginx", "envoy", "traefik")

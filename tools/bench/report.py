@@ -73,7 +73,7 @@ def _machine(results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
         f"- Run: {machine['when']}, commit {machine['commit']},"
-        f" {pace['rounds']} turns of {pace['seconds']:g} s for what is behind a target,"
+        f" {pace['rounds']} turns of {pace['seconds']:g} s, with {pace['starts']} starts, for what is behind a target,"
         f" {pace['brief_rounds']} of {pace['brief_seconds']:g} s for the rest"
         + (" (`--quick`: fewer studies, shorter turns)" if results["quick"] else "")
         + f"; {results['took_s'] / 60:.0f} minutes",
