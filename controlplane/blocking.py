@@ -17,6 +17,7 @@ from controlplane import calls
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.renewed import Renewed
 
 __all__ = ["BlockingClient", "Outcome", "ask_all"]
 
@@ -25,12 +26,20 @@ _PROBE_S: Final = 2.0
 
 
 class BlockingClient:
-    """Asks one data plane, or the daemon, one question at a time; a connection for each."""
+    """Asks one data plane, or the daemon, one question at a time; a connection for each.
 
-    def __init__(self, endpoint: Endpoint, *, token: str | None = None, tls: Tls | None = None) -> None:
+    Args:
+        endpoint: Where it is.
+        token: Goes along with each call over TCP; None: no token.
+        tls: For `https://`.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, token: Renewed[str] | None = None, tls: Tls | None = None
+    ) -> None:
         self.endpoint = endpoint
         self._tls = tls or Tls()
-        self._headers = {"Authorization": f"Bearer {token}"} if token and endpoint.is_url else {}
+        self._token = token if endpoint.is_url else None
 
     def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return the JSON object of its answer.
@@ -54,7 +63,7 @@ class BlockingClient:
         name = self.endpoint.name
         connection = self._connection(timeout_s)
         try:
-            headers = {**self._headers, **call.headers}
+            headers = {**calls.authorization(self._token), **call.headers}
             if call.body is not None:
                 headers["Content-Type"] = "application/json"
             connection.request(call.method, call.target, call.body, headers)

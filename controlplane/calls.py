@@ -9,8 +9,19 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from controlplane.errors import RefusedError, UnreachableError
+from schemas.renewed import Renewed
 
-__all__ = ["Call", "answer", "encode", "explain", "get", "patch_backend", "post", "put_snapshot"]
+__all__ = [
+    "Call",
+    "answer",
+    "authorization",
+    "encode",
+    "explain",
+    "get",
+    "patch_backend",
+    "post",
+    "put_snapshot",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,11 @@ class Call:
     body: bytes | None = None
     """JSON, or none."""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def authorization(token: Renewed[str] | None) -> dict[str, str]:
+    """Return the headers that show a token; none if there is none."""
+    return {} if token is None else {"Authorization": f"Bearer {token.now()}"}
 
 
 def get(path: str, **query: str) -> Call:

@@ -17,6 +17,7 @@ from controlplane import calls
 from controlplane.errors import LateError, UnreachableError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.renewed import Renewed
 
 __all__ = ["DataPlaneClient"]
 
@@ -31,15 +32,22 @@ class DataPlaneClient:
     """Asks one data plane over its Unix socket, or over TCP with a token, a certificate or both.
 
     Use it as an asynchronous context manager inside a running loop.
+
+    Args:
+        endpoint: Where it is.
+        token: Goes along with each call over TCP; None: no token.
+        tls: For `https://`.
     """
 
-    def __init__(self, endpoint: Endpoint, *, token: str | None = None, tls: Tls | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, token: Renewed[str] | None = None, tls: Tls | None = None
+    ) -> None:
         self.endpoint = endpoint
         self._tls = tls or Tls()
+        self._token = token if endpoint.is_url else None
         connector = None if endpoint.is_url else aiohttp.UnixConnector(endpoint.location)
-        headers = {"Authorization": f"Bearer {token}"} if token and endpoint.is_url else None
         self._base = endpoint.location if endpoint.is_url else "http://localhost"
-        self._session = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=False)
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,7 +66,7 @@ class DataPlaneClient:
             RefusedError: The answer is an error.
         """
         name = self.endpoint.name
-        headers = dict(call.headers)
+        headers = {**self._authorization(), **call.headers}
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         context = await self._context()
@@ -93,7 +101,7 @@ class DataPlaneClient:
         try:
             async with self._session.get(
                 URL(self._base + "/v1/events"),
-                headers={"Last-Event-ID": "0"},
+                headers={**self._authorization(), "Last-Event-ID": "0"},
                 allow_redirects=False,
                 timeout=timeout,
                 ssl=context,
@@ -111,6 +119,9 @@ class DataPlaneClient:
             raise LateError(name, _SILENCE_S) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UnreachableError(name, f"{self.endpoint.location}: {self._words(error)}") from error
+
+    def _authorization(self) -> dict[str, str]:
+        return calls.authorization(self._token)
 
     async def _context(self) -> ssl.SSLContext | bool:
         """Return what aiohttp wants for `ssl`. Another context is another pool: no connection of an older one is used."""

@@ -33,6 +33,7 @@ from controlplane.registering import Registering
 from controlplane.store import Store
 from controlplane.tls import Tls
 from controlplane.watched_file import WatchedFile
+from schemas.renewed import Renewed
 from schemas.serving import ImpatientRunner
 
 __all__ = ["Daemon", "DaemonSettings", "run"]
@@ -48,14 +49,14 @@ class DaemonSettings:
     state_dir: Path
     find: Callable[[], Sequence[Endpoint]]
     """Lists the data planes."""
-    token: str | None
+    token: Renewed[str] | None
     """For data planes behind a URL."""
     tls: Tls
     """For those behind `https://`."""
     user_name: Callable[[int], str]
     http: str | None = None
     """`host:port` of the dashboard and the TCP API; None: there is none."""
-    http_token: str | None = None
+    http_token: Renewed[str] | None = None
     """Allows changes over TCP."""
 
 
@@ -113,9 +114,11 @@ class Daemon:
         for name, trouble in (
             ("history", self.controller.store_error),
             ("certificates", self.settings.tls.trouble),
+            ("token", self.settings.token and self.settings.token.trouble),
+            ("http token", self.settings.http_token and self.settings.http_token.trouble),
         ):
             if trouble is not None:
-                sources.append({"name": name, "state": "error", "since": None, "last_error": trouble})
+                sources.append({"name": name, "state": "error", "since": None, "last_error": str(trouble)})
         return await self.observer.status(sources, None if file is None else file.config_error)
 
     async def metrics(self) -> bytes:

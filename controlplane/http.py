@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from controlplane.errors import PlaceError
+from schemas.renewed import Renewed
 
 __all__ = ["HEADERS", "Page", "Refusal", "Tcp", "listener"]
 
@@ -81,7 +82,7 @@ class Tcp:
         token: Required on every call of the API; None: nothing may be changed.
     """
 
-    def __init__(self, address: str, token: str | None) -> None:
+    def __init__(self, address: str, token: Renewed[str] | None) -> None:
         host, _, self._port = address.rpartition(":")
         self._hosts = frozenset({address, host, "localhost", f"localhost:{self._port}"})
         self._everywhere = host.strip("[]") in {"", "*", "0.0.0.0", "::"}
@@ -98,7 +99,7 @@ class Tcp:
                 Refusal(403, "read_only", "without a token nothing can be changed here") if changes else None
             )
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode(errors="surrogateescape"), self.token.encode()):
+        if hmac.compare_digest(given.encode(errors="surrogateescape"), self.token.now().encode()):
             return None
         return Refusal(401, "no_token", "a valid bearer token is required")
 

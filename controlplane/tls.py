@@ -1,19 +1,12 @@
 """TLS to `https://` data planes, for both clients: the files that the options name, as they are now, and what went wrong.
 
-Theory of operation:
-
-1. A context is made of the files at the first `https://` connection, never for Unix sockets.
-2. Each new connection looks whether a file has changed (inode, times, size), and gets a new context if so. Connections
-   in place go on.
-3. Files that cannot be used, such as a certificate whose new key is not written yet, leave the last good context in
-   use, and `trouble` says why, until they change again.
+A context is made of the files at the first `https://` connection, never for Unix sockets. Each new connection gets one of
+the files as they are then (`schemas.renewed`); connections in place go on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +14,7 @@ from typing import Final, NoReturn
 
 from controlplane.errors import InputError, UnreachableError
 from controlplane.places import Endpoint
+from schemas.renewed import Renewed
 
 __all__ = ["PemFile", "Tls", "tls_of"]
 
@@ -53,14 +47,15 @@ class Tls:
     def __init__(
         self, ca: PemFile | None = None, cert: PemFile | None = None, key: PemFile | None = None
     ) -> None:
-        self.trouble: str | None = None
-        """Why the newest files are not in use; None: they are, or nothing was read yet."""
         self._ca = ca
         self._cert = cert
         self._key = key
-        self._lock = threading.Lock()
-        self._context: ssl.SSLContext | None = None
-        self._seen: list[tuple[int, ...]] = []
+        self._context = Renewed(self._paths(), self._made, wrong=InputError)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the newest files are not in use; None: they are, or nothing was read yet."""
+        return None if self._context.trouble is None else str(self._context.trouble)
 
     def load(self) -> ssl.SSLContext:
         """Return the context for one new connection. Blocks: it looks at the files.
@@ -68,20 +63,7 @@ class Tls:
         Raises:
             InputError: They cannot be used, and never could.
         """
-        with self._lock:
-            # Before they are read: what changes meanwhile is read again next time.
-            seen = [_signature(path) for path in self._paths()]
-            if self._context is None:
-                self._context = self._made()
-            elif seen != self._seen:
-                try:
-                    self._context = self._made()
-                except InputError as error:
-                    self.trouble = str(error)
-                else:
-                    self.trouble = None
-            self._seen = seen
-            return self._context
+        return self._context.now()
 
     def context(self, endpoint: Endpoint) -> ssl.SSLContext:
         """Return what `load` returns, for a client of one data plane.
@@ -236,14 +218,6 @@ def _read(file: PemFile) -> bytes:
         return file.path.read_bytes()
     except OSError as error:
         _wrong(file, error.strerror or str(error))
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file; nothing for one that is not there."""
-    with contextlib.suppress(OSError):
-        seen = path.stat()
-        return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
-    return ()
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

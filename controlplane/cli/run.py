@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli.kinds import HOME
-from controlplane.cli.settings import read_token, user_name
+from controlplane.cli.settings import token_of, user_name
 from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
@@ -60,6 +60,6 @@ def run(
             tls=settings.tls(),
             user_name=user_name,
             http=http,
-            http_token=None if http_token_file is None else read_token("--http-token-file", http_token_file),
+            http_token=None if http_token_file is None else token_of("--http-token-file", http_token_file),
         )
     )

@@ -14,11 +14,12 @@ from controlplane.blocking import BlockingClient
 from controlplane.errors import InputError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.renewed import Renewed
 
 if TYPE_CHECKING:
     from controlplane.gateway import Gateway
 
-__all__ = ["Settings", "read_token", "user_name"]
+__all__ = ["Settings", "read_token", "token_of", "user_name"]
 
 
 def user_name(uid: int) -> str:
@@ -48,6 +49,17 @@ def read_token(option: str, path: Path) -> str:
     raise InputError(f"{option} {path}", [{"path": "", "message": problem}])
 
 
+def token_of(option: str, path: Path) -> Renewed[str]:
+    """Return the token in the file that an option names, as it is whenever it is asked.
+
+    Raises:
+        InputError: It cannot be used now.
+    """
+    token = Renewed([path], lambda: read_token(option, path), wrong=InputError)
+    token.now()
+    return token
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The global options; None or empty: not given."""
@@ -68,13 +80,13 @@ class Settings:
         """Where the history is."""
         return self.given_state_dir or places.state_dir(self.environ, os.getuid())
 
-    def token(self) -> str | None:
-        """Read the token for data planes behind a URL.
+    def token(self) -> Renewed[str] | None:
+        """Return the token for data planes behind a URL.
 
         Raises:
             InputError: The file cannot be used.
         """
-        return None if self.token_file is None else read_token("--token-file", self.token_file)
+        return None if self.token_file is None else token_of("--token-file", self.token_file)
 
     def tls(self) -> Tls:
         """Return what `https://` data planes are spoken to with; its files are looked at if one is named.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
+    from dataplane.runtime.credentials import Credentials
     from dataplane.runtime.events import Events
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
     from schemas.health import HealthUpdate
@@ -98,15 +99,19 @@ class Api:
 
     Args:
         plane: What is served.
-        token: Required as a bearer token on every call but /livez and /readyz; None on a Unix socket.
+        credentials: Its token is required on every call but /livez and /readyz; None on a Unix socket.
         hosts: Host headers that are accepted; empty: any; None on a Unix socket.
     """
 
     def __init__(
-        self, plane: DataPlane, *, token: str | None = None, hosts: frozenset[str] | None = None
+        self,
+        plane: DataPlane,
+        *,
+        credentials: Credentials | None = None,
+        hosts: frozenset[str] | None = None,
     ) -> None:
         self._plane = plane
-        self._token = token
+        self._credentials = credentials
         self._hosts = hosts
 
     def application(self) -> web.Application:
@@ -170,10 +175,11 @@ class Api:
             return self._refuse_peer(request)
         if self._hosts and request.host not in self._hosts:
             return error_response(403, "foreign_host", f"Host {request.host!r} is not served here")
-        if self._token is None or request.path in {"/livez", "/readyz"}:
+        token = None if self._credentials is None else self._credentials.token()
+        if token is None or request.path in {"/livez", "/readyz"}:
             return None
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
+        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
             return None
         return error_response(401, "no_token", "a valid bearer token is required")
 

@@ -7,23 +7,24 @@ import fcntl
 import ipaddress
 import os
 import socket
-import ssl
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from dataplane.net.listener import open_listener
 from dataplane.runtime.api import Api, allowed_hosts
+from dataplane.runtime.credentials import Credentials
 from dataplane.runtime.private import listen_privately
 from schemas.serving import ImpatientRunner
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from dataplane.runtime.api import DataPlane
     from dataplane.runtime.options import Options
 
-__all__ = ["InUse", "OwnSocket", "serve", "serve_api", "tls_context"]
+__all__ = ["InUse", "OwnSocket", "serve", "serve_api"]
 
 
 class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
@@ -92,15 +93,6 @@ class OwnSocket:
         self.unlock()
 
 
-def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
-    """Return a server context; with `client_ca`, clients need a certificate of it."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
-    context.load_cert_chain(cert, key)
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
 async def serve(
     app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None = None
 ) -> web.AppRunner:
@@ -124,12 +116,14 @@ async def serve_api(
 
     Raises:
         BindError: A TCP address cannot be had.
+        OSError, ValueError: Credentials that were there when the options were read cannot be used any more.
     """
     runners = [await serve(Api(plane).application(), own.listen())]
     if options.api is not None:
+        credentials = Credentials(options.credentials, plane.events.emit)
         sock = _listen(options.api, reuse_port=reuse_port)
-        api = Api(plane, token=options.token, hosts=allowed_hosts(options.api))
-        runners.append(await serve(api.application(), sock, options.tls))
+        api = Api(plane, credentials=credentials, hosts=allowed_hosts(options.api))
+        runners.append(await serve(api.application(), sock, credentials.tls()))
     if options.metrics is not None:
         sock = _listen(options.metrics, reuse_port=reuse_port)
         runners.append(await serve(Api(plane, hosts=_readers(options.metrics)).observation(), sock))

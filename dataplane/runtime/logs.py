@@ -20,6 +20,7 @@ WARNINGS: Final = frozenset(
         "apply_refused",
         "backend_down",
         "backend_ejected",
+        "credentials_not_renewed",
         "dropped",
         "ejection_refused",
         "local_error",

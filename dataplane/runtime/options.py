@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from dataplane.runtime.accesslog import Wanted
-from dataplane.runtime.endpoint import InUse, OwnSocket, tls_context
+from dataplane.runtime.credentials import WRONG, CredentialFiles, Credentials
+from dataplane.runtime.endpoint import InUse, OwnSocket
 from dataplane.runtime.recording import RecordingOptions
 from schemas.fields import parse_duration
 
@@ -45,8 +45,8 @@ class Options:
     recording: RecordingOptions
     api: str | None
     metrics: str | None
-    token: str | None
-    tls: ssl.SSLContext | None
+    credentials: CredentialFiles
+    """Of `api`."""
 
 
 class UsageError(Exception):
@@ -73,7 +73,7 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         name = _free_core(runtime_dir) if given["reuseport"] else "main"
     if not _NAME.match(name):
         raise UsageError(f"--name: {name!r} is no name; letters, digits, '.', '_' and '-' are")
-    token, tls = _tcp(given)
+    credentials = _credentials(given)
     return Options(
         name=name,
         workers=workers,
@@ -87,8 +87,7 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         recording=_recording(given),
         api=given["api"],
         metrics=_metrics(given["metrics"]),
-        token=token,
-        tls=tls,
+        credentials=credentials,
     )
 
 
@@ -125,26 +124,24 @@ def _metrics(address: str | None) -> str | None:
     return address
 
 
-def _tcp(given: Mapping[str, Any]) -> tuple[str | None, ssl.SSLContext | None]:
-    """Return the token and the TLS context of the TCP API; it is not served to just anybody."""
-    token_file, cert, key = given["token_file"], given["tls_cert"], given["tls_key"]
+def _credentials(given: Mapping[str, Any]) -> CredentialFiles:
+    """Return where the credentials of the TCP API are, and see that they can be used; it is not served to just anybody."""
+    files = CredentialFiles(given["token_file"], given["tls_cert"], given["tls_key"], given["tls_client_ca"])
     if given["api"] is None:
-        return None, None
-    if (cert is None) is not (key is None):
+        return files
+    if (files.cert is None) is not (files.key is None):
         raise UsageError("--tls-cert and --tls-key go together")
-    if given["tls_client_ca"] is not None and cert is None:
+    if files.client_ca is not None and files.cert is None:
         raise UsageError("--tls-client-ca needs --tls-cert and --tls-key")
-    if token_file is None and given["tls_client_ca"] is None:
+    if files.token is None and files.client_ca is None:
         raise UsageError(
             "--api: the API over TCP needs --token-file, or client certificates with --tls-client-ca"
         )
     try:
-        token = token_file.read_text(encoding="ascii").strip() if token_file else None
-        if token_file and not token:
-            raise UsageError(f"--token-file: {token_file} is empty")
-        return token, tls_context(cert, key, given["tls_client_ca"]) if cert else None
-    except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+        Credentials(files)
+    except WRONG as error:
         raise UsageError(f"--api: {error}") from error
+    return files
 
 
 def _recording(given: Mapping[str, Any]) -> RecordingOptions:

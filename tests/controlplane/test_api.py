@@ -19,6 +19,7 @@ from controlplane.errors import InputError
 from controlplane.events import Events
 from controlplane.observer import Observer
 from controlplane.remote import options_of_query, query_of_options
+from schemas.renewed import Renewed
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon, document, proposal
 
@@ -50,7 +51,8 @@ async def serving(tmp_path, *, tcp=False, token=None):
         if tcp:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             address = f"127.0.0.1:{listener.getsockname()[1]}"
-            who, connector, base = Tcp(address, token), TCPConnector(), f"http://{address}"
+            known = None if token is None else Renewed((), lambda: token, wrong=())
+            who, connector, base = Tcp(address, known), TCPConnector(), f"http://{address}"
         else:
             listener = stack.enter_context(bound(tmp_path / "control.sock"))
             who, connector, base = None, UnixConnector(str(tmp_path / "control.sock")), "http://localhost"

@@ -14,6 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from controlplane.errors import PlaceError
 from controlplane.http import HEADERS, Tcp, listener
+from schemas.renewed import Renewed
 from tests.controlplane.test_api import WORD, call, serving
 from tests.controlplane.test_controller import document
 
@@ -155,7 +156,7 @@ def test_host_must_lead_here(address, host, served):
 def test_wrong_token_is_refused(given):
     """Only the whole token opens the API."""
     request = make_mocked_request("GET", "/v1/status", headers={"Host": LOCAL, "Authorization": given})
-    assert Tcp(LOCAL, WORD).refusal(request).status == 401
+    assert Tcp(LOCAL, Renewed((), lambda: WORD, wrong=())).refusal(request).status == 401
 
 
 async def test_token_that_is_no_text_is_refused(tmp_path):
@@ -176,7 +177,7 @@ def test_token_is_compared_in_constant_time(monkeypatch):
     compare = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair) or compare(*pair))
     request = make_mocked_request("GET", "/v1/status", headers={"Host": LOCAL, "Authorization": "Bearer no"})
-    Tcp(LOCAL, WORD).refusal(request)
+    Tcp(LOCAL, Renewed((), lambda: WORD, wrong=())).refusal(request)
     assert compared == [(b"no", WORD.encode())]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -170,13 +172,16 @@ def test_daemon_takes_renewed_files(site, control, listen):
         with site.plane(site.authority) as plane:
             control.wait_status(lambda status: status["converged"] and status["generation"] == 1)
             site.install(second, "cert.pem")
-            status = control.wait_status(certificates)
-            assert f"--key-file {site.key}: the key does not fit" in certificates(status)[0]["last_error"]
+            status = control.wait_status(lambda status: rows(status, "certificates"))
+            assert (
+                f"--key-file {site.key}: the key does not fit"
+                in rows(status, "certificates")[0]["last_error"]
+            )
             assert "certificates" in control("status").out
             control.write(document(listen, "127.0.0.1:2"))
             wait_for(lambda: "127.0.0.1:2" in str(plane.get("/v1/snapshot")), "a change with the older files")
             site.install(site.authority)
-            control.wait_status(lambda status: not certificates(status))
+            control.wait_status(lambda status: not rows(status, "certificates"))
         with site.plane(second):
             status = control.wait_status(lambda status: "verify" in (status["dataplanes"][0]["error"] or ""))
             assert f"checked with --ca-file {site.ca}" in status["dataplanes"][0]["error"]
@@ -186,6 +191,51 @@ def test_daemon_takes_renewed_files(site, control, listen):
             assert daemon.poll() is None
 
 
-def certificates(status):
-    """Return the row about certificates, if there is one."""
-    return [each for each in status["sources"] if each["name"] == "certificates"]
+def test_daemon_takes_renewed_tokens(site, control, listen, tmp_path):
+    """Tokens are exchanged on both sides of the daemon without a restart; what is no token is shown, and changes nothing."""
+    theirs, ours, of_page = (tmp_path / name for name in ("theirs", "ours", "page"))
+    theirs.write_text("first")
+    ours.write_text("first")
+    of_page.write_text("page one")
+    control.write(document(listen, "127.0.0.1:1"))
+    with HeldPort() as http, DataPlane(["--api", site.api.address, "--token-file", str(theirs)]) as plane:
+        daemon = Daemon(control, control.file, "--http", http.address, "--http-token-file", of_page)
+        daemon.argv[1:1] = ["--dataplane", f"http://{site.api.address}", "--token-file", str(ours)]
+        with daemon:
+            control.wait_status(lambda status: status["converged"] and status["generation"] == 1)
+            theirs.write_text("another one")
+            control.wait_status(lambda status: "token" in (status["dataplanes"][0]["error"] or ""))
+            ours.write_text("")
+            status = control.wait_status(lambda status: rows(status, "token"))
+            assert rows(status, "token")[0]["last_error"] == f"--token-file {ours}: is empty"
+            ours.write_text("another one")
+            control.wait_status(lambda status: status["converged"] and not rows(status, "token"))
+            control.write(document(listen, "127.0.0.1:2"))
+            wait_for(lambda: "127.0.0.1:2" in str(plane.get("/v1/snapshot")), "a change with the new token")
+
+            assert [page_status(http.address, token) for token in ("page one", "page two")] == [200, 401]
+            of_page.write_text("page two!")
+            assert [page_status(http.address, token) for token in ("page one", "page two!")] == [401, 200]
+            of_page.unlink()
+            assert page_status(http.address, "page two!") == 200
+            assert (
+                f"{of_page}: No such file"
+                in rows(control("status", "--json").json(), "http token")[0]["last_error"]
+            )
+
+
+def page_status(address, token):
+    """Ask the daemon over TCP for its status; return that of the answer."""
+    asked = urllib.request.Request(
+        f"http://{address}/v1/status", headers={"Authorization": f"Bearer {token}"}
+    )
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - http
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def rows(status, name):
+    """Return the rows about something, if there are any."""
+    return [each for each in status["sources"] if each["name"] == name]

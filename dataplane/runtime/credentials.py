@@ -1,0 +1,119 @@
+"""What clients of the API over TCP are asked for, and shown: a token, certificates.
+
+Both are in files, which are looked at again whenever somebody connects or calls: what is renewed there counts from then
+on, without a restart, and what cannot be used leaves the last good one in force.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from schemas.renewed import Renewed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["WRONG", "CredentialFiles", "Credentials"]
+
+WRONG: Final = (OSError, ValueError)
+"""What is raised for files that cannot be used; ssl.SSLError and UnicodeError are among them."""
+_TODO: Final = "what was read before is in force; put it right, and the next connection takes it"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFiles:
+    """Where they are; None: not asked for."""
+
+    token: Path | None
+    cert: Path | None
+    key: Path | None
+    """Given if `cert` is."""
+    client_ca: Path | None
+    """The authorities of which clients need a certificate."""
+
+
+class Credentials:
+    """What is in the files now.
+
+    Args:
+        files: Where they are.
+        emit: Takes the events `credentials_renewed` and `credentials_not_renewed`.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: It cannot be used.
+    """
+
+    def __init__(self, files: CredentialFiles, emit: Callable[..., None] = lambda *_, **__: None) -> None:
+        self.emit = emit
+        token, cert, key, client_ca = files.token, files.cert, files.key, files.client_ca
+        self._token: Renewed[str] | None = None
+        self._tls: Renewed[ssl.SSLContext] | None = None
+        if token is not None:
+            self._token = Renewed(
+                [token], lambda: _read_token(token), wrong=WRONG, told=self._teller("token", token)
+            )
+            self._token.now()
+        if cert is not None and key is not None:
+            self._tls = Renewed(
+                [path for path in (cert, key, client_ca) if path is not None],
+                lambda: _context(cert, key, client_ca),
+                wrong=WRONG,
+                told=self._teller("certificate", cert),
+            )
+            self._tls.now()
+
+    def token(self) -> str | None:
+        """Return the token; None if no call needs one."""
+        return None if self._token is None else self._token.now()
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what to listen with, now and later: each handshake takes the certificates of its moment; None: no TLS."""
+        if self._tls is None:
+            return None
+        context = self._tls.now()
+        context.sni_callback = self._on_hello
+        return context
+
+    def _on_hello(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        """Have a handshake go on with the newest context. OpenSSL asks without a server name, too."""
+        assert self._tls is not None  # noqa: S101 - or there would be no handshake
+        connection.context = self._tls.now()
+
+    def _teller(self, what: str, path: Path) -> Callable[[Exception | None], None]:
+        def told(trouble: Exception | None) -> None:
+            if trouble is None:
+                self.emit("credentials_renewed", what=what, path=str(path))
+            else:
+                self.emit(
+                    "credentials_not_renewed", what=what, path=str(path), cause=str(trouble), todo=_TODO
+                )
+
+        return told
+
+
+def _read_token(path: Path) -> str:
+    token = path.read_text(encoding="ascii").strip()
+    if not token:
+        raise ValueError(f"{path} is empty")
+    return token
+
+
+def _context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """Make a server context; with `client_ca`, clients need a certificate of it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+    context.load_cert_chain(cert, key, password=_no_password)
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    # No session is resumed: who was let in by an authority that is gone since then would come back without being asked.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    return context
+
+
+def _no_password() -> NoReturn:
+    """Refuse: OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted; it has to be in plain, in a file that only its owner can read")

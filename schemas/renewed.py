@@ -1,0 +1,82 @@
+"""What is made of files that others write anew while we run, such as certificates that are renewed every day.
+
+Theory of operation:
+
+1. It is made at the first use. Each further use looks whether a file has changed (inode, times, size), and makes it anew
+   if so.
+2. Files that cannot be used, such as a certificate whose new key is not written yet, leave the last good one in use, and
+   `trouble` says why, until they change again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+__all__ = ["Renewed"]
+
+T = TypeVar("T")
+
+
+class Renewed(Generic[T]):
+    """One thing that is made of files, for any thread.
+
+    Args:
+        files: What it is made of.
+        make: Makes it of the files as they are.
+        wrong: What `make` raises if they cannot be used.
+        told: Is called after each change, with what is wrong now, or None: it is in use.
+    """
+
+    def __init__(
+        self,
+        files: Iterable[Path],
+        make: Callable[[], T],
+        *,
+        wrong: type[Exception] | tuple[type[Exception], ...],
+        told: Callable[[Exception | None], None] = lambda _trouble: None,
+    ) -> None:
+        self.trouble: Exception | None = None
+        """Why the newest files are not in use; None: they are, or nothing was read yet."""
+        self._files = tuple(files)
+        self._make = make
+        self._wrong = wrong
+        self._told = told
+        self._lock = threading.Lock()
+        self._made: tuple[T] | None = None
+        self._seen: list[tuple[int, ...]] = []
+
+    def now(self) -> T:
+        """Return it. Blocks: a look takes microseconds for each file.
+
+        Raises:
+            Exception: One of `wrong`: the files cannot be used, and never could.
+        """
+        with self._lock:
+            # Before they are read: what changes meanwhile is read again next time.
+            seen = [_signature(path) for path in self._files]
+            if self._made is None:
+                self._made = (self._make(),)
+            elif seen != self._seen:
+                try:
+                    self._made = (self._make(),)
+                except self._wrong as error:
+                    self.trouble = error
+                else:
+                    self.trouble = None
+                self._told(self.trouble)
+            self._seen = seen
+            return self._made[0]
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; nothing for one that is not there."""
+    with contextlib.suppress(OSError):
+        seen = path.stat()
+        return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
+    return ()

@@ -1,0 +1,161 @@
+"""Tokens and certificates of the API over TCP: what is renewed in their files counts without a restart."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from contextlib import closing
+
+import pytest
+
+from tests.support.authority import Authority
+from tests.support.dataplane import DataPlane
+from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
+
+pytestmark = [pytest.mark.timeout(60)]
+EACH_WAY = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+@pytest.fixture
+def port():
+    """Where the API is."""
+    with HeldPort() as port:
+        yield port
+
+
+def ask(port, token=None, tls=None):
+    """Ask who is there; return the status."""
+    if tls is None:
+        connection = http.client.HTTPConnection(port.host, port.port, timeout=10)
+    else:
+        connection = http.client.HTTPSConnection(port.host, port.port, timeout=10, context=tls)
+    with closing(connection):
+        connection.request("GET", "/v1/info", headers={"Authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse().status
+
+
+def replace(path, source):
+    """Put another file in its place at once."""
+    beside = path.with_suffix(".new")
+    beside.write_bytes(source.read_bytes())
+    beside.replace(path)
+
+
+def told(plane, kind):
+    """Return the fields of the last event of a kind in the log, once there is one."""
+    wait_for(lambda: f'"event": "{kind}"' in plane.output, kind)
+    return [line for line in plane.output.splitlines() if f'"event": "{kind}"' in line][-1]
+
+
+@EACH_WAY
+def test_another_token(tmp_path, port, workers):
+    """The new one opens the door, the old one does not any more; an empty file changes nothing, and is told."""
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    with DataPlane(["--api", port.address, "--token-file", str(file), "--workers", workers]) as plane:
+        assert [ask(port, token) for token in ("first", "second")] == [200, 401]
+        file.write_text("second, and longer\n")
+        assert [ask(port, token) for token in ("first", "second, and longer")] == [401, 200]
+        assert f'"path": "{file}"' in told(plane, "credentials_renewed")
+        file.write_text("")
+        assert ask(port, "second, and longer") == 200
+        line = told(plane, "credentials_not_renewed")
+        assert f"{file} is empty" in line
+        assert "put it right" in line
+        assert "second" not in plane.output
+        file.write_text("third")
+        assert [ask(port, token) for token in ("second, and longer", "third")] == [401, 200]
+
+
+@EACH_WAY
+@pytest.mark.needs("openssl")
+def test_another_authority(tmp_path, port, workers):
+    """Both sides move to another authority while the process runs; half of a renewal leaves the old one in force."""
+    first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
+    files = [tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem")]
+    cert, key, ca = files
+
+    def client(authority, trusted):
+        context = ssl.create_default_context(cafile=trusted.ca)
+        context.load_cert_chain(*authority.issue("client"))
+        return context
+
+    def refused(context):
+        try:
+            ask(port, tls=context)
+        except (ssl.SSLError, ConnectionError):
+            return True
+        return False
+
+    of_first, of_second, mixed = client(first, first), client(second, second), client(first, second)
+    for path, source in zip(files, (*first.issue("plane"), first.ca), strict=True):
+        replace(path, source)
+    tls = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca)]
+    with DataPlane(["--api", port.address, *tls, "--workers", workers]) as plane:
+        assert ask(port, tls=of_first) == 200
+        assert refused(of_second)
+        with closing(http.client.HTTPSConnection(port.host, port.port, timeout=10, context=of_first)) as kept:
+            kept.request("GET", "/v1/info")
+            kept.getresponse().read()
+
+            new_cert, new_key = second.issue("plane")
+            replace(cert, new_cert)
+            assert ask(port, tls=of_first) == 200  # the key is still the old one's: so is the certificate
+            assert "mismatch" in told(plane, "credentials_not_renewed").lower()
+
+            replace(key, new_key)
+            assert (
+                ask(port, tls=mixed) == 200
+            )  # another certificate of ours, and the old authority for clients
+            assert refused(of_second)
+            assert f'"path": "{cert}"' in told(plane, "credentials_renewed")
+
+            replace(ca, second.ca)
+            assert ask(port, tls=of_second) == 200
+            assert refused(mixed)
+            assert refused(of_first)
+
+            kept.request("GET", "/v1/info")
+            assert kept.getresponse().status == 200
+
+
+@pytest.mark.needs("openssl")
+def test_who_was_let_in_is_asked_again(tmp_path, port):
+    """A session of before is not resumed: a client's certificate is looked at for each connection."""
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("plane")
+    tls = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(authority.ca)]
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.load_cert_chain(*authority.issue("client"))
+    with DataPlane(["--api", port.address, *tls]):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.maximum_version = version
+            with closing(http.client.HTTPSConnection(port.host, port.port, context=context)) as connection:
+                connection.request("GET", "/v1/info")
+                connection.getresponse().read()
+                session = connection.sock.session
+                assert connection.sock.version() == version.name.replace("_", ".")
+            assert session is None or not session.has_ticket
+
+
+@pytest.mark.needs("openssl")
+def test_an_encrypted_key_is_refused(tmp_path, port):
+    """Nobody is asked for a password at a terminal: exit 2, and what to do."""
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("plane")
+    tls = [
+        "--tls-cert",
+        str(cert),
+        "--tls-key",
+        str(authority.encrypt(key)),
+        "--tls-client-ca",
+        str(authority.ca),
+    ]
+    plane = DataPlane(["--api", port.address, *tls])
+    with pytest.raises(AssertionError):
+        plane.start()
+    assert plane.poll() == 2
+    assert "the key is encrypted" in plane.output
+    plane.close()
