@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from dataplane.net.listener import open_listener
+from dataplane.net.listener import BindError, open_listener
 from dataplane.runtime.api import Api, allowed_hosts
-from dataplane.runtime.credentials import Credentials
+from dataplane.runtime.credentials import WRONG, Credentials
 from dataplane.runtime.private import listen_privately
+from dataplane.runtime.startup import StartError
 from schemas.serving import ImpatientRunner
 
 if TYPE_CHECKING:
@@ -115,12 +116,14 @@ async def serve_api(
         reuse_port: Bind the TCP addresses beside a process that this one takes over from.
 
     Raises:
-        BindError: A TCP address cannot be had.
-        OSError, ValueError: Credentials that were there when the options were read cannot be used any more.
+        StartError: A TCP address cannot be had, or its credentials cannot be used any more.
     """
     runners = [await serve(Api(plane).application(), own.listen())]
     if options.api is not None:
-        credentials = Credentials(options.credentials, plane.events.emit)
+        try:
+            credentials = Credentials(options.credentials, plane.events.emit)
+        except WRONG as error:
+            raise StartError(f"--api: {error}") from error
         sock = _listen(options.api, reuse_port=reuse_port)
         api = Api(plane, credentials=credentials, hosts=allowed_hosts(options.api))
         runners.append(await serve(api.application(), sock, credentials.tls()))
@@ -135,7 +138,10 @@ def _listen(address: str, *, reuse_port: bool) -> socket.socket:
 
     SO_REUSEPORT counts when others bind. Set after our own bind, an address that somebody else has is still refused.
     """
-    sock = open_listener(address, reuse_port=reuse_port)
+    try:
+        sock = open_listener(address, reuse_port=reuse_port)
+    except BindError as error:
+        raise StartError(str(error)) from error
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return sock
 

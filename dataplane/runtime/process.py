@@ -11,7 +11,6 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.net.listener import BindError
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.apply import Applier, Refused
@@ -192,10 +191,7 @@ class Process:
         self.doors.inherited = inherited_sockets()
         try:
             await load_initial(self.applier, self.store, self._options.config)
-            try:
-                runners = await serve_api(self, own, self._options, reuse_port=False)
-            except BindError as error:
-                raise StartError(str(error)) from error
+            runners = await serve_api(self, own, self._options, reuse_port=False)
             self.events.emit("started", **self.info(), socket=str(own.path))
             tasks += [asyncio.create_task(self._give(own)), asyncio.create_task(watchdog())]
             notify(f"READY=1\nMAINPID={os.getpid()}")
@@ -216,8 +212,8 @@ class Process:
             for runner in runners:
                 await runner.cleanup()
             await self._recording.close()
-            self.events.emit("stopped", pid=os.getpid())
             self.reactor.close()
+        self.events.emit("stopped", pid=os.getpid())
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

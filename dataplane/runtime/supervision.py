@@ -11,7 +11,6 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
-from dataplane.net.listener import BindError
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.change import Refused
@@ -127,8 +126,8 @@ class Supervision:
                 task.cancel()
             await self._cleanup(runners)
             self._sockets.leave()
-            self.events.emit("stopped", pid=os.getpid())
             self._reactor.close()
+        self.events.emit("stopped", pid=os.getpid())
 
     # -- the beginning --------------------------------------------------------------------------------
 
@@ -155,8 +154,6 @@ class Supervision:
             return await serve_api(self._supervisor, self._own, self._options, reuse_port=False)
         except (Gone, PeerError) as error:
             raise StartError(f"a worker could not start: {error}") from error
-        except BindError as error:
-            raise StartError(str(error)) from error
 
     async def _take_over(self) -> list[web.AppRunner]:
         path = giver_path(self._options.runtime_dir, self._options.name)

@@ -334,6 +334,7 @@ class TestConflicts:
         assert code == 1
         assert f"cannot listen on {address}" in words
         assert "in use" in words.lower()
+        assert "stopped" not in words  # it never began
 
     def test_the_same_name_twice(self):
         """The second one ends with 1 and names the first one's pid; the first one notices nothing."""
