@@ -39,6 +39,10 @@ Labels = dict[str, str]
 Fault = Callable[["Site"], Labels]
 
 
+IMPATIENT = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "1.5"}
+"""Spans are sent, and given up, soon."""
+
+
 class Site:
     """Healthy processes, and a Prometheus that scrapes them.
 
@@ -53,7 +57,10 @@ class Site:
         self.ports = {name: self.port() for name in ("traffic", "crew", "one", "two", "control")}
         self.listens: dict[str, str] = {}
         self.document = {"version": 1, "services": self.services()}
-        self.traffic = self.plane("traffic", "--access-log", lines, runtime_dir=control.runtime_dir)
+        spans = ["--otel-endpoint", f"http://{self.backends.nobody}", "--otel-sample", "1"]
+        self.traffic = self.plane(
+            "traffic", "--access-log", lines, *spans, runtime_dir=control.runtime_dir, environment=IMPATIENT
+        )
         self.crew = self.plane("crew", "--workers", "2")
         self.crew.put_snapshot({"web": {"listen": self.port(), "backends": [self.backends.lines.address]}})
         self.one, self.two = self.plane("one"), self.plane("two")
@@ -233,6 +240,11 @@ def log_lines_dropped(site: Site) -> Labels:
     return {"instance": site.ports["traffic"]}
 
 
+def spans_dropped(site: Site) -> Labels:
+    """Nobody collects the spans of those clients."""
+    return {"instance": site.ports["traffic"]}
+
+
 def kill_worker(site: Site, ends: int) -> None:
     """Kill a worker, and return when that is known."""
     wait_for(lambda: site.crew.status()["workers"], "a worker to kill")
@@ -360,6 +372,7 @@ FAULTS: dict[str, Fault] = {
     "LbRefusedAtLimit": refused_at_limit,
     "LbPoolMisses": pool_misses,
     "LbLogLinesDropped": log_lines_dropped,
+    "LbSpansDropped": spans_dropped,
     "LbConfigError": config_error,
     "LbNodesDisagree": nodes_disagree,
     "LbTablesDisagree": tables_disagree,
