@@ -40,8 +40,8 @@ class Proposal:
         Raises:
             InputError: It is invalid.
         """
-        desired = documents.load(raw, source)
-        return cls(documents.value_of(raw, source), desired, hashlib.sha256(raw).hexdigest(), folder)
+        document, desired = documents.load(raw, source)
+        return cls(document, desired, hashlib.sha256(raw).hexdigest(), folder)
 
     @classmethod
     def of_file(cls, path: Path) -> Proposal:

@@ -28,6 +28,7 @@ __all__ = [
     "Discover",
     "Guard",
     "check_service",
+    "desired_of",
     "json_schema",
     "load_desired",
     "resolve",
@@ -89,7 +90,15 @@ def load_desired(raw: bytes) -> Desired:
     Raises:
         InvalidDocument: With every problem found, in the order of the text, each with its line and column.
     """
-    document = scan_document(raw)
+    return desired_of(scan_document(raw))
+
+
+def desired_of(document: Document) -> Desired:
+    """Check an lb.yaml that was scanned; see `load_desired`.
+
+    Raises:
+        InvalidDocument: The same.
+    """
     findings, desired = _check(document.value)
     problems = _problems(document, findings)
     if problems or desired is None:

@@ -42,7 +42,7 @@ def validate(file: Path, *, as_json: bool) -> None:
     from controlplane.errors import InputError  # noqa: PLC0415 - the same
 
     try:
-        desired = load(read_file(file), str(file))
+        _, desired = load(read_file(file), str(file))
     except InputError as error:
         if not as_json:
             raise
