@@ -32,7 +32,9 @@ _LABEL: Final = 14
 _RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
 
 
-def view(report: dict[str, Any], width: int, now: datetime, *, direct: bool = False) -> Group:
+def view(
+    report: dict[str, Any], width: int, now: datetime, *, direct: bool = False, part: bool = False
+) -> Group:
     """Lay a status out.
 
     Args:
@@ -40,8 +42,13 @@ def view(report: dict[str, Any], width: int, now: datetime, *, direct: bool = Fa
         width: Columns; nothing is left out where there are few.
         now: The time, with a zone.
         direct: No daemon runs: the data planes were asked.
+        part: Some services are left out.
     """
-    parts: list[RenderableType] = [_head(report, direct=direct), *_wrong(report, width, now), Text()]
+    parts: list[RenderableType] = [
+        _head(report, direct=direct),
+        *_wrong(report, width, now, part=part),
+        Text(),
+    ]
     parts.append(_dataplanes(report))
     if report["services"]:
         parts += [Text(), *_services(report["services"], width, now)]
@@ -62,11 +69,12 @@ def _head(report: dict[str, Any], *, direct: bool) -> Text:
     return line
 
 
-def _wrong(report: dict[str, Any], width: int, now: datetime) -> Iterator[RenderableType]:
+def _wrong(report: dict[str, Any], width: int, now: datetime, *, part: bool) -> Iterator[RenderableType]:
     """Say what is wrong, the worst first, and below each what to type next."""
     found = troubles(report, now)
     if not found:
-        yield Text("nothing needs attention", style="green")
+        where = " in these services; others were not asked for" if part else ""
+        yield Text(f"nothing needs attention{where}", style="green")
     for each in found:
         lines = Text(output.plain(each.text)).wrap(Console(), max(20, width - _LABEL))
         for number, line in enumerate(lines):

@@ -15,6 +15,7 @@ import click
 
 from controlplane import calls
 from controlplane.cli import output
+from controlplane.cli.chosen import chosen_argument, only
 from controlplane.cli.screen import Screen, possible
 from controlplane.cli.teach import examples
 from controlplane.cli.topview import SORTS, Model, frame, ordered, plain_lines
@@ -60,14 +61,14 @@ _ACTIONS: Final = {
 
 
 class Seen:
-    """One answer: the status, times to connect, who gave it, and when."""
+    """One answer: the status of the services that were chosen, times to connect, who gave it, and when."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, chosen: Sequence[str]) -> None:
         from controlplane.direct import Direct  # noqa: PLC0415 - commands load what they use
 
         gateway = settings.gateway()
         self.direct = isinstance(gateway, Direct)
-        self.report: dict[str, Any] = gateway.status()
+        self.report: dict[str, Any] = only(gateway.status(), chosen)
         self.at = time.monotonic()
         texts = []
         with contextlib.suppress(ControlError):  # the status says already who is missing
@@ -241,11 +242,13 @@ def _outcome(report: Any, state: str) -> str:
 @click.command(
     epilog=examples(
         "lb-control top",
+        "lb-control top web 'api-*'     # only these services",
         "lb-control top | cat          # once, without a terminal",
     )
 )
+@chosen_argument
 @click.pass_obj
-def top(settings: Settings) -> None:
+def top(settings: Settings, chosen: tuple[str, ...]) -> None:
     """Watch services and backends live; drain and enable by key.
 
     \b
@@ -255,29 +258,30 @@ def top(settings: Settings) -> None:
     q                             quit
 
     Rates are per second, of the last few seconds; `hit` is the share of connections that the pool
-    served, `p99 ms` the time to connect. A state with a star is an operator's word.
+    served, `p99 ms` the time to connect. A state with a star is an operator's word. With SERVICE, a name or
+    a pattern, only services like it are shown.
 
     Without a terminal (in a pipe, with TERM=dumb) it shows everything once, after a second in which
-    rates are measured. Exit 0; 1 if nobody answers at the start.
+    rates are measured. Exit 0; 1 if nobody answers at the start, or no service is like that.
     """  # noqa: D301 - click's mark before lines that stay as they are
     console = output.console()
-    seen = Seen(settings)
+    seen = Seen(settings, chosen)
     if not possible(console):
-        _once(settings, seen)
+        _once(settings, chosen, seen)
         return
     with contextlib.suppress(KeyboardInterrupt), Screen(console) as screen:
-        _live(settings, seen, screen, unicode=not console.options.ascii_only)
+        _live(settings, chosen, seen, screen, unicode=not console.options.ascii_only)
 
 
-def _once(settings: Settings, seen: Seen) -> None:
+def _once(settings: Settings, chosen: Sequence[str], seen: Seen) -> None:
     view = Top(settings, seen, Background(lambda: None), unicode=False)
     time.sleep(_PERIOD_S)
-    view.saw(Seen(settings))
+    view.saw(Seen(settings, chosen))
     for line in plain_lines(replace(view.model, now=datetime.now(UTC))):
         click.echo(line.plain)
 
 
-def _live(settings: Settings, seen: Seen, screen: Screen, *, unicode: bool) -> None:
+def _live(settings: Settings, chosen: Sequence[str], seen: Seen, screen: Screen, *, unicode: bool) -> None:
     background = Background(screen.wake)
     view = Top(settings, seen, background, unicode=unicode)
     due, asking = seen.at + _PERIOD_S, False
@@ -290,7 +294,7 @@ def _live(settings: Settings, seen: Seen, screen: Screen, *, unicode: bool) -> N
     while True:
         if not asking and time.monotonic() >= due:
             due, asking = time.monotonic() + _PERIOD_S, True
-            background.do(lambda: Seen(settings), told)
+            background.do(lambda: Seen(settings, chosen), told)
         screen.show(view.lines(*screen.size))
         keys = screen.wait(_PERIOD_S if asking else due - time.monotonic())
         background.finish()

@@ -234,6 +234,23 @@ def test_override_survives_an_apply_and_ends_with_the_file(control, address, pla
     assert plane.backend("web", "a")["state"] == "disabled"
 
 
+def test_status_and_top_of_chosen_services(control, plane, tmp_path):
+    """A name or a pattern leaves the others out; one that nothing is like is an error, which names those that there are."""
+    services = {
+        name: {"listen": f"unix:{tmp_path}/{name}", "backends": ["127.0.0.1:1"]}
+        for name in ("api-1", "api-2", "web")
+    }
+    assert control("apply", control.write({"version": 1, "services": services})).code == 0
+    assert list(control("status", "--json", "api-*").json()["services"]) == ["api-1", "api-2"]
+    for words in (("status", "web"), ("top", "web")):
+        shown = control(*words).out
+        assert ("web" in shown, "api-1" in shown) == (True, False), shown
+        wrong = control(words[0], "wbe")
+        assert (wrong.code, wrong.err.strip()) == (
+            1, "no service matches 'wbe'; there are: api-1, api-2, web",
+        )  # fmt: skip
+
+
 def test_override_of_what_was_started_by_other_means_survives_the_first_apply(control, address):
     """A data plane that runs its own file, and a drain before anything was ever applied."""
     control.write(document(address, "127.0.0.1:1"))
