@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 
 import pytest
 
@@ -75,6 +76,55 @@ async def test_a_backend_that_goes_while_the_change_is_made(bench):
         _, writer = await bench.connect()
         writer.close()
         await bench.until(lambda: not bench.service.flows)
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ({}, True),
+        ({"a": {"weight": 5}}, True),
+        ({"a": {"weight": 5}, "b": {"weight": 3}}, True),
+        ({"a": {"weight": 0}}, False),
+        ({"a": {"weight": 5, "state": "drain"}}, False),
+        ({"a": {"tier": 1}}, False),
+        ({"a": {"address": "127.0.0.1:2"}}, True),
+        ({"c": {}}, False),
+        ({"a": None}, False),
+        ({"a": {"weight": 5}, "mode": "leastconn"}, False),
+    ],
+)
+async def test_a_selection_is_built_anew_only_for_what_concerns_others(bench, change, stays):
+    """Another weight or address, or nothing, leaves the selection in place, with the weight in it; all else replaces it."""
+    plain = {id_: {"id": id_, "address": "127.0.0.1:1"} for id_ in "ab"}
+    await bench.put(*plain.values(), health={"active": {"type": "none"}})
+    before = bench.service.selection
+    mode = {"mode": change["mode"]} if "mode" in change else {}
+    after = {
+        id_: {"id": id_, "address": "127.0.0.1:1", **(change.get(id_) or {})}
+        for id_ in "abc"
+        if (id_ in plain or id_ in change) and change.get(id_, {}) is not None
+    }
+    await bench.put(*after.values(), health={"active": {"type": "none"}}, **mode)
+    selection = bench.service.selection
+    assert (selection is before) is stays
+    if not mode:
+        expected = {
+            id_: backend.get("weight", 1)
+            for id_, backend in after.items()
+            if backend.get("weight", 1) and "state" not in backend and not backend.get("tier")
+        }
+        period = sum(expected.values())
+        picked = [selection.pick(0, ()).id for _ in range(3 * period)][period:]
+        assert Counter(picked) == {id_: 2 * weight for id_, weight in expected.items()}
+
+
+async def test_many_weights_at_once_are_built_anew(bench):
+    """Searching for each of many would take longer than building."""
+    many = [{"id": f"b{number}", "address": "127.0.0.1:1"} for number in range(40)]
+    await bench.put(*many)
+    before = bench.service.selection
+    await bench.put(*({**each, "weight": 2} for each in many))
+    assert bench.service.selection is not before
 
 
 async def test_a_removed_backend_that_never_answered(bench):
