@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from controlplane.errors import PlaceError
+from schemas.hosts import Hosts
 from schemas.renewed import Renewed
 
 __all__ = ["HEADERS", "Page", "Refusal", "Tcp", "listener"]
@@ -83,9 +84,7 @@ class Tcp:
     """
 
     def __init__(self, address: str, token: Renewed[str] | None) -> None:
-        host, _, self._port = address.rpartition(":")
-        self._hosts = frozenset({address, host, "localhost", f"localhost:{self._port}"})
-        self._everywhere = host.strip("[]") in {"", "*", "0.0.0.0", "::"}
+        self._hosts = Hosts(address)
         self.token = token
 
     def refusal(self, request: web.Request) -> Refusal | None:
@@ -104,7 +103,7 @@ class Tcp:
         return Refusal(401, "no_token", "a valid bearer token is required")
 
     def _foreign(self, request: web.Request) -> Refusal | None:
-        if not self._leads_here(request.host):
+        if request.host not in self._hosts:
             return Refusal(403, "foreign_host", f"Host {request.host!r} is not served here")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
@@ -112,18 +111,6 @@ class Tcp:
                 403, "foreign_origin", "another web page may neither read nor change anything here"
             )
         return None
-
-    def _leads_here(self, host: str) -> bool:
-        if host in self._hosts:
-            return True
-        bare, _, port = host.rpartition(":")
-        if not self._everywhere or port != self._port:
-            return False
-        try:
-            ipaddress.ip_address(bare.strip("[]"))
-        except ValueError:
-            return False
-        return True
 
 
 class Page:

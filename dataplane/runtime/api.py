@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from dataplane.runtime.events import Events
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
     from schemas.health import HealthUpdate
+    from schemas.hosts import Hosts
     from schemas.status import Status
 
-__all__ = ["Api", "DataPlane", "allowed_hosts"]
+__all__ = ["Api", "DataPlane", "Tcp"]
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 HEARTBEAT_S: Final = 10.0
@@ -88,10 +89,13 @@ def error_response(
     return web.json_response({"code": code, "message": message, "details": details or []}, status=status)
 
 
-def allowed_hosts(address: str) -> frozenset[str]:
-    """Return the Host headers that a TCP API accepts: the bound address, and localhost."""
-    host, _, port = address.rpartition(":")
-    return frozenset({address, host, "localhost", f"localhost:{port}"})
+class Tcp(NamedTuple):
+    """Who may call over TCP."""
+
+    hosts: Hosts | None
+    """Host headers that are accepted; None: any."""
+    credentials: Credentials | None = None
+    """Its token is required on every call but /livez and /readyz; None: there is nothing to protect."""
 
 
 class Api:
@@ -99,20 +103,12 @@ class Api:
 
     Args:
         plane: What is served.
-        credentials: Its token is required on every call but /livez and /readyz; None on a Unix socket.
-        hosts: Host headers that are accepted; empty: any; None on a Unix socket.
+        tcp: None: over a Unix socket, whose peer is looked at.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        *,
-        credentials: Credentials | None = None,
-        hosts: frozenset[str] | None = None,
-    ) -> None:
+    def __init__(self, plane: DataPlane, tcp: Tcp | None = None) -> None:
         self._plane = plane
-        self._credentials = credentials
-        self._hosts = hosts
+        self._tcp = tcp
 
     def application(self) -> web.Application:
         """Return the application for one listening socket."""
@@ -171,11 +167,12 @@ class Api:
     def _refusal(self, request: web.Request) -> web.Response | None:
         if request.method in _MUTATIONS and "Origin" in request.headers:
             return error_response(403, "foreign_origin", "a web page may not change anything here")
-        if self._hosts is None:
+        tcp = self._tcp
+        if tcp is None:
             return self._refuse_peer(request)
-        if self._hosts and request.host not in self._hosts:
+        if tcp.hosts is not None and request.host not in tcp.hosts:
             return error_response(403, "foreign_host", f"Host {request.host!r} is not served here")
-        token = None if self._credentials is None else self._credentials.token()
+        token = None if tcp.credentials is None else tcp.credentials.token()
         if token is None or request.path in {"/livez", "/readyz"}:
             return None
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")

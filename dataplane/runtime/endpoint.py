@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from dataplane.net.listener import BindError, open_listener
-from dataplane.runtime.api import Api, allowed_hosts
+from dataplane.runtime.api import Api, Tcp
 from dataplane.runtime.credentials import WRONG, Credentials
 from dataplane.runtime.private import listen_privately
 from dataplane.runtime.startup import StartError
+from schemas.hosts import Hosts
 from schemas.serving import ImpatientRunner
 
 if TYPE_CHECKING:
@@ -125,11 +126,11 @@ async def serve_api(
         except WRONG as error:
             raise StartError(f"--api: {error}") from error
         sock = _listen(options.api, reuse_port=reuse_port)
-        api = Api(plane, credentials=credentials, hosts=allowed_hosts(options.api))
+        api = Api(plane, Tcp(Hosts(options.api), credentials))
         runners.append(await serve(api.application(), sock, credentials.tls()))
     if options.metrics is not None:
         sock = _listen(options.metrics, reuse_port=reuse_port)
-        runners.append(await serve(Api(plane, hosts=_readers(options.metrics)).observation(), sock))
+        runners.append(await serve(Api(plane, Tcp(_readers(options.metrics))).observation(), sock))
     return runners
 
 
@@ -146,8 +147,8 @@ def _listen(address: str, *, reuse_port: bool) -> socket.socket:
     return sock
 
 
-def _readers(address: str) -> frozenset[str]:
-    """Return the Host headers that may read what needs no token.
+def _readers(address: str) -> Hosts | None:
+    """Return the Host headers that may read what needs no token; None: any.
 
     On a loopback address only its own names, or a web page could read from this machine's browser by rebinding one.
     Elsewhere any: everybody in reach may read, and calls this machine by names that it does not know.
@@ -155,5 +156,5 @@ def _readers(address: str) -> frozenset[str]:
     host = address.rpartition(":")[0].strip("[]")
     with contextlib.suppress(ValueError):
         if not ipaddress.ip_address(host).is_loopback:
-            return frozenset()
-    return allowed_hosts(address)
+            return None
+    return Hosts(address)

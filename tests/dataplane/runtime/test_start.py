@@ -466,6 +466,18 @@ class TestTcpApi:
         status, body = self.call(port.address, Host="evil.example", **good)
         assert (status, body["code"]) == (403, "foreign_host")
 
+    def test_everywhere(self, tmp_path):
+        """On every address a literal one leads there, and no name does: somebody's DNS may have turned it to us."""
+        token = tmp_path / "token"
+        token.write_text("secret")
+        good = {"Authorization": "Bearer secret"}
+        with HeldPort(host="0.0.0.0") as port, DataPlane(["--api", port.address, "--token-file", str(token)]):
+            here = f"127.0.0.1:{port.port}"
+            assert self.call(here, **good)[0] == 200
+            assert self.call(here, Host=f"192.0.2.1:{port.port}", **good)[0] == 200
+            for host in ("lb-1.example", f"lb-1.example:{port.port}", "127.0.0.1:1"):
+                assert self.call(here, Host=host, **good)[1]["code"] == "foreign_host"
+
     def test_no_token_no_api(self, tmp_path, port):
         """Without a token or client certificates it does not start: exit 2."""
         code, words = run(tmp_path, "--api", port.address)
