@@ -5,12 +5,15 @@ import re
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients import ask, dial, read_exactly, read_to_end, read_to_reset
 from tests.support.process import Program
+from tools.send import exchange
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 FIRST = "listening on "
@@ -144,4 +147,51 @@ def test_send_gives_up():
         host, _, port = backend.address.rpartition(":")
         done = send(host, port, "--timeout", "0.2")
     assert done.returncode == 1
-    assert b"timed out" in done.stderr
+    assert done.stderr == b"send.py: no answer within 0.2 s\n"
+
+
+class Impatient(socket.socket):
+    """A socket whose first wait for an answer is over at once; it tells, and then waits longer."""
+
+    def __init__(self, sock):
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self.settimeout(0.001)
+        self.waited = threading.Event()
+
+    def recv(self, *arguments):
+        """Receive as ever."""
+        try:
+            return super().recv(*arguments)
+        except TimeoutError:
+            self.settimeout(10)
+            self.waited.set()
+            raise
+
+
+def test_send_waits_for_who_types(monkeypatch, capfdbinary):
+    """While the input goes on, silence ends nothing: who types may take longer than the timeout."""
+    near, far = socket.socketpair()
+    client = Impatient(near)
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stdin, far:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(exchange, client, None)
+            assert client.waited.wait(10)
+            os.write(writer, b"ping\n")
+            os.close(writer)
+            assert read_to_end(far) == b"ping\n"
+            far.sendall(b"pong\n")
+            far.shutdown(socket.SHUT_WR)
+            done.result(10)
+    assert capfdbinary.readouterr().out == b"pong\n"
+
+
+def test_send_tells_of_an_empty_answer():
+    """Whoever asked and got nothing is told so: a balancer without a backend closes without a word."""
+    with TestBackend("--silent") as backend:
+        host, _, port = backend.address.rpartition(":")
+        done = send(host, port)
+        assert (done.returncode, done.stderr) == (1, b"send.py: closed without an answer\n")
+        assert send(host, port, "--count", "2").returncode == 1
+        assert send(host, port, data=b"").returncode == 0
