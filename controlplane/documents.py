@@ -30,13 +30,20 @@ def read_file(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _unreadable(path, (error.strerror or str(error)).lower()) from error
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):  # before it is made a file object, which cannot be one of a directory
+            raise _unreadable(
+                path, "is a directory, not a file; Docker makes one where a bind mount's source is missing"
+            )
+        if not stat.S_ISREG(mode):
             raise _unreadable(path, "is not a regular file")
-        try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
             raw = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise _unreadable(path, (error.strerror or str(error)).lower()) from error
+    except OSError as error:
+        raise _unreadable(path, (error.strerror or str(error)).lower()) from error
+    finally:
+        os.close(handle)
     if len(raw) > MAX_BYTES:
         raise _unreadable(path, "is larger than 1 MiB")
     return raw

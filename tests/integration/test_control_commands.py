@@ -104,6 +104,15 @@ def test_no_data_plane_is_an_error_that_says_where_was_looked(control, address):
     assert "+ service web" in planned.out
 
 
+@pytest.mark.parametrize("command", ["validate", "plan", "apply"])
+def test_directory_in_place_of_the_file_is_invalid_input(control, command):
+    """It is named, in one line and without a traceback."""
+    control.file.mkdir()
+    done = control(command, control.file)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert done.err.startswith(f"{control.file}: is a directory, not a file")
+
+
 def test_refusal_of_one_leaves_both_as_they_are(control, address):
     """An address that one cannot have: nobody changes, and it is named with the reason."""
     with LineServer("one") as one, two(control) as planes:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.documents import read_file
+from controlplane.errors import InputError
 from controlplane.sources.file import FileSource, Settling
 
 PERIOD_S = 0.005
@@ -163,6 +167,34 @@ async def test_fifo_is_refused_without_waiting_for_its_writer(tmp_path):
     os.mkfifo(path)
     async with watching(path) as (seen, _):
         assert "is not a regular file" in seen.errors[0]
+
+
+async def test_directory_in_its_place_is_an_error_until_a_file_returns(tmp_path):
+    """Docker makes a directory of a bind mount whose source is missing: that ends nobody."""
+    path = tmp_path / "lb.yaml"
+    path.mkdir()
+    async with watching(path) as (seen, _):
+        assert "is a directory" in seen.errors[0]
+        path.rmdir()
+        path.write_text("new")
+        await seen.wait(lambda: seen.contents)
+        path.unlink()
+        path.mkdir()
+        await seen.wait(lambda: len(seen.errors) > 1)
+        shutil.rmtree(path)
+    assert seen.contents == [(b"new", False)]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["directory", "fifo"])
+def test_what_cannot_be_read_leaves_no_descriptor_open(tmp_path, make):
+    """The daemon looks twice a second, for months."""
+    path = tmp_path / "lb.yaml"
+    make(path)
+    with pytest.raises(InputError, match="is "):
+        read_file(path)
+    # The listing's own descriptor is gone by the time that it is asked for.
+    handles = [handle for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()]
+    assert path not in [handle.readlink() for handle in handles]
 
 
 async def test_file_that_is_too_large_is_refused(tmp_path):
