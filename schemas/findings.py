@@ -16,6 +16,30 @@ __all__ = ["Finding", "closest", "find", "findings_of", "to_problems", "visible_
 
 _KEYS_SHOWN: Final = 24
 
+_SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "addr": ("address",),
+    "algorithm": ("mode",),
+    "backup": ("tier",),
+    "balance": ("mode",),
+    "bind": ("listen",),
+    "check": ("health", "active"),
+    "checks": ("health", "active"),
+    "healthcheck": ("health", "active"),
+    "health_check": ("health", "active"),
+    "host": ("address",),
+    "max_connections": ("limits", "connections"),
+    "maxconn": ("limits", "connections"),
+    "port": ("listen", "address"),
+    "ports": ("listen",),
+    "proxy": ("proxy_protocol",),
+    "server": ("backends", "address"),
+    "servers": ("backends",),
+    "timeout": ("timeouts",),
+    "upstream": ("backends",),
+    "upstreams": ("backends",),
+}
+"""How others call a key, in small letters and with _ for a hyphen, and its names here: the first that its place knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -85,7 +109,10 @@ def find(root: object, path: Path) -> tuple[int, object]:
 
 
 def closest(word: str, known: list[str]) -> str:
-    """Suggest the nearest of the known words, or name them all."""
+    """Suggest what the word is called here, or the nearest of the known words, or name them all."""
+    for synonym in _SYNONYMS.get(word.lower().replace("-", "_"), ()):
+        if synonym in known:
+            return f"did you mean {synonym}?"
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f"did you mean {near[0]}?"
