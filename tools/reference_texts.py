@@ -101,6 +101,7 @@ SKIPS: Final[dict[str, str]] = {
 }
 
 EVENTS: Final[dict[str, str]] = {
+    "api_not_served": "A process that has taken over serves clients, but cannot have the API's socket yet; it tries again each second.",
     "access_log_not_reopened": "SIGUSR1 came, and the access log's file cannot be opened: the old one is written on.",
     "access_log_reopened": "SIGUSR1 came: lines go to a new file of the access log's name from now on.",
     "applied": "Another snapshot runs.",
@@ -140,7 +141,7 @@ EVENTS: Final[dict[str, str]] = {
     "stopping": "SIGTERM or SIGINT: nothing more is accepted; connections have until `drain.timeout`.",
     "stopping_now": "A second signal: what is left is cut.",
     "takeover_begins": "Another process asks for the listening sockets.",
-    "takeover_failed": "It did not take them; this one goes on.",
+    "takeover_failed": "The sockets were not taken: whoever had them goes on, and the other process ends.",
     "unhandled": "A bug of ours, with its traceback. Please report it.",
     "unresolved": "A backend's host name has no address; it gets no clients.",
     "usable_again": "A service has a usable backend again.",

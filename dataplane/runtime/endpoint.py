@@ -7,7 +7,7 @@ import fcntl
 import ipaddress
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -21,12 +21,16 @@ from schemas.serving import ImpatientRunner
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from pathlib import Path
 
     from dataplane.runtime.api import DataPlane
     from dataplane.runtime.options import Options
 
-__all__ = ["InUse", "OwnSocket", "serve", "serve_api"]
+__all__ = ["Endpoints", "InUse", "OwnSocket", "serve"]
+
+
+BACKLOG: Final = 128
 
 
 class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
@@ -61,6 +65,8 @@ class OwnSocket:
             InUse: Somebody has it.
             OSError: The directory cannot be had.
         """
+        if self._lock >= 0:
+            return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = self.path.with_name(self.path.name + ".lock")
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -105,46 +111,80 @@ async def serve(
     return runner
 
 
-async def serve_api(
-    plane: DataPlane, own: OwnSocket, options: Options, *, reuse_port: bool
-) -> list[web.AppRunner]:
-    """Serve the API on the data plane's own socket, and it or its metrics on TCP if the options say where.
+class Endpoints:
+    """Where the API and the metrics are served: all that can fail when it is made, and serving when all else runs.
 
     Args:
-        plane: What is served.
-        own: The data plane's own socket.
         options: What the command line says.
-        reuse_port: Bind the TCP addresses beside a process that this one takes over from.
+        emit: Takes the events of renewed credentials.
+        beside: Bind the TCP addresses beside the process that this one takes over from.
 
     Raises:
         StartError: A TCP address cannot be had, or its credentials cannot be used any more.
     """
-    runners = [await serve(Api(plane).application(), own.listen())]
-    if options.api is not None:
+
+    def __init__(self, options: Options, emit: Callable[..., None], *, beside: bool) -> None:
+        self._options = options
+        self._credentials: Credentials | None = None
+        self._bound: dict[str, socket.socket] = {}
         try:
-            credentials = Credentials(options.credentials, plane.events.emit)
+            if options.api is not None:
+                self._credentials = Credentials(options.credentials, emit)
+                self._bind("--api", options.api, beside=beside)
+            if options.metrics is not None:
+                self._bind("--metrics", options.metrics, beside=beside)
         except WRONG as error:
+            self.close()
             raise StartError(f"--api: {error}") from error
-        sock = _listen(options.api, reuse_port=reuse_port)
-        api = Api(plane, Tcp(Hosts(options.api), credentials))
-        runners.append(await serve(api.application(), sock, credentials.tls()))
-    if options.metrics is not None:
-        sock = _listen(options.metrics, reuse_port=reuse_port)
-        runners.append(await serve(Api(plane, Tcp(_readers(options.metrics))).observation(), sock))
-    return runners
+        except BaseException:
+            self.close()
+            raise
 
+    def _bind(self, option: str, address: str, *, beside: bool) -> None:
+        """Have an address that nobody else has, or only a predecessor; and let a successor have it beside us.
 
-def _listen(address: str, *, reuse_port: bool) -> socket.socket:
-    """Listen where nobody else does, or beside a predecessor; and let a successor listen beside us.
+        SO_REUSEPORT counts when others bind. Set after our own bind, an address that somebody else has is still
+        refused. Nobody is in the queue before `listen`: whoever calls meanwhile is answered by the predecessor.
+        """
+        try:
+            sock = open_listener(address, reuse_port=beside, listen=False)
+        except BindError as error:
+            raise StartError(f"{option}: {error}") from error
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._bound[option] = sock
 
-    SO_REUSEPORT counts when others bind. Set after our own bind, an address that somebody else has is still refused.
-    """
-    try:
-        sock = open_listener(address, reuse_port=reuse_port)
-    except BindError as error:
-        raise StartError(str(error)) from error
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    return sock
+    def listen(self) -> None:
+        """Let callers in; `serve` answers them.
+
+        Raises:
+            StartError: Somebody else has come to listen at an address since it was bound.
+        """
+        for option, sock in self._bound.items():
+            try:
+                sock.listen(BACKLOG)
+            except OSError as error:
+                raise StartError(f"{option}: {error.strerror}") from error
+
+    async def serve(self, plane: DataPlane, own: OwnSocket) -> list[web.AppRunner]:
+        """Serve the API on the data plane's own socket, and what the options say on TCP.
+
+        Raises:
+            OSError: The path of the own socket cannot be bound.
+        """
+        runners = [await serve(Api(plane).application(), own.listen())]
+        api, metrics = self._options.api, self._options.metrics
+        if api is not None and self._credentials is not None:
+            app = Api(plane, Tcp(Hosts(api), self._credentials)).application()
+            runners.append(await serve(app, self._bound["--api"], self._credentials.tls()))
+        if metrics is not None:
+            app = Api(plane, Tcp(_readers(metrics))).observation()
+            runners.append(await serve(app, self._bound["--metrics"]))
+        return runners
+
+    def close(self) -> None:
+        """Give the TCP addresses back."""
+        for sock in self._bound.values():
+            sock.close()
 
 
 def _readers(address: str) -> Hosts | None:

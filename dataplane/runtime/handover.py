@@ -165,12 +165,22 @@ class Taken:
     _decision: asyncio.Future[None] = field(default_factory=asyncio.Future)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
     _served: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """The giver has closed the channel."""
 
     async def confirm(self) -> None:
-        """Say that the sockets are accepted from, and wait until the giver has given everything free."""
+        """Say that the sockets are accepted from, and wait a while for the giver to give everything free."""
         self._decision.set_result(None)
-        async with asyncio.timeout(RELEASE_S):
-            await self._released.wait()
+        released = asyncio.ensure_future(self._released.wait())
+        gone = asyncio.ensure_future(self.gone.wait())
+        await asyncio.wait({released, gone}, timeout=RELEASE_S, return_when=asyncio.FIRST_COMPLETED)
+        for future in (released, gone):
+            future.cancel()
+
+    @property
+    def not_released(self) -> bool:
+        """Whether the giver has closed the channel without a word: it had given up waiting, or is dead."""
+        return self.gone.is_set() and not self._released.is_set()
 
     def serve(self) -> None:
         """Say that the API is served, too, so that the giver may end its own."""
@@ -249,6 +259,7 @@ async def take(path: Path) -> AsyncIterator[Taken]:
         raise HandoverError(f"whoever listens at {path} is another user")
     taken = Taken({}, {})
     async with _running(sock, taken) as channel:
+        taken.gone = channel.closed
         arrived = asyncio.ensure_future(taken.arrived.wait())
         closed = asyncio.ensure_future(channel.closed.wait())
         done, _ = await asyncio.wait({arrived, closed}, timeout=TAKE_S, return_when=asyncio.FIRST_COMPLETED)

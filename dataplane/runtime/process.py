@@ -17,7 +17,7 @@ from dataplane.runtime.apply import Applier, Refused
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.endpoint import OwnSocket, serve_api
+from dataplane.runtime.endpoint import Endpoints, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.handover import Giver, giver_path
@@ -190,8 +190,10 @@ class Process:
         runners: list[web.AppRunner] = []
         self.doors.inherited = inherited_sockets()
         try:
+            endpoints = Endpoints(self._options, self.events.emit, beside=False)
             await load_initial(self.applier, self.store, self._options.config)
-            runners = await serve_api(self, own, self._options, reuse_port=False)
+            endpoints.listen()
+            runners = await endpoints.serve(self, own)
             self.events.emit("started", **self.info(), socket=str(own.path))
             tasks += [asyncio.create_task(self._give(own)), asyncio.create_task(watchdog())]
             notify(f"READY=1\nMAINPID={os.getpid()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -14,13 +15,14 @@ from schemas.errors import InvalidDocument, Problem
 from schemas.snapshot import Snapshot, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from dataplane.runtime.apply import Applier
     from dataplane.runtime.store import SnapshotStore
     from schemas.desired import Desired
 
-__all__ = ["StartError", "load_initial", "read_config", "reread"]
+__all__ = ["StartError", "check_config", "load_initial", "read_config", "reread"]
 
 MAX_BYTES = 1024 * 1024
 
@@ -60,6 +62,29 @@ def _snapshot_of(desired: Desired, generation: int) -> Snapshot:
     return Snapshot(generation=generation, services=services, hash=digest(services))
 
 
+def check_config(path: Path) -> None:
+    """See that a desired-state file could be run.
+
+    Raises:
+        StartError: It could not.
+    """
+    with _start_errors(str(path)):
+        _snapshot_of(read_config(path), 1)
+
+
+@contextlib.contextmanager
+def _start_errors(source: str) -> Iterator[None]:
+    """Say of what is wrong where it comes from."""
+    try:
+        yield
+    except InvalidDocument as error:
+        raise StartError("\n".join(f"{source}: {problem}" for problem in error.problems), 2) from error
+    except OSError as error:
+        raise StartError(f"{source}: {error.strerror or error}") from error
+    except Refused as error:
+        raise StartError(f"{source}: {error}") from error
+
+
 async def load_initial(applier: Applier, store: SnapshotStore, config: Path | None) -> None:
     """Run what there is: `--config` first, then the environment, then the last good snapshot; or nothing.
 
@@ -73,7 +98,7 @@ async def load_initial(applier: Applier, store: SnapshotStore, config: Path | No
         saved = await asyncio.to_thread(store.load)
     except (OSError, ValueError, InvalidDocument) as error:
         applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=str(error))
-    try:
+    with _start_errors(source):
         desired = read_config(config) if config else desired_from_environment(os.environ)
         if desired is not None:
             snapshot = _snapshot_of(desired, saved.generation if saved and saved.generation else 1)
@@ -81,10 +106,6 @@ async def load_initial(applier: Applier, store: SnapshotStore, config: Path | No
                 snapshot = _snapshot_of(desired, saved.generation + 1)
             await applier.restore(snapshot)
             return
-    except InvalidDocument as error:
-        raise StartError("\n".join(f"{source}: {problem}" for problem in error.problems), 2) from error
-    except (OSError, Refused) as error:
-        raise StartError(f"{source}: {error}") from error
     if saved is not None and saved.generation:
         try:
             await applier.restore(saved)

@@ -16,7 +16,7 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.crew import Crew, CrewSettings
-from dataplane.runtime.endpoint import InUse, OwnSocket, serve_api
+from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.logs import log_event
@@ -25,7 +25,7 @@ from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.sockets import SocketGroup
-from dataplane.runtime.startup import StartError, load_initial, reread
+from dataplane.runtime.startup import StartError, check_config, load_initial, reread
 from dataplane.runtime.store import SnapshotStore
 from dataplane.runtime.supervisor import Supervisor
 from dataplane.runtime.supervisor_node import SupervisorNode
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervision"]
 
+RETRY_S: Final = 1.0
+TODO: Final = (
+    "clients are served; the API is as soon as this is out of the way: end the process that is in it"
+)
 MIN_ROWS: Final = 64
 ROWS_A_WORKER: Final = 4
 """Room for former workers that drain (several restarts within a drain timeout), and for more workers later."""
@@ -116,8 +120,8 @@ class Supervision:
                 self.events.emit("handed_over")
                 await self._cleanup(runners)
             await self._crew.wait_empty()
-        except (StartError, InUse):
-            self._crew.kill_all()
+        except StartError as error:
+            await self._give_up(error)
             raise
         finally:
             # Should a bug of ours have brought us here, the workers live on, as if the supervisor had been killed.
@@ -137,33 +141,48 @@ class Supervision:
         Raises:
             StartError: It cannot be had; whoever was to be taken over goes on.
         """
+        options = self._options
+        endpoints = Endpoints(options, self.events.emit, beside=options.takeover)
         try:
-            if self._options.takeover:
-                return await self._take_over()
+            if options.takeover:
+                return await self._take_over(endpoints)
             async with AsyncExitStack() as stack:
                 predecessors = await self._take_from_orphans(stack)
                 for address, group in inherited_sockets().items():
                     self._sockets.inherited.setdefault(address, []).extend(group)
-                await load_initial(self._applier, self._store, self._options.config)
+                await load_initial(self._applier, self._store, options.config)
                 await self._crew.start()
+                endpoints.listen()
                 for taken in predecessors:
-                    with contextlib.suppress(TimeoutError):
-                        await taken.confirm()
+                    await taken.confirm()
                     taken.serve()
             await self._close_unused()
-            return await serve_api(self._supervisor, self._own, self._options, reuse_port=False)
-        except (Gone, PeerError) as error:
-            raise StartError(f"a worker could not start: {error}") from error
+            return await endpoints.serve(self._supervisor, self._own)
+        except BaseException as error:
+            endpoints.close()
+            if isinstance(error, (Gone, PeerError)):
+                cause = str(error) or "it died while starting"
+                raise StartError(f"a worker could not start: {cause}") from error
+            if isinstance(error, OSError):
+                raise StartError(str(error)) from error
+            raise
 
-    async def _take_over(self) -> list[web.AppRunner]:
+    async def _take_over(self, endpoints: Endpoints) -> list[web.AppRunner]:
+        """Take over. All that can fail comes before `confirm`: from then on nothing ends this process.
+
+        Raises:
+            StartError: Something did fail, and the process that runs goes on.
+        """
+        if self._options.config is not None:
+            await asyncio.to_thread(check_config, self._options.config)
         path = giver_path(self._options.runtime_dir, self._options.name)
         try:
             async with take(path) as taken:
                 await self._run_what_was_taken(taken)
                 await self._crew.start()
+                endpoints.listen()
                 await taken.confirm()
-                self._own.acquire()
-                runners = await serve_api(self._supervisor, self._own, self._options, reuse_port=True)
+                runners = await self._succeed(taken, endpoints)
                 taken.serve()
         except HandoverError as error:
             raise StartError(f"--takeover: {error}") from error
@@ -172,6 +191,34 @@ class Supervision:
         if self._options.config is not None:
             await reread(self._applier, self._options.config)
         return runners
+
+    async def _succeed(self, taken: Taken, endpoints: Endpoints) -> list[web.AppRunner]:
+        """Serve the API in the place of the process taken over; the workers serve its clients already.
+
+        Raises:
+            HandoverError: That process has not let go, and never will.
+        """
+        told = False
+        while not self._stop.is_set():
+            try:
+                self._own.acquire()
+                return await endpoints.serve(self._supervisor, self._own)
+            except (InUse, OSError) as error:
+                if taken.not_released and isinstance(error, InUse):
+                    raise HandoverError("the running process had stopped waiting, and goes on") from error
+                if not told:
+                    self.events.emit("api_not_served", cause=str(error), todo=TODO)
+                told = True
+                await asyncio.sleep(RETRY_S)
+        return []
+
+    async def _give_up(self, cause: StartError) -> None:
+        """End the workers. If others serve on, these lose no client either whom they have accepted already."""
+        if self._options.takeover and self._crew.members:
+            self.events.emit("takeover_failed", cause=str(cause))
+            await self._crew.let_all_go(last=False)
+            await self._crew.wait_empty()
+        self._crew.kill_all()
 
     async def _run_what_was_taken(self, taken: Taken) -> None:
         snapshot = parse_snapshot(taken.state["snapshot"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -27,11 +28,11 @@ FLOWS = 4
 class Site:
     """Two workers, one service, two backends."""
 
-    def __init__(self, stack: ExitStack, ports: int = 1) -> None:
+    def __init__(self, stack: ExitStack, ports: int = 1, workers: int = 2) -> None:
         self._stack = stack
         self.backends = [stack.enter_context(LineServer(name)) for name in ("a", "b")]
         self.ports = [stack.enter_context(HeldPort()) for _ in range(ports)]
-        self.plane = stack.enter_context(DataPlane(["--workers", "2"]))
+        self.plane = stack.enter_context(DataPlane(["--workers", str(workers)]))
         self.put()
 
     def put(self, **options: object) -> None:
@@ -209,6 +210,71 @@ def test_a_takeover_that_fails_leaves_the_old_process_in_charge(site: Site) -> N
         site.take_over()
         load.wait_progress()
     assert not load.report.failed, load.report
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_takeover_that_cannot_have_its_ports_changes_nothing(tmp_path: Path, workers: int) -> None:
+    """A port of --api or --metrics that somebody else holds ends the successor, and nobody is refused meanwhile."""
+    token = tmp_path / "token"
+    token.write_text("secret")
+    with ExitStack() as stack:
+        site = Site(stack, workers=workers)
+        held = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        with site.load() as load:
+            load.wait_flows()
+            for arguments in (["--metrics", address], ["--api", address, "--token-file", str(token)]):
+                failing = site.successor("--takeover", *arguments)
+                failing._spawn()
+                assert failing.wait(20) == 1
+                assert f"{arguments[0]}: cannot listen on {address}" in failing.output
+                load.wait_progress(30, pings=10)
+            assert "handed_over" not in site.plane.output
+            assert site.plane.get("/readyz") == {"status": "ok"}
+            site.take_over()
+            load.wait_progress(30, pings=10)
+        assert not load.report.failed, load.report
+
+
+def test_a_takeover_with_a_wrong_config_changes_nothing(site: Site, tmp_path: Path) -> None:
+    """--config is read before anything is taken."""
+    wrong = tmp_path / "lb.yaml"
+    wrong.write_text("version: 1\nservices: {web: {listen: nowhere}}\n")
+    failing = site.successor("--takeover", "--config", str(wrong))
+    failing._spawn()
+    assert failing.wait(20) == 2
+    assert f"{wrong}: line 2" in failing.output
+    assert "takeover_begins" not in site.plane.output
+    assert site.plane.get("/readyz") == {"status": "ok"}
+
+
+def test_a_successor_without_the_apis_socket_serves_clients_until_it_has_it(site: Site) -> None:
+    """After the handover nothing ends the process: what is in the way of the API is told, and waited for."""
+    with site.load() as load:
+        load.wait_flows()
+        former, path = site.plane, site.plane.socket
+        path.unlink()
+        path.mkdir()
+        site.plane = site.successor("--takeover")
+        site.plane._spawn()
+        wait_for(lambda: "api_not_served" in site.plane.output, "the successor to tell")
+        load.wait_progress(30, pings=10)
+        path.rmdir()
+        wait_for(site.plane.ready, "the API")
+        load.wait_progress()
+    assert not load.report.failed, load.report
+    assert former.wait(15) == 0
+
+
+def test_a_start_that_cannot_have_its_ports_takes_nothing_from_orphans(site: Site) -> None:
+    """A supervisor that is started again after a kill sees to its ports before it asks for the sockets."""
+    site.plane.kill()
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        failing = site.successor("--metrics", f"127.0.0.1:{held.getsockname()[1]}")
+        failing._spawn()
+        assert failing.wait(20) == 1
+    assert "--metrics: cannot listen on" in failing.output
+    assert "worker_ready" not in failing.output
 
 
 def test_takeover_of_nothing_fails(site: Site) -> None:

@@ -75,6 +75,20 @@ async def test_a_confirmed_handover_ends_the_giver(tmp_path: Path, listener) -> 
     assert not (tmp_path / "h").exists()
 
 
+async def test_a_giver_that_has_stopped_waiting_has_not_released(tmp_path: Path, listener) -> None:
+    """Who confirms too late learns that the giver goes on, and does not wait for it."""
+    sock, address = listener
+    holder = Holder([address], [sock])
+    async with giving(tmp_path / "h", holder) as giver, take(tmp_path / "h") as taken:
+        giver.cancel()
+        await asyncio.wait({giver}, timeout=DEADLINE_S)
+        await taken.confirm()
+        assert taken.not_released
+        for copy in taken.sockets[address]:
+            copy.close()
+    assert "release" not in holder.words
+
+
 async def _take_and_fail(path: Path) -> None:
     async with take(path):
         raise RuntimeError("no memory")
