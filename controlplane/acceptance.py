@@ -21,6 +21,7 @@ __all__ = [
     "ApplyOptions",
     "Origin",
     "accept",
+    "attributed",
     "entry_of",
     "now_text",
     "override",
@@ -76,6 +77,24 @@ def accept(state: State, compiled: Compiled, document: dict[str, Any], generatio
         discovered=compiled.discovered,
         overrides=surviving(state.overrides, old, new),
     )
+
+
+def attributed(before: State, after: State, by: str, when: str) -> State:
+    """Note who has applied something else than the watched file says, if there is one.
+
+    Until the file changes that holds, and a daemon that starts later does not return to the file's older word.
+
+    Args:
+        before: What held so far.
+        after: What was applied.
+        by: Who did.
+        when: RFC 3339.
+    """
+    if before.file_digest is None or after.document == before.document:
+        return after
+    if digest_of(after.document) == before.file_document:  # it says what the file says
+        return replace(after, applied_by=None, applied_since=None)
+    return replace(after, applied_by=by, applied_since=when)
 
 
 def entry_of(before: State, after: State, origin: Origin, when: str) -> Entry:

@@ -24,6 +24,7 @@ from controlplane.acceptance import (
     ApplyOptions,
     Origin,
     accept,
+    attributed,
     entry_of,
     now_text,
     override,
@@ -342,9 +343,15 @@ class Controller:
             accept(self.state, compiled, proposal.document, generation), discovery=self.discovering.saved()
         )
         if file_digest is not None:
-            after = replace(after, file_digest=file_digest, applied_by=None, applied_since=None)
-        elif origin.kind in {"apply", "rollback"} and after.file_digest is not None:
-            after = replace(after, applied_by=origin.by, applied_since=now_text())
+            after = replace(
+                after,
+                file_digest=file_digest,
+                file_document=digest_of(proposal.document),
+                applied_by=None,
+                applied_since=None,
+            )
+        elif origin.kind in {"apply", "rollback"}:
+            after = attributed(self.state, after, origin.by, now_text())
         return await self._write(after, origin)
 
     async def _write(self, after: State, origin: Origin) -> list[str]:

@@ -54,6 +54,8 @@ class State:
     """Where an override was taken back, the newest last: a data plane may not have heard of it yet."""
     file_digest: str | None = None
     """SHA-256 of the watched file's last accepted content; None if there never was one."""
+    file_document: str | None = None
+    """Digest of the lb.yaml that this content was, whatever its layout; None if it is not known."""
     applied_by: str | None = None
     """Who applied something else after the watched file; None while the file's word holds."""
     applied_since: str | None = None

@@ -231,6 +231,23 @@ async def test_what_was_applied_after_the_file_is_known_to_hold(tmp_path):
         assert controller.state.applied_by is None
 
 
+async def test_apply_of_what_the_watched_file_says_is_the_files_word(tmp_path):
+    """The same content again makes nobody stale; after another one it is how the file's word returns."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        digest = hashlib.sha256(b"1").hexdigest()
+        await controller.take(proposal(), QUICK, Origin("file", "file"), file_digest=digest)
+        await controller.apply(proposal(), QUICK, BY)
+        assert (controller.state.applied_by, controller.state.applied_since) == (None, None)
+        await controller.apply(proposal(2), QUICK, BY)
+        since = controller.state.applied_since
+        await controller.apply(proposal(2), QUICK, Origin("another", "apply"))
+        assert (controller.state.applied_by, controller.state.applied_since) == ("op", since)
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        assert (controller.state.applied_by, controller.state.applied_since) == (None, None)
+        assert controller.state.file_digest == digest
+
+
 async def test_damaged_state_is_said_and_the_history_takes_over(tmp_path):
     """A state that does not match its digest is never used; the newest lb.yaml of the history is."""
     plane, log = FakeDataPlane(), []
