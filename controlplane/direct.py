@@ -14,6 +14,7 @@ from controlplane.acceptance import (
     ApplyOptions,
     Origin,
     accept,
+    attributed,
     entry_of,
     now_text,
     override,
@@ -100,10 +101,7 @@ class Direct:
         refuse_if(fanout.refusals(), planned["impact"], options)
 
         after = accept(state, compiled, proposal.document, generation)
-        if (
-            state.file_digest is not None
-        ):  # a daemon that starts later must not return to the file's older word
-            after = replace(after, applied_by=origin.by, applied_since=now_text())
+        after = attributed(state, after, origin.by, now_text())
         fanout.push(body, words(after.overrides, after.retracted, after.services))
         rows = fanout.rows()
         return {
@@ -161,7 +159,8 @@ class Direct:
             )
             for each in outcomes
         ]
-        return node_status(seen, self._load([]).overrides)
+        state = self._load([])
+        return node_status(seen, state.overrides, configured=state.services)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""

@@ -40,6 +40,7 @@ class Observer:
             wanted=(state.generation, state.hash) if state.document is not None else None,
             sources=sources,
             config_error=config_error,
+            configured=state.services,
         )
 
     async def look(self) -> None:

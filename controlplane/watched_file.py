@@ -61,14 +61,16 @@ class WatchedFile:
     async def error(self, error: ControlError) -> None:
         """Show why the file's content does not hold; what was taken before goes on."""
         details = list(error.problems) if isinstance(error, InputError) else []
+        # The content is valid: nothing but the wish to try again would make it be read again.
+        again = "" if details else f"; it is tried again when the {self.home.word} changes, or at SIGHUP"
         self.config_error = {
             "path": self.home.place,
-            "message": str(error),
+            "message": f"{error}{again}",
             "details": details,
             "since": now_text(),
         }
         self._since = self.config_error["since"]
-        self._log(f"{self.home.place} is not taken, what ran before still runs: {error}")
+        self._log(f"{self.home.place} is not taken, what ran before still runs: {error}{again}")
 
     def _fine(self) -> None:
         if self.config_error is not None:

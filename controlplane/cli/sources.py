@@ -22,13 +22,21 @@ _WHY: Final = {
 
 
 def sources_table(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Lay all sources out."""
+    """Lay all sources out, below the list of troubles."""
     rows = [
-        (each["name"], each["state"], output.when(each["since"]), "\n".join(details(each)))
+        (each["name"], each["state"], output.when(each["since"]), "\n".join(details(_shorter(each))))
         for each in sources
     ]
     styles = {"state": lambda state: words.SOURCES.get(state, "")}
     return output.table(("source", "state", "since", "note"), rows, styles=styles)
+
+
+def _shorter(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out what the list of troubles says already: why the source is not in order."""
+    if source["state"] == "ok" or source.get("held"):
+        return source
+    told = next((key for key in ("last_error", "note") if source.get(key)), None)
+    return source if told is None else {**source, told: "see above"}
 
 
 def details(source: Mapping[str, Any]) -> Iterator[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from controlplane.cli import output
 from controlplane.cli.chosen import chosen_argument, only
 from controlplane.cli.teach import examples
+from controlplane.core.report import answered
 from controlplane.errors import ControlError
 
 if TYPE_CHECKING:
@@ -44,37 +46,40 @@ def status(settings: Settings, chosen: tuple[str, ...], *, as_json: bool, watch:
     What is troubled comes first. A state with a star is an operator's word. With SERVICE, a name or a pattern, only
     services like it are shown.
 
-    Exit 0 whether or not all is well: `converged` in the JSON says whether all agree. Exit 1 if nobody
-    answers, or no service is like that.
+    Exit 0 whether or not all is well: `converged` in the JSON says whether all agree. Exit 1 if neither the
+    daemon nor any data plane answers, or no service is like that.
     """
     if not watch:
+        report, direct = _ask(settings, chosen)
         if as_json:
-            output.print_json(only(settings.gateway().status(), chosen))
+            output.print_json(report)
         else:
-            output.render(_look(settings, chosen, output.console().width))
+            output.render(_laid_out(report, chosen, output.console().width, direct=direct))
+        if direct and not answered(report):
+            sys.exit(1)
         return
     try:
         if as_json:
             while True:
-                output.print_json(only(settings.gateway().status(), chosen))
+                output.print_json(_ask(settings, chosen)[0])
                 time.sleep(_WATCH_S)
         _watch(settings, chosen)
     except KeyboardInterrupt:
         return
 
 
-def _look(settings: Settings, chosen: Sequence[str], width: int) -> Group:
-    from controlplane.cli.statusview import view  # noqa: PLC0415 - 50 ms that only a table is worth
-    from controlplane.direct import Direct  # noqa: PLC0415 - the same
+def _ask(settings: Settings, chosen: Sequence[str]) -> tuple[dict[str, Any], bool]:
+    """Return the status of what was chosen, and whether the data planes were asked, for want of a daemon."""
+    from controlplane.direct import Direct  # noqa: PLC0415 - the commands load what they need
 
     gateway = settings.gateway()
-    return view(
-        only(gateway.status(), chosen),
-        width,
-        datetime.now(UTC),
-        direct=isinstance(gateway, Direct),
-        part=bool(chosen),
-    )
+    return only(gateway.status(), chosen), isinstance(gateway, Direct)
+
+
+def _laid_out(report: dict[str, Any], chosen: Sequence[str], width: int, *, direct: bool) -> Group:
+    from controlplane.cli.statusview import view  # noqa: PLC0415 - 50 ms that only a table is worth
+
+    return view(report, width, datetime.now(UTC), direct=direct, part=bool(chosen))
 
 
 def _watch(settings: Settings, chosen: Sequence[str]) -> None:
@@ -104,9 +109,10 @@ def _tried(settings: Settings, chosen: Sequence[str], width: int) -> RenderableT
     from rich.text import Text  # noqa: PLC0415 - only what a terminal view needs
 
     try:
-        return _look(settings, chosen, width)
+        report, direct = _ask(settings, chosen)
     except ControlError as error:  # it may come back: a view that ends at a restart is of no use
         return Text(output.plain(error), style="bold red")
+    return _laid_out(report, chosen, width, direct=direct)
 
 
 def _lines(console: Console, shown: RenderableType) -> list[Text]:

@@ -26,6 +26,7 @@ _NAME: Final = 32
 _NOTE: Final = 24
 """Room for an address or a cause, which names leave where they can."""
 _TITLES: Final = ("health", "for", "state", "weight", "active", "pooled")
+_PLANES: Final = ("data plane", "pid", "workers", "skew", "gen", "hash", "seen", "state")
 _WIDTHS: Final = (7, 4, 9, 6, 6, 6)
 _RIGHT: Final = frozenset({"for", "weight", "active", "pooled"})
 _LABEL: Final = 14
@@ -86,27 +87,30 @@ def _wrong(report: dict[str, Any], width: int, now: datetime, *, part: bool) -> 
 
 
 def _dataplanes(report: dict[str, Any]) -> RenderableType:
-    rows = []
+    rows, workers = [], max((len(each["workers"]) for each in report["dataplanes"]), default=0)
     for each in report["dataplanes"]:
         age = each["age_s"]
         seen = "now" if age < _STALE_S else f"{age:.0f} s ago"
-        state = each["error"] or ("ok" if each["reachable"] else "unreachable")
+        # What is wrong stands in the list of troubles, whole.
+        state = "see above" if each["error"] else "ok" if each["reachable"] else "unreachable"
         known = each["generation"] is not None
+        skewed = each["skew"] is not None and len(each["workers"]) > 1
         rows.append(
-            (
-                each["name"],
-                each["pid"] or "",
-                len(each["workers"]) or "",
-                f"{each['skew']:.2f}" if each["skew"] is not None and len(each["workers"]) > 1 else "",
-                each["generation"] if known else "?",
-                (each["hash"] or "")[:8],
-                seen if known else "never",
-                state,
-            )
+            {
+                "data plane": each["name"],
+                "pid": each["pid"] or "",
+                "workers": len(each["workers"]) or "",
+                "skew": f"{each['skew']:.2f}" if skewed else "",
+                "gen": each["generation"] if known else "?",
+                "hash": (each["hash"] or "")[:8],
+                "seen": seen if known else "never",
+                "state": state,
+            }
         )
-    titles = ("data plane", "pid", "workers", "skew", "gen", "hash", "seen", "state")
+    titles = [title for title in _PLANES if title != "skew" or workers > 1]
     styles = {"state": lambda text: "green" if text == "ok" else "bold red"}
-    return output.table(titles, rows, right=("pid", "workers", "skew", "gen"), styles=styles)
+    cells = [[row[title] for title in titles] for row in rows]
+    return output.table(titles, cells, right=("pid", "workers", "skew", "gen"), styles=styles)
 
 
 def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterator[Text]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from controlplane.cli.teach import examples
 from controlplane.cli.topview import SORTS, Model, frame, ordered, plain_lines
 from controlplane.cli.words import PLAIN, RICH
 from controlplane.core.rates import Buckets, Look, Meter
+from controlplane.core.report import answered
 from controlplane.core.trouble import serves
 from controlplane.errors import ControlError, DataPlaneError
 
@@ -262,12 +264,16 @@ def top(settings: Settings, chosen: tuple[str, ...]) -> None:
     a pattern, only services like it are shown.
 
     Without a terminal (in a pipe, with TERM=dumb) it shows everything once, after a second in which
-    rates are measured. Exit 0; 1 if nobody answers at the start, or no service is like that.
+    rates are measured. Exit 0; 1 if neither the daemon nor any data plane answers at the start, or no service is
+    like that.
     """  # noqa: D301 - click's mark before lines that stay as they are
     console = output.console()
     seen = Seen(settings, chosen)
-    if not possible(console):
+    nobody = seen.direct and not answered(seen.report)
+    if nobody or not possible(console):
         _once(settings, chosen, seen)
+        if nobody:
+            sys.exit(1)
         return
     with contextlib.suppress(KeyboardInterrupt), Screen(console) as screen:
         _live(settings, chosen, seen, screen, unicode=not console.options.ascii_only)

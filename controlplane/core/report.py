@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from controlplane.core.merge import Override
 
-__all__ = ["Seen", "converged", "dataplane_row", "join_services", "node_status"]
+__all__ = ["Seen", "answered", "converged", "dataplane_row", "join_services", "node_status"]
 
 _WORST_HEALTH: Final = {"up": 0, "unknown": 1, "ejected": 2, "down": 3}
 _WORST_LISTENER: Final = {"accepting": 0, "paused": 1, "closing": 2}
@@ -47,6 +47,11 @@ def dataplane_row(seen: Seen) -> dict[str, Any]:
         "skew": status.get("skew"),
         "table_hash": tables,
     }
+
+
+def answered(report: Mapping[str, Any]) -> bool:
+    """Tell whether any data plane of a node's status could be asked."""
+    return any(each["reachable"] for each in report["dataplanes"])
 
 
 def _newest(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
@@ -140,12 +145,13 @@ def _add(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     return total
 
 
-def _foreign_overrides(
-    services: Mapping[str, Any], known: Iterable[tuple[str, str, str]]
+def _overrides(
+    services: Mapping[str, Any], recorded: Sequence[Override], configured: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """List the overrides that data planes run and nobody here has on record: who said so is unknown."""
-    recorded = set(known)
-    return [
+    """List the overrides on record, then those that data planes run besides: who said so is unknown."""
+    rows = [asdict(each) for each in recorded]
+    places = {each.place() for each in recorded}
+    rows += [
         {
             "service": name,
             "id": backend["id"],
@@ -157,8 +163,14 @@ def _foreign_overrides(
         for name, service in services.items()
         for backend in service["backends"]
         for key, word in backend.get("overridden", {}).items()
-        if (name, backend["id"], key) not in recorded
+        if (name, backend["id"], key) not in places
     ]
+    return [{**row, "configured": _configured(configured, row)} for row in rows]
+
+
+def _configured(services: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
+    backends = services.get(row["service"], {}).get("backends", ())
+    return next((each[row["field"]] for each in backends if each["id"] == row["id"]), None)
 
 
 def node_status(
@@ -168,6 +180,7 @@ def node_status(
     wanted: tuple[int, str] | None = None,
     sources: Sequence[Mapping[str, Any]] = (),
     config_error: Mapping[str, Any] | None = None,
+    configured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put the status of a node together, as `status --json` prints it.
 
@@ -177,21 +190,11 @@ def node_status(
         wanted: Generation and hash that should run; None: the newest that runs anywhere.
         sources: Where the desired state comes from, and how each source fares.
         config_error: Why the watched file's newest content is not what runs; None: it is.
+        configured: The services of the accepted snapshot, which tell what overrides override; None: unknown.
     """
     rows = [dataplane_row(each) for each in seen]
     generation, digest = wanted or _newest(rows)
     services = join_services(each.status for each in seen if each.status)
-    known = [
-        {
-            "service": each.service,
-            "id": each.id,
-            "field": each.field,
-            "value": each.value,
-            "by": each.by,
-            "since": each.since,
-        }
-        for each in overrides
-    ]
     return {
         "generation": generation,
         "hash": digest,
@@ -199,6 +202,6 @@ def node_status(
         "dataplanes": rows,
         "services": services,
         "sources": [dict(each) for each in sources],
-        "overrides": known + _foreign_overrides(services, [each.place() for each in overrides]),
+        "overrides": _overrides(services, overrides, configured or {}),
         "config_error": None if config_error is None else dict(config_error),
     }

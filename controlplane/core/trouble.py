@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 __all__ = ["Level", "Trouble", "age_s", "serves", "span", "standing", "troubles"]
 
@@ -18,6 +19,11 @@ _NAMED: Final = 3
 """Backends that one line names; their number is always whole."""
 _USABLE: Final = frozenset({"up", "unknown"})
 _SOURCES: Final[dict[str, Level]] = {"stale": "warn", "held": "warn", "denied": "bad", "error": "bad"}
+_FILE: Final = "file "
+"""How the name of a watched file's source begins."""
+_UNSHOWN: Final = "bearer token"
+"""Part of what a data plane says to whoever shows none, or a wrong one."""
+_STATES: Final = {"enabled": "enable", "drain": "drain", "disabled": "disable"}
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
@@ -98,7 +104,9 @@ def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
     if error := report["config_error"]:
         text = f"not taken{_since(error['since'], now)}, what ran before goes on: {_line(error['message'])}"
         path = str(error["path"])
-        command = None if path.startswith("consul-kv:") else _shell("lb-control", "validate", path)
+        # Without details the content is valid: something else stands in its way, which only a plan finds.
+        try_it = "validate" if error["details"] else "plan"
+        command = None if path.startswith("consul-kv:") else _shell("lb-control", try_it, path)
         yield Trouble("bad", "config error", text, command)
 
 
@@ -115,20 +123,36 @@ def _planes(report: Mapping[str, Any]) -> Iterator[Trouble]:
             known = each["generation"] is not None
             old = f"; its figures are {span(each['age_s'])} old" if known else "; it has never answered"
             text = f"data plane {each['name']}: {_line(each['error'] or 'does not answer')}{old}"
-            yield Trouble("bad", "unreachable", text, f"ps -fp {each['pid']}" if each["pid"] else None)
+            yield Trouble("bad", "unreachable", text, _find(each))
         elif each["error"]:
             explained = True
             yield Trouble(
                 "bad", "refused", f"data plane {each['name']}: {_line(each['error'])}", "lb-control history"
             )
+    if any(each["reachable"] for each in planes) and not report["services"]:
+        yield Trouble(
+            "warn", "no service", "no service is configured: nothing listens", "lb-control apply FILE"
+        )
     if planes and not explained and not report["converged"]:
         text = f"not every worker runs generation {report['generation']} yet"
         yield Trouble("warn", "not converged", text, "lb-control status --watch")
 
 
+def _find(plane: Mapping[str, Any]) -> str | None:
+    """Write the command that finds out why a data plane cannot be asked."""
+    url = str(plane["socket"])
+    if "://" not in url:
+        return f"ps -fp {plane['pid']}" if plane["pid"] else None
+    if _UNSHOWN in str(plane["error"]):
+        return _shell("lb-control", "--dataplane", url, "--token-file", "FILE", "status")
+    # Its process is on another machine.
+    parts = urlsplit(url)
+    return _try(parts.netloc) if parts.port else None
+
+
 def _sources(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
     for each in report["sources"]:
-        told = report["config_error"] and each["name"].startswith("file ")
+        told = report["config_error"] and each["name"].startswith(_FILE)
         if each["state"] == "ok" or told:
             continue
         held = each.get("held")
@@ -138,6 +162,8 @@ def _sources(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
             command = "lb-control apply FILE --force"
         else:
             what, command = each.get("last_error") or each.get("note") or each["state"], None
+            if each["state"] == "stale" and each["name"].startswith(_FILE):
+                command = _shell("lb-control", "apply", each["name"].removeprefix(_FILE))
         level = _SOURCES.get(each["state"], "warn")
         yield Trouble(level, each["state"], f"{each['name']}{_since(each['since'], now)}: {what}", command)
 
@@ -163,13 +189,17 @@ def _service(
             yield _unhealthy(name, state, bad, len(backends), now)
     for each in service["listeners"]:
         if each["state"] != "accepting":
-            pids = [str(plane["pid"]) for plane in report["dataplanes"] if plane["pid"]]
-            command = (
-                f"grep 'open files' /proc/{pids[0]}/limits" if pids and each["state"] == "paused" else None
-            )
+            command = _limits(report["dataplanes"]) if each["state"] == "paused" else None
             yield Trouble(
                 "warn", each["state"], f"{name}: the listener {each['address']} is {each['state']}", command
             )
+
+
+def _limits(planes: Sequence[Mapping[str, Any]]) -> str | None:
+    """Write the command that shows how many descriptors those may open that accept: the workers, on this machine."""
+    local = [each for each in planes if each["reachable"] and "://" not in str(each["socket"])]
+    pids = [worker["pid"] for each in local for worker in each["workers"]]
+    return " ".join(["grep 'open files'", *(f"/proc/{pid}/limits" for pid in pids)]) if pids else None
 
 
 def _unhealthy(name: str, state: str, bad: Sequence[Mapping[str, Any]], of: int, now: datetime) -> Trouble:
@@ -200,9 +230,16 @@ def _overrides(overrides: Sequence[Mapping[str, Any]], now: datetime) -> Iterato
     first = overrides[0]
     by = f" by {first['by']}" if first["by"] else ""
     text = f"{', '.join(shown)}{more}{by}{_since(first['since'], now)}"
-    back = _shell("lb-control", "enable", first["service"], first["id"])
-    command = back if first["field"] == "state" and first["value"] != "enabled" else None
-    yield Trouble("note", "override", text, command)
+    yield Trouble("note", "override", text, _back(first))
+
+
+def _back(override: Mapping[str, Any]) -> str | None:
+    """Write the command that takes an override back; None if it is not known what to return to."""
+    place, configured = (override["service"], override["id"]), override.get("configured")
+    if override["field"] == "weight":
+        return None if configured is None else _shell("lb-control", "weight", *place, str(configured))
+    word = _STATES.get(configured or ("enabled" if override["value"] != "enabled" else ""))
+    return None if word is None else _shell("lb-control", word, *place)
 
 
 def _words(override: Mapping[str, Any]) -> str:

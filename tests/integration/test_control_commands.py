@@ -260,6 +260,17 @@ def test_status_and_top_of_chosen_services(control, plane, tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("top",)], ids=" ".join)
+def test_status_and_top_are_an_error_when_nobody_answers(control, plane, words):
+    """Exit 1, and who does not answer is shown all the same: a socket that a kill left behind, or a wrong path."""
+    assert control(*words).code == 0
+    plane.kill()
+    for option in ((), ("--dataplane", "/nowhere/dataplane-a.sock")):
+        done = control(*option, *words)
+        assert (done.code, done.err) == (1, "")
+        assert "unreachable" in done.out.lower()
+
+
 def test_override_of_what_was_started_by_other_means_survives_the_first_apply(control, address):
     """A data plane that runs its own file, and a drain before anything was ever applied."""
     control.write(document(address, "127.0.0.1:1"))

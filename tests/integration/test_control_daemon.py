@@ -85,9 +85,31 @@ def test_applied_state_holds_until_the_file_changes(control, address, plane):
         status = control.wait_status(lambda status: status["sources"])
         assert status["sources"][0]["state"] == "stale"
         assert "holds until the file changes" in status["sources"][0]["note"]
+        assert f"$ lb-control apply {control.file}" in control("status").out
         assert runs(plane, "127.0.0.1:2")
+        assert control("apply", control.file).code == 0
+        control.wait_status(lambda status: status["sources"][0]["state"] == "ok")
+        assert control("apply", other).code == 0
         daemon.send_signal(signal.SIGHUP)
         wait_for(lambda: runs(plane, "127.0.0.1:3"), "the file's content, asked for by SIGHUP")
+
+
+def test_file_whose_port_is_taken_is_to_be_planned_and_tried_again(control, plane):
+    """The content is valid, so the hint is `plan`, and it is said what makes the daemon try again."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        running = Daemon(control, control.write(document(address, "127.0.0.1:1")))
+        with running as daemon:
+            status = control.wait_status(lambda status: status["config_error"])
+            message = status["config_error"]["message"]
+            assert "cannot listen" in message
+            assert message.endswith("; it is tried again when the file changes, or at SIGHUP")
+            shown = control("status").out
+            assert f"$ lb-control plan {control.file}" in shown
+            taken.close()
+            daemon.send_signal(signal.SIGHUP)
+            control.wait_status(lambda status: status["config_error"] is None)
+            assert runs(plane, "127.0.0.1:1")
 
 
 def test_second_daemon_is_refused_with_the_first_ones_pid(control, address):

@@ -33,7 +33,8 @@ def troubled():
         Seen("b", "/run/b.sock", False, "unreachable: nobody listens", 75.0, status()),
     ]
     source = {"name": "file lb.yaml", "state": "error", "since": None, "last_error": "line 3: nonsense"}
-    error = {"path": "lb.yaml", "message": "line 3: nonsense", "details": [], "since": SINCE}
+    problem = {"path": "services", "message": "nonsense", "line": 3, "column": 1}
+    error = {"path": "lb.yaml", "message": "line 3: nonsense", "details": [problem], "since": SINCE}
     words = [Override("web", "b:1", "weight", 7, "anna", SINCE)]
     return node_status(planes, words, sources=[source], config_error=error)
 
@@ -73,6 +74,22 @@ def test_trouble_comes_before_what_is_well():
         if line.split()[:1] in (["web"], ["quiet"], ["a:1"], ["z:1"], ["q:1"])
     ]
     assert order == ["web", "z:1", "a:1", "quiet", "q:1"]
+
+
+def test_what_is_wrong_is_said_once():
+    """The tables refer to the sentence above them: an error in a narrow column would be cut into pieces."""
+    text = printed(troubled())
+    assert text.count("nobody listens") == 1
+    assert text.count("nonsense") == 1
+    assert text.count("see above") == 2
+
+
+@pytest.mark.parametrize(("workers", "shown"), [((1, 1), False), ((1, 2), True)])
+def test_skew_is_a_column_where_there_are_several_workers(workers, shown):
+    """One worker has all connections: there is nothing to be skewed."""
+    planes = [seen(status(backend(), workers=count), name) for count, name in zip(workers, "ab", strict=True)]
+    text = printed(node_status(planes, ()))
+    assert ("skew" in text, "1.50" in text) == (shown, shown)
 
 
 def test_figures_of_all_services_are_in_one_set_of_columns():

@@ -100,13 +100,84 @@ def test_file_that_is_not_taken_is_told_once():
     error = {
         "path": "/etc/lb.yaml",
         "message": "two errors:\n  line 3\n  line 5",
-        "details": [],
+        "details": [{"path": "", "message": "line 3", "line": 3, "column": 1}],
         "since": SINCE,
     }
     source = {"name": "file /etc/lb.yaml", "state": "error", "since": SINCE, "last_error": "line 3: nonsense"}
     node = report(backend(), sources=[source], config_error=error)
     assert told(node) == [("bad", "config error", "lb-control validate /etc/lb.yaml")]
     assert troubles(node, NOW)[0].text.endswith("what ran before goes on: two errors: line 3: line 5")
+
+
+def test_valid_file_that_is_refused_is_to_be_planned():
+    """Without a problem in the content validate would find nothing; plan asks those who refuse it."""
+    error = {"path": "lb.yaml", "message": "a: cannot listen", "details": [], "since": SINCE}
+    assert told(report(backend(), config_error=error)) == [("bad", "config error", "lb-control plan lb.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("file /etc/lb.yaml", "lb-control apply /etc/lb.yaml"), ("consul-kv:lb", None)]
+)
+def test_stale_file_is_to_be_applied(name, command):
+    """What somebody applied besides ends when the file's own content is applied."""
+    source = {"name": name, "state": "stale", "since": SINCE, "last_error": None, "note": "what anna applied"}
+    assert told(report(backend(), sources=[source])) == [("warn", "stale", command)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "configured", "command"),
+    [
+        ("weight", 7, 2, "lb-control weight web a:1 2"),
+        ("weight", 7, None, None),
+        ("state", "drain", "enabled", "lb-control enable web a:1"),
+        ("state", "drain", None, "lb-control enable web a:1"),
+        ("state", "enabled", "disabled", "lb-control disable web a:1"),
+        ("state", "enabled", None, None),
+    ],
+)
+def test_override_is_taken_back_to_what_the_file_says(field, value, configured, command):
+    """The command restores the configured value, as far as it is known."""
+    backends = [] if configured is None else [{"id": "a:1", field: configured}]
+    words = [Override("web", "a:1", field, value, "anna", SINCE)]
+    node = node_status([seen(status(backend("a:1")))], words, configured={"web": {"backends": backends}})
+    assert told(node) == [("note", "override", command)]
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "command"),
+    [
+        (
+            "http://h:7600",
+            "refused: a valid bearer token is required",
+            "lb-control --dataplane http://h:7600 --token-file FILE status",
+        ),
+        ("https://h:7600", "unreachable: timed out", "nc -zvw 3 h 7600"),
+        ("https://h", "unreachable: timed out", None),
+    ],
+)
+def test_data_plane_behind_a_url_is_no_process_here(url, error, command):
+    """Its pid means nothing on this machine: the address is tried, or the token shown."""
+    there = Seen("h", url, False, error, status=status(backend()))
+    here = seen(status(backend()))
+    assert told(node_status([here, there], ())) == [("bad", "unreachable", command)]
+
+
+def test_paused_listener_names_the_processes_that_accept():
+    """The limits are the workers': a supervisor may have others, and a pid behind a URL is another machine's."""
+    body = status(backend(), workers=2, listener="paused")
+    limits = "grep 'open files' /proc/0/limits /proc/1/limits"
+    assert told(node_status([seen(body)], ())) == [("warn", "paused", limits)]
+    there = Seen("h", "http://h:7600", True, status=body)
+    assert told(node_status([there], ())) == [("warn", "paused", None)]
+
+
+def test_no_service_is_told():
+    """An lb.yaml without services closes every listener: that may be meant, but is nothing to be quiet about."""
+    body = status(backend())
+    body["services"] = {}
+    assert told(node_status([seen(body)], ())) == [("warn", "no service", "lb-control apply FILE")]
+    gone = Seen("a", "/run/a.sock", False, "nobody listens", 75.0, body)
+    assert [word for _, word, _ in told(node_status([gone], ()))] == ["unreachable"]
 
 
 def test_held_source_says_what_is_kept_and_how_to_let_go():
