@@ -137,6 +137,8 @@ class Status(TypedDict):
     generation: int
     hash: str
     uptime_s: float
+    saved: bool
+    """Whether a restart would find what runs on disk."""
     skew: float
     """How many times the average number of clients the most loaded worker has; 1.0 is even."""
     workers: list[WorkerStatus]

@@ -5,7 +5,7 @@
 3. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
 4. Propose it to whoever else has to run it (a supervisor's workers); one refusal ends it here.
 5. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
-6. Write the snapshot to disk, then answer.
+6. Write the snapshot to disk, then answer; if it cannot be written, try again later.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataplane.runtime.change import Changer, Doors, Refused
 from dataplane.runtime.convert import service_spec
 from dataplane.runtime.difference import change_steps
 from dataplane.runtime.impact import impact_of
+from dataplane.runtime.saving import Saving
 from dataplane.runtime.slices import in_slices
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 
@@ -63,7 +64,12 @@ class Applier:
         """Held by whoever changes what runs."""
         self.refusal: Refused | None = None
         """Why nothing is changed any more; None as long as this process is in charge."""
-        self._store = store
+        self.saving = Saving(store, node.events)
+
+    @property
+    def saved(self) -> bool:
+        """Whether a restart would find what runs."""
+        return self.saving.saved
 
     # -- the snapshot ---------------------------------------------------------------------------------
 
@@ -82,9 +88,10 @@ class Applier:
             snapshot = await in_slices(parse_snapshot_steps(data))
             self._check(snapshot, if_match)
             if snapshot.generation == self.snapshot.generation:
+                await self.saving.again()
                 return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": []}
             changes = await self._run(snapshot)
-            await self._save(snapshot)
+            await self.saving.save(snapshot)
             return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
 
     async def restore(self, snapshot: Snapshot) -> None:
@@ -95,6 +102,14 @@ class Applier:
         """
         async with self.lock:
             await self._run(snapshot)
+
+    async def keep_saved(self) -> None:
+        """Save again what could not be saved, until cancelled, or until another process is in charge."""
+        while self.refusal is None:
+            await self.saving.due()
+            async with self.lock:
+                if self.refusal is None:
+                    await self.saving.again()
 
     async def plan(self, data: object, *, if_match: str | None = None) -> Planned:
         """Say what `apply` would change and what that would mean, or refuse as it would."""
@@ -148,23 +163,6 @@ class Applier:
         )
         self.on_change()
         return changes
-
-    async def _save(self, snapshot: Snapshot) -> None:
-        if self._store is None:
-            return
-        try:
-            pieces: list[str] = []
-            for piece in snapshot.text():
-                pieces.append(piece)
-                await asyncio.sleep(0)
-            await asyncio.to_thread(self._store.save, pieces)
-        except OSError as error:
-            self.node.events.emit(
-                "snapshot_not_saved",
-                path=str(self._store.path),
-                cause=str(error),
-                todo="a restart would run the snapshot saved before: free the disk and apply again",
-            )
 
     async def _prepare(self, snapshot: Snapshot) -> Draft:
         specs = []

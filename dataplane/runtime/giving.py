@@ -44,6 +44,7 @@ def state_of(applier: Applier) -> dict[str, Any]:
             for (service, backend), fields in node.overrides.items()
         ],
         "verdicts": verdicts_of(node),
+        "saved": applier.saved,
     }
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
 
-__all__ = ["MAX_BACKENDS", "MAX_IN_ALL", "Metrics", "Runs"]
+__all__ = ["MAX_BACKENDS", "MAX_IN_ALL", "SAVED", "Metrics", "Runs"]
 
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; in a larger service all are summed as `_all`."""
@@ -36,6 +36,7 @@ MAX_IN_ALL: Final = 1_000
 """Backends of a node that have series of their own, 70 each; the services that come after those are summed, too."""
 PART: Final = 2
 """Backends with series of their own that are told between two turns of the loop: about a millisecond, with the text."""
+SAVED: Final = "1 unless the snapshot that runs could not be saved, so that a restart would find another"
 SLICE: Final = 200
 """Backends that are summed between two turns of the loop."""
 
@@ -86,6 +87,10 @@ class Runs(Protocol):
     def snapshot(self) -> _Snapshot:
         """What runs, by generation and hash."""
 
+    @property
+    def saved(self) -> bool:
+        """Whether a restart would find it on disk."""
+
 
 class Metrics:
     """One process's metrics."""
@@ -131,6 +136,7 @@ class Metrics:
         snapshot = self._applier.snapshot
         families.gauge("lb_generation", "Generation of the snapshot that runs", {}, snapshot.generation)
         families.gauge("lb_snapshot_info", "Hash of the snapshot that runs", {"hash": snapshot.hash}, 1)
+        families.gauge("lb_snapshot_saved", SAVED, {}, self._applier.saved)
         families.gauge("lb_uptime_seconds", "Since the process began", {}, self._clock() - self._started_at)
         families.gauge(
             "lb_loop_lag_seconds", "How late the last timer tick was", {}, self._node.reactor.lag_s

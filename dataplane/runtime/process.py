@@ -114,6 +114,7 @@ class Process:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
+            "saved": self.applier.saved,
             "skew": 1.0,
             "workers": [
                 {
@@ -186,7 +187,8 @@ class Process:
         self._handle_signals()
         tune_collector()
         self.reactor.start()
-        tasks = [asyncio.create_task(self.node.prober.run()), asyncio.create_task(self._resolver.run())]
+        forever = (self.node.prober.run(), self._resolver.run(), self.applier.keep_saved())
+        tasks = [asyncio.create_task(work) for work in forever]
         runners: list[web.AppRunner] = []
         self.doors.inherited = inherited_sockets()
         try:
@@ -195,12 +197,13 @@ class Process:
             endpoints.listen()
             runners = await endpoints.serve(self, own)
             self.events.emit("started", **self.info(), socket=str(own.path))
-            tasks += [asyncio.create_task(self._give(own)), asyncio.create_task(watchdog())]
+            giver = asyncio.create_task(self._give(own))
+            tasks += [giver, asyncio.create_task(watchdog())]
             notify(f"READY=1\nMAINPID={os.getpid()}")
             await self._stop.wait()
             notify("STOPPING=1")
             if self._handed_over:
-                await tasks[2]
+                await giver
                 while runners:
                     await runners.pop().cleanup()
             await self._drain()

@@ -104,6 +104,7 @@ class Supervision:
         self._spawn(self._crew.run())
         self._spawn(self._node.prober.run())
         self._spawn(self._resolver.run())
+        self._spawn(self._applier.keep_saved())
         runners: list[web.AppRunner] = []
         try:
             runners = await self._begin()
@@ -229,6 +230,8 @@ class Supervision:
         self._sockets.inherited = taken.sockets
         await self._applier.restore(snapshot)
         await self._supervisor.inherit(taken.state)
+        if not taken.state.get("saved", True):
+            self._applier.saving.owe(snapshot)
 
     async def _take_from_orphans(self, stack: AsyncExitStack) -> list[Taken]:
         """Take the sockets of workers whose supervisor was killed; a worker that does not give is left alone."""

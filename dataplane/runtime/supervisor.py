@@ -25,6 +25,7 @@ from dataplane.runtime.exposition import exposition
 from dataplane.runtime.giving import state_of
 from dataplane.runtime.handover import Offer
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
+from dataplane.runtime.metrics import SAVED
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.status import Reporter
 from schemas.api import BackendPatch
@@ -209,6 +210,7 @@ class Supervisor:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
+            "saved": self._applier.saved,
             "skew": round(skew([worker["active"] for worker in workers]), 2),
             "workers": sorted(workers, key=lambda worker: worker["index"]),
             "services": services,
@@ -252,6 +254,7 @@ class Supervisor:
         )
         total.set("lb_generation", "Generation of the snapshot that runs", [({}, snapshot.generation)])
         total.set("lb_snapshot_info", "Hash of the snapshot that runs", [({"hash": snapshot.hash}, 1)])
+        total.set("lb_snapshot_saved", SAVED, [({}, self._applier.saved)])
         total.set("lb_workers", "Workers that accept", [({}, len(self.crew.members))])
         total.set("lb_worker_connections_active", "Clients of each worker, those that drain as well", loads)
         total.count(

@@ -91,6 +91,7 @@ class Worker:
         self._channel = Channel(sock, self)
         self.events = Events(self._tell, time.time)
         self.snapshot = _Running()
+        self.saved = True  # or not: that is the supervisor's to tell
         self._next: tuple[Draft, _Running, Columns] | None = None
         self._begun = asyncio.Event()
         self._stop = asyncio.Event()
