@@ -261,6 +261,7 @@ class Controller:
             "converged": all(row["result"] == "ok" for row in rows),
             **taken.planned,
             "dataplanes": rows,
+            "kept": True,
             "warnings": list(taken.warnings),
         }
 
@@ -302,6 +303,7 @@ class Controller:
             "id": backend,
             "fields": dict(fields),
             "dataplanes": rows,
+            "kept": wish is not None,
             "warnings": warnings,
         }
 

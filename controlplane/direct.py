@@ -143,6 +143,7 @@ class Direct:
                 "id": backend,
                 "fields": dict(fields),
                 "dataplanes": [result_row(each.endpoint, each.error, {}) for each in outcomes],
+                "kept": False,
                 "warnings": warnings,
             }
 

@@ -175,9 +175,10 @@ def finish(report: dict[str, Any], *, as_json: bool) -> None:
         return
     output.show_results(rows, only_failures=True)
     if done:
+        repair = "" if report.get("kept") else "; apply again to repair it"
         click.echo(
-            f"partly applied: {done} of {len(rows)} data planes run generation {report['generation']}; "
-            "apply again to repair it",
+            f"partly applied: {done} of {len(rows)} data planes run generation {report['generation']}{repair}",
             err=True,
         )
+    output.show_later(report, "lb-control rollback")
     sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -116,6 +117,8 @@ def _patch(gateway: Gateway, service: str, backend: str, fields: dict[str, Any],
     failed = [row for row in report["dataplanes"] if row["result"] != "ok"]
     if failed:
         output.show_results(failed)
+        out = fields.get("state") in {"drain", "disabled"}
+        output.show_later(report, shlex.join(["lb-control", "enable", service, backend]) if out else None)
         sys.exit(1)
     if not as_json:
         said = ", ".join(f"{name} {value}" for name, value in fields.items())

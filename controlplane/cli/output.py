@@ -21,6 +21,7 @@ __all__ = [
     "plain",
     "print_json",
     "render",
+    "show_later",
     "show_plan",
     "show_results",
     "table",
@@ -30,6 +31,8 @@ __all__ = [
 
 _SIGNS: Final = {"add": "+", "remove": "-", "change": "~"}
 _SHORT_HASH: Final = 12
+_LATER: Final = ("unreachable", "late")
+"""Results after which a change can still happen: when the daemon pushes it again, and for the last one by itself."""
 _PIPE_COLUMNS: Final = 80
 
 
@@ -173,3 +176,26 @@ def show_results(rows: Iterable[Mapping[str, Any]], *, only_failures: bool = Fal
             click.echo(
                 plain(f"{row['name']}: {row['error']}" + (f"; it runs {runs}" if runs else "")), err=True
             )
+
+
+def show_later(report: Mapping[str, Any], back: str | None) -> None:
+    """Say of a change what will still happen, where it looks as if it had failed.
+
+    Args:
+        report: How each data plane took it, and in `kept` whether a daemon pushes it again.
+        back: The command that takes it back; None: there is no single one.
+    """
+    kept = report.get("kept")
+    if kept is None:  # without a daemon an apply sends nothing to whom it has not heard
+        return
+    names = [row["name"] for row in report["dataplanes"] if row["result"] in _LATER[not kept :]]
+    if not names:
+        return
+    answers = f"{', '.join(names)} {'answers' if len(names) == 1 else 'answer'} again"
+    undo = f"; to take it back: {back}" if back else ""
+    said = (
+        f"the daemon keeps it, and pushes it when {answers}"
+        if kept
+        else f"it may still happen when {answers}"
+    )
+    click.echo(plain(said + undo), err=True)

@@ -142,11 +142,28 @@ def test_hanging_data_plane_is_named_and_a_second_apply_repairs_it(control, addr
             hanging.send_signal(signal.SIGCONT)
         assert done.code == 1
         assert "b: no answer within" in done.err
+        assert "again;" not in done.err  # it was not heard, and so was sent nothing
         assert "partly applied: 1 of 2 data planes run generation 2" in done.err
         assert alive.get("/v1/info")["generation"] == 2
         repaired = control("apply", control.file, "--json")
         assert (repaired.code, repaired.json()["generation"]) == (0, 2)
         assert hanging.get("/v1/info")["hash"] == alive.get("/v1/info")["hash"]
+
+
+def test_drain_that_one_does_not_answer_may_still_happen(control, address):
+    """It was sent, and happens when the data plane goes on: that is said, with what takes it back."""
+    with two(control) as (_, hanging):
+        control.write(document(address, "127.0.0.1:1"))
+        assert control("apply", control.file).code == 0
+        hanging.send_signal(signal.SIGSTOP)
+        try:
+            done = control("drain", "web", "127.0.0.1:1")
+        finally:
+            hanging.send_signal(signal.SIGCONT)
+        assert done.code == 1
+        back = "to take it back: lb-control enable web 127.0.0.1:1"
+        assert f"it may still happen when b answers again; {back}\n" in done.err
+        hanging.wait_status(lambda _: hanging.backend("web", "127.0.0.1:1")["state"] == "drain")
 
 
 def test_killed_data_plane_is_named_and_the_same_apply_converges(control, address):

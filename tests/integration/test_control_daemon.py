@@ -197,7 +197,7 @@ def test_commands_go_through_the_daemon(control, address, plane):
 
 
 def test_hanging_data_plane_is_shown_as_old(control, address, plane):
-    """Status does not wait for one that hangs: it shows what was known, how old that is, and that it is late."""
+    """Status does not wait for one that hangs; what is applied meanwhile is kept, which is said, and done when it returns."""
     control.write(document(address, "127.0.0.1:1"))
     with Daemon(control, control.file):
         control.wait_status(lambda status: status["converged"] and status["generation"] == 1)
@@ -214,9 +214,14 @@ def test_hanging_data_plane_is_shown_as_old(control, address, plane):
             control.write(document(address, "127.0.0.1:2"))
             done = control("apply", control.file, "--timeout", "1s")
             assert (done.code, "a: no answer" in done.err) == (1, True)
+            kept = "the daemon keeps it, and pushes it when a answers again; to take it back: lb-control"
+            assert f"{kept} rollback\n" in done.err
+            done = control("drain", "web", "127.0.0.1:2")
+            assert (done.code, f"{kept} enable web 127.0.0.1:2\n" in done.err) == (1, True)
         finally:
             plane.send_signal(signal.SIGCONT)
         control.wait_status(lambda status: status["converged"] and status["generation"] == 2)
+        wait_for(lambda: plane.backend("web", "127.0.0.1:2")["state"] == "drain", "what was kept")
 
 
 def test_read_only_api_over_tcp(control):
