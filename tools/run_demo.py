@@ -27,6 +27,8 @@ __all__ = ["main"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE: Final = ROOT / "deploy/examples/lb.yaml"
+SCHEMA: Final = EXAMPLE.with_name("lb.schema.json")
+"""What editors know lb.yaml by; its first line names it."""
 HOST: Final = "127.0.0.1"
 PORTS: Final = (4000, 5001, 5002)
 """In the example: the listener's, and the backends'."""
@@ -115,15 +117,17 @@ class Demo:
             await self._end()
 
     async def _start(self) -> None:
-        if not EXAMPLE.exists():
-            msg = f"{EXAMPLE} is missing"
-            raise DemoError(msg)
+        for needed in (EXAMPLE, SCHEMA):
+            if not needed.exists():
+                msg = f"{needed} is missing"
+                raise DemoError(msg)
         configuration = EXAMPLE.read_text()
         for usual, port in zip(PORTS, self._ports, strict=True):
             _require_free(port)
             configuration = configuration.replace(f"{HOST}:{usual}", f"{HOST}:{port}")
         _require_free(self._http)
         self._config.write_text(configuration)
+        shutil.copyfile(SCHEMA, self._config.with_name(SCHEMA.name))
         token = secrets.token_urlsafe(9)
         self._token_file.write_text(token)
         self._runtime.mkdir(mode=0o700)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.desired import json_schema
 from tests.support.backends import EchoServer
 from tests.support.clients import ask
 from tests.support.ports import HeldPort
@@ -40,12 +41,16 @@ class RunDemo(Program):
 
 
 def test_balances_and_ends(ports):
-    """Both backends answer, an edit is applied, and SIGTERM ends every process with status 0."""
+    """Both backends answer, editors know the file, an edit is applied, and SIGTERM ends every process with status 0."""
     with RunDemo(ports) as program:
         answers = {ask(ports[0].address).split()[1] for _ in range(4)}
         assert answers == {str(held.port).encode() for held in ports[1:3]}
 
         config = Path(re.search(r"\$EDITOR (\S+)", program.output)[1])
+        schema = re.match(r"# yaml-language-server: \$schema=(\S+)\n", config.read_text())[1]
+        assert json.loads((config.parent / schema).read_text()) == json_schema(), (
+            "editors find what they need"
+        )
         config.write_text(config.read_text().replace("mode: rr ", "mode: sticky "))
         wait_for(lambda: '"generation": 2' in program.output or "generation=2" in program.output, "the edit")
 
