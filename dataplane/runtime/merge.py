@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.compact import Families
     from schemas.status import BackendStatus, ServiceStatus
 
-__all__ = ["FamilySum", "add_report", "add_totals", "totals_of", "whole_services"]
+__all__ = ["FamilySum", "add_report", "add_totals", "totals_of", "whole_services", "worst"]
 
 Services = dict[str, "ServiceStatus"]
 
@@ -57,8 +57,8 @@ def _add_listeners(ours: ServiceStatus, theirs: ServiceStatus, *, accepting: boo
         same = next((one for one in ours["listeners"] if one["address"] == listener["address"]), None)
         if same is not None:
             same["accepted"] += listener["accepted"]
-            if accepting and listener["state"] == "accepting":
-                same["state"] = "accepting"
+            if accepting and listener["state"] != "accepting":  # its queue waits, whoever accepts from others
+                same["state"] = listener["state"]
         elif accepting:
             ours["listeners"].append({**listener})
 
@@ -149,7 +149,7 @@ _JOINED: Final[dict[str, Callable[[float, float], float]]] = {
     "lb_backend_weight": max,
     "lb_backends_usable": min,
     "lb_generation": min,
-    "lb_listener_accepting": max,
+    "lb_listener_accepting": min,
     "lb_loop_lag_seconds": max,
     "lb_panic": max,
     "lb_snapshot_info": max,
@@ -186,6 +186,13 @@ class FamilySum:
                 else:
                     sums[key] = join(before, value) if join else before + value
 
+    def fill(self, families: Families) -> None:
+        """Add those samples of which nobody has told anything."""
+        for kind, name, help_, samples in families:
+            _, _, sums = self._families.setdefault(name, (kind, help_, {}))
+            for sample, labels, value in samples:
+                sums.setdefault((sample, tuple(labels.items())), value)
+
     def set(self, name: str, help_: str, values: Iterable[tuple[dict[str, str], float]]) -> None:
         """Replace a gauge by what the supervisor knows better."""
         self._families[name] = (
@@ -210,6 +217,24 @@ class FamilySum:
             ]
             result.append((kind, name, help_, samples))
         return result
+
+
+def worst(members: Iterable[Families], used: str, limit: str) -> tuple[float, float]:
+    """Return two gauges of the member that is nearest to its limit: each has one of its own.
+
+    Args:
+        members: What each tells.
+        used: The gauge of what is used.
+        limit: The gauge of what can be.
+    """
+    pairs = []
+    for families in members:
+        values = {
+            name: samples[0][2] for _, name, _, samples in families if name in {used, limit} and samples
+        }
+        if len(values) == 2:  # noqa: PLR2004 - a pair
+            pairs.append((values[used], values[limit]))
+    return max(pairs, key=lambda pair: pair[0] / max(1.0, pair[1]), default=(0.0, 0.0))
 
 
 def _join_health(state: str, one: float, other: float) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
 
-__all__ = ["MAX_BACKENDS", "MAX_IN_ALL", "SAVED", "Metrics", "Runs"]
+__all__ = ["DESCRIPTORS", "MAX_BACKENDS", "MAX_IN_ALL", "SAVED", "Metrics", "Runs"]
 
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; in a larger service all are summed as `_all`."""
@@ -36,6 +36,10 @@ MAX_IN_ALL: Final = 1_000
 """Backends of a node that have series of their own, 70 each; the services that come after those are summed, too."""
 PART: Final = 2
 """Backends with series of their own that are told between two turns of the loop: about a millisecond, with the text."""
+DESCRIPTORS: Final = {
+    "lb_descriptors_watched": "Descriptors in the relay's epoll; of several workers, of the one nearest to its limit",
+    "lb_descriptors_limit": "Descriptors at which accepting pauses; of several workers, in the same one",
+}
 SAVED: Final = "1 unless the snapshot that runs could not be saved, so that a restart would find another"
 SLICE: Final = 200
 """Backends that are summed between two turns of the loop."""
@@ -141,15 +145,11 @@ class Metrics:
         families.gauge(
             "lb_loop_lag_seconds", "How late the last timer tick was", {}, self._node.reactor.lag_s
         )
-        families.gauge(
-            "lb_descriptors_watched", "Descriptors in the relay's epoll", {}, len(self._node.reactor.handlers)
-        )
-        families.gauge(
-            "lb_descriptors_limit",
-            "Descriptors at which accepting pauses",
-            {},
-            self._node.reactor.accept_ceiling,
-        )
+        reactor = self._node.reactor
+        for (name, help_), value in zip(
+            DESCRIPTORS.items(), (len(reactor.handlers), reactor.accept_ceiling), strict=True
+        ):
+            families.gauge(name, help_, {}, value)
         families.counter(
             "lb_log_lines_dropped", "Log lines that a slow reader cost", {}, self._dropped_lines()
         )

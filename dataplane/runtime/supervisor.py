@@ -24,8 +24,8 @@ from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.giving import state_of
 from dataplane.runtime.handover import Offer
-from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
-from dataplane.runtime.metrics import SAVED
+from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
+from dataplane.runtime.metrics import DESCRIPTORS, SAVED
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.status import Reporter
 from schemas.api import BackendPatch
@@ -33,6 +33,7 @@ from schemas.api import BackendPatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from dataplane.runtime.compact import Families
     from dataplane.runtime.crew import Crew
     from dataplane.runtime.events import Events
     from dataplane.runtime.member import Member
@@ -221,7 +222,7 @@ class Supervisor:
         for name, running in self._node.running.items():
             there = {listener["address"] for listener in services[name]["listeners"]}
             services[name]["listeners"].extend(
-                {"address": address, "state": "paused", "accepted": 0}
+                {"address": address, "state": "closing" if self.stopping else "paused", "accepted": 0}
                 for address in running.service.spec.listen
                 if address not in there
             )
@@ -247,7 +248,10 @@ class Supervisor:
                 )
                 await asyncio.sleep(0)
             loads.append(({"worker": str(member.index), "pid": str(member.pid)}, active))
-        total.add([self._silence()])
+        total.fill(self._silence())
+        live = [member.last_families for member, _, _ in answers if not member.leaving]
+        for (name, help_), value in zip(DESCRIPTORS.items(), worst(live, *DESCRIPTORS), strict=True):
+            total.set(name, help_, [({}, value)])
         snapshot = self._applier.snapshot
         total.set(
             "lb_uptime_seconds", "Since the supervisor began", [({}, time.monotonic() - self._started_at)]
@@ -265,15 +269,17 @@ class Supervisor:
         total.count("lb_log_lines_dropped", "Log lines that a slow reader cost", [({}, self.dropped_lines())])
         return await exposition([total.families()])
 
-    def _silence(self) -> tuple[str, str, str, list[tuple[str, dict[str, str], float]]]:
-        """Return 0 for each address, which is what remains where no worker accepts."""
+    def _silence(self) -> Families:
+        """Return 0 for each address, which is what remains where no worker accepts, though one should."""
+        if self.stopping:
+            return []
         name = "lb_listener_accepting"
         samples = [
             (name, {"service": service, "address": address}, 0.0)
             for service, running in self._node.running.items()
             for address in running.service.spec.listen
         ]
-        return ("gauge", name, "1 unless accepting is paused", samples)
+        return [("gauge", name, "1 unless accepting is paused", samples)]
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""

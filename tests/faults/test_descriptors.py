@@ -107,3 +107,27 @@ def test_out_of_descriptors(kind):
         assert plane.status()["services"]["s"]["totals"]["closed"] == {"client_closed": CLIENTS}
         assert ask(listener.address) == b"hello\n"
         assert plane.backend("s", backend.address)["totals"]["connect_failures"] == 0
+
+
+@pytest.mark.needs("prlimit")
+def test_one_worker_out_of_descriptors_is_seen():
+    """Status, metrics and readiness tell of the one worker whose clients wait, though another accepts."""
+    with ExitStack() as stack:
+        backend, listener = stack.enter_context(EchoServer()), stack.enter_context(HeldPort())
+        plane = stack.enter_context(DataPlane(["--workers", "2"]))
+        service = {"listen": listener.address, "backends": [backend.address], "pool": {"mode": "off"}}
+        plane.put_snapshot({"s": {**service, "health": {"active": {"type": "none"}}}})
+        poor = plane.status()["workers"][1]["pid"]
+        limit = 2 * CLIENTS
+        resource.prlimit(poor, resource.RLIMIT_NOFILE, (limit, limit))
+        wait_for(lambda: 0 < plane.metrics().value("lb_descriptors_limit") < limit, "the limit to be known")
+        clients = [stack.enter_context(dial(listener.address)) for _ in range(limit + 20)]
+        plane.wait_status(lambda now: now["services"]["s"]["listeners"][0]["state"] == "paused")
+        seen = plane.metrics()
+        assert seen.values("lb_listener_accepting") == [0]
+        assert seen.value("lb_descriptors_watched") / seen.value("lb_descriptors_limit") > 0.8
+        assert plane.request("GET", "/readyz")[0] == 503
+        for client in clients:
+            client.close()
+        plane.wait_status(lambda now: now["services"]["s"]["listeners"][0]["state"] == "accepting")
+        assert plane.metrics().values("lb_listener_accepting") == [1]

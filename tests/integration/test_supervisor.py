@@ -119,6 +119,19 @@ def test_info_and_status_name_every_worker(site: Site) -> None:
     assert service["backends"][0]["active"] == service["backends"][0]["totals"]["connections"] == 20
 
 
+def test_a_supervisor_that_ends_has_closing_listeners(fresh: Site) -> None:
+    """Nothing is wrong with them: they are not paused, and no gauge says so."""
+    fresh.put(fresh.backend("a"))
+    client = fresh.client()
+    assert ask(client) == "a"
+    fresh.plane.send_signal(signal.SIGTERM)
+    status = fresh.plane.wait_status(
+        lambda now: [one["state"] for one in now["services"]["web"]["listeners"]] != ["accepting"]
+    )
+    assert [one["state"] for one in status["services"]["web"]["listeners"]] == ["closing"]
+    assert fresh.plane.metrics().values("lb_listener_accepting") == []
+
+
 def test_metrics_are_one_scrape_of_sums_that_never_fall(site: Site) -> None:
     """Counters are sums over workers and keep what ended workers had counted; gauges mean the node."""
     site.put(site.backend("a"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services
+from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 
 
 def backend(number: int, state: str = "up", since: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
@@ -64,6 +64,51 @@ def test_a_draining_worker_has_connections_but_no_listeners() -> None:
     add_report(total, services(1), accepting=True)
     add_report(total, services(2), accepting=False)
     assert total["web"]["listeners"] == [{"address": "x", "state": "accepting", "accepted": 3}]
+
+
+def test_a_listener_is_paused_if_any_worker_has_paused_it() -> None:
+    """Whoever is in that worker's queue waits; one that drains has no say."""
+    for states in (("accepting", "paused"), ("paused", "accepting")):
+        total = services(0)
+        for state in states:
+            report = services(1)
+            report["web"]["listeners"][0]["state"] = state
+            add_report(total, report, accepting=True)
+        assert total["web"]["listeners"] == [{"address": "x", "state": "paused", "accepted": 2}]
+    total = services(0)
+    add_report(total, services(1), accepting=True)
+    report["web"]["listeners"][0]["state"] = "paused"
+    add_report(total, report, accepting=False)
+    assert total["web"]["listeners"][0]["state"] == "accepting"
+
+
+def test_the_gauge_of_a_listener_is_that_of_the_worst_worker() -> None:
+    """0 if any worker has paused; and where no worker tells anything, what the supervisor fills in."""
+
+    def accepting(value: float, address: str = "x") -> list[Any]:
+        name = "lb_listener_accepting"
+        return [("gauge", name, "", [(name, {"address": address}, value)])]
+
+    total = FamilySum()
+    for value in (1, 0, 1):
+        total.add(accepting(value))
+    total.add(accepting(1, "y"))
+    for address in "xyz":
+        total.fill(accepting(0, address))
+    (_, _, _, samples) = total.families()[0]
+    assert {labels["address"]: value for _, labels, value in samples} == {"x": 0, "y": 1, "z": 0}
+
+
+def test_descriptors_are_those_of_the_worker_nearest_to_its_limit() -> None:
+    """Sums would hide one that has none left among others that have many."""
+
+    def of(used: float, limit: float) -> list[Any]:
+        return [
+            ("gauge", name, "", [(name, {}, value)]) for name, value in (("used", used), ("limit", limit))
+        ]
+
+    assert worst([of(10, 1000), of(50, 52), of(900, 1000)], "used", "limit") == (50, 52)
+    assert worst([], "used", "limit") == (0, 0)
 
 
 def test_any_ejection_shows_but_not_over_down() -> None:
