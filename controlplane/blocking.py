@@ -76,7 +76,7 @@ class BlockingClient:
             if told is None and isinstance(error, http.client.HTTPException):
                 raise UnreachableError(name, f"broken answer ({type(error).__name__})") from error
             told = told or getattr(error, "strerror", None) or str(error)
-            raise UnreachableError(name, f"{self.endpoint.location}: {told}") from error
+            raise UnreachableError(name, f"{self.endpoint.location}: {told}{self.endpoint.advice}") from error
         finally:
             connection.close()
 

@@ -136,7 +136,8 @@ class DataPlaneClient:
         elif isinstance(error, aiohttp.ServerDisconnectedError):
             reason = ConnectionResetError(str(error))
         told = self._tls.words(self.endpoint, reason)
-        return told or getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        said = told or getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        return said + self.endpoint.advice
 
 
 def _event(block: bytes) -> tuple[int, str, dict[str, Any]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ __all__ = ["Endpoint", "control_socket", "endpoint_of", "find_dataplanes", "runt
 
 _PREFIX: Final = "dataplane-"
 _SUFFIX: Final = ".sock"
+_TCP: Final = re.compile(r"[^/]+:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,12 @@ class Endpoint:
     def is_https(self) -> bool:
         """Whether it is spoken to over TLS."""
         return self.location.lower().startswith("https://")
+
+    @property
+    def advice(self) -> str:
+        """What to add to the message that nobody answers: something, if a path looks like an address."""
+        here = self.location
+        return f"; for TCP write http://{here} or https://{here}" if _TCP.fullmatch(here) else ""
 
 
 def runtime_dir(environ: Mapping[str, str], uid: int) -> Path:

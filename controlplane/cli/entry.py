@@ -37,7 +37,7 @@ _GROUPS: Final = {
     "Look after a backend": {
         "drain": ("operate", "Give it no new connections; those in place finish."),
         "enable": ("operate", "Let it take connections again."),
-        "disable": ("operate", "Take it out of service at once."),
+        "disable": ("operate", "Drain it, and end its checks."),
         "weight": ("operate", "Set its share of new connections."),
     },
     "Go back, renew": {

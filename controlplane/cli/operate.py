@@ -81,7 +81,7 @@ def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> 
 
 @click.command(
     epilog=examples(
-        "lb-control disable web web-1          # drain first, to lose nobody",
+        "lb-control disable web web-1          # until the server is repaired",
     )
 )
 @_service
@@ -89,7 +89,10 @@ def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> 
 @_json
 @click.pass_obj
 def disable(settings: Settings, service: str, backend: str, *, as_json: bool) -> None:
-    """Take BACKEND out of SERVICE at once, its checks included."""
+    """Take BACKEND out of SERVICE: as drain does, and its checks end as well.
+
+    It gets no new connections; those in place finish, until the drain timeout.
+    """
     _patch(settings.gateway(), service, backend, {"state": "disabled"}, as_json=as_json)
 
 

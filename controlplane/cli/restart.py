@@ -33,7 +33,10 @@ _ANSWER_S: Final = 5.0
 @click.option("--timeout", type=DURATION, default="120s", show_default=True, help="For each data plane.")
 @click.pass_obj
 def restart(settings: Settings, timeout: float) -> None:
-    """Replace the workers of every data plane, one at a time, without losing a connection.
+    """Replace the workers of every data plane, one at a time.
+
+    Whoever connects meanwhile is served. Connections in place stay with the old workers until the drain timeout,
+    which cuts those that are left.
 
     Exit 0: every worker is a new process; 1: one is not, and its data plane is named.
     """
@@ -54,14 +57,15 @@ def _restart(client: BlockingClient, timeout_s: float) -> str | None:
     if client.endpoint.is_url:
         return "is on another machine: signals do not reach it"
     try:
-        old = _workers(client)
+        answer_s = min(_ANSWER_S, timeout_s)
+        old = _workers(client, answer_s)
         pid = client.peer_pid()
         if set(old) == {pid}:
             return "is a single process: start its successor with `lb-dataplane --takeover`"
         os.kill(pid, signal.SIGHUP)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            new = _workers(client)
+            new = _workers(client, answer_s)
             if len(new) == len(old) and not set(new) & set(old):
                 return None
             time.sleep(_LOOK_S)
@@ -72,8 +76,8 @@ def _restart(client: BlockingClient, timeout_s: float) -> str | None:
     return f"workers are still the old ones after {timeout_s:.3g} s"
 
 
-def _workers(client: BlockingClient) -> list[int]:
+def _workers(client: BlockingClient, timeout_s: float) -> list[int]:
     from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
 
-    status: dict[str, Any] = client.ask(calls.get("/v1/status"), timeout_s=_ANSWER_S)
+    status: dict[str, Any] = client.ask(calls.get("/v1/status"), timeout_s=timeout_s)
     return [worker["pid"] for worker in status["workers"]]

@@ -83,6 +83,16 @@ async def test_nobody_there_is_unreachable(tmp_path, ask):
 
 
 @both
+async def test_address_without_a_scheme_is_told_from_a_path(tmp_path, ask):
+    """What looks like host and port was meant for TCP."""
+    hint = r"No such file or directory; for TCP write http://127\.0\.0\.1:1 or https://127\.0\.0\.1:1$"
+    with pytest.raises(UnreachableError, match=hint):
+        await ask("127.0.0.1:1", 5)
+    with pytest.raises(UnreachableError, match=r"No such file or directory$"):
+        await ask(str(tmp_path / "a:1"), 5)
+
+
+@both
 async def test_silence_is_late(tmp_path, ask):
     """A data plane that hangs is named as late at the deadline."""
     with (

@@ -387,6 +387,16 @@ def test_restart_of_a_single_process_is_refused(control, plane):
     assert plane.poll() is None
 
 
+def test_restart_of_a_hanging_data_plane_keeps_its_timeout(control, plane):
+    """No question waits for longer than the command was told to."""
+    plane.send_signal(signal.SIGSTOP)
+    try:
+        done = control("restart", "--timeout", "300ms")
+    finally:
+        plane.send_signal(signal.SIGCONT)
+    assert (done.code, done.err) == (1, "a: no answer within 0.3 s\n")
+
+
 def test_restart_replaces_every_worker(control, address):
     """Workers are replaced one at a time; no client and no long flow notices, and the supervisor stays."""
     with (
