@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Final, Generic
 
 from dataplane.core.balance.base import T
 from dataplane.core.balance.modes import build_balancer
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec
 
 __all__ = ["Selection", "Standing", "sticky_members"]
+
+MAX_SKIPS: Final = 16
+"""Full ones that are passed over one by one, each with a pick of its own; then all are looked at in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,16 @@ class Standing(Generic[T]):
 class Selection(Generic[T]):
     """The candidates for new connections, best tier first."""
 
-    __slots__ = ("_balancers", "_scaled", "_tiers", "panic", "tier", "tracks_load", "usable")
+    __slots__ = ("_balancers", "_rigid", "_tiers", "candidates", "panic", "tier", "tracks_load", "usable")
 
     def __init__(
-        self, tiers: Mapping[int, Balancer[T]], *, panic: bool, usable: int, scaled: bool = False
+        self,
+        tiers: Mapping[int, Balancer[T]],
+        *,
+        panic: bool,
+        usable: int,
+        candidates: Collection[T] = (),
+        rigid: bool = False,
     ) -> None:
         """Wrap finished balancers; `build` makes them.
 
@@ -64,11 +73,13 @@ class Selection(Generic[T]):
             tiers: The balancers of the tiers that have candidates, the serving one first.
             panic: Whether health is ignored in the serving tier.
             usable: How many backends are usable, over all tiers.
-            scaled: Whether somebody ramps up, so that weights are not as configured.
+            candidates: All whom `pick` may return, in any order.
+            rigid: Whether another weight needs another selection.
         """
         self._tiers = tiers
         self._balancers = tuple(tiers.values())
-        self._scaled = scaled
+        self._rigid = rigid
+        self.candidates = candidates
         self.panic = panic
         self.tier = next(iter(tiers), None)
         self.usable = usable
@@ -105,13 +116,15 @@ class Selection(Generic[T]):
         serving = min(usable, default=None)
         panicking = serving is not None and usable[serving] / len(tiers[serving]) < panic
         balancers: dict[int, Balancer[T]] = {}
-        scaled = False
+        everybody: list[T] = []
+        rigid = mode is Mode.STICKY
         for tier in sorted(usable):
             candidates = tiers[tier]
             if not (panicking and tier == serving):
                 candidates = [standing for standing in candidates if standing.healthy]
             ramps = mode is not Mode.STICKY and any(standing.ramp < 1 for standing in candidates)
-            scaled = scaled or ramps
+            rigid = rigid or ramps
+            everybody += [standing.target for standing in candidates]
             balancers[tier] = build_balancer(
                 mode,
                 _members(candidates, ramps=ramps),
@@ -119,7 +132,7 @@ class Selection(Generic[T]):
                 previous=None if previous is None else previous.balancer(tier),
                 table=tables.get(tier),
             )
-        return cls(balancers, panic=panicking, usable=sum(usable.values()), scaled=scaled)
+        return cls(balancers, panic=panicking, usable=sum(usable.values()), candidates=everybody, rigid=rigid)
 
     def reweigh(self, old: Standing[T], new: Standing[T]) -> bool:
         """Take another weight of one backend in place.
@@ -132,10 +145,13 @@ class Selection(Generic[T]):
             False, with nothing changed, if the selection has to be built anew: more than the weight has changed,
             or the weight in a way that concerns others.
         """
-        if self._scaled or not old.weight or not new.weight or replace(new, weight=old.weight) != old:
+        if replace(new, weight=old.weight) != old:
             return False
-        candidate = new.enabled and (new.healthy or (self.panic and new.tier == self.tier))
-        if not candidate or new.weight == old.weight:
+        if new.weight == old.weight:
+            return True
+        if self._rigid or not old.weight or not new.weight:
+            return False
+        if not new.enabled or not (new.healthy or (self.panic and new.tier == self.tier)):
             return True
         balancer = self._tiers.get(new.tier)
         return balancer is not None and balancer.reweigh(new.target, old.weight, new.weight)
@@ -152,6 +168,29 @@ class Selection(Generic[T]):
             if target is not None:
                 return target
         return None
+
+    def pick_below(self, limit: int, key: int, tried: Collection[T]) -> T | None:
+        """Return the best candidate that has not been tried and has less than `limit` connections; None if there is none."""
+        skipped = tried
+        for _ in range(MAX_SKIPS):
+            target = self.pick(key, skipped)
+            if target is None or target.active < limit:
+                return target
+            skipped = (*skipped, target)
+        for target in self.order(key):
+            if target.active < limit and target not in tried:
+                return target
+        return None
+
+    def has_below(self, limit: int, tried: Collection[T]) -> bool | None:
+        """Tell whether `pick_below` would find one; None if everybody has been tried."""
+        left = None
+        for target in self.candidates:
+            if target not in tried:
+                if target.active < limit:
+                    return True
+                left = False
+        return left
 
     def order(self, key: int) -> Iterator[T]:
         """Yield all candidates in the order in which one connection would try them now; change nothing."""

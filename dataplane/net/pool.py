@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import PoolSpec
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
+    from dataplane.net.sockopts import SocketAddress
 
 __all__ = ["Idle", "Pool"]
 
@@ -169,12 +170,22 @@ class Pool:
         backend.totals.misses += 1
         return None
 
-    def put(self, sock: socket.SocketType, mask: int, born_at: float) -> None:
-        """Take back a connection whose client is done (`reuse`)."""
-        reactor, spec = self.reactor, self.spec
+    def put(
+        self, sock: socket.SocketType, mask: int, born_at: float, dialled_to: SocketAddress | None
+    ) -> None:
+        """Take back a connection whose client is done (`reuse`).
+
+        Args:
+            sock: It.
+            mask: What epoll reports of it.
+            born_at: When it was connected.
+            dialled_to: Where it leads; None: nobody else may have it.
+        """
+        reactor, spec, address = self.reactor, self.spec, self.backend.address
         now = reactor.now
         cause: DiscardCause | None = None
-        if spec.mode is not PoolMode.REUSE:
+        is_ours = dialled_to is not None and (dialled_to is address or dialled_to == address)
+        if spec.mode is not PoolMode.REUSE or not is_ours:
             cause = DiscardCause.CHANGED
         elif not self.backend.usable:
             cause = DiscardCause.UNUSABLE

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from dataplane.net.dialer import Dial
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
+    from dataplane.net.sockopts import SocketAddress
 
 __all__ = ["LONG_LIVED_S", "Flow"]
 
 VICTIM_CHECK_S: Final = 0.05
+QUIET_S: Final = 1.0
+"""What has not moved for so long rests: it may be told that this is the end."""
+_CUTS: Final = frozenset({CloseReason.LIFETIME, CloseReason.DRAIN_TIMEOUT, CloseReason.SHUTDOWN})
+"""Deadlines that come whatever the flow does."""
 LONG_LIVED_S: Final = 15.0
 """A connection that lasts so long gets keepalive on its backend leg; a shorter one never pays for it."""
 
@@ -41,6 +46,7 @@ class Flow:
         "deadline",
         "destination",
         "detail",
+        "dialled_to",
         "first_at",
         "key",
         "last",
@@ -67,6 +73,8 @@ class Flow:
         self.client = Leg(self, sock)
         self.server: Leg | None = None
         self.backend: Backend | None = None
+        self.dialled_to: SocketAddress | None = None
+        """Where the backend connection leads, if another client may have it: no PROXY header was sent on it."""
         self.address = address
         """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""
         self.destination: tuple[str, int] | None = None
@@ -168,6 +176,7 @@ class Flow:
         self.reactor.wheel.move(self, min(when, self.deadline) if self.deadline else when)
         header = self.service.proxy_header
         if header is not None:
+            self.dialled_to = None
             server.send_first(header(self))
         if client.eof:  # the pooled connection before this one turned out dead after the client's FIN
             self.settle()
@@ -293,8 +302,7 @@ class Flow:
             self.last = now
             when, reason = self._due()
         if when and when <= now:
-            held_back = self.client.pending is not None or self.server.pending is not None
-            self.end(reason, reset=held_back or self.victim is not None)
+            self.end(reason, reset=self.victim is not None or self._is_cut_short(reason, now))
             return
         if self.victim is not None:
             self._reset_victim(self.victim)
@@ -319,6 +327,16 @@ class Flow:
         moved = unsent != self.unsent
         self.unsent = unsent
         return moved
+
+    def _is_cut_short(self, reason: CloseReason, now: float) -> bool:
+        """Return whether a deadline comes in the middle of something, so that a FIN would be taken for its end.
+
+        Held back by a slow reader, or, where it is not silence that ends the flow, something moved just now.
+        """
+        assert self.server is not None  # noqa: S101 - asked while relaying
+        if self.client.pending is not None or self.server.pending is not None:
+            return True
+        return reason in _CUTS and self.speaker is not None and now - self.last < QUIET_S
 
     # -- the end --------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ something has to be waited for; so each attempt may still go to any backend.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
 from dataplane.core.balance import client_key
@@ -30,25 +30,10 @@ if TYPE_CHECKING:
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.leg import Leg
+    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Observer", "Service"]
-
-
-class Observer(Protocol):
-    """Who is told what a service meets."""
-
-    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
-        """A connect failed, or a reset came before the first byte."""
-
-    def backend_spoke(self, service: Service, backend: Backend) -> None:
-        """A backend with failures sent a first byte."""
-
-    def local_error(self, service: Service, code: int) -> None:
-        """This machine refused a socket or a port."""
-
-    def drained(self, service: Service) -> None:
-        """A connection of a draining service ended."""
+__all__ = ["Service"]
 
 
 class Service:
@@ -167,6 +152,7 @@ class Service:
             if not self._has_room(flow):
                 return
             self.queue.pop()
+            tried = flow.tried
             flow.waiting = None
             self.reactor.wheel.cancel(flow)
             flow.queued_s = self.reactor.now - flow.last
@@ -175,16 +161,15 @@ class Service:
                 self.connect(flow)
             else:
                 self._enter(flow)
+            if flow.waiting is self.queue and flow.tried is tried:
+                return  # another worker was faster; without an end here this might never end
 
     def _has_room(self, flow: Flow) -> bool:
         """Return whether `flow` need not wait: a backend has room for it, or none is left that might."""
         limit = self.spec.limits.per_backend
         if not limit:
             return True
-        if any(b.usable and b.active < limit and b not in flow.tried for b in self.backends.values()):
-            return True
-        left = [backend for backend in self.selection.order(flow.key) if backend not in flow.tried]
-        return not left or any(backend.active < limit for backend in left)
+        return self.selection.has_below(limit, flow.tried) is not False
 
     # -- a backend ------------------------------------------------------------------------------------
 
@@ -196,28 +181,26 @@ class Service:
             failure: How the last attempt ended: the reason if there is no other to be made.
         """
         limit = self.spec.limits.per_backend
-        skipped = flow.tried
         while True:
             if len(flow.tried) > self.spec.retries:
                 flow.end(failure)
                 return
-            backend = self.selection.pick(flow.key, skipped)
+            if limit:
+                backend = self.selection.pick_below(limit, flow.key, flow.tried)
+            else:
+                backend = self.selection.pick(flow.key, flow.tried)
             if backend is None:
-                if len(skipped) > len(flow.tried):
+                if limit and self.selection.has_below(limit, flow.tried) is False:
                     self._enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
                 else:
                     flow.end(failure)
                 return
-            if limit and backend.active >= limit:
-                skipped = (*skipped, backend)
-                continue
             if flow.tried:
                 self.totals.retries += 1
             code = self._attempt(flow, backend)
             if code in {0, PENDING}:
                 return
             failure = self._failed(flow, backend, code)
-            skipped = (*skipped, backend)
 
     def _attempt(self, flow: Flow, backend: Backend) -> int:
         """Take a pooled connection or dial; return 0 (relaying), PENDING or an errno."""
@@ -229,6 +212,7 @@ class Service:
         idle = pool.take()
         if idle is not None:
             flow.pooled = True
+            flow.dialled_to = backend.address
             flow.born_at = idle.born_at
             self._start(flow, backend, idle.sock, idle.mask)
             pool.refill()
@@ -246,6 +230,7 @@ class Service:
         if limit and backend.active + backend.pool.held > limit:
             backend.pool.displace()
         reactor = self.reactor
+        flow.dialled_to = address
         started_at = reactor.clock()
         try:
             sock, code = begin(address, reactor.dial_ceiling)
@@ -269,6 +254,8 @@ class Service:
         flow.waiting = None
         if code:
             self.connect(flow, self._failed(flow, dial.backend, code))
+            if self.queue:  # there is a place at that backend again
+                self.serve_queue()
             return
         now = self.reactor.clock()
         flow.born_at = now
@@ -313,6 +300,8 @@ class Service:
         code = self._dial(flow, backend)
         if code not in {0, PENDING}:
             self.connect(flow, self._failed(flow, backend, code))
+            if self.queue:
+                self.serve_queue()
 
     # -- what happens while waiting -------------------------------------------------------------------
 
@@ -323,16 +312,29 @@ class Service:
 
     def on_waiting_timeout(self, flow: Flow) -> None:
         """The wait took too long; a dial has a deadline of its own."""
-        if flow.deadline and flow.deadline <= self.reactor.now:
+        now = self.reactor.now
+        if flow.deadline and flow.deadline <= now:
             reason = self.drain_reason
         elif isinstance(flow.waiting, WaitQueue):
             reason = CloseReason.QUEUE_TIMEOUT
+            if self._goes_on_waiting(flow, flow.last, self.spec.limits.queue_timeout_s):
+                return
         elif isinstance(flow.waiting, HeaderReader):
             reason = CloseReason.PROXY_TIMEOUT
+            if self._goes_on_waiting(flow, flow.started_at, self.spec.timeouts.proxy_header_s):
+                return
         else:
             return
         self.stop_waiting(flow)
         flow.end(reason)
+
+    def _goes_on_waiting(self, flow: Flow, since: float, limit_s: float) -> bool:
+        """Return whether a wait is not over: what passed was the deadline of a drain that was taken back."""
+        if limit_s and since + limit_s <= self.reactor.now:
+            return False
+        if limit_s:
+            self.reactor.wheel.at(flow, since + limit_s)
+        return True
 
     def stop_waiting(self, flow: Flow) -> None:
         """Take back whatever `flow` waits for."""
@@ -380,7 +382,7 @@ class Service:
             if (
                 pooled and server is not None
             ):  # before a place is given to the next: it is the same connection
-                backend.pool.put(server.sock, server.mask, flow.born_at)
+                backend.pool.put(server.sock, server.mask, flow.born_at, flow.dialled_to)
         if flow.admitted:
             self.active -= 1
         if flow.counted and self.guarded:

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from dataplane.core.reasons import CloseReason
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.leg import Leg
+    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.relay import Flow
-    from dataplane.net.service import Observer
     from dataplane.runtime.shared import Board
 
 __all__ = ["BalancedService", "Inbox", "Siblings"]

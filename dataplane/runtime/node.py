@@ -158,7 +158,7 @@ class Node:
             )
             self.reassess(running, backend)
 
-    # -- what services meet (net.service.Observer) ----------------------------------------------------
+    # -- what services meet (net.observer.Observer) ----------------------------------------------------
 
     def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
         """Count a failed connect or an early reset."""
@@ -368,6 +368,7 @@ class Node:
             service.access_log = self.access_log
             return Running(self, service)
         running.service.draining = False
-        self.undrain(running.service.flows)
+        # Those that have a backend are undrained when it comes back, too (`after_state`): it may not.
+        self.undrain(flow for flow in running.service.flows if flow.backend is None)
         running.service.configure(spec)
         return running

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dataplane.core.spec import AccessSpec, BackendSpec, LimitsSpec, ServiceSpec
+    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.relay import Flow
-    from dataplane.net.service import Observer
 
 __all__ = ["Board", "SharedBackend", "SharedQueue", "SharedService"]
 
@@ -59,7 +59,7 @@ class Board:
 class SharedBackend(Backend):
     """A backend whose `active` is the node's count; `column` as the supervisor has given it out."""
 
-    __slots__ = ("_board", "_cells", "_column", "_own", "_seen")
+    __slots__ = ("_board", "_cells", "_column", "_own", "_seen", "_told")
     pool: SharedPool
 
     def __init__(
@@ -74,7 +74,7 @@ class SharedBackend(Backend):
         self._column = column
         self._cells = board.cells(column)
         self._own = 0
-        self._seen = 0
+        self._seen = self._told = 0
         super().__init__(reactor, spec, service)
         limit = service.limits.per_backend
         self.pool = SharedPool(reactor, self, service.pool, limit=limit, board=board, column=column)
@@ -98,8 +98,9 @@ class SharedBackend(Backend):
         self._cells[self._board.row] = self._own
 
     def has_moved(self) -> bool:
-        """Tell whether the count has changed since the last look, so that a balancer must look again."""
-        return self._seen != self.active
+        """Tell whether the count has changed since this was asked last, so that a balancer must look again."""
+        told, self._told = self._told, self.active
+        return told != self._told
 
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""

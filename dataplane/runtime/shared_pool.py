@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dataplane.net.dialer import Dial
     from dataplane.net.pool import Idle
     from dataplane.net.reactor import Reactor
+    from dataplane.net.sockopts import SocketAddress
     from dataplane.runtime.shared import Board
 
 __all__ = ["SharedPool", "divide", "part"]
@@ -208,7 +209,9 @@ class SharedPool(Pool):
             self._held[self._row] = left + len(self._dials)
         return idle
 
-    def put(self, sock: socket.SocketType, mask: int, born_at: float) -> None:
+    def put(
+        self, sock: socket.SocketType, mask: int, born_at: float, dialled_to: SocketAddress | None
+    ) -> None:
         """Take back a connection whose client is done, if the node has room for it."""
         size, held = self.spec.max_idle, sum(self._held[: self._head[0]])
         if self.limit:
@@ -221,7 +224,7 @@ class SharedPool(Pool):
             self._short_until = self.reactor.now + WINDOW_S
             self.refuse(sock, DiscardCause.FULL)
             return
-        super().put(sock, mask, born_at)
+        super().put(sock, mask, born_at, dialled_to)
         self._held[self._row] = len(self._idle) + len(self._dials)
 
     def displace(self) -> bool:
@@ -288,13 +291,13 @@ class SharedPool(Pool):
         if self._least or self.spec.min_idle:
             least = self._least
             if self._column is not None:
-                least = part(least, self._weights(), self._row)
+                least = part(least, self._weights(self._head[0]), self._row)
             if least != self.spec.min_idle:
                 self.spec = replace(self.spec, min_idle=least)
 
-    def _weights(self) -> list[int]:
-        """Return, for each row in use, its clients and one more; 0 for who takes no clients."""
-        board, rows = self._board, self._head[0]
+    def _weights(self, rows: int) -> list[int]:
+        """Return, for each of the first rows, its clients and one more; 0 for who takes no clients."""
+        board = self._board
         assert self._column is not None  # noqa: S101 - who asks has looked
         events = board.part(EVENTS, self._column)[:rows]
         return [here and count + 1 for here, count in zip(board.present[:rows], events, strict=True)]
@@ -304,7 +307,8 @@ class SharedPool(Pool):
     def refresh(self) -> None:
         """Tell the others what this worker has and wants, give up what they lack, and dial what is missing."""
         clients = self.backend.totals.hits + self.backend.totals.misses
-        if not (self._events or self._least or self.goal or clients != self._clients or self.own):
+        idle = not (self._events or self._wanted or self._least or self.goal or self.own)
+        if idle and clients == self._clients:
             return
         self._clients = clients
         if self._column is None:
@@ -360,7 +364,7 @@ class SharedPool(Pool):
         contended = sum(wanted) > most
         if free > 0 and not contended:
             return
-        weights = self._weights()
+        weights = self._weights(rows)
         if contended:  # by all that there may ever be: a limit leaves room again as soon as a client goes
             self.cap = divide(most, weights, wanted)[self._row]
         if free < 0:

@@ -124,6 +124,9 @@ class WorkerNode(Node):
 
     def on_timer(self, now: float) -> None:
         """Let those in who wait for a place that another worker's client has left; put loads in order again."""
+        self.reactor.wheel.at(
+            self, now + REFRESH_S
+        )  # first: a bug met by one service must not end it for all
         loads: list[tuple[Service, Backend]] = []
         for running in self.running.values():
             service = running.service
@@ -137,7 +140,6 @@ class WorkerNode(Node):
                 service.selection.changed(backend)
         self._next_refreshed = start + REFRESHED
         self._refresh_pools()
-        self.reactor.wheel.at(self, now + REFRESH_S)
 
     def _refresh_pools(self) -> None:
         """Have the next pools tell what they need, and give up what others need more."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.dataplane.net.through import QUIET, through
 from tests.support.backends import BannerServer, EchoServer, LineServer
-from tests.support.clients import ask, dial, read_exactly, read_to_end
+from tests.support.clients import ask, dial, read_exactly, read_to_end, wait_cut
 from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
@@ -237,7 +237,7 @@ def wait_after(plane, service, drain):
         with dial(port.address) as client:
             assert say(client) == "marker"
             plane.put_snapshot({service.name: service.options})
-            assert client.recv(1) == b""
+            wait_cut(client)
 
 
 class TestDraining:

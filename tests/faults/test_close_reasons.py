@@ -15,7 +15,7 @@ import pytest
 from dataplane.core.reasons import REASONS, CloseReason
 from tests.dataplane.net.through import QUIET, Through, through
 from tests.support.backends import BlackHole, EchoServer, Resetter, Source
-from tests.support.clients import dial, read_to_end, read_to_reset, reset
+from tests.support.clients import dial, read_to_end, read_to_reset, reset, wait_cut
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
@@ -225,7 +225,7 @@ def drain_timeout(case):
     case.service.configure(address, drain=drain)
     client = case.served()
     case.service.configure({"address": address, "state": "drain"}, drain=drain)
-    assert client.recv(1) == b""
+    wait_cut(client)
 
 
 CASES: list[Callable[[Case], None]] = [
@@ -326,7 +326,7 @@ def test_shutdown():
             client.sendall(b"x")
             assert client.recv(1) == b"x"
             plane.send_signal(signal.SIGTERM)
-            assert client.recv(1) == b""
+            wait_cut(client)
         assert plane.wait() == 0
         (line,) = lines(plane)
         assert (line["reason"], line["source"]) == ("shutdown", "local")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from pathlib import Path
 
-__all__ = ["ask", "dial", "read_exactly", "read_to_end", "read_to_reset", "reset"]
+__all__ = ["ask", "dial", "read_exactly", "read_to_end", "read_to_reset", "reset", "wait_cut"]
 
 STEP_S = 10.0
 """How long one blocking call may take before the test fails."""
@@ -52,6 +53,12 @@ def read_to_end(sock: socket.socket) -> bytes:
     while piece := sock.recv(65536):
         data += piece
     return bytes(data)
+
+
+def wait_cut(sock: socket.socket) -> None:
+    """Wait until a deadline has ended the connection: with a reset, if something was said on it just now."""
+    with contextlib.suppress(ConnectionResetError):
+        assert sock.recv(1) == b""
 
 
 def read_to_reset(sock: socket.socket) -> bytes:

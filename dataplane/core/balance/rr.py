@@ -89,11 +89,11 @@ class RoundRobin(Generic[T]):
     """Serves targets in turn, each as often as its weight says."""
 
     tracks_load = False
-    __slots__ = ("_groups", "_horizon", "_ready", "_rings", "_solo", "_waiting")
+    __slots__ = ("_groups", "_horizon", "_moved", "_ready", "_solo", "_waiting", "_weights")
 
     _solo: _Group[T] | None
-    _rings: dict[int, _Ring[T]] | None
-    """By weight, if weights were changed since the last pick."""
+    _moved: dict[T, int]
+    """Whose weight was changed since the last pick, with the weight of its ring."""
     _ready: list[tuple[int, int, int]]
     """Heap of (end of window, turns, group): a tie goes to the one with fewer turns to come."""
 
@@ -104,6 +104,7 @@ class RoundRobin(Generic[T]):
             members: Targets and weights >= 1.
             previous: Whose turn it was so far; None: start with the first.
         """
+        self._weights = dict(members)
         distances = previous.distances() if previous is not None else None
         by_weight: dict[int, list[T]] = {}
         for target, weight in members:
@@ -130,7 +131,7 @@ class RoundRobin(Generic[T]):
 
     def order(self, key: int) -> Iterator[T]:  # noqa: ARG002 - the key is for `sticky`
         """Yield everybody in the order of the turns, each once."""
-        self._close_rings()
+        self._move()
         twin: RoundRobin[T] = RoundRobin(())
         twin._start([group.copy() for group in self._groups], self._horizon - SLOT)
         left = [len(group.ring) for group in self._groups]
@@ -143,20 +144,16 @@ class RoundRobin(Generic[T]):
 
     def reweigh(self, target: T, old: int, new: int) -> bool:
         """Move one target from the ring of its weight to another; everybody's distance to the next turn stays."""
-        rings = self._rings or self._open_rings()
-        ring = rings.get(old)
-        distance = None if ring is None else ring.take_out(target)
-        if ring is None or distance is None:
+        if self._weights.get(target) != old:
             return False
-        if not ring.targets:
-            del rings[old]
-        rings.setdefault(new, _Ring([], 0, distance)).put_in(target, distance)
-        self._rings, self._solo, self._ready = rings, None, []  # so that the next pick looks
+        self._weights[target] = new
+        self._moved.setdefault(target, old)
+        self._solo, self._ready = None, []  # so that the next pick looks
         return True
 
     def distances(self) -> dict[str, float]:
         """Return by id how far each target is from its next turn's window, in its own intervals."""
-        self._close_rings()
+        self._move()
         now = self._horizon - SLOT
         distances: dict[str, float] = {}
         for group in self._groups:
@@ -172,11 +169,21 @@ class RoundRobin(Generic[T]):
         now = self._horizon - SLOT
         return {group.weight: _Ring(group.ring, group.cursor, group.lead(now)) for group in self._groups}
 
-    def _close_rings(self) -> None:
-        """Make the windows of rings that were changed."""
-        rings = self._rings
-        if rings is None:
+    def _move(self) -> None:
+        """Move everybody whose weight was changed, once, and make the windows anew."""
+        if not self._moved:
             return
+        rings = self._open_rings()
+        for target, old in self._moved.items():
+            new = self._weights[target]
+            if new != old:  # it may have come back: then it has never moved
+                distance = rings[old].take_out(target)
+                if not rings[old].targets:
+                    del rings[old]
+                rings.setdefault(new, _Ring([], 0, distance)).put_in(target, distance)
+        self._close_rings(rings)
+
+    def _close_rings(self, rings: dict[int, _Ring[T]]) -> None:
         period = sum(len(ring.targets) * weight for weight, ring in rings.items()) * SLOT
         self._begin(
             [_Group(ring.targets, weight, ring.lead, period, ring.cursor) for weight, ring in rings.items()],
@@ -185,7 +192,7 @@ class RoundRobin(Generic[T]):
 
     def _start(self, groups: list[_Group[T]], now: int) -> None:
         self._groups = groups
-        self._rings = None
+        self._moved = {}
         self._solo = groups[0] if len(groups) == 1 else None
         self._ready = []
         self._waiting = [(group.window()[0], group.turns, place) for place, group in enumerate(groups)]
@@ -217,9 +224,12 @@ class RoundRobin(Generic[T]):
         return target
 
     def _pick_around(self, tried: Collection[T]) -> T | None:
-        """Serve the next one that has not been tried; the tried ones before it keep their turns."""
-        if self._rings is not None:
-            self._close_rings()
+        """Serve the next one that has not been tried; the tried ones before it keep their turns.
+
+        Of turns that pile up while nobody wants one, each group keeps one: the windows are made anew for that.
+        """
+        if self._moved:
+            self._move()
             return self.pick(0, tried)
         for heap in (self._ready, self._waiting):
             for entry in sorted(heap):
@@ -231,7 +241,10 @@ class RoundRobin(Generic[T]):
                         ring[at], ring[cursor] = ring[cursor], ring[at]
                         heap.remove(entry)
                         heapify(heap)
-                        return self._serve(entry[2])
+                        target = self._serve(entry[2])
+                        if heap is self._waiting:
+                            self._close_rings(self._open_rings())
+                        return target
         return None
 
 
@@ -245,13 +258,10 @@ class _Ring(Generic[T]):
         self.cursor = cursor
         self.lead = lead
 
-    def take_out(self, target: T) -> float | None:
-        """Remove `target` and return its distance; None if it is not there."""
+    def take_out(self, target: T) -> float:
+        """Remove `target` and return its distance."""
         targets, size = self.targets, len(self.targets)
-        try:
-            at = targets.index(target)
-        except ValueError:
-            return None
+        at = targets.index(target)
         distance = self.lead + (at - self.cursor) % size / size
         del targets[at]
         if at == self.cursor:

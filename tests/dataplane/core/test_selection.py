@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataplane.core import selection as selection_module
 from dataplane.core.balance import StickyTable
 from dataplane.core.selection import Selection, Standing, sticky_members
 from dataplane.core.spec import BackendSpec, Mode, OperatorState
@@ -254,10 +255,40 @@ def test_reweigh_in_a_further_tier() -> None:
     assert Counter(got[4:]) == {"x": 30, "y": 10}
 
 
-def test_sticky_is_built_anew() -> None:
-    """Another weight means another table."""
-    standings = [standing("a"), standing("b")]
+@pytest.mark.parametrize("fields", [{}, {"healthy": False}, {"enabled": False}])
+def test_sticky_is_built_anew(fields) -> None:
+    """Another weight means another table, even of a backend that nobody gets now; no other weight means none."""
+    standings = [standing("a", **fields), standing("b")]
     selection = build(
         standings, Mode.STICKY, tables={0: StickyTable.build_now(members(standings)[0], "seed")}
     )
     assert not selection.reweigh(standings[0], replace(standings[0], weight=3))
+    assert selection.reweigh(standings[0], replace(standings[0]))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(
+    rows=STANDINGS,
+    loads=st.lists(st.integers(0, 3), min_size=10, max_size=10),
+    tried=st.sets(st.integers(0, 9)),
+    limit=st.integers(1, 3),
+    skips=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=60)
+def test_below_a_limit(mode, rows, loads, tried, limit, skips) -> None:
+    """Whoever has room and was not tried is found, of the best tier that has one; else it is told whether to wait."""
+    standings = [Standing(Backend(str(place)), *row) for place, row in enumerate(rows)]
+    for one, load in zip(standings, loads, strict=False):
+        one.target.active = load
+    selection = build(standings, mode)
+    out = tuple(one.target for one in standings if int(one.target.id) in tried)
+    everybody = {one.target.id: one for one in standings if one.target in set(selection.order(0))}
+    left = {id_: one for id_, one in everybody.items() if one.target not in out}
+    fit = {id_: one for id_, one in left.items() if one.target.active < limit}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection_module, "MAX_SKIPS", skips)
+        found = selection.pick_below(limit, 1, out)
+    assert (found is None) is not bool(fit)
+    if found is not None:
+        assert fit[found.id].tier == min(one.tier for one in fit.values())
+    assert selection.has_below(limit, out) is (bool(fit) if left else None)

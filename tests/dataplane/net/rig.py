@@ -271,7 +271,7 @@ class Rig:
         """How flows have ended so far."""
         return [reason.value for reason, _ in self.ended]
 
-    # -- net.service.Observer
+    # -- net.observer.Observer
 
     def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
         """Note it."""

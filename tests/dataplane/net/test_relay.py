@@ -328,6 +328,30 @@ class TestDeadlines:
             rig.pass_time(0.3)
             assert rig.reasons == ["lifetime"]
 
+    @pytest.mark.parametrize(("silent_s", "ends"), [(0.3, "reset"), (2.0, "clean"), (None, "clean")])
+    @pytest.mark.parametrize("drained", [False, True])
+    def test_in_the_middle_of_something(self, silent_s, ends, drained):
+        """A deadline within a second of the last byte is no clean end for anybody; who rests gets one."""
+        with rigged(timeouts={} if drained else {"lifetime": "5s"}) as rig:
+            client, server = rig.client(), rig.ends[0].accept()
+            (flow,) = rig.service.flows
+            if drained:
+                flow.deadline = rig.reactor.now + 5.0
+                flow.schedule()
+            rig.pass_time(5.0 - (silent_s or 0.0) - 0.1)
+            if silent_s is not None:
+                server.sendall(b"half of it")
+                assert rig.receive(client, 10) == b"half of it"
+            rig.pass_time((silent_s or 0.0) + 0.2)
+            assert rig.reasons == ["drain_timeout" if drained else "lifetime"]
+            for end in (client, server):
+                if ends == "reset":
+                    with pytest.raises(ConnectionResetError):
+                        end.recv(1)
+                else:
+                    assert end.recv(1) == b""
+            rig.check_accounts()
+
     def test_none(self):
         """Without deadlines a silent flow stays for ever."""
         with rigged(timeouts={"idle": "0s", "half_closed": "0s", "lifetime": "0s"}) as rig:

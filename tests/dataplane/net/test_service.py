@@ -116,6 +116,57 @@ class TestQueue:
             third.sendall(b"mine")
             assert rig.receive(rig.ends[0].accept(), 4) == b"mine"
 
+    def test_a_place_that_the_selection_does_not_know_yet(self):
+        """A backend that is usable but not selected is waited for, and nothing spins: the next selection serves."""
+        with rigged(backends=2, limits={"per_backend": 1, "queue": 2}) as rig:
+            rig.select(down=("b1",))
+            rig.client()
+            rig.ends[0].accept()
+            waiting = rig.client()
+            rig.backend(1).usable = True  # as in the middle of an update
+            rig.service.serve_queue()  # it would not come back
+            assert len(rig.service.queue) == 1
+            rig.select()
+            waiting.sendall(b"mine")
+            assert rig.receive(rig.ends[1].accept(), 4) == b"mine"
+
+    def test_a_failed_dial_leaves_its_place_to_who_waits(self):
+        """Whose dial takes too long goes elsewhere, and the place at that backend is the next one's."""
+        options = {"limits": {"per_backend": 1, "queue": 2}, "timeouts": {"connect": "1s"}}
+        with rigged(backends=2, **options) as rig:
+            filler = clog(rig)
+            rig.client()  # waits for the first backend
+            second = rig.client()
+            rig.ends[1].accept()
+            rig.client()  # waits for a place
+            assert (len(rig.service.queue), rig.backend(0).active) == (1, 1)
+            rig.pass_time(1.1)
+            assert (len(rig.service.queue), rig.backend(0).active) == (
+                1,
+                1,
+            )  # the one has gone, the other has come
+            assert [flow.tried for flow in rig.service.flows].count((rig.backend(0),)) == 1
+            unclog(rig, filler)
+            second.close()
+
+    @pytest.mark.parametrize("timeout", ["5s", "0s"])
+    def test_a_drain_that_is_taken_back(self, timeout):
+        """Who waits while its service is drained and comes back waits on, for as long as `queue_timeout` says."""
+        limits = {"connections": 1, "queue": 1, "queue_timeout": timeout}
+        with rigged(limits=limits) as rig:
+            rig.client()
+            rig.client()
+            (waiting,) = [flow for flow in rig.service.flows if flow.waiting is rig.service.queue]
+            waiting.deadline = rig.reactor.now + 1.0
+            waiting.schedule()
+            rig.pass_time(0.5)
+            waiting.deadline = 0.0
+            waiting.schedule()
+            rig.pass_time(4.4)
+            assert rig.reasons == []
+            rig.pass_time(0.2)
+            assert rig.reasons == (["queue_timeout"] if timeout != "0s" else [])
+
     def test_nobody_waits_for_nothing(self):
         """When the last usable backend goes, those who wait are closed at once."""
         with rigged(limits={"per_backend": 1, "queue": 2}) as rig:

@@ -82,7 +82,7 @@ class Worker:
         sock = self.clients.pop()
         self.backend.active -= 1
         self.pool.reactor.unwatch(sock.fileno())
-        self.pool.put(sock, -1, self.pool.reactor.now)
+        self.pool.put(sock, -1, self.pool.reactor.now, self.pool.backend.address)
 
     def configure(self, **options: Any) -> None:
         """Take new options."""

@@ -8,7 +8,9 @@ from collections import Counter
 
 import pytest
 
+from dataplane.core.reasons import DiscardCause
 from tests.dataplane.runtime.bench import benched, greeter
+from tests.support.checked import backend, saying
 
 
 @pytest.fixture
@@ -116,6 +118,49 @@ async def test_a_selection_is_built_anew_only_for_what_concerns_others(bench, ch
         period = sum(expected.values())
         picked = [selection.pick(0, ()).id for _ in range(3 * period)][period:]
         assert Counter(picked) == {id_: 2 * weight for id_, weight in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"address": True}),
+        ({"proxy_protocol": {"send": "v1"}, "pool": {"mode": "off"}}, {}),
+    ],
+    ids=["another address", "a header of before"],
+)
+async def test_what_reuse_takes_back(bench, before, after):
+    """A connection to where the backend was, or on which another client's PROXY header was sent, is nobody's."""
+    async with backend(saying(b"yes", after=b"mine")) as one, backend(saying()) as two:
+        reuse = {"pool": {"mode": "reuse"}, "health": {"active": {"type": "none"}}}
+        await bench.put({"id": "b", "address": one.address}, **{**reuse, **before})
+        reader, writer = await asyncio.open_connection(bench.port.host, bench.port.port)
+        writer.write(b"mine")
+        assert await reader.read(200) == b"yes"
+        address = two.address if after else one.address
+        await bench.put({"id": "b", "address": address}, **reuse)
+        writer.close()
+        await bench.until(lambda: not bench.service.flows)
+        pool = bench.service.backends["b"].pool
+        assert (len(pool), pool.backend.totals.discarded[DiscardCause.CHANGED]) == (0, 1)
+
+
+async def test_a_service_that_comes_back_leaves_drains_alone(bench):
+    """Connections of a backend that is drained, or was not brought back, keep their deadline; the others lose it."""
+    async with greeter() as stays, greeter() as drains, greeter() as goes:
+        options = {"drain": {"timeout": "1h", "close": "0s"}}
+        drained = {"address": drains.address, "state": "drain"}
+        await bench.put(stays.address, drains.address, goes.address, **options)
+        clients = [await bench.connect() for _ in range(3)]
+        await bench.put(stays.address, drained, goes.address, **options)
+        bench.generation += 1
+        await bench.applier.apply({"version": 1, "generation": bench.generation, "services": {}})
+        assert all(flow.deadline for flow in bench.node.leaving["s"].service.flows)
+        await bench.put(stays.address, drained, **options)
+        deadlines = {flow.backend.id: bool(flow.deadline) for flow in bench.service.flows}
+        assert deadlines == {stays.address: False, drains.address: True, goes.address: True}
+        for _, writer in clients:
+            writer.close()
+        await bench.until(lambda: not bench.service.flows)
 
 
 async def test_many_weights_at_once_are_built_anew(bench):

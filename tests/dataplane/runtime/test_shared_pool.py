@@ -270,6 +270,53 @@ def test_a_worker_whose_clients_use_its_whole_pool_still_needs_it() -> None:
         assert site.held[0] >= 7
 
 
+def test_a_lack_of_before_is_forgotten() -> None:
+    """A worker without clients and connections wants nothing, whatever it lacked: the sibling keeps its pool."""
+    with pools(2, mode="reuse", max_idle=10) as site:
+        one, other = site.workers
+        for _ in range(20):
+            one.come()
+        site.pass_time(60)
+        for _ in range(20):  # ten are put back, ten find no room
+            one.leave()
+        site.pass_time(1)
+        for idle in list(one.pool._idle):
+            idle.on_failure()
+        site.pass_time(60)
+        assert list(site.board.part(WANTED, one.pool._column))[: site.board.head[0]] == [0, 0]
+        for _ in range(10):
+            other.come()
+        site.pass_time(60)
+        for _ in range(10):
+            other.leave()
+        site.pass_time(60)
+        assert site.held == [0, 10]
+
+
+def test_a_sibling_that_comes_meanwhile() -> None:
+    """How many rows there are is asked once for a look: it may be one more a moment later."""
+
+    class Growing:
+        """A head that says one more each time."""
+
+        rows = 1
+
+        def __getitem__(self, place: int) -> int:
+            self.rows = min(4, self.rows + 1)
+            return self.rows
+
+    with pools(2, mode="reuse", max_idle=2) as site:
+        one, _ = site.workers
+        for _ in range(4):
+            one.come()
+        for _ in range(4):
+            one.leave()
+        for _ in range(5):
+            one.pool._head = Growing()
+            one.pool.refresh()
+        assert one.pool.own <= 2
+
+
 def test_what_is_a_siblings_is_left_for_it() -> None:
     """While both want more than there is, a place that is free for a moment is not taken by who has its share."""
     with pools(2, mode="reuse", max_idle=12) as site:

@@ -19,6 +19,7 @@ from dataplane.runtime.ending import drain_node
 from dataplane.runtime.events import Events
 from dataplane.runtime.shared import Board, SharedBackend
 from dataplane.runtime.shared_counters import EVENTS, HELD, WANTED, CounterBoard
+from dataplane.runtime.shared_pool import SharedPool
 from dataplane.runtime.worker_node import Columns, HeldDoors, WorkerNode
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import backend, saying
@@ -130,6 +131,42 @@ async def test_a_service_that_goes_says_nothing_of_its_worker(monkeypatch: pytes
         await worker.run(address, t=1)
         await worker.until(lambda: len(worker.node._pools) == 1)
         assert worker.board.present[worker.row] == 1
+
+
+async def test_a_bug_of_one_pool_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looking after one pool raises does not end the looking: the next time comes."""
+    async with working() as (worker, address):
+        await worker.run(address, s=1)
+        looks = 0
+
+        def fail() -> None:
+            nonlocal looks
+            looks += 1
+            raise RuntimeError("a bug")
+
+        reported = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(context["exception"])
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedPool, "refresh", lambda _: fail())
+            await worker.until(lambda: looks >= 3)
+        assert {str(each) for each in reported} == {"a bug"}
+
+
+async def test_whoever_asks_a_balancer_is_told_all_the_same() -> None:
+    """A count that somebody has looked at in between has moved for the balancer, once."""
+    async with working() as (worker, address):
+        await worker.run(address, s=1)
+        (one,) = worker.backends("s")
+        column = worker.board.column(worker.node.columns["s", one.id])
+        other = (worker.row + 1) % worker.board.rows
+        assert one.has_moved() is False
+        worker.board.head[0] = worker.board.rows
+        column[other] = 40
+        assert one.active == 40
+        assert [one.has_moved() for _ in range(2)] == [True, False]
+        column[other] = 0
 
 
 async def test_a_worker_that_drains_leaves_its_pools_to_the_others() -> None:

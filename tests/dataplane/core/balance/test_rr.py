@@ -176,6 +176,48 @@ def test_a_changed_weight_keeps_the_turns_of_the_others(size, before, place, wei
     assert [target.id for target in balancer.order(0) if target is not one] == others
 
 
+@given(
+    weights=SMALL_WEIGHTS,
+    place=st.integers(0, 8),
+    to_and_fro=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    every=st.integers(1, 4),
+)
+@settings(deadline=None)
+def test_weights_that_come_back_between_picks_cost_nobody_a_turn(weights, place, to_and_fro, every) -> None:
+    """A weight that goes and comes back before a pick has never gone, however often it does."""
+    of = members(*weights)
+    straight, bent = (build(Mode.RR, of) for _ in range(2))
+    one, own = of[place % len(of)]
+    got = []
+    for number in range(3 * sum(weights)):
+        if number % every == 0:
+            old = own
+            for weight in [*to_and_fro, own]:
+                assert bent.reweigh(one, old, weight)
+                old = weight
+        got += picks(bent, 1)
+    assert _off(of, got) < 2.5
+    assert max(abs(got.count(target.id) - 3 * weight) for target, weight in of) <= 2
+    del straight
+
+
+@given(weights=st.lists(st.integers(1, 40), min_size=2, max_size=6), refused=st.integers(1, 400))
+@settings(deadline=None)
+def test_turns_that_nobody_wants_do_not_pile_up(weights, refused) -> None:
+    """Whoever refuses for long, and is back, gets at most a round of its weight in a row more than it should."""
+    of = members(*weights)
+    balancer = build(Mode.RR, of)
+    gone, own = of[0]
+    for _ in range(refused):
+        target = balancer.pick(0, ())
+        if target is gone:
+            assert balancer.pick(0, (gone,)) is not gone
+    total = sum(weights)
+    got = picks(balancer, 4 * total)
+    assert got.count(gone.id) <= 4 * own + own + 2
+    assert Counter(got[-2 * total :])[gone.id] <= 2 * own + 1
+
+
 @given(weights=SMALL_WEIGHTS, before=st.integers(0, 30), scale=st.integers(2, 16))
 @settings(deadline=None)
 def test_scaling_all_weights_changes_nothing(weights: list[int], before: int, scale: int) -> None:
