@@ -90,10 +90,14 @@ class Service:
         self.totals.connections += 1
         flow = Flow(self, sock, address)
         self.flows.add(flow)
-        if self.proxy_required:
-            HeaderReader(flow).start()
-        else:
-            self.admit(flow)
+        try:
+            if self.proxy_required:
+                HeaderReader(flow).start()
+            else:
+                self.admit(flow)
+        except Exception:  # a full epoll (fs.epoll.max_user_watches), or a bug of ours
+            flow.on_failure()
+            raise
 
     def admit(self, flow: Flow) -> None:
         """Apply access rules and limits, then look for a backend."""
@@ -113,9 +117,12 @@ class Service:
     def _enter(self, flow: Flow) -> None:
         self.active += 1
         flow.admitted = True
+        self._choose_key(flow)
+        self.connect(flow)
+
+    def _choose_key(self, flow: Flow) -> None:
         if self.spec.mode is Mode.STICKY:
             flow.key = client_key(flow.client_ip.encode(), self.spec.seed)
-        self.connect(flow)
 
     # -- the queue ------------------------------------------------------------------------------------
 
@@ -158,6 +165,7 @@ class Service:
             flow.queued_s = self.reactor.now - flow.last
             self.totals.queue.observe(flow.queued_s)
             if flow.admitted:
+                self._choose_key(flow)  # the mode may be another by now
                 self.connect(flow)
             else:
                 self._enter(flow)
@@ -209,8 +217,7 @@ class Service:
         if self.selection.tracks_load:
             self.selection.changed(backend)
         pool = backend.pool
-        idle = pool.take()
-        if idle is not None:
+        if (idle := pool.take()) is not None:
             flow.pooled = True
             flow.dialled_to = backend.address
             flow.born_at = idle.born_at

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 
 import pytest
 
+from dataplane.core.balance import client_key
+from dataplane.net.reactor import Reactor
 from tests.dataplane.net.rig import rigged
 from tests.support.clients import reset
 
@@ -45,6 +48,21 @@ class TestQueue:
             served.close()
             rig.until(lambda: not rig.service.flows)
             rig.check_accounts()
+
+    def test_a_mode_that_changes_meanwhile(self):
+        """Who waited while the mode became `sticky` gets the backend of its address, as everybody else of it."""
+        with rigged(backends=3, limits={"per_backend": 1, "queue": 9}) as rig:
+            firsts = [rig.client() for _ in range(3)]
+            for end in rig.ends:
+                end.accept()
+            known = set(rig.service.flows)
+            waiting = rig.client()
+            assert len(rig.service.queue) == 1
+            rig.configure(mode="sticky", limits={"per_backend": 9, "queue": 9})
+            (flow,) = rig.service.flows - known
+            assert (flow.waiting, flow.key) == (None, client_key(b"127.0.0.1", rig.service.spec.seed))
+            for client in (*firsts, waiting):
+                reset(client)
 
     def test_a_full_queue_refuses(self):
         """Who finds the queue full is closed at once, without a byte."""
@@ -313,3 +331,18 @@ class TestRedial:
             client.sendall(b"hello")
             assert rig.receive(pooled[1], 5) == b"hello"
             assert rig.failures == [("b0", "connection refused")]
+
+
+def test_an_epoll_that_is_full_leaves_nothing_behind(monkeypatch):
+    """A client for which there is no room in the epoll is closed, and counted as what it is."""
+    with rigged() as rig:
+        with monkeypatch.context() as patch:
+
+            def full(*_):
+                raise OSError(errno.ENOSPC, "full")
+
+            patch.setattr(Reactor, "watch", full)
+            with pytest.raises(OSError, match="full"):
+                rig.client()
+        assert rig.reasons == ["local_error"]
+        rig.check_accounts()
