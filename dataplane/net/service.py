@@ -261,8 +261,7 @@ class Service:
         flow.waiting = None
         if code:
             self.connect(flow, self._failed(flow, dial.backend, code))
-            if self.queue:  # there is a place at that backend again
-                self.serve_queue()
+            self.serve_queue()  # there is a place at that backend again
             return
         now = self.reactor.clock()
         flow.born_at = now
@@ -307,8 +306,7 @@ class Service:
         code = self._dial(flow, backend)
         if code not in {0, PENDING}:
             self.connect(flow, self._failed(flow, backend, code))
-            if self.queue:
-                self.serve_queue()
+            self.serve_queue()
 
     # -- what happens while waiting -------------------------------------------------------------------
 
