@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane import calls
 from controlplane.acceptance import (
@@ -34,8 +34,12 @@ from controlplane.store import State, Store, digest_of
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
+    from schemas.snapshot import Backend
 
 __all__ = ["Direct"]
+
+_PATIENCE_S: Final = 1.0
+"""After which it is said what is waited for."""
 
 
 class Direct:
@@ -45,17 +49,25 @@ class Direct:
         clients: Makes a client for each data plane; raises `PlaceError` if there is none.
         store: The history.
         by: Who gives the commands.
+        tell: Told what is waited for, if that takes longer than somebody expects.
     """
 
-    def __init__(self, clients: Callable[[], Sequence[BlockingClient]], store: Store, by: str) -> None:
+    def __init__(
+        self,
+        clients: Callable[[], Sequence[BlockingClient]],
+        store: Store,
+        by: str,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._find = clients
         self._store = store
         self._by = by
+        self._tell = tell
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
         state = self._load([])
-        compiled = _compile(proposal, options.timeout_s)
+        compiled = _compile(proposal, options.timeout_s, self._tell)
         try:
             clients = self._find()
         except PlaceError:
@@ -68,7 +80,7 @@ class Direct:
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Push to every data plane, each all or nothing, and wait until all run it."""
-        compiled = _compile(proposal, options.timeout_s)
+        compiled = _compile(proposal, options.timeout_s, self._tell)
         with self._writing(options.timeout_s) as (state, warnings):
             report = self._apply(compiled, proposal, options, state, Origin(self._by, "apply"))
             return {**report, "warnings": [*warnings, *report["warnings"]]}
@@ -80,7 +92,7 @@ class Direct:
             document = self._store.document(entry.document)
             # Relative paths of an older file were relative to a folder that the history does not know.
             proposal = Proposal.of_document(document, f"generation {entry.generation}", Path())
-            compiled = _compile(proposal, options.timeout_s)
+            compiled = _compile(proposal, options.timeout_s, self._tell)
             report = self._apply(compiled, proposal, options, state, Origin(self._by, "rollback"))
             return {
                 **report,
@@ -190,7 +202,7 @@ class Direct:
             return self._store.recover()
 
 
-def _compile(proposal: Proposal, timeout_s: float) -> Compiled:
+def _compile(proposal: Proposal, timeout_s: float, tell: Callable[[str], None]) -> Compiled:
     from controlplane.core.compile import compile_services  # noqa: PLC0415 - pydantic, only where it is needed
 
     queries = proposal.queries()
@@ -199,18 +211,22 @@ def _compile(proposal: Proposal, timeout_s: float) -> Compiled:
     import asyncio  # noqa: PLC0415 - only discovery needs a loop
 
     from controlplane.sources.consul import resolve_once  # noqa: PLC0415 - nothing needs Consul otherwise
+    from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - the same
 
     desired = proposal.desired
-    found = asyncio.run(
-        resolve_once(
+    address = settings_of(desired.consul, proposal.folder).address()
+
+    async def found() -> Mapping[str, Sequence[Backend]]:
+        asyncio.get_running_loop().call_later(_PATIENCE_S, tell, f"waiting for Consul at {address}")
+        return await resolve_once(
             desired.consul,
             queries,
             timeout_s,
             base=proposal.folder,
             allow_empty=desired.guard.allow_empty,
         )
-    )
-    return compile_services(desired, found, {})
+
+    return compile_services(desired, asyncio.run(found()), {})
 
 
 def _running(clients: Sequence[BlockingClient]) -> dict[str, Any]:

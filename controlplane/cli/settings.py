@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from controlplane import places
 from controlplane.blocking import BlockingClient
 from controlplane.errors import InputError, PlaceError
@@ -139,4 +141,9 @@ class Settings:
         daemon = self.daemon()
         if daemon is not None:
             return Remote(daemon)
-        return Direct(self.clients, Store(self.state_dir()), user_name(os.getuid()))
+        return Direct(
+            self.clients,
+            Store(self.state_dir()),
+            user_name(os.getuid()),
+            tell=lambda message: click.echo(message, err=True),
+        )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ class ConsulClient:
         except TimeoutError as error:
             raise ConsulError("timeout", f"{self._address}: no answer within {timeout_s:.3g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            text = str(error) or type(error).__name__
+            text = _words(error)
             raise ConsulError("unreachable", f"{self._address}: {text[:_SHOWN_CHARS]}") from error
         except (RuntimeError, ValueError) as error:
             # aiohttp: "Session is closed"; a header or a status line that is none
@@ -210,6 +211,21 @@ class ConsulClient:
         if reply.status not in (200, 404):
             raise _refusal(reply)
         return reply
+
+
+def _words(error: Exception) -> str:
+    """Say why nobody answers, without what aiohttp says around it."""
+    reason: BaseException = error
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error
+        # asyncio writes the address where the system's words belong; resolvers and TLS have words of their own
+        if (reason.errno or 0) > 0 and not isinstance(reason, ssl.SSLError):
+            return os.strerror(reason.errno or 0)
+        if isinstance(reason, socket.gaierror):
+            return reason.strerror or str(reason)
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = error.certificate_error
+    return str(reason) or type(reason).__name__
 
 
 def _whole(response: Any) -> Reply:
@@ -262,28 +278,27 @@ class _Secrets:
             ConsulError: A file is missing or holds nothing that can be used (kind `misconfigured`).
         """
         if self._settings.token_file is not None:
-            self._read_token(self._settings.token_file)
+            self._read_token(self._settings.token_file, self._settings.named("token_file"))
         if self._settings.scheme == "https":
             self._load_certificates()
 
-    def _read_token(self, path: Path) -> None:
-        with _file_errors(path):
+    def _read_token(self, path: Path, name: str) -> None:
+        with _file_errors(name):
             seen = _signature(path)
             if seen == self._token_seen:
                 return
             token = path.read_text(encoding="ascii").strip()
         if not token.isprintable() or not token:
-            raise ConsulError("misconfigured", f"{path}: no token", retry_after_s=FILE_RETRY_S)
+            raise ConsulError("misconfigured", f"{name}: no token", retry_after_s=FILE_RETRY_S)
         self.token, self._token_seen = token, seen
 
     def _load_certificates(self) -> None:
         settings = self._settings
-        paths = [
-            path for path in (settings.ca_file, settings.cert_file, settings.key_file) if path is not None
-        ]
+        files = {"ca_file": settings.ca_file, "cert_file": settings.cert_file, "key_file": settings.key_file}
+        paths = {settings.named(key): path for key, path in files.items() if path is not None}
         seen = []
-        for path in paths:
-            with _file_errors(path):
+        for name, path in paths.items():
+            with _file_errors(name):
                 seen.append(_signature(path))
         if seen == self._tls_seen:
             return
@@ -298,14 +313,14 @@ class _Secrets:
 
 
 @contextlib.contextmanager
-def _file_errors(*paths: Path) -> Any:
+def _file_errors(*names: str) -> Any:
     """Turn what reading a file can raise into our error."""
     try:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ConsulError(
-            "misconfigured", f"{', '.join(map(str, paths))}: {reason}", retry_after_s=FILE_RETRY_S
+            "misconfigured", f"{', '.join(names)}: {reason}", retry_after_s=FILE_RETRY_S
         ) from error
 
 

@@ -7,7 +7,7 @@ parsed here, and everything is passed on by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,6 +22,12 @@ __all__ = ["PREFIX", "ConsulSettings", "SettingsError", "settings_from_environme
 PREFIX = "consul-kv:"
 """How a key is written where a file's name could stand."""
 DEFAULT_ADDRESS = "http://127.0.0.1:8500"
+_VARIABLES = {
+    "token_file": "CONSUL_HTTP_TOKEN_FILE",
+    "ca_file": "CONSUL_CACERT",
+    "cert_file": "CONSUL_CLIENT_CERT",
+    "key_file": "CONSUL_CLIENT_KEY",
+}
 _PORTS = {"http": 80, "https": 443}
 # what Go's strconv.ParseBool takes, for Consul's tools are written in Go
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -55,6 +61,17 @@ class ConsulSettings:
     """None: the key is in `cert_file`."""
     verify: bool = True
     """Whether the agent's certificate must be valid."""
+    from_environment: bool = field(default=False, compare=False)
+    """Whether variables name the files, rather than lb.yaml."""
+
+    def named(self, key: str) -> str:
+        """Say where a file is named, and which: the key of lb.yaml or the variable, and its absolute path.
+
+        Args:
+            key: `token_file`, `ca_file`, `cert_file` or `key_file`.
+        """
+        where = _VARIABLES[key] if self.from_environment else f"consul.{key}"
+        return f"{where} {getattr(self, key).absolute()}"
 
     def __repr__(self) -> str:
         # a token must not reach a log through somebody's repr
@@ -121,11 +138,12 @@ def settings_from_environment(environ: Mapping[str, str], *, base: Path) -> Cons
         port=found.port,
         socket=found.socket,
         token=environ.get("CONSUL_HTTP_TOKEN", ""),
-        token_file=path("CONSUL_HTTP_TOKEN_FILE"),
-        ca_file=path("CONSUL_CACERT"),
-        cert_file=path("CONSUL_CLIENT_CERT"),
-        key_file=path("CONSUL_CLIENT_KEY"),
+        token_file=path(_VARIABLES["token_file"]),
+        ca_file=path(_VARIABLES["ca_file"]),
+        cert_file=path(_VARIABLES["cert_file"]),
+        key_file=path(_VARIABLES["key_file"]),
         verify=_boolean(environ, "CONSUL_HTTP_SSL_VERIFY", default=True),
+        from_environment=True,
     )
 
 

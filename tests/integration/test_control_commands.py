@@ -129,6 +129,18 @@ def test_refusal_of_one_leaves_both_as_they_are(control, address):
         assert ask(address) == b"one:hello\n"
 
 
+def test_waiting_for_consul_is_said(control, address):
+    """An agent that is silent is named while the command still hopes for it."""
+    with socket.create_server(("127.0.0.1", 0)) as agent:
+        place = f"http://127.0.0.1:{agent.getsockname()[1]}"
+        web = {"listen": address, "discover": {"consul": {"service": "web"}}}
+        wanted = {"version": 1, "consul": {"address": place}, "services": {"web": web}}
+        done = control("apply", control.write(wanted), "--timeout", "2s")
+    waiting, error = done.err.splitlines()
+    assert (done.code, waiting) == (1, f"waiting for Consul at {place}")
+    assert error.startswith(f"timeout: {place}: no answer within")
+
+
 def test_hanging_data_plane_is_named_and_a_second_apply_repairs_it(control, address):
     """The deadline holds; the other one runs the new; the late one is named, and caught up with later."""
     with LineServer("one") as one, LineServer("two") as other, two(control) as (alive, hanging):

@@ -13,6 +13,7 @@ from aiohttp import web
 from controlplane.sources import consul_client
 from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
 from controlplane.sources.consul_settings import ConsulSettings, with_address
+from tests.support.ports import HeldPort
 
 
 async def serve(site_of, handler):
@@ -56,6 +57,27 @@ async def test_nobody_there():
     with pytest.raises(ConsulError) as caught:
         await ask(with_address("unix:///nowhere/consul.sock"))
     assert caught.value.kind == "unreachable"
+
+
+async def test_nobody_there_is_said_in_the_systems_words():
+    """The address stands there once, and nothing of the HTTP library's."""
+    with HeldPort() as port, pytest.raises(ConsulError) as caught:
+        await ask(with_address(port.address))
+    assert str(caught.value) == f"unreachable: http://{port.address}: Connection refused"
+
+
+async def test_missing_files_are_named_with_their_key(tmp_path):
+    """A relative path in lb.yaml could be taken for a key: the key, and the whole path."""
+    missing = replace(ConsulSettings(), token_file=tmp_path / "consul.token")
+    with pytest.raises(ConsulError) as caught:
+        await ask(missing)
+    place = f"{tmp_path}/consul.token: No such file or directory"
+    assert str(caught.value) == f"misconfigured: consul.token_file {place}"
+    with pytest.raises(ConsulError) as caught:
+        await ask(replace(missing, from_environment=True))
+    assert str(caught.value) == f"misconfigured: CONSUL_HTTP_TOKEN_FILE {place}"
+    with pytest.raises(ConsulError, match=rf"consul\.ca_file {tmp_path}/ca\.pem: No such file"):
+        await ask(replace(with_address("https://127.0.0.1:1"), ca_file=tmp_path / "ca.pem"))
 
 
 async def test_large_answers_are_refused(monkeypatch):
