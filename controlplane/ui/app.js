@@ -43,8 +43,6 @@ function choose(view, focus = false) {
     tab.setAttribute("aria-selected", String(each === chosen));
     tab.tabIndex = each === chosen ? 0 : -1;
     setHidden($(each), each !== chosen);
-    // On a phone the tabs are wider than the screen.
-    if (each === chosen) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.parentElement.clientWidth;
   }
   if (location.hash !== `#${chosen}`) history.replaceState(null, "", `#${chosen}`);
   act.show();
@@ -120,6 +118,7 @@ function begin() {
     // A browser opens six connections to one host: tabs that nobody sees hold none.
     if (document.hidden) for (const end of looking.ends) end.abort();
   });
+  showAge();
   setInterval(showAge, 1000);
   void lookForEver();
   void followForEver();

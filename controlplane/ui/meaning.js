@@ -20,6 +20,17 @@ export function standing(backend) {
   return backend.health.state;
 }
 
+/** How many are in which condition, in words: "1 up, 1 down, 1 drained". */
+export function standingText(backends) {
+  const words = { up: 0, unknown: 0, ejected: 0, down: 0, drained: 0, disabled: 0, removed: 0, "of weight 0": 0 };
+  for (const each of backends) {
+    const out = each.removed ? "removed" : { drain: "drained", disabled: "disabled" }[each.state] ?? "of weight 0";
+    const word = standing(each);
+    words[word === "out" ? out : word] += 1;
+  }
+  return Object.entries(words).filter(([, number]) => number).map(([word, number]) => `${number} ${word}`).join(", ");
+}
+
 export function heldText(held) {
   if (!held) return "";
   const why = { empty: "it lists none at all", shrink: "so many at once are not believed", denied: "the token may not see all" };

@@ -1,7 +1,7 @@
 // The top of the page: the node, the figures of all services together, and what needs attention.
 
-import { $, keyed, make, pillOf, setHidden, setPill, setText } from "/dom.js";
-import { problems, serves, standing } from "/meaning.js";
+import { $, keyed, make, pillOf, setAttribute, setHidden, setPill, setText } from "/dom.js";
+import { problems, serves, standing, standingText } from "/meaning.js";
 import { Spark, series } from "/rates.js";
 import { act } from "/state.js";
 import { bytesPerSecond, count, figure, perSecond } from "/text.js";
@@ -15,6 +15,7 @@ function tile(title, ...parts) {
 
 export function healthBar() {
   const node = make("div", "health-bar");
+  node.setAttribute("role", "img");
   const parts = Object.fromEntries(["up", "unknown", "ejected", "down", "out"].map((word) => [word, node.appendChild(make("i", word))]));
   return {
     node,
@@ -24,6 +25,9 @@ export function healthBar() {
         if (part.style.flexGrow !== grow) part.style.flexGrow = grow;
         setHidden(part, grow === "0");
       }
+      const words = standingText(backends) || "no backend";
+      setAttribute(node, "aria-label", words);
+      setAttribute(node, "title", words);
     },
   };
 }
@@ -33,7 +37,7 @@ const summary = {
   rate: make("div", "value"), ratePeak: make("div", "more"), rateSpark: new Spark("connections"),
   bytes: make("div", "value"), bytesIn: make("span", "in"), bytesOut: make("span", "out-of"), bytesSpark: new Spark("bytes_in", "bytes_out"),
   hits: make("div", "value"), pooled: make("div", "more"), hitsSpark: new Spark("hits", "misses"),
-  serving: make("div", "value"), services: make("div", "more"), bar: healthBar(),
+  serving: make("div", "value"), services: make("div", "more"), bar: healthBar(), standing: make("div", "more"),
 };
 
 export function buildSummary() {
@@ -41,7 +45,7 @@ export function buildSummary() {
   tile("Bytes", summary.bytes, make("div", "more", summary.bytesIn, " · ", summary.bytesOut), summary.bytesSpark.node);
   tile("Pool hits, last minute", summary.hits, summary.pooled, summary.hitsSpark.node);
   tile("Active connections", summary.active, summary.queued, summary.activeSpark.node);
-  tile("Backends serving", summary.serving, summary.services, summary.bar.node);
+  tile("Backends serving", summary.serving, summary.services, summary.bar.node, summary.standing);
 }
 
 export function showSummary(status) {
@@ -63,6 +67,7 @@ export function showSummary(status) {
   setText(summary.serving, `${backends.filter(serves).length} of ${backends.length}`);
   setText(summary.services, `in ${count(services.length, "service")}`);
   summary.bar.update(backends);
+  setText(summary.standing, standingText(backends));
   for (const spark of [summary.rateSpark, summary.bytesSpark, summary.hitsSpark, summary.activeSpark]) spark.draw(all);
 }
 

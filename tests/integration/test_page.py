@@ -384,9 +384,70 @@ def test_nothing_sticks_out(browser, control, address, plane, token):
             for view in ("events", "history", "sources", "dataplanes", "services"):
                 choose(browser, view)
                 browser.wait_true("document.scrollingElement.scrollWidth <= arguments[0]", width)
+            tabs = "[...document.querySelectorAll('[role=tab]')].map((each) => each.getBoundingClientRect())"
+            browser.wait_true(f"{tabs}.every((box) => box.left >= 0 && box.right <= arguments[0])", width)
             if token:
                 right = "Math.max(...[...document.querySelectorAll('td.act button')].map((each) => each.getBoundingClientRect().right))"
                 browser.wait_true(f"{right} < arguments[0] - 8", width)
+
+
+def test_the_token_card_stands_free(browser, control, address, plane):
+    """On a phone the card that asks for the token keeps off both edges, as far from the one as from the other."""
+    with dashboard(control, document(address, "127.0.0.1:1"), token=True) as page:
+        browser.resize(360, 780)
+        browser.open(page.url)
+        browser.wait_true("!document.getElementById('gate').hidden")
+        card = "const box = document.getElementById('gate').getBoundingClientRect();"
+        left, right = browser.script(f"{card} return [box.left, innerWidth - box.right]")
+        assert left == right
+        assert left >= 8
+
+
+def test_nothing_looks_live_before_the_first_answer(browser, control, address, plane):
+    """Until the daemon has answered the dot is not green, and a word says why."""
+    dot = "return getComputedStyle(document.getElementById('live'), '::before').backgroundColor"
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.devtools("Network.enable")
+        browser.devtools("Network.setBlockedURLs", urls=["*/app.js"])
+        try:
+            browser.open(page.url)
+            assert (
+                browser.script("return getComputedStyle(document.getElementById('live')).display") == "none"
+            )
+        finally:
+            browser.devtools("Network.setBlockedURLs", urls=[])
+            browser.devtools("Network.disable")
+        browser.complaints()  # that a script was blocked
+        browser.devtools("Fetch.enable", patterns=[{"urlPattern": "*/access.json"}])
+        try:
+            browser.open(page.url)
+            browser.wait_text("#live", "Connecting")
+            waiting = browser.script(dot)
+        finally:
+            browser.devtools("Fetch.disable")
+        browser.wait_text("#live", "Live")
+        assert waiting != browser.script(dot)
+        assert browser.complaints() == []
+
+
+def test_a_bar_of_health_is_told_in_words(browser, control, address, plane):
+    """Nobody needs to see colours to know how many backends are in which condition."""
+    with LineServer("one") as one, HeldPort() as nobody, HeldPort() as other:
+        backends = [
+            {"id": "one", "address": one.address},
+            {"id": "two", "address": nobody.address},
+            {"id": "three", "address": other.address, "state": "drain"},
+            {"id": "four", "address": "127.0.0.1:2", "weight": 0, "state": "disabled"},
+        ]
+        with dashboard(control, document(address, *backends, health=CHECKED)) as page:
+            browser.open(page.url)
+            words = "1 up, 1 down, 1 drained, 1 disabled"
+            browser.wait_text("#tiles", words)
+            labels = (
+                "[...document.querySelectorAll('.health-bar')].map((each) => each.getAttribute('aria-label'))"
+            )
+            browser.wait_true(f"{labels}.every((label) => label === arguments[0])", words)
+            browser.wait_true(f"{labels}.length === 2")
 
 
 def test_dark(browser, control, address, plane):
