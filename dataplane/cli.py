@@ -36,7 +36,7 @@ Examples:
   lb-dataplane --workers auto --takeover   # an upgrade that loses no client
   lb-dataplane --reuseport                 # once per core
   lb-dataplane --access-log /var/log/lb.jsonl --access-log-errors
-  lb-dataplane --metrics 127.0.0.1:9100    # for Prometheus
+  lb-dataplane --metrics 127.0.0.1:9464    # for Prometheus
 """
 
 

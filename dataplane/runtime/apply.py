@@ -214,7 +214,8 @@ class Applier:
                 fields["weight"] = patch.weight
             effective = replace(backend.spec, **fields)
             configured = running.configured[backend_id]
-            override = dict(node.overrides.get((name, backend_id), {}))
+            before = node.overrides.get((name, backend_id), {})
+            override = dict(before)
             for field, value in fields.items():
                 if getattr(configured, field) == value:
                     override.pop(field, None)
@@ -225,10 +226,23 @@ class Applier:
                 del node.overrides[name, backend_id]
             await self.changer.reweigh(running, backend, effective)
             await self.override(name, effective)
-            node.events.emit("override", service=name, backend=backend_id, **patch.body())
+            said = patch.body()
+            begun = {field: said[field] for field in override if override[field] != before.get(field)}
+            ended = {field: said[field] for field in before if field not in override}
+            self._tell_override(name, backend_id, begun, ended)
             return {
                 "service": name,
                 "id": backend_id,
                 "state": effective.state.value,
                 "weight": effective.weight,
             }
+
+    def _tell_override(
+        self, name: str, backend_id: str, begun: dict[str, Any], ended: dict[str, Any]
+    ) -> None:
+        """Tell what has changed: nothing, if an operator or the control plane only said the same again."""
+        events = self.node.events
+        if begun:
+            events.emit("override", service=name, backend=backend_id, **begun)
+        if ended:
+            events.emit("override_ended", service=name, backend=backend_id, **ended)

@@ -12,10 +12,11 @@ from dataplane.runtime.recording import RecordingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Families", "PackedService", "Sample", "Welcome", "families_of", "pack", "unpack"]
+__all__ = ["CrewSettings", "Families", "PackedService", "Sample", "Welcome", "families_of", "pack", "unpack"]
 
 SLICE: Final = 250
 """Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
@@ -29,16 +30,25 @@ Families = list[tuple[str, str, str, list[Sample]]]
 
 
 @dataclass(frozen=True, slots=True)
+class CrewSettings:
+    """What each worker is started with; the same for all."""
+
+    name: str
+    runtime_dir: Path
+    recording: RecordingOptions
+    log_format: str
+    affinity: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """What a worker is told first; the memory of the shared counters comes with it."""
 
     index: int
-    name: str
     row: int
     """Of the shared counters."""
     rows: int
-    runtime_dir: str
-    recording: RecordingOptions
+    settings: CrewSettings
 
 
 def pack(spec: ServiceSpec) -> PackedService:

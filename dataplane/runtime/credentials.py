@@ -6,6 +6,7 @@ on, without a restart, and what cannot be used leaves the last good one in force
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from schemas.renewed import Renewed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["WRONG", "CredentialFiles", "Credentials"]
@@ -96,16 +97,33 @@ class Credentials:
 
 
 def _read_token(path: Path) -> str:
-    token = path.read_text(encoding="ascii").strip()
-    if not token:
-        raise ValueError(f"{path} is empty")
-    return token
+    with _named(f"--token-file {path}"):
+        token = path.read_text(encoding="ascii").strip()
+        if not token:
+            raise ValueError("is empty")
+        return token
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say of what is wrong with a file which option names it; not all that OpenSSL raises says which file it is."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{what}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def _context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """Make a server context; with `client_ca`, clients need a certificate of it."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
-    context.load_cert_chain(cert, key, password=_no_password)
+    with _named(f"--tls-client-ca {client_ca}"):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+    for option, path in (("--tls-cert", cert), ("--tls-key", key)):
+        with _named(f"{option} {path}"):
+            path.read_bytes()
+    with _named(f"--tls-cert {cert}, --tls-key {key}"):
+        context.load_cert_chain(cert, key, password=_no_password)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
     # No session is resumed: who was let in by an authority that is gone since then would come back without being asked.

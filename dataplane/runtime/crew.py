@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Channel, Gone, PeerError
-from dataplane.runtime.compact import Welcome
+from dataplane.runtime.compact import CrewSettings, Welcome
 from dataplane.runtime.inboxes import INBOX, Inboxes
 from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares
 
 if TYPE_CHECKING:
-    from dataplane.runtime.recording import RecordingOptions
     from dataplane.runtime.shared_counters import CounterBoard
 
 __all__ = ["Crew", "CrewSettings", "Owner"]
@@ -60,16 +59,6 @@ class Owner(Protocol):
 
     def ended(self, member: Member) -> None:
         """Take note that a worker's process has ended; its last numbers are in it."""
-
-
-class CrewSettings:
-    """What each worker is started with."""
-
-    def __init__(self, name: str, runtime_dir: Path, recording: RecordingOptions, *, affinity: bool) -> None:
-        self.name = name
-        self.runtime_dir = runtime_dir
-        self.recording = recording
-        self.affinity = affinity
 
 
 class Crew:
@@ -176,10 +165,7 @@ class Crew:
             cores = sorted(os.sched_getaffinity(0))
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(member.pid, {cores[index % len(cores)]})
-        settings = self._settings
-        welcome = Welcome(
-            index, settings.name, row, self._board.rows, str(settings.runtime_dir), settings.recording
-        )
+        welcome = Welcome(index, row, self._board.rows, self._settings)
         await member.ask("welcome", welcome, [self._board.fd])
         return member
 

@@ -135,7 +135,7 @@ class Endpoints:
                 self._bind("--metrics", options.metrics, beside=beside)
         except WRONG as error:
             self.close()
-            raise StartError(f"--api: {error}") from error
+            raise StartError(str(error)) from error
         except BaseException:
             self.close()
             raise

@@ -17,6 +17,7 @@ __all__ = ["WARNINGS", "configure_log", "log_event"]
 WARNINGS: Final = frozenset(
     {
         "access_log_not_reopened",
+        "api_not_served",
         "apply_refused",
         "backend_down",
         "backend_ejected",
@@ -25,6 +26,7 @@ WARNINGS: Final = frozenset(
         "ejection_refused",
         "local_error",
         "no_usable_backend",
+        "orphaned",
         "panic",
         "snapshot_not_saved",
         "spans_lost",

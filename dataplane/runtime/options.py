@@ -140,7 +140,7 @@ def _credentials(given: Mapping[str, Any]) -> CredentialFiles:
     try:
         Credentials(files)
     except WRONG as error:
-        raise UsageError(f"--api: {error}") from error
+        raise UsageError(str(error)) from error
     return files
 
 

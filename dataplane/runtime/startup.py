@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["StartError", "check_config", "load_initial", "read_config", "reread"]
 
 MAX_BYTES = 1024 * 1024
+DIRECTORY = "is a directory, not a file; Docker makes one where a bind mount's source is missing"
 
 
 class StartError(Exception):
@@ -47,10 +48,18 @@ def read_config(path: Path) -> Desired:
         OSError: It cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise InvalidDocument((Problem("", "is not a regular file", None, None),))
-        return load_desired(file.read(MAX_BYTES + 1))
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(
+            mode
+        ):  # seen to before it is made a file object, which cannot be one of a directory
+            what = DIRECTORY if stat.S_ISDIR(mode) else "is not a regular file"
+            raise InvalidDocument((Problem("", what, None, None),))
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            raw = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(handle)
+    return load_desired(raw)
 
 
 def _snapshot_of(desired: Desired, generation: int) -> Snapshot:
@@ -124,5 +133,7 @@ async def reread(applier: Applier, config: Path) -> None:
         await applier.apply({**snapshot.body(), "generation": applier.snapshot.generation + 1})
     except InvalidDocument as error:
         events.emit("apply_refused", path=str(config), cause="; ".join(map(str, error.problems)))
-    except (OSError, Refused) as error:
+    except OSError as error:
+        events.emit("apply_refused", path=str(config), cause=error.strerror or str(error))
+    except Refused as error:
         events.emit("apply_refused", path=str(config), cause=str(error))

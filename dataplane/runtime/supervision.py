@@ -15,7 +15,8 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
-from dataplane.runtime.crew import Crew, CrewSettings
+from dataplane.runtime.compact import CrewSettings
+from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
@@ -80,7 +81,11 @@ class Supervision:
             options.name, self._node, self._applier, self._sockets, self.events, self._board.rows // 2
         )
         settings = CrewSettings(
-            options.name, options.runtime_dir, options.recording, affinity=options.cpu_affinity
+            name=options.name,
+            runtime_dir=options.runtime_dir,
+            recording=options.recording,
+            log_format=options.log_format,
+            affinity=options.cpu_affinity,
         )
         self._crew = Crew(options.workers, settings, self._sockets, self._board, self._supervisor)
         self._applier.crew = self._supervisor.crew = self._crew

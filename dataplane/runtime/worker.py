@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
@@ -28,7 +27,6 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -41,7 +39,7 @@ from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.compact import PackedService, Welcome, unpack
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.events import Events, rfc3339
+from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, Offer, giver_path
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.recording import Recording
@@ -157,7 +155,7 @@ class Worker:
         self._reporter = Reporter(self._node, time.time)
         self._resolver = Resolver(self._node)
         draw = random.Random().random  # noqa: S311 - it decides what is logged
-        self._recording = Recording(welcome.recording, welcome.name, draw, self.events.emit)
+        self._recording = Recording(welcome.settings.recording, welcome.settings.name, draw, self.events.emit)
         self._node.access_log = self._recording.record
         self._metrics = Metrics(self._node, self, self._dropped_lines, time.monotonic, self._recording.spans)
         tune_collector()
@@ -222,13 +220,9 @@ class Worker:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._orphan:
-            event = {
-                "event": kind,
-                "level": "warning",
-                "at": rfc3339(time.time()),
-                "worker": self._welcome.index,
-            }
-            self._log.write(json.dumps({**event, **fields}).encode() + b"\n")
+            from dataplane.runtime.logs import log_event  # noqa: PLC0415 - a worker with a supervisor logs nothing itself
+
+            log_event(kind, worker=self._welcome.index, **fields)
         elif kind in FORWARDED:
             self._channel.send("event", (kind, fields))
 
@@ -289,10 +283,13 @@ class Worker:
     # -- without a supervisor -------------------------------------------------------------------------
 
     async def _serve_as_orphan(self) -> None:
+        from dataplane.runtime.logs import configure_log  # noqa: PLC0415 - see `_tell`
+
+        configure_log(self._log, form=self._welcome.settings.log_format, fd=2)
         self._orphan = True
         self._node.siblings.part()
         self.events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
-        path = giver_path(Path(self._welcome.runtime_dir), self._welcome.name, os.getpid())
+        path = giver_path(self._welcome.settings.runtime_dir, self._welcome.settings.name, os.getpid())
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(ORPHAN_S):
                 await Giver(path, self).run()

@@ -204,6 +204,15 @@ def test_an_override_holds_in_every_worker_and_outlives_them(site: Site) -> None
     assert explained["skipped"] == [{"id": "a", "reason": "drain"}]
 
 
+def test_orphans_log_in_the_form_that_was_asked_for() -> None:
+    """Text stays text when the supervisor is gone."""
+    with DataPlane(["--workers", str(WORKERS), "--log-format", "text"]) as plane:
+        plane.kill()
+        wait_for(lambda: plane.output.count("orphaned") == WORKERS, "the workers to notice")
+        assert "[warning  ] orphaned" in plane.output
+        assert "{" not in plane.output
+
+
 def test_sticky_is_the_same_in_every_worker(site: Site) -> None:
     """A client gets one backend whichever worker accepts it."""
     site.put(*(site.backend(name) for name in "abcde"), mode="sticky")

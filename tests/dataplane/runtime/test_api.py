@@ -183,6 +183,28 @@ class TestRefusals:
         path = f"/v1/services/{service.name}/backends/{server.address}"
         self.refused(plane.request("PATCH", path, patch), status, "invalid")
 
+    def test_an_override_is_told_when_it_begins_and_when_it_ends(self, plane, service, server):
+        """Saying the same again, or taking back what does not hold, is no event."""
+        path = f"/v1/services/{service.name}/backends/{server.address}"
+        patches = [
+            {"state": "enabled"},
+            {"state": "drain"},
+            {"state": "drain"},
+            {"state": "drain", "weight": 7},
+        ]
+        patches += [{"state": "enabled", "weight": 8}, {"weight": 1}, {"weight": 1}]
+        for patch in patches:
+            assert plane.request("PATCH", path, patch)[0] == 200
+        told = [json.loads(line) for line in plane.output.splitlines() if '"event": "override' in line]
+        mine = [each for each in told if each["service"] == service.name]
+        assert [(each["event"], each.get("state"), each.get("weight")) for each in mine] == [
+            ("override", "drain", None),
+            ("override", None, 7),
+            ("override", None, 8),
+            ("override_ended", "enabled", None),
+            ("override_ended", None, 1),
+        ]
+
     def test_unknown_names(self, plane, service):
         """404 for a service or backend that does not exist."""
         patch = {"weight": 1}

@@ -61,7 +61,7 @@ def test_another_token(tmp_path, port, workers):
         file.write_text("")
         assert ask(port, "second, and longer") == 200
         line = told(plane, "credentials_not_renewed")
-        assert f"{file} is empty" in line
+        assert f"--token-file {file}: is empty" in line
         assert "put it right" in line
         assert "second" not in plane.output
         file.write_text("third")

@@ -259,11 +259,27 @@ class TestConfig:
         assert all(line.startswith(f"{file}: ") for line in str(refused.value).splitlines())
 
     async def test_no_file(self, tmp_path, file):
-        """A file that is not there, or is no file, is an error that names it."""
-        for path in (file, tmp_path):
-            with pytest.raises(StartError, match=str(path)):
+        """A file that is not there, or is no file, is an error that names it, once."""
+        words = {
+            file: "No such file or directory",
+            tmp_path: "is a directory, not a file; Docker makes one where a bind mount's source is missing",
+        }
+        for path, why in words.items():
+            with pytest.raises(StartError) as refused:
                 async with loaded(tmp_path, path):
                     pass
+            assert str(refused.value) == f"{path}: {why}"
+
+    def test_a_directory_in_its_place_while_it_runs(self, file, server, port):
+        """SIGHUP is answered by a refusal, and what runs goes on."""
+        self.write(file, port, server.address)
+        with DataPlane(["--config", str(file)]) as plane:
+            file.unlink()
+            file.mkdir()
+            plane.send_signal(signal.SIGHUP)
+            wait_for(lambda: '"apply_refused"' in plane.output, "the refusal")
+            assert "is a directory, not a file" in plane.output
+            assert ask(port.address) == b"one:hello\n"
 
     def test_a_pipe_does_not_hang(self, tmp_path, file):
         """Something that is no regular file is refused at once."""
@@ -558,6 +574,29 @@ class TestTcpApi:
         code, words = run(tmp_path, *arguments[:4])
         assert code == 2
         assert "--tls-cert" in words
+
+    @pytest.mark.needs("openssl")
+    @pytest.mark.parametrize(
+        ("option", "file", "why"),
+        [
+            ("--token-file", "none", "No such file or directory"),
+            ("--token-file", "empty", "is empty"),
+            ("--tls-cert", "none", "No such file or directory"),
+            ("--tls-key", "none", "No such file or directory"),
+            ("--tls-client-ca", "none", "No such file or directory"),
+            ("--tls-client-ca", "empty", ""),
+        ],
+    )
+    def test_credentials_that_cannot_be_used(self, tmp_path, port, option, file, why):
+        """Exit 2, and the message names the option, the file and the reason."""
+        make_certificates(tmp_path)
+        (tmp_path / "empty").touch()
+        (tmp_path / "token").write_text("secret")
+        files = {"--token-file": "token", "--tls-cert": "server.pem", "--tls-key": "server.key", option: file}
+        arguments = [word for name, each in files.items() for word in (name, str(tmp_path / each))]
+        code, words = run(tmp_path, "--api", port.address, *arguments)
+        assert code == 2
+        assert f"Error: {option} {tmp_path / file}: {why}" in words
 
 
 def make_certificates(folder):
