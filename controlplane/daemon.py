@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -27,6 +27,7 @@ from controlplane.following import Following
 from controlplane.home import Home
 from controlplane.http import listener as http_listener
 from controlplane.metrics import scrape
+from controlplane.noticing import Fault, Noticing, plane_faults, source_faults
 from controlplane.observer import Observer
 from controlplane.places import Endpoint, control_socket
 from controlplane.registering import Registering
@@ -37,6 +38,9 @@ from schemas.renewed import Renewed
 from schemas.serving import ImpatientRunner
 
 __all__ = ["Daemon", "DaemonSettings", "run"]
+
+
+_NOTICE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,11 @@ def log(message: str) -> None:
     sys.stderr.flush()
 
 
+def _broken(name: str, trouble: object) -> dict[str, Any]:
+    """Return the row of a source that only shows while it is out of order."""
+    return {"name": name, "state": "error", "since": None, "last_error": str(trouble)}
+
+
 class Daemon:
     """All parts, wired. Make it inside a running loop."""
 
@@ -85,6 +94,7 @@ class Daemon:
             on_event=self._happened,
             log=log,
         )
+        self.planes = Noticing(log, comings=True)
         self.observer = Observer(self.controller)
         self.file = None if settings.home is None else WatchedFile(settings.home, self.controller, log)
         self.registering = Registering(self.controller.fleet, self.base, log)
@@ -97,6 +107,7 @@ class Daemon:
         dataplanes = event["type"] == "dataplanes"  # says only that there is something to look at
         self.events.publish({"at": now_text(), **event}, remember=not dataplanes)
         if dataplanes:
+            self.planes.take(plane_faults(self.controller.fleet.pushers.values()))
             self.following.look()
             self.registering.look()
         elif event["type"] == "generation":
@@ -108,18 +119,32 @@ class Daemon:
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
-        file = self.file
+        file, history = self.file, self.controller.store_error
         sources = [] if file is None else [file.source()]
-        sources += [*self.controller.discovering.status(), *self.registering.status()]
-        for name, trouble in (
-            ("history", self.controller.store_error),
-            ("certificates", self.settings.tls.trouble),
-            ("token", self.settings.token and self.settings.token.trouble),
-            ("http token", self.settings.http_token and self.settings.http_token.trouble),
-        ):
-            if trouble is not None:
-                sources.append({"name": name, "state": "error", "since": None, "last_error": str(trouble)})
+        sources += self._sources()
+        if history is not None:
+            sources.append(_broken("history", history))
         return await self.observer.status(sources, None if file is None else file.config_error)
+
+    def _sources(self) -> list[dict[str, Any]]:
+        """Return how everything fares that desired state and credentials come from, besides the watched file."""
+        token, http_token = self.settings.token, self.settings.http_token
+        troubles = {
+            "certificates": self.settings.tls.trouble,
+            "token": token and token.trouble,
+            "http token": http_token and http_token.trouble,
+        }
+        broken = [_broken(name, trouble) for name, trouble in troubles.items() if trouble is not None]
+        return [*self.controller.discovering.status(), *self.registering.status(), *broken]
+
+    async def _notice(self) -> None:
+        """Log what happens to the sources until cancelled; the watched file tells of itself."""
+        noticing = Noticing(log)
+        while True:
+            await asyncio.sleep(_NOTICE_S)
+            # Credentials have a row only while they are out of order.
+            well: dict[str, Fault | None] = dict.fromkeys(("certificates", "token", "http token"))
+            noticing.take(well | source_faults(self._sources()))
 
     async def metrics(self) -> bytes:
         """Return the status as Prometheus text."""
@@ -140,6 +165,7 @@ class Daemon:
             spawn(self.controller.run())
             spawn(self.controller.discovering.run())
             spawn(self.observer.run())
+            spawn(self._notice())
             spawn(self.following.run())
             spawn(self.registering.run())
             async with self._served(listener):

@@ -76,6 +76,7 @@ class WatchedFile:
         if self.config_error is not None:
             self.config_error = None
             self._since = now_text()
+            self._log(f"{self.home.place} is taken again")
 
     def source(self) -> dict[str, Any]:
         """Return its row in the status: `stale` while somebody has applied something else."""

@@ -224,6 +224,37 @@ def test_hanging_data_plane_is_shown_as_old(control, address, plane):
         wait_for(lambda: plane.backend("web", "127.0.0.1:2")["state"] == "drain", "what was kept")
 
 
+def test_log_tells_what_breaks_and_when_it_is_in_order_again(control, address, plane):
+    """A data plane that is killed, a file that is not valid, a token that cannot be read: once, and once their end."""
+    token = control.directory / "token"
+    token.write_text("open sesame")
+
+    def asked(line: str) -> bool:
+        with socket.create_connection(("127.0.0.1", port.port)) as client:
+            client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            client.recv(1)
+        return line in daemon.output
+
+    arguments = (control.write(document(address, "127.0.0.1:1")), "--http-token-file", token)
+    with HeldPort() as port, Daemon(control, *arguments, "--http", port.address) as daemon:
+        control.wait_status(lambda status: status["converged"])
+        plane.kill()
+        wait_for(lambda: '"data plane a: unreachable: ' in daemon.output, "the line of the data plane")
+        plane.start()
+        # Found again, if the daemon looked while it had no socket.
+        returns = ('"data plane a: in order again"', '"data plane a: gone"')
+        wait_for(lambda: any(line in daemon.output for line in returns), "the line of its return")
+        control.write("nonsense")
+        wait_for(lambda: f"{control.file} is not taken" in daemon.output, "the line of the file")
+        control.write(document(address, "127.0.0.1:1"))
+        wait_for(lambda: f'"{control.file} is taken again"' in daemon.output, "the line of its end")
+        token.write_text("")
+        wait_for(lambda: asked('"http token: --http-token-file'), "the line of the token")
+        token.write_text("open sesame")
+        wait_for(lambda: asked('"http token: in order again"'), "the line of its end")
+        assert daemon.output.count("data plane a: unreachable") == 1, daemon.output
+
+
 def test_read_only_api_over_tcp(control):
     """--http serves the status on a loopback address, and refuses others without a token."""
     refused = control("run", "--http", "0.0.0.0:1")
