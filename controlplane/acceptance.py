@@ -210,7 +210,11 @@ def rollback_entry(history: Sequence[Entry], current: str, generation: int | Non
     if generation is None:
         found = next((each for each in reversed(history) if each.document != current), None)
         if found is None:
-            raise UnknownError("the history has nothing to return to")
+            raise UnknownError(
+                "the history has nothing to return to: it has "
+                + (f"one content, of generation {history[0].generation}" if history else "no generation")
+                + "; what ran before was not applied by lb-control, so apply its file to return to it"
+            )
         return found
     found = next((each for each in history if each.generation == generation), None)
     if found is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import os
 import socket
 from importlib import resources
 from typing import Final, NamedTuple
@@ -172,5 +173,7 @@ def listener(address: str, *, token: bool) -> tuple[socket.socket, str]:
     try:
         sock = socket.create_server((bare, int(port)), family=family)
     except OSError as error:
-        raise PlaceError(f"--http {address}: {error}") from error
+        # Python adds the address to the system's words; a resolver's error has words of its own.
+        words = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+        raise PlaceError(f"--http {address}: cannot listen there: {words.lower()}") from error
     return sock, f"{host}:{sock.getsockname()[1]}"

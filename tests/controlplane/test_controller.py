@@ -218,6 +218,16 @@ async def test_rollback_is_a_new_generation_with_the_old_content(tmp_path):
             await controller.rollback(77, QUICK, "op")
 
 
+async def test_rollback_without_a_past_says_why(tmp_path):
+    """What a data plane ran by other means is in no history."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        with pytest.raises(UnknownError, match=r"it has no generation; what ran before was not applied by"):
+            await controller.rollback(None, QUICK, "op")
+        await controller.apply(proposal(), QUICK, BY)
+        with pytest.raises(UnknownError, match=r"it has one content, of generation 1; what ran before was"):
+            await controller.rollback(None, QUICK, "op")
+
+
 async def test_what_was_applied_after_the_file_is_known_to_hold(tmp_path):
     """An apply besides the file says who; the file's next content takes the word back."""
     async with daemon(tmp_path, [FakeDataPlane()]) as controller:
