@@ -111,6 +111,7 @@ EVENTS: Final[dict[str, str]] = {
     "backend_reinstated": "An ejection is over.",
     "backend_unknown": "Nobody checks it any more.",
     "backend_up": "Active checks found it up.",
+    "credentials_expired": "The API's certificate has expired; seen at the start, and when the file changes.",
     "credentials_not_renewed": "A token or certificate of the API's was changed, and cannot be used: the one before is in force.",
     "credentials_renewed": "A token or certificate of the API's was changed, and counts from now on.",
     "drain": "An operator, or a snapshot, drains or disables a backend.",

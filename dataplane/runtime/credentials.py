@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from dataplane.runtime.events import rfc3339
+from dataplane.runtime.validity import not_after
 from schemas.renewed import Renewed
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ __all__ = ["WRONG", "CredentialFiles", "Credentials"]
 
 WRONG: Final = (OSError, ValueError)
 """What is raised for files that cannot be used; ssl.SSLError and UnicodeError are among them."""
+_RENEW: Final = "clients refuse it: renew it, and the next connection takes the new one"
 _TODO: Final = "what was read before is in force; put it right, and the next connection takes it"
 
 
@@ -41,7 +45,7 @@ class Credentials:
 
     Args:
         files: Where they are.
-        emit: Takes the events `credentials_renewed` and `credentials_not_renewed`.
+        emit: Takes the events `credentials_renewed`, `credentials_not_renewed` and `credentials_expired`.
 
     Raises:
         OSError: A file cannot be read.
@@ -61,7 +65,7 @@ class Credentials:
         if cert is not None and key is not None:
             self._tls = Renewed(
                 [path for path in (cert, key, client_ca) if path is not None],
-                lambda: _context(cert, key, client_ca),
+                lambda: self._context(cert, key, client_ca),
                 wrong=WRONG,
                 told=self._teller("certificate", cert),
             )
@@ -83,6 +87,14 @@ class Credentials:
         """Have a handshake go on with the newest context. OpenSSL asks without a server name, too."""
         assert self._tls is not None  # noqa: S101 - or there would be no handshake
         connection.context = self._tls.now()
+
+    def _context(self, cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+        context = _context(cert, key, client_ca)
+        with contextlib.suppress(*WRONG):  # OpenSSL takes it; what cannot be read here is not missed
+            ends = not_after(cert.read_text(encoding="ascii", errors="replace"))
+            if ends < time.time():
+                self.emit("credentials_expired", path=str(cert), not_after=rfc3339(ends), todo=_RENEW)
+        return context
 
     def _teller(self, what: str, path: Path) -> Callable[[Exception | None], None]:
         def told(trouble: Exception | None) -> None:

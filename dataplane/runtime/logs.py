@@ -21,6 +21,7 @@ WARNINGS: Final = frozenset(
         "apply_refused",
         "backend_down",
         "backend_ejected",
+        "credentials_expired",
         "credentials_not_renewed",
         "dropped",
         "ejection_refused",

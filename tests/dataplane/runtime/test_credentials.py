@@ -159,3 +159,44 @@ def test_an_encrypted_key_is_refused(tmp_path, port):
     assert plane.poll() == 2
     assert "the key is encrypted" in plane.output
     plane.close()
+
+
+@pytest.mark.needs("openssl")
+def test_an_expired_certificate_is_told(tmp_path, port):
+    """At the start, and when it is replaced by another that has expired; not when by one that holds."""
+    authority = Authority(tmp_path / "authority")
+    cert, key, ca = tmp_path / "cert.pem", tmp_path / "key.pem", authority.ca
+    lasting, first, second = (
+        authority.issue(name, dates=dates)
+        for name, dates in (
+            ("lasting", None),
+            ("first", ("20200101000000Z", "20200102000000Z")),
+            ("second", ("20200101000000Z", "20200103030405Z")),
+        )
+    )
+
+    def put(pair):
+        for path, source in zip((key, cert), reversed(pair), strict=True):
+            replace(path, source)
+
+    def call():
+        context = ssl.create_default_context(cafile=ca)
+        context.load_cert_chain(*lasting)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return ask(port, tls=context)
+
+    put(first)
+    tls = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca)]
+    with DataPlane(["--api", port.address, *tls]) as plane:
+        line = told(plane, "credentials_expired")
+        assert f'"path": "{cert}", "not_after": "2020-01-02T00:00:00.000Z"' in line
+        assert '"level": "warning"' in line
+        put(lasting)
+        assert call() == 200
+        told(plane, "credentials_renewed")
+        assert plane.output.count("credentials_expired") == 1
+        put(second)
+        assert call() == 200
+        wait_for(lambda: plane.output.count("credentials_expired") == 2, "the second warning")
+        assert '"not_after": "2020-01-03T03:04:05.000Z"' in told(plane, "credentials_expired")
