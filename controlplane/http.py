@@ -174,6 +174,7 @@ def listener(address: str, *, token: bool) -> tuple[socket.socket, str]:
         sock = socket.create_server((bare, int(port)), family=family)
     except OSError as error:
         # Python adds the address to the system's words; a resolver's error has words of its own.
-        words = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+        number = error.errno or 0
+        words = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise PlaceError(f"--http {address}: cannot listen there: {words.lower()}") from error
     return sock, f"{host}:{sock.getsockname()[1]}"
