@@ -12,7 +12,7 @@ export const events = { all: new Map(), paused: false, state: "" };   // by thei
 const QUIET = new Set(["dataplanes"]);
 const BAD = /_down$|eject|died|fail|refused|unusable|no_usable|unhandled|not_saved|no_backend|unresolved|local_error|orphaned|^panic$/;
 const MILD = /drain|stopp|override|restart|takeover|dropped|terminated|lost/;
-const FINE = /_up$|reinstated|panic_over|applied|generation|started|resolved|drained|again$|ready$/;
+const FINE = /_up$|reinstated|panic_over|applied|generation|started|resolved|drained|again$|ready$|_saved$|_ended$/;
 
 function toneOf(type) {
   if (BAD.test(type)) return "bad";

@@ -83,6 +83,9 @@ function planeProblems(status, add) {
     } else if (plane.error) add("bad", "refused", plane.name, `Data plane ${plane.name}: ${plane.error}`, "dataplanes");
     explained ||= !plane.reachable || Boolean(plane.error);
   }
+  if (status.dataplanes.some((each) => each.reachable) && !Object.keys(status.services).length) {
+    add("warn", "no service", "", "No service is configured, so nothing listens.", "services");
+  }
   if (!status.converged && status.dataplanes.length && !explained) {
     add("warn", "not converged", "", `Not every worker runs generation ${status.generation} yet.`, "dataplanes");
   }

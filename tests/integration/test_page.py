@@ -450,6 +450,40 @@ def test_a_bar_of_health_is_told_in_words(browser, control, address, plane):
             browser.wait_true(f"{labels}.length === 2")
 
 
+def test_a_node_without_services_needs_attention(browser, control, plane):
+    """That nothing listens is said, and is over with the first service."""
+    with HeldPort() as port, dashboard(control, {"version": 1, "services": {}}) as page:
+        browser.open(page.url)
+        browser.wait_text("#attention-list", "No service is configured")
+        control.write(document(port.address, {"id": "one", "address": "127.0.0.1:1", "state": "drain"}))
+        browser.wait_text("#service-list", "web")
+        browser.wait_true("!document.getElementById('attention-list').innerText.includes('No service')")
+
+
+def test_what_is_over_again_is_shown_as_good(browser, control, address, plane):
+    """The end of an override, and of a snapshot that could not be saved, is no warning."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        browser.wait_text("#live", "Live")
+        browser.click("#tab-events")
+        take = "return import('/events.js').then((events) => events.takeEvent(arguments[0]))"
+        tones = {
+            "override": "warn",
+            "override_ended": "good",
+            "snapshot_not_saved": "bad",
+            "snapshot_saved": "good",
+        }
+        for kind, tone in tones.items():
+            browser.script(take, json.dumps({"type": kind, "at": "2026-01-01T00:00:00.000Z"}))
+            word = kind.replace("_", " ")
+            pills = "[...document.querySelectorAll('#event-list .pill')]"
+            browser.wait_true(
+                f"{pills}.some((each) => each.textContent === arguments[0] && each.dataset.tone === arguments[1])",
+                word,
+                tone,
+            )
+
+
 def test_dark(browser, control, address, plane):
     """The page takes the colours that the user prefers."""
     with dashboard(control, document(address, "127.0.0.1:1")) as page:
