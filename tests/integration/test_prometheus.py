@@ -235,6 +235,14 @@ def pool_misses(site: Site) -> Labels:
     return {"service": "pool"}
 
 
+def snapshot_not_saved(site: Site) -> Labels:
+    """A file stands where the state directory was, and something new comes to be saved."""
+    site.crew.state_dir.rename(site.crew.state_dir.with_name("away"))
+    site.crew.state_dir.touch()
+    site.crew.put_snapshot({"web": {"listen": site.port(), "backends": [site.backends.lines.address]}})
+    return {"instance": site.ports["crew"]}
+
+
 def log_lines_dropped(site: Site) -> Labels:
     """The access log cannot be written; clients of the other faults make the lines."""
     return {"instance": site.ports["traffic"]}
@@ -371,6 +379,7 @@ FAULTS: dict[str, Fault] = {
     "LbQueueSlow": queue_slow,
     "LbRefusedAtLimit": refused_at_limit,
     "LbPoolMisses": pool_misses,
+    "LbSnapshotNotSaved": snapshot_not_saved,
     "LbLogLinesDropped": log_lines_dropped,
     "LbSpansDropped": spans_dropped,
     "LbConfigError": config_error,
