@@ -124,7 +124,7 @@ EVENTS: Final[dict[str, str]] = {
     "orphan_gives_nothing": "A worker whose supervisor had died did not hand over its sockets.",
     "orphaned": "A worker's supervisor has died; it serves on, for so many seconds or until it is taken over.",
     "override": "An operator has said something about a backend, and that holds from now on.",
-    "override_ended": "An operator has taken an override back: the backend is as it is configured again, with the values told here.",
+    "override_ended": "An operator has taken an override back, or a snapshot has overruled it: the backend has the configured values told here.",
     "panic": "Too few backends are usable; their health is ignored.",
     "panic_over": "Health counts again.",
     "reread": "SIGHUP changed nothing, and why.",

@@ -24,7 +24,7 @@ from dataplane.runtime.slices import in_slices
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from dataplane.core.spec import BackendSpec
     from dataplane.runtime.change import Draft
@@ -151,6 +151,7 @@ class Applier:
         except BaseException:
             self.doors.abandon()
             raise
+        overridden = dict(self.node.overrides)
         await self.changer.swap(draft, self.doors)
         old, self.snapshot = self.snapshot, snapshot
         await self.carry_out()
@@ -161,6 +162,7 @@ class Applier:
             previous=old.generation,
             changes=len(changes),
         )
+        self._tell_overruled(overridden)
         self.on_change()
         return changes
 
@@ -236,6 +238,17 @@ class Applier:
                 "state": effective.state.value,
                 "weight": effective.weight,
             }
+
+    def _tell_overruled(self, before: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+        """Tell which overrides a snapshot has ended."""
+        for (name, backend_id), fields in before.items():
+            still = self.node.overrides.get((name, backend_id), {})
+            running = self.node.running.get(name)
+            backend = running.service.backends.get(backend_id) if running else None
+            if backend is not None:
+                now = {field: getattr(backend.spec, field) for field in fields if field not in still}
+                values = {field: getattr(value, "value", value) for field, value in now.items()}
+                self._tell_override(name, backend_id, {}, values)
 
     def _tell_override(
         self, name: str, backend_id: str, begun: dict[str, Any], ended: dict[str, Any]

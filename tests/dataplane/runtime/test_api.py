@@ -183,28 +183,6 @@ class TestRefusals:
         path = f"/v1/services/{service.name}/backends/{server.address}"
         self.refused(plane.request("PATCH", path, patch), status, "invalid")
 
-    def test_an_override_is_told_when_it_begins_and_when_it_ends(self, plane, service, server):
-        """Saying the same again, or taking back what does not hold, is no event."""
-        path = f"/v1/services/{service.name}/backends/{server.address}"
-        patches = [
-            {"state": "enabled"},
-            {"state": "drain"},
-            {"state": "drain"},
-            {"state": "drain", "weight": 7},
-        ]
-        patches += [{"state": "enabled", "weight": 8}, {"weight": 1}, {"weight": 1}]
-        for patch in patches:
-            assert plane.request("PATCH", path, patch)[0] == 200
-        told = [json.loads(line) for line in plane.output.splitlines() if '"event": "override' in line]
-        mine = [each for each in told if each["service"] == service.name]
-        assert [(each["event"], each.get("state"), each.get("weight")) for each in mine] == [
-            ("override", "drain", None),
-            ("override", None, 7),
-            ("override", None, 8),
-            ("override_ended", "enabled", None),
-            ("override_ended", None, 1),
-        ]
-
     def test_unknown_names(self, plane, service):
         """404 for a service or backend that does not exist."""
         patch = {"weight": 1}
@@ -224,6 +202,53 @@ class TestRefusals:
         """405 for a method that a path does not have: no GET changes anything, and nothing else is guessed."""
         assert plane.request("POST", path, {})[0] == 405
         assert plane.request("DELETE", path)[0] == 405
+
+
+class TestOverridesTold:
+    """Events say when an operator's word begins and ceases to hold."""
+
+    def told(self, plane, service):
+        """Return the events about overrides so far."""
+        lines = [json.loads(line) for line in plane.output.splitlines() if '"event": "override' in line]
+        return [each for each in lines if each["service"] == service.name]
+
+    def test_an_override_is_told_when_it_begins_and_when_it_ends(self, plane, service, server):
+        """Saying the same again, or taking back what does not hold, is no event."""
+        path = f"/v1/services/{service.name}/backends/{server.address}"
+        patches = [
+            {"state": "enabled"},
+            {"state": "drain"},
+            {"state": "drain"},
+            {"state": "drain", "weight": 7},
+        ]
+        patches += [{"state": "enabled", "weight": 8}, {"weight": 1}, {"weight": 1}]
+        for patch in patches:
+            assert plane.request("PATCH", path, patch)[0] == 200
+        wait_for(lambda: len(self.told(plane, service)) >= 5, "the log")
+        told = self.told(plane, service)
+        assert [(each["event"], each.get("state"), each.get("weight")) for each in told] == [
+            ("override", "drain", None),
+            ("override", None, 7),
+            ("override", None, 8),
+            ("override_ended", "enabled", None),
+            ("override_ended", None, 1),
+        ]
+
+    def test_a_snapshot_that_ends_an_override_is_told(self, plane, service, server):
+        """What lb.yaml says anew about a field counts, and the log says since when; the other field stays."""
+        path = f"/v1/services/{service.name}/backends/{server.address}"
+        assert plane.request("PATCH", path, {"state": "drain", "weight": 7})[0] == 200
+        backend = {"address": server.address, "weight": 3}
+        plane.put_snapshot({service.name: {**service.options, "backends": [backend]}})
+        wait_for(lambda: len(self.told(plane, service)) >= 2, "the log")
+        _, ended = self.told(plane, service)
+        assert (ended["event"], ended["backend"], ended.get("state"), ended["weight"]) == (
+            "override_ended",
+            server.address,
+            None,
+            3,
+        )
+        assert plane.backend(service.name, server.address)["state"] == "drain"
 
 
 class TestSnapshot:
