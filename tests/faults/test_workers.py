@@ -236,6 +236,48 @@ def test_a_takeover_that_cannot_have_its_ports_changes_nothing(tmp_path: Path, w
         assert not load.report.failed, load.report
 
 
+_ONE_WORKER_ONLY = """
+import os, sys, time
+if "dataplane.runtime.worker" in sys.orig_argv:
+    folder = os.path.dirname(__file__)
+    try:
+        open(folder + "/first", "x")
+    except FileExistsError:
+        while not os.path.exists(folder + "/go"):
+            time.sleep(0.01)
+        os._exit(1)
+"""
+
+
+def test_clients_of_a_takeover_that_fails_later_are_served_to_their_end(tmp_path: Path) -> None:
+    """When one new worker serves already and the other cannot start, who is with the first is not cut."""
+    (tmp_path / "sitecustomize.py").write_text(_ONE_WORKER_ONLY)
+    with ExitStack() as stack:
+        site = Site(stack, workers=1)
+        environment = {"PYTHONPATH": str(tmp_path)}
+        failing = DataPlane(
+            ["--workers", "2", "--takeover"], environment=environment, runtime_dir=site.plane.runtime_dir
+        )
+        stack.callback(failing.close)
+        failing._spawn()
+        wait_for(lambda: "worker_ready" in failing.output, "the first of the new workers")
+        site.plane.send_signal(signal.SIGSTOP)  # so that only the new one can accept
+        client = stack.enter_context(dial(site.ports[0].address))
+        client.sendall(b"x\n")
+        assert read_exactly(client, 4)[1:] == b":x\n"
+        site.plane.send_signal(signal.SIGCONT)
+        (tmp_path / "go").touch()
+        wait_for(lambda: "takeover_failed" in site.plane.output, "the old one to know")
+        wait_for(lambda: "takeover_failed" in failing.output, "the new one to give up")
+        client.sendall(b"y\n")
+        assert read_exactly(client, 4)[1:] == b":y\n"
+        assert failing.poll() is None
+        client.close()
+        assert failing.wait(20) == 1
+        assert "a worker could not start" in failing.output
+        assert site.plane.get("/readyz") == {"status": "ok"}
+
+
 def test_a_takeover_with_a_wrong_config_changes_nothing(site: Site, tmp_path: Path) -> None:
     """--config is read before anything is taken."""
     wrong = tmp_path / "lb.yaml"
