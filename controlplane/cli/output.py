@@ -75,11 +75,12 @@ def console() -> Console:
 def render(renderable: RenderableType) -> None:
     """Print a table; into a pipe without the blanks that fill up its lines."""
     made = console()
+    # Not cropped: what does not fit is there to be copied, and a terminal breaks it by itself.
     if made.is_terminal:
-        made.print(renderable)
+        made.print(renderable, crop=False)
         return
     with made.capture() as captured:
-        made.print(renderable)
+        made.print(renderable, crop=False)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 

@@ -76,10 +76,12 @@ def _ask(settings: Settings, chosen: Sequence[str]) -> tuple[dict[str, Any], boo
     return only(gateway.status(), chosen), isinstance(gateway, Direct)
 
 
-def _laid_out(report: dict[str, Any], chosen: Sequence[str], width: int, *, direct: bool) -> Group:
+def _laid_out(
+    report: dict[str, Any], chosen: Sequence[str], width: int, *, direct: bool, narrow: bool = False
+) -> Group:
     from controlplane.cli.statusview import view  # noqa: PLC0415 - 50 ms that only a table is worth
 
-    return view(report, width, datetime.now(UTC), direct=direct, part=bool(chosen))
+    return view(report, width, datetime.now(UTC), direct=direct, part=bool(chosen), narrow=narrow)
 
 
 def _watch(settings: Settings, chosen: Sequence[str]) -> None:
@@ -112,7 +114,7 @@ def _tried(settings: Settings, chosen: Sequence[str], width: int) -> RenderableT
         report, direct = _ask(settings, chosen)
     except ControlError as error:  # it may come back: a view that ends at a restart is of no use
         return Text(output.plain(error), style="bold red")
-    return _laid_out(report, chosen, width, direct=direct)
+    return _laid_out(report, chosen, width, direct=direct, narrow=True)
 
 
 def _lines(console: Console, shown: RenderableType) -> list[Text]:

@@ -34,7 +34,13 @@ _RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
 
 
 def view(
-    report: dict[str, Any], width: int, now: datetime, *, direct: bool = False, part: bool = False
+    report: dict[str, Any],
+    width: int,
+    now: datetime,
+    *,
+    direct: bool = False,
+    part: bool = False,
+    narrow: bool = False,
 ) -> Group:
     """Lay a status out.
 
@@ -44,10 +50,11 @@ def view(
         now: The time, with a zone.
         direct: No daemon runs: the data planes were asked.
         part: Some services are left out.
+        narrow: Break commands as well: nothing can be longer than a line, as on a screen that is written again.
     """
     parts: list[RenderableType] = [
         _head(report, direct=direct),
-        *_wrong(report, width, now, part=part),
+        *_wrong(report, width, now, part=part, narrow=narrow),
         Text(),
     ]
     parts.append(_dataplanes(report))
@@ -70,7 +77,9 @@ def _head(report: dict[str, Any], *, direct: bool) -> Text:
     return line
 
 
-def _wrong(report: dict[str, Any], width: int, now: datetime, *, part: bool) -> Iterator[RenderableType]:
+def _wrong(
+    report: dict[str, Any], width: int, now: datetime, *, part: bool, narrow: bool
+) -> Iterator[RenderableType]:
     """Say what is wrong, the worst first, and below each what to type next."""
     found = troubles(report, now)
     if not found:
@@ -82,8 +91,11 @@ def _wrong(report: dict[str, Any], width: int, now: datetime, *, part: bool) -> 
             word = "" if number else label(each.level, each.word)
             yield Text.assemble((f"{word:<{_LABEL}}", LEVELS[each.level]), line)
         if each.command is not None:
-            # Not broken into lines of ours: it is there to be copied.
-            yield Padding(Text(f"$ {output.plain(each.command)}", style="cyan"), (0, 0, 0, _LABEL))
+            command = Text(f"$ {output.plain(each.command)}", style="cyan")
+            if narrow:
+                yield Padding(command, (0, 0, 0, _LABEL))
+            else:  # not broken into lines of ours: it is there to be copied
+                yield Text(" " * _LABEL, no_wrap=True, overflow="ignore").append_text(command)
 
 
 def _dataplanes(report: dict[str, Any]) -> RenderableType:

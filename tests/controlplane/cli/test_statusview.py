@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
+from controlplane.cli import output
 from controlplane.cli.statusview import view
 from controlplane.core.merge import Override
 from controlplane.core.report import Seen, node_status
@@ -74,6 +75,19 @@ def test_trouble_comes_before_what_is_well():
         if line.split()[:1] in (["web"], ["quiet"], ["a:1"], ["z:1"], ["q:1"])
     ]
     assert order == ["web", "z:1", "a:1", "quiet", "q:1"]
+
+
+def test_commands_are_whole_lines(capsys):
+    """What is there to be copied is not broken, however long the path and narrow the terminal."""
+    place = "/" + "a-long-directory/" * 8 + "lb.yaml"
+    error = {"path": place, "message": "a: cannot listen", "details": [], "since": SINCE}
+    report = node_status([seen(status(backend()))], (), config_error=error)
+    output.render(view(report, 80, NOW))
+    assert f"              $ lb-control plan {place}\n" in capsys.readouterr().out
+    # On a screen that is written again it would be cut instead.
+    lines = printed(report, 80, narrow=True).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert place in "".join(line.strip() for line in lines)
 
 
 def test_what_is_wrong_is_said_once():
