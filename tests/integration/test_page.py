@@ -17,7 +17,10 @@ from tests.support.load import Load
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.needs("chromium", "chromedriver")
+pytestmark = [
+    pytest.mark.needs("chromium", "chromedriver"),
+    pytest.mark.timeout(60),  # a real browser starts
+]
 
 WORD = "open-sesame"
 CHECKED = {"active": {"type": "tcp", "interval": "200ms", "timeout": "200ms", "fall": 1, "rise": 1}}

@@ -17,6 +17,8 @@ __all__ = ["Browser", "WebDriverError"]
 
 ANSWER_S: Final = 15.0
 """How long one command may take."""
+START_S: Final = 45.0
+"""How long a browser may take to start: the first one reads 300 MB, on a machine that does other things."""
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"
 """The key of an element's reference, as the specification has it."""
 _FLAGS: Final = (
@@ -68,7 +70,7 @@ class Browser(Program):
             "args": [*_FLAGS, f"--user-data-dir={self.directory / 'profile'}"],
         }
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}}, deadline_s=START_S)
         self._session = f"/session/{answer['sessionId']}"
         self.resize(*self._size)
         self.prefer(dark=self._dark)
@@ -83,8 +85,8 @@ class Browser(Program):
             self._session = ""
             super().close()
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+    def _call(self, method: str, path: str, body: object = None, *, deadline_s: float = ANSWER_S) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=deadline_s)
         try:
             data = None if method != "POST" else json.dumps({} if body is None else body)
             connection.request(method, path, data, {"Content-Type": "application/json"})
