@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -39,7 +40,7 @@ from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.compact import PackedService, Welcome, unpack
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.events import Events
+from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.recording import Recording
@@ -95,7 +96,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._log = LineSink(2)
         self._recording: Recording | None = None
-        self._orphan = False
+        self._orphan: Callable[..., None] | None = None
+        """Writes events of its own: its supervisor has died."""
         self._terminated = False
         self._last = False
         """The listening sockets are being closed for good, so their queues have to be served first."""
@@ -220,9 +222,7 @@ class Worker:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._orphan:
-            from dataplane.runtime.logs import log_event  # noqa: PLC0415 - a worker with a supervisor logs nothing itself
-
-            log_event(kind, worker=self._welcome.index, **fields)
+            self._orphan(kind, worker=self._welcome.index, **fields)
         elif kind in FORWARDED:
             self._channel.send("event", (kind, fields))
 
@@ -283,16 +283,32 @@ class Worker:
     # -- without a supervisor -------------------------------------------------------------------------
 
     async def _serve_as_orphan(self) -> None:
-        from dataplane.runtime.logs import configure_log  # noqa: PLC0415 - see `_tell`
-
-        configure_log(self._log, form=self._welcome.settings.log_format, fd=2)
-        self._orphan = True
+        self._orphan = self._own_log()
         self._node.siblings.part()
         self.events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
         path = giver_path(self._welcome.settings.runtime_dir, self._welcome.settings.name, os.getpid())
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(ORPHAN_S):
                 await Giver(path, self).run()
+
+    def _own_log(self) -> Callable[..., None]:
+        """Return what writes an event: its supervisor did that, and a worker has no formatter.
+
+        To load one takes a tenth of a second, in which nobody is served, and descriptors, of which there may be none:
+        that is only for people who asked for text.
+        """
+        if self._welcome.settings.log_format == "text":
+            with contextlib.suppress(OSError, ImportError):
+                from dataplane.runtime.logs import configure_log, log_event  # noqa: PLC0415 - see above
+
+                configure_log(self._log, form="text", fd=2)
+                return log_event
+
+        def write(kind: str, **fields: Any) -> None:
+            event = {"event": kind, "level": "warning", "at": rfc3339(time.time()), **fields}
+            self._log.write(json.dumps(event).encode() + b"\n")
+
+        return write
 
     async def offer(self) -> Offer:
         """Offer every socket that is accepted from (dataplane.runtime.handover.Holder)."""

@@ -371,6 +371,10 @@ def test_a_worker_that_cannot_take_a_socket_is_replaced(site: Site) -> None:
     with ExitStack() as stack, site.load() as load:
         load.wait_flows()
         resource.prlimit(victim, resource.RLIMIT_NOFILE, (held + 10, held + 10))
+        # Until it knows, it accepts clients for whom it has no second descriptor.
+        wait_for(
+            lambda: site.plane.metrics().value("lb_descriptors_limit") < held + 10, "the limit to be known"
+        )
         site.ports[:0] = [stack.enter_context(HeldPort()) for _ in range(50)]
         site.put()
         site.plane.wait_status(
