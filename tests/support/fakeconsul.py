@@ -149,8 +149,9 @@ class FakeConsul:
             async with self._changed:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
-                        # like Consul, it also returns when the index has gone backwards and something happens
-                        if after == self.index:
+                        # like Consul, it also returns when the index has gone backwards; and it asks again after
+                        # each wake-up: from Python 3.13 on, a waiter that is cancelled wakes another one
+                        while after == self.index:
                             await self._changed.wait()
         finally:
             self.blocked -= 1
