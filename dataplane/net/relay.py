@@ -151,7 +151,7 @@ class Flow:
 
     def dialled(self, dial: Dial, code: int) -> None:
         """Go on after a dial that had to be waited for."""
-        self.service.dialled(self, dial, code)
+        self.service.connector.dialled(self, dial, code)
 
     # -- the relay ------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Flow:
             if server.received or self.victim is not None:
                 return False
             if self.pooled and not self.client.received:
-                self.service.redial(self)
+                self.service.connector.redial(self)
                 return True
             if server.broken:
                 assert self.backend is not None  # noqa: S101 - a server leg has one

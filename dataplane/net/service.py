@@ -1,14 +1,13 @@
-"""One running service: who may come in, which backend each client gets, and the accounts of both.
+"""One running service: who may come in, who has to wait, and the accounts of all.
 
-Life of a connection: `accepted`, then (if required) a PROXY header, `admit`, perhaps a place in the queue,
-`connect` with as many attempts as `retries` allows, the relay (`Flow`), and `on_end`.
+Life of a connection: `accepted`, then (if required) a PROXY header, `admit`, perhaps a place in the queue, a
+backend (`net.connect`), the relay (`Flow`), and `on_end`.
 Until a relay begins, nothing is read from the client but its PROXY header, and its socket is watched only if
 something has to be waited for; so each attempt may still go to any backend.
 """
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
@@ -16,12 +15,12 @@ from dataplane.core.balance import client_key
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection
 from dataplane.core.spec import Mode, PoolMode, ProxyAccept
+from dataplane.net.connect import Connector
 from dataplane.net.counters import ServiceTotals
-from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.dialer import Dial
 from dataplane.net.header import HEADERS, HeaderReader
-from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.relay import LONG_LIVED_S, Flow
-from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, tune_backend, user_timeout_ms
+from dataplane.net.sockopts import tune_backend, user_timeout_ms
 
 if TYPE_CHECKING:
     import socket
@@ -57,6 +56,7 @@ class Service:
         self.drain_reason = CloseReason.DRAIN_TIMEOUT
         self.admission = Admission(spec.limits, spec.access)
         self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
+        self.connector = Connector(self)
         self._serving = False
         self.configure(spec)
 
@@ -110,7 +110,7 @@ class Service:
         flow.counted = True
         limit = self.spec.limits.connections
         if limit and self.active >= limit:
-            self._enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
+            self.enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
             return
         self._enter(flow)
 
@@ -118,7 +118,7 @@ class Service:
         self.active += 1
         flow.admitted = True
         self._choose_key(flow)
-        self.connect(flow)
+        self.connector.connect(flow)
 
     def _choose_key(self, flow: Flow) -> None:
         if self.spec.mode is Mode.STICKY:
@@ -126,7 +126,7 @@ class Service:
 
     # -- the queue ------------------------------------------------------------------------------------
 
-    def _enqueue(self, flow: Flow, refusal: CloseReason) -> None:
+    def enqueue(self, flow: Flow, refusal: CloseReason) -> None:
         """Let `flow` wait for a place, or end it: with `refusal` if there is no queue at all."""
         now = self.reactor.now
         if not self.queue.push(flow):
@@ -166,7 +166,7 @@ class Service:
             self.totals.queue.observe(flow.queued_s)
             if flow.admitted:
                 self._choose_key(flow)  # the mode may be another by now
-                self.connect(flow)
+                self.connector.connect(flow)
             else:
                 self._enter(flow)
             if flow.waiting is self.queue and flow.tried is tried:
@@ -178,135 +178,6 @@ class Service:
         if not limit:
             return True
         return self.selection.has_below(limit, flow.tried) is not False
-
-    # -- a backend ------------------------------------------------------------------------------------
-
-    def connect(self, flow: Flow, failure: CloseReason = CloseReason.NO_BACKEND) -> None:
-        """Give `flow` a connection to the best backend that it has not tried; end it if there is none.
-
-        Args:
-            flow: An admitted flow without a backend.
-            failure: How the last attempt ended: the reason if there is no other to be made.
-        """
-        limit = self.spec.limits.per_backend
-        while True:
-            if len(flow.tried) > self.spec.retries:
-                flow.end(failure)
-                return
-            if limit:
-                backend = self.selection.pick_below(limit, flow.key, flow.tried)
-            else:
-                backend = self.selection.pick(flow.key, flow.tried)
-            if backend is None:
-                if limit and self.selection.has_below(limit, flow.tried) is False:
-                    self._enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
-                else:
-                    flow.end(failure)
-                return
-            if flow.tried:
-                self.totals.retries += 1
-            code = self._attempt(flow, backend)
-            if code in {0, PENDING}:
-                return
-            failure = self._failed(flow, backend, code)
-
-    def _attempt(self, flow: Flow, backend: Backend) -> int:
-        """Take a pooled connection or dial; return 0 (relaying), PENDING or an errno."""
-        flow.backend = backend
-        backend.active += 1
-        if self.selection.tracks_load:
-            self.selection.changed(backend)
-        pool = backend.pool
-        if (idle := pool.take()) is not None:
-            flow.pooled = True
-            flow.dialled_to = backend.address
-            flow.born_at = idle.born_at
-            self._start(flow, backend, idle.sock, idle.mask)
-            pool.refill()
-            return 0
-        code = self._dial(flow, backend)
-        if code in {0, PENDING}:
-            pool.refill()
-        return code
-
-    def _dial(self, flow: Flow, backend: Backend) -> int:
-        address = backend.address
-        if address is None:
-            return errno.EHOSTUNREACH
-        limit = self.spec.limits.per_backend
-        if limit and backend.active + backend.pool.held > limit:
-            backend.pool.displace()
-        reactor = self.reactor
-        flow.dialled_to = address
-        started_at = reactor.clock()
-        try:
-            sock, code = begin(address, reactor.dial_ceiling)
-        except OSError as error:
-            return error.errno or errno.ENOBUFS
-        if code == 0:
-            flow.born_at = reactor.clock()
-            backend.totals.connect.observe(flow.born_at - started_at)
-            self._start(flow, backend, sock, UNWATCHED)
-        elif code == PENDING:
-            dial = Dial(reactor, backend, address, sock)
-            flow.waiting = dial
-            flow.watch_client()
-            dial.start(flow, backend.connect_timeout_s)
-        else:
-            sock.close()
-        return code
-
-    def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
-        """Go on after a dial that had to be waited for."""
-        flow.waiting = None
-        if code:
-            self.connect(flow, self._failed(flow, dial.backend, code))
-            self.serve_queue()  # there is a place at that backend again
-            return
-        now = self.reactor.clock()
-        flow.born_at = now
-        dial.backend.totals.connect.observe(now - dial.started_at)
-        dial.backend.pool.demand.dialled(now - dial.started_at)
-        self._start(flow, dial.backend, dial.sock, OUT)
-
-    def _start(self, flow: Flow, backend: Backend, sock: socket.SocketType, mask: int) -> None:
-        backend.totals.connections += 1
-        flow.relay(backend, sock, mask)
-
-    def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:
-        """Settle the accounts of a failed attempt, and say how the flow would end because of it."""
-        self._leave(flow, backend)
-        flow.tried = (*flow.tried, backend)
-        if not self.draining:  # its deadline, if any, was that of the backend
-            flow.deadline = 0.0
-        flow.detail = error_text(code)
-        if code in LOCAL_ERRNOS:
-            self.observer.local_error(self, code)
-            return CloseReason.LOCAL_ERROR
-        backend.totals.connect_failures += 1
-        self.observer.backend_failed(self, backend, flow.detail)
-        return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED
-
-    def _leave(self, flow: Flow, backend: Backend) -> None:
-        flow.backend = None
-        backend.active -= 1
-        if self.selection.tracks_load:
-            self.selection.changed(backend)
-        if backend.removed and not backend.own and backend in self.leaving:
-            self.leaving.remove(backend)
-
-    def redial(self, flow: Flow) -> None:
-        """Replace a pooled connection that turned out dead before anything was sent on it."""
-        backend, server = flow.backend, flow.server
-        assert backend is not None and server is not None  # noqa: S101, PT018 - it was relaying
-        self.reactor.handlers.pop(server.fd, None)
-        server.sock.close()
-        flow.server = None
-        flow.pooled = False
-        code = self._dial(flow, backend)
-        if code not in {0, PENDING}:
-            self.connect(flow, self._failed(flow, backend, code))
-            self.serve_queue()
 
     # -- what happens while waiting -------------------------------------------------------------------
 
@@ -383,7 +254,7 @@ class Service:
         if self.access_log is not None:
             self.access_log(flow, reason, server)
         if backend is not None:
-            self._leave(flow, backend)
+            self.connector.release(flow, backend)
             if (
                 pooled and server is not None
             ):  # before a place is given to the next: it is the same connection

@@ -1,0 +1,167 @@
+"""From an admitted client to its backend: choose one, take a pooled connection or dial, and try the next.
+
+A client makes as many attempts as `retries` allows, each at another backend. Its socket is not read meanwhile, so
+every attempt may still go to any backend. Who finds every backend full waits in the service's queue, and comes
+back here.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from dataplane.core.reasons import CloseReason
+from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.leg import OUT, UNWATCHED
+from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
+
+if TYPE_CHECKING:
+    import socket
+
+    from dataplane.net.backend import Backend
+    from dataplane.net.relay import Flow
+    from dataplane.net.service import Service
+
+__all__ = ["Connector"]
+
+
+class Connector:
+    """What gives the clients of one service their backends, and keeps the backends' accounts of them."""
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def connect(self, flow: Flow, failure: CloseReason = CloseReason.NO_BACKEND) -> None:
+        """Give `flow` a connection to the best backend that it has not tried; end it if there is none.
+
+        Args:
+            flow: An admitted flow without a backend.
+            failure: How the last attempt ended: the reason if there is no other to be made.
+        """
+        service = self._service
+        limit = service.spec.limits.per_backend
+        while True:
+            if len(flow.tried) > service.spec.retries:
+                flow.end(failure)
+                return
+            if limit:
+                backend = service.selection.pick_below(limit, flow.key, flow.tried)
+            else:
+                backend = service.selection.pick(flow.key, flow.tried)
+            if backend is None:
+                if limit and service.selection.has_below(limit, flow.tried) is False:
+                    service.enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
+                else:
+                    flow.end(failure)
+                return
+            if flow.tried:
+                service.totals.retries += 1
+            code = self._attempt(flow, backend)
+            if code in {0, PENDING}:
+                return
+            failure = self._failed(flow, backend, code)
+
+    def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
+        """Go on after a dial that had to be waited for."""
+        flow.waiting = None
+        if code:
+            self.connect(flow, self._failed(flow, dial.backend, code))
+            self._service.serve_queue()  # there is a place at that backend again
+            return
+        now = self._service.reactor.clock()
+        flow.born_at = now
+        dial.backend.totals.connect.observe(now - dial.started_at)
+        dial.backend.pool.demand.dialled(now - dial.started_at)
+        self._start(flow, dial.backend, dial.sock, OUT)
+
+    def redial(self, flow: Flow) -> None:
+        """Replace a pooled connection that turned out dead before anything was sent on it."""
+        backend, server = flow.backend, flow.server
+        assert backend is not None and server is not None  # noqa: S101, PT018 - it was relaying
+        self._service.reactor.handlers.pop(server.fd, None)
+        server.sock.close()
+        flow.server = None
+        flow.pooled = False
+        code = self._dial(flow, backend)
+        if code not in {0, PENDING}:
+            self.connect(flow, self._failed(flow, backend, code))
+            self._service.serve_queue()
+
+    def release(self, flow: Flow, backend: Backend) -> None:
+        """Give back the place of `flow` at `backend`."""
+        service = self._service
+        flow.backend = None
+        backend.active -= 1
+        if service.selection.tracks_load:
+            service.selection.changed(backend)
+        if backend.removed and not backend.own and backend in service.leaving:
+            service.leaving.remove(backend)
+
+    def _attempt(self, flow: Flow, backend: Backend) -> int:
+        """Take a pooled connection or dial; return 0 (relaying), PENDING or an errno."""
+        selection = self._service.selection
+        flow.backend = backend
+        backend.active += 1
+        if selection.tracks_load:
+            selection.changed(backend)
+        pool = backend.pool
+        if (idle := pool.take()) is not None:
+            flow.pooled = True
+            flow.dialled_to = backend.address
+            flow.born_at = idle.born_at
+            self._start(flow, backend, idle.sock, idle.mask)
+            pool.refill()
+            return 0
+        code = self._dial(flow, backend)
+        if code in {0, PENDING}:
+            pool.refill()
+        return code
+
+    def _dial(self, flow: Flow, backend: Backend) -> int:
+        address = backend.address
+        if address is None:
+            return errno.EHOSTUNREACH
+        service = self._service
+        limit = service.spec.limits.per_backend
+        if limit and backend.active + backend.pool.held > limit:
+            backend.pool.displace()
+        reactor = service.reactor
+        flow.dialled_to = address
+        started_at = reactor.clock()
+        try:
+            sock, code = begin(address, reactor.dial_ceiling)
+        except OSError as error:
+            return error.errno or errno.ENOBUFS
+        if code == 0:
+            flow.born_at = reactor.clock()
+            backend.totals.connect.observe(flow.born_at - started_at)
+            self._start(flow, backend, sock, UNWATCHED)
+        elif code == PENDING:
+            dial = Dial(reactor, backend, address, sock)
+            flow.waiting = dial
+            flow.watch_client()
+            dial.start(flow, backend.connect_timeout_s)
+        else:
+            sock.close()
+        return code
+
+    def _start(self, flow: Flow, backend: Backend, sock: socket.SocketType, mask: int) -> None:
+        backend.totals.connections += 1
+        flow.relay(backend, sock, mask)
+
+    def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:
+        """Settle the accounts of a failed attempt, and say how the flow would end because of it."""
+        service = self._service
+        self.release(flow, backend)
+        flow.tried = (*flow.tried, backend)
+        if not service.draining:  # its deadline, if any, was that of the backend
+            flow.deadline = 0.0
+        flow.detail = error_text(code)
+        if code in LOCAL_ERRNOS:
+            service.observer.local_error(service, code)
+            return CloseReason.LOCAL_ERROR
+        backend.totals.connect_failures += 1
+        service.observer.backend_failed(service, backend, flow.detail)
+        return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED
