@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Classified", "Condition", "Instance", "InstanceRules", "Remark", "classify"]
 
 MAX_INSTANCES = 10_000  # HAProxy's server-template stops at 2**16, Envoy's own advice at some thousands
-MAX_WEIGHT = 256  # the balancers' limit: 0..256
+MAX_WEIGHT = 999_999_999  # Consul's own limit is 65,535; `weights` makes a balancer's 0..256 of it
 MAX_TIER = 255
 MAX_ID = 255
 _AGENT_CHECK = "serfHealth"
@@ -54,7 +54,7 @@ class Instance:
     """`node/service-id`, with `datacenter/` in front where several datacenters are asked."""
     address: str
     weight: int = 1
-    """0..256, after its condition and its meta data have been heard."""
+    """From 0 on, after its condition and its meta data have been heard; what it means is its share (`weights`)."""
     tier: int = 0
     condition: Condition = Condition.PASSING
 
@@ -173,12 +173,9 @@ def _read(entry: object, rules: InstanceRules) -> tuple[Instance, list[str]]:
     meta = _object(service, "Meta")
     remarks: list[str] = []
     weight = _weight(_object(service, "Weights"), condition, remarks)
-    asked = _option(meta, "lb.weight", None, remarks)
+    asked = _option(meta, "lb.weight", MAX_WEIGHT, remarks)
     if asked is not None and condition is not Condition.WARNING:
         weight = asked
-    if weight > MAX_WEIGHT:
-        remarks.append(f"weight {weight} lowered to {MAX_WEIGHT}")
-        weight = MAX_WEIGHT
     instance = Instance(
         id=instance_id,
         address=endpoint(host, port, rules.endpoints),
@@ -241,20 +238,20 @@ def _weight(weights: Mapping[str, object], condition: Condition, remarks: list[s
     """Return the registered weight for a condition; 1 for none or a bad one, as Consul's own default."""
     name = "Warning" if condition is Condition.WARNING else "Passing"
     value = weights.get(name, 1)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        remarks.append(f"Weights.{name} {ascii(value)[:40]} ignored: not a number from 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WEIGHT:
+        remarks.append(f"Weights.{name} {ascii(value)[:40]} ignored: not a number from 0 to {MAX_WEIGHT}")
         return 1
     return value
 
 
-def _option(meta: Mapping[str, object], name: str, highest: int | None, remarks: list[str]) -> int | None:
+def _option(meta: Mapping[str, object], name: str, highest: int, remarks: list[str]) -> int | None:
     """Return a number from the service's meta data, or None with a remark if it is none.
 
     Args:
         meta: The service's meta data: texts by name.
         name: The key. Consul 1.8 refuses dots in keys, so `lb.weight` may also be written `lb-weight` or
             `lb_weight`.
-        highest: The largest value that is believed; None: the caller clamps it.
+        highest: The largest value that is believed.
         remarks: Grows by one if the value is bad.
     """
     spelled = next(
@@ -265,9 +262,8 @@ def _option(meta: Mapping[str, object], name: str, highest: int | None, remarks:
         return None
     digits = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 9  # noqa: PLR2004 - below 2**31
     number = int(cast("str", value)) if digits else -1
-    if number < 0 or (highest is not None and number > highest):
-        limit = "" if highest is None else f" to {highest}"
-        remarks.append(f"{spelled} {ascii(value)[:40]} ignored: not a whole number from 0{limit}")
+    if not 0 <= number <= highest:
+        remarks.append(f"{spelled} {ascii(value)[:40]} ignored: not a whole number from 0 to {highest}")
         return None
     return number
 

@@ -8,19 +8,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from controlplane.core.instances import Classified, Condition, Instance, Remark
+from controlplane.core.weights import MAX_WEIGHT
 from schemas.snapshot import Backend
 
 __all__ = ["backend_of", "only_backends", "packed", "unpacked"]
 
 
-def backend_of(item: Instance) -> Backend:
-    """Return an instance as a snapshot shows it.
+def backend_of(item: Instance, weight: int) -> Backend:
+    """Return an instance as a snapshot shows it, with the weight that fits its neighbours'.
 
     Raises:
         ValidationError: Snapshots have no place for it.
     """
     state = "drain" if item.condition is Condition.MAINTENANCE else "enabled"
-    return Backend(id=item.id, address=item.address, weight=item.weight, tier=item.tier, state=state)
+    return Backend(id=item.id, address=item.address, weight=weight, tier=item.tier, state=state)
 
 
 def only_backends(seen: Classified) -> Classified:
@@ -29,7 +30,7 @@ def only_backends(seen: Classified) -> Classified:
     rejected = list(seen.rejected)
     for item in seen.instances:
         try:
-            backend_of(item)
+            _check(item)
         except ValidationError as error:
             rejected.append(Remark(item.id, str(error.errors()[0]["msg"])))
         else:
@@ -60,7 +61,12 @@ def unpacked(row: object) -> Instance | None:
             tier=row["tier"],
             condition=Condition(row["condition"]),
         )
-        backend_of(item)
+        _check(item)
     except (KeyError, ValueError, TypeError):
         return None
     return item
+
+
+def _check(item: Instance) -> None:
+    """Raise what `backend_of` would raise: a weight that is too large will be divided."""
+    backend_of(item, min(item.weight, MAX_WEIGHT))

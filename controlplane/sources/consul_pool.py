@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.failover import Failover
-from controlplane.core.instances import Condition, Instance, classify
+from controlplane.core.instances import Condition, Instance, Remark, classify
 from controlplane.core.track import Track
+from controlplane.core.weights import fitting
 from controlplane.sources.consul_backends import backend_of, only_backends, packed, unpacked
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Pool:
         """When the backends were saved, in seconds since the epoch; None since Consul has answered."""
         self.kept_since: float | None = None
         """Since when every one of several datacenters is empty and the last backends are kept; monotonic."""
+        self.divided: tuple[Remark, ...] = ()
+        """Whose weights made all of a tier's smaller, and whose share is not what they asked for."""
         self._runtime = runtime
         self._policy = policy
         self._failover = Failover(runtime.clock())
@@ -79,7 +82,8 @@ class Pool:
         table = self._table(now)
         if table is None:
             return False
-        backends = tuple(backend_of(table[name]) for name in sorted(table))
+        weights, self.divided = fitting(table.values())
+        backends = tuple(backend_of(table[name], weights[name]) for name in sorted(table))
         changed = backends != self._backends
         self._backends = backends
         return changed

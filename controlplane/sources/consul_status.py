@@ -64,7 +64,9 @@ def pool_status(pool: Pool, services: list[str], states: StateClock, runtime: Ru
         "datacenter": pool.selection.datacenters[pool.chosen] or None,
         "counts": _sums([item.counts() for item in seen], _COUNTED),
         "rejected": _remarks(remark for item in seen for remark in item.rejected),
-        "warnings": _remarks([*flapping, *(remark for item in seen for remark in item.warnings)]),
+        "warnings": _remarks(
+            [*pool.divided, *flapping, *(remark for item in seen for remark in item.warnings)]
+        ),
         "held": _held(pool, runtime),
         "headers": chosen.headers if chosen else {},
         "polls": sum(item.polls for item in healths),

@@ -107,7 +107,7 @@ async def test_meta(agent):
     async with Discovering(agent.address, {"web": "web"}) as found:
         await found.shows("dev/a")
         assert (found.backend("dev/a").tier, found.backend("dev/a").weight) == (1, 256)
-        assert "lowered" in found.status()["warnings"][0]["why"]
+        assert "divided by" in found.status()["warnings"][0]["why"]
 
 
 async def test_filters(agent):

@@ -95,12 +95,19 @@ def test_bad_weights_become_one(weights):
     assert only(Weights=weights).weight == 1
 
 
-@pytest.mark.parametrize("source", [{"Weights": {"Passing": 65535}}, {"Meta": {"lb.weight": "300"}}])
-def test_weights_are_clamped(source):
-    """A weight above 256 becomes 256, and is reported."""
+@pytest.mark.parametrize("source", [{"Weights": {"Passing": 65535}}, {"Meta": {"lb.weight": "65535"}}])
+def test_large_weights_are_kept(source):
+    """A weight above 256 is a proportion like any other: what becomes of it depends on its neighbours."""
     found = classify([entry(**source)], RULES)
-    assert found.instances[0].weight == 256
-    assert "lowered to 256" in found.warnings[0].why
+    assert found.instances[0].weight == 65535
+    assert found.warnings == ()
+
+
+def test_weights_without_measure_are_none():
+    """A number that no registry of sense holds costs its instance the weight, and nobody else anything."""
+    found = classify([entry("a", Weights={"Passing": 10**30})], InstanceRules())
+    assert found.instances[0].weight == 1
+    assert "ignored" in found.warnings[0].why
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,36 @@ async def test_maintenance_drains_and_critical_is_out(consul):
         }
 
 
+async def test_large_weights_keep_their_proportion(consul):
+    """Weights that balancers do not take are divided, for all of a service and also for what is held; it is shown."""
+
+    def weighted(**weights):
+        return [
+            entry(name, address=f"10.0.0.{number}", Weights={"Passing": weight, "Warning": 1})
+            for number, (name, weight) in enumerate(weights.items(), 1)
+        ]
+
+    def shown():
+        return {item.id: item.weight for item in found.discovery.discovered()["web"]}
+
+    await consul.put("web", weighted(a=1000, b=300))
+    async with Discovering(consul.address, {"web": "web"}) as found:
+        await found.shows("n1/a", "n1/b")
+        assert shown() == {"n1/a": 256, "n1/b": 77}
+        assert found.status()["warnings"] == [
+            {"id": "n1/a", "why": "weight 1000 is above 256: all weights of its tier are divided by 3.906"}
+        ]
+        saved = found.discovery.saved()
+        await consul.put("web", weighted(a=200, b=60))
+        await eventually(lambda: shown() == {"n1/a": 200, "n1/b": 60}, "weights that fit, as they are")
+        assert found.status()["warnings"] == []
+        await consul.put("web", weighted(a=200, b=60, c=512))
+        await eventually(lambda: shown() == {"n1/a": 100, "n1/b": 30, "n1/c": 256}, "the new proportion")
+    later = Discovering(consul.address, {"web": "web"})
+    later.discovery.restore(saved)
+    assert {item.id: item.weight for item in later.discovery.discovered()["web"]} == {"n1/a": 256, "n1/b": 77}
+
+
 async def test_bad_instances_are_skipped_and_shown(consul):
     """A port of 70000 or a hostname full of blanks costs only that instance."""
     bad = [
@@ -629,7 +659,7 @@ async def test_bad_rows_of_saved_state(consul):
     (pool,) = saved["pools"].values()
     rows = pool["datacenters"][""]
     rows[0]["address"] = "nowhere"
-    rows[1]["weight"] = 10_000
+    rows[1]["weight"] = -1
     rows.append("row")
     later = Discovering(consul.address, {"web": "web"})
     later.discovery.restore(saved)
