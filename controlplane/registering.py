@@ -5,7 +5,9 @@ Theory of operation:
 1. A listener is registered once every data plane runs the snapshot that has it, and no longer than it is wanted.
 2. The node is ready while every data plane says so, as `lb-control ready` does: asked once a second, and when one
    of them came, went or changed.
-3. When the daemon ends in good order, everything is deregistered: on a node that goes down it ends before its data
+3. A listener that no other machine can reach is left out, and that is said: every node would take 127.0.0.1 for
+   itself.
+4. When the daemon ends in good order, everything is deregistered: on a node that goes down it ends before its data
    planes, so nobody is sent to a listener that closes. A daemon that is killed leaves the checks to run out.
 """
 
@@ -13,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane import calls
 from controlplane.errors import ControlError, DataPlaneError
-from schemas.addresses import HostPort, split_address
+from schemas.addresses import UnixPath, split_address
 
 if TYPE_CHECKING:
     from controlplane.fleet import Fleet
@@ -28,23 +31,63 @@ if TYPE_CHECKING:
     from controlplane.sources.consul_settings import ConsulSettings
     from schemas.discovery import Consul
 
-__all__ = ["Registering", "served_by"]
+__all__ = ["LeftOut", "Registering", "left_out_of", "served_by"]
 
 _LOOK_S: Final = 1.0
 _ANSWER_S: Final = 2.0
-_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})
+
+
+class LeftOut(NamedTuple):
+    """A listener that is not registered."""
+
+    service: str
+    address: str
+    why: str
 
 
 def served_by(services: Mapping[str, Any]) -> frozenset[Served]:
-    """Return the listeners of a snapshot's services that others can reach; Unix sockets are not among them."""
+    """Return the listeners of a snapshot's services that other machines can reach."""
     from controlplane.sources.consul_registration import Served  # noqa: PLC0415 - nothing needs Consul otherwise
 
     found = set()
     for name, service in services.items():
-        for address in map(split_address, service["listen"]):
-            if isinstance(address, HostPort):
-                found.add(Served(name, "" if address.host in _EVERYWHERE else address.host, address.port))
+        for listener in service["listen"]:
+            address = split_address(listener)
+            if not isinstance(address, UnixPath) and not _why_not(listener):
+                everywhere = _ip(address.host).is_unspecified
+                found.add(Served(name, "" if everywhere else address.host, address.port))
     return frozenset(found)
+
+
+def left_out_of(services: Mapping[str, Any]) -> tuple[LeftOut, ...]:
+    """Return the listeners of a snapshot's services that `served_by` leaves out, sorted, and why."""
+    return tuple(
+        sorted(
+            LeftOut(name, listener, why)
+            for name, service in services.items()
+            for listener in service["listen"]
+            if (why := _why_not(listener))
+        )
+    )
+
+
+def _why_not(listener: str) -> str:
+    """Say why other machines cannot reach a listener; empty if they can."""
+    address = split_address(listener)
+    if isinstance(address, UnixPath):
+        return "a Unix socket is on this machine only"
+    host = _ip(address.host)
+    if host.is_loopback:
+        return "each machine takes a loopback address for itself"
+    if host.is_link_local or "%" in address.host:
+        return "a link-local address means something on one network link only"
+    return ""
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 class Registering:
@@ -65,6 +108,7 @@ class Registering:
         self._settings: ConsulSettings | None = None
         self._wanted: frozenset[Served] = frozenset()
         self._served: frozenset[Served] = frozenset()
+        self._left_out: tuple[LeftOut, ...] = ()
         self._ready = False
         self._registration: Registration | None = None
         self._news = asyncio.Event()
@@ -79,6 +123,7 @@ class Registering:
         if consul is None:
             return
         self._settings, self._wanted = None, frozenset()
+        left_out: tuple[LeftOut, ...] = ()
         if consul.register_services:
             from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - nothing needs it otherwise
 
@@ -87,7 +132,11 @@ class Registering:
             except ControlError as error:
                 self._log(f"nothing is registered: {error}")
             else:
-                self._wanted = served_by(services)
+                self._wanted, left_out = served_by(services), left_out_of(services)
+        for each in left_out:
+            if each not in self._left_out:
+                self._log(f"{each.service}: {each.address} is not registered in Consul: {each.why}")
+        self._left_out = left_out
         self.look()
 
     def look(self) -> None:
@@ -96,7 +145,9 @@ class Registering:
 
     def status(self) -> list[dict[str, Any]]:
         """Return its row among the sources, if anything is to be registered."""
-        return [] if self._registration is None else [self._registration.status()]
+        if self._registration is None:
+            return []
+        return [{**self._registration.status(), "left_out": [each._asdict() for each in self._left_out]}]
 
     async def run(self) -> None:
         """Keep it so until cancelled, then deregister.

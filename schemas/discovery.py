@@ -138,7 +138,7 @@ class Consul(Frozen):
     datacenter: Word | None = None
     """The default of every query."""
     register_services: Annotated[Switch, Field(alias="register")] = False
-    """Whether our own services are registered in Consul."""
+    """Whether our own services are registered in Consul; listeners that only this machine reaches are left out."""
 
     @model_validator(mode="after")
     def _files_fit(self) -> Self:

@@ -58,6 +58,8 @@ def details(source: Mapping[str, Any]) -> Iterator[str]:
         yield from _remarks(word, source.get(word, ()))
     if "registered" in source:
         yield f"registered: {', '.join(source['registered']) or 'nothing'}"
+    for each in source.get("left_out", ()):
+        yield f"not registered: {each['service']} on {each['address']}: {each['why']}"
 
 
 def _remarks(word: str, remarks: Sequence[Mapping[str, str]]) -> Iterator[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.proposal import Proposal
-from controlplane.registering import Registering, served_by
+from controlplane.registering import Registering, left_out_of, served_by
 from controlplane.sources.consul_registration import Served
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon
@@ -31,9 +33,9 @@ def proposal(tmp_path, consul, *, register=True, **listen):
 
 
 @contextlib.asynccontextmanager
-async def registering(controller, tmp_path):
+async def registering(controller, tmp_path, log=lambda _: None):
     """Register beside a controller, as the daemon does."""
-    registered = Registering(controller.fleet, tmp_path, lambda _: None, node="edge")
+    registered = Registering(controller.fleet, tmp_path, log, node="edge")
     task = asyncio.create_task(registered.run())
 
     async def apply(wanted):
@@ -48,16 +50,57 @@ async def registering(controller, tmp_path):
 
 
 def test_listeners_that_others_can_reach():
-    """Every TCP listener is registered once; one on all addresses has the agent's; a Unix socket has none."""
+    """Every listener that others reach is registered once; one on all addresses has the agent's."""
     services = {
-        "web": {"listen": ["10.0.0.9:4000", "[::1]:4001", "unix:/run/web.sock"]},
-        "db": {"listen": ["0.0.0.0:5432", "[::]:5432"]},
+        "web": {"listen": ["10.0.0.9:4000", "[2001:db8::1]:4001", "unix:/run/web.sock", "127.0.0.1:4000"]},
+        "db": {"listen": ["0.0.0.0:5432", "[::]:5432", "[::ffff:0.0.0.0]:5432"]},
     }
     assert served_by(services) == {
         Served("web", "10.0.0.9", 4000),
-        Served("web", "::1", 4001),
+        Served("web", "2001:db8::1", 4001),
         Served("db", "", 5432),
     }
+    assert [(each.service, each.address) for each in left_out_of(services)] == [
+        ("web", "127.0.0.1:4000"),
+        ("web", "unix:/run/web.sock"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listener", "why"),
+    [
+        ("127.0.0.1:4000", "loopback"),
+        ("127.8.9.10:4000", "loopback"),
+        ("[::1]:4000", "loopback"),
+        ("[::ffff:127.0.0.1]:4000", "loopback"),
+        ("169.254.3.4:4000", "link-local"),
+        ("[fe80::1]:4000", "link-local"),
+        ("[fe80::1%eth0]:4000", "link-local"),
+        ("unix:/run/web.sock", "Unix socket"),
+    ],
+)
+def test_listeners_that_others_cannot_reach(listener, why):
+    """What means something else on every other machine is not told to them, and the reason is given."""
+    services = {"web": {"listen": [listener]}}
+    assert served_by(services) == frozenset()
+    (left_out,) = left_out_of(services)
+    assert (left_out.service, left_out.address) == ("web", listener)
+    assert why in left_out.why
+
+
+async def test_what_is_left_out_is_said(tmp_path):
+    """A loopback listener never reaches Consul; log and status say which one, and why, once."""
+    said = []
+    async with FakeConsul() as consul, daemon(tmp_path, [FakeDataPlane()]) as controller:
+        async with registering(controller, tmp_path, said.append) as (registered, apply):
+            for _ in range(2):
+                await apply(proposal(tmp_path, consul, web="10.0.0.9:4000", local="127.0.0.1:9000"))
+            await eventually(lambda: set(consul.registered) == {WEB}, "the listener that others reach")
+            why = "each machine takes a loopback address for itself"
+            (row,) = registered.status()
+            assert row["left_out"] == [{"service": "local", "address": "127.0.0.1:9000", "why": why}]
+            assert said == [f"local: 127.0.0.1:9000 is not registered in Consul: {why}"]
+        assert not any(b"127.0.0.1" in asked.body for asked in consul.asked)
 
 
 async def test_registers_what_is_served_and_leaves(tmp_path):

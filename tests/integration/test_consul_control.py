@@ -67,7 +67,7 @@ def plane(node) -> Iterator[DataPlane]:
         yield plane
 
 
-def discovering(agent: Agent, listen: str, *, register: bool = False, **query: object):
+def discovering(agent: Agent, listen: str | list[str], *, register: bool = False, **query: object):
     """Write an lb.yaml that discovers `web`, and checks nothing by itself."""
     web = {
         "listen": listen,
@@ -213,14 +213,17 @@ def balancers(agent: Agent) -> dict[str, str]:
 
 
 def test_registered_while_ready(agent, node, plane, address):
-    """What is served is registered with its readiness, and deregistered before anything drains."""
-    host, _, port = address.partition(":")
-    node.write(discovering(agent, address, register=True))
+    """What others reach is registered with its readiness, and deregistered before anything drains."""
+    port = address.partition(":")[2]
+    inside = f"unix:{node.directory / 'web.sock'}"
+    node.write(discovering(agent, [f"0.0.0.0:{port}", inside], register=True))
     with LineServer("one") as server, Daemon(node, node.file) as daemon:
         register(agent, "one", server.port)
         wait_for(lambda: list(balancers(agent).values()) == ["passing"], "registration")
         _, (entry,) = agent.request("GET", "/v1/health/service/lb-web")
-        assert (entry["Service"]["Address"], entry["Service"]["Port"]) == (host, int(port))
+        assert (entry["Service"]["Address"], entry["Service"]["Port"]) == ("", int(port))  # the node's
+        row = node.wait_status(lambda status: status["sources"][-1].get("registered"))["sources"][-1]
+        assert [each["address"] for each in row["left_out"]] == [inside]
         assert "registered: lb-" in " ".join(node("status").out.split())
         plane.stop()
         wait_for(lambda: list(balancers(agent).values()) == ["critical"], "the check of a lost data plane")

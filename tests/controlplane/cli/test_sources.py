@@ -60,3 +60,8 @@ def test_other_sources():
     assert list(details({"last_error": None, "note": "so"})) == ["so"]
     assert list(details({"last_error": None, "registered": []})) == ["registered: nothing"]
     assert list(details({"last_error": None, "registered": ["a", "b"]})) == ["registered: a, b"]
+    left_out = [{"service": "web", "address": "127.0.0.1:4000", "why": "why"}]
+    assert list(details({"last_error": None, "registered": ["a"], "left_out": left_out})) == [
+        "registered: a",
+        "not registered: web on 127.0.0.1:4000: why",
+    ]
