@@ -119,6 +119,7 @@ class Crew:
         try:
             async with self._owner.lock:  # no change may pass by a worker that is not among the members yet
                 await self._owner.brief(member)
+                self._refuse_late()
                 await self._lend(member, self._wanted({**self.members, index: member})[index])
                 self._refuse_late()
                 predecessor = self.members.get(index)
@@ -128,7 +129,7 @@ class Crew:
                 member.process.kill()
             raise
         if predecessor is not None:
-            self._let_go(predecessor)
+            _ = self._let_go(predecessor)
         await self.spread()
         self._owner.heard(member, "worker_ready", {"pid": member.pid})
         return member
@@ -183,6 +184,8 @@ class Crew:
     async def spread(self) -> None:
         """Make each worker hold what it should, in the order of rule 4."""
         async with self._spreading:
+            if self._ending:
+                return  # there is nothing left to lend
             wanted = self._wanted(self.members)
             members = dict(self.members)
             for member in members.values():
@@ -234,10 +237,12 @@ class Crew:
                 cause = str(error) or "its successor died while starting"
                 self._owner.heard(member, "worker_failed", {"cause": cause})
 
-    def _let_go(self, member: Member, *, last: bool = False) -> None:
+    def _let_go(self, member: Member, *, last: bool = False) -> asyncio.Task[None]:
+        """Have a worker drain; the task ends when it holds no listening socket any more."""
         member.leaving = True
         self.leaving.add(member)
-        member.channel.send("drain", last)
+        assert self._group is not None  # noqa: S101 - run() has begun
+        return self._group.create_task(member.part(last=last))
 
     async def _watch(self, member: Member) -> None:
         channel = asyncio.create_task(member.channel.run())
@@ -322,10 +327,13 @@ class Crew:
         leaving = [self.members.pop(index) for index in range(count, before) if index in self.members]
         await self.spread()
         for member in leaving:
-            self._let_go(member)
+            _ = self._let_go(member)
 
     async def let_all_go(self, *, last: bool) -> None:
-        """Have all workers drain and end; first they stop handing clients over, so that each can empty its inbox.
+        """Have all workers drain and end, and hold no listening socket and no inbox here either when they do not.
+
+        First they stop handing clients over, so that each can empty its inbox. A worker that hangs is not waited for
+        long; it is killed when it has not answered for ANSWER_S.
 
         Args:
             last: Nobody else has their sockets: they take who is in the queues first.
@@ -334,8 +342,15 @@ class Crew:
         with contextlib.suppress(TimeoutError):  # one that hangs hands nothing over
             async with asyncio.timeout(PARTING_S):
                 await self.ask_all("meet")
-        for member in self.members.values():
-            self._let_go(member, last=last)
+        parting = [self._let_go(member, last=last) for member in self.members.values()]
+        if parting:
+            await asyncio.wait(parting, timeout=PARTING_S)
+        async with self._spreading:  # what is being lent stays open until it has arrived
+            if last:
+                self._sockets.close()
+            else:
+                self._sockets.leave()
+            self._inboxes.close()
 
     def kill_all(self) -> None:
         """End all workers now."""

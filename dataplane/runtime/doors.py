@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dataplane.net.listener import BindError, Listener, open_listener
 from dataplane.runtime.change import Refused
+from dataplane.runtime.sockets import let_in
 
 if TYPE_CHECKING:
     import socket
@@ -83,19 +84,34 @@ class OwnDoors:
             else:
                 listener.serve(service)
 
+    def close(self) -> None:
+        """Take who is in the queues, and close everything: nobody accepts here any more."""
+        self.shut({})
+        self._forget_inherited()
+
     def leave_all(self) -> None:
         """Stop accepting; another process has copies of the sockets, and serves their queues."""
         for listener in self._node.listeners.values():
             listener.detach()
             listener.sock.close()
         self._node.listeners.clear()
+        self._forget_inherited()
+
+    def _forget_inherited(self) -> None:
+        """Close what nothing was listening on yet, or a port would stay open that nobody accepts from."""
+        for group in self.inherited.values():
+            for sock in group:
+                sock.close()
+        self.inherited = {}
 
     def _take(self, address: str) -> socket.socket:
         sockets = self.inherited.get(address)
         if not sockets:
             return open_listener(address, reuse_port=self._reuse_port)
         self._lent.add(address)
-        return sockets.pop()
+        sock = sockets.pop()
+        let_in(sock)
+        return sock
 
     def _put_back(self, opened: Mapping[str, socket.socket]) -> None:
         """Undo `_take`; a service manager's socket, which nobody else could open again, stays open."""

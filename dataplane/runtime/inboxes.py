@@ -44,6 +44,13 @@ class Inboxes:
         """Return the descriptor from which worker `index` takes clients."""
         return self._ends[index][0].fileno()
 
+    def close(self) -> None:
+        """Close ours, for good: whoever is in one that no worker reads any more must not wait for nobody."""
+        self.closed = True
+        for end in [end for pair in self._ends for end in pair]:
+            end.close()
+        self._ends = []
+
     def introduce(self, members: Collection[Member], group: asyncio.TaskGroup) -> None:
         """Tell workers of each other, in tasks of `group`: nobody waits for one that hangs."""
         for member in members:

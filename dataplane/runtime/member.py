@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.runtime.channel import Channel, Gone
+from dataplane.runtime.channel import Channel, Gone, PeerError
 from dataplane.runtime.merge import whole_services
 
 if TYPE_CHECKING:
@@ -70,6 +70,14 @@ class Member:
         except TimeoutError:
             self.kill("it does not answer")
             raise Gone from None
+
+    async def part(self, *, last: bool) -> None:
+        """Have it drain, and return when it holds no listening socket any more; if it does not let go, it is killed."""
+        with contextlib.suppress(Gone):
+            try:
+                await self.ask("drain", last)
+            except PeerError as error:
+                self.kill(f"it could not let go of its sockets: {error}")
 
     def kill(self, cause: str) -> None:
         """End it now."""

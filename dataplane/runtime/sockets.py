@@ -10,6 +10,10 @@ Theory of operation:
    closed here, whatever happens to workers. When an address goes, new clients are kept out first: a filter drops
    their SYN, and nothing else, while the workers go on accepting for GRACE_S, which gives half-open handshakes
    time for their last packet. Then the workers take what is left in the queue, and it is closed.
+4. The filter is the socket's, not the descriptor's: a service manager that opened it gives it to the next process with
+   the filter on. So whoever inherits a socket takes it off.
+5. Whoever holds a listening socket accepts from it, or has let go of it: a copy that is left open keeps a port open
+   that nobody serves. So a process closes its copies as soon as its workers have theirs.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from dataplane.runtime.change import Refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-__all__ = ["SocketGroup", "shares"]
+__all__ = ["SocketGroup", "let_in", "shares"]
 
 GRACE_S: Final = 0.1
 """More than the round trip of nearly every client; who is slower finds the address gone."""
@@ -119,13 +123,6 @@ class SocketGroup:
         if leaving:
             await asyncio.sleep(GRACE_S)
 
-    def let_in(self) -> None:
-        """Take `keep_out` back."""
-        for group in self.sockets.values():
-            for sock in group:
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-
     def shut(self, addresses: Mapping[str, str]) -> None:
         """Give up what is not listened on any more; `finish` closes it, after the workers have."""
         for address in [address for address in self.sockets if address not in addresses]:
@@ -137,7 +134,9 @@ class SocketGroup:
         self._opened = {}
         for address in addresses:
             if address not in self.sockets:
-                self.sockets[address] = self.inherited.pop(address)
+                group = self.sockets[address] = self.inherited.pop(address)
+                for sock in group:
+                    let_in(sock)
 
     def finish(self) -> None:
         """Close what was given up."""
@@ -173,17 +172,17 @@ class SocketGroup:
         return list(unused)
 
     def close(self) -> None:
-        """Close everything: the process ends, and so do its workers."""
+        """Close everything: nobody accepts from it any more."""
         for address, group in self.sockets.items():
             _close(address, group)
-        self.sockets = {}
+        self.leave()
 
     def leave(self) -> None:
-        """Close our copies of everything, which others hold as well."""
-        for group in self.sockets.values():
+        """Close our copies of everything, which others hold as well, and accept from."""
+        for group in [*self.sockets.values(), *self.inherited.values()]:
             for sock in group:
                 sock.close()
-        self.sockets = {}
+        self.sockets, self.inherited = {}, {}
 
 
 def _close(address: str, group: list[socket.socket]) -> None:
@@ -195,6 +194,12 @@ def _close(address: str, group: list[socket.socket]) -> None:
 
 def _shares_port(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def let_in(sock: socket.socket) -> None:
+    """Take the filter off that whoever had the socket before may have left on it when it ended."""
+    with contextlib.suppress(OSError):  # it has none
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def _drop_syns(sock: socket.socket) -> None:

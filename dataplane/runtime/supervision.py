@@ -278,7 +278,6 @@ class Supervision:
             self._applier.refusal = Refused(503, "stopping", "the process is ending")
             await self._sockets.keep_out()
             await self._crew.let_all_go(last=True)
-            self._sockets.close()
 
     async def _give(self) -> None:
         path = giver_path(self._options.runtime_dir, self._options.name)

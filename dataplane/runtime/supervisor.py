@@ -151,6 +151,7 @@ class Supervisor:
         Raises:
             Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
         """
+        self._refuse_late()
         self.events.emit("restart", workers=self.crew.count)
         try:
             pids = await self.crew.restart()
@@ -169,6 +170,7 @@ class Supervisor:
         """
         if not 1 <= count <= self._most_workers:
             raise Refused(422, "invalid", f"count: from 1 to {self._most_workers}; more need a takeover")
+        self._refuse_late()
         async with self._resizing:
             before = self.crew.count
             try:
@@ -177,6 +179,10 @@ class Supervisor:
                 raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
             self.events.emit("resized", workers=count, before=before)
         return {"workers": count}
+
+    def _refuse_late(self) -> None:
+        if self._applier.refusal is not None:
+            raise self._applier.refusal
 
     async def status(self) -> Status:
         """Describe everything: configuration and checks as known here, the rest as the workers' sum."""

@@ -9,8 +9,8 @@ Theory of operation:
    slices between which the loop relays, and may fail; `commit` runs it and cannot.
 2. Listening sockets come with `listen` and go with it. The supervisor holds a copy of each, so closing ours loses
    nobody who waits in its queue. Several workers may accept from one socket; whoever is first serves.
-3. `drain` ends it in good order: nothing more is accepted, connections have until their drain timeout, and the last
-   numbers go to the supervisor before the process ends.
+3. `drain` ends it in good order: by its answer no listening socket is left here, connections have until their drain
+   timeout, and the last numbers go to the supervisor before the process ends.
 4. If the supervisor dies, the channel ends. The worker goes on accepting: for as long as it takes until a new
    supervisor asks for the sockets (`runtime.handover`), at most ORPHAN_S. Then it drains and ends.
 """
@@ -99,8 +99,6 @@ class Worker:
         self._orphan: Callable[..., None] | None = None
         """Writes events of its own: its supervisor has died."""
         self._terminated = False
-        self._last = False
-        """The listening sockets are being closed for good, so their queues have to be served first."""
 
     async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
         """Do what the supervisor asks for."""
@@ -118,6 +116,8 @@ class Worker:
                 self._node.siblings.meet(body, sockets)
             case "patch":
                 await self._patch(*body)
+            case "drain":
+                self._drain(last=body)
             case "report":
                 result = await self._report(part)
             case "explain":
@@ -141,9 +141,8 @@ class Worker:
             self._node.arm()
         elif kind == "arm":
             self._node.arm()
-        elif kind == "drain":
-            self._last = body
-            self._stop.set()
+        elif kind == "drain":  # from a supervisor of an older version, which waits for no answer
+            self._drain(last=body)
 
     # -- changes --------------------------------------------------------------------------------------
 
@@ -245,11 +244,7 @@ class Worker:
             return
         if not self._stop.is_set():
             await self._serve_as_orphan()
-        if self._last:
-            self._doors.shut({})
-        else:
-            self._doors.leave_all()
-        self._doors.leave_inboxes()
+            self._drain(last=False)
         await drain_node(self._node)
         if self._recording is not None:
             await self._recording.close()
@@ -264,10 +259,25 @@ class Worker:
                 await task
         self._log.close()
 
+    def _drain(self, *, last: bool) -> None:
+        """Accept nothing more.
+
+        Args:
+            last: The listening sockets are being closed for good, so whoever is in their queues is served first.
+        """
+        if last:
+            self._doors.shut({})
+        else:
+            self._doors.leave_all()
+        self._doors.leave_inboxes()
+        self._stop.set()
+
     def _on_terminate(self) -> None:
         """Ask for a successor, so that nobody waits at a socket of ours; the second time, end without one."""
-        if self._terminated or not self._begun.is_set() or self._channel.closed.is_set():
+        if not self._begun.is_set() or self._channel.closed.is_set():
             self._stop.set()
+        elif self._terminated:
+            self._drain(last=False)
         self._terminated = True
         self._tell("worker_terminated", pid=os.getpid())
 

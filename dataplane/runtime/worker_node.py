@@ -251,5 +251,6 @@ class HeldDoors:
 
     @staticmethod
     def _leave(listener: Listener) -> None:
-        listener.detach()
-        listener.sock.close()
+        if listener.sock.fileno() >= 0:  # else it was left before, and a client may have its number by now
+            listener.detach()
+            listener.sock.close()

@@ -1,0 +1,99 @@
+"""A port is open only where somebody accepts from it, whoever has held its socket before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.backends import LineServer
+from tests.support.clients import dial, read_exactly
+from tests.support.dataplane import DataPlane
+from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.timeout(60)  # several processes with workers, on machines with two cores
+
+
+class Site:
+    """A data plane with one long flow, whose successors share its directories."""
+
+    def __init__(self, stack: ExitStack, *arguments: str) -> None:
+        self._stack = stack
+        self.backend = stack.enter_context(LineServer("a"))
+        self.port = stack.enter_context(HeldPort())
+        self.plane = stack.enter_context(DataPlane(arguments))
+        self.plane.put_snapshot(
+            {
+                "web": {
+                    "listen": self.port.address,
+                    "backends": [self.backend.address],
+                    "pool": {"mode": "off"},
+                }
+            }
+        )
+        self.flow = self.client()
+
+    def client(self) -> socket.socket:
+        """Connect a client, and see that it is served."""
+        client = self._stack.enter_context(dial(self.port.address))
+        self.ask(client)
+        return client
+
+    @staticmethod
+    def ask(client: socket.socket) -> None:
+        """See that a client is served."""
+        client.sendall(b"x\n")
+        assert read_exactly(client, 2) == b"a:"
+        while client.recv(1) != b"\n":
+            pass
+
+    def successor(self, *arguments: str) -> DataPlane:
+        """Return another data plane of the same name and directories, not started yet."""
+        plane = DataPlane(arguments, runtime_dir=self.plane.runtime_dir)
+        plane.state_dir = self.plane.state_dir
+        plane._environment["LB_STATE_DIR"] = str(self.plane.state_dir)
+        self._stack.callback(plane.close)
+        return plane
+
+    def take_over(self) -> DataPlane:
+        """Start a successor with the flow left behind; return it."""
+        return self.successor("--workers", "2", "--takeover").start()
+
+    def refused(self) -> bool:
+        """Tell whether a new client is refused; one that is neither refused nor let in fails the test."""
+        with socket.socket() as client:
+            client.settimeout(5)
+            return client.connect_ex((self.port.host, self.port.port)) == errno.ECONNREFUSED
+
+
+@pytest.fixture(params=[["--workers", "1"], ["--workers", "2"]], ids=["single", "supervisor"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A predecessor of each kind."""
+    with ExitStack() as stack:
+        yield Site(stack, *request.param)
+
+
+def test_a_port_is_closed_when_a_successor_has_stopped(site: Site) -> None:
+    """The predecessor, which still drains, has let go of the sockets: nobody waits in a queue that nobody serves."""
+    successor = site.take_over()
+    site.client().close()
+    assert successor.stop() == 0
+    assert site.refused()
+    site.ask(site.flow)
+
+
+def test_a_port_is_closed_when_a_successor_was_killed(site: Site) -> None:
+    """The same if it and its workers have no time to close anything."""
+    successor = site.take_over()
+    workers = [worker["pid"] for worker in successor.status()["workers"]]
+    successor.kill()
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    wait_for(site.refused, "the port to be closed")
+    site.ask(site.flow)
