@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.merge import FIELDS, Override, Place, put, surviving
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
-from controlplane.errors import DataPlaneError, HeldBackError, UnknownError
+from controlplane.errors import DataPlaneError, HeldBackError, InputError, UnknownError
 from controlplane.places import Endpoint
 from controlplane.store import KEPT_CHANGES, Entry, State, digest_of
 
@@ -27,6 +27,7 @@ __all__ = [
     "override",
     "plan_report",
     "refuse_if",
+    "refuse_loops",
     "result_row",
     "rollback_entry",
 ]
@@ -194,6 +195,19 @@ def refuse_if(refusals: Sequence[DataPlaneError], impact: Mapping[str, Any], opt
             f"nothing was changed: {shares} of the sticky clients would move to another backend, "
             f"which is above --max-remap {options.max_remap * 100:.4g}%"
         )
+
+
+def refuse_loops(compiled: Compiled) -> None:
+    """Stop a change whose listed backends lead back into the balancer on this machine.
+
+    Raises:
+        InputError: One does. On another machine the same content may be right.
+    """
+    from schemas.errors import format_path  # noqa: PLC0415 - as above
+
+    if compiled.loops:
+        problems = [{"path": format_path(path), "message": message} for path, message in compiled.loops]
+        raise InputError("", problems)
 
 
 def rollback_entry(history: Sequence[Entry], current: str, generation: int | None) -> Entry:

@@ -30,6 +30,7 @@ from controlplane.acceptance import (
     override,
     plan_report,
     refuse_if,
+    refuse_loops,
     result_row,
     rollback_entry,
 )
@@ -129,6 +130,7 @@ class Controller:
             return
         self._proposal = proposal
         compiled = await self._compile(proposal)
+        self.discovering.rejected = compiled.rejected
         if compiled.hash == self.state.hash:
             self._wish()
         else:  # another version of us resolves defaults otherwise, or the snapshot was lost
@@ -167,6 +169,7 @@ class Controller:
         if self._proposal is None:
             return
         compiled = await self._compile(self._proposal)
+        self.discovering.rejected = compiled.rejected
         if compiled.hash == self.state.hash:
             # The same backends, perhaps seen by other means: remembered with the next change.
             return
@@ -196,6 +199,7 @@ class Controller:
             ControlError: Consul does not tell the backends that it needs.
         """
         compiled = await self._compile(proposal, await self.discovering.look(proposal, _DRY_RUN_S))
+        refuse_loops(compiled)
         call = calls.put_snapshot(calls.encode(compiled.body(ANY_GENERATION)), dry_run=True)
         return plan_report(await self.fleet.dry_run(call, _DRY_RUN_S), self.state.services, compiled.services)
 
@@ -229,6 +233,7 @@ class Controller:
                 if self.state.document is None:  # what runs was started by other means
                     self.state = replace(self.state, services=await self.fleet.services())
                 compiled = await self._compile(proposal)
+                refuse_loops(compiled)
                 generation = next_generation(
                     self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)
                 )
@@ -244,8 +249,7 @@ class Controller:
                 raise
             self._proposal = proposal
             warnings = await self._keep(proposal, compiled, generation, origin, file_digest=file_digest)
-            if compiled.waiting:
-                warnings.append(f"not served until Consul answers: {', '.join(compiled.waiting)}")
+            warnings += compiled.warnings()
             wish = self.fleet.wish
             assert wish is not None  # noqa: S101 - `_keep` has just wished it
             return Taken(wish, planned, tuple(warnings))
@@ -329,7 +333,9 @@ class Controller:
             # Our state directory is new, and Consul has not answered: what runs goes on.
             held = {**await self.fleet.services(), **held}
         last = {name: service["backends"] for name, service in held.items()}
-        return await asyncio.to_thread(compile_services, proposal.desired, discovered, last)
+        return await asyncio.to_thread(
+            compile_services, proposal.desired, discovered, last, self.fleet.machine()
+        )
 
     async def _keep(
         self,
@@ -341,6 +347,7 @@ class Controller:
         file_digest: str | None = None,
     ) -> list[str]:
         """Write a change down, and wish it."""
+        self.discovering.rejected = compiled.rejected
         after = replace(
             accept(self.state, compiled, proposal.document, generation), discovery=self.discovering.saved()
         )
@@ -385,12 +392,7 @@ class Controller:
         state = self.state
         if state.document is None:
             return
-        body = {
-            "version": 1,
-            "generation": state.generation,
-            "hash": state.hash,
-            "services": state.services,
-        }
+        body = {"version": 1, "generation": state.generation, "hash": state.hash, "services": state.services}
         told = words(state.overrides, state.retracted, state.services)
         self.fleet.want(Wish(Target(state.generation, state.hash), calls.encode(body), told))
 

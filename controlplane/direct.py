@@ -20,6 +20,7 @@ from controlplane.acceptance import (
     override,
     plan_report,
     refuse_if,
+    refuse_loops,
     result_row,
     rollback_entry,
 )
@@ -29,11 +30,14 @@ from controlplane.core.report import Seen, node_status
 from controlplane.core.rollout import next_generation
 from controlplane.errors import PlaceError, StoreError
 from controlplane.fanout import LOOK_S, Fanout, asking
+from controlplane.machine import HERE
 from controlplane.proposal import Proposal
 from controlplane.store import State, Store, digest_of
+from schemas.loops import ANYWHERE
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
+    from schemas.loops import Machine
     from schemas.snapshot import Backend
 
 __all__ = ["Direct"]
@@ -67,7 +71,7 @@ class Direct:
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
         state = self._load([])
-        compiled = _compile(proposal, options.timeout_s, self._tell)
+        compiled = self._compile(proposal, options)
         try:
             clients = self._find()
         except PlaceError:
@@ -80,7 +84,7 @@ class Direct:
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Push to every data plane, each all or nothing, and wait until all run it."""
-        compiled = _compile(proposal, options.timeout_s, self._tell)
+        compiled = self._compile(proposal, options)
         with self._writing(options.timeout_s) as (state, warnings):
             report = self._apply(compiled, proposal, options, state, Origin(self._by, "apply"))
             return {**report, "warnings": [*warnings, *report["warnings"]]}
@@ -92,7 +96,7 @@ class Direct:
             document = self._store.document(entry.document)
             # Relative paths of an older file were relative to a folder that the history does not know.
             proposal = Proposal.of_document(document, f"generation {entry.generation}", Path())
-            compiled = _compile(proposal, options.timeout_s, self._tell)
+            compiled = self._compile(proposal, options)
             report = self._apply(compiled, proposal, options, state, Origin(self._by, "rollback"))
             return {
                 **report,
@@ -122,8 +126,20 @@ class Direct:
             "converged": fanout.succeeded() == len(rows),
             **planned,
             "dataplanes": rows,
-            "warnings": self._keep(state, after, origin) if fanout.succeeded() else [],
+            "warnings": [
+                *(self._keep(state, after, origin) if fanout.succeeded() else []),
+                *compiled.warnings(),
+            ],
         }
+
+    def _compile(self, proposal: Proposal, options: ApplyOptions) -> Compiled:
+        try:
+            machine = ANYWHERE if any(each.endpoint.is_url for each in self._find()) else HERE
+        except PlaceError:
+            machine = HERE
+        compiled = _compiled(proposal, machine, options.timeout_s, self._tell)
+        refuse_loops(compiled)
+        return compiled
 
     def _keep(self, before: State, after: State, origin: Origin) -> list[str]:
         """Write down what was applied; that this fails does not undo it."""
@@ -202,12 +218,14 @@ class Direct:
             return self._store.recover()
 
 
-def _compile(proposal: Proposal, timeout_s: float, tell: Callable[[str], None]) -> Compiled:
+def _compiled(
+    proposal: Proposal, machine: Machine, timeout_s: float, tell: Callable[[str], None]
+) -> Compiled:
     from controlplane.core.compile import compile_services  # noqa: PLC0415 - pydantic, only where it is needed
 
     queries = proposal.queries()
     if not queries:
-        return compile_services(proposal.desired, {}, {})
+        return compile_services(proposal.desired, {}, {}, machine)
     import asyncio  # noqa: PLC0415 - only discovery needs a loop
 
     from controlplane.sources.consul import resolve_once  # noqa: PLC0415 - nothing needs Consul otherwise
@@ -226,7 +244,7 @@ def _compile(proposal: Proposal, timeout_s: float, tell: Callable[[str], None]) 
             allow_empty=desired.guard.allow_empty,
         )
 
-    return compile_services(desired, asyncio.run(found()), {})
+    return compile_services(desired, asyncio.run(found()), {}, machine)
 
 
 def _running(clients: Sequence[BlockingClient]) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controlplane.core.instances import with_rejected
+
 if TYPE_CHECKING:
+    from controlplane.core.instances import Remark
     from controlplane.proposal import Proposal
     from controlplane.sources.consul import ConsulDiscovery
     from schemas.snapshot import Backend
@@ -35,6 +38,8 @@ class Discovering:
         self._needed = asyncio.Event()
         self._news = asyncio.Event()
         self._restored: Mapping[str, Any] = {}
+        self.rejected: Mapping[str, Sequence[Remark]] = {}
+        """By service: what was found and is not used, since it leads back into the balancer."""
 
     def _changed(self) -> None:
         self._news.set()
@@ -113,7 +118,7 @@ class Discovering:
 
     def status(self) -> list[dict[str, Any]]:
         """Return how each source fares."""
-        return [] if self._consul is None else self._consul.status()
+        return [] if self._consul is None else with_rejected(self._consul.status(), self.rejected)
 
     async def run(self) -> None:
         """Watch Consul from when it is first needed, until cancelled."""

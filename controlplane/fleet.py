@@ -15,8 +15,10 @@ from controlplane import calls
 from controlplane.acceptance import result_row
 from controlplane.core.rollout import Running
 from controlplane.errors import DataPlaneError, LateError, PlaceError
+from controlplane.machine import HERE
 from controlplane.places import Endpoint
 from controlplane.push import Asks, Pusher, Timing, Wish
+from schemas.loops import ANYWHERE, Machine
 
 __all__ = ["Fleet"]
 
@@ -69,6 +71,10 @@ class Fleet:
             for each in self.pushers.values()
             if each.running is not None
         ]
+
+    def machine(self) -> Machine:
+        """Tell what is known of where they run: here, unless one is spoken to over TCP."""
+        return ANYWHERE if any(endpoint.is_url for endpoint in self.pushers) else HERE
 
     async def wait_looked(self, timeout_s: float) -> None:
         """Wait until each data plane was looked at once, but no longer than that."""

@@ -17,8 +17,9 @@ from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.findings import Finding, find, findings_of, visible_path
+from schemas.loops import Loops
 from schemas.recheck import check_all
-from schemas.snapshot import Backend, Backends, Service, ServiceOptions, listener_clashes
+from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 
 __all__ = [
     "Consul",
@@ -162,6 +163,11 @@ def _check(value: object) -> tuple[list[Finding], Desired | None]:
             services[name] = service
     for below, message in listener_clashes(services):
         findings.append(Finding(("services", *below), message))
+    listed = {name: service.backends or () for name, service in services.items()}
+    loops = Loops({name: service.listen for name, service in services.items()})
+    for below, message in backend_loops(listed, loops):
+        found = Finding(("services", *below), message)
+        findings.append(_where_written(found, find(written, below[:1])[1], defaults))
     if findings or frame is None:
         return findings, None
     return findings, Desired.model_construct(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
@@ -33,6 +33,7 @@ from schemas.fields import (
     refused,
 )
 from schemas.findings import to_problems
+from schemas.loops import Loops
 from schemas.options import (
     Access,
     ActiveCheck,
@@ -68,6 +69,7 @@ __all__ = [
     "ServiceOptions",
     "Snapshot",
     "Timeouts",
+    "backend_loops",
     "digest",
     "finish",
     "listener_clashes",
@@ -197,8 +199,28 @@ def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path,
     return clashes
 
 
+def backend_loops(backends: Mapping[str, Sequence[Backend]], loops: Loops) -> list[tuple[Path, str]]:
+    """Find backends that lead back to the services that they are of.
+
+    Args:
+        backends: Those of each service, in its order.
+        loops: Of the services' listeners; takes all other backends.
+
+    Returns:
+        For each its path below `services`, and the message.
+    """
+    return [
+        ((name, "backends", index, "address"), message)
+        for name, each in backends.items()
+        for index, backend in enumerate(each)
+        if (message := loops.add(name, backend.address))
+    ]
+
+
 def _no_clash(services: dict[str, Service]) -> dict[str, Service]:
-    clashes = listener_clashes(services)
+    backends = {name: service.backends for name, service in services.items()}
+    loops = Loops({name: service.listen for name, service in services.items()})
+    clashes = listener_clashes(services) + backend_loops(backends, loops)
     if clashes:
         raise refused(*clashes)
     return services

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.core.instances import Remark
 from controlplane.core.merge import Configured
 from schemas.desired import Desired, resolve
-from schemas.snapshot import Backend, digest
+from schemas.errors import Path
+from schemas.loops import ANYWHERE, Loops, Machine
+from schemas.snapshot import Backend, backend_loops, digest
 
 __all__ = ["Compiled", "compile_services", "configured_of"]
 
@@ -24,6 +27,19 @@ class Compiled:
     """Services whose backends come from discovery."""
     waiting: tuple[str, ...]
     """Those that are left out, because nothing was ever known of their backends."""
+    rejected: Mapping[str, tuple[Remark, ...]]
+    """By service: the discovered backends that lead back into the balancer, which are left out."""
+    loops: tuple[tuple[Path, str], ...] = ()
+    """Listed backends that do so on this machine: where each stands, and why it cannot be used."""
+
+    def warnings(self) -> list[str]:
+        """Say what is not served, and what is not used."""
+        said = [f"not served until Consul answers: {', '.join(self.waiting)}"] if self.waiting else []
+        return said + [
+            f"service {name} does not use {remark.id}: {remark.why}"
+            for name, remarks in self.rejected.items()
+            for remark in remarks
+        ]
 
     def body(self, generation: int) -> dict[str, Any]:
         """Return the snapshot that is pushed."""
@@ -34,6 +50,7 @@ def compile_services(
     desired: Desired,
     discovered: Mapping[str, Sequence[Backend]],
     held: Mapping[str, Sequence[Mapping[str, Any]]],
+    machine: Machine = ANYWHERE,
 ) -> Compiled:
     """Resolve discovery.
 
@@ -42,6 +59,7 @@ def compile_services(
         discovered: What discovery knows, by service; a service may be known to have no backends.
         held: What ran last, by service, in the JSON form of backends: it stands in where discovery has not
             answered yet, so that a start without Consul keeps everybody served.
+        machine: Where the data planes run.
 
     Returns:
         Services of which nothing is known are left out: a listener without a backend would only refuse.
@@ -55,13 +73,29 @@ def compile_services(
             known[name] = [Backend.model_validate(each) for each in held[name]]
     waiting = tuple(name for name in named if name not in known)
     ready = {name: service for name, service in desired.services.items() if name not in waiting}
+    loops = Loops({name: service.listen for name, service in ready.items()}, machine)
+    listed = backend_loops({name: service.backends or () for name, service in ready.items()}, loops)
+    rejected = _take_out_loops(known, loops)
     services = resolve(desired.model_copy(update={"services": ready}), known)
     return Compiled(
         services={name: service.model_dump(mode="json") for name, service in services.items()},
         hash=digest(services),
         discovered=named,
         waiting=waiting,
+        rejected=rejected,
+        loops=tuple((("services", *below), message) for below, message in listed),
     )
+
+
+def _take_out_loops(known: dict[str, Sequence[Backend]], loops: Loops) -> dict[str, tuple[Remark, ...]]:
+    """Take those backends out of `known` that lead back to their service, and return them with the reason."""
+    rejected: dict[str, tuple[Remark, ...]] = {}
+    for name, backends in known.items():
+        why = [(backend, loops.add(name, backend.address)) for backend in backends]
+        if any(message for _, message in why):
+            known[name] = [backend for backend, message in why if not message]
+            rejected[name] = tuple(Remark(backend.id, message) for backend, message in why if message)
+    return rejected
 
 
 def configured_of(services: Mapping[str, Any], discovered: Sequence[str]) -> Configured:

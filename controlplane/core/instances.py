@@ -15,19 +15,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from controlplane.core.endpoints import EndpointRules, RefusedEndpoint, endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Classified", "Condition", "Instance", "InstanceRules", "Remark", "classify"]
+__all__ = ["Classified", "Condition", "Instance", "InstanceRules", "Remark", "classify", "with_rejected"]
 
 MAX_INSTANCES = 10_000  # HAProxy's server-template stops at 2**16, Envoy's own advice at some thousands
 MAX_WEIGHT = 999_999_999  # Consul's own limit is 65,535; `weights` makes a balancer's 0..256 of it
 MAX_TIER = 255
 MAX_ID = 255
+MAX_SHOWN = 100  # remarks in a status; their number is always whole
 _AGENT_CHECK = "serfHealth"
 _NODE_MAINTENANCE = "_node_maintenance"
 _SERVICE_MAINTENANCE = "_service_maintenance:"
@@ -133,6 +134,25 @@ def classify(entries: Sequence[object], rules: InstanceRules) -> Classified:
             warnings.extend(Remark(instance.id, why) for why in remarks)
     instances, twins = _merge(kept.values())
     return Classified(instances, _sorted([*rejected, *twins]), _sorted(warnings))
+
+
+def with_rejected(
+    sources: Iterable[Mapping[str, Any]], rejected: Mapping[str, Sequence[Remark]]
+) -> list[dict[str, Any]]:
+    """Add to the status of sources what services do not use of what they found.
+
+    Args:
+        sources: Each with the `services` that it is for, `counts` and `rejected`.
+        rejected: By service.
+    """
+    rows = []
+    for source in sources:
+        remarks = [remark for name in source["services"] for remark in rejected.get(name, ())]
+        unused = dict.fromkeys(remarks)  # what two services do not use is one instance
+        counts = {**source["counts"], "rejected": source["counts"]["rejected"] + len(unused)}
+        shown = [*source["rejected"], *({"id": remark.id, "why": remark.why} for remark in unused)]
+        rows.append({**source, "counts": counts, "rejected": shown[:MAX_SHOWN]})
+    return rows
 
 
 def _sorted(remarks: Iterable[Remark]) -> tuple[Remark, ...]:

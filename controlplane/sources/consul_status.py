@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane.core.instances import Condition, Remark
+from controlplane.core.instances import MAX_SHOWN, Condition, Remark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StateClock", "pool_status", "rfc3339"]
 
-MAX_SHOWN = 100  # remarks in a status; their number is always whole
 _COUNTED: Final = (*(condition.value for condition in Condition), "rejected")
 
 

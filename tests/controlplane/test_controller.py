@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.controller import Controller
-from controlplane.errors import HeldBackError, UnknownError
+from controlplane.errors import HeldBackError, InputError, UnknownError
 from controlplane.fleet import Fleet
+from controlplane.places import Endpoint
 from controlplane.proposal import Proposal
 from controlplane.push import Timing
 from controlplane.store import Store
+from schemas.loops import ANYWHERE, Machine
 from tests.controlplane.fakes import FakeDataPlane
 
 BY = Origin("op", "apply")
@@ -89,6 +91,26 @@ async def test_same_apply_again_is_no_new_generation(tmp_path):
         await controller.apply(proposal(), QUICK, BY)
         again = await controller.apply(proposal(), QUICK, BY)
         assert (again["generation"], len(await controller.history())) == (1, 1)
+
+
+async def test_the_balancer_as_its_own_backend(tmp_path, monkeypatch):
+    """A listed backend at an address of this machine on which a listener is on every address: refused, by path."""
+    here = Machine(lambda host: host == "10.0.0.1", str)
+    monkeypatch.setattr("controlplane.fleet.HERE", here)
+    loop = {"listen": ":1", "backends": ["10.0.0.2:1", "10.0.0.1:1"]}
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        for refused in (
+            controller.plan(proposal(loop=loop)),
+            controller.apply(proposal(loop=loop), QUICK, BY),
+        ):
+            with pytest.raises(InputError, match=r"services\.loop\.backends\[1\].*itself listens"):
+                await refused
+        assert plane.generation == 0
+        far = Endpoint("far", "https://far:7600")
+        controller.fleet.pushers[far] = controller.fleet.pushers[plane.endpoint]
+        assert controller.fleet.machine() is ANYWHERE, "what is local elsewhere is not known here"
+        del controller.fleet.pushers[far]
 
 
 async def test_refusal_of_one_changes_nobody(tmp_path):

@@ -148,3 +148,37 @@ async def test_nothing_needs_consul_without_discovery(tmp_path):
         await controller.apply(Proposal.of_document(document, "test", tmp_path), QUICK, BY)
         assert not controller.discovering.active
         assert controller.discovering.status() == []
+
+
+async def test_our_own_listener_in_consul(tmp_path):
+    """An instance that is one of our listeners is left out, counted and shown with the reason; the others serve."""
+    plane = FakeDataPlane()
+    ours = entry("ours", address="127.0.0.1", port=4001)
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        await consul.put("redis", [entry("s1"), ours])
+        report = await controller.apply(proposal(tmp_path, consul), QUICK, BY)
+        why = "127.0.0.1:4001 is where this service itself listens: each connection would come back, for ever"
+        assert report["warnings"] == [f"service cache does not use n1/ours: {why}"]
+        assert ids(plane) == ["n1/s1"]
+        (source,) = controller.discovering.status()
+        assert source["rejected"] == [{"id": "n1/ours", "why": why}]
+        assert source["counts"]["rejected"] == 1
+        # What comes later is judged as well, though it changes nothing for the data planes.
+        await consul.put("redis", [entry("s1"), ours, entry("again", address="127.0.0.1", port=4001)])
+        await eventually(lambda: len(controller.discovering.status()[0]["rejected"]) == 2, "the second one")
+        assert ids(plane) == ["n1/s1"]
+
+
+async def test_a_listener_of_ours_that_leads_back(tmp_path):
+    """A service may find another one of ours in Consul, but not one that leads back to it."""
+    plane = FakeDataPlane()
+    back = {"listen": "127.0.0.1:4002", "backends": ["127.0.0.1:4001"]}
+    on = {"listen": "127.0.0.1:4003", "backends": ["10.0.0.7:1"]}
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        listeners = [entry(str(port), address="127.0.0.1", port=port) for port in (4002, 4003)]
+        await consul.put("redis", listeners)
+        await controller.apply(proposal(tmp_path, consul, back=back, on=on), QUICK, BY)
+        assert ids(plane) == ["n1/4003"]
+        (rejected,) = controller.discovering.status()[0]["rejected"]
+        assert rejected["id"] == "n1/4002"
+        assert "service back listens, which leads back here (cache -> back -> cache)" in rejected["why"]

@@ -255,3 +255,30 @@ def test_a_file_full_of_mistakes_ends_in_a_list_that_ends(body):
     """Nobody reads more than a thousand problems, and looking for them must not keep a daemon busy."""
     found = problems('version: 1\nservices:\n  web:\n    listen: ":1"\n' + body)
     assert 100 < len(found) <= 1000
+
+
+def test_backends_that_lead_back_have_a_line():
+    """The balancer as its own backend is refused where it stands, in short form, in long form, in defaults, in a circle."""
+    text = """\
+version: 1
+services:
+  web:
+    listen: 127.0.0.1:4000
+    backends:
+      - 127.0.0.1:5001
+      - 127.0.0.1:4000
+      - {address: 127.0.0.1:4000, id: twice}
+  a: {listen: ":4001", backends: ["127.0.0.1:4002"]}
+  b: {listen: ":4002", backends: ["127.0.0.1:4003"]}
+  c: {listen: ":4003", backends: ["127.0.0.1:4001", "127.0.0.1:4000"]}
+"""
+    here = "127.0.0.1:4000 is where this service itself listens: each connection would come back, for ever"
+    assert problems(text) == [
+        f"line 7, column 9: services.web.backends[1]: {here}",
+        f"line 8, column 19: services.web.backends[2].address: {here}",
+        "line 11, column 35: services.c.backends[0]: 127.0.0.1:4001 is where service a listens, which leads back here (c -> a -> b -> c): each connection would go round, for ever",
+    ]
+    inherited = (
+        "version: 1\ndefaults: {backends: ['127.0.0.1:4000']}\nservices: {web: {listen: '127.0.0.1:4000'}}\n"
+    )
+    assert problems(inherited) == [f"line 2, column 23: defaults.backends[0]: {here}"]

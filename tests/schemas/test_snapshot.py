@@ -312,6 +312,11 @@ def test_each_mistake_is_named_by_path_and_says_what_is_allowed(options, path, m
             "services.b.listen[1]",
             "0.0.0.0:4000 is already taken by services.a.listen[0]",
         ),
+        (
+            {"generation": 1, "services": {"a": {"listen": [":1"], "backends": ["b:1", "127.0.0.9:1"]}}},
+            "services.a.backends[1]",
+            "127.0.0.9:1 is where this service itself listens",
+        ),
     ],
 )
 def test_a_body_that_is_no_snapshot_is_refused(data, path, message):

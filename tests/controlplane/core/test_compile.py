@@ -6,6 +6,7 @@ import json
 
 from controlplane.core.compile import compile_services, configured_of
 from schemas.desired import load_desired
+from schemas.loops import Machine
 from schemas.snapshot import Backend, parse_snapshot
 
 DESIRED = {
@@ -69,3 +70,43 @@ def test_configured_words_of_static_and_discovered_services():
         "web": {"127.0.0.1:1": {"state": "enabled", "weight": 1}},
         "cache": None,
     }
+
+
+def test_what_leads_back_on_this_machine():
+    """An address of the machine is where a listener on every address is: found ones go, listed ones are told."""
+    here = Machine(lambda host: host == "10.0.0.5", str)
+    wanted = {
+        "version": 1,
+        "services": {
+            "web": {"listen": ":4000", "backends": ["10.0.0.6:4000", "10.0.0.5:4000"]},
+            "cache": {"listen": ":4001", "discover": {"consul": {"service": "redis"}}},
+        },
+    }
+    checked = load_desired(json.dumps(wanted).encode())
+    found = [Backend(address=f"10.0.0.{host}:4001", id=f"n{host}/r") for host in (5, 6)]
+    compiled = compile_services(checked, {"cache": found}, {}, here)
+    assert ids(compiled, "cache") == ["n6/r"]
+    assert [remark.id for remark in compiled.rejected["cache"]] == ["n5/r"]
+    (loop,) = compiled.loops
+    assert loop[0] == ("services", "web", "backends", 1, "address")
+    elsewhere = compile_services(checked, {"cache": found}, {})
+    assert (ids(elsewhere, "cache"), elsewhere.loops) == (["n5/r", "n6/r"], ())
+
+
+def test_two_found_services_that_lead_to_each_other():
+    """Of two that are discovered, the one that comes second closes the circle, whatever the order of the answers."""
+    discover = {"consul": {"service": "x"}}
+    wanted = {
+        "version": 1,
+        "services": {
+            "a": {"listen": ":1", "discover": discover},
+            "b": {"listen": ":2", "discover": discover},
+        },
+    }
+    found = {
+        "b": [Backend(address="127.0.0.1:1", id="to-a")],
+        "a": [Backend(address="127.0.0.1:2", id="to-b")],
+    }
+    compiled = compile_services(load_desired(json.dumps(wanted).encode()), found, {})
+    assert (ids(compiled, "a"), ids(compiled, "b")) == (["to-b"], [])
+    assert list(compiled.rejected) == ["b"]

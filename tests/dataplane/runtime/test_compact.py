@@ -12,7 +12,7 @@ from schemas.snapshot import parse_snapshot
 async def test_a_service_arrives_whole_and_in_order() -> None:
     """However many slices its backends take, the spec is equal to what was packed."""
     backends = [
-        {"id": f"b{number}", "address": "127.0.0.1:1", "weight": number % 7}
+        {"id": f"b{number}", "address": "127.0.0.1:2", "weight": number % 7}
         for number in range(SLICE * 2 + 1)
     ]
     snapshot = parse_snapshot(
