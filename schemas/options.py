@@ -160,6 +160,9 @@ class PassiveCheck(Frozen):
     """How long repeated ejections may become."""
     max_ejected: Percent = 0.1
     """Share of a service's backends that may be ejected; one always may."""
+    resets: Annotated[Literal["off", "unprovoked", "any"], _Off] = "unprovoked"
+    """Which resets before a backend's first byte count beside failed connects: none, those that no client can have
+    caused, or all. Clients cause them by sending what the backend refuses unread."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:

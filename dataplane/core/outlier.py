@@ -3,15 +3,18 @@
 Theory of operation
 -------------------
 
-1. A failure is a connect that failed, or a reset before the backend's first byte. What was this machine's fault
-   (no descriptors, no ports) is none, and never arrives here.
+1. A failure is a connect that failed, or a reset before the backend's first byte (`Evidence`). What was this
+   machine's fault (no descriptors, no ports) is none, and never arrives here. Connects always count. Resets count as
+   `PassiveSpec.resets` says, because a client can provoke them: a server that closes on input which it has not read
+   resets (RFC 1122, 4.2.2.13), so that whoever speaks the wrong protocol would have a healthy backend ejected.
 2. A backend is `in` or `ejected`. `PassiveSpec.failures` failures in a row eject it; one success ends the streak.
 3. An ejection lasts `ejection_s` times n, at most `max_ejection_s`, where n says how often the backend was ejected
    lately, this time included. n falls by one for every `ejection_s` that the backend has been back. It never grows
    beyond what `max_ejection_s` can show, else a long outage would be remembered for hours.
 4. At most max(1, floor(max_ejected * population)) backends are ejected at once. When half the world resets, the
    fault is rarely in each of the backends, and somebody must take the clients. An ejection beyond that is refused
-   and counted; the streak stays, and the next failure asks again.
+   and told once; the streak stays, and the next failure asks again. The same goes for a streak with a reset in it, if
+   nobody else in the backend's tier is usable: resets alone never take a tier's last one away.
 5. An ejection ends when its time is over, when an active check passes, when passive checks are switched off, or
    with the backend. The streak starts from nothing then.
 6. While ejected, failures and successes say nothing new (they come from connections of before, or from panic).
@@ -28,11 +31,14 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.health import HealthState, HealthView
+from dataplane.core.spec import Resets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dataplane.core.spec import PassiveSpec
 
-__all__ = ["TRANSITIONS", "Ejection", "Event", "Outliers", "Standing"]
+__all__ = ["TRANSITIONS", "Ejection", "Event", "Evidence", "Failure", "Outliers", "Refusal", "Standing"]
 
 ROUNDING: Final = 1e-9
 """0.29 * 100 is 28.999999999999996 in binary floating point, and means 29 backends."""
@@ -53,9 +59,9 @@ class Event(Enum):
     SUCCESS = "success"
     """The backend spoke to a client."""
     EJECT = "eject"
-    """A streak is complete, and there is room under the cap."""
+    """A streak is complete, and nothing forbids an ejection."""
     REFUSE = "refuse"
-    """A streak is complete, and there is no room under the cap."""
+    """A streak is complete, and something forbids an ejection."""
     EXPIRE = "expire"
     """The ejection's time is over."""
     CHECK = "check"
@@ -77,6 +83,43 @@ TRANSITIONS: Final[dict[tuple[Standing, Event], Standing]] = {
     (Standing.EJECTED, Event.CHECK): Standing.IN,
     (Standing.EJECTED, Event.OFF): Standing.IN,
 }
+
+
+class Evidence(Enum):
+    """What a failure was."""
+
+    CONNECT = "connect"
+    """A connect that failed or timed out."""
+    UNPROVOKED_RESET = "unprovoked reset"
+    """A reset to which the client's side cannot have given cause."""
+    RESET = "reset"
+    """Any other reset before the backend's first byte."""
+
+
+_COUNTED: Final[dict[Resets, frozenset[Evidence]]] = {
+    Resets.OFF: frozenset({Evidence.CONNECT}),
+    Resets.UNPROVOKED: frozenset({Evidence.CONNECT, Evidence.UNPROVOKED_RESET}),
+    Resets.ANY: frozenset(Evidence),
+}
+
+
+class Refusal(Enum):
+    """Why a complete streak does not eject."""
+
+    CAP = "passive.max_ejected backends are ejected already"
+    LAST = "it is the last usable one of its tier, and resets alone never eject that"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure of a backend."""
+
+    backend_id: str
+    evidence: Evidence
+    cause: str
+    """Why, in a few words."""
+    at: float
+    """Monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +151,8 @@ class _Record:
     """Ejections lately, as of `released`."""
     released: float = 0.0
     """Monotonic seconds at which the last ejection ended."""
+    reset: bool = False
+    """Whether a reset is part of the streak."""
 
 
 class Outliers:
@@ -118,19 +163,13 @@ class Outliers:
     has anything to do.
     """
 
-    __slots__ = ("_ejected", "_records", "_refused", "_spec", "failing")
+    __slots__ = ("_ejected", "_records", "_spec", "failing")
 
     def __init__(self, spec: PassiveSpec) -> None:
         self._spec = spec
         self._records: dict[str, _Record] = {}
         self._ejected: dict[str, Ejection] = {}
-        self._refused = 0
         self.failing: dict[str, int] = {}
-
-    @property
-    def refused(self) -> int:
-        """Streaks that were complete while the cap was reached, each counted once."""
-        return self._refused
 
     def ejection(self, backend_id: str) -> Ejection | None:
         """Return the ejection that is in force for a backend, None if there is none."""
@@ -144,40 +183,49 @@ class Outliers:
         """Return how many of `population` backends may be ejected at once: at least 1."""
         return max(1, floor(self._spec.max_ejected * population + ROUNDING))
 
-    def failure(self, backend_id: str, cause: str, now: float, population: int) -> Ejection | None:
-        """Count a failed connect, or a reset before the first backend byte.
+    def failure(
+        self, failure: Failure, *, population: int, has_others: Callable[[], bool]
+    ) -> Ejection | Refusal | None:
+        """Count a failure.
 
         Args:
-            backend_id: The backend that the connection went to; one that `remove` was called for is not reported.
-            cause: Why, in a few words.
-            now: Monotonic seconds.
+            failure: It; of a backend that `remove` was called for, none is reported.
             population: How many backends the service has.
+            has_others: Tells whether another backend of the same tier is usable.
 
         Returns:
-            The ejection if this failure caused one, else None: the streak is short, passive checks are off, the
-            backend is ejected already, or the cap is reached (then `refused` has grown if this is news).
+            The ejection if this failure caused one; why not, if it completed a streak without one; else None: the
+            streak is short or was refused before, the backend is ejected already, or the failure does not count.
         """
-        if self._spec.failures <= 0:
+        spec, backend_id = self._spec, failure.backend_id
+        if spec.failures <= 0 or failure.evidence not in _COUNTED[spec.resets]:
             return None
         record = self._records.setdefault(backend_id, _Record())
         if record.standing is Standing.EJECTED:
             self._step(record, Event.FAILURE)
             return None
+        record.reset |= failure.evidence is not Evidence.CONNECT
         streak = self.failing[backend_id] = self.failing.get(backend_id, 0) + 1
-        if streak < self._spec.failures:
+        if streak < spec.failures:
             self._step(record, Event.FAILURE)
             return None
+        refusal = None
         if len(self._ejected) >= self.allowed(population):
+            refusal = Refusal.CAP
+        elif record.reset and not has_others():
+            refusal = Refusal.LAST
+        if refusal is not None:
             self._step(record, Event.REFUSE)
             # Once a streak: each further failure of it would only say the same again.
-            self._refused += streak == self._spec.failures
-            return None
-        return self._eject(backend_id, record, cause, now)
+            return refusal if streak == spec.failures else None
+        return self._eject(record, failure)
 
     def success(self, backend_id: str) -> None:
         """Count a connection on which the backend spoke. Needed only for a backend that is in `failing`."""
         if self.failing.pop(backend_id, 0):
-            self._step(self._records[backend_id], Event.SUCCESS)
+            record = self._records[backend_id]
+            record.reset = False
+            self._step(record, Event.SUCCESS)
 
     def passed_check(self, backend_id: str, now: float) -> bool:
         """Take a passed active check, which ends an ejection.
@@ -222,8 +270,7 @@ class Outliers:
     def reconfigure(self, spec: PassiveSpec) -> list[str]:
         """Change the settings; streaks, ejections in force and their ends stay.
 
-        `failures` of 0 switches passive health off: every backend is released, and everything forgotten but the
-        count of refusals.
+        `failures` of 0 switches passive health off: every backend is released, and everything forgotten.
 
         Returns:
             The ids of the backends that were ejected and are not any more.
@@ -239,12 +286,13 @@ class Outliers:
         self.failing.clear()
         return released
 
-    def _eject(self, backend_id: str, record: _Record, cause: str, now: float) -> Ejection:
+    def _eject(self, record: _Record, failure: Failure) -> Ejection:
         self._step(record, Event.EJECT)
+        backend_id, now, record.reset = failure.backend_id, failure.at, False
         period, longest = self._spec.ejection_s, self._spec.max_ejection_s
         record.times = min(self._times(record, now) + 1, max(1, ceil(longest / period)) if period > 0 else 1)
         until = now + min(period * record.times, longest)
-        ejection = self._ejected[backend_id] = Ejection(backend_id, cause, now, until, record.times)
+        ejection = self._ejected[backend_id] = Ejection(backend_id, failure.cause, now, until, record.times)
         del self.failing[backend_id]
         return ejection
 

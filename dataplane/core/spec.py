@@ -23,6 +23,7 @@ __all__ = [
     "ProxyAccept",
     "ProxySend",
     "ProxySpec",
+    "Resets",
     "ServiceSpec",
     "TimeoutsSpec",
 ]
@@ -76,6 +77,14 @@ class CheckType(StrEnum):
     TCP = "tcp"
     HTTP = "http"
     EXPECT = "expect"
+
+
+class Resets(StrEnum):
+    """Which resets before a backend's first byte are failures of the backend."""
+
+    OFF = "off"
+    UNPROVOKED = "unprovoked"
+    ANY = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,7 @@ class PassiveSpec:
     max_ejection_s: float
     max_ejected: float
     """Share of a service's backends, 0..1; one is always allowed."""
+    resets: Resets
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.net.dialer import PENDING, Dial, begin
 from dataplane.net.leg import OUT, UNWATCHED
@@ -163,5 +164,5 @@ class Connector:
             service.observer.local_error(service, code)
             return CloseReason.LOCAL_ERROR
         backend.totals.connect_failures += 1
-        service.observer.backend_failed(service, backend, flow.detail)
+        service.observer.backend_failed(service, backend, Evidence.CONNECT, flow.detail)
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from dataplane.core.outlier import Evidence
     from dataplane.net.backend import Backend
     from dataplane.net.service import Service
 
@@ -14,7 +15,7 @@ __all__ = ["Observer"]
 class Observer(Protocol):
     """Who is told what a service meets."""
 
-    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
+    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
         """A connect failed, or a reset came before the first byte."""
 
     def backend_spoke(self, service: Service, backend: Backend) -> None:

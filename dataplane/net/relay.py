@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Final
 
+from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.net.leg import UNWATCHED, Leg
 from dataplane.net.sockopts import reset_on_close, unsent_bytes
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["LONG_LIVED_S", "Flow"]
 
 VICTIM_CHECK_S: Final = 0.05
+PROMPT_S: Final = 1.0
+"""A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
 QUIET_S: Final = 1.0
 """What has not moved for so long rests: it may be told that this is the end."""
 _CUTS: Final = frozenset({CloseReason.LIFETIME, CloseReason.DRAIN_TIMEOUT, CloseReason.SHUTDOWN})
@@ -205,9 +208,20 @@ class Flow:
                 return True
             if server.broken:
                 assert self.backend is not None  # noqa: S101 - a server leg has one
-                self.service.on_backend_failure(self.backend, "reset before the first byte")
+                self.service.on_backend_reset(self.backend, self._reset_evidence())
             return False
         return self.service.reuses and self._gives_back(server)
+
+    def _reset_evidence(self) -> Evidence:
+        """Tell whether the client's side can have given cause to a reset before the backend's first byte.
+
+        It has sent neither a byte nor a FIN, its address was not told, and it was not waited for: servers also reset
+        who says nothing in time.
+        """
+        client, prompt = self.client, self.reactor.now - self.connected_at < PROMPT_S
+        if prompt and not client.received and not client.eof and self.service.proxy_header is None:
+            return Evidence.UNPROVOKED_RESET
+        return Evidence.RESET
 
     def _gives_back(self, server: Leg) -> bool:
         """Return a backend connection to the pool, if the client's exchange is over."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from dataplane.core.outlier import Evidence
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.leg import Leg
@@ -222,9 +223,9 @@ class Service:
 
     # -- the accounts ---------------------------------------------------------------------------------
 
-    def on_backend_failure(self, backend: Backend, cause: str) -> None:
+    def on_backend_reset(self, backend: Backend, evidence: Evidence) -> None:
         """Tell passive health of a reset before the first byte."""
-        self.observer.backend_failed(self, backend, cause)
+        self.observer.backend_failed(self, backend, evidence, "reset before the first byte")
 
     def on_backend_success(self, backend: Backend) -> None:
         """Tell passive health that a backend with failures spoke."""

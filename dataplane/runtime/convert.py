@@ -19,6 +19,7 @@ from dataplane.core.spec import (
     ProxyAccept,
     ProxySend,
     ProxySpec,
+    Resets,
     ServiceSpec,
     TimeoutsSpec,
 )
@@ -48,7 +49,13 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
         backends=tuple(backend_spec(backend) for backend in service.backends),
         pool=PoolSpec(PoolMode(pool.mode), pool.min_idle, pool.max_idle, pool.idle_timeout, pool.max_age),
         active=_active_check(service),
-        passive=PassiveSpec(passive.failures, passive.ejection, passive.max_ejection, passive.max_ejected),
+        passive=PassiveSpec(
+            passive.failures,
+            passive.ejection,
+            passive.max_ejection,
+            passive.max_ejected,
+            Resets(passive.resets),
+        ),
         panic=service.health.panic,
         timeouts=TimeoutsSpec(
             timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.lifetime, timeouts.proxy_header

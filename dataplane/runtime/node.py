@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.drain import closing_times
 from dataplane.core.health import HealthState, HealthView, combine
+from dataplane.core.outlier import Ejection, Failure
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.core.selection import Selection
 from dataplane.core.slowstart import next_step, ramp
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dataplane.core.health import Change
+    from dataplane.core.outlier import Evidence
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.listener import Listener
     from dataplane.net.reactor import Reactor
@@ -160,32 +162,38 @@ class Node:
 
     # -- what services meet (net.observer.Observer) ----------------------------------------------------
 
-    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
+    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Count a failed connect or an early reset."""
         running = self.running.get(service.name)
         if running is None or backend.removed:
             return
         outliers = running.outliers
-        refused = outliers.refused
-        ejection = outliers.failure(backend.id, cause, self.reactor.now, len(service.backends))
+        answer = outliers.failure(
+            Failure(backend.id, evidence, cause, self.reactor.now),
+            population=len(service.backends),
+            has_others=lambda: any(
+                other.usable and other.spec.tier == backend.spec.tier and other is not backend
+                for other in service.backends.values()
+            ),
+        )
         backend.failures = outliers.failing.get(backend.id, 0)
-        if ejection is not None:
+        if isinstance(answer, Ejection):
             backend.totals.ejections += 1
             self.events.emit(
                 "backend_ejected",
                 service=service.name,
                 backend=backend.id,
                 cause=cause,
-                seconds=ejection.until - ejection.since,
-                times=ejection.times,
+                seconds=answer.until - answer.since,
+                times=answer.times,
             )
             self.reassess(running, backend)
-        elif outliers.refused > refused:
+        elif answer is not None:
             self.events.emit(
                 "ejection_refused",
                 service=service.name,
                 backend=backend.id,
-                cause=f"{cause}; passive.max_ejected backends are ejected already",
+                cause=f"{cause}; {answer.value}",
             )
 
     def backend_spoke(self, service: Service, backend: Backend) -> None:

@@ -110,7 +110,12 @@ def test_nothing_is_left(mode):
                 drain={"timeout": rng.choice(["50ms", "10s"]), "close": "50ms"},
                 health={
                     "active": {"type": rng.choice(["none", "tcp"]), "interval": "100ms"},
-                    "passive": {"failures": rng.randrange(4), "ejection": "100ms", "max_ejection": "1s"},
+                    "passive": {
+                        "failures": rng.randrange(4),
+                        "ejection": "100ms",
+                        "max_ejection": "1s",
+                        "resets": rng.choice(["off", "unprovoked", "any"]),
+                    },
                 },
             )
             time.sleep(rng.random() * 0.03)

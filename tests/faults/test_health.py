@@ -14,6 +14,7 @@ from tests.support.clients import ask, dial
 from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
+from tests.support.server import Connection, Server
 from tests.support.wait import wait_for
 
 CHECKED = {
@@ -35,6 +36,14 @@ def lines():
     """Three servers that say who they are."""
     with LineServer("one") as one, LineServer("two") as two, LineServer("three") as three:
         yield one, two, three
+
+
+def ended(client):
+    """Tell whether the far side ends without a byte, by FIN or reset."""
+    try:
+        return client.recv(100) == b""
+    except ConnectionResetError:
+        return True
 
 
 def answered_by(service, count=6):
@@ -123,6 +132,15 @@ def test_connections_in_place_survive_a_mark_down(plane, lines):
             assert client.recv(100) == b"one:again\n"
 
 
+class Broker(Server):
+    """Answers `hello` and hangs up on anything else, most of which it leaves unread: so its kernel resets."""
+
+    async def serve(self, connection: Connection) -> None:
+        """Read word by word."""
+        while await connection.recv_exactly(5) == b"hello":
+            await connection.send(b"welcome")
+
+
 class TestPassive:
     """What clients' connections meet."""
 
@@ -131,13 +149,33 @@ class TestPassive:
         passive = {"failures": 3, "ejection": "10s", "max_ejection": "10s", "max_ejected": "100%", **options}
         return {"active": {"type": "none"}, "passive": passive, "panic": "0%"}
 
+    @pytest.mark.parametrize(
+        ("resets", "count", "ejections"), [(None, 1, 0), (None, 2, 0), ("any", 1, 0), ("any", 2, 1)]
+    )
+    def test_a_scanner_has_nobody_ejected(self, plane, resets, count, ejections):
+        """Resets that clients provoke are no evidence, unless it is asked for; nor do they ever take the last one away."""
+        with ExitStack() as stack:
+            brokers = [stack.enter_context(Broker()).address for _ in range(count)]
+            options = {} if resets is None else {"resets": resets}
+            service = stack.enter_context(through(plane, *brokers, health=self.passive(**options)))
+            for _ in range(12):
+                with dial(service.address) as scanner:
+                    scanner.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert ended(scanner)
+            for _ in range(6):
+                with dial(service.address) as client:
+                    client.sendall(b"hello")
+                    assert client.recv(100) == b"welcome"
+            totals = [backend["totals"]["ejections"] for backend in service.status()["backends"]]
+            assert sum(totals) == ejections
+
     @pytest.mark.parametrize("how", ["refused", "reset"])
     def test_ejection_and_return(self, plane, lines, how):
         """Failures in a row eject; when the time is over the backend is taken in again."""
         one, *_ = lines
         with ExitStack() as stack:
             bad = stack.enter_context({"refused": HeldPort, "reset": Resetter}[how]())
-            health = self.passive(ejection="500ms", max_ejection="500ms")
+            health = self.passive(ejection="500ms", max_ejection="500ms", resets="any")
             service = stack.enter_context(through(plane, one.address, bad.address, health=health))
 
             def come():

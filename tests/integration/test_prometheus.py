@@ -96,12 +96,14 @@ class Site:
     def services(self) -> dict[str, Any]:
         """Describe all services of `traffic`."""
         backends, health = self.backends, {"active": {"type": "none"}}
-        passive = {"failures": 1, "ejection": "50ms", "max_ejection": "50ms", "max_ejected": "50%"}
+        passive = {"failures": 1, "ejection": "50ms", "max_ejection": "50ms", "resets": "any"}
         echo = backends.echo.address
         return {
             "gone": self.service("gone", backends.gone.address, **CHECKED),
             "panic": self.service("panic", *(one.address for one in backends.three), **CHECKED),
-            "eject": self.service("eject", backends.resets.address, health={**health, "passive": passive}),
+            "eject": self.service(
+                "eject", backends.resets.address, echo, health={**health, "passive": passive}
+            ),
             "refused": self.service("refused", backends.nobody),
             "full": self.service(
                 "full", echo, limits={"connections": 1, "queue": 1, "queue_timeout": "200ms"}

@@ -251,7 +251,7 @@ def test_a_backend_that_one_worker_ejects_is_shown_as_ejected(site: Site) -> Non
     site.put(
         site.backend("a"),
         site.backend("r", Resetter),
-        health={**UNCHECKED, "passive": {"failures": 1, "ejection": "60s", "max_ejected": "50%"}},
+        health={**UNCHECKED, "passive": {"failures": 1, "ejection": "60s", "resets": "any"}},
     )
     for _ in range(6):
         ask(site.client())

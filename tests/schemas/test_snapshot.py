@@ -33,7 +33,13 @@ RESOLVED = {
             "http": {"path": "/", "status": [200], "host": ""},
             "expect": None,
         },
-        "passive": {"failures": 5, "ejection": "30s", "max_ejection": "5m", "max_ejected": "10%"},
+        "passive": {
+            "failures": 5,
+            "ejection": "30s",
+            "max_ejection": "5m",
+            "max_ejected": "10%",
+            "resets": "unprovoked",
+        },
         "panic": "50%",
     },
     "timeouts": {

@@ -32,6 +32,7 @@ from schemas.snapshot import parse_snapshot
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dataplane.core.outlier import Evidence
     from dataplane.core.reasons import CloseReason
     from dataplane.net.leg import Leg
     from dataplane.net.relay import Flow
@@ -87,7 +88,7 @@ class Ended:
 class _Nobody:
     """Is told what a service meets, and does nothing about it."""
 
-    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
+    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Do nothing."""
 
     def backend_spoke(self, service: Service, backend: Backend) -> None:

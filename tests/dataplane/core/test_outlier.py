@@ -10,18 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core.health import HealthState, HealthView
-from dataplane.core.outlier import TRANSITIONS, Ejection, Outliers, Standing
-from dataplane.core.spec import PassiveSpec
+from dataplane.core.outlier import TRANSITIONS, Ejection, Evidence, Failure, Outliers, Refusal, Standing
+from dataplane.core.spec import PassiveSpec, Resets
 
-SPEC = PassiveSpec(failures=3, ejection_s=30.0, max_ejection_s=100.0, max_ejected=0.5)
-RESET = "connection reset"
+SPEC = PassiveSpec(
+    failures=3, ejection_s=30.0, max_ejection_s=100.0, max_ejected=0.5, resets=Resets.UNPROVOKED
+)
+REFUSED = "connection refused"
 
 
-def fail(outliers, backend_id, now, *, times=3, population=10):
-    """Let a backend fail several times at once; return the last answer."""
-    answer = None
+def fail(outliers, backend_id, now, *, times=3, evidence=Evidence.CONNECT, **around):
+    """Let a backend fail several times; return the last answer that is one.
+
+    Args:
+        outliers: Who is told.
+        backend_id: Of the backend.
+        now: Monotonic seconds.
+        times: How often.
+        evidence: What happens.
+        around: `population`, and whether it has `others`.
+    """
+    answer, others = None, around.get("others", True)
     for _ in range(times):
-        answer = outliers.failure(backend_id, RESET, now, population)
+        failure = Failure(backend_id, evidence, REFUSED, now)
+        told = outliers.failure(failure, population=around.get("population", 10), has_others=lambda: others)
+        answer = told or answer
     return answer
 
 
@@ -30,11 +43,11 @@ def test_consecutive_failures_eject():
     outliers = Outliers(SPEC)
     assert fail(outliers, "a", 1.0, times=2) is None
     assert outliers.failing == {"a": 2}
-    ejection = outliers.failure("a", RESET, 2.0, 10)
-    assert ejection == Ejection("a", RESET, since=2.0, until=32.0, times=1)
+    ejection = fail(outliers, "a", 2.0, times=1)
+    assert ejection == Ejection("a", REFUSED, since=2.0, until=32.0, times=1)
     assert outliers.ejection("a") is ejection
     assert outliers.ejected() == (ejection,)
-    assert ejection.view == HealthView(HealthState.EJECTED, RESET, 2.0)
+    assert ejection.view == HealthView(HealthState.EJECTED, REFUSED, 2.0)
 
 
 def test_success_ends_the_streak():
@@ -44,7 +57,7 @@ def test_success_ends_the_streak():
     outliers.success("a")
     assert outliers.failing == {}
     assert fail(outliers, "a", 2.0, times=2) is None
-    assert outliers.failure("a", RESET, 2.0, 10) is not None
+    assert fail(outliers, "a", 2.0, times=1) is not None
 
 
 def test_success_of_a_backend_without_failures_is_nothing():
@@ -168,21 +181,55 @@ def test_passed_check_of_others_is_nothing():
 def test_cap(share, population, allowed):
     """At most that share of the backends is ejected at once, rounded down, but one always may be."""
     outliers = Outliers(replace(SPEC, max_ejected=share))
-    ejected = [i for i in range(population) if fail(outliers, f"b{i}", 1.0, population=population)]
+    answers = [fail(outliers, f"b{i}", 1.0, population=population) for i in range(population)]
+    ejected = [answer for answer in answers if isinstance(answer, Ejection)]
     assert outliers.allowed(population) == allowed
     assert len(ejected) == len(outliers.ejected()) == allowed
 
 
-def test_refusal_is_counted_once_a_streak_and_retried():
+def test_refusal_is_told_once_a_streak_and_retried():
     """Beyond the cap an ejection is refused and said once; when there is room, the next failure ejects."""
     outliers = Outliers(replace(SPEC, max_ejected=0.1))
     fail(outliers, "a", 0.0)
-    assert fail(outliers, "b", 1.0, times=8) is None
-    assert outliers.refused == 1
+    assert fail(outliers, "b", 1.0) is Refusal.CAP
+    assert fail(outliers, "b", 1.0, times=5) is None
     assert outliers.failing == {"b": 8}
     outliers.expire(30.0)
-    assert outliers.failure("b", RESET, 31.0, 10) is not None
-    assert outliers.refused == 1
+    assert isinstance(fail(outliers, "b", 31.0, times=1), Ejection)
+
+
+@pytest.mark.parametrize(
+    ("resets", "counted"),
+    [
+        (Resets.OFF, {Evidence.CONNECT}),
+        (Resets.UNPROVOKED, {Evidence.CONNECT, Evidence.UNPROVOKED_RESET}),
+        (Resets.ANY, set(Evidence)),
+    ],
+)
+@pytest.mark.parametrize("evidence", Evidence)
+def test_evidence(resets, counted, evidence):
+    """Failed connects always count; resets that a client may have provoked only if they are asked for."""
+    outliers = Outliers(replace(SPEC, resets=resets))
+    assert isinstance(fail(outliers, "a", 0.0, evidence=evidence), Ejection) is (evidence in counted)
+    assert outliers.failing == {}, "what does not count is no part of a streak either"
+
+
+@pytest.mark.parametrize("evidence", [Evidence.RESET, Evidence.UNPROVOKED_RESET])
+def test_resets_never_eject_the_last_one(evidence):
+    """A streak with a reset in it ejects only where another backend is usable; one of connects ejects anybody."""
+    outliers = Outliers(replace(SPEC, resets=Resets.ANY))
+    assert isinstance(fail(outliers, "a", 0.0, others=False), Ejection)
+    assert fail(outliers, "b", 0.0, evidence=evidence, others=False) is Refusal.LAST
+    assert fail(outliers, "b", 0.0, others=False) is None, "the streak has resets in it"
+    assert isinstance(fail(outliers, "b", 0.0, times=1), Ejection), "there is somebody else again"
+
+
+def test_a_success_forgets_the_resets():
+    """A streak that begins anew after a success is judged by its own failures."""
+    outliers = Outliers(SPEC)
+    fail(outliers, "a", 0.0, times=2, evidence=Evidence.UNPROVOKED_RESET)
+    outliers.success("a")
+    assert isinstance(fail(outliers, "a", 0.0, others=False), Ejection)
 
 
 def test_remove_frees_the_place():
@@ -193,7 +240,7 @@ def test_remove_frees_the_place():
     outliers.remove("a")
     outliers.remove("never seen")
     assert outliers.next_deadline() is None
-    assert outliers.failure("b", RESET, 1.0, 10) is not None
+    assert fail(outliers, "b", 1.0, times=1) is not None
     outliers.remove("b")
     assert fail(outliers, "b", 2.0).times == 1
 
@@ -205,7 +252,7 @@ def test_reconfigure_keeps_counters():
     fail(outliers, "b", 0.0, times=2)
     assert outliers.reconfigure(replace(SPEC, failures=2, ejection_s=5.0)) == []
     assert outliers.next_deadline() == 30.0
-    assert outliers.failure("b", RESET, 1.0, 10).until == 6.0
+    assert fail(outliers, "b", 1.0, times=1).until == 6.0
 
 
 def test_zero_failures_switches_off_and_releases():
@@ -244,7 +291,7 @@ EVENTS = st.lists(
 def play(outliers, spec, event, backend_id, now):
     """Apply one event of the property test."""
     if event == "fail":
-        outliers.failure(backend_id, RESET, now, len(BACKENDS))
+        fail(outliers, backend_id, now, times=1, population=len(BACKENDS))
     elif event == "succeed":
         outliers.success(backend_id)
     elif event == "check":

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection, Standing
 from dataplane.core.spec import OperatorState, ServiceSpec
@@ -105,7 +106,8 @@ class _Loop:
 class Rig:
     """A reactor, one service with one listener, and its backends.
 
-    `failures` has (backend id, cause) for each report to passive health, `local_errors` the errnos.
+    `failures` has (backend id, cause) for each report to passive health, `evidence` what each was, `local_errors`
+    the errnos.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Rig:
         self.clock = clock
         self.reactor = Reactor(_Loop(), descriptors)  # type: ignore[arg-type]
         self.failures: list[tuple[str, str]] = []
+        self.evidence: list[Evidence] = []
         self.local_errors: list[int] = []
         self.spoke: list[str] = []
         self.ended: list[tuple[CloseReason, Any]] = []
@@ -273,10 +276,11 @@ class Rig:
 
     # -- net.observer.Observer
 
-    def backend_failed(self, service: Service, backend: Backend, cause: str) -> None:
+    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Note it."""
         backend.failures += 1
         self.failures.append((backend.id, cause))
+        self.evidence.append(evidence)
 
     def backend_spoke(self, service: Service, backend: Backend) -> None:
         """Note it."""

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from dataplane.core.outlier import Evidence
 from dataplane.net.reactor import BUFFER_BYTES
 from tests.dataplane.net.rig import rigged
 from tests.support.backends import payload
@@ -439,6 +440,34 @@ class TestAttempts:
                 rig.receive_end(client)
             assert rig.ends[1].nobody()
             assert rig.reasons == ["backend_reset"]
+
+    @pytest.mark.parametrize(
+        ("cause", "evidence"),
+        [
+            ("nothing", Evidence.UNPROVOKED_RESET),
+            ("a byte", Evidence.RESET),
+            ("a fin", Evidence.RESET),
+            ("silence", Evidence.RESET),
+            ("an address", Evidence.RESET),
+        ],
+    )
+    def test_who_may_have_caused_a_reset(self, cause, evidence):
+        """A client that has sent anything, that a PROXY header has named, or that was waited for, may have."""
+        options = {"proxy_protocol": {"send": "v2"}} if cause == "an address" else {}
+        with rigged(**options) as rig:
+            client, server = rig.client(), rig.ends[0].accept()
+            if cause == "a byte":
+                client.sendall(b"x")
+                assert rig.receive(server, 1) == b"x"
+            elif cause == "a fin":
+                client.shutdown(socket.SHUT_WR)
+                rig.receive_end(server)
+            elif cause == "silence":
+                rig.pass_time(2.0)
+            reset(server)
+            with pytest.raises(ConnectionResetError):
+                rig.receive_end(client)
+            assert rig.evidence == [evidence]
 
     def test_a_reset_after_the_first_backend_byte_is_no_failure(self):
         """Passive health counts resets before the first byte only."""
