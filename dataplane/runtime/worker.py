@@ -110,14 +110,10 @@ class Worker:
                 await self._stage(*body)
             case "commit":
                 await self._commit(body)
-            case "listen":
-                self._doors.take(body, sockets)
-            case "meet":
-                self._node.siblings.meet(body, sockets)
+            case "listen" | "meet" | "drain":
+                self._change_sockets(kind, body, sockets)
             case "patch":
                 await self._patch(*body)
-            case "drain":
-                self._drain(last=body)
             case "report":
                 result = await self._report(part)
             case "explain":
@@ -127,6 +123,14 @@ class Worker:
             case _:
                 raise AssertionError(kind)  # both ends are one version of this program
         return result
+
+    def _change_sockets(self, kind: str, body: Any, sockets: list[int]) -> None:
+        if kind == "listen":
+            self._doors.take(body, sockets)
+        elif kind == "meet":
+            self._node.siblings.meet(body, sockets)
+        else:
+            self._drain(last=body)
 
     def notice(self, kind: str, body: Any) -> None:
         """Take note of what wants no answer."""
