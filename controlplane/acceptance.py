@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.merge import FIELDS, Override, Place, put, surviving
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
-from controlplane.errors import DataPlaneError, HeldBackError, InputError, UnknownError
+from controlplane.errors import DataPlaneError, HeldBackError, InputError, StoreError, UnknownError
 from controlplane.places import Endpoint
-from controlplane.store import KEPT_CHANGES, Entry, State, digest_of
+from controlplane.store import KEPT_CHANGES, Entry, History, State, digest_of
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
@@ -210,18 +210,25 @@ def refuse_loops(compiled: Compiled) -> None:
         raise InputError("", problems)
 
 
-def rollback_entry(history: Sequence[Entry], current: str, generation: int | None) -> Entry:
+def rollback_entry(known: History, current: str, generation: int | None) -> Entry:
     """Choose what to return to.
 
     Args:
-        history: The oldest first.
+        known: What can be read of the history.
         current: Digest of the document that holds now.
         generation: Which; None for the newest whose document differs from the current one.
 
     Raises:
         UnknownError: There is none.
+        StoreError: The previous content is asked for, and it may be in what cannot be read.
     """
+    history = known.entries
     if generation is None:
+        if known.unread:
+            raise StoreError(
+                "which content was the previous one is not known, so name a generation: "
+                + "; ".join(known.unread)
+            )
         found = next((each for each in reversed(history) if each.document != current), None)
         if found is None:
             raise UnknownError(
@@ -232,6 +239,6 @@ def rollback_entry(history: Sequence[Entry], current: str, generation: int | Non
         return found
     found = next((each for each in history if each.generation == generation), None)
     if found is None:
-        known = f"{history[0].generation} to {history[-1].generation}" if history else "none"
-        raise UnknownError(f"generation {generation} is not in the history, which has {known}")
+        span = f"{history[0].generation} to {history[-1].generation}" if history else "none"
+        raise UnknownError(f"generation {generation} is not in the history, which has {span}")
     return found

@@ -130,7 +130,7 @@ class Api:
         return await _answer(await self._node.controller.snapshot())
 
     async def _history(self, _request: web.Request) -> web.Response:
-        return await _answer({"history": await self._node.controller.history()})
+        return await _answer(await self._node.controller.history())
 
     async def _plan(self, request: web.Request) -> web.Response:
         options_of_query(request.query)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -17,12 +18,15 @@ from controlplane import calls
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.ownership import explain_error
 from schemas.renewed import Renewed
 
 __all__ = ["BlockingClient", "Outcome", "ask_all"]
 
 
 _PROBE_S: Final = 2.0
+_NOBODY: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
+"""What connecting to a Unix socket fails with if nobody listens there."""
 
 
 class BlockingClient:
@@ -75,6 +79,8 @@ class BlockingClient:
             told = self._tls.words(self.endpoint, error)
             if told is None and isinstance(error, http.client.HTTPException):
                 raise UnreachableError(name, f"broken answer ({type(error).__name__})") from error
+            if told is None and isinstance(error, PermissionError) and not self.endpoint.is_url:
+                told = explain_error(Path(self.endpoint.location), error)
             told = told or getattr(error, "strerror", None) or str(error)
             raise UnreachableError(name, f"{self.endpoint.location}: {told}{self.endpoint.advice}") from error
         finally:
@@ -89,22 +95,29 @@ class BlockingClient:
             UnreachableError: Nobody listens there.
         """
         try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(_PROBE_S)
-                probe.connect(self.endpoint.location)
-                return int.from_bytes(
-                    probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), "little", signed=True
-                )
+            return self._peer_pid()
         except OSError as error:
             raise UnreachableError(self.endpoint.name, error.strerror or str(error)) from error
 
     def listens(self) -> bool:
-        """Tell whether anybody accepts on the Unix socket."""
+        """Tell whether anybody listens on the Unix socket.
+
+        Raises:
+            OSError: It may not be seen, or whoever listens has no time to accept.
+        """
         try:
-            self.peer_pid()
-        except UnreachableError:
+            self._peer_pid()
+        except _NOBODY:
             return False
         return True
+
+    def _peer_pid(self) -> int:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_PROBE_S)
+            probe.connect(self.endpoint.location)
+            return int.from_bytes(
+                probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), "little", signed=True
+            )
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         if not self.endpoint.is_url:

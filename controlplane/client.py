@@ -7,6 +7,7 @@ import io
 import json
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,6 +18,7 @@ from controlplane import calls
 from controlplane.errors import LateError, UnreachableError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.ownership import explain_error
 from schemas.renewed import Renewed
 
 __all__ = ["DataPlaneClient"]
@@ -135,6 +137,8 @@ class DataPlaneClient:
             reason = error.os_error
         elif isinstance(error, aiohttp.ServerDisconnectedError):
             reason = ConnectionResetError(str(error))
+        if isinstance(reason, PermissionError) and not self.endpoint.is_url:
+            return explain_error(Path(self.endpoint.location), reason)
         told = self._tls.words(self.endpoint, reason)
         said = told or getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
         return said + self.endpoint.advice

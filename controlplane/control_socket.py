@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controlplane.errors import BusyError, PlaceError
+from schemas.ownership import explain_error, make_directory, open_or_make
 
 __all__ = ["bound", "peer_uid"]
 
@@ -28,7 +29,7 @@ def bound(path: Path) -> Iterator[socket.socket]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             stack.enter_context(_locked(path.with_name(path.name + ".lock"), path))
             path.unlink(missing_ok=True)
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -40,7 +41,8 @@ def bound(path: Path) -> Iterator[socket.socket]:
                 os.umask(umask)
             listener.listen()
         except OSError as error:
-            raise PlaceError(f"{path}: {error.strerror or error}") from error
+            place = Path(error.filename) if isinstance(error.filename, str) else path
+            raise PlaceError(f"{path}: {explain_error(place, error)}") from error
         inode = path.stat().st_ino
         try:
             yield listener
@@ -52,7 +54,7 @@ def bound(path: Path) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _locked(lock: Path, path: Path) -> Iterator[None]:
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = open_or_make(lock, os.O_RDWR | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,6 +91,8 @@ class Controller:
         self.discovering = Discovering(self._on_discovery, base, self._answers)
         self.store_error: str | None = None
         """Why the last write failed; None: it did not."""
+        self.lost: str | None = None
+        """Why what was written down could not be read at the start; None: it was."""
         self.healthy: frozenset[tuple[str, str]] = frozenset()
         """Service and id of the backends that pass the data planes' checks, as last seen."""
         self._store = store
@@ -115,7 +117,11 @@ class Controller:
         try:
             self.state = await asyncio.to_thread(self._store.load)
         except StoreError as error:
-            self._log(f"overrides and the last snapshot are unknown: {error}")
+            self.lost = (
+                f"overrides and the last snapshot are unknown: {error}; say again which backends are to be drained, "
+                "disabled or weighted otherwise"
+            )
+            self._log(self.lost)
             self.state = await asyncio.to_thread(self._store.recover)
         self.discovering.restore(self.state.discovery)
         if self.state.document is None:
@@ -311,9 +317,9 @@ class Controller:
             "warnings": warnings,
         }
 
-    async def history(self) -> list[dict[str, Any]]:
-        """Return every known generation, the oldest first."""
-        return [asdict(entry) for entry in await asyncio.to_thread(self._store.history)]
+    async def history(self) -> dict[str, Any]:
+        """Return every known generation, the oldest first, and what cannot be read."""
+        return (await asyncio.to_thread(self._store.history)).report()
 
     async def snapshot(self) -> dict[str, Any]:
         """Return what should run; before anything was taken, what the newest data plane runs."""

@@ -124,6 +124,8 @@ class Daemon:
         sources += self._sources()
         if history is not None:
             sources.append(_broken("history", history))
+        if self.controller.lost is not None:
+            sources.append(_broken("overrides", self.controller.lost))
         return await self.observer.status(sources, None if file is None else file.config_error)
 
     def _sources(self) -> list[dict[str, Any]]:
@@ -217,13 +219,17 @@ def run(settings: DaemonSettings) -> None:
     """
     store = Store(settings.state_dir)
     with bound(control_socket(settings.runtime_dir)) as listener, contextlib.ExitStack() as stack:
+        unwritable: str | None = None
         try:
             stack.enter_context(store.writer())
         except StoreError as error:
-            log(f"nothing will be written down: {error}")
+            unwritable = f"nothing will be written down: {error}"
+            log(unwritable)
 
         async def main() -> None:
-            await Daemon(settings, store).run(listener)
+            daemon = Daemon(settings, store)
+            daemon.controller.store_error = unwritable
+            await daemon.run(listener)
 
         try:
             asyncio.run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,7 +70,7 @@ class Direct:
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
-        state = self._load([])
+        state = self._load(self._tell)
         compiled = self._compile(proposal, options)
         try:
             clients = self._find()
@@ -188,16 +188,16 @@ class Direct:
             )
             for each in outcomes
         ]
-        state = self._load([])
+        state = self._load(self._tell)
         return node_status(seen, state.overrides, configured=state.services)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""
         return _running(self._find())
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> dict[str, Any]:
         """Read the state directory."""
-        return [asdict(entry) for entry in self._store.history()]
+        return self._store.history().report()
 
     @contextlib.contextmanager
     def _writing(self, timeout_s: float) -> Iterator[tuple[State, list[str]]]:
@@ -208,13 +208,13 @@ class Direct:
                 stack.enter_context(self._store.writer(timeout_s=timeout_s))
             except StoreError as error:
                 warnings.append(f"nothing is written down: {error}")
-            yield self._load(warnings), warnings
+            yield self._load(warnings.append), warnings
 
-    def _load(self, warnings: list[str]) -> State:
+    def _load(self, warn: Callable[[str], None]) -> State:
         try:
             return self._store.load()
         except StoreError as error:
-            warnings.append(f"overrides and the last snapshot are unknown: {error}")
+            warn(f"overrides and the last snapshot are unknown: {error}")
             return self._store.recover()
 
 

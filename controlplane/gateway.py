@@ -35,5 +35,5 @@ class Gateway(Protocol):
     def snapshot(self) -> dict[str, Any]:
         """Return the snapshot that should run."""
 
-    def history(self) -> list[dict[str, Any]]:
-        """Return every known generation, the oldest first."""
+    def history(self) -> dict[str, Any]:
+        """Return `{history, warnings}`: every known generation, the oldest first, and what cannot be read."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from controlplane.errors import PlaceError
+from schemas.ownership import explain_error
 
 __all__ = ["Endpoint", "control_socket", "endpoint_of", "find_dataplanes", "runtime_dir", "state_dir"]
 
@@ -108,7 +109,7 @@ def find_dataplanes(directory: Path) -> tuple[Endpoint, ...]:
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as error:
-        raise PlaceError(f"{directory}: {error.strerror}") from error
+        raise PlaceError(f"{directory}: {explain_error(directory, error)}") from error
     return tuple(endpoint_of(path) for path in sorted(found))
 
 

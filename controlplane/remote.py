@@ -54,10 +54,9 @@ class Remote:
         """Return what the daemon has accepted last."""
         return self._ask(calls.get("/v1/snapshot"), _LOOK_S)
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> dict[str, Any]:
         """Return what the daemon has written down."""
-        entries: list[dict[str, Any]] = self._ask(calls.get("/v1/history"), _LOOK_S)["history"]
-        return entries
+        return self._ask(calls.get("/v1/history"), _LOOK_S)
 
     def _ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any]:
         try:

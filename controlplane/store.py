@@ -7,6 +7,7 @@
 
 Every file is written beside its place, synced and renamed, so that a crash or a full disk leaves the old one.
 Every file carries the digest of its content; one that does not match is never used.
+What cannot be read is not taken for missing: it is named, kept, and nothing is concluded from its absence.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import Any, Final
 
 from controlplane.core.merge import Override, Place
 from controlplane.errors import BusyError, StoreError, UnknownError
+from schemas.ownership import explain_error, give_to_owner, make_directory, open_or_make
 
-__all__ = ["Entry", "State", "Store", "digest_of"]
+__all__ = ["Entry", "History", "State", "Store", "digest_of"]
 
 KEPT_GENERATIONS: Final = 200
 """A year of weekly changes four times over; documents are at most 1 MiB each."""
@@ -82,6 +84,23 @@ class Entry:
     """How many changes are not named."""
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """Every generation that is still known."""
+
+    entries: tuple[Entry, ...] = ()
+    """The oldest first."""
+    unread: tuple[str, ...] = ()
+    """Why some of it cannot be read, one line for each file."""
+
+    def report(self) -> dict[str, Any]:
+        """Return it for people and programs."""
+        return {
+            "history": [asdict(entry) for entry in self.entries],
+            "warnings": [f"a part of the history cannot be read: {why}" for why in self.unread],
+        }
+
+
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(_canonical(value)).hexdigest()
@@ -102,6 +121,7 @@ class Store:
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir / "control"
         self.directory = self._root
+        self._unusable = False
 
     @contextlib.contextmanager
     def writer(self, *, timeout_s: float = 0.0) -> Iterator[None]:
@@ -113,10 +133,10 @@ class Store:
         """
         path = self._root / "lock"
         try:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_directory(self._root)
+            handle = open_or_make(path, os.O_RDWR | os.O_NOFOLLOW)
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from error
+            raise StoreError(f"{path}: {explain_error(path, error)}") from error
         try:
             _lock(handle, str(self._root), timeout_s)
             yield
@@ -127,8 +147,15 @@ class Store:
         """Read the last accepted state; a fresh one if there is none.
 
         Raises:
-            StoreError: It is there, and cannot be read or does not match its digest.
+            StoreError: It is there, and cannot be read or does not match its digest; the next `save` keeps it.
         """
+        try:
+            return self._load()
+        except StoreError:
+            self._unusable = True
+            raise
+
+    def _load(self) -> State:
         data = _read(self._root / "state.json")
         if data is None:
             return State()
@@ -142,22 +169,36 @@ class Store:
 
     def recover(self) -> State:
         """Return what can be known without `state.json`: the newest lb.yaml of the history, not yet resolved."""
-        for entry in reversed(self.history()):
+        for entry in reversed(self.history().entries):
             with contextlib.suppress(StoreError, UnknownError):
                 return State(generation=entry.generation, document=self.document(entry.document))
         return State()
 
     def save(self, state: State) -> None:
-        """Replace the accepted state.
+        """Replace the accepted state; one that could not be loaded is kept beside it, as `state.json.unusable`.
 
         Raises:
             StoreError: It cannot be written; the old one is still there.
         """
+        self._set_aside()
         _write(self._root / "state.json", {**_fields(state), "overrides": [*map(asdict, state.overrides)]})
         try:
             _sync_directory(self._root)
         except OSError as error:
             raise StoreError(f"{self._root}: {error.strerror}") from error
+
+    def _set_aside(self) -> None:
+        """Keep what could not be loaded: it may hold the only word on overrides."""
+        if not self._unusable:
+            return
+        path = self._root / "state.json"
+        try:
+            path.replace(self._root / "state.json.unusable")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreError(f"{path}: {explain_error(path, error)}; what was there before stays") from error
+        self._unusable = False
 
     def record(self, entry: Entry, document: dict[str, Any]) -> None:
         """Add a generation to the history, unless it is there, and forget what is too old.
@@ -172,19 +213,32 @@ class Store:
             if known is not None and known["hash"] == entry.hash:
                 return
         text = self._root / "documents" / f"{entry.document}.json"
-        if not text.exists():
+        try:
+            known_text = text.exists()
+        except OSError as error:  # the directory may not be looked into
+            raise StoreError(f"{text}: {explain_error(text, error)}") from error
+        if not known_text:
             _write(text, document)
         _write(path, _fields(entry))
         self._forget()
 
-    def history(self) -> tuple[Entry, ...]:
-        """Read every generation that is still known, the oldest first; damaged ones are left out."""
+    def history(self) -> History:
+        """Read every generation that is still known; what cannot be read is named."""
         entries: list[Entry] = []
-        for path in self._generations():
-            with contextlib.suppress(StoreError, TypeError):
+        unread: list[str] = []
+        try:
+            paths = self._generations()
+        except StoreError as error:
+            return History(unread=(str(error),))
+        for path in paths:
+            try:
                 if (data := _read(path)) is not None:
                     entries.append(Entry(**data))
-        return tuple(entries)
+            except StoreError as error:
+                unread.append(str(error))
+            except TypeError as error:
+                unread.append(f"{path}: written by another version ({error})")
+        return History(tuple(entries), tuple(unread))
 
     def document(self, digest: str) -> dict[str, Any]:
         """Read the lb.yaml of a generation, as JSON.
@@ -199,10 +253,13 @@ class Store:
         return data
 
     def _generations(self) -> list[Path]:
+        folder = self._root / "history"
         try:
-            return sorted((self._root / "history").glob("*.json"))
-        except OSError:
+            return sorted(path for path in folder.iterdir() if path.suffix == ".json")
+        except FileNotFoundError:
             return []
+        except OSError as error:  # `glob` takes a directory that it may not list for an empty one
+            raise StoreError(f"{folder}: {explain_error(folder, error)}") from error
 
     def _forget(self) -> None:
         paths = self._generations()
@@ -213,7 +270,10 @@ class Store:
             return
         for path in old:
             path.unlink(missing_ok=True)
-        used = {entry.document for entry in self.history()}
+        history = self.history()
+        if history.unread:  # who knows which documents they need
+            return
+        used = {entry.document for entry in history.entries}
         for path in (self._root / "documents").glob("*.json"):
             if path.stem not in used:
                 path.unlink(missing_ok=True)
@@ -242,7 +302,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
+        raise StoreError(f"{path}: {explain_error(path, error)}") from error
     except ValueError as error:
         raise StoreError(f"{path}: damaged: {error}") from error
     data = envelope.get("data") if isinstance(envelope, dict) else None
@@ -256,10 +316,14 @@ def _write(path: Path, data: dict[str, Any]) -> None:
     raw = b'{"sha256":"%b","data":%b}\n' % (hashlib.sha256(content).hexdigest().encode(), content)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        make_directory(path.parent)
+        beside.unlink(
+            missing_ok=True
+        )  # of a process of this id that was killed, or a link that somebody has laid
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
+                give_to_owner(handle, path.parent)
                 file.write(raw)
                 file.flush()
                 os.fsync(handle)
@@ -268,7 +332,7 @@ def _write(path: Path, data: dict[str, Any]) -> None:
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; what was there before stays") from error
+        raise StoreError(f"{path}: {explain_error(path, error)}; what was there before stays") from error
 
 
 def _sync_directory(path: Path) -> None:

@@ -62,7 +62,10 @@ _REPORT: Final = "`?timeout=30s&max_remap=10%&force=true`"
 CONTROL_CALLS: Final[dict[tuple[str, str], Call]] = {
     ("GET", "/v1/status"): Call("", "What `lb-control status --json` prints."),
     ("GET", "/v1/snapshot"): Call("", "What was accepted last."),
-    ("GET", "/v1/history"): Call("", "`{history: [...]}`: every generation that is kept, the oldest first."),
+    ("GET", "/v1/history"): Call(
+        "",
+        "`{history: [...], warnings: [...]}`: every generation that is kept, the oldest first, and what of it cannot be read.",
+    ),
     ("GET", "/v1/events"): Call(
         "`?remembered=true`",
         "[Events](events.md#of-the-daemon) from now on, of all data planes; with `remembered` the latest ones first.",

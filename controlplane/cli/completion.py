@@ -188,7 +188,7 @@ def _history(settings: Settings) -> list[dict[str, Any]]:
 
     return [
         {"generation": each.generation, "when": each.when, "origin": each.origin, "by": each.by}
-        for each in Store(settings.state_dir()).history()
+        for each in Store(settings.state_dir()).history().entries
     ]
 
 

@@ -34,18 +34,15 @@ def history(settings: Settings, limit: int | None, *, as_json: bool) -> None:
     """List every applied generation: when, by whom, what changed."""
     from controlplane.store import Store  # noqa: PLC0415 - loaded by the commands that need it
 
-    daemon = settings.daemon()
-    entries: list[dict[str, Any]]
-    if daemon is not None:
-        entries = settings.gateway().history()
+    if settings.daemon() is not None:
+        report = settings.gateway().history()
     else:  # the past is there without any data plane
-        from dataclasses import asdict  # noqa: PLC0415 - the same
-
-        entries = [asdict(entry) for entry in Store(settings.state_dir()).history()]
-    entries = entries[-limit:] if limit else entries
+        report = Store(settings.state_dir()).history().report()
+    entries: list[dict[str, Any]] = report["history"][-limit:] if limit else report["history"]
+    output.warn(report.get("warnings", ()))
     if as_json:
         output.print_json(entries)
-    elif not entries:
+    elif not entries and not report.get("warnings"):
         click.echo("nothing was applied yet")
     else:
         for each in entries:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli.kinds import HOME
-from controlplane.cli.settings import token_of, user_name
+from controlplane.cli.settings import token_of
 from controlplane.cli.teach import examples
+from schemas.ownership import user_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +15,13 @@ from controlplane.blocking import BlockingClient
 from controlplane.errors import InputError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.ownership import explain_error, user_name
 from schemas.renewed import Renewed
 
 if TYPE_CHECKING:
     from controlplane.gateway import Gateway
 
-__all__ = ["Settings", "read_token", "token_of", "user_name"]
-
-
-def user_name(uid: int) -> str:
-    """Name a user; one without an entry is called by number."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
+__all__ = ["Settings", "read_token", "token_of"]
 
 
 def read_token(option: str, path: Path) -> str:
@@ -123,14 +115,21 @@ class Settings:
         """Make a client of the daemon, if one answers.
 
         With `--dataplane` commands go straight there.
+
+        Raises:
+            PlaceError: Whether there is one may not be seen, or it may not be spoken to.
         """
         if self.dataplanes:
             return None
         socket = places.control_socket(self.runtime_dir())
-        if not socket.exists():
-            return None
         client = BlockingClient(Endpoint("the daemon", str(socket)))
-        return client if client.listens() else None
+        try:
+            socket.stat()
+            return client if client.listens() else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:  # a daemon that we may not speak to is one nevertheless: there is one writer
+            raise PlaceError(f"{socket}: {explain_error(socket, error)}") from error
 
     def gateway(self) -> Gateway:
         """Choose the way to the data planes: through the daemon if one answers."""

@@ -17,6 +17,7 @@ from dataplane.runtime.credentials import WRONG, Credentials
 from dataplane.runtime.private import listen_privately
 from dataplane.runtime.startup import StartError
 from schemas.hosts import Hosts
+from schemas.ownership import make_directory, open_or_make
 from schemas.serving import ImpatientRunner
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class OwnSocket:
         """
         if self._lock >= 0:
             return
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self.path.parent)
         lock = self.path.with_name(self.path.name + ".lock")
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_or_make(lock, os.O_RDWR | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -16,6 +17,7 @@ from dataplane.runtime.process import Process
 from dataplane.runtime.sink import LineSink
 from dataplane.runtime.startup import StartError
 from dataplane.runtime.supervision import Supervision
+from schemas.ownership import explain_error
 
 if TYPE_CHECKING:
     from dataplane.runtime.options import Options
@@ -40,12 +42,19 @@ def run(options: Options) -> int:
         uvloop.run(_supervise(options, log, own) if supervised else _alone(options, log, own))
     except (InUse, StartError, OSError) as error:
         log.close()
-        print(f"lb-dataplane: {error}", file=sys.stderr)  # noqa: T201 - the command's last word
+        print(f"lb-dataplane: {_words(error)}", file=sys.stderr)  # noqa: T201 - the command's last word
         return error.exit_code if isinstance(error, StartError) else 1
     finally:
         own.close()
     log.close()
     return 0
+
+
+def _words(error: Exception) -> str:
+    """Return what to say of it; of a path, also whose it is."""
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        return f"{error.filename}: {explain_error(Path(error.filename), error)}"
+    return str(error)
 
 
 async def _alone(options: Options, log: LineSink, own: OwnSocket) -> None:

@@ -15,6 +15,7 @@ from dataplane.runtime.credentials import WRONG, CredentialFiles, Credentials
 from dataplane.runtime.endpoint import InUse, OwnSocket
 from dataplane.runtime.recording import RecordingOptions
 from schemas.fields import parse_duration
+from schemas.ownership import explain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,7 +110,7 @@ def _free_core(runtime_dir: Path) -> str:
         except InUse:
             continue
         except OSError as error:
-            raise UsageError(f"--runtime-dir: {error}") from error
+            raise UsageError(f"--runtime-dir {runtime_dir}: {explain_error(own.path, error)}") from error
         own.close()
         return f"core-{core}"
     raise UsageError(f"--name: {MAX_CORES} processes run in {runtime_dir} already")

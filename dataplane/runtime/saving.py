@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from schemas.ownership import explain_error
+
 if TYPE_CHECKING:
     from dataplane.runtime.events import Events
     from dataplane.runtime.store import SnapshotStore
@@ -56,7 +58,8 @@ class Saving:
         except OSError as error:
             self.owe(snapshot)
             if before is not snapshot:
-                self._events.emit("snapshot_not_saved", path=path, cause=str(error), todo=_TODO)
+                cause = explain_error(self._store.path, error)
+                self._events.emit("snapshot_not_saved", path=path, cause=cause, todo=_TODO)
             return
         self._unsaved = None
         self._needed.clear()

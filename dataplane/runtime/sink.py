@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from schemas.ownership import open_or_make
+
 __all__ = ["LineSink", "open_sink"]
 
 CAPACITY: Final = 65_536
@@ -116,7 +118,7 @@ def open_sink(target: str) -> LineSink | None:
 
 
 def _open(path: str) -> int:
-    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_APPEND
     # To open a pipe for writing waits for a reader; for both it does not (fifo(7)), and readers may come and go.
     flags |= os.O_RDWR if Path(path).is_fifo() else os.O_WRONLY
-    return os.open(path, flags, 0o640)
+    return open_or_make(Path(path), flags, 0o640)

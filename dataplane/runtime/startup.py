@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataplane.runtime.apply import Refused
 from schemas.desired import load_desired, resolve
 from schemas.environment import desired_from_environment
 from schemas.errors import InvalidDocument, Problem
+from schemas.ownership import explain_error
 from schemas.snapshot import Snapshot, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from dataplane.runtime.apply import Applier
     from dataplane.runtime.store import SnapshotStore
@@ -89,7 +90,7 @@ def _start_errors(source: str) -> Iterator[None]:
     except InvalidDocument as error:
         raise StartError("\n".join(f"{source}: {problem}" for problem in error.problems), 2) from error
     except OSError as error:
-        raise StartError(f"{source}: {error.strerror or error}") from error
+        raise StartError(f"{source}: {explain_error(Path(source), error)}") from error
     except Refused as error:
         raise StartError(f"{source}: {error}") from error
 
@@ -105,7 +106,10 @@ async def load_initial(applier: Applier, store: SnapshotStore, config: Path | No
     saved = None
     try:
         saved = await asyncio.to_thread(store.load)
-    except (OSError, ValueError, InvalidDocument) as error:
+    except OSError as error:
+        cause = explain_error(store.path, error)
+        applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=cause)
+    except (ValueError, InvalidDocument) as error:
         applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=str(error))
     with _start_errors(source):
         desired = read_config(config) if config else desired_from_environment(os.environ)

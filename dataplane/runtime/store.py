@@ -7,6 +7,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING
 
+from schemas.ownership import give_to_owner, make_directory
 from schemas.snapshot import Snapshot, parse_snapshot
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ class SnapshotStore:
             OSError: It could not be written; the old file is untouched.
         """
         directory = self.path.parent
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory)
         handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=directory)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
+                give_to_owner(handle, directory)
                 file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())

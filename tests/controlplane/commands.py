@@ -40,6 +40,7 @@ class Control:
         self.runtime_dir = directory / "run"
         self.state_dir = directory / "state"
         self.file = directory / "lb.yaml"
+        self.command = [command("lb-control")]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,7 +54,7 @@ class Control:
 
     def __call__(self, *arguments: object, prefix: tuple[str, ...] = ()) -> Done:
         """Run `lb-control` with these arguments."""
-        argv = [*prefix, command("lb-control"), *map(str, arguments)]
+        argv = [*prefix, *self.command, *map(str, arguments)]
         return Done(
             subprocess.run(
                 argv,

@@ -90,7 +90,7 @@ async def test_same_apply_again_is_no_new_generation(tmp_path):
     async with daemon(tmp_path, [FakeDataPlane()]) as controller:
         await controller.apply(proposal(), QUICK, BY)
         again = await controller.apply(proposal(), QUICK, BY)
-        assert (again["generation"], len(await controller.history())) == (1, 1)
+        assert (again["generation"], len((await controller.history())["history"])) == (1, 1)
 
 
 async def test_the_balancer_as_its_own_backend(tmp_path, monkeypatch):
@@ -373,5 +373,5 @@ def test_document_in_the_history_is_what_was_written(tmp_path):
             await controller.apply(proposal(), QUICK, BY)
 
     asyncio.run(play())
-    (entry,) = Store(tmp_path).history()
+    (entry,) = Store(tmp_path).history().entries
     assert Store(tmp_path).document(entry.document) == json.loads(json.dumps(document()))

@@ -56,7 +56,7 @@ async def test_changes_in_consul_are_new_generations(tmp_path):
         assert (report["converged"], report["warnings"], ids(plane)) == (True, [], ["n1/s1"])
         await consul.put("redis", [entry("s1"), entry("s2", port=81)])
         await eventually(lambda: ids(plane) == ["n1/s1", "n1/s2"], "the new instance")
-        assert [each["origin"] for each in await controller.history()] == ["apply", "discovery"]
+        assert [each["origin"] for each in (await controller.history())["history"]] == ["apply", "discovery"]
         assert controller.discovering.status()[0]["state"] == "ok"
 
 

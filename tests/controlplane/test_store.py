@@ -15,7 +15,7 @@ import pytest
 
 from controlplane.core.merge import Override
 from controlplane.errors import BusyError, StoreError, UnknownError
-from controlplane.store import KEPT_DISCOVERED, KEPT_GENERATIONS, Entry, State, Store, digest_of
+from controlplane.store import KEPT_DISCOVERED, KEPT_GENERATIONS, Entry, History, State, Store, digest_of
 
 STATE = State(
     generation=3,
@@ -45,7 +45,7 @@ def test_state_comes_back_as_it_was_saved(tmp_path):
 def test_nothing_saved_is_a_fresh_state(tmp_path):
     """A first start is no error, and makes no directory."""
     assert Store(tmp_path / "new").load() == State()
-    assert Store(tmp_path / "new").history() == ()
+    assert Store(tmp_path / "new").history() == History()
     assert not (tmp_path / "new").exists()
 
 
@@ -85,8 +85,8 @@ def test_history_is_in_order_and_keeps_its_documents(tmp_path):
     store = Store(tmp_path)
     for generation in (1, 2, 10):
         store.record(*entry(generation))
-    assert [each.generation for each in store.history()] == [1, 2, 10]
-    assert store.document(store.history()[2].document) == {"version": 1, "n": 10}
+    assert [each.generation for each in store.history().entries] == [1, 2, 10]
+    assert store.document(store.history().entries[2].document) == {"version": 1, "n": 10}
     with pytest.raises(UnknownError):
         store.document("0" * 64)
 
@@ -99,7 +99,7 @@ def test_history_is_bounded_and_discovery_has_a_share_of_its_own(tmp_path):
         store.record(*entry(generation))
     for generation in range(1000, 1000 + KEPT_DISCOVERED + 5):
         store.record(*entry(generation, same, "discovery"))
-    kept = store.history()
+    kept = store.history().entries
     assert [each.generation for each in kept if each.origin == "apply"] == list(
         range(4, KEPT_GENERATIONS + 4)
     )
@@ -114,16 +114,18 @@ def test_generation_is_recorded_once(tmp_path):
     first, text = entry(1)
     store.record(first, text)
     store.record(replace(first, by="somebody else"), text)
-    assert store.history() == (first,)
+    assert store.history().entries == (first,)
 
 
 def test_damaged_entry_is_left_out(tmp_path):
-    """One bad file does not hide the others."""
+    """One bad file does not hide the others, and is named."""
     store = Store(tmp_path)
     for generation in (1, 2):
         store.record(*entry(generation))
     (tmp_path / "control" / "history" / "000000000001.json").write_text("{")
-    assert [each.generation for each in store.history()] == [2]
+    known = store.history()
+    assert [each.generation for each in known.entries] == [2]
+    assert "000000000001.json: damaged" in known.unread[0]
 
 
 def test_recovery_takes_the_newest_document(tmp_path):
@@ -193,5 +195,5 @@ def test_full_disk_leaves_the_old_file(tmp_path, request):
     with pytest.raises(StoreError):
         store.record(*entry(2))
     assert store.load() == STATE
-    assert [each.generation for each in store.history()] == [1]
+    assert [each.generation for each in store.history().entries] == [1]
     assert not list((tmp_path / "control").rglob(".*"))

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from dataplane.runtime.sink import LineSink, open_sink
+from tests.support.users import SERVICE, needs_two_users, owner
 from tests.support.wait import wait_for
 
 
@@ -176,3 +177,17 @@ def test_lines_gather():
         sink.close(10.0)
         assert ours.recv(1 << 16) == "".join(f"{number}\n" for number in range(100)).encode()
         os.close(sink._fd)
+
+
+@needs_two_users
+def test_the_file_is_the_folders_owners(tmp_path):
+    """An access log that root opened first can be written by the service; a link's target is left alone."""
+    os.chown(tmp_path, SERVICE.pw_uid, SERVICE.pw_gid)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("access.log", "link"):
+        sink = open_sink(str(tmp_path / name))
+        sink.write(b"line\n")
+        sink.close()
+    assert (tmp_path / "access.log").read_bytes() == b"line\n"
+    assert owner(tmp_path / "access.log") == SERVICE.pw_name
+    assert owner(tmp_path / "elsewhere") == "root"

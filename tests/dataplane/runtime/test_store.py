@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from dataplane.runtime.store import SnapshotStore
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
+from tests.support.users import SERVICE, needs_two_users, owner
 
 SNAPSHOT = parse_snapshot(
     {"version": 1, "generation": 7, "services": {"s": {"listen": "127.0.0.1:1", "backends": ["127.0.0.1:2"]}}}
@@ -51,3 +53,12 @@ def test_damage(store, text):
     store.path.write_text(text)
     with pytest.raises((ValueError, InvalidDocument)):
         store.load()
+
+
+@needs_two_users
+def test_root_saves_for_a_service(tmp_path):
+    """A data plane that root ran once leaves a snapshot that the service can read."""
+    os.chown(tmp_path, SERVICE.pw_uid, SERVICE.pw_gid)
+    store = SnapshotStore(tmp_path / "state", "test")
+    store.save(list(SNAPSHOT.text()))
+    assert {owner(store.path), owner(store.path.parent)} == {SERVICE.pw_name}
