@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic
 
 from dataplane.core.balance.base import T
@@ -31,10 +32,19 @@ if TYPE_CHECKING:
     from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.spec import BackendSpec
 
-__all__ = ["Selection", "Standing", "sticky_members"]
+__all__ = ["Lack", "Selection", "Standing", "sticky_members"]
 
 MAX_SKIPS: Final = 16
 """Full ones that are passed over one by one, each with a pick of its own; then all are looked at in one pass."""
+
+
+class Lack(Enum):
+    """Why a connection gets no backend."""
+
+    FULL = "full"
+    """Each one that is left was at its limit when it was looked at: worth waiting for."""
+    NOBODY = "nobody"
+    """None is left that has not been tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,28 +179,25 @@ class Selection(Generic[T]):
                 return target
         return None
 
-    def pick_below(self, limit: int, key: int, tried: Collection[T]) -> T | None:
-        """Return the best candidate that has not been tried and has less than `limit` connections; None if there is none."""
+    def pick_below(self, limit: int, key: int, tried: Collection[T]) -> T | Lack:
+        """Return the best candidate that has not been tried and has less than `limit` connections, or why there is none.
+
+        This is the only look: other workers may change each count at any time, so whoever looked again to learn
+        why there was none would get the answer to another question.
+        """
         skipped = tried
         for _ in range(MAX_SKIPS):
             target = self.pick(key, skipped)
-            if target is None or target.active < limit:
+            if target is None:
+                return Lack.NOBODY if skipped is tried else Lack.FULL
+            if target.active < limit:
                 return target
             skipped = (*skipped, target)
-        for target in self.order(key):
-            if target.active < limit and target not in tried:
-                return target
-        return None
-
-    def has_below(self, limit: int, tried: Collection[T]) -> bool | None:
-        """Tell whether `pick_below` would find one; None if everybody has been tried."""
-        left = None
-        for target in self.candidates:
-            if target not in tried:
-                if target.active < limit:
-                    return True
-                left = False
-        return left
+        left = [target for target in self.candidates if target not in tried]
+        free = {target for target in left if target.active < limit}
+        if not free:
+            return Lack.FULL if left else Lack.NOBODY
+        return next(target for target in self.order(key) if target in free)
 
     def order(self, key: int) -> Iterator[T]:
         """Yield all candidates in the order in which one connection would try them now; change nothing."""

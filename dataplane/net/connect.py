@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
+from dataplane.core.selection import Lack
 from dataplane.net.dialer import PENDING, Dial, begin
 from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
@@ -34,35 +35,40 @@ class Connector:
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    def choose(self, flow: Flow) -> Backend | Lack:
+        """Return the best backend for `flow`, or why there is none; `proceed` acts on it."""
+        service = self._service
+        tried = flow.tried
+        if len(tried) > service.spec.retries:
+            return Lack.NOBODY
+        limit = service.spec.limits.per_backend
+        if limit:
+            return service.selection.pick_below(limit, flow.key, tried)
+        return service.selection.pick(flow.key, tried) or Lack.NOBODY
+
     def connect(self, flow: Flow, failure: CloseReason = CloseReason.NO_BACKEND) -> None:
-        """Give `flow` a connection to the best backend that it has not tried; end it if there is none.
+        """Give `flow` a connection to the best backend that it has not tried, or let it wait for a place, or end it.
 
         Args:
             flow: An admitted flow without a backend.
             failure: How the last attempt ended: the reason if there is no other to be made.
         """
-        service = self._service
-        limit = service.spec.limits.per_backend
-        while True:
-            if len(flow.tried) > service.spec.retries:
-                flow.end(failure)
-                return
-            if limit:
-                backend = service.selection.pick_below(limit, flow.key, flow.tried)
-            else:
-                backend = service.selection.pick(flow.key, flow.tried)
-            if backend is None:
-                if limit and service.selection.has_below(limit, flow.tried) is False:
-                    service.enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
-                else:
-                    flow.end(failure)
+        self.proceed(flow, self.choose(flow), failure)
+
+    def proceed(self, flow: Flow, chosen: Backend | Lack, failure: CloseReason) -> None:
+        """Do as `connect`, with the first choice made already."""
+        while chosen is not Lack.NOBODY:
+            if chosen is Lack.FULL:
+                self._service.enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
                 return
             if flow.tried:
-                service.totals.retries += 1
-            code = self._attempt(flow, backend)
+                self._service.totals.retries += 1
+            code = self._attempt(flow, chosen)
             if code in {0, PENDING}:
                 return
-            failure = self._failed(flow, backend, code)
+            failure = self._failed(flow, chosen, code)
+            chosen = self.choose(flow)
+        flow.end(failure)
 
     def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
         """Go on after a dial that had to be waited for."""

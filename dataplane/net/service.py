@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
 from dataplane.core.balance import client_key
 from dataplane.core.reasons import CloseReason
-from dataplane.core.selection import Selection
+from dataplane.core.selection import Lack, Selection
 from dataplane.core.spec import Mode, PoolMode, ProxyAccept
 from dataplane.net.connect import Connector
 from dataplane.net.counters import ServiceTotals
@@ -157,28 +157,21 @@ class Service:
         while (flow := self.queue.peek()) is not None:
             if limit and self.active >= limit and not flow.admitted:
                 return
-            if not self._has_room(flow):
-                return
+            self._choose_key(flow)  # the mode may be another by now
+            chosen = self.connector.choose(flow)
+            if chosen is Lack.FULL:
+                return  # who waits keeps its place, and the time that it has waited
             self.queue.pop()
-            tried = flow.tried
             flow.waiting = None
             self.reactor.wheel.cancel(flow)
             flow.queued_s = self.reactor.now - flow.last
             self.totals.queue.observe(flow.queued_s)
-            if flow.admitted:
-                self._choose_key(flow)  # the mode may be another by now
-                self.connector.connect(flow)
-            else:
-                self._enter(flow)
-            if flow.waiting is self.queue and flow.tried is tried:
-                return  # another worker was faster; without an end here this might never end
-
-    def _has_room(self, flow: Flow) -> bool:
-        """Return whether `flow` need not wait: a backend has room for it, or none is left that might."""
-        limit = self.spec.limits.per_backend
-        if not limit:
-            return True
-        return self.selection.has_below(limit, flow.tried) is not False
+            if not flow.admitted:
+                self.active += 1
+                flow.admitted = True
+            self.connector.proceed(
+                flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND
+            )
 
     # -- what happens while waiting -------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataplane.core import selection as selection_module
 from dataplane.core.balance import StickyTable
-from dataplane.core.selection import Selection, Standing, sticky_members
+from dataplane.core.selection import Lack, Selection, Standing, sticky_members
 from dataplane.core.spec import BackendSpec, Mode, OperatorState
 from tests.dataplane.core.balance.backends import Backend, tries
 
@@ -288,7 +290,56 @@ def test_below_a_limit(mode, rows, loads, tried, limit, skips) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection_module, "MAX_SKIPS", skips)
         found = selection.pick_below(limit, 1, out)
-    assert (found is None) is not bool(fit)
-    if found is not None:
+    if not fit:
+        assert found is (Lack.FULL if left else Lack.NOBODY)
+    else:
+        assert isinstance(found, Backend)
         assert fit[found.id].tier == min(one.tier for one in fit.values())
-    assert selection.has_below(limit, out) is (bool(fit) if left else None)
+
+
+class Restless(Backend):
+    """A backend whose count others change before each look at it; `seen` has what was read."""
+
+    counts: Iterator[int]
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(id_)
+        self.seen: list[int] = []
+
+    @property
+    def active(self) -> int:
+        """The count, which is another one each time."""
+        self.seen.append(next(self.counts))
+        return self.seen[-1]
+
+    @active.setter
+    def active(self, value: int) -> None:
+        """Do nothing: the others decide."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(
+    number=st.integers(1, 5),
+    counts=st.lists(st.integers(0, 2), min_size=1, max_size=40),
+    tried=st.sets(st.integers(0, 4)),
+    skips=st.integers(0, 6),
+)
+@settings(deadline=None, max_examples=200)
+def test_counts_that_change_between_any_two_looks(mode, number, counts, tried, skips) -> None:
+    """Whatever others do between two reads: nobody is left only if nobody is, and full is who was seen full."""
+    targets = [Restless(str(place)) for place in range(number)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection_module, "MAX_SKIPS", skips)
+        patch.setattr(Restless, "counts", chain.from_iterable(repeat(counts)), raising=False)
+        selection = build([Standing(target, 1, 0, True, True, 1.0) for target in targets], mode)
+        out = tuple(target for target in targets if int(target.id) in tried)
+        for target in targets:
+            target.seen.clear()
+        found = selection.pick_below(2, 1, out)
+    left = [target for target in targets if target not in out]
+    assert (found is Lack.NOBODY) is not bool(left)
+    if found is Lack.FULL:
+        assert all(2 in target.seen for target in left)
+    elif isinstance(found, Restless):
+        assert found in left
+        assert min(found.seen) < 2
