@@ -15,7 +15,10 @@ narrow and an agent that left all answered `200 []` with a known leader. So:
    `hold_s`, confirmed. While one that is missing still answers its checks, or if the catalogue was seen empty in
    this hold, it takes `absent_s` instead: after a loss of their servers, agents register again on a timer of a
    minute or more, one after the other.
-5. `release` ends it at once: the operator's word.
+5. Only absence is doubted. What the catalogue still lists elsewhere (under another tag, say) has been moved by
+   somebody: it goes at once, is no part of what has shrunk, and no mark of a high water is left by it. The last one,
+   and one below `min_backends`, is kept all the same: that is a rule about what remains, not about belief.
+6. `release` ends a hold at once: the operator's word.
 
 Nothing here knows what an instance is: values are opaque.
 """
@@ -87,13 +90,21 @@ class Guard(Generic[T]):
         """What is being kept; None if the catalogue is believed."""
         return self._held
 
-    def suspects(self, candidate: Mapping[str, T], now: float, *, denied: bool = False) -> str | None:
+    def suspects(
+        self,
+        candidate: Mapping[str, T],
+        now: float,
+        *,
+        denied: bool = False,
+        elsewhere: frozenset[str] = frozenset(),
+    ) -> str | None:
         """Tell whether a set would be held, and why, without taking it.
 
         Args:
             candidate: What the catalogue offers, by id.
             now: Monotonic seconds.
             denied: The catalogue said that it left out what the token may not read.
+            elsewhere: Ids that it lists, but not among what is asked for.
 
         Returns:
             `empty`, `shrink`, `denied`, or None if it may be published.
@@ -101,13 +112,16 @@ class Guard(Generic[T]):
         if self._published is None:
             return None if candidate or self.policy.allow_empty else "empty"
         missing = self._published.keys() - candidate.keys()
-        if not missing:
+        absent = missing - elsewhere
+        if not missing or not (absent or self._breaks_a_rule(candidate)):
             return None
-        if denied:
+        if denied and absent:
             return "denied"
         if not candidate:
             return "empty"
-        return "shrink" if self._held is not None or len(candidate) < self._floor(now) else None
+        if self._breaks_a_rule(candidate) or self._held is not None:
+            return "shrink"
+        return "shrink" if len(candidate) < self._floor(now, len(missing) - len(absent)) else None
 
     def add(self, candidate: Mapping[str, T], now: float) -> None:
         """Publish what a set adds and renews, keeping everything else: always safe."""
@@ -121,6 +135,7 @@ class Guard(Generic[T]):
         confirmed: bool,
         denied: bool = False,
         answering: Collection[str] = (),
+        elsewhere: frozenset[str] = frozenset(),
     ) -> None:
         """Publish a set, or as much of it as may be believed.
 
@@ -130,20 +145,24 @@ class Guard(Generic[T]):
             confirmed: A leader gave this answer.
             denied: The catalogue said that it left out what the token may not read.
             answering: Ids that pass the balancer's own checks.
+            elsewhere: Ids that the catalogue lists, but not among what is asked for.
         """
-        why = self.suspects(candidate, now, denied=denied)
+        why = self.suspects(candidate, now, denied=denied, elsewhere=elsewhere)
         if why is None:
             if candidate or self._published is not None or confirmed:
-                self._settle(candidate, now)
+                self._settle(candidate, now, elsewhere)
             return
         if self._published is None:
             return
-        self._hold(candidate, why, now, answering)
-        held = self._held
-        if confirmed and held is not None and held.until is not None and now >= held.until:
-            self._settle(candidate, now)
+        missing = self._published.keys() - candidate.keys()
+        if not self._breaks_a_rule(candidate):
+            missing -= elsewhere
+        held = self._hold(candidate, missing, why, now, answering)
+        if confirmed and held.until is not None and now >= held.until:
+            self._settle(candidate, now, elsewhere)
         else:
-            self.add(candidate, now)
+            kept = {name: value for name, value in self._published.items() if name in missing}
+            self._publish({**kept, **candidate}, now, elsewhere)
 
     def restore(self, published: Mapping[str, T], now: float) -> None:
         """Begin with what was published in an earlier life."""
@@ -154,9 +173,21 @@ class Guard(Generic[T]):
         self._settle(candidate, now)
         self._marks.clear()
 
-    def _hold(self, candidate: Mapping[str, T], why: str, now: float, answering: Collection[str]) -> None:
-        """Begin or continue a hold, and work out when it ends."""
-        missing = tuple(sorted((self._published or {}).keys() - candidate.keys()))
+    def _breaks_a_rule(self, candidate: Mapping[str, T]) -> bool:
+        """Tell whether too little would remain, whatever became of the rest."""
+        fewest = max(self.policy.min_backends, 0 if self.policy.allow_empty else 1)
+        return len(candidate) < fewest
+
+    def _hold(
+        self,
+        candidate: Mapping[str, T],
+        gone: Collection[str],
+        why: str,
+        now: float,
+        answering: Collection[str],
+    ) -> Held:
+        """Begin or continue a hold of what is gone, and work out when it ends."""
+        missing = tuple(sorted(gone))
         since = now if self._held is None else self._held.since
         if self._held is None:
             self._saw_empty = False
@@ -168,24 +199,33 @@ class Guard(Generic[T]):
             patient = why == "shrink" and (self._saw_empty or not set(answering).isdisjoint(missing))
             until = self._changed_at + (self.policy.absent_s if patient else self.policy.hold_s)
         self._held = Held(why, missing, len(candidate), since, until)
+        return self._held
 
-    def _settle(self, candidate: Mapping[str, T], now: float) -> None:
+    def _settle(
+        self, candidate: Mapping[str, T], now: float, elsewhere: frozenset[str] = frozenset()
+    ) -> None:
         self._held = None
-        self._publish(dict(candidate), now)
+        self._publish(dict(candidate), now, elsewhere)
 
-    def _publish(self, table: dict[str, T], now: float) -> None:
+    def _publish(self, table: dict[str, T], now: float, elsewhere: frozenset[str] = frozenset()) -> None:
         before = self._published
         self._published = table
-        if before is not None and len(before) > len(table):
+        if before is None:
+            return
+        moved = len((before.keys() - table.keys()) & elsewhere)
+        if moved:
+            self._marks = deque((at, max(0, number - moved)) for at, number in self._marks)
+        left = len(before) - moved
+        if left > len(table):
             # an earlier mark that is not higher ends earlier, so it never matters again
-            while self._marks and self._marks[-1][1] <= len(before):
+            while self._marks and self._marks[-1][1] <= left:
                 self._marks.pop()
-            self._marks.append((now, len(before)))
+            self._marks.append((now, left))
 
-    def _floor(self, now: float) -> float:
-        """Return the number below which a table is not believed."""
+    def _floor(self, now: float, moved: int) -> float:
+        """Return the number below which a table is not believed if so many have moved elsewhere."""
         while self._marks and self._marks[0][0] < now - self.policy.window_s:
             self._marks.popleft()
         current = len(self._published or ())
         high_water = max(current, self._marks[0][1]) if self._marks else current
-        return max(high_water * (1.0 - self.policy.max_shrink), self.policy.min_backends)
+        return (high_water - moved) * (1.0 - self.policy.max_shrink)

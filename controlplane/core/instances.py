@@ -22,7 +22,17 @@ from controlplane.core.endpoints import EndpointRules, RefusedEndpoint, endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Classified", "Condition", "Instance", "InstanceRules", "Remark", "classify", "with_rejected"]
+__all__ = [
+    "Classified",
+    "Condition",
+    "Instance",
+    "InstanceRules",
+    "Names",
+    "Remark",
+    "classify",
+    "listed",
+    "with_rejected",
+]
 
 MAX_INSTANCES = 10_000  # HAProxy's server-template stops at 2**16, Envoy's own advice at some thousands
 MAX_WEIGHT = 999_999_999  # Consul's own limit is 65,535; `weights` makes a balancer's 0..256 of it
@@ -32,6 +42,10 @@ MAX_SHOWN = 100  # remarks in a status; their number is always whole
 _AGENT_CHECK = "serfHealth"
 _NODE_MAINTENANCE = "_node_maintenance"
 _SERVICE_MAINTENANCE = "_service_maintenance:"
+
+
+Names = frozenset[tuple[str, str]]
+"""Whom entries are about, whatever is said of them: pairs of a node and a service id."""
 
 
 class Condition(StrEnum):
@@ -73,6 +87,10 @@ class InstanceRules:
     datacenter: str = ""
     """Goes in front of every id unless empty."""
     endpoints: EndpointRules = field(default_factory=EndpointRules)
+
+    def ids(self, names: Names) -> frozenset[str]:
+        """Return the ids that instances of these names have."""
+        return frozenset(_joined(node, service, self.datacenter) for node, service in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +173,14 @@ def with_rejected(
     return rows
 
 
+def listed(entries: Sequence[object]) -> Names:
+    """Return whom entries are about, usable or not; never raises for what they hold."""
+    pairs = (
+        (_text(_object(entry, "Node"), "Node"), _text(_object(entry, "Service"), "ID")) for entry in entries
+    )
+    return frozenset(pair for pair in pairs if all(pair))
+
+
 def _sorted(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
     return tuple(sorted(remarks, key=lambda remark: (remark.id, remark.why)))
 
@@ -210,12 +236,16 @@ def _identity(node: str, service: str, datacenter: str) -> str:
     """Return the backend's id: a service id is unique on its node only."""
     if not node or not service:
         raise _Rejected("no node name or no service id")
-    identity = f"{datacenter}/{node}/{service}" if datacenter else f"{node}/{service}"
+    identity = _joined(node, service, datacenter)
     if len(identity) > MAX_ID:
         raise _Rejected(f"an id of more than {MAX_ID} characters")
     if not identity.isprintable() or " " in identity:
         raise _Rejected("an id with blanks or control characters")
     return identity
+
+
+def _joined(node: str, service: str, datacenter: str) -> str:
+    return f"{datacenter}/{node}/{service}" if datacenter else f"{node}/{service}"
 
 
 def _location(

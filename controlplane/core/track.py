@@ -6,7 +6,9 @@ Theory of operation
    silent) for longer than `absent_s` without answering the balancer's own checks.
 2. What adds is published by the next `advance`: a new instance, or one that goes into maintenance. Both are safe
    and both are urgent.
-3. What takes away or renews waits until the burst is over (`Coalescer`), then passes the guard.
+3. What takes away or renews waits until the burst is over (`Coalescer`), then passes the guard. Where a query asks
+   for a part of a service only (by tags, by a filter), what is missing may be listed elsewhere: `lacks` wants the
+   whole service asked for, and what that shows has been moved and is not doubted.
 4. A reply that takes away and comes from a server that knows no leader is doubted: it waits for one that a leader
    confirmed. `confirm_every` asks for it, and for those that a hold of the guard needs.
 
@@ -53,6 +55,7 @@ class Trust:
 class _Latest:
     seen: Classified | None = None
     trust: Trust = Trust()
+    elsewhere: frozenset[str] = frozenset()
     lost_since: dict[str, float] = field(default_factory=dict)
     candidate: dict[str, Instance] | None = None
     settled: bool = True  # the guard has had the last word on this candidate
@@ -100,23 +103,26 @@ class Track:
         """Let other limits hold from the next reply on."""
         self._guard.policy = policy
 
-    def observe(self, seen: Classified, now: float, trust: Trust) -> None:
+    def observe(
+        self, seen: Classified, now: float, trust: Trust, elsewhere: frozenset[str] = frozenset()
+    ) -> None:
         """Take the reply to a query; `advance` acts on it.
 
         Args:
             seen: The reply, classified.
             now: Monotonic seconds.
             trust: Where it came from.
+            elsewhere: Ids that the catalogue lists, but not among what the query asks for.
         """
         latest = self._latest
-        latest.seen, latest.trust = seen, trust
+        if trust.confirmed or self.held is not None or elsewhere != latest.elsewhere:
+            latest.settled = False
+        latest.seen, latest.trust, latest.elsewhere = seen, trust, elsewhere
         for instance in seen.instances:
             self._damper.note(instance.id, now, up=instance.condition is not Condition.CRITICAL)
         self._damper.prune({instance.id for instance in seen.instances}, now)
         lost = {item.id for item in seen.instances if item.condition is Condition.LOST}
         latest.lost_since = {name: latest.lost_since.get(name, now) for name in lost}
-        if trust.confirmed or self.held is not None:
-            latest.settled = False
 
     def advance(self, now: float) -> bool:
         """Publish what may be published by now.
@@ -169,10 +175,15 @@ class Track:
         candidate = self._latest.candidate
         if candidate is None or self.published is None:
             return None
-        denied = self._latest.trust.denied
-        if self._is_doubtful() or self._guard.suspects(candidate, now, denied=denied) is not None:
-            return FAST_CONFIRM_S
-        return None
+        latest = self._latest
+        why = self._guard.suspects(candidate, now, denied=latest.trust.denied, elsewhere=latest.elsewhere)
+        return FAST_CONFIRM_S if self._is_doubtful() or why is not None else None
+
+    def lacks(self) -> bool:
+        """Tell whether something published is not listed by the last reply, and nobody knows yet if it is elsewhere."""
+        latest = self._latest
+        there = latest.elsewhere.union(item.id for item in self.seen.instances)
+        return not self._is_doubtful() and not (self.published or {}).keys() <= there
 
     def restore(self, instances: Mapping[str, Instance], now: float) -> None:
         """Begin with what was published in an earlier life."""
@@ -227,8 +238,15 @@ class Track:
             self._guard.add(urgent, now)
 
     def _offer(self, candidate: Mapping[str, Instance], now: float) -> None:
-        trust = self._latest.trust
+        trust, elsewhere = self._latest.trust, self._latest.elsewhere
         answering = {name for name in (self.published or {}) if name not in candidate and self._answers(name)}
-        self._guard.offer(candidate, now, confirmed=trust.confirmed, denied=trust.denied, answering=answering)
+        self._guard.offer(
+            candidate,
+            now,
+            confirmed=trust.confirmed,
+            denied=trust.denied,
+            answering=answering,
+            elsewhere=elsewhere,
+        )
         self._coalescer.clear()
         self._latest.settled = True

@@ -24,9 +24,10 @@ from controlplane.sources.consul_pool import Pool
 from controlplane.sources.consul_query import trust_of
 from controlplane.sources.consul_runner import WatchRunner
 from controlplane.sources.consul_status import StateClock, pool_status
-from controlplane.sources.consul_watch import Pace, Runtime, Watch
+from controlplane.sources.consul_watch import Pace, Runtime, Watch, Wish
 
 if TYPE_CHECKING:
+    from controlplane.core.instances import Names
     from controlplane.core.track import Trust
     from controlplane.sources.consul_query import Query, Selection
     from schemas.discovery import Consul, ConsulQuery, Guard
@@ -237,9 +238,10 @@ class ConsulDiscovery:
             self._dirty.update(pool.selection.key() for pool, _ in self._users.get(query, ()))
             self._wake.set()
 
-        def receive(entries: list[object], trust: Trust) -> float | None:
-            wishes = [pool.receive(index, entries, trust) for pool, index in self._users.get(query, ())]
-            return min((wish for wish in wishes if wish is not None), default=None)
+        def receive(entries: list[object], trust: Trust, whole: Names | None) -> Wish:
+            return Wish.of_all(
+                [pool.receive(index, entries, trust, whole) for pool, index in self._users.get(query, ())]
+            )
 
         return Watch(query, receive, mark, pace=self._pace, runtime=self._runtime)
 

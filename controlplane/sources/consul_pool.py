@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.failover import Failover
-from controlplane.core.instances import Condition, Instance, Remark, classify
+from controlplane.core.instances import Condition, Instance, Names, Remark, classify, listed
 from controlplane.core.track import Track
 from controlplane.core.weights import fitting
 from controlplane.sources.consul_backends import backend_of, only_backends, packed, unpacked
+from controlplane.sources.consul_watch import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,14 +66,15 @@ class Pool:
         for track in self.tracks:
             track.set_policy(self._track_policy(policy))
 
-    def receive(self, index: int, entries: list[object], trust: Trust) -> float | None:
+    def receive(self, index: int, entries: list[object], trust: Trust, whole: Names | None = None) -> Wish:
         """Take an answer of one datacenter's watch; arguments and result as for `Receive`."""
         now = self._runtime.clock()
-        track = self.tracks[index]
-        track.observe(only_backends(classify(entries, self.selection.rules_for(index))), now, trust)
+        track, rules = self.tracks[index], self.selection.rules_for(index)
+        elsewhere = rules.ids(whole - listed(entries)) if whole else frozenset()
+        track.observe(only_backends(classify(entries, rules)), now, trust, elsewhere)
         track.advance(now)
         self.saved_at = None
-        return track.confirm_every(now)
+        return Wish(track.confirm_every(now), whole=track.lacks())
 
     def advance(self) -> bool:
         """Publish what is due; True if the backends have changed since the last call."""

@@ -61,6 +61,12 @@ class Query:
         }
         return [("tag", tag) for tag in self.tags] + [(name, value) for name, value in named.items() if value]
 
+    def whole(self) -> Query | None:
+        """Return the question for all of the service; None if this one asks for no less, or cannot tell."""
+        if self.prepared or not (self.tags or self.filter):
+            return None
+        return replace(self, tags=(), filter="", near="")
+
     def entries(self, reply: Reply) -> list[object]:
         """Return the entries of an answer.
 

@@ -13,28 +13,51 @@ Theory of operation
    server that has not caught up still says that it knows one. It is dropped, and the leader asked; what the leader
    says counts, for after a restored snapshot the index is lower for good.
 6. A prepared query cannot block: it is asked every `poll_s`.
+7. Where the query asks for a part of a service (by tags, by a filter that only Consul can evaluate) and something is
+   missing, the leader is asked for all of the service, without blocking: what it still lists there has been moved,
+   which nobody needs to doubt. What is known of it holds for as long as the index of the answers stays the same,
+   and the question is put at most every `whole_s`, for a large service is a large answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from controlplane.core.instances import listed
 from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply
 from controlplane.sources.consul_query import trust_of
 
 if TYPE_CHECKING:
+    from controlplane.core.instances import Names
     from controlplane.core.track import Trust
     from controlplane.sources.consul_query import Query
 
-__all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth"]
+__all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth", "Wish"]
 
-Receive = Callable[[list[object], "Trust"], float | None]
-"""Takes the entries of an answer; returns how often, in seconds, a leader's confirmation is wanted, or None."""
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What whoever received an answer wants to know more of."""
+
+    confirm_every: float | None = None
+    """How often a leader's confirmation is wanted, in seconds; None: not at all."""
+    whole: bool = False
+    """Whether what is missing may be listed elsewhere in the service."""
+
+    @classmethod
+    def of_all(cls, wishes: Sequence[Wish]) -> Wish:
+        """Return the wish that fulfils all of these."""
+        every = [wish.confirm_every for wish in wishes if wish.confirm_every is not None]
+        return cls(min(every, default=None), whole=any(wish.whole for wish in wishes))
+
+
+Receive = Callable[[list[object], "Trust", "Names | None"], Wish]
+"""Takes the entries of an answer, and whom the whole service lists if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +72,8 @@ class Pace:
     poll_s: float = 10.0
     operator_s: float = 30.0
     max_retry_after_s: float = 60.0
+    whole_s: float = 1.0
+    """How long to wait after a question for all of a service before the next one."""
     rate: float = 10.0
     """The most questions of one watch in a second, after a burst of two."""
 
@@ -120,6 +145,8 @@ class Watch:
         self._leader_failed = False
         self._confirm_every: float | None = None
         self._leader_due = 0.0  # when the next read in the default mode is due
+        self._whole: tuple[int, Names] | None = None  # whom all of the service lists, and at which index
+        self._whole_due = 0.0  # when it may be asked for again
 
     async def run(self, client: ConsulClient) -> None:
         """Watch until cancelled."""
@@ -162,7 +189,7 @@ class Watch:
         """Read without waiting for a change."""
         mode = [] if from_leader else [("stale", "")]
         reply = await self._get(client, mode, timeout_s=self._pace.slack_s)
-        self._take(reply, from_leader=from_leader)
+        await self._take(client, reply, from_leader=from_leader)
         if from_leader:
             pause_s = self._confirm_every or jittered(self._pace.resync_s, self._runtime.random)
             self._leader_due = self._runtime.clock() + pause_s
@@ -175,14 +202,14 @@ class Watch:
         how = [("index", str(self._index.value)), ("wait", f"{max(1, int(wait_s * 1000))}ms"), ("stale", "")]
         before = self._index.value
         reply = await self._get(client, how, timeout_s=wait_s * 17 / 16 + self._pace.slack_s)
-        self._take(reply, from_leader=False)
+        await self._take(client, reply, from_leader=False)
         self.health.wakes += self._index.value != before
 
     async def _get(self, client: ConsulClient, how: list[tuple[str, str]], *, timeout_s: float) -> Reply:
         self.health.polls += 1
         return await client.get(self.query.path(), [*self.query.params(), *how], timeout_s=timeout_s)
 
-    def _take(self, reply: Reply, *, from_leader: bool) -> None:
+    async def _take(self, client: ConsulClient, reply: Reply, *, from_leader: bool) -> None:
         """Pass an answer on.
 
         Raises:
@@ -201,7 +228,7 @@ class Watch:
             self._leader_due = self._runtime.clock()
         else:
             self._backoff.succeed()
-            self._hand_on(entries, trust_of(reply.headers, from_leader=from_leader))
+            await self._hand_on(client, entries, trust_of(reply.headers, from_leader=from_leader))
         self._notify()
 
     def _is_older(self, reply: Reply) -> bool:
@@ -212,18 +239,42 @@ class Watch:
         """
         if self.query.prepared:
             return False
-        try:
-            went_on = self._index.take(reply.headers.get("X-Consul-Index"))
-        except BadIndex as error:
-            raise ConsulError("protocol", str(error)) from None
-        return not went_on or self._index.value < self._newest
+        return not _take_index(self._index, reply) or self._index.value < self._newest
 
-    def _hand_on(self, entries: list[object], trust: Trust) -> None:
-        wanted = self._receive(entries, trust)
-        self._newest = self._index.value
-        if wanted is not None and self._confirm_every is None and not trust.confirmed:
+    async def _hand_on(self, client: ConsulClient, entries: list[object], trust: Trust) -> None:
+        index = self._newest = self._index.value
+        known = self._whole[1] if self._whole is not None and self._whole[0] == index else None
+        wish = self._receive(entries, trust, known)
+        if wish.whole and known is None:
+            self._notify()  # what is new need not wait
+            known = await self._ask_whole(client)
+            if known is not None:
+                wish = self._receive(entries, trust, known)
+        if not wish.whole and known is None:
+            self._whole = None
+        if wish.confirm_every is not None and self._confirm_every is None and not trust.confirmed:
             self._leader_due = self._runtime.clock()  # the first confirmation is wanted now
-        self._confirm_every = wanted
+        self._confirm_every = wish.confirm_every
+
+    async def _ask_whole(self, client: ConsulClient) -> Names | None:
+        """Return whom all of the service lists; None if that is not known: then what is missing may be gone."""
+        query, now = self.query.whole(), self._runtime.clock()
+        if query is None or now < self._whole_due:
+            return None
+        self._whole_due = now + self._pace.whole_s
+        self.health.polls += 1
+        index = WatchIndex()
+        try:
+            reply = await client.get(query.path(), query.params(), timeout_s=self._pace.slack_s)
+            names = listed(query.entries(reply))
+            _take_index(index, reply)
+        except ConsulError as error:
+            self.health.errors[error.kind] += 1
+            return None
+        if not trust_of(reply.headers, from_leader=True).confirmed:
+            return None
+        self._whole = (index.value, names)
+        return names
 
     def _failed(self, error: ConsulError) -> float:
         """Note a failure and return the pause before the next question, in seconds."""
@@ -239,3 +290,15 @@ class Watch:
             return min(self._pace.operator_s, error.retry_after_s or self._pace.operator_s)
         pause = self._backoff.fail(self._runtime.random)
         return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))
+
+
+def _take_index(index: WatchIndex, reply: Reply) -> bool:
+    """Take over the index of a reply; result as for `WatchIndex.take`.
+
+    Raises:
+        ConsulError: It has none.
+    """
+    try:
+        return index.take(reply.headers.get("X-Consul-Index"))
+    except BadIndex as error:
+        raise ConsulError("protocol", str(error)) from None

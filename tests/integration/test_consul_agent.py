@@ -77,6 +77,32 @@ async def test_every_change_arrives(agent):
         await found.shows("dev/a", "dev/b")
 
 
+async def test_blue_and_green(agent):
+    """Tags and meta data move from four instances to three others, all of which run: the three serve, nobody is held."""
+
+    async def live(*names, on):
+        for name in names:
+            await agent.register(
+                name, 1000 + ord(name), Tags=["live"] if on else ["dark"], Meta={"live": str(on)}
+            )
+
+    queries = {
+        "tags": {"service": "web", "tags": ["live"]},
+        "filter": {"service": "web", "filter": 'Service.Meta.live == "True"'},
+    }
+    await live(*"abcd", on=True)
+    await live(*"efg", on=False)
+    async with Discovering(agent.address, queries, answers=lambda *_: True) as found:
+        for service in queries:
+            await found.shows(*(f"dev/{name}" for name in "abcd"), service=service)
+        await live(*"abcd", on=False)
+        await live(*"efg", on=True)
+        for service in queries:
+            await found.shows(*(f"dev/{name}" for name in "efg"), service=service)
+        assert [row["state"] for row in found.discovery.status()] == ["ok", "ok"]
+        assert all(rows for known in found.history for rows in known.values())
+
+
 async def test_twenty_registrations(agent):
     """Twenty instances that come one by one arrive all, and so does their going."""
     names = [f"s{number:02}" for number in range(20)]

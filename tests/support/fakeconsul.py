@@ -70,6 +70,7 @@ class FakeConsul:
     Attributes:
         services: Entries by service name; change them with `put`.
         headers: Of every answer of a health query, over those that Consul sends.
+        filters: What filter expressions mean; another one lets everything through.
         fault: Takes the place of every answer while it is set.
         asked: Every request so far.
     """
@@ -80,6 +81,7 @@ class FakeConsul:
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str | None] = field(default_factory=dict)
+    filters: dict[str, Callable[[Any], bool]] = field(default_factory=dict)
     fault: Fault | None = None
     token: str = ""
     index: int = 10
@@ -165,8 +167,15 @@ class FakeConsul:
             "X-Consul-LastContact": "0",
             **self.headers,
         }
+        name = f"{request.query['dc']}/{service}" if "dc" in request.query else service
+        matches = self.filters.get(request.query.get("filter", ""), lambda _: True)
+        tags = set(request.query.getall("tag", []))
         return web.json_response(
-            self.services.get(f"{request.query['dc']}/{service}" if "dc" in request.query else service, []),
+            [
+                each
+                for each in self.services.get(name, [])
+                if matches(each) and tags <= set(each["Service"].get("Tags", ()))
+            ],
             headers={name: value for name, value in headers.items() if value is not None},
         )
 

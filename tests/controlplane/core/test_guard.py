@@ -228,6 +228,61 @@ def test_nothing_may_shrink():
     assert shown(guard) == "abcd"
 
 
+def test_what_is_elsewhere_goes_at_once():
+    """Instances that the catalogue lists elsewhere have not vanished: however many go, nothing is held."""
+    guard = guarded("abcdefg")
+    guard.offer(table("efg"), 1.0, confirmed=False, answering=set("abcd"), elsewhere=frozenset("abcd"))
+    assert (shown(guard), guard.held) == ("efg", None)
+
+
+def test_only_the_absent_count_as_shrunk():
+    """Of those that are missing, the ones that are listed elsewhere go, and only absent ones are held."""
+    guard = guarded("abcdefgh")
+    guard.offer(table("fgh"), 1.0, confirmed=True, elsewhere=frozenset("abc"))
+    assert (shown(guard), guard.held) == ("fgh", None)  # two of eight are absent: unheld, as ever
+    guard = guarded("abcdefgh")
+    guard.offer(table("h"), 1.0, confirmed=True, elsewhere=frozenset("ab"))
+    assert shown(guard) == "cdefgh"
+    assert (guard.held.why, guard.held.missing) == ("shrink", tuple("cdefg"))
+    guard.offer(table("h"), 2.0, confirmed=False, elsewhere=frozenset("abcdefg"))
+    assert (shown(guard), guard.held) == ("h", None)  # they turned up elsewhere: the hold is over
+
+
+def test_a_move_leaves_no_high_water():
+    """After three have replaced four, the loss of one is one of three, not six of seven."""
+    guard = guarded("abcd")
+    guard.add(table("efg"), 1.0)
+    guard.offer(table("efg"), 1.1, confirmed=False, elsewhere=frozenset("abcd"))
+    guard.offer(table("ef"), 2.0, confirmed=False)
+    assert (shown(guard), guard.held) == ("ef", None)
+    guard.offer(table("e"), 3.0, confirmed=False)
+    assert shown(guard) == "ef"
+    assert guard.held.missing == ("f",)
+
+
+def test_the_last_one_stays_wherever_the_others_are():
+    """That nothing remains, or less than the minimum, is a matter of the policy and not of belief."""
+    guard = guarded("ab")
+    guard.offer({}, 1.0, confirmed=True, elsewhere=frozenset("ab"))
+    assert (shown(guard), guard.held.why, guard.held.until) == ("ab", "empty", None)
+    guard.offer(table("x"), 2.0, confirmed=True, elsewhere=frozenset("ab"))
+    assert (shown(guard), guard.held) == ("x", None)
+    guard = guarded("abc", min_backends=2)
+    guard.offer(table("a"), 1.0, confirmed=True, elsewhere=frozenset("bc"))
+    assert shown(guard) == "abc"
+    guard = guarded("ab", allow_empty=True)
+    guard.offer({}, 1.0, confirmed=True, elsewhere=frozenset("ab"))
+    assert (guard.published, guard.held) == ({}, None)
+
+
+def test_denied_concerns_the_absent():
+    """A token that sees too little hides entries; what it shows elsewhere is not hidden."""
+    guard = guarded("abcd")
+    guard.offer(table("ab"), 1.0, confirmed=True, denied=True, elsewhere=frozenset("d"))
+    assert shown(guard) == "abc"
+    assert (guard.held.why, guard.held.missing) == ("denied", ("c",))
+
+
 steps = st.lists(
     st.tuples(
         st.floats(0, 40),
@@ -235,6 +290,7 @@ steps = st.lists(
         st.booleans(),
         st.booleans(),
         st.sets(st.sampled_from("abcdef")),
+        st.frozensets(st.sampled_from("abcdef")),
     ),
     max_size=40,
 )
@@ -245,12 +301,18 @@ steps = st.lists(
 def test_never_empty_never_a_cliff(moves):
     """Whatever a catalogue says, what was published never becomes empty, and shrinks beyond the limit only after a hold."""
     guard, now, history = Guard(GuardPolicy()), 0.0, [(0.0, 0)]
-    for gap, ids, confirmed, denied, answering in moves:
+    for gap, ids, confirmed, denied, answering, listed in moves:
         now += gap
         held_before = guard.held
         known = set(guard.published or ())
-        guard.offer(table(ids), now, confirmed=confirmed, denied=denied, answering=answering)
+        elsewhere = listed - ids
+        guard.offer(
+            table(ids), now, confirmed=confirmed, denied=denied, answering=answering, elsewhere=elsewhere
+        )
         published = set(guard.published or ())
+        moved = len(known & elsewhere - published)
+        history = [(at, count - moved) for at, count in history]
+        assert not ids or not elsewhere & published
         assert ids <= published or not ids
         assert published or not known
         if held_before is None or now - held_before.since < 15.0:
@@ -266,9 +328,11 @@ def test_never_empty_never_a_cliff(moves):
 def test_what_stands_still_is_published_in_the_end(final, moves):
     """A table that is not empty and stands still, confirmed, is what is published after five minutes at the latest."""
     guard, now = Guard(GuardPolicy()), 0.0
-    for gap, ids, confirmed, denied, answering in moves:
+    for gap, ids, confirmed, denied, answering, listed in moves:
         now += gap
-        guard.offer(table(ids), now, confirmed=confirmed, denied=denied, answering=answering)
+        guard.offer(
+            table(ids), now, confirmed=confirmed, denied=denied, answering=answering, elsewhere=listed - ids
+        )
     for second in range(302):
         guard.offer(table(final), now + second, confirmed=True, answering=set("abc"))
     assert set(guard.published) == final

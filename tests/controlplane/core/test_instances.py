@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core import instances
-from controlplane.core.instances import Condition, InstanceRules, classify
+from controlplane.core.instances import Condition, InstanceRules, classify, listed
 
 RULES = InstanceRules()
 
@@ -173,6 +173,14 @@ def test_ids_are_unique_per_node():
 def test_datacenter_in_front():
     """Where several datacenters are asked, ids begin with theirs."""
     assert only(rules=InstanceRules(datacenter="dc2")).id == "dc2/n1/a"
+
+
+def test_who_is_listed():
+    """Whoever an entry is about is listed, usable or not; ids are made of it as instances' are."""
+    found = listed([entry("a"), entry("b", port=70000, node="n2"), None, {"Node": 3}, entry("")])
+    assert found == {("n1", "a"), ("n2", "b")}
+    assert InstanceRules().ids(found) == {"n1/a", "n2/b"}
+    assert InstanceRules(datacenter="dc1").ids(found) == {"dc1/n1/a", "dc1/n2/b"}
 
 
 def test_one_address_twice():

@@ -178,6 +178,51 @@ def test_doubted_removals_wait_for_a_leader():
     assert play.track.confirm_every(play.now) is None
 
 
+def test_blue_and_green():
+    """Four instances lose their tag and three others gain it: the four go after the burst, though they answer."""
+    play = Play("abcd", answering="abcd")
+    play.see(up("efg"))
+    assert play.shown == "abcdefg"
+    assert play.track.lacks()
+    play.track.observe(up("efg"), play.now, ANY, frozenset("abcd"))
+    play.track.advance(play.now)
+    assert not play.track.lacks()
+    assert play.wait(0.1) == "efg"
+    assert play.track.held is None
+    assert play.track.confirm_every(play.now) is None
+
+
+def test_a_hold_ends_for_what_turns_up_elsewhere():
+    """What is held as absent and is then listed under another tag goes, without a further answer of the query itself."""
+    play = Play("abcd", answering="abcd")
+    play.see(up("a"))
+    play.wait(1.0)
+    assert play.track.held.missing == ("b", "c", "d")
+    play.track.observe(up("a"), play.now, ANY, frozenset("bc"))
+    play.track.advance(play.now)
+    assert play.shown == "ad"
+    assert play.track.held.missing == ("d",)
+    play.track.observe(up("a"), play.now, ANY, frozenset("bcd"))
+    play.track.advance(play.now)
+    assert (play.shown, play.track.held) == ("a", None)
+
+
+def test_a_doubted_reply_asks_for_no_more():
+    """What a server without a leader no longer lists is confirmed first, before anybody looks where else it is."""
+    play = Play("abcd")
+    play.see(up("abc"), DOUBTED)
+    assert not play.track.lacks()
+    play.see(up("abc"), LEADER)
+    assert play.track.lacks()
+
+
+def test_what_is_critical_is_listed():
+    """An instance that a check takes out is there to be seen: nobody needs to look for it elsewhere."""
+    play = Play("abcd")
+    play.see(reply(a="c", b="p", c="p", d="p"))
+    assert not play.track.lacks()
+
+
 def test_doubted_additions_do_not_wait():
     """What a server without a leader adds is believed."""
     assert Play("ab").see(up("abc"), DOUBTED) == "abc"

@@ -434,6 +434,132 @@ async def test_a_shrink_is_held_and_then_believed(consul):
         await found.is_in("ok")
 
 
+def tagged(tag, *names):
+    """Entries of these ids with a tag, each at an address of its own."""
+    return [entry(name, address=f"10.0.0.{ord(name)}", Tags=[tag]) for name in names]
+
+
+async def test_blue_and_green_by_tags(consul):
+    """Four instances lose the tag and three others gain it: the three serve alone, without a hold, all seven answering."""
+    await consul.put("web", [*tagged("live", *"abcd"), *tagged("dark", *"efg")])
+    query = {"service": "web", "tags": ("live",)}
+    async with Discovering(consul.address, {"web": query}, answers=lambda *_: True) as found:
+        await found.shows(*FOUR)
+        await eventually(lambda: consul.blocked == 1, "a watch")
+        questions = len(consul.asked)
+        await consul.put("web", [*tagged("dark", *"abcd"), *tagged("live", *"efg")])
+        await found.shows("n1/e", "n1/f", "n1/g")
+        assert all(row["web"] != [] for row in found.history)
+        assert (await found.is_in("ok"))["held"] is None
+        await eventually(lambda: consul.blocked == 1, "the watch again")
+        whole = [asked for asked in consul.asked[questions:] if not asked.tags]
+        assert len(whole) == 1
+        assert not whole[0].blocking
+        assert not whole[0].stale
+
+
+async def test_blue_and_green_by_a_filter(consul):
+    """The same with an expression that only Consul can evaluate."""
+    live = 'Service.Meta.colour == "blue"'
+    consul.filters[live] = lambda each: each["Service"]["Meta"]["colour"] == "blue"
+
+    def coloured(colour, *names):
+        return [
+            {**each, "Service": {**each["Service"], "Meta": {"colour": colour}}}
+            for each in tagged("", *names)
+        ]
+
+    await consul.put("web", [*coloured("blue", *"abcd"), *coloured("green", *"efg")])
+    query = {"service": "web", "filter": live}
+    async with Discovering(consul.address, {"web": query}, answers=lambda *_: True) as found:
+        await found.shows(*FOUR)
+        await consul.put("web", [*coloured("green", *"abcd"), *coloured("blue", *"efg")])
+        await found.shows("n1/e", "n1/f", "n1/g")
+        await found.is_in("ok")
+
+
+async def test_only_what_is_absent_is_held(consul):
+    """Of those that a narrowed query no longer shows, the ones that are gone from Consul are doubted, as ever."""
+    await consul.put("web", [*tagged("live", *"abcd"), *tagged("dark", *"e")])
+    query = {"service": "web", "tags": ("live",)}
+    async with Discovering(consul.address, {"web": query}) as found:
+        await found.shows(*FOUR)
+        await consul.put("web", [*tagged("dark", "a"), *tagged("live", *"e")])
+        row = await found.is_in("held")
+        await found.shows("n1/b", "n1/c", "n1/d", "n1/e")
+        assert found.status()["held"]["missing"] == ["n1/b", "n1/c", "n1/d"]
+        await consul.put("web", [*tagged("dark", *"abcd"), *tagged("live", *"e")])
+        await found.shows("n1/e")
+        row = await found.is_in("ok")
+        assert row["held"] is None
+
+
+async def test_nobody_looks_elsewhere_without_need(consul):
+    """All of the service is asked for only when something is missing, and once for each index, however long it is held."""
+    pace = type(FAST)(rate=200.0, whole_s=0.0)
+    await consul.put("web", tagged("live", *"abcd"))
+    async with Discovering(
+        consul.address, {"web": {"service": "web", "tags": ("live",)}}, pace=pace
+    ) as found:
+
+        def whole():
+            return sum(not asked.tags for asked in consul.asked)
+
+        def confirmed():
+            return sum(asked.tags == ("live",) and not asked.stale for asked in consul.asked)
+
+        await found.shows(*FOUR)
+        await consul.put("web", tagged("live", *"abcde"))
+        await found.shows(*FOUR, "n1/e")
+        assert whole() == 0
+        await consul.put("web", tagged("live", "a"))
+        await found.is_in("held")
+        before = confirmed()
+        await eventually(lambda: confirmed() >= before + 2, "confirmations")
+        assert whole() == 1
+        await consul.wake()
+        await eventually(lambda: whole() == 2, "another question for another index")
+
+
+async def test_looking_elsewhere_has_a_pace(consul):
+    """A large service that changes all the time is not asked for as a whole with each change."""
+    pace = type(FAST)(rate=200.0, whole_s=3600.0)
+    await consul.put("web", [*tagged("live", *"abcd"), *tagged("dark", *"efg")])
+    async with Discovering(
+        consul.address, {"web": {"service": "web", "tags": ("live",)}}, pace=pace
+    ) as found:
+        await found.shows(*FOUR)
+        await consul.put("web", [*tagged("dark", *"abcd"), *tagged("live", *"efg")])
+        await found.shows("n1/e", "n1/f", "n1/g")
+        await consul.put("web", [*tagged("live", *"abcd"), *tagged("dark", *"efg")])
+        await found.shows(*FOUR)  # three of seven are no cliff
+        assert sum(not asked.tags for asked in consul.asked) == 1
+
+
+async def test_without_an_answer_the_missing_are_absent(consul):
+    """While nobody tells what all of the service is, what a narrowed query no longer shows is held."""
+    await consul.put("web", [*tagged("live", *"abcd"), *tagged("dark", *"efg")])
+
+    async def no_whole(request):
+        if "tag" not in request.query:
+            return web.Response(status=500, text="No cluster leader")
+        return await consul._health(request, "web")
+
+    consul.fault = no_whole
+    pace = type(FAST)(rate=200.0, whole_s=0.0)
+    async with Discovering(
+        consul.address, {"web": {"service": "web", "tags": ("live",)}}, pace=pace
+    ) as found:
+        await found.shows(*FOUR)
+        await consul.put("web", [*tagged("dark", *"abcd"), *tagged("live", *"e")])
+        row = await found.is_in("held")
+        assert row["errors"]["failed"] >= 1
+        await found.shows(*FOUR, "n1/e")
+        consul.fault = None
+        await found.shows("n1/e")
+        await found.is_in("ok")
+
+
 async def test_release_during_a_hold(consul):
     """The operator's word ends a hold at once."""
     async with Discovering(consul.address, {"web": "web"}) as found:

@@ -29,6 +29,14 @@ def test_paths():
     assert Query(prepared="near").path() == "/v1/query/near/execute"
 
 
+def test_the_whole_of_a_service():
+    """A query narrowed by tags or a filter has a wider one, in the same place; others show all that there is."""
+    narrow = Query(service="web", tags=("x",), filter="a == b", near="n", datacenter="dc2", namespace="team")
+    assert narrow.whole() == Query(service="web", datacenter="dc2", namespace="team")
+    assert Query(service="web", near="n").whole() is None
+    assert Query(prepared="web").whole() is None
+
+
 def test_failover_asks_each_datacenter():
     """Each datacenter of a list is a query of its own, and its name goes in front of its ids."""
     both = replace(WEB, datacenters=("dc1", "dc2"))
