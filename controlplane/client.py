@@ -89,8 +89,8 @@ class DataPlaneClient:
             raise UnreachableError(name, f"{self.endpoint.location}: {self._words(error)}") from error
         return calls.answer(name, status, raw)
 
-    async def events(self) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
-        """Yield number, kind and fields of each event as it happens, those that are remembered first.
+    async def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Yield id, kind and fields of each event as it happens, those that are remembered first.
 
         Raises:
             UnreachableError: Nobody listens there, or the stream broke off or makes no sense.
@@ -144,7 +144,7 @@ class DataPlaneClient:
         return said + self.endpoint.advice
 
 
-def _event(block: bytes) -> tuple[int, str, dict[str, Any]] | None:
+def _event(block: bytes) -> tuple[str, str, dict[str, Any]] | None:
     """Read one event; None for a comment.
 
     Raises:
@@ -155,9 +155,9 @@ def _event(block: bytes) -> tuple[int, str, dict[str, Any]] | None:
         return None
     try:
         fields = json.loads(lines["data"])
-        number, kind = int(lines["id"]), lines["event"]
+        known_by, kind = lines["id"], lines["event"]
     except KeyError as error:
         raise ValueError(f"an event without {error}") from error
     if not isinstance(fields, dict):
         raise ValueError("the data of an event is not an object")  # noqa: TRY004 - the peer's, not the caller's
-    return number, kind, fields
+    return known_by, kind, fields

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,6 +84,8 @@ class Daemon:
         self.settings = settings
         self.base = Path() if settings.home is None else settings.home.folder
         self.events = Events()
+        instance = os.urandom(8).hex()
+        self._ids = (f"{instance}-{number}" for number in count(1))
         self.controller = Controller(
             store,
             lambda on_ahead, on_change: Fleet(
@@ -105,7 +109,7 @@ class Daemon:
 
     def _happened(self, event: dict[str, Any]) -> None:
         dataplanes = event["type"] == "dataplanes"  # says only that there is something to look at
-        self.events.publish({"at": now_text(), **event}, remember=not dataplanes)
+        self.events.publish({"at": now_text(), "id": next(self._ids), **event}, remember=not dataplanes)
         if dataplanes:
             self.planes.take(plane_faults(self.controller.fleet.pushers.values()))
             self.following.look()

@@ -5,8 +5,8 @@ Theory of operation:
 1. One task for each data plane that there is holds its event stream open, and reconnects after a pause.
 2. A data plane remembers its latest events, and is asked for all of them at each connection: what happened
    while nobody was connected, or before the daemon started, is told as well.
-3. Its events are numbered from 1 in each of its processes, and stamped. What is not later than the last one
-   that was told, by stamp and number, is known already.
+3. What was told already is known by its id, which is of one process, and its stamp: data planes of before had ids
+   that began again with each process. Nothing is ordered by a stamp: the clock behind it may be set back.
 4. Nothing is decided from an event. They are for people.
 """
 
@@ -24,13 +24,15 @@ __all__ = ["Following", "Streams"]
 
 _PAUSE_S: Final = 1.0
 _PAUSE_MAX_S: Final = 15.0
+_TOLD: Final = 1024
+"""Events of a data plane that are known again; it remembers 256, and tells no others a second time."""
 
 
 class Streams(Protocol):
     """What following needs of a client."""
 
-    def events(self) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
-        """Yield number, kind and fields of each event, those that are remembered first.
+    def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+        """Yield id, kind and fields of each event, those that are remembered first.
 
         Raises:
             DataPlaneError: The stream cannot be had, or broke off.
@@ -79,17 +81,20 @@ class Following:
                 self._woken.clear()
 
     async def _follow(self, endpoint: Endpoint) -> None:
-        told: tuple[str, int] = ("", 0)
+        told: dict[tuple[str, str], None] = {}
         pause = self._pause_s
         async with self._connect(endpoint) as client:
             while True:
                 try:
-                    async for number, kind, fields in client.events():
+                    async for known_by, kind, fields in client.events():
                         pause = self._pause_s
-                        stamp = (str(fields.get("at", "")), number)
-                        if stamp > told:
-                            told = stamp
-                            self._publish({**fields, "type": kind, "dataplane": endpoint.name})
+                        event = (known_by, str(fields.get("at", "")))
+                        if event in told:
+                            continue
+                        told[event] = None
+                        if len(told) > _TOLD:
+                            del told[next(iter(told))]
+                        self._publish({**fields, "id": known_by, "type": kind, "dataplane": endpoint.name})
                 except DataPlaneError:
                     pass  # the status says who cannot be reached, and why
                 await asyncio.sleep(pause)

@@ -6,7 +6,7 @@ Theory of operation:
 2. It asks what its data plane runs, twice a second and whenever the wish changes, and decides from that
    alone (`core.rollout.next_step`). So a restart, a lost answer or a crash of ours needs no special case.
 3. What was refused is not sent again until the wish or the process behind the socket changes.
-4. After a push, and to a new process, overrides are sent again.
+4. After a push, ours or another's, and to a new process, overrides are sent again.
 5. Whoever cannot be reached is tried again after a growing, jittered pause, or when its socket is replaced.
 """
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from controlplane import calls
+from controlplane.core.identity import Identity
 from controlplane.core.merge import Place
 from controlplane.core.rollout import Running, Step, Target, next_step
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
@@ -81,7 +82,7 @@ _FULL_DOUBLING: Final = 16
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     target: Target
-    pid: int
+    instance: str
     error: RefusedError
 
 
@@ -127,7 +128,7 @@ class Pusher:
         self._woken = asyncio.Event()
         self._refused: _Refusal | None = None
         self._told: dict[Place, str | int] = {}
-        self._told_pid = 0
+        self._identity = Identity()
         self._tried: Wish | None = None
 
     @property
@@ -151,7 +152,6 @@ class Pusher:
             running is not None
             and running.hash == target.hash
             and running.generation >= target.generation
-            and self._told_pid == running.pid
             and all(self._told.get(place) == value for place, value in wish.words.items())
         )
 
@@ -206,7 +206,7 @@ class Pusher:
     async def _reconcile(self) -> None:
         running = await self._look()
         wish = self._wish
-        refused = (self._refused.target, self._refused.pid) if self._refused else None
+        refused = (self._refused.target, self._refused.instance) if self._refused else None
         step = next_step(wish.target if wish else None, running, refused)
         if wish is None:
             self.error = None
@@ -218,16 +218,20 @@ class Pusher:
         if step is Step.PUSH:
             running = await self._push(wish, running)
         if (running.generation, running.hash) == (wish.target.generation, wish.target.hash):
-            await self._tell(wish, running.pid)
+            await self._tell(wish)
             self.error = None
         elif self._refused is not None:
             self.error = self._refused.error
 
     async def _look(self) -> Running:
         info = await self.client.ask(calls.get("/v1/info"), timeout_s=self._timing.info_s)
-        self.running = Running(info.get("pid", 0), info.get("generation", 0), info.get("hash", ""))
         self.seen_at = self._clock()
-        return self.running
+        instance = self._identity.of(info, self.seen_at)
+        running = Running(instance, info.get("generation", 0), info.get("hash", ""))
+        if running != self.running:
+            self._told = {}
+        self.running = running
+        return running
 
     async def _push(self, wish: Wish, running: Running) -> Running:
         sent_at = self._clock()
@@ -236,7 +240,7 @@ class Pusher:
         except RefusedError as error:
             self.pushes.refused += 1
             if error.permanent():
-                self._refused = _Refusal(wish.target, running.pid, error)
+                self._refused = _Refusal(wish.target, running.instance, error)
             raise
         except DataPlaneError:
             self.pushes.failed += 1
@@ -245,14 +249,12 @@ class Pusher:
         self.pushes.acked_s += self._clock() - sent_at
         self._refused = None
         self._told = {}
-        self.running = Running(running.pid, ack.get("generation", 0), ack.get("hash", ""))
+        self.running = Running(running.instance, ack.get("generation", 0), ack.get("hash", ""))
         self.seen_at = self._clock()
         return self.running
 
-    async def _tell(self, wish: Wish, pid: int) -> None:
+    async def _tell(self, wish: Wish) -> None:
         """Send the overrides that this process has not been told (rule 4)."""
-        if pid != self._told_pid:
-            self._told, self._told_pid = {}, pid
         for place, value in wish.words.items():
             if self._told.get(place) == value:
                 continue

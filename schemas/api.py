@@ -38,6 +38,9 @@ class Info(TypedDict):
 
     name: str
     pid: int
+    """As it sees itself: in a container it is 1, also after a restart."""
+    instance: str
+    """Drawn when the process began: another process has another one, whatever its pid."""
     version: str
     workers: int
     uptime_s: float

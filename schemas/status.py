@@ -133,6 +133,8 @@ class Status(TypedDict):
 
     name: str
     pid: int
+    instance: str
+    """Drawn when the process began."""
     version: str
     generation: int
     hash: str

@@ -49,8 +49,9 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         "Has so many workers from now on; growing and shrinking lose nobody. A single process refuses.",
     ),
     ("GET", "/v1/events"): Call(
-        "`Last-Event-ID: N`",
-        "Events as they happen; with the header first those of the last 256 that came after it.",
+        "`Last-Event-ID: ID`",
+        "Events as they happen; with the header first those of the last 256 that came after it; with the id of another "
+        "process, or 0, all of them.",
     ),
     ("GET", "/metrics"): Call("", "[Metrics](metrics.md), all workers in one."),
     ("GET", "/livez"): Call("", "The process answers."),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,9 +16,6 @@ if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
 
 __all__ = ["restart"]
-
-_LOOK_S: Final = 0.2
-_ANSWER_S: Final = 5.0
 
 
 @click.command(
@@ -52,32 +46,11 @@ def restart(settings: Settings, timeout: float) -> None:
 
 def _restart(client: BlockingClient, timeout_s: float) -> str | None:
     """Restart one data plane's workers; return why that failed."""
-    from controlplane.errors import DataPlaneError  # noqa: PLC0415 - loaded by the commands that need it
+    from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
+    from controlplane.errors import DataPlaneError  # noqa: PLC0415 - the same
 
-    if client.endpoint.is_url:
-        return "is on another machine: signals do not reach it"
     try:
-        answer_s = min(_ANSWER_S, timeout_s)
-        old = _workers(client, answer_s)
-        pid = client.peer_pid()
-        if set(old) == {pid}:
-            return "is a single process: start its successor with `lb-dataplane --takeover`"
-        os.kill(pid, signal.SIGHUP)
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            new = _workers(client, answer_s)
-            if len(new) == len(old) and not set(new) & set(old):
-                return None
-            time.sleep(_LOOK_S)
+        client.ask(calls.post("/v1/restart", {}), timeout_s=timeout_s)
     except DataPlaneError as error:
         return str(error)
-    except PermissionError:
-        return "may not be signalled: it belongs to another user"
-    return f"workers are still the old ones after {timeout_s:.3g} s"
-
-
-def _workers(client: BlockingClient, timeout_s: float) -> list[int]:
-    from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
-
-    status: dict[str, Any] = client.ask(calls.get("/v1/status"), timeout_s=timeout_s)
-    return [worker["pid"] for worker in status["workers"]]
+    return None

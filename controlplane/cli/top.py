@@ -83,7 +83,7 @@ class Seen:
         """Return what rates are made of."""
         there = [each for each in self.report["dataplanes"] if each["reachable"]]
         age = sum(each["age_s"] for each in there) / len(there) if there else 0.0
-        planes = frozenset((each["name"], each["pid"]) for each in there)
+        planes = frozenset((each["name"], each["instance"] or each["pid"]) for each in there)
         return Look(self.at - age, self.report["services"], self.connects, planes)
 
 

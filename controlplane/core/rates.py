@@ -32,8 +32,8 @@ class Look:
     """The `services` of a node's status."""
     connects: Mapping[tuple[str, str], Buckets] = field(default_factory=dict)
     """Times to connect, by service and backend id."""
-    planes: frozenset[tuple[str, int | None]] = frozenset()
-    """Name and pid of each data plane that answered; among others than before, counters cannot be compared."""
+    planes: frozenset[tuple[str, object]] = frozenset()
+    """Name and process of each data plane that answered; among others than before, counters cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Meter:
     def __init__(self) -> None:
         self._looks: deque[tuple[float, dict[tuple[str, str], _Counts]]] = deque(maxlen=_LOOKS)
         self._trails: dict[tuple[str, str], deque[float]] = {}
-        self._planes: frozenset[tuple[str, int | None]] = frozenset()
+        self._planes: frozenset[tuple[str, object]] = frozenset()
         self._rows: list[Row] = []
         self._trail: deque[float] = deque(maxlen=_TRAIL)
 

@@ -38,6 +38,7 @@ def dataplane_row(seen: Seen) -> dict[str, Any]:
         "name": status.get("name", seen.name),
         "socket": seen.socket,
         "pid": status.get("pid"),
+        "instance": status.get("instance"),
         "reachable": seen.reachable,
         "error": seen.error,
         "generation": status.get("generation"),

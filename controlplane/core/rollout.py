@@ -13,8 +13,8 @@ __all__ = ["Running", "Step", "Target", "next_generation", "next_step"]
 class Running:
     """What a data plane says that it runs."""
 
-    pid: int
-    """Another pid means another process, which knows nothing of what its predecessor was told."""
+    instance: str
+    """Which process says so (`core.identity`): another one knows nothing of what its predecessor was told."""
     generation: int
     hash: str
 
@@ -55,17 +55,17 @@ def next_generation(running: Iterable[tuple[int, str]], wanted_hash: str, *, flo
     return highest if highest and at_the_top == {wanted_hash} else highest + 1
 
 
-def next_step(target: Target | None, running: Running, refused: tuple[Target, int] | None) -> Step:
+def next_step(target: Target | None, running: Running, refused: tuple[Target, str] | None) -> Step:
     """Decide about one data plane from what it runs now; nothing depends on what was sent before.
 
     Args:
         target: What it should run; None: nobody has said yet, and it is left alone.
         running: What it runs.
-        refused: The target that was refused last, and the pid that refused it. It is offered again when
+        refused: The target that was refused last, and the process that refused it. It is offered again when
             either changes, for the same question to the same process has the same answer.
     """
     if target is None or (running.generation, running.hash) == (target.generation, target.hash):
         return Step.REST
     if running.generation >= target.generation:
         return Step.RAISE
-    return Step.REST if refused == (target, running.pid) else Step.PUSH
+    return Step.REST if refused == (target, running.instance) else Step.PUSH

@@ -8,7 +8,7 @@ import { clock, count, valueText } from "/text.js";
 const SILENCE_MS = 30000;     // on the event stream; a heartbeat comes every 10 s
 const KEPT_EVENTS = 500;
 
-export const events = { all: new Map(), paused: false, state: "" };   // by their text: what is told twice is shown once
+export const events = { all: new Map(), paused: false, state: "" };   // by their id: what is told twice is shown once
 const QUIET = new Set(["dataplanes"]);
 const BAD = /_down$|eject|died|fail|refused|unusable|no_usable|unhandled|not_saved|no_backend|unresolved|local_error|orphaned|^panic$/;
 const MILD = /drain|stopp|override|restart|takeover|dropped|terminated|lost/;
@@ -21,7 +21,7 @@ function toneOf(type) {
 }
 
 function eventText(event) {
-  const { type, at, service, backend, dataplane, cause, ...rest } = event;
+  const { type, at, id, service, backend, dataplane, cause, ...rest } = event;
   const subject = [service, backend].filter(Boolean).join("/");
   const facts = Object.entries(rest).map(([key, value]) => `${key} ${key === "hash" ? String(value).slice(0, 8) : valueText(value)}`);
   return { subject, text: [cause, ...facts, dataplane && `on ${dataplane}`].filter(Boolean).join(" · ") };
@@ -46,8 +46,9 @@ export function takeEvent(text) {
   }
   if (event === null || typeof event !== "object" || typeof event.type !== "string") return;
   if (QUIET.has(event.type) || event.type === "generation") soon();
-  if (QUIET.has(event.type) || events.all.has(text)) return;
-  events.all.set(text, event);
+  const known = event.id ?? text;
+  if (QUIET.has(event.type) || events.all.has(known)) return;
+  events.all.set(known, event);
   if (events.all.size > KEPT_EVENTS) events.all.delete(events.all.keys().next().value);
   showEventsSoon();
 }
@@ -65,9 +66,9 @@ function showEventsSoon() {
 
 export function showEvents() {
   const words = $("event-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const items = [...events.all].map(([key, event]) => ({ key, event }))
-    .filter(({ key }) => words.every((word) => key.toLowerCase().includes(word)))
-    .sort((one, two) => (two.event.at ?? "").localeCompare(one.event.at ?? ""));
+  // In the order in which they came: a clock may be set back, and what happens then is new all the same.
+  const items = [...events.all].map(([key, event]) => ({ key, event, text: JSON.stringify(event).toLowerCase() })).reverse()
+    .filter(({ text }) => words.every((word) => text.includes(word)));
   keyed($("event-list"), items, (each) => each.key, eventView);
   setHidden($("event-none"), items.length > 0);
   setText($("event-state"), [events.state, events.paused ? "paused" : count(items.length, "event")].filter(Boolean).join(" · "));

@@ -124,7 +124,7 @@ export function backendKey(service, id) {
 
 /** Take the counters of an answer in; `at` in seconds. */
 export function measure(status, at) {
-  const planes = status.dataplanes.filter((each) => each.reachable).map((each) => `${each.name} ${each.pid}`).join("\n");
+  const planes = status.dataplanes.filter((each) => each.reachable).map((each) => `${each.name} ${each.instance ?? each.pid}`).join("\n");
   const comparable = planes === series.planes;
   series.planes = planes;
   const all = Object.fromEntries(COUNTERS.map((key) => [key, 0]));

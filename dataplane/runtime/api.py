@@ -253,21 +253,21 @@ class Api:
         )
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        last = request.headers.get("Last-Event-ID", "")
+        events = self._plane.events
+        after = events.after(request.headers.get("Last-Event-ID", ""))
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
         await response.write(b": livelb events\n\n")
         with contextlib.suppress(ConnectionResetError):  # the follower has left
-            async for event in self._plane.events.follow(
-                int(last) if last.isdecimal() else None, HEARTBEAT_S
-            ):
+            async for event in events.follow(after, HEARTBEAT_S):
                 if event is None:
                     await response.write(b": heartbeat\n\n")
                     continue
                 data = json.dumps(event.fields)
-                await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+                told = f"id: {events.id_of(event)}\nevent: {event.kind}\ndata: {data}\n\n"
+                await response.write(told.encode())
         return response
 
 

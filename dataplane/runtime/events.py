@@ -44,9 +44,16 @@ class _Follower:
 
 
 class Events:
-    """The hub. `emit` never waits."""
+    """The hub. `emit` never waits.
 
-    def __init__(self, log: Callable[..., None], wall_clock: Callable[[], float]) -> None:
+    Args:
+        log: Takes the kind and the fields of each.
+        wall_clock: Unix seconds: what `at` says. Nothing is ordered by it, for it may be set back.
+        instance: Of this process (`runtime.instance`); its events are known by it and their number.
+    """
+
+    def __init__(self, log: Callable[..., None], wall_clock: Callable[[], float], instance: str = "") -> None:
+        self.instance = instance
         self._log = log
         self._wall_clock = wall_clock
         self._number = 0
@@ -66,6 +73,21 @@ class Events:
             follower.pending.append(event)
             follower.wake.set()
         self._log(kind, **fields)
+
+    def id_of(self, event: Event) -> str:
+        """Return what a follower knows an event by: no other has it, in this process or another."""
+        return f"{self.instance}-{event.number}"
+
+    def after(self, last_id: str) -> int | None:
+        """Tell which number a follower saw last; None: it wants only new ones.
+
+        Args:
+            last_id: What it says: an id of `id_of`, or a number alone. With that of another process, all are new to it.
+        """
+        instance, _, number = last_id.rpartition("-")
+        if not last_id:
+            return None
+        return int(number) if number.isdecimal() and instance in {"", self.instance} else 0
 
     def close(self) -> None:
         """End every follower's stream."""
@@ -88,7 +110,9 @@ class Events:
             while not self.closed:
                 if follower.dropped:
                     dropped, follower.dropped = follower.dropped, 0
-                    yield Event(self._number, "dropped", {"events": dropped})
+                    # Numbered as the last of those that it missed: what comes next is the one after that.
+                    number = follower.pending[0].number - 1
+                    yield Event(number, "dropped", {"at": rfc3339(self._wall_clock()), "events": dropped})
                 elif follower.pending:
                     yield follower.pending.popleft()
                 else:

@@ -21,6 +21,7 @@ from dataplane.runtime.endpoint import Endpoints, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.handover import Giver, giver_path
+from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
@@ -55,7 +56,7 @@ class Process:
         self._log = log
         self._started_at = time.monotonic()
         loop = asyncio.get_running_loop()
-        self.events = Events(log_event, time.time)
+        self.events = Events(log_event, time.time, draw_instance(os.urandom))
         self.reactor = Reactor(loop, descriptor_limit())
         self.node = Node(self.reactor, self.events, random.SystemRandom())
         self.store = SnapshotStore(options.state_dir, options.name)
@@ -84,6 +85,7 @@ class Process:
         return {
             "name": self._options.name,
             "pid": os.getpid(),
+            "instance": self.events.instance,
             "version": VERSION,
             "workers": 1,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
@@ -110,6 +112,7 @@ class Process:
         return {
             "name": info["name"],
             "pid": info["pid"],
+            "instance": info["instance"],
             "version": info["version"],
             "generation": info["generation"],
             "hash": info["hash"],
@@ -155,14 +158,13 @@ class Process:
 
     async def restart(self) -> dict[str, Any]:
         """Refuse: what would be replaced is this process itself."""
-        raise Refused(
-            409, "single_process", "one process has no workers to restart; see lb-dataplane --takeover"
-        )
+        hint = "start its successor with `lb-dataplane --takeover`"
+        raise Refused(409, "single_process", f"a single process has no workers to restart; {hint}")
 
     async def resize(self, count: int) -> dict[str, Any]:
         """Refuse: there are no workers."""
         hint = f"see lb-dataplane --takeover --workers {count}"
-        raise Refused(409, "single_process", f"one process has no workers; {hint}")
+        raise Refused(409, "single_process", f"a single process has no workers; {hint}")
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""

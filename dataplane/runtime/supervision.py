@@ -20,6 +20,7 @@ from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
+from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.proposal import SupervisedApplier
@@ -64,7 +65,7 @@ class Supervision:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
         self._restarting = False
-        self.events = Events(log_event, time.time)
+        self.events = Events(log_event, time.time, draw_instance(os.urandom))
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
         self._sockets = SocketGroup(lambda: self._crew.count)

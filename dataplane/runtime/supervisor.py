@@ -100,6 +100,7 @@ class Supervisor:
         return {
             "name": self._name,
             "pid": os.getpid(),
+            "instance": self.events.instance,
             "version": VERSION,
             "workers": self.crew.count,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
@@ -213,6 +214,7 @@ class Supervisor:
         return {
             "name": info["name"],
             "pid": info["pid"],
+            "instance": info["instance"],
             "version": info["version"],
             "generation": info["generation"],
             "hash": info["hash"],

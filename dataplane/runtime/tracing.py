@@ -35,6 +35,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from dataplane.core.reasons import REASONS, CloseReason
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.runtime.accesslog import ENDED_WELL
+from dataplane.runtime.instance import draw_instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,13 +164,13 @@ class Tracing:
 
 def _resource(name: str) -> Resource:
     """Say who tells; the environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) knows better."""
-    host, pid = socket.gethostname(), os.getpid()
+    host = socket.gethostname()
     own: dict[str, AttributeValue] = {
         "service.name": "livelb",
         "service.version": version("livelb"),
-        "service.instance.id": f"{host}/{name}/{pid}",
+        "service.instance.id": f"{host}/{name}/{draw_instance(os.urandom)}",
         "host.name": host,
-        "process.pid": pid,
+        "process.pid": os.getpid(),
     }
     return Resource.create(own).merge(OTELResourceDetector().detect())
 

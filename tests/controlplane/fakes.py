@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -54,6 +55,9 @@ class FakeDataPlane:
     def __init__(self, name: str = "a") -> None:
         self.endpoint = Endpoint(name, f"/nowhere/dataplane-{name}.sock")
         self.pid = 1
+        self.uptime_s: Callable[[], float] = lambda: 0.0
+        self.instance: str | None = f"{name}-1"
+        """None: an older version, which has none."""
         self.generation = 0
         self.hash = ""
         self.services: dict[str, Any] = {}
@@ -74,7 +78,8 @@ class FakeDataPlane:
 
     def restart(self, *, keeps: bool = True) -> None:
         """Be another process: it knows its snapshot from disk, or nothing; overrides are gone."""
-        self.pid += 1
+        if self.instance is not None:
+            self.instance += "+"  # and the same pid: the first process of a container is always 1
         self.overrides = {}
         if not keeps:
             self.generation, self.hash, self.services = 0, "", {}
@@ -96,6 +101,8 @@ class FakeDataPlane:
         running = {
             "name": self.endpoint.name,
             "pid": self.pid,
+            "uptime_s": self.uptime_s(),
+            **({} if self.instance is None else {"instance": self.instance}),
             "generation": self.generation,
             "hash": self.hash,
         }

@@ -68,9 +68,9 @@ async def following(there, streams):
         await asyncio.gather(task, return_exceptions=True)
 
 
-def event(number, second, kind="backend_up"):
+def event(number, second, kind="backend_up", instance="aa"):
     """Make an event that happened at a second."""
-    return number, kind, {"at": f"2026-01-01T00:00:{second:02}.000Z", "backend": "b"}
+    return f"{instance}-{number}", kind, {"at": f"2026-01-01T00:00:{second:02}.000Z", "backend": "b"}
 
 
 @pytest.mark.parametrize("breaks", [False, True])
@@ -80,14 +80,33 @@ async def test_what_is_repeated_is_told_once(breaks):
     async with following([HERE], {HERE: stream}) as (_, wait):
         told = await wait(3)
         assert [each["at"][17:19] for each in told] == ["01", "01", "02"]
-        assert told[0] == {**event(1, 1)[2], "type": "backend_up", "dataplane": "a"}
+        assert told[0] == {**event(1, 1)[2], "id": "aa-1", "type": "backend_up", "dataplane": "a"}
 
 
-async def test_new_process_counts_from_one_again():
-    """After a restart numbers are small and stamps are late: everything is new."""
-    stream = Stream([event(9, 1)], [event(1, 5, "started")])
+@pytest.mark.parametrize("older", [False, True])
+async def test_new_process_counts_from_one_again(older):
+    """After a restart numbers are small: everything is new. Ids of an older version say nothing of the process."""
+    first, second = ("1", "1") if older else ("aa-1", "bb-1")
+    stream = Stream([(first, *event(1, 1)[1:])], [(second, *event(1, 5, "started")[1:])])
     async with following([HERE], {HERE: stream}) as (_, wait):
         assert [each["type"] for each in await wait(2)] == ["backend_up", "started"]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["one stream", "a new connection"])
+async def test_a_clock_that_is_set_back_hides_nothing(again):
+    """What happens after the clock was set back is told as it happens, with its odd stamp."""
+    before, after = event(1, 50), event(2, 7)
+    turns = [[before], [before, after]] if again else [[before, after]]
+    async with following([HERE], {HERE: Stream(*turns)}) as (_, wait):
+        assert [each["at"][17:19] for each in await wait(2)] == ["50", "07"]
+
+
+async def test_no_more_is_remembered_than_may_be_told_again():
+    """A data plane that tells for months costs no more memory than one that has just begun."""
+    many = [event(number, 1) for number in range(5000)]
+    async with following([HERE], {HERE: Stream(many, many[-256:], [event(5000, 1)])}) as (_, wait):
+        told = await wait(5001)
+        assert [each["id"] for each in told] == [f"aa-{number}" for number in range(5001)]
 
 
 async def test_data_planes_come_and_go():
@@ -137,12 +156,14 @@ STREAM = (
 async def test_stream_is_read_however_it_is_cut(tmp_path, cut):
     """Comments are no events, and an event may come in any pieces."""
     async with serving(tmp_path, *filter(None, (STREAM[:cut], STREAM[cut:]))) as client:
-        assert [each async for each in client.events()] == [(7, "backend_down", {"at": "x", "cause": "a\nb"})]
+        assert [each async for each in client.events()] == [
+            ("7", "backend_down", {"at": "x", "cause": "a\nb"})
+        ]
 
 
 @pytest.mark.parametrize(
     "piece",
-    [b"id: 1\nevent: x\ndata: {\n\n", b"id: 1\ndata: {}\n\n", b"id: one\nevent: x\ndata: {}\n\n", b"nonsense\n\n",
+    [b"id: 1\nevent: x\ndata: {\n\n", b"id: 1\ndata: {}\n\n", b"event: x\ndata: {}\n\n", b"nonsense\n\n",
      b"id: 1\nevent: x\ndata: []\n\n", b"\xff\n\n", b"x" * (1 << 20) + b"y"],
 )  # fmt: skip
 async def test_stream_that_makes_no_sense_is_an_error(tmp_path, piece):

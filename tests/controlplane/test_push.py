@@ -34,7 +34,7 @@ class Ahead(list):
 
 
 @contextlib.asynccontextmanager
-async def pushing(plane, timing=FAST):
+async def pushing(plane, timing=FAST, clock=lambda: 0.0):
     """Run a pusher; yields it, what it reported as ahead, and a wait for any condition on it."""
     changed, ahead = asyncio.Event(), Ahead()
     pusher = Pusher(
@@ -42,7 +42,7 @@ async def pushing(plane, timing=FAST):
         on_ahead=ahead.append,
         on_change=changed.set,
         jitter=lambda: 1.0,
-        clock=lambda: 0.0,
+        clock=clock,
         timing=timing,
     )
 
@@ -134,7 +134,7 @@ async def test_pushes_are_counted_by_what_became_of_them():
 
 
 async def test_restarted_process_is_offered_refused_content_again():
-    """Another process may answer otherwise."""
+    """Another process may answer otherwise: an image that was upgraded begins with the same pid."""
     plane = FakeDataPlane()
     plane.refuses = "bad"
     async with pushing(plane) as (pusher, _, until):
@@ -158,15 +158,21 @@ async def test_refusal_for_a_reason_of_its_own_is_tried_again():
         await until(lambda: pusher.runs(bad))
 
 
+@pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("keeps", [True, False])
-async def test_restarted_data_plane_gets_snapshot_and_overrides_again(keeps):
-    """Whatever it still knows, in the end it runs the wish and the overrides."""
+async def test_restarted_data_plane_gets_snapshot_and_overrides_again(keeps, older):
+    """Whatever it still knows, in the end it runs the wish and the overrides, also with the pid of before."""
     plane = FakeDataPlane()
-    async with pushing(plane) as (pusher, _, until):
+    now = began = 0.0
+    plane.uptime_s = lambda: now - began
+    if older:
+        plane.instance = None
+    async with pushing(plane, clock=lambda: now) as (pusher, _, until):
         wanted = wish(1, "x", {PLACE: "drain"})
         pusher.want(wanted)
         await until(lambda: pusher.runs(wanted))
         plane.restart(keeps=keeps)
+        now = began = 60.0
         await until(lambda: plane.generation == 1 and plane.overrides == {PLACE: "drain"})
 
 
@@ -180,6 +186,21 @@ async def test_override_is_sent_again_after_a_push():
         pusher.want(second)
         await until(lambda: pusher.runs(second))
         assert plane.overrides == {("web", "a:1", "weight"): 7}
+
+
+async def test_overrides_are_sent_again_after_a_push_of_somebody_else():
+    """Another content in between may have ended them, though what runs in the end is the wish."""
+    plane = FakeDataPlane()
+    async with pushing(plane) as (pusher, ahead, until):
+        first = wish(1, "x", {PLACE: "drain"})
+        pusher.want(first)
+        await until(lambda: pusher.runs(first))
+        plane.generation, plane.hash, plane.overrides = 2, "y", {}
+        await until(lambda: ahead)
+        plane.generation, plane.hash = 3, "x"
+        third = wish(3, "x", {PLACE: "drain"})
+        pusher.want(third)
+        await until(lambda: plane.overrides == {PLACE: "drain"})
 
 
 async def test_override_that_was_taken_back_ends():

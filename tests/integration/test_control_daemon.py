@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.support.clients import ask
 from tests.support.dataplane import DataPlane, unix_request
 from tests.support.load import Load
 from tests.support.ports import HeldPort
+from tests.support.process import answers
 from tests.support.wait import wait_for
 
 
@@ -149,6 +151,53 @@ def test_data_planes_come_and_go(control, address):
         late.stop()
         control.wait_status(lambda status: len(status["dataplanes"]) == 1)
         assert daemon.poll() is None
+
+
+class FirstProcess(DataPlane):
+    """A data plane that is process 1 each time, as in a container."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.argv = ["unshare", "--pid", "--fork", "--kill-child", *self.argv]
+
+    def ready(self):
+        """Tell whether the API answers."""
+        return answers(self.socket) and self.get("/v1/info")["pid"] == 1
+
+    def kill(self):
+        """Kill it, and wait until it has gone: `unshare` ends first."""
+        super().kill()
+        wait_for(lambda: not answers(self.socket), "its end")
+
+    def stop(self):
+        """Kill it: `unshare` passes no signal on."""
+        self.kill()
+        return 0
+
+
+@pytest.mark.needs("unshare")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_container_gets_its_overrides_again(control, address, workers):
+    """The process that comes back has the pid of the one that was killed, and is not taken for it."""
+    control.write(document(address, "127.0.0.1:1", "127.0.0.1:2"))
+    with (
+        FirstProcess(["--workers", workers], name="a", runtime_dir=control.runtime_dir) as plane,
+        Daemon(control, control.file),
+    ):
+        wait_for(lambda: runs(plane, "127.0.0.1:2"), "the file's content")
+        assert control("drain", "web", "127.0.0.1:2").code == 0
+        before = plane.get("/v1/info")
+        assert plane.backend("web", "127.0.0.1:2")["state"] == "drain"
+        plane.kill()
+        plane.start()
+        after = plane.get("/v1/info")
+        assert (after["pid"], after["instance"] != before["instance"]) == (before["pid"], True)
+        wait_for(
+            lambda: plane.backend("web", "127.0.0.1:2")["state"] == "drain", "the override after a restart"
+        )
+        status = control.wait_status(lambda status: status["converged"])
+        assert status["dataplanes"][0]["instance"] == after["instance"] == plane.status()["instance"]
 
 
 def test_killed_daemon_loses_nothing(control, address, plane):

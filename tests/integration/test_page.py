@@ -326,6 +326,21 @@ def test_what_is_much_is_folded(browser, control, address, plane):
         assert "service s-11" in browser.text("#history-list")
 
 
+def test_newest_event_is_the_one_that_came_last(browser, control, address, plane):
+    """A clock that is set back, and events that are told again, change nothing of the order."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(f"{page.url}#events")
+        browser.wait_text("#event-list", "generation 1")
+        told = [("aa-1", "2100-01-01T12:00:00.000Z"), ("aa-2", "2100-01-01T11:00:00.000Z")]
+        for known_by, at in (*told, told[0]):
+            event = {"id": known_by, "at": at, "type": "backend_up", "backend": known_by}
+            script = "return import('/events.js').then((events) => events.takeEvent(arguments[0]))"
+            browser.script(script, json.dumps(event))
+        browser.wait_true("document.querySelector('#event-list li').innerText.includes('aa-2')")
+        assert browser.text("#event-list").count("aa-1") == 1
+        assert "aa-1" in browser.texts("#event-list li")[1]
+
+
 def test_events_are_filtered_and_held_still(browser, control, address, plane):
     """The filter shows what it names; paused, nothing moves; resumed, what came meanwhile is there."""
     with dashboard(control, document(address, "127.0.0.1:1")) as page:

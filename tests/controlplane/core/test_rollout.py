@@ -34,19 +34,19 @@ def test_two_contents_with_the_highest_generation_need_a_higher_one():
 def test_steps_of_one_data_plane():
     """Older: push; the same: rest; newer or contradicting: raise; unknown wish: leave it alone."""
     target = Target(5, "x")
-    assert next_step(target, Running(1, 4, "a"), None) is Step.PUSH
-    assert next_step(target, Running(1, 5, "x"), None) is Step.REST
-    assert next_step(target, Running(1, 5, "y"), None) is Step.RAISE
-    assert next_step(target, Running(1, 6, "x"), None) is Step.RAISE
-    assert next_step(None, Running(1, 6, "x"), None) is Step.REST
+    assert next_step(target, Running("1", 4, "a"), None) is Step.PUSH
+    assert next_step(target, Running("1", 5, "x"), None) is Step.REST
+    assert next_step(target, Running("1", 5, "y"), None) is Step.RAISE
+    assert next_step(target, Running("1", 6, "x"), None) is Step.RAISE
+    assert next_step(None, Running("1", 6, "x"), None) is Step.REST
 
 
 def test_refused_content_is_offered_again_only_to_another_process_or_when_it_changes():
     """The same question to the same process has the same answer."""
-    refused = (Target(5, "x"), 1)
-    assert next_step(Target(5, "x"), Running(1, 4, "a"), refused) is Step.REST
-    assert next_step(Target(5, "x"), Running(2, 4, "a"), refused) is Step.PUSH
-    assert next_step(Target(6, "y"), Running(1, 4, "a"), refused) is Step.PUSH
+    refused = (Target(5, "x"), "1")
+    assert next_step(Target(5, "x"), Running("1", 4, "a"), refused) is Step.REST
+    assert next_step(Target(5, "x"), Running("2", 4, "a"), refused) is Step.PUSH
+    assert next_step(Target(6, "y"), Running("1", 4, "a"), refused) is Step.PUSH
 
 
 @settings(deadline=None)

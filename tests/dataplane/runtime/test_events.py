@@ -57,6 +57,17 @@ async def test_who_comes_back(events):
         assert (await take(follower, 1))[0].number == 11
 
 
+async def test_ids_are_of_one_process():
+    """Who names an event of an earlier process has seen nothing of this one, whatever its number was."""
+    hub = Events(lambda *_, **__: None, lambda: 0.0, "bb")
+    hub.emit("one")
+    async with aclosing(hub.follow(0, 10)) as follower:
+        (event,) = await take(follower, 1)
+    assert hub.id_of(event) == "bb-1"
+    assert (hub.after("bb-1"), hub.after("aa-9"), hub.after("nonsense")) == (1, 0, 0)
+    assert (hub.after("7"), hub.after(""), hub.after("0")) == (7, None, 0)
+
+
 async def test_silence(events):
     """When nothing happens, a follower is given None now and then."""
     async with aclosing(events.follow(None, 0.01)) as follower:
@@ -75,8 +86,9 @@ async def test_a_follower_who_does_not_read(events):
         for number in range(BACKLOG + 5):
             events.emit("tick", number=number)
         dropped, following = await take(follower, 2)
-        assert (dropped.kind, dropped.fields) == ("dropped", {"events": 5})
+        assert (dropped.kind, dropped.fields["events"]) == ("dropped", 5)
         assert following.fields["number"] == 5
+        assert following.number == dropped.number + 1, "who comes back with its id would miss some"
 
 
 async def test_the_end(events):
