@@ -40,6 +40,7 @@ from controlplane.core.rollout import Target, next_generation
 from controlplane.discovering import Discovering
 from controlplane.errors import ControlError, DataPlaneError, RefusedError, StoreError
 from controlplane.fleet import Fleet
+from controlplane.keeping import Keeping
 from controlplane.proposal import Proposal
 from controlplane.push import Wish
 from controlplane.store import State, Store, digest_of
@@ -89,8 +90,7 @@ class Controller:
         self.state = State()
         self.fleet = make_fleet(self._on_ahead, self._on_change)
         self.discovering = Discovering(self._on_discovery, base, self._answers)
-        self.store_error: str | None = None
-        """Why the last write failed; None: it did not."""
+        self.keeping = Keeping(store, log)
         self.lost: str | None = None
         """Why what was written down could not be read at the start; None: it was."""
         self.healthy: frozenset[tuple[str, str]] = frozenset()
@@ -299,7 +299,7 @@ class Controller:
                 running = replace(running, services=await self.fleet.services())
             after = override(running, service, backend, fields, by=by, when=now_text())
             self.state = replace(after, services=self.state.services)
-            warnings = await self._save()
+            warnings = await self.keeping.keep(self.state)
             self._wish()
             wish = self.fleet.wish
         if wish is None:
@@ -371,28 +371,13 @@ class Controller:
 
     async def _write(self, after: State, origin: Origin) -> list[str]:
         before, self.state = self.state, after
-        warnings: list[str] = []
-        try:
-            entry = entry_of(before, after, origin, now_text())
-            await asyncio.to_thread(self._store.record, entry, after.document or {})
-        except StoreError as error:
-            warnings.append(f"not written to the history: {error}")
-        warnings += await self._save()
+        entry = entry_of(before, after, origin, now_text())
+        warnings = await self.keeping.keep(after, entry, after.document)
         self._wish()
         self._on_event(
             {"type": "generation", "generation": after.generation, "hash": after.hash, "by": origin.by}
         )
         return warnings
-
-    async def _save(self) -> list[str]:
-        try:
-            await asyncio.to_thread(self._store.save, self.state)
-        except StoreError as error:
-            self.store_error = str(error)
-            self._log(f"not written down, so a restart forgets it: {error}")
-            return [f"not written down, so a restart forgets it: {error}"]
-        self.store_error = None
-        return []
 
     def _wish(self) -> None:
         state = self.state

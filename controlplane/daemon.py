@@ -123,7 +123,7 @@ class Daemon:
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
-        file, history = self.file, self.controller.store_error
+        file, history = self.file, self.controller.keeping.error
         sources = [] if file is None else [file.source()]
         sources += self._sources()
         if history is not None:
@@ -169,6 +169,7 @@ class Daemon:
             await self.controller.start()
             self._register()
             spawn(self.controller.run())
+            spawn(self.controller.keeping.run())
             spawn(self.controller.discovering.run())
             spawn(self.observer.run())
             spawn(self._notice())
@@ -232,7 +233,7 @@ def run(settings: DaemonSettings) -> None:
 
         async def main() -> None:
             daemon = Daemon(settings, store)
-            daemon.controller.store_error = unwritable
+            daemon.controller.keeping.error = unwritable
             await daemon.run(listener)
 
         try:

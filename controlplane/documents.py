@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane.errors import InputError
+from controlplane.errors import InputError, UnreadableError
 
 if TYPE_CHECKING:
     from schemas.desired import Desired
@@ -23,29 +23,30 @@ def read_file(path: Path) -> bytes:
     """Read a regular file of at most 1 MiB; a FIFO or a device never makes anybody wait.
 
     Raises:
-        InputError: It is none, or cannot be read.
+        InputError: It is none.
+        UnreadableError: The system did not let it be read.
     """
     try:
         # O_NONBLOCK: opening a FIFO would wait for its writer, before fstat could say what it is.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise _unreadable(path, (error.strerror or str(error)).lower()) from error
+        raise _failed(path, error) from error
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):  # before it is made a file object, which cannot be one of a directory
-            raise _unreadable(
+            raise _wrong(
                 path, "is a directory, not a file; Docker makes one where a bind mount's source is missing"
             )
         if not stat.S_ISREG(mode):
-            raise _unreadable(path, "is not a regular file")
+            raise _wrong(path, "is not a regular file")
         with os.fdopen(handle, "rb", closefd=False) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise _unreadable(path, (error.strerror or str(error)).lower()) from error
+        raise _failed(path, error) from error
     finally:
         os.close(handle)
     if len(raw) > MAX_BYTES:
-        raise _unreadable(path, "is larger than 1 MiB")
+        raise _wrong(path, "is larger than 1 MiB")
     return raw
 
 
@@ -83,5 +84,10 @@ def input_error(error: InvalidDocument, source: str) -> InputError:
     )
 
 
-def _unreadable(path: Path, reason: str) -> InputError:
+def _wrong(path: Path, reason: str) -> InputError:
     return InputError(str(path), [{"path": "", "message": reason}])
+
+
+def _failed(path: Path, error: OSError) -> UnreadableError:
+    reason = (error.strerror or str(error)).lower()
+    return UnreadableError(str(path), [{"path": "", "message": reason}])

@@ -2,6 +2,7 @@
 
 ControlError
 ├── InputError          what somebody wrote is invalid: every problem, with its line
+│   └── UnreadableError     it could not be read: that may pass by itself
 ├── PlaceError          no data plane, no directory, no permission: where was looked
 ├── BusyError           another process is the writer: its pid
 ├── StoreError          the state directory cannot be read or written
@@ -30,6 +31,7 @@ __all__ = [
     "StoreError",
     "UnknownError",
     "UnreachableError",
+    "UnreadableError",
 ]
 
 
@@ -41,6 +43,8 @@ class ControlError(Exception):
     status: ClassVar[int] = 500
     """The HTTP status that the daemon answers with."""
     exit_code: ClassVar[int] = 1
+    blames_content: ClassVar[bool] = False
+    """Whether only another content can help; whatever else is in the way may go, so it is tried again."""
 
 
 class InputError(ControlError):
@@ -54,6 +58,7 @@ class InputError(ControlError):
     code = "invalid"
     status = 422
     exit_code = 2
+    blames_content = True
 
     def __init__(self, source: str, problems: Sequence[dict[str, Any]]) -> None:
         super().__init__(source)
@@ -81,6 +86,12 @@ class InputError(ControlError):
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+class UnreadableError(InputError):
+    """The system did not let it be read: no descriptor is free, a server of files is away, it is not there."""
+
+    blames_content = False
 
 
 class PlaceError(ControlError):

@@ -1,14 +1,25 @@
-"""The watched lb.yaml in the daemon, in a file or a key: its content is taken, or the error is shown until it changes."""
+"""The watched lb.yaml in the daemon, in a file or a key: its content is taken, or it is shown why not.
+
+Theory of operation:
+
+1. A content that is wrong waits for another content.
+2. Whatever else is in its way (an address that somebody else has, a data plane that starts, a full table of descriptors)
+   may go without a sign, so the content is tried again with growing pauses, until it is taken or another one comes.
+3. What somebody applies meanwhile is the newer word: it holds until the file changes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from controlplane.acceptance import ApplyOptions, Origin, now_text
 from controlplane.controller import Controller
+from controlplane.core.backoff import Backoff
 from controlplane.errors import ControlError, InputError
 from controlplane.proposal import Proposal
 
@@ -18,10 +29,30 @@ if TYPE_CHECKING:
 __all__ = ["WatchedFile"]
 
 
-class WatchedFile:
-    """Takes the content of one home through the controller."""
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """The newest content, while something else than itself is in its way."""
 
-    def __init__(self, home: Home, controller: Controller, log: Callable[[str], None]) -> None:
+    raw: bytes
+    forced: bool
+    error: ControlError
+    instead: dict[str, Any] | None
+    """The lb.yaml that was taken before."""
+
+
+class WatchedFile:
+    """Takes the content of one home through the controller.
+
+    Args:
+        home: Where it is.
+        controller: Takes it.
+        log: Told what an operator has to know.
+        backoff: The pauses between tries.
+    """
+
+    def __init__(
+        self, home: Home, controller: Controller, log: Callable[[str], None], backoff: Backoff | None = None
+    ) -> None:
         self.home = home
         self.config_error: dict[str, Any] | None = None
         """`{path, message, details, since}`; None: the newest content was taken."""
@@ -29,6 +60,11 @@ class WatchedFile:
         self._log = log
         self._since = now_text()
         self._watcher = home.watcher(self.content, self.error)
+        self._backoff = backoff or Backoff(base_s=1.0, least=0.5)
+        self._turn = asyncio.Lock()
+        """A new content and another try of the last one never overlap."""
+        self._refused: _Refused | None = None
+        self._is_refused = asyncio.Event()
 
     def force(self) -> None:
         """Read now, and take the content even if it is the same."""
@@ -40,13 +76,36 @@ class WatchedFile:
         Raises:
             ControlError: It cannot be watched at all (in an exception group).
         """
-        await self._watcher.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._try_again())
+            await self._watcher.run()
 
     async def content(self, raw: bytes, forced: bool) -> None:  # noqa: FBT001 - the source's callback
         """Take the file's new content, unless it is what was taken last and something was applied since."""
+        async with self._turn:
+            self._backoff.succeed()
+            await self._take(raw, forced=forced)
+
+    async def _try_again(self) -> None:
+        """Take what was refused for another reason than itself, until cancelled."""
+        while True:
+            await self._is_refused.wait()
+            await asyncio.sleep(self._backoff.fail(random.random))
+            async with self._turn:
+                refused = self._refused
+                if refused is None:
+                    continue
+                if self._controller.state.document is refused.instead:
+                    await self._take(refused.raw, forced=refused.forced)
+                else:
+                    self._waits_for(None)
+                    self._show(refused.error, f"when the {self.home.word} changes, or at SIGHUP")
+
+    async def _take(self, raw: bytes, *, forced: bool) -> None:
+        self._waits_for(None)
+        before = self._controller.state.document
         digest = hashlib.sha256(raw).hexdigest()
-        state = self._controller.state
-        if digest == state.file_digest and not forced:
+        if digest == self._controller.state.file_digest and not forced:
             self._fine()
             return
         try:
@@ -54,23 +113,38 @@ class WatchedFile:
             origin = Origin(self.home.name, "file")
             await self._controller.take(proposal, ApplyOptions(), origin, file_digest=digest)
         except ControlError as error:
-            await self.error(error)
+            self._show(error)
+            if not error.blames_content:
+                self._waits_for(_Refused(raw, forced, error, before))
         else:
             self._fine()
 
+    def _waits_for(self, refused: _Refused | None) -> None:
+        self._refused = refused
+        if refused is None:
+            self._is_refused.clear()
+        else:
+            self._is_refused.set()
+
     async def error(self, error: ControlError) -> None:
-        """Show why the file's content does not hold; what was taken before goes on."""
-        details = list(error.problems) if isinstance(error, InputError) else []
-        # The content is valid: nothing but the wish to try again would make it be read again.
-        again = "" if details else f"; it is tried again when the {self.home.word} changes, or at SIGHUP"
+        """Show why the file cannot be read; what was taken before goes on."""
+        async with self._turn:
+            self._waits_for(None)  # whoever watches it reads it again
+            self._show(error)
+
+    def _show(self, error: ControlError, when: str | None = None) -> None:
+        when = when or f"by itself, at least every {self._backoff.cap_s:g} s"
+        message = f"{error}" if error.blames_content else f"{error}; it is tried again {when}"
+        if self.config_error is not None and self.config_error["message"] == message:
+            return  # since when it is so is worth more than when it was tried last
+        self._since = now_text()
         self.config_error = {
             "path": self.home.place,
-            "message": f"{error}{again}",
-            "details": details,
-            "since": now_text(),
+            "message": message,
+            "details": list(error.problems) if isinstance(error, InputError) else [],
+            "since": self._since,
         }
-        self._since = self.config_error["since"]
-        self._log(f"{self.home.place} is not taken, what ran before still runs: {error}{again}")
+        self._log(f"{self.home.place} is not taken, what ran before still runs: {message}")
 
     def _fine(self) -> None:
         if self.config_error is not None:

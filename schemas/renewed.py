@@ -5,13 +5,15 @@ Theory of operation:
 1. It is made at the first use. Each further use looks whether a file has changed (inode, times, size), and makes it anew
    if so.
 2. Files that cannot be used, such as a certificate whose new key is not written yet, leave the last good one in use, and
-   `trouble` says why, until they change again.
+   `trouble` says why, until they change again. What is in the way may also go without a change of theirs, such as a full
+   table of descriptors: so they are tried again after a pause, which grows from a second to a minute.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Renewed"]
 
 T = TypeVar("T")
+_PAUSE_S = 1.0
+_PAUSE_MAX_S = 60.0
 
 
 class Renewed(Generic[T]):
@@ -31,6 +35,7 @@ class Renewed(Generic[T]):
         make: Makes it of the files as they are.
         wrong: What `make` raises if they cannot be used.
         told: Is called after each change, with what is wrong now, or None: it is in use.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Renewed(Generic[T]):
         *,
         wrong: type[Exception] | tuple[type[Exception], ...],
         told: Callable[[Exception | None], None] = lambda _trouble: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.trouble: Exception | None = None
         """Why the newest files are not in use; None: they are, or nothing was read yet."""
@@ -50,6 +56,9 @@ class Renewed(Generic[T]):
         self._lock = threading.Lock()
         self._made: tuple[T] | None = None
         self._seen: list[tuple[int, ...]] = []
+        self._clock = clock
+        self._pause_s = _PAUSE_S
+        self._again_at = 0.0
 
     def now(self) -> T:
         """Return it. Blocks: a look takes microseconds for each file.
@@ -63,15 +72,26 @@ class Renewed(Generic[T]):
             if self._made is None:
                 self._made = (self._make(),)
             elif seen != self._seen:
-                try:
-                    self._made = (self._make(),)
-                except self._wrong as error:
-                    self.trouble = error
-                else:
-                    self.trouble = None
+                self._pause_s = _PAUSE_S
+                self._renew()
                 self._told(self.trouble)
+            elif self.trouble is not None and self._clock() >= self._again_at:
+                before = str(self.trouble)
+                self._renew()
+                if self.trouble is None or str(self.trouble) != before:
+                    self._told(self.trouble)
             self._seen = seen
             return self._made[0]
+
+    def _renew(self) -> None:
+        try:
+            self._made = (self._make(),)
+        except self._wrong as error:
+            self.trouble = error
+            self._again_at = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
+        else:
+            self.trouble = None
 
 
 def _signature(path: Path) -> tuple[int, ...]:

@@ -7,13 +7,12 @@ of a change. Clients that forgot the first rule missed updates until they were r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Backoff", "BadIndex", "TokenBucket", "WatchIndex", "jittered"]
+if TYPE_CHECKING:
+    from controlplane.core.backoff import Random
 
-Random = Callable[[], float]
-"""Returns a float, 0 <= x < 1."""
+__all__ = ["BadIndex", "TokenBucket", "WatchIndex", "jittered"]
 
 MAX_INDEX = 2**64 - 1
 
@@ -89,33 +88,6 @@ class TokenBucket:
         self._at = now
         self._tokens -= 1.0
         return max(0.0, -self._tokens / self._rate)
-
-
-@dataclass(slots=True)
-class Backoff:
-    """Grows the pause after each failure in a row, with full jitter, for ever.
-
-    Full jitter (uniform between 0 and the bound) spreads a fleet that lost the same server best: Brooker,
-    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-
-    base_s: float = 0.25
-    cap_s: float = 30.0
-    failures: int = 0
-
-    def bound(self) -> float:
-        """Return the longest pause that the next failure may cause, in seconds."""
-        return min(self.cap_s, self.base_s * 2.0 ** min(self.failures, 32))
-
-    def fail(self, random: Random) -> float:
-        """Count a failure and return the seconds to wait, 0 <= s <= cap_s."""
-        pause = self.bound() * random()
-        self.failures += 1
-        return pause
-
-    def succeed(self) -> None:
-        """Begin again from the smallest pause."""
-        self.failures = 0
 
 
 def jittered(seconds: float, random: Random, *, share: float = 0.1) -> float:

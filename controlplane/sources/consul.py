@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controlplane.core.backoff import Backoff
 from controlplane.core.guard import GuardPolicy
-from controlplane.core.watchindex import Backoff
 from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
 from controlplane.sources.consul_config import policy_of, selection_of, settings_of
 from controlplane.sources.consul_pool import Pool

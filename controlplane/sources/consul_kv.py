@@ -11,7 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
+from controlplane.core.backoff import Backoff
+from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply, check_library
 from controlplane.sources.consul_settings import PREFIX, SettingsError
 from controlplane.sources.consul_status import rfc3339

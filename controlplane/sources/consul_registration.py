@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from controlplane.core.watchindex import Backoff, jittered
+from controlplane.core.backoff import Backoff
+from controlplane.core.watchindex import jittered
 from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
 from controlplane.sources.consul_status import rfc3339
 

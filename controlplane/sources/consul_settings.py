@@ -40,6 +40,7 @@ class SettingsError(ControlError):
     code = "invalid"
     status = 422
     exit_code = 2
+    blames_content = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from controlplane.core.backoff import Backoff
 from controlplane.core.instances import listed
-from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
+from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply
 from controlplane.sources.consul_query import trust_of
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from controlplane.core.backoff import Backoff
 from controlplane.documents import read_file
 from controlplane.errors import InputError
 
@@ -56,10 +57,13 @@ class Settling:
 class FileSource:
     """Reads a file whenever it has changed, and hands its content on if that is new.
 
+    What the system did not let be read is tried again with growing pauses: a full table of descriptors or a server
+    of files that was away leaves no other signature when it is over.
+
     Args:
         path: The file.
         on_content: Takes its bytes, and whether somebody asked for them with `force`.
-        on_error: Takes why it cannot be read; what was read before still holds.
+        on_error: Takes why it cannot be read, once for each reason; what was read before still holds.
         period_s: Seconds between two looks.
     """
 
@@ -77,6 +81,9 @@ class FileSource:
         self._period_s = period_s
         self._forced = asyncio.Event()
         self._digest: str | None = None
+        self._told: str | None = None
+        self._backoff = Backoff(base_s=period_s, least=1.0)
+        self._again_at: float | None = None
 
     def force(self) -> None:
         """Read now, whatever the signature says, and hand the content on even if it is the same."""
@@ -97,17 +104,28 @@ class FileSource:
             signature = await asyncio.to_thread(signature_of, self.path)
             changed, forced = settling.look(signature), self._forced.is_set()
             self._forced.clear()
-            if changed or forced:
+            if changed or forced or self._is_due():
                 await self._read(forced=forced)
 
+    def _is_due(self) -> bool:
+        return self._again_at is not None and asyncio.get_running_loop().time() >= self._again_at
+
     async def _read(self, *, forced: bool) -> None:
+        self._again_at = None
         try:
             raw = await asyncio.to_thread(read_file, self.path)
         except InputError as error:
             # Gone is not empty: what runs goes on. The next content counts, even if it is the last one again.
             self._digest = None
-            await self._on_error(error)
+            if not error.blames_content:
+                pause_s = self._backoff.fail(lambda: 1.0)
+                self._again_at = asyncio.get_running_loop().time() + pause_s
+            if forced or str(error) != self._told:
+                self._told = str(error)
+                await self._on_error(error)
             return
+        self._told = None
+        self._backoff.succeed()
         digest = hashlib.sha256(raw).hexdigest()
         if forced or digest != self._digest:
             self._digest = digest

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from controlplane.core.backoff import Backoff
 from controlplane.errors import HeldBackError
 from controlplane.sources.consul import system_runtime
 from controlplane.sources.consul_client import ConsulError
@@ -15,7 +16,8 @@ from controlplane.sources.consul_watch import Pace
 
 __all__ = ["KeySource", "write_key"]
 
-RETRY_S: Final = 1.0
+_RETRY_S: Final = 1.0
+"""The first pause before a read that somebody asked for is tried again."""
 
 
 class KeySource:
@@ -40,7 +42,9 @@ class KeySource:
     ) -> None:
         self._path = path
         self._on_content = on_content
-        self._kv = ConsulKV(settings, pace=pace or Pace(), runtime=system_runtime())
+        runtime = system_runtime()
+        self._kv = ConsulKV(settings, pace=pace or Pace(), runtime=runtime)
+        self._random = runtime.random
         self._forced = asyncio.Event()
         # The watch and `force` must not hand on in an order that Consul never had.
         self._handing = asyncio.Lock()
@@ -61,11 +65,14 @@ class KeySource:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._kv.watch(self._path, self._seen), name=f"{PREFIX}{self._path}")
+            backoff = Backoff(base_s=_RETRY_S, least=0.5)
             while True:
                 await self._forced.wait()
                 self._forced.clear()
-                if not await self._read():
-                    await asyncio.sleep(RETRY_S)
+                if await self._read():
+                    backoff.succeed()
+                else:
+                    await asyncio.sleep(backoff.fail(self._random))
                     self._forced.set()
 
     async def _seen(self, raw: bytes, _index: int) -> None:

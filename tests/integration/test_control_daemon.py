@@ -97,19 +97,17 @@ def test_applied_state_holds_until_the_file_changes(control, address, plane):
 
 
 def test_file_whose_port_is_taken_is_to_be_planned_and_tried_again(control, plane):
-    """The content is valid, so the hint is `plan`, and it is said what makes the daemon try again."""
+    """The content is valid, so the hint is `plan`; when the port is free, the daemon takes it by itself."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        running = Daemon(control, control.write(document(address, "127.0.0.1:1")))
-        with running as daemon:
+        with Daemon(control, control.write(document(address, "127.0.0.1:1"))):
             status = control.wait_status(lambda status: status["config_error"])
             message = status["config_error"]["message"]
             assert "cannot listen" in message
-            assert message.endswith("; it is tried again when the file changes, or at SIGHUP")
+            assert message.endswith("; it is tried again by itself, at least every 30 s")
             shown = control("status").out
             assert f"$ lb-control plan {control.file}" in shown
             taken.close()
-            daemon.send_signal(signal.SIGHUP)
             control.wait_status(lambda status: status["config_error"] is None)
             assert runs(plane, "127.0.0.1:1")
 

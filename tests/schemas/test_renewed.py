@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from schemas.renewed import Renewed
@@ -14,10 +16,16 @@ class Numbers:
         self.path = path
         self.told = []
         self.reads = 0
-        self.renewed = Renewed([path], self._read, wrong=(OSError, ValueError), told=self.told.append)
+        self.now = 0.0
+        self.trouble = None
+        self.renewed = Renewed(
+            [path], self._read, wrong=(OSError, ValueError), told=self.told.append, clock=lambda: self.now
+        )
 
     def _read(self):
         self.reads += 1
+        if self.trouble is not None:
+            raise self.trouble
         return int(self.path.read_text())
 
     def write(self, text):
@@ -58,6 +66,24 @@ def test_the_last_good_one_stays(numbers):
     assert numbers.renewed.now() == 3
     assert numbers.renewed.trouble is None
     assert [type(each) for each in numbers.told] == [ValueError, FileNotFoundError, type(None)]
+
+
+def test_trouble_that_is_not_the_files_ends_without_a_change_of_theirs(numbers):
+    """With no free descriptor a new file cannot be read; it is tried again, ever more rarely, and told once."""
+    numbers.renewed.now()
+    numbers.write("2")
+    numbers.trouble = OSError(errno.EMFILE, "Too many open files")
+    tries = []
+    for second in range(200):
+        numbers.now = float(second)
+        before = numbers.reads
+        assert numbers.renewed.now() == 1
+        tries += [second] * (numbers.reads - before)
+    assert tries == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    numbers.trouble = None
+    numbers.now = 300.0
+    assert (numbers.renewed.now(), numbers.renewed.trouble) == (2, None)
+    assert [type(each) for each in numbers.told] == [OSError, type(None)]
 
 
 def test_at_first_it_has_to_work(numbers):

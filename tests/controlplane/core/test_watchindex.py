@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.core.watchindex import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
+from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
 
 
 def test_index_is_sent_back():
@@ -72,25 +72,6 @@ def test_bucket_does_not_delay_the_first():
     assert [bucket.take(0.0), bucket.take(0.0)] == [0.0, 0.0]
     assert bucket.take(0.0) == pytest.approx(0.1)
     assert bucket.take(60.0) == 0.0
-
-
-def test_backoff_doubles_to_its_cap():
-    """The bound of the pause doubles from 0.25 s to 30 s and stays there, for ever."""
-    backoff = Backoff()
-    pauses = [backoff.fail(lambda: 1.0) for _ in range(2000)]
-    assert pauses[:8] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
-    assert set(pauses[8:]) == {30.0}
-    backoff.succeed()
-    assert backoff.fail(lambda: 1.0) == 0.25
-
-
-@settings(deadline=None)
-@given(st.integers(0, 50), st.floats(0, 1, exclude_max=True))
-def test_backoff_jitter(failures, chance):
-    """The pause is spread over everything from 0 to its bound."""
-    backoff = Backoff(failures=failures)
-    bound = backoff.bound()
-    assert backoff.fail(lambda: chance) == pytest.approx(bound * chance)
 
 
 def test_jitter_only_shortens():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -203,3 +204,24 @@ async def test_file_that_is_too_large_is_refused(tmp_path):
     path.write_bytes(b"#" * (1024 * 1024 + 1))
     async with watching(path) as (seen, _):
         assert "is larger than 1 MiB" in seen.errors[0]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO])
+async def test_file_that_cannot_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch, number):
+    """Nothing about the file changes when a descriptor is free again: it is tried until it can be read, and said once."""
+    path = tmp_path / "lb.yaml"
+    path.write_text("new")
+    tries = []
+
+    def fails(given, *arguments):
+        if given == path and len(tries) < 5:
+            tries.append(given)
+            raise OSError(number, os.strerror(number))
+        return opened(given, *arguments)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", fails)
+    async with watching(path) as (seen, _):
+        await seen.wait(lambda: seen.contents)
+    assert (len(tries), seen.contents) == (5, [(b"new", False)])
+    assert seen.errors == [f"{path}: {os.strerror(number).lower()}"]

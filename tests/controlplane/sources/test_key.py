@@ -60,7 +60,7 @@ async def test_changes_are_handed_on(consul):
 
 async def test_asked_for_while_consul_is_away(consul, monkeypatch):
     """What somebody asked for comes as soon as Consul answers."""
-    monkeypatch.setattr(key, "RETRY_S", 0.01)
+    monkeypatch.setattr(key, "_RETRY_S", 0.01)
 
     async def fault(_request):
         return web.Response(status=500, text="No cluster leader")
