@@ -21,6 +21,7 @@ from controlplane.core.guard import GuardPolicy
 from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
 from controlplane.sources.consul_config import policy_of, selection_of, settings_of
 from controlplane.sources.consul_pool import Pool
+from controlplane.sources.consul_pulse import Pulse, is_silence
 from controlplane.sources.consul_query import trust_of
 from controlplane.sources.consul_runner import WatchRunner
 from controlplane.sources.consul_status import StateClock, pool_status
@@ -81,6 +82,8 @@ class ConsulDiscovery:
         self._runtime = runtime or system_runtime()
         self._entries: dict[str, _Entry] = {}
         self._watches: dict[Query, Watch] = {}
+        self._pulses: dict[str, Pulse] = {}
+        """By datacenter."""
         self._users: dict[Query, list[tuple[Pool, int]]] = {}
         self._runner = WatchRunner()
         self._restored: dict[str, Any] = {}
@@ -114,7 +117,7 @@ class ConsulDiscovery:
         self._entries = entries
         self._dirty = set(entries)
         newcomers = self._connect()
-        self._runner.want(agent, self._watches, newcomers)
+        self._runner.want(agent, [*self._watches.items(), *self._pulses.items()], newcomers)
         self._wake.set()
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -225,13 +228,29 @@ class ConsulDiscovery:
         before = {(id(pool), index) for members in self._users.values() for pool, index in members}
         self._users = dict(users)
         self._watches = {query: self._watches.get(query) or self._new_watch(query) for query in users}
+        places = {query.datacenter for query in users}
+        self._pulses = {place: self._pulses.get(place) or self._new_pulse(place) for place in places}
         for entry in self._entries.values():
-            entry.pool.watches = tuple(self._watches[query] for query in entry.pool.selection.queries())
+            queries = entry.pool.selection.queries()
+            entry.pool.watches = tuple(self._watches[query] for query in queries)
+            entry.pool.pulses = tuple(self._pulses[query.datacenter] for query in queries)
         return {
             query
             for query, members in users.items()
             if any((id(pool), index) not in before for pool, index in members)
         }
+
+    def _new_pulse(self, datacenter: str) -> Pulse:
+        def notify() -> None:
+            there = [query for query in self._watches if query.datacenter == datacenter]
+            self._dirty.update(pool.selection.key() for query in there for pool, _ in self._users[query])
+            self._wake.set()
+            if pulse.error is None:
+                # their pauses may have grown to half a minute
+                self._runner.again([q for q in there if is_silence(self._watches[q].health.error)])
+
+        pulse = Pulse(notify, pace=self._pace, runtime=self._runtime, datacenter=datacenter)
+        return pulse
 
     def _new_watch(self, query: Query) -> Watch:
         def mark() -> None:

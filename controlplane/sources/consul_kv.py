@@ -5,8 +5,10 @@ Several nodes that follow one key need no leader among them: each applies what i
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.core.backoff import Backoff
 from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply, check_library
+from controlplane.sources.consul_pulse import Pulse
 from controlplane.sources.consul_settings import PREFIX, SettingsError
 from controlplane.sources.consul_status import rfc3339
 
@@ -47,6 +50,8 @@ class ConsulKV:
         self._since = runtime.clock()
         self._answered_at: float | None = None
         self._index = WatchIndex()
+        self._returned = asyncio.Event()
+        self._pulse = Pulse(self._returned.set, pace=pace, runtime=runtime)
 
     async def read(self, path: str) -> tuple[bytes, int]:
         """Return a key's value and the index to write it with.
@@ -103,38 +108,51 @@ class ConsulKV:
         Raises:
             SettingsError: The path is none.
             ConsulError: The client library cannot be used.
+            ExceptionGroup: `on_value` has raised.
         """
         url = _url(path)
         self._path = path
         client = await self._open()
-        bucket, backoff = TokenBucket(rate=self._pace.rate, burst=2), Backoff()
-        last: bytes | None = None
         try:
-            while True:
-                await self._runtime.sleep(bucket.take(self._runtime.clock()))
-                try:
-                    found = await self._next(client, url)
-                except ConsulError as error:
-                    await self._runtime.sleep(self._failed(error, backoff))
-                    continue
-                backoff.succeed()
-                if found is not None and found[0] != last:
-                    last = found[0]
-                    await on_value(*found)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pulse.run(client), name=f"pulse for {PREFIX}{path}")
+                await self._follow(client, url, on_value)
         finally:
             await client.close()
 
+    async def _follow(
+        self, client: ConsulClient, url: str, on_value: Callable[[bytes, int], Awaitable[None]]
+    ) -> None:
+        bucket, backoff = TokenBucket(rate=self._pace.rate, burst=2), Backoff()
+        last: bytes | None = None
+        while True:
+            await self._runtime.sleep(bucket.take(self._runtime.clock()))
+            self._returned.clear()
+            try:
+                found = await self._next(client, url)
+            except ConsulError as error:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._failed(error, backoff)):
+                        await self._returned.wait()  # at once when a silent agent answers again
+                continue
+            backoff.succeed()
+            if found is not None and found[0] != last:
+                last = found[0]
+                await on_value(*found)
+
     def status(self) -> dict[str, Any]:
         """Return how the watch is doing, in the words of every source."""
-        known = self._answered_at is not None
+        known, error, since = self._answered_at is not None, self._error or self._pulse.error, self._since
         state = "ok" if known else "stale"
-        if self._error is not None:
-            state = "denied" if self._error.kind == "denied" else "stale" if known else "error"
+        if error is not None:
+            state = "denied" if error.kind == "denied" else "stale" if known else "error"
+        if self._error is None and self._pulse.since is not None:
+            since = self._pulse.since
         return {
             "name": f"{PREFIX}{self._path}",
             "state": state,
-            "since": rfc3339(self._since, self._runtime),
-            "last_error": None if self._error is None else str(self._error),
+            "since": rfc3339(since, self._runtime),
+            "last_error": None if error is None else str(error),
             "index": self._index.value,
             "age_s": None
             if self._answered_at is None

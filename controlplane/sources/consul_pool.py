@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from controlplane.core.guard import GuardPolicy
     from controlplane.core.track import Trust
+    from controlplane.sources.consul_pulse import Pulse
     from controlplane.sources.consul_query import Selection
     from controlplane.sources.consul_watch import Runtime, Watch
     from schemas.snapshot import Backend
@@ -40,6 +41,8 @@ class Pool:
         self.selection = selection
         self.watches: tuple[Watch, ...] = ()
         """One for each datacenter, shared with other pools; set by whoever runs them."""
+        self.pulses: tuple[Pulse, ...] = ()
+        """The same."""
         self.tracks = tuple(Track(self._track_policy(policy), answers=answers) for _ in selection.datacenters)
         self.chosen = 0
         """The index of the datacenter that serves."""

@@ -30,9 +30,9 @@ class StateClock:
 
     def note(self, pool: Pool, now: float) -> tuple[str, float]:
         """Return a pool's state and since when it is in it, in monotonic seconds."""
-        state = _state(pool)
+        state, since = _state(pool)
         if state != self._state:
-            self._state, self._since = state, now
+            self._state, self._since = state, now if since is None else since
         return self._state, self._since
 
 
@@ -83,27 +83,32 @@ def rfc3339(at: float, runtime: Runtime) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _state(pool: Pool) -> str:
-    """Return one of `ok`, `stale`, `held`, `denied`, `error`: what an operator should look at first."""
+def _state(pool: Pool) -> tuple[str, float | None]:
+    """Return what an operator should look at first, and since when it is so if that was before it was known.
+
+    Returns:
+        One of `ok`, `stale`, `held`, `denied`, `error`; monotonic seconds, or None for now.
+    """
     errors = [watch.health.error for watch in pool.watches if watch.health.error is not None]
     held = {track.held.why for track in pool.tracks if track.held is not None}
     if "denied" in held or any(error.kind == "denied" for error in errors):
-        return "denied"
+        return "denied", None
     if held or pool.kept_since is not None:
-        return "held"
+        return "held", None
+    silent_since = min((pulse.since for pulse in pool.pulses if pulse.since is not None), default=None)
     if errors:
-        return "error" if pool.backends is None or any(error.is_operators for error in errors) else "stale"
+        is_error = pool.backends is None or any(error.is_operators for error in errors)
+        return ("error", None) if is_error else ("stale", silent_since)
     answered = bool(pool.watches) and all(watch.health.answered_at is not None for watch in pool.watches)
-    return "ok" if answered and pool.saved_at is None else "stale"
+    return "ok" if answered and silent_since is None and pool.saved_at is None else "stale", silent_since
 
 
 def _last_error(pool: Pool) -> str | None:
     found = []
-    for name, watch in zip(pool.selection.datacenters, pool.watches, strict=False):
-        if watch.health.error is not None:
-            found.append(
-                f"{name}: {watch.health.error}" if len(pool.watches) > 1 else str(watch.health.error)
-            )
+    for name, watch, pulse in zip(pool.selection.datacenters, pool.watches, pool.pulses, strict=False):
+        error = watch.health.error or pulse.error
+        if error is not None:
+            found.append(f"{name}: {error}" if len(pool.watches) > 1 else str(error))
     return "; ".join(found) or None
 
 

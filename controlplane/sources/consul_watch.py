@@ -8,7 +8,8 @@ Theory of operation
    `resync_s`, and as often as somebody wants confirmation. While it fails, a plain stale read takes its place.
 3. An error changes nothing but the status: the index is forgotten and the pause grows. What an operator has to
    mend (a token, a filter) is asked again every `operator_s` only.
-4. Every call has a deadline, so a connection that is dead without a sign costs one of them.
+4. Every call has a deadline, so a connection that is dead without a sign costs one of them. Until then nothing can be
+   told from a silence; `consul_pulse` asks whether anybody is there.
 5. An answer with a lower index than the last one is older than what is known: right after the death of a leader, a
    server that has not caught up still says that it knows one. It is dropped, and the leader asked; what the leader
    says counts, for after a restored snapshot the index is lower for good.
@@ -73,6 +74,9 @@ class Pace:
     poll_s: float = 10.0
     operator_s: float = 30.0
     max_retry_after_s: float = 60.0
+    pulse_s: float = 3.0
+    """How often an agent is asked whether it answers at all; 0: never."""
+    pulse_timeout_s: float = 2.5
     whole_s: float = 1.0
     """How long to wait after a question for all of a service before the next one."""
     rate: float = 10.0

@@ -338,3 +338,24 @@ async def test_unix_socket():
             await register(agent, "a")
             async with Discovering(f"unix://{path}", {"web": "web"}) as found:
                 await found.shows("dev/a")
+
+
+async def test_frozen_and_thawed():
+    """A real agent that is stopped is noticed while the watch of its service waits, and so is its return."""
+    pace = type(FAST)(wait_s=600.0, rate=200.0, pulse_s=0.1, pulse_timeout_s=0.5)
+    with own_agent() as agent:
+        await register(agent, "a")
+        async with Discovering(agent.address, {"web": "web"}, pace=pace) as found:
+            await found.shows("dev/a")
+            await found.is_in("ok")
+            polls = found.status()["polls"]
+            agent.send_signal(signal.SIGSTOP)
+            row = await found.is_in("stale")
+            assert row["last_error"].startswith("timeout: ")
+            assert found.ids() == ["dev/a"]
+            agent.send_signal(signal.SIGCONT)
+            row = await found.is_in("ok")
+            assert row["last_error"] is None
+            assert found.status()["polls"] - polls <= 1  # the blocking query has waited through it
+            await register(agent, "b")
+            await found.shows("dev/a", "dev/b")

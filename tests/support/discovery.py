@@ -14,7 +14,9 @@ from schemas.discovery import Consul, ConsulQuery, Guard
 
 __all__ = ["FAST", "RUNTIME", "Discovering", "eventually"]
 
-FAST = Pace(wait_s=5.0, slack_s=5.0, poll_s=0.02, operator_s=0.02, max_retry_after_s=0.2, rate=200.0)
+FAST = Pace(
+    wait_s=5.0, slack_s=5.0, poll_s=0.02, operator_s=0.02, max_retry_after_s=0.2, rate=200.0, pulse_s=0.0
+)
 """A pace that does not let tests wait."""
 RUNTIME = Runtime(clock=time.monotonic, wall=time.time, random=lambda: 0.02)
 """Real time, and a chance by which every backoff is short."""

@@ -72,7 +72,7 @@ class FakeConsul:
         headers: Of every answer of a health query, over those that Consul sends.
         filters: What filter expressions mean; another one lets everything through.
         fault: Takes the place of every answer while it is set.
-        asked: Every request so far.
+        asked: Every request so far, but questions whether it answers at all: `pulses` has their datacenters.
     """
 
     services: dict[str, list[Any]] = field(default_factory=dict)
@@ -86,6 +86,7 @@ class FakeConsul:
     token: str = ""
     index: int = 10
     asked: list[Asked] = field(default_factory=list)
+    pulses: list[str] = field(default_factory=list)
     blocked: int = 0
 
     def __post_init__(self) -> None:
@@ -128,6 +129,9 @@ class FakeConsul:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         token = request.headers.get("X-Consul-Token", "")
         tags = tuple(request.query.getall("tag", []))
+        if request.path == "/v1/status/leader":
+            self.pulses.append(request.query.get("dc", ""))
+            return await self.fault(request) if self.fault else web.json_response("127.0.0.1:8300")
         self.asked.append(Asked(request.path, dict(request.query), token, await request.read(), tags))
         if self.fault is not None:
             return await self.fault(request)

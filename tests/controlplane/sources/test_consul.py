@@ -10,6 +10,7 @@ from aiohttp import web
 from controlplane.sources.consul import resolve_once
 from controlplane.sources.consul_client import ConsulError
 from controlplane.sources.consul_settings import SettingsError
+from controlplane.sources.consul_status import rfc3339
 from controlplane.sources.consul_watch import Runtime
 from schemas.discovery import Consul, ConsulQuery
 from tests.support.discovery import FAST, RUNTIME, Discovering, eventually
@@ -296,6 +297,89 @@ async def test_a_silent_agent_is_given_up(consul):
         consul.fault = hang
         row = await found.is_in("stale")
         assert row["last_error"].startswith("timeout")
+        consul.fault = None
+        await found.is_in("ok")
+
+
+async def test_a_frozen_agent_is_noticed(consul):
+    """An agent that hangs is stale though its blocking queries only wait, with since when; thawed, it is in order again."""
+    thawed = asyncio.Event()
+
+    async def hang(request):
+        await thawed.wait()
+        return await consul._health(request, "web")
+
+    queries = {"web": "web", "far": {"service": "web", "datacenter": "dc2"}, "db": "web"}
+    consul.services["dc2/web"] = many("x")
+    pace = type(FAST)(wait_s=60.0, pulse_s=0.02, pulse_timeout_s=0.1)
+    async with Discovering(consul.address, queries, pace=pace) as found:
+
+        def states():
+            return {row["state"] for row in found.discovery.status()}
+
+        await eventually(lambda: consul.blocked == 2 and states() == {"ok"}, "both watches")
+        polls = len(consul.asked)
+        consul.fault = hang
+        await eventually(lambda: states() == {"stale"}, "the silence to be noticed")
+        assert found.ids() == list(FOUR)
+        assert (consul.blocked, len(consul.asked)) == (2, polls)  # the watches have met nothing yet
+        for row in found.discovery.status():
+            assert row["last_error"].startswith("timeout: ")
+            assert row["since"] < rfc3339(RUNTIME.clock(), RUNTIME)
+        assert set(consul.pulses) == {"", "dc2"}
+        consul.fault = None
+        thawed.set()
+        await eventually(lambda: states() == {"ok"}, "the end of the silence")
+        assert [row["last_error"] for row in found.discovery.status()] == [None, None]
+
+
+async def test_one_pulse_for_all_watches(consul):
+    """However many services are watched, an agent is asked once whether it answers."""
+    names = [f"s{number}" for number in range(50)]
+    for name in names:
+        consul.services[name] = many("a")
+    pace = type(FAST)(pulse_s=3600.0)
+    asleep = []
+
+    async def sleep(seconds):
+        asleep.append(seconds)
+        await asyncio.sleep(seconds)
+
+    runtime = Runtime(clock=RUNTIME.clock, wall=RUNTIME.wall, random=lambda: 0.0, sleep=sleep)
+    async with Discovering(
+        consul.address, {name: name for name in names}, pace=pace, runtime=runtime
+    ) as found:
+        await eventually(lambda: consul.blocked == 50, "all watches")
+        assert asleep.count(3600.0) == 1
+        found.update({"s1": "s1"})
+        await eventually(lambda: consul.blocked == 1, "one watch")
+        assert asleep.count(3600.0) == 1
+
+
+async def test_who_failed_in_a_silence_asks_at_once_when_it_ends(consul):
+    """A watch whose pause has grown meanwhile does not sit it out when the agent answers again."""
+
+    async def silent(request):
+        request.transport.abort()
+        return web.Response()
+
+    sits = asyncio.Event()
+
+    async def sleep(seconds):
+        if 0.2 < seconds < 0.3:  # the first pause after an error
+            sits.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(min(seconds, 0.005))
+
+    runtime = Runtime(clock=RUNTIME.clock, wall=RUNTIME.wall, random=lambda: 0.999, sleep=sleep)
+    pace = type(FAST)(rate=1e9, pulse_s=0.1)
+    async with Discovering(consul.address, {"web": "web"}, pace=pace, runtime=runtime) as found:
+        await found.shows(*FOUR)
+        consul.fault = silent
+        await consul.wake()
+        await sits.wait()
+        await found.is_in("stale")
+        await eventually(lambda: found.discovery._pulses[""].error, "the silence")
         consul.fault = None
         await found.is_in("ok")
 
@@ -610,7 +694,7 @@ async def test_backoff_is_bounded(consul):
     runtime = Runtime(clock=RUNTIME.clock, wall=RUNTIME.wall, random=lambda: 0.999, sleep=sleep)
     consul.fault = answer(500, "no")
     async with Discovering(
-        consul.address, {"web": "web"}, runtime=runtime, pace=type(FAST)(rate=1e9)
+        consul.address, {"web": "web"}, runtime=runtime, pace=type(FAST)(rate=1e9, pulse_s=0.0)
     ) as found:
         await eventually(lambda: found.status()["errors"].get("failed", 0) >= 20, "twenty errors")
         long = [pause for pause in pauses if pause > 0.01][:20]
@@ -631,7 +715,7 @@ async def test_retry_after_is_heard(consul):
     runtime = Runtime(clock=RUNTIME.clock, wall=RUNTIME.wall, random=lambda: 0.0, sleep=sleep)
     consul.fault = answer(429, "slow down", **{"Retry-After": "17"})
     async with Discovering(
-        consul.address, {"web": "web"}, runtime=runtime, pace=type(FAST)(rate=1e9)
+        consul.address, {"web": "web"}, runtime=runtime, pace=type(FAST)(rate=1e9, pulse_s=0.0)
     ) as found:
         await eventually(lambda: found.status()["errors"].get("overloaded", 0) >= 2, "two refusals")
         assert 17.0 in pauses

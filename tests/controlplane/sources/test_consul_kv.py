@@ -9,6 +9,7 @@ from aiohttp import web
 from controlplane.sources.consul_client import ConsulError
 from controlplane.sources.consul_kv import MAX_VALUE_BYTES, ConsulKV
 from controlplane.sources.consul_settings import SettingsError, with_address
+from controlplane.sources.consul_status import rfc3339
 from tests.support.discovery import FAST, RUNTIME, eventually
 from tests.support.fakeconsul import FakeConsul
 
@@ -153,4 +154,49 @@ async def test_a_key_that_appears_later(consul):
         await eventually(lambda: kv.status()["last_error"], "the missing key")
         assert kv.status()["state"] == "error"
         await kv.put_cas("lb", b"one", 0)
+        await eventually(lambda: values == [b"one"], "the value")
+
+
+async def test_a_frozen_agent_is_noticed(consul):
+    """A key's blocking query waits as long as its service's: an agent that hangs is stale, and in order when it answers."""
+    pace = type(FAST)(wait_s=60.0, pulse_s=0.02, pulse_timeout_s=0.1)
+    kv = ConsulKV(with_address(consul.address), pace=pace, runtime=RUNTIME)
+    thawed = asyncio.Event()
+
+    async def hang(_request):
+        await thawed.wait()
+        return web.json_response("127.0.0.1:8300")
+
+    await store(consul).put_cas("lb", b"one", 0)
+    async with watching(kv, "lb") as values:
+        await eventually(lambda: values == [b"one"] and consul.blocked == 1, "the first value")
+        await eventually(lambda: kv.status()["state"] == "ok", "its state")
+        consul.fault = hang
+        await eventually(lambda: kv.status()["state"] == "stale", "the silence to be noticed")
+        row = kv.status()
+        assert row["last_error"].startswith("timeout: ")
+        assert row["since"] < rfc3339(RUNTIME.clock(), RUNTIME)
+        assert consul.blocked == 1
+        consul.fault = None
+        thawed.set()
+        await eventually(lambda: kv.status()["state"] == "ok", "the end of the silence")
+        assert kv.status()["last_error"] is None
+
+
+async def test_a_silent_agent_is_asked_at_once_when_it_answers(consul, monkeypatch):
+    """A read that failed in a silence is repeated when it ends, not after a pause that has grown for as long."""
+    pace = type(FAST)(wait_s=60.0, pulse_s=0.02, pulse_timeout_s=1.0)
+    kv = ConsulKV(with_address(consul.address), pace=pace, runtime=RUNTIME)
+    failed = kv._failed
+    monkeypatch.setattr(kv, "_failed", lambda *how: failed(*how) + 3600.0)
+
+    async def hang_up(request):
+        request.transport.abort()
+        return web.Response()
+
+    consul.fault = hang_up
+    async with watching(kv, "lb") as values:
+        await eventually(lambda: kv._pulse.error, "the silence")
+        consul.fault = None
+        consul.keys["lb"] = (b"one", 1)
         await eventually(lambda: values == [b"one"], "the value")
