@@ -64,6 +64,8 @@ class DaemonSettings:
     """`host:port` of the dashboard and the TCP API; None: there is none."""
     http_token: Renewed[str] | None = None
     """Allows changes over TCP."""
+    http_hosts: tuple[str, ...] = ()
+    """Names by which a proxy leads to the page, as `host_name` returns them."""
 
 
 def log(message: str) -> None:
@@ -193,7 +195,8 @@ class Daemon:
             await _serve(stack, local.application(), listener)
             if settings.http is not None:
                 sock, address = http_listener(settings.http, token=settings.http_token is not None)
-                tcp = Api(self, settings.user_name, Tcp(address, settings.http_token))
+                who = Tcp(address, settings.http_token, settings.http_hosts)
+                tcp = Api(self, settings.user_name, who)
                 await _serve(stack, tcp.application(), sock)
                 log(f"dashboard at http://{address}/")
             yield

@@ -4,8 +4,8 @@ Theory of operation:
 
 1. Without a token nothing can be changed, and only this machine can connect. With one, every call of the API
    needs it; the dashboard's files do not, for they hold nothing and are where the token is entered.
-2. `Host` must be a name that is known to lead here. A foreign page whose DNS entry was turned to this address
-   still says its own name. A listener on every address takes any literal address: no name has led there.
+2. `Host` must lead here (`schemas.http.hosts`): a foreign page whose DNS entry was turned to this address still
+   says its own name.
 3. A request that names an `Origin` must name this one, reading included. There are no cookies, so a foreign
    page has no authority to borrow either.
 4. Nothing that comes from here may load, run or embed anything from elsewhere (`HEADERS`).
@@ -18,14 +18,14 @@ import hmac
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from importlib import resources
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from controlplane.errors import PlaceError
-from schemas.hosts import Hosts
+from schemas.http.hosts import Hosts
 from schemas.renewed import Renewed
 
 __all__ = ["HEADERS", "Page", "Refusal", "Tcp", "listener"]
@@ -80,12 +80,13 @@ class Tcp:
     """Who may call over TCP.
 
     Args:
-        address: The bound `host:port`; with localhost it is what `Host` may say.
+        address: The bound `host:port`.
         token: Required on every call of the API; None: nothing may be changed.
+        names: By which a proxy leads here, as `host_name` returns them.
     """
 
-    def __init__(self, address: str, token: Renewed[str] | None) -> None:
-        self._hosts = Hosts(address)
+    def __init__(self, address: str, token: Renewed[str] | None, names: Sequence[str] = ()) -> None:
+        self._hosts = Hosts(address, names, option="--http-host")
         self.token = token
 
     def refusal(self, request: web.Request) -> Refusal | None:
@@ -104,12 +105,14 @@ class Tcp:
         return Refusal(401, "no_token", "a valid bearer token is required")
 
     def _foreign(self, request: web.Request) -> Refusal | None:
-        if request.host not in self._hosts:
-            return Refusal(403, "foreign_host", f"Host {request.host!r} is not served here")
+        hosts = request.headers.getall("Host", [])
+        if (why := self._hosts.foreign_host(hosts)) is not None:
+            return Refusal(403, "foreign_host", why)
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and not self._hosts.is_own(origin, hosts):
+            words = "another web page may neither read nor change anything here"
             return Refusal(
-                403, "foreign_origin", "another web page may neither read nor change anything here"
+                403, "foreign_origin", f"{words}; behind a proxy, name the page's host: --http-host"
             )
         return None
 

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from controlplane.home import FileHome, KeyHome
 
-__all__ = ["DURATION", "HOME", "KEY", "PERCENT"]
+__all__ = ["DURATION", "HOME", "HOST_NAME", "KEY", "PERCENT"]
 
 
 class _Duration(click.ParamType[float]):
@@ -68,8 +68,22 @@ class _Key(click.ParamType["KeyHome"]):
         return KeyHome(value, value.removeprefix(PREFIX), settings)
 
 
+class _HostName(click.ParamType[str]):
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from schemas.http.hosts import host_name  # noqa: PLC0415 - only the command that runs needs it
+
+        try:
+            return host_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 DURATION = _Duration()
 """Seconds, from `30s`."""
+HOST_NAME = _HostName()
+"""As it is compared: lower case, and without the root's dot."""
 HOME = _Home()
 """A path, or `consul-kv:PATH`; the agent is the one that `CONSUL_HTTP_ADDR` and its like name."""
 KEY = _Key()

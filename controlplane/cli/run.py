@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controlplane.cli.kinds import HOME
+from controlplane.cli.kinds import HOME, HOST_NAME
 from controlplane.cli.settings import token_of
 from controlplane.cli.teach import examples
 from schemas.ownership import user_name
@@ -24,6 +24,7 @@ __all__ = ["run"]
         "lb-control run /etc/lb/lb.yaml",
         "lb-control run lb.yaml --http 127.0.0.1:7700         # and a page to look at",
         "lb-control run lb.yaml --http :7700 --http-token-file http.token",
+        "lb-control run --http 127.0.0.1:7700 --http-host lb.example.com",
         "lb-control run consul-kv:lb/edge                     # the file is a key",
     )
 )
@@ -39,9 +40,21 @@ __all__ = ["run"]
     metavar="FILE",
     help="The token that TCP clients need.",
 )
+@click.option(
+    "--http-host",
+    "http_hosts",
+    metavar="NAME",
+    type=HOST_NAME,
+    multiple=True,
+    help="A name by which a proxy leads to --http; repeatable. IP addresses and localhost need none.",
+)
 @click.pass_obj
 def run(
-    settings: Settings, home: FileHome | KeyHome | None, http: str | None, http_token_file: Path | None
+    settings: Settings,
+    home: FileHome | KeyHome | None,
+    http: str | None,
+    http_token_file: Path | None,
+    http_hosts: tuple[str, ...],
 ) -> None:
     """Be the daemon: watch FILE and Consul, push, serve the control socket.
 
@@ -49,6 +62,9 @@ def run(
     place can be a key in Consul, which several nodes can follow; CONSUL_HTTP_ADDR names the agent.
     SIGHUP reads it again. SIGTERM ends the daemon; data planes go on without it.
     """
+    if http is None and http_hosts:
+        raise click.UsageError("--http-host needs --http")
+
     from controlplane import daemon  # noqa: PLC0415 - aiohttp takes 200 ms, which only the daemon pays
 
     daemon.run(
@@ -61,6 +77,7 @@ def run(
             tls=settings.tls(),
             user_name=user_name,
             http=http,
+            http_hosts=http_hosts,
             http_token=None if http_token_file is None else token_of("--http-token-file", http_token_file),
         )
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.events import Events
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
     from schemas.health import HealthUpdate
-    from schemas.hosts import Hosts
+    from schemas.http.hosts import Hosts
     from schemas.status import Status
 
 __all__ = ["Api", "DataPlane", "Tcp"]
@@ -170,8 +170,10 @@ class Api:
         tcp = self._tcp
         if tcp is None:
             return self._refuse_peer(request)
-        if tcp.hosts is not None and request.host not in tcp.hosts:
-            return error_response(403, "foreign_host", f"Host {request.host!r} is not served here")
+        hosts = request.headers.getall("Host", [])
+        why = None if tcp.hosts is None else tcp.hosts.foreign_host(hosts)
+        if why is not None:
+            return error_response(403, "foreign_host", why)
         token = None if tcp.credentials is None else tcp.credentials.token()
         if token is None or request.path in {"/livez", "/readyz"}:
             return None

@@ -16,7 +16,7 @@ from dataplane.runtime.api import Api, Tcp
 from dataplane.runtime.credentials import WRONG, Credentials
 from dataplane.runtime.private import listen_privately
 from dataplane.runtime.startup import StartError
-from schemas.hosts import Hosts
+from schemas.http.hosts import Hosts
 from schemas.ownership import make_directory, open_or_make
 from schemas.serving import ImpatientRunner
 
@@ -175,7 +175,7 @@ class Endpoints:
         runners = [await serve(Api(plane).application(), own.listen())]
         api, metrics = self._options.api, self._options.metrics
         if api is not None and self._credentials is not None:
-            app = Api(plane, Tcp(Hosts(api), self._credentials)).application()
+            app = Api(plane, Tcp(Hosts(api, option="--api"), self._credentials)).application()
             runners.append(await serve(app, self._bound["--api"], self._credentials.tls()))
         if metrics is not None:
             app = Api(plane, Tcp(_readers(metrics))).observation()
@@ -198,4 +198,4 @@ def _readers(address: str) -> Hosts | None:
     with contextlib.suppress(ValueError):
         if not ipaddress.ip_address(host).is_loopback:
             return None
-    return Hosts(address)
+    return Hosts(address, option="--metrics")

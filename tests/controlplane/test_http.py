@@ -133,23 +133,36 @@ async def test_own_origin_is_served(tmp_path):
         (LOCAL, LOCAL, True),
         (LOCAL, "localhost:7700", True),
         (LOCAL, "127.0.0.1", True),
-        (LOCAL, "127.0.0.1:7701", False),
-        (LOCAL, "10.0.0.1:7700", False),
+        (LOCAL, "127.0.0.1:8800", True),
+        (LOCAL, "localhost:8800", True),
+        (LOCAL, "LOCALHOST", True),
+        (LOCAL, "page.example", True),
         (LOCAL, "evil.example:7700", False),
         (LOCAL, "127.0.0.1.evil.example:7700", False),
         ("[::1]:7700", "[::1]:7700", True),
         ("0.0.0.0:7700", "10.0.0.1:7700", True),
-        ("0.0.0.0:7700", "10.0.0.1:7701", False),
+        ("localhost:7700", LOCAL, True),
+        ("0.0.0.0:7700", None, True),
         ("0.0.0.0:7700", "evil.example:7700", False),
         ("[::]:7700", "[2001:db8::1]:7700", True),
     ],
 )
 def test_host_must_lead_here(address, host, served):
     """A name that somebody else's DNS turned to us is refused; a literal address is no name."""
-    request = make_mocked_request("GET", "/v1/status", headers={"Host": host})
-    refusal = Tcp(address, None).refusal(request)
+    request = make_mocked_request("GET", "/v1/status", headers={} if host is None else {"Host": host})
+    refusal = Tcp(address, None, ["page.example"]).refusal(request)
     assert (refusal is None) is served
-    assert served or refusal.code == "foreign_host"
+    assert served or (refusal.code == "foreign_host" and "--http-host" in refusal.message)
+
+
+def test_page_behind_a_proxy():
+    """It calls by the name that it was loaded from, whatever the proxy writes into Host."""
+    for host in (LOCAL, "page.example"):
+        headers = {"Host": host, "Origin": "https://page.example"}
+        request = make_mocked_request("GET", "/v1/status", headers=headers)
+        assert Tcp(LOCAL, None, ["page.example"]).refusal(request) is None
+        refusal = Tcp(LOCAL, None).refusal(request)
+        assert refusal.code == ("foreign_origin" if host == LOCAL else "foreign_host")
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer no", f"Bearer {WORD}x", f"Bearer {WORD[:-1]}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -307,6 +308,19 @@ def test_read_only_api_over_tcp(control):
     refused = control("run", "--http", "0.0.0.0:1")
     assert (refused.code, "loopback" in refused.err) == (1, True)
     assert not (control.runtime_dir / "control.sock").exists()
+
+
+def test_page_behind_a_proxy(control):
+    """--http-host is a name that leads to the page, and whose page may call; another does not and may not."""
+    with HeldPort() as port, Daemon(control, "--http", port.address, "--http-host", "Page.Example"):
+        for name, status in (("page.example", 200), ("other.example", 403)):
+            client = http.client.HTTPConnection("127.0.0.1", port.port, timeout=10)
+            client.request("GET", "/v1/status", headers={"Host": f"{name}:8443", "Origin": f"https://{name}"})
+            assert client.getresponse().status == status
+            client.close()
+    assert control("run", "--http-host", "page.example").code == 2
+    refused = control("run", "--http", port.address, "--http-host", "https://page.example")
+    assert (refused.code, "no host name" in refused.err) == (2, True)
 
 
 def test_who_says_nothing_is_sent_away(control):

@@ -431,6 +431,13 @@ class TestAccessLog:
                 assert ask(port.address) == b"one:hello\n"
 
 
+def old_request(port, path, headers=""):
+    """Make a request of HTTP/1.0 without a Host, as health checks do; return the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n{headers}\r\n".encode())
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
 class TestTcpApi:
     """`--api HOST:PORT`: with a token or client certificates, or not at all."""
 
@@ -491,8 +498,24 @@ class TestTcpApi:
             here = f"127.0.0.1:{port.port}"
             assert self.call(here, **good)[0] == 200
             assert self.call(here, Host=f"192.0.2.1:{port.port}", **good)[0] == 200
-            for host in ("lb-1.example", f"lb-1.example:{port.port}", "127.0.0.1:1"):
+            assert self.call(here, Host="127.0.0.1:1", **good)[0] == 200
+            for host in ("lb-1.example", f"lb-1.example:{port.port}"):
                 assert self.call(here, Host=host, **good)[1]["code"] == "foreign_host"
+
+    @pytest.mark.parametrize("bound", ["0.0.0.0", "127.0.0.1"])
+    def test_without_a_host(self, tmp_path, bound):
+        """A health check of HTTP/1.0, as HAProxy's httpchk, names no Host; it is no browser, and is answered."""
+        token = tmp_path / "token"
+        token.write_text("secret")
+        with HeldPort(host=bound) as port, HeldPort() as other:
+            listen = {"LISTEN": other.address, "BACKENDS": "127.0.0.1:1"}
+            arguments = ["--api", port.address, "--token-file", str(token)]
+            with DataPlane(arguments, environment=listen):
+                assert old_request(port.port, "/readyz").startswith(b"HTTP/1.0 200 ")
+                assert old_request(port.port, "/livez").startswith(b"HTTP/1.0 200 ")
+                assert old_request(port.port, "/metrics").startswith(b"HTTP/1.0 401 ")
+                allowed = old_request(port.port, "/metrics", "Authorization: Bearer secret\r\n")
+                assert allowed.startswith(b"HTTP/1.0 200 ")
 
     def test_no_token_no_api(self, tmp_path, port):
         """Without a token or client certificates it does not start: exit 2."""

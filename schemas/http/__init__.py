@@ -1,0 +1,1 @@
+"""How both planes serve HTTP: the only room of schemas with I/O."""
