@@ -73,7 +73,7 @@ class Controller:
     Args:
         store: What outlives the process.
         make_fleet: Makes the fleet, given what to call when a data plane is ahead, and after any change.
-        base: What relative paths in lb.yaml are relative to.
+        base: What relative paths are relative to in what an older version wrote down.
         on_event: Told of everything that somebody who watches might want to see.
         log: Told what an operator has to know and nobody may be looking at.
     """
@@ -89,7 +89,7 @@ class Controller:
     ) -> None:
         self.state = State()
         self.fleet = make_fleet(self._on_ahead, self._on_change)
-        self.discovering = Discovering(self._on_discovery, base, self._answers)
+        self.discovering = Discovering(self._on_discovery, self._answers)
         self.keeping = Keeping(store, log)
         self.lost: str | None = None
         """Why what was written down could not be read at the start; None: it was."""

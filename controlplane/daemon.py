@@ -103,7 +103,7 @@ class Daemon:
         self.planes = Noticing(log, comings=True)
         self.observer = Observer(self.controller)
         self.file = None if settings.home is None else WatchedFile(settings.home, self.controller, log)
-        self.registering = Registering(self.controller.fleet, self.base, log)
+        self.registering = Registering(self.controller.fleet, log)
         self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:

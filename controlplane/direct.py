@@ -94,7 +94,6 @@ class Direct:
         with self._writing(options.timeout_s) as (state, warnings):
             entry = rollback_entry(self._store.history(), digest_of(state.document), generation)
             document = self._store.document(entry.document)
-            # Relative paths of an older file were relative to a folder that the history does not know.
             proposal = Proposal.of_document(document, f"generation {entry.generation}", Path())
             compiled = self._compile(proposal, options)
             report = self._apply(compiled, proposal, options, state, Origin(self._by, "rollback"))
@@ -232,7 +231,7 @@ def _compiled(
     from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - the same
 
     desired = proposal.desired
-    address = settings_of(desired.consul, proposal.folder).address()
+    address = settings_of(desired.consul).address()
 
     async def found() -> Mapping[str, Sequence[Backend]]:
         asyncio.get_running_loop().call_later(_PATIENCE_S, tell, f"waiting for Consul at {address}")
@@ -240,7 +239,6 @@ def _compiled(
             desired.consul,
             queries,
             timeout_s,
-            base=proposal.folder,
             allow_empty=desired.guard.allow_empty,
         )
 

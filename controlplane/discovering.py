@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.instances import with_rejected
@@ -24,15 +23,11 @@ class Discovering:
 
     Args:
         on_change: Called after what is discovered has changed.
-        base: What relative paths in lb.yaml are relative to.
         answers: Tells whether a service's backend passes the data planes' own checks.
     """
 
-    def __init__(
-        self, on_change: Callable[[], None], base: Path, answers: Callable[[str, str], bool]
-    ) -> None:
+    def __init__(self, on_change: Callable[[], None], answers: Callable[[str, str], bool]) -> None:
         self._on_change = on_change
-        self._base = base
         self._answers = answers
         self._consul: ConsulDiscovery | None = None
         self._needed = asyncio.Event()
@@ -61,7 +56,7 @@ class Discovering:
                 return
             from controlplane.sources.consul import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
 
-            consul = ConsulDiscovery(self._changed, base=self._base, answers=self._answers)
+            consul = ConsulDiscovery(self._changed, answers=self._answers)
             if self._restored:
                 consul.restore(self._restored)
             consul.update(proposal.desired.consul, proposal.desired.guard, queries)
@@ -93,9 +88,7 @@ class Discovering:
         from controlplane.sources.consul import resolve_once  # noqa: PLC0415 - nothing needs Consul otherwise
 
         desired = proposal.desired
-        found = await resolve_once(
-            desired.consul, missing, timeout_s, base=self._base, allow_empty=desired.guard.allow_empty
-        )
+        found = await resolve_once(desired.consul, missing, timeout_s, allow_empty=desired.guard.allow_empty)
         return {**known, **found}
 
     def release(self) -> None:

@@ -50,22 +50,24 @@ def read_file(path: Path) -> bytes:
     return raw
 
 
-def load(raw: bytes, source: str) -> tuple[dict[str, Any], Desired]:
+def load(raw: bytes, source: str, folder: Path) -> tuple[dict[str, Any], Desired]:
     """Check the text of an lb.yaml, and return it as JSON and with all that it means.
 
     Args:
         raw: YAML or JSON.
         source: What messages call it.
+        folder: What relative paths of files in it are relative to; in both results they are absolute.
 
     Raises:
         InputError: With every problem, by line.
     """
-    from schemas.desired import desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
+    from schemas.desired import at_folder, desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
     from schemas.document import scan_document  # noqa: PLC0415 - the same
     from schemas.errors import InvalidDocument  # noqa: PLC0415 - the same
 
     try:
-        document = scan_document(raw)  # once: 10,000 backends take a third of a second
+        # Once: 10,000 backends take a third of a second.
+        document = at_folder(scan_document(raw), folder.absolute())
         desired = desired_of(document)
     except InvalidDocument as error:
         raise input_error(error, source) from error

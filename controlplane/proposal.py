@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,8 @@ class Proposal:
     """A valid desired state."""
 
     document: dict[str, Any]
-    """As written, in JSON: what the history keeps and the daemon is sent."""
+    """As written, in JSON, with absolute paths of files: what the history keeps and the daemon is sent."""
     desired: Desired
-    raw_digest: str
-    """SHA-256 of its text."""
-    folder: Path
-    """What relative paths in it are relative to."""
 
     @classmethod
     def of_text(cls, raw: bytes, source: str, folder: Path) -> Proposal:
@@ -35,13 +30,12 @@ class Proposal:
         Args:
             raw: YAML or JSON.
             source: What messages call it.
-            folder: What relative paths in it are relative to.
+            folder: What relative paths of files in it are relative to.
 
         Raises:
             InputError: It is invalid.
         """
-        document, desired = documents.load(raw, source)
-        return cls(document, desired, hashlib.sha256(raw).hexdigest(), folder)
+        return cls(*documents.load(raw, source, folder))
 
     @classmethod
     def of_file(cls, path: Path) -> Proposal:

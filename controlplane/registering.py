@@ -18,7 +18,6 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane import calls
@@ -95,14 +94,12 @@ class Registering:
 
     Args:
         fleet: The data planes.
-        base: What relative paths in lb.yaml are relative to.
         log: Told what an operator has to know.
         node: This node's name; empty: the machine's.
     """
 
-    def __init__(self, fleet: Fleet, base: Path, log: Callable[[str], None], *, node: str = "") -> None:
+    def __init__(self, fleet: Fleet, log: Callable[[str], None], *, node: str = "") -> None:
         self._fleet = fleet
-        self._base = base
         self._log = log
         self._node = node or socket.gethostname()
         self._settings: ConsulSettings | None = None
@@ -128,7 +125,7 @@ class Registering:
             from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - nothing needs it otherwise
 
             try:
-                self._settings = settings_of(consul, self._base)
+                self._settings = settings_of(consul)
             except ControlError as error:
                 self._log(f"nothing is registered: {error}")
             else:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path as FolderPath
 from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -16,6 +18,7 @@ from schemas.document import Document, scan_document
 from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
+from schemas.files import with_absolute_files
 from schemas.findings import Finding, find, findings_of, visible_path
 from schemas.loops import Loops
 from schemas.recheck import check_all
@@ -28,6 +31,7 @@ __all__ = [
     "DesiredService",
     "Discover",
     "Guard",
+    "at_folder",
     "check_service",
     "desired_of",
     "json_schema",
@@ -105,6 +109,14 @@ def desired_of(document: Document) -> Desired:
     if problems or desired is None:
         raise InvalidDocument(problems)
     return desired
+
+
+def at_folder(document: Document, folder: FolderPath) -> Document:
+    """Return an lb.yaml whose relative paths of files start at a folder: all of them are absolute."""
+    value = with_absolute_files(document.value, _File, folder)
+    if isinstance(value, dict) and "defaults" in value:
+        value = {**value, "defaults": with_absolute_files(value["defaults"], DesiredService, folder)}
+    return replace(document, value=value)
 
 
 def resolve(desired: Desired, discovered: Mapping[str, Sequence[Backend]]) -> dict[str, Service]:

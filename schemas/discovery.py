@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from schemas.errors import shown
 from schemas.fields import Count, Duration, Frozen, Percent, Port, Switch, Text, Word, Words, invalid, refused
+from schemas.files import FilePath
 
 __all__ = ["Consul", "ConsulQuery", "Discover", "Guard"]
 
@@ -21,7 +22,6 @@ def _consul_name(value: str) -> str:
 
 
 _Name = Annotated[Text, Field(max_length=255), AfterValidator(_consul_name)]
-_FilePath = Annotated[Text, Field(min_length=1)]
 _ADDRESS_SOURCE: Final = re.compile(r"service|node|tagged:[A-Za-z0-9_-]{1,64}")
 
 
@@ -127,13 +127,13 @@ class Consul(Frozen):
 
     address: Annotated[Text, AfterValidator(_agent_address)] = "http://127.0.0.1:8500"
     """http://, https:// or unix://."""
-    token_file: _FilePath | None = None
+    token_file: FilePath | None = None
     """Holds the ACL token."""
-    ca_file: _FilePath | None = None
+    ca_file: FilePath | None = None
     """Signs the agent's certificate; the system's authorities if left out."""
-    cert_file: _FilePath | None = None
+    cert_file: FilePath | None = None
     """Our certificate."""
-    key_file: _FilePath | None = None
+    key_file: FilePath | None = None
     """Its key; in cert_file if left out."""
     datacenter: Word | None = None
     """The default of every query."""

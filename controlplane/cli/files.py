@@ -42,7 +42,7 @@ def validate(file: Path, *, as_json: bool) -> None:
     from controlplane.errors import InputError  # noqa: PLC0415 - the same
 
     try:
-        _, desired = load(read_file(file), str(file))
+        _, desired = load(read_file(file), str(file), file.parent)
     except InputError as error:
         if not as_json:
             raise
@@ -151,7 +151,7 @@ def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: 
 
     with output.errors(as_json=as_json):
         raw = read_file(file)
-        load(raw, str(file))
+        load(raw, str(file), file.parent)
         changed = asyncio.run(write_key(key.consul, key.path, raw, timeout_s, force=force))
     if as_json:
         output.print_json({"key": key.name, "changed": changed})

@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.backoff import Backoff
@@ -59,7 +58,6 @@ class ConsulDiscovery:
 
     Args:
         on_change: Called, from the event loop, after `discovered` has changed.
-        base: What relative paths in the settings are relative to.
         answers: Tells whether a service's backend passes the balancer's own checks right now: what does is not
             taken away because an agent or its servers are lost.
         pace: How often to ask.
@@ -70,13 +68,11 @@ class ConsulDiscovery:
         self,
         on_change: Callable[[], None],
         *,
-        base: Path | None = None,
         answers: Callable[[str, str], bool] | None = None,
         pace: Pace | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         self._on_change = on_change
-        self._base = base or Path()
         self._answers = answers or (lambda _service, _backend: False)
         self._pace = pace or Pace()
         self._runtime = runtime or system_runtime()
@@ -104,7 +100,7 @@ class ConsulDiscovery:
             SettingsError: One of them cannot be used; nothing has changed.
         """
         wanted = {service: selection_of(query, _datacenter(settings)) for service, query in queries.items()}
-        agent, policy = settings_of(settings, self._base), policy_of(guard)
+        agent, policy = settings_of(settings), policy_of(guard)
         entries: dict[str, _Entry] = {}
         for service, selection in wanted.items():
             key = selection.key()
@@ -270,7 +266,6 @@ async def resolve_once(
     queries: Mapping[str, ConsulQuery],
     timeout_s: float,
     *,
-    base: Path | None = None,
     allow_empty: bool = False,
 ) -> Mapping[str, Sequence[Backend]]:
     """Ask for all services once, for an apply without a daemon.
@@ -279,7 +274,6 @@ async def resolve_once(
         settings: The agent; None: the default one.
         queries: By service: its `discover.consul`.
         timeout_s: For all of it.
-        base: What relative paths in the settings are relative to.
         allow_empty: Take no instances for an answer. Without a memory nothing can tell a service without
             instances from a registry that has lost them.
 
@@ -297,7 +291,7 @@ async def resolve_once(
         for service, query in queries.items()
     }
     await check_library()
-    client = ConsulClient(settings_of(settings, base or Path()))
+    client = ConsulClient(settings_of(settings))
     deadline = runtime.clock() + timeout_s
     try:
         async with asyncio.TaskGroup() as group:

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["policy_of", "selection_of", "settings_of"]
 
 
-def settings_of(consul: Consul | None, base: Path) -> ConsulSettings:
+def settings_of(consul: Consul | None) -> ConsulSettings:
     """Return the agent and its credentials.
 
     Args:
         consul: lb.yaml's `consul`; None: its defaults.
-        base: What relative paths are relative to.
 
     Raises:
         SettingsError: The address cannot be used.
@@ -32,7 +31,7 @@ def settings_of(consul: Consul | None, base: Path) -> ConsulSettings:
         return ConsulSettings()
 
     def path(text: str | None) -> Path | None:
-        return None if text is None else base / text
+        return None if text is None else Path(text)
 
     return replace(
         with_address(consul.address),

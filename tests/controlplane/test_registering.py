@@ -35,7 +35,7 @@ def proposal(tmp_path, consul, *, register=True, **listen):
 @contextlib.asynccontextmanager
 async def registering(controller, tmp_path, log=lambda _: None):
     """Register beside a controller, as the daemon does."""
-    registered = Registering(controller.fleet, tmp_path, log, node="edge")
+    registered = Registering(controller.fleet, log, node="edge")
     task = asyncio.create_task(registered.run())
 
     async def apply(wanted):

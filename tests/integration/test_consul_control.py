@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import statistics
 import time
@@ -183,6 +184,33 @@ def test_bad_instances_are_skipped_and_shown(agent, node, plane, address):
         assert metrics.value("lb_consul_state", source="consul:web", state="ok") == 1
         assert metrics.value("lb_control_source_state", source="consul:web", state="ok") == 1
         assert metrics.value("lb_control_converged") == 1
+
+
+def test_files_are_those_beside_the_file_of_the_command(agent, node, plane, address):
+    """The daemon was started elsewhere, and takes them all the same: at an apply, after its restart, at a rollback."""
+    folder = node.directory / "elsewhere"
+    folder.mkdir()
+    (folder / "consul.token").write_text("anonymous-here\n")
+    wanted = discovering(agent, address)
+    wanted["consul"] |= {"token_file": "consul.token"}
+    (folder / "lb.yaml").write_text(json.dumps(wanted))
+    with LineServer("one") as server, Daemon(node) as daemon:
+        register(agent, "one", server.port)
+        for file in (
+            "elsewhere/lb.yaml",
+            folder / "lb.yaml",
+        ):  # the command's own folder is another one again
+            done = node("apply", file)
+            assert (done.code, done.err) == (0, ""), done.err
+        assert set(backends(plane)) == {"dev/one"}
+        daemon.stop()
+        daemon.start()
+        node.wait_status(lambda status: status["sources"] and status["sources"][-1]["state"] == "ok")
+        assert node("apply", node.write({"version": 1, "services": {}})).code == 0
+        done = node("rollback")
+        assert (done.code, done.err) == (0, ""), done.err
+        assert node.wait_status(lambda status: status["services"])["sources"][-1]["state"] == "ok"
+        assert ask(address).startswith(b"one:")
 
 
 def test_lost_agent_is_shown(agent, node, plane, address):
