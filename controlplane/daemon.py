@@ -55,6 +55,8 @@ class DaemonSettings:
     state_dir: Path
     find: Callable[[], Sequence[Endpoint]]
     """Lists the data planes."""
+    find_draining: Callable[[], Sequence[Endpoint]]
+    """Lists the processes that have been some, and drain."""
     token: Renewed[str] | None
     """For data planes behind a URL."""
     tls: Tls
@@ -101,7 +103,7 @@ class Daemon:
             log=log,
         )
         self.planes = Noticing(log, comings=True)
-        self.observer = Observer(self.controller)
+        self.observer = Observer(self.controller, settings.find_draining, self._connect)
         self.file = None if settings.home is None else WatchedFile(settings.home, self.controller, log)
         self.registering = Registering(self.controller.fleet, log)
         self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)

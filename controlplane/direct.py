@@ -54,6 +54,7 @@ class Direct:
         store: The history.
         by: Who gives the commands.
         tell: Told what is waited for, if that takes longer than somebody expects.
+        draining: Makes a client for each process that has been a data plane, and drains.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Direct:
         store: Store,
         by: str,
         tell: Callable[[str], None] = lambda _: None,
+        draining: Callable[[], Sequence[BlockingClient]] = tuple,
     ) -> None:
         self._find = clients
         self._store = store
         self._by = by
         self._tell = tell
+        self._draining = draining
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
@@ -175,8 +178,16 @@ class Direct:
             }
 
     def status(self) -> dict[str, Any]:
-        """Ask every data plane, now."""
-        outcomes = ask_all(self._find(), asking(calls.get("/v1/status")), timeout_s=LOOK_S)
+        """Ask every data plane, and whatever has been one and drains, now."""
+        draining = self._draining()
+        try:
+            clients = self._find()
+        except PlaceError:
+            if not draining:
+                raise
+            clients = ()
+        question = asking(calls.get("/v1/status"))
+        outcomes = ask_all([*clients, *draining], question, timeout_s=LOOK_S)
         seen = [
             Seen(
                 name=each.endpoint.name,
@@ -184,8 +195,9 @@ class Direct:
                 reachable=each.error is None,
                 error=None if each.error is None else str(each.error),
                 status=each.answer or {},
+                draining=number >= len(clients),
             )
-            for each in outcomes
+            for number, each in enumerate(outcomes)
         ]
         state = self._load(self._tell)
         return node_status(seen, state.overrides, configured=state.services)

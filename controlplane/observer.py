@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from controlplane import calls
 from controlplane.controller import Controller
 from controlplane.core.report import Seen, node_status
-from controlplane.errors import DataPlaneError
+from controlplane.errors import DataPlaneError, PlaceError
 from controlplane.places import Endpoint
-from controlplane.push import Pusher
+from controlplane.push import Asks, Pusher
 
 __all__ = ["Observer"]
 
@@ -22,10 +24,23 @@ _HEALTH_S: Final = 2.0
 
 
 class Observer:
-    """Makes the node's status."""
+    """Makes the node's status.
 
-    def __init__(self, controller: Controller) -> None:
+    Args:
+        controller: Knows the data planes, and what they should run.
+        find_draining: Lists the processes that have been data planes, and drain.
+        connect: Makes the client of one of them.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        find_draining: Callable[[], Sequence[Endpoint]],
+        connect: Callable[[Endpoint], AbstractAsyncContextManager[Asks]],
+    ) -> None:
         self._controller = controller
+        self._find_draining = find_draining
+        self._connect = connect
         self._known: dict[Endpoint, tuple[float, Mapping[str, Any]]] = {}
 
     async def status(
@@ -35,13 +50,34 @@ class Observer:
         await self.look()
         state = self._controller.state
         return node_status(
-            [self._seen(each) for each in self._controller.fleet.pushers.values()],
+            [
+                *(self._seen(each) for each in self._controller.fleet.pushers.values()),
+                *await self._draining(),
+            ],
             state.overrides,
             wanted=(state.generation, state.hash) if state.document is not None else None,
             sources=sources,
             config_error=config_error,
             configured=state.services,
         )
+
+    async def _draining(self) -> list[Seen]:
+        """Ask those who drain; whoever does not answer has ended, or is about to."""
+        found: Sequence[Endpoint] = ()
+        with contextlib.suppress(PlaceError):
+            found = await asyncio.to_thread(self._find_draining)
+        seen: list[Seen] = []
+
+        async def ask(endpoint: Endpoint) -> None:
+            with contextlib.suppress(DataPlaneError):
+                async with self._connect(endpoint) as client:
+                    status = await client.ask(calls.get("/v1/status"), timeout_s=_ASK_S)
+                    seen.append(Seen(endpoint.name, endpoint.location, True, status=status, draining=True))
+
+        async with asyncio.TaskGroup() as group:
+            for each in found:
+                group.create_task(ask(each))
+        return sorted(seen, key=lambda each: each.socket)
 
     async def look(self) -> None:
         """Ask everybody who is reachable."""

@@ -13,9 +13,19 @@ from typing import Final
 from controlplane.errors import PlaceError
 from schemas.ownership import explain_error
 
-__all__ = ["Endpoint", "control_socket", "endpoint_of", "find_dataplanes", "runtime_dir", "state_dir"]
+__all__ = [
+    "Endpoint",
+    "control_socket",
+    "endpoint_of",
+    "find_dataplanes",
+    "find_draining",
+    "runtime_dir",
+    "state_dir",
+]
 
 _PREFIX: Final = "dataplane-"
+_DRAINING: Final = "draining-"
+"""Before the name of a process that has given its name away, and drains."""
 _SUFFIX: Final = ".sock"
 _TCP: Final = re.compile(r"[^/]+:\d+")
 
@@ -103,18 +113,26 @@ def find_dataplanes(directory: Path) -> tuple[Endpoint, ...]:
     Raises:
         PlaceError: The directory may not be read.
     """
+    return tuple(endpoint_of(path) for path in _sockets(directory, _PREFIX))
+
+
+def find_draining(directory: Path) -> tuple[Endpoint, ...]:
+    """List the sockets of processes that only finish what they have; see `find_dataplanes`."""
+    return tuple(Endpoint(Path(path).stem, path) for path in _sockets(directory, _DRAINING))
+
+
+def _sockets(directory: Path, prefix: str) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            found = [entry.path for entry in entries if _is_dataplane(entry)]
+            return sorted(entry.path for entry in entries if _is_socket(entry, prefix))
     except (FileNotFoundError, NotADirectoryError):
-        return ()
+        return []
     except OSError as error:
         raise PlaceError(f"{directory}: {explain_error(directory, error)}") from error
-    return tuple(endpoint_of(path) for path in sorted(found))
 
 
-def _is_dataplane(entry: os.DirEntry[str]) -> bool:
-    if not (entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX)):
+def _is_socket(entry: os.DirEntry[str], prefix: str) -> bool:
+    if not (entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX)):
         return False
     try:
         return stat.S_ISSOCK(entry.stat().st_mode)

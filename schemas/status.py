@@ -141,6 +141,8 @@ class Status(TypedDict):
     uptime_s: float
     saved: bool
     """Whether a restart would find what runs on disk."""
+    draining_since: str | None
+    """Since when nothing is accepted any more, and what is left finishes; None while this process serves."""
     skew: float
     """How many times the average number of clients the most loaded worker has; 1.0 is even."""
     workers: list[WorkerStatus]

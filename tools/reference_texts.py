@@ -105,7 +105,7 @@ SKIPS: Final[dict[str, str]] = {
 }
 
 EVENTS: Final[dict[str, str]] = {
-    "api_not_served": "A process that has taken over serves clients, but cannot have the API's socket yet; it tries again each second.",
+    "api_not_served": "A process that has taken over serves clients, but cannot have the API's socket yet, and tries again each second; or one that drains cannot serve it any more.",
     "access_log_not_reopened": "SIGUSR1 came, and the access log's file cannot be opened: the old one is written on.",
     "access_log_reopened": "SIGUSR1 came: lines go to a new file of the access log's name from now on.",
     "applied": "Another snapshot runs.",
@@ -118,6 +118,7 @@ EVENTS: Final[dict[str, str]] = {
     "credentials_expired": "The API's certificate has expired; seen at the start, and when the file changes.",
     "credentials_not_renewed": "A token or certificate of the API's was changed, and cannot be used: the one before is in force.",
     "credentials_renewed": "A token or certificate of the API's was changed, and counts from now on.",
+    "draining": "The process has given its name away, and serves its API here until its last connection has ended.",
     "drain": "An operator, or a snapshot, drains or disables a backend.",
     "dropped": "This follower read too slowly and missed so many events.",
     "ejection_refused": "A backend would have been ejected, but too many are already.",
@@ -136,7 +137,7 @@ EVENTS: Final[dict[str, str]] = {
     "resolved": "A backend's host name has another address.",
     "restart": "The workers are being replaced.",
     "restart_failed": "A new worker did not come up; the others serve on.",
-    "restart_refused": "A restart was asked for while one is under way.",
+    "restart_refused": "A restart was asked for while a start or a restart is under way.",
     "restarted": "All workers are new.",
     "saved_snapshot_unusable": "What ran last cannot be run; the process waits for a snapshot.",
     "service_drained": "The last connection of a removed service has gone.",
@@ -148,6 +149,7 @@ EVENTS: Final[dict[str, str]] = {
     "stopping": "SIGTERM or SIGINT: nothing more is accepted; connections have until `drain.timeout`.",
     "stopping_now": "A second signal: what is left is cut.",
     "takeover_begins": "Another process asks for the listening sockets.",
+    "takeover_not_offered": "Nothing can be served where `--takeover` asks for the sockets; it is tried again and again.",
     "takeover_failed": "The sockets were not taken: whoever had them goes on, and the other process ends.",
     "unhandled": "A bug of ours, with its traceback. Please report it.",
     "unresolved": "A backend's host name has no address; it gets no clients.",

@@ -73,6 +73,7 @@ def run(
             runtime_dir=settings.runtime_dir(),
             state_dir=settings.state_dir(),
             find=settings.endpoints,
+            find_draining=settings.draining,
             token=settings.token(),
             tls=settings.tls(),
             user_name=user_name,

@@ -111,6 +111,10 @@ class Settings:
         token, tls = self.token(), self.tls()
         return tuple(BlockingClient(each, token=token, tls=tls) for each in found)
 
+    def draining(self) -> tuple[Endpoint, ...]:
+        """List the processes that have been data planes, and finish what they have; none if some are named."""
+        return () if self.dataplanes else places.find_draining(self.runtime_dir())
+
     def daemon(self) -> BlockingClient | None:
         """Make a client of the daemon, if one answers.
 
@@ -145,4 +149,5 @@ class Settings:
             Store(self.state_dir()),
             user_name(os.getuid()),
             tell=lambda message: click.echo(message, err=True),
+            draining=lambda: tuple(map(BlockingClient, self.draining())),
         )

@@ -119,10 +119,18 @@ def _dataplanes(report: dict[str, Any]) -> RenderableType:
                 "state": state,
             }
         )
+    rows += [
+        {"data plane": each["name"], "pid": each["pid"], "seen": "now", "state": "draining"}
+        for each in report["draining"]
+    ]
     titles = [title for title in _PLANES if title != "skew" or workers > 1]
-    styles = {"state": lambda text: "green" if text == "ok" else "bold red"}
-    cells = [[row[title] for title in titles] for row in rows]
+    styles = {"state": _plane_style}
+    cells = [[row.get(title, "") for title in titles] for row in rows]
     return output.table(titles, cells, right=("pid", "workers", "skew", "gen"), styles=styles)
+
+
+def _plane_style(state: str) -> str:
+    return {"ok": "green", "draining": "dim"}.get(state, "bold red")
 
 
 def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterator[Text]:

@@ -27,6 +27,8 @@ class Seen:
     """Seconds since `status` was true."""
     status: Mapping[str, Any] = field(default_factory=dict)
     """Its last `GET /v1/status`; empty if there never was one."""
+    draining: bool = False
+    """It is no data plane any more: it has given its name away, and finishes what it has."""
 
 
 def dataplane_row(seen: Seen) -> dict[str, Any]:
@@ -47,6 +49,18 @@ def dataplane_row(seen: Seen) -> dict[str, Any]:
         "workers": list(status.get("workers", [])),
         "skew": status.get("skew"),
         "table_hash": tables,
+    }
+
+
+def draining_row(seen: Seen) -> dict[str, Any]:
+    """Tell how much a process has left that drains."""
+    status = seen.status
+    return {
+        "name": status["name"],
+        "socket": seen.socket,
+        "pid": status["pid"],
+        "since": status["draining_since"],
+        "connections": sum(service["active"] for service in status["services"].values()),
     }
 
 
@@ -186,13 +200,15 @@ def node_status(
     """Put the status of a node together, as `status --json` prints it.
 
     Args:
-        seen: Its data planes.
+        seen: Its data planes, and what has been one.
         overrides: Operators' words on record.
         wanted: Generation and hash that should run; None: the newest that runs anywhere.
         sources: Where the desired state comes from, and how each source fares.
         config_error: Why the watched file's newest content is not what runs; None: it is.
         configured: The services of the accepted snapshot, which tell what overrides override; None: unknown.
     """
+    draining = [draining_row(each) for each in seen if each.draining and each.status]
+    seen = [each for each in seen if not each.draining]
     rows = [dataplane_row(each) for each in seen]
     generation, digest = wanted or _newest(rows)
     services = join_services(each.status for each in seen if each.status)
@@ -201,6 +217,7 @@ def node_status(
         "hash": digest,
         "converged": converged(rows, generation, digest),
         "dataplanes": rows,
+        "draining": draining,
         "services": services,
         "sources": [dict(each) for each in sources],
         "overrides": _overrides(services, overrides, configured or {}),

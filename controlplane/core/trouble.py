@@ -83,7 +83,7 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     Returns:
         The worst first; within a level data planes, then sources, services by name, overrides.
     """
-    found = [*_config(report, now), *_planes(report), *_sources(report, now)]
+    found = [*_config(report, now), *_planes(report, now), *_sources(report, now)]
     for name, service in report["services"].items():
         found += _service(name, service, report, now)
     found += _overrides(report["overrides"], now)
@@ -110,7 +110,7 @@ def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
         yield Trouble("bad", "config error", text, command)
 
 
-def _planes(report: Mapping[str, Any]) -> Iterator[Trouble]:
+def _planes(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
     planes = report["dataplanes"]
     if not planes:
         yield Trouble(
@@ -129,6 +129,10 @@ def _planes(report: Mapping[str, Any]) -> Iterator[Trouble]:
             yield Trouble(
                 "bad", "refused", f"data plane {each['name']}: {_line(each['error'])}", "lb-control history"
             )
+    for each in report.get("draining", ()):
+        left = "1 connection" if each["connections"] == 1 else f"{each['connections']} connections"
+        text = f"process {each['pid']} has been data plane {each['name']}, and drains{_since(each['since'], now)}: {left} left"
+        yield Trouble("note", "draining", text)
     if any(each["reachable"] for each in planes) and not report["services"]:
         yield Trouble(
             "warn", "no service", "no service is configured: nothing listens", "lb-control apply FILE"

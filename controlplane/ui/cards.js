@@ -138,7 +138,24 @@ export function showSources(status) {
   setHidden($("source-none"), status.sources.length > 0);
 }
 
+function drainingView(first) {
+  const pill = pillOf(), since = make("span", "muted"), list = make("dl", "facts-list");
+  return {
+    node: make("li", "", make("div", "card-head", make("h3", "", first.name), pill, since), list),
+    update(process) {
+      setPill(pill, "draining", "idle");
+      setText(since, sinceText(process.since));
+      facts(list, [
+        ["Process", `pid ${process.pid}`],
+        ["Left", count(process.connections, "connection")],
+        ["Socket", process.socket],
+      ]);
+    },
+  };
+}
+
 export function showPlanes(status) {
   keyed($("plane-list"), status.dataplanes, (each) => each.socket, planeView);
+  keyed($("draining-list"), status.draining, (each) => each.socket, drainingView);
   setHidden($("plane-none"), status.dataplanes.length > 0);
 }

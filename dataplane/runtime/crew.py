@@ -342,7 +342,8 @@ class Crew:
         with contextlib.suppress(TimeoutError):  # one that hangs hands nothing over
             async with asyncio.timeout(PARTING_S):
                 await self.ask_all("meet")
-        parting = [self._let_go(member, last=last) for member in self.members.values()]
+        members, self.members = self.members, {}
+        parting = [self._let_go(member, last=last) for member in members.values()]
         if parting:
             await asyncio.wait(parting, timeout=PARTING_S)
         async with self._spreading:  # what is being lent stays open until it has arrived

@@ -28,10 +28,20 @@ if TYPE_CHECKING:
     from dataplane.runtime.api import DataPlane
     from dataplane.runtime.options import Options
 
-__all__ = ["Endpoints", "InUse", "OwnSocket", "serve"]
+__all__ = ["Endpoints", "InUse", "OwnSocket", "api_path", "draining_path", "serve"]
 
 
 BACKLOG: Final = 128
+
+
+def api_path(directory: Path, name: str) -> Path:
+    """Return where the data plane of a name serves its API."""
+    return directory / f"dataplane-{name}.sock"
+
+
+def draining_path(directory: Path, name: str, pid: int) -> Path:
+    """Return where a process of that name does that has given the name away, and drains."""
+    return directory / f"draining-{name}.{pid}.sock"
 
 
 class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
@@ -69,8 +79,7 @@ class OwnSocket:
         if self._lock >= 0:
             return
         make_directory(self.path.parent)
-        lock = self.path.with_name(self.path.name + ".lock")
-        handle = open_or_make(lock, os.O_RDWR | os.O_NOFOLLOW)
+        handle = open_or_make(self._lock_path, os.O_RDWR | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,6 +110,17 @@ class OwnSocket:
                 self.path.unlink()
         self.unlock()
 
+    def remove(self) -> None:
+        """Remove the lock as well: nobody else will ever want this name."""
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
+        self.close()
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".lock")
+
 
 async def serve(
     app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None = None
@@ -128,6 +148,8 @@ class Endpoints:
         self._options = options
         self._credentials: Credentials | None = None
         self._bound: dict[str, socket.socket] = {}
+        self._runners: list[web.AppRunner] = []
+        self._away: OwnSocket | None = None
         try:
             if options.api is not None:
                 self._credentials = Credentials(options.credentials, emit)
@@ -166,21 +188,47 @@ class Endpoints:
             except OSError as error:
                 raise StartError(f"{option}: {error.strerror}") from error
 
-    async def serve(self, plane: DataPlane, own: OwnSocket) -> list[web.AppRunner]:
+    async def serve(self, plane: DataPlane, own: OwnSocket) -> None:
         """Serve the API on the data plane's own socket, and what the options say on TCP.
 
         Raises:
             OSError: The path of the own socket cannot be bound.
         """
-        runners = [await serve(Api(plane).application(), own.listen())]
+        self._runners.append(await serve(Api(plane).application(), own.listen()))
         api, metrics = self._options.api, self._options.metrics
         if api is not None and self._credentials is not None:
             app = Api(plane, Tcp(Hosts(api, option="--api"), self._credentials)).application()
-            runners.append(await serve(app, self._bound["--api"], self._credentials.tls()))
+            self._runners.append(await serve(app, self._bound["--api"], self._credentials.tls()))
         if metrics is not None:
             app = Api(plane, Tcp(_readers(metrics))).observation()
-            runners.append(await serve(app, self._bound["--metrics"]))
-        return runners
+            self._runners.append(await serve(app, self._bound["--metrics"]))
+
+    async def move(self, plane: DataPlane, own: OwnSocket, away: OwnSocket) -> None:
+        """Serve the API at `away`, and give the own socket, its lock and the addresses on TCP to whoever comes next.
+
+        Raises:
+            OSError: Nothing can be served at `away`; everything else is given away all the same.
+            InUse: The same.
+        """
+        former, self._runners, self._away = self._runners, [], away
+        try:
+            away.acquire()
+            self._runners.append(await serve(Api(plane).application(), away.listen()))
+        finally:
+            for site in [site for runner in former for site in runner.sites]:
+                await site.stop()
+            self.close()
+            own.close()
+            for runner in former:  # last: whoever follows events holds it up for a second
+                await runner.cleanup()
+
+    async def cleanup(self) -> None:
+        """Serve nothing any more."""
+        while self._runners:
+            await self._runners.pop().cleanup()
+        if self._away is not None:
+            self._away.remove()
+        self.close()
 
     def close(self) -> None:
         """Give the TCP addresses back."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
+    from dataplane.runtime.events import Events
+
 __all__ = [
     "Giver",
     "HandoverError",
@@ -47,6 +49,7 @@ TAKE_S: Final = 60.0
 """How long a taker may need until it accepts."""
 RELEASE_S: Final = 10.0
 RETRY_S: Final = 1.0
+_TODO: Final = "clients are served; what is in the way is in the way of lb-dataplane --takeover, too"
 
 
 class HandoverError(Exception):
@@ -93,20 +96,23 @@ def orphans(directory: Path, name: str) -> list[Path]:
 
 
 class Giver:
-    """Serves those who want to take over, one at a time."""
+    """Serves those who want to take over, one at a time.
 
-    def __init__(self, path: Path, holder: Holder) -> None:
+    Args:
+        path: Where.
+        holder: Whose sockets they are.
+        events: Told once if nothing can be served there; it is tried again and again.
+    """
+
+    def __init__(self, path: Path, holder: Holder, events: Events) -> None:
         self._path = path
         self._holder = holder
+        self._events = events
 
     async def run(self) -> None:
-        """Serve until cancelled, or until somebody has taken over.
-
-        Raises:
-            OSError: The path cannot be bound.
-        """
+        """Serve until cancelled, or until somebody has taken over."""
         loop = asyncio.get_running_loop()
-        sock = listen_privately(self._path)
+        sock = await self._listen()
         inode = self._path.stat().st_ino
         try:
             taken = False
@@ -123,6 +129,18 @@ class Giver:
             with contextlib.suppress(OSError):
                 if self._path.stat().st_ino == inode:
                     self._path.unlink()
+
+    async def _listen(self) -> socket.socket:
+        told = False
+        while True:
+            try:
+                return listen_privately(self._path)
+            except OSError as error:  # a full disk, say, which is no reason to serve nobody
+                if not told:
+                    path, cause = str(self._path), str(error)
+                    self._events.emit("takeover_not_offered", path=path, cause=cause, todo=_TODO)
+                told = True
+            await asyncio.sleep(RETRY_S)
 
     async def _give(self, conn: socket.socket) -> bool:
         async with _running(conn, _Deaf()) as channel:

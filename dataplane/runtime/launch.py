@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from dataplane.runtime.endpoint import InUse, OwnSocket
+from dataplane.runtime.background import traced
+from dataplane.runtime.endpoint import InUse, OwnSocket, api_path
+from dataplane.runtime.farewell import sweep
 from dataplane.runtime.handover import orphans
-from dataplane.runtime.logs import configure_log
+from dataplane.runtime.logs import configure_log, log_event
 from dataplane.runtime.process import Process
 from dataplane.runtime.sink import LineSink
 from dataplane.runtime.startup import StartError
@@ -34,16 +36,21 @@ def run(options: Options) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is a file to open anew
     log = LineSink(2)
     configure_log(log, form=options.log_format, fd=2)
-    own = OwnSocket(options.runtime_dir / f"dataplane-{options.name}.sock")
+    own = OwnSocket(api_path(options.runtime_dir, options.name))
     try:
         if not options.takeover:
             own.acquire()
+        sweep(options.runtime_dir, options.name)
         supervised = options.workers > 1 or options.takeover or orphans(options.runtime_dir, options.name)
-        uvloop.run(_supervise(options, log, own) if supervised else _alone(options, log, own))
+        uvloop.run(_live(Supervision if supervised else Process, options, log, own))
     except (InUse, StartError, OSError) as error:
         log.close()
         print(f"lb-dataplane: {_words(error)}", file=sys.stderr)  # noqa: T201 - the command's last word
         return error.exit_code if isinstance(error, StartError) else 1
+    except Exception as error:  # noqa: BLE001 - a bug of ours: said as everything else is that is logged
+        log_event("unhandled", message="the process ends", traceback=traced(error))
+        log.close()
+        return 1
     finally:
         own.close()
     log.close()
@@ -57,15 +64,12 @@ def _words(error: Exception) -> str:
     return str(error)
 
 
-async def _alone(options: Options, log: LineSink, own: OwnSocket) -> None:
-    await Process(options, log).run(own)
-
-
-async def _supervise(options: Options, log: LineSink, own: OwnSocket) -> None:
+async def _live(kind: type[Process | Supervision], options: Options, log: LineSink, own: OwnSocket) -> None:
+    """Live the life of one process; no task of it is left."""
     problem: Exception | None = None
     async with asyncio.TaskGroup() as group:
         try:
-            await Supervision(options, log, own, group).run()
+            await kind(options, log, own, group).run()
         except (InUse, StartError, OSError) as error:
             problem = error  # outside of the group it is itself, and not a group of one
     if problem is not None:

@@ -34,6 +34,7 @@ WARNINGS: Final = frozenset(
         "saved_snapshot_unusable",
         "restart_failed",
         "takeover_failed",
+        "takeover_not_offered",
         "unhandled",
         "unresolved",
         "worker_died",

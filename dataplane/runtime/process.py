@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.apply import Applier, Refused
+from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.endpoint import Endpoints, OwnSocket
-from dataplane.runtime.events import Events
+from dataplane.runtime.endpoint import Endpoints
+from dataplane.runtime.events import Events, rfc3339
+from dataplane.runtime.farewell import move_away
 from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.handover import Giver, giver_path
 from dataplane.runtime.instance import draw_instance
@@ -35,8 +36,7 @@ from dataplane.runtime.store import SnapshotStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aiohttp import web
-
+    from dataplane.runtime.endpoint import OwnSocket
     from dataplane.runtime.options import Options
     from dataplane.runtime.sink import LineSink
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
@@ -51,9 +51,11 @@ VERSION: Final = version("livelb")
 class Process:
     """A data plane of one process (dataplane.runtime.api.DataPlane)."""
 
-    def __init__(self, options: Options, log: LineSink) -> None:
+    def __init__(self, options: Options, log: LineSink, own: OwnSocket, group: asyncio.TaskGroup) -> None:
         self._options = options
         self._log = log
+        self._own = own
+        self._background = Background(group)
         self._started_at = time.monotonic()
         loop = asyncio.get_running_loop()
         self.events = Events(log_event, time.time, draw_instance(os.urandom))
@@ -75,7 +77,7 @@ class Process:
         self._resolver = Resolver(self.node)
         self.applier.on_change = self._resolver.wake
         self._stop = asyncio.Event()
-        self._stopping = False
+        self._draining_since: str | None = None
         self._handed_over = False
 
     # -- the API --------------------------------------------------------------------------------------
@@ -118,6 +120,7 @@ class Process:
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
             "saved": self.applier.saved,
+            "draining_since": self._draining_since,
             "skew": 1.0,
             "workers": [
                 {
@@ -168,7 +171,7 @@ class Process:
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""
-        if self._stopping:
+        if self._draining_since:
             return "the process is ending"
         if not self.applier.snapshot.generation:
             return "generation 0: waiting for a snapshot"
@@ -180,44 +183,45 @@ class Process:
 
     # -- life -----------------------------------------------------------------------------------------
 
-    async def run(self, own: OwnSocket) -> None:
-        """Serve until told to stop, then drain.
+    async def run(self) -> None:
+        """Serve until told to stop, or taken over; then give the name away, and drain.
 
         Raises:
             StartError: What the command line or the environment asks for cannot be had.
         """
+        tell_bugs(self.events.emit)
         self._handle_signals()
         tune_collector()
         self.reactor.start()
-        forever = (self.node.prober.run(), self._resolver.run(), self.applier.keep_saved())
-        tasks = [asyncio.create_task(work) for work in forever]
-        runners: list[web.AppRunner] = []
+        keep = self._background.keep
+        keep("checking backends", self.node.prober.run)
+        keep("looking up names", self._resolver.run)
+        keep("saving the snapshot", self.applier.keep_saved)
         self.doors.inherited = inherited_sockets()
+        endpoints = None
         try:
             endpoints = Endpoints(self._options, self.events.emit, beside=False)
             await load_initial(self.applier, self.store, self._options.config)
             endpoints.listen()
-            runners = await endpoints.serve(self, own)
-            self.events.emit("started", **self.info(), socket=str(own.path))
-            giver = asyncio.create_task(self._give(own))
-            tasks += [giver, asyncio.create_task(watchdog())]
+            await endpoints.serve(self, self._own)
+            self.events.emit("started", **self.info(), socket=str(self._own.path))
+            giver = self._background.begin("offering a takeover", self._giver().run)
+            keep("the watchdog", watchdog)
             notify(f"READY=1\nMAINPID={os.getpid()}")
             await self._stop.wait()
             notify("STOPPING=1")
             if self._handed_over:
                 await giver
-                while runners:
-                    await runners.pop().cleanup()
-            await self._drain()
+            else:
+                giver.cancel()
+                await self._stop_accepting()
+            await move_away(endpoints, self, self._options, self._own, self.events.emit)
+            await drain_node(self.node)
         finally:
             self.events.close()
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-            for runner in runners:
-                await runner.cleanup()
+            self._background.cancel()
+            if endpoints is not None:
+                await endpoints.cleanup()
             await self._recording.close()
             self.reactor.close()
         self.events.emit("stopped", pid=os.getpid())
@@ -230,34 +234,38 @@ class Process:
         loop.add_signal_handler(signal.SIGUSR1, self._recording.reopen)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
-        if self._stopping:
+        if self._draining_since:
             self.events.emit("stopping_now", signal=number.name, connections=connections(self.node))
             self._log.close()
             os._exit(1)
-        self._stopping = True
+        self._draining_since = rfc3339(time.time())
         self.events.emit("stopping", signal=number.name, connections=connections(self.node))
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        if self._options.config is None:
+        config = self._options.config
+        if config is None:
             self.events.emit("reread", cause="SIGHUP, but there is no --config to read again")
-            return
-        task = asyncio.get_running_loop().create_task(reread(self.applier, self._options.config))
-        self._reread = task  # a task that nobody holds may be collected
+        else:
+            self._background.once("reading --config again", lambda: reread(self.applier, config))
 
-    async def _give(self, own: OwnSocket) -> None:
-        """Hand over to a process with --takeover."""
+    def _giver(self) -> Giver:
+        """Return what hands over to a process with --takeover."""
 
         def released() -> None:
-            self._stopping = self._handed_over = True
-            own.unlock()
+            self._draining_since = rfc3339(time.time())
+            self._handed_over = True
+            self._own.unlock()
             self.events.emit("handed_over", connections=connections(self.node))
             self._stop.set()
 
         holder = SingleHolder(self.applier, self.doors, released)
-        await Giver(giver_path(self._options.runtime_dir, self._options.name), holder).run()
+        path = giver_path(self._options.runtime_dir, self._options.name)
+        return Giver(path, holder, self.events)
 
-    async def _drain(self) -> None:
-        """Stop accepting, and let connections finish until their drain timeout."""
-        self.doors.shut({})
-        await drain_node(self.node)
+    async def _stop_accepting(self) -> None:
+        """Serve who is in the queues, and close them, so that the next process of this name can have the addresses."""
+        async with self.applier.lock:
+            await self.applier.saving.again()
+            self.applier.refusal = Refused(503, "stopping", "the process is ending")
+            self.doors.close()

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
+from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.compact import CrewSettings
 from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
+from dataplane.runtime.farewell import move_away
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
@@ -35,11 +37,6 @@ from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
-    from aiohttp import web
-
     from dataplane.runtime.options import Options
     from dataplane.runtime.sink import LineSink
 
@@ -63,8 +60,13 @@ class Supervision:
         self._own = own
         self._group = group
         self._stop = asyncio.Event()
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._restarting = False
+        """Set when somebody wants it to end, or another process has taken over."""
+        self._background = Background(group)
+        self._endpoints: Endpoints | None = None
+        self._restarting = True
+        """Or starting."""
+        self._stopping = False
+        """A signal has said so."""
         self.events = Events(log_event, time.time, draw_instance(os.urandom))
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
@@ -92,7 +94,7 @@ class Supervision:
         self._applier.crew = self._supervisor.crew = self._crew
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
-        self._supervisor.on_released = self._own.unlock
+        self._supervisor.on_released = self._on_released
         self._supervisor.dropped_lines = lambda: log.dropped
 
     def _on_change(self) -> None:
@@ -105,27 +107,27 @@ class Supervision:
         Raises:
             StartError: What the command line or the environment asks for cannot be had.
         """
+        tell_bugs(self.events.emit)
         self._handle_signals()
         self._reactor.start()
-        self._spawn(self._crew.run())
-        self._spawn(self._node.prober.run())
-        self._spawn(self._resolver.run())
-        self._spawn(self._applier.keep_saved())
-        runners: list[web.AppRunner] = []
+        # A bug of ours that is met there ends this process: its workers serve on, until the next one has their sockets.
+        crew = self._group.create_task(self._crew.run())
+        keep = self._background.keep
+        keep("checking backends", self._node.prober.run)
+        keep("looking up names", self._resolver.run)
+        keep("saving the snapshot", self._applier.keep_saved)
         try:
-            runners = await self._begin()
-            giver = self._task(self._give())
-            self._spawn(watchdog())
+            self._endpoints = Endpoints(self._options, self.events.emit, beside=self._options.takeover)
+            await self._begin(self._endpoints)
+            giver = self._background.begin("offering a takeover", self._giver().run)
+            keep("the watchdog", watchdog)
             notify(f"READY=1\nMAINPID={os.getpid()}")
             self._say_started()
-            stop = self._task(self._stop.wait())
-            await asyncio.wait({giver, stop}, return_when=asyncio.FIRST_COMPLETED)
+            self._restarting = False
+            await self._stop.wait()
             notify("STOPPING=1")
-            if self._stop.is_set():
-                await self._end()
-            else:
-                self.events.emit("handed_over")
-                await self._cleanup(runners)
+            await self._end(giver)
+            await move_away(self._endpoints, self._supervisor, self._options, self._own, self.events.emit)
             await self._crew.wait_empty()
         except StartError as error:
             await self._give_up(error)
@@ -133,26 +135,27 @@ class Supervision:
         finally:
             # Should a bug of ours have brought us here, the workers live on, as if the supervisor had been killed.
             self.events.close()
-            for task in self._tasks:
-                task.cancel()
-            await self._cleanup(runners)
+            self._background.cancel()
+            crew.cancel()
+            if self._endpoints is not None:
+                await self._endpoints.cleanup()
             self._sockets.leave()
             self._reactor.close()
         self.events.emit("stopped", pid=os.getpid())
 
     # -- the beginning --------------------------------------------------------------------------------
 
-    async def _begin(self) -> list[web.AppRunner]:
+    async def _begin(self, endpoints: Endpoints) -> None:
         """Have everything run, and serve the API.
 
         Raises:
             StartError: It cannot be had; whoever was to be taken over goes on.
         """
         options = self._options
-        endpoints = Endpoints(options, self.events.emit, beside=options.takeover)
         try:
             if options.takeover:
-                return await self._take_over(endpoints)
+                await self._take_over(endpoints)
+                return
             async with AsyncExitStack() as stack:
                 predecessors = await self._take_from_orphans(stack)
                 for address, group in inherited_sockets().items():
@@ -164,17 +167,14 @@ class Supervision:
                     await taken.confirm()
                     taken.serve()
             await self._close_unused()
-            return await endpoints.serve(self._supervisor, self._own)
-        except BaseException as error:
-            endpoints.close()
-            if isinstance(error, (Gone, PeerError)):
-                cause = str(error) or "it died while starting"
-                raise StartError(f"a worker could not start: {cause}") from error
-            if isinstance(error, OSError):
-                raise StartError(str(error)) from error
-            raise
+            await endpoints.serve(self._supervisor, self._own)
+        except (Gone, PeerError) as error:
+            cause = str(error) or "it died while starting"
+            raise StartError(f"a worker could not start: {cause}") from error
+        except OSError as error:
+            raise StartError(str(error)) from error
 
-    async def _take_over(self, endpoints: Endpoints) -> list[web.AppRunner]:
+    async def _take_over(self, endpoints: Endpoints) -> None:
         """Take over. All that can fail comes before `confirm`: from then on nothing ends this process.
 
         Raises:
@@ -189,7 +189,7 @@ class Supervision:
                 await self._crew.start()
                 endpoints.listen()
                 await taken.confirm()
-                runners = await self._succeed(taken, endpoints)
+                await self._succeed(taken, endpoints)
                 taken.serve()
         except HandoverError as error:
             raise StartError(f"--takeover: {error}") from error
@@ -197,9 +197,8 @@ class Supervision:
             raise StartError(f"--takeover: what runs cannot be run here: {error}") from error
         if self._options.config is not None:
             await reread(self._applier, self._options.config)
-        return runners
 
-    async def _succeed(self, taken: Taken, endpoints: Endpoints) -> list[web.AppRunner]:
+    async def _succeed(self, taken: Taken, endpoints: Endpoints) -> None:
         """Serve the API in the place of the process taken over; the workers serve its clients already.
 
         Raises:
@@ -209,7 +208,8 @@ class Supervision:
         while not self._stop.is_set():
             try:
                 self._own.acquire()
-                return await endpoints.serve(self._supervisor, self._own)
+                await endpoints.serve(self._supervisor, self._own)
+                return
             except (InUse, OSError) as error:
                 if taken.not_released and isinstance(error, InUse):
                     raise HandoverError("the running process had stopped waiting, and goes on") from error
@@ -217,7 +217,6 @@ class Supervision:
                     self.events.emit("api_not_served", cause=str(error), todo=TODO)
                 told = True
                 await asyncio.sleep(RETRY_S)
-        return []
 
     async def _give_up(self, cause: StartError) -> None:
         """End the workers. If others serve on, these lose no client either whom they have accepted already."""
@@ -272,22 +271,27 @@ class Supervision:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    async def _end(self) -> None:
-        """Keep new clients out, serve those in the queues, and have the workers drain."""
+    async def _end(self, giver: asyncio.Task[None]) -> None:
+        """Stop accepting, unless another process does that now in our place; serve who is in the queues."""
+        if not self._stopping:
+            await giver
+            return
+        giver.cancel()
         async with self._applier.lock:
-            self._supervisor.stopping = True
-            self._applier.refusal = Refused(503, "stopping", "the process is ending")
-            await self._sockets.keep_out()
-            await self._crew.let_all_go(last=True)
+            if self._applier.refusal is None:  # else somebody has taken over just now
+                await self._applier.saving.again()
+                self._supervisor.begin_draining(Refused(503, "stopping", "the process is ending"))
+                await self._sockets.keep_out()
+                await self._crew.let_all_go(last=True)
 
-    async def _give(self) -> None:
+    def _giver(self) -> Giver:
         path = giver_path(self._options.runtime_dir, self._options.name)
-        await Giver(path, self._supervisor).run()
+        return Giver(path, self._supervisor, self.events)
 
-    @staticmethod
-    async def _cleanup(runners: list[web.AppRunner]) -> None:
-        while runners:
-            await runners.pop().cleanup()
+    def _on_released(self) -> None:
+        self._own.unlock()
+        self.events.emit("handed_over")
+        self._stop.set()
 
     # -- signals --------------------------------------------------------------------------------------
 
@@ -299,20 +303,21 @@ class Supervision:
         loop.add_signal_handler(signal.SIGUSR1, self._crew.reopen)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
-        if self._stop.is_set():
+        if self._stopping:
             self.events.emit("stopping_now", signal=number.name)
             self._crew.kill_all()
             self._log.close()
             os._exit(1)
+        self._stopping = True
         self.events.emit("stopping", signal=number.name)
         self._stop.set()
 
     def _on_hangup(self) -> None:
         if self._restarting:
-            self.events.emit("restart_refused", cause="a restart is under way")
+            self.events.emit("restart_refused", cause="a start or a restart is under way")
             return
         self._restarting = True
-        self._spawn(self._restart())
+        self._background.once("restarting workers", self._restart)
 
     async def _restart(self) -> None:
         try:
@@ -320,11 +325,3 @@ class Supervision:
                 await self._supervisor.restart()
         finally:
             self._restarting = False
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        _ = self._task(work)
-
-    def _task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self._group.create_task(work)
-        self._tasks = [one for one in self._tasks if not one.done()] + [task]
-        return task

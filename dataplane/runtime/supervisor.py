@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.core.evenness import skew
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
+from dataplane.runtime.events import rfc3339
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.giving import state_of
 from dataplane.runtime.handover import Offer
@@ -75,7 +76,7 @@ class Supervisor:
         most_workers: int,
     ) -> None:
         self.events = events
-        self.stopping = False
+        self.draining_since: str | None = None
         self.on_released: Callable[[], None] = lambda: None
         """Called when another process accepts, and may have the API's socket."""
         self.dropped_lines: Callable[[], int] = lambda: 0
@@ -181,6 +182,11 @@ class Supervisor:
             self.events.emit("resized", workers=count, before=before)
         return {"workers": count}
 
+    def begin_draining(self, refusal: Refused) -> None:
+        """Change nothing any more, and want no traffic."""
+        self._applier.refusal = refusal
+        self.draining_since = rfc3339(time.time())
+
     def _refuse_late(self) -> None:
         if self._applier.refusal is not None:
             raise self._applier.refusal
@@ -220,6 +226,7 @@ class Supervisor:
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
             "saved": self._applier.saved,
+            "draining_since": self.draining_since,
             "skew": round(skew([worker["active"] for worker in workers]), 2),
             "workers": sorted(workers, key=lambda worker: worker["index"]),
             "services": services,
@@ -230,7 +237,7 @@ class Supervisor:
         for name, running in self._node.running.items():
             there = {listener["address"] for listener in services[name]["listeners"]}
             services[name]["listeners"].extend(
-                {"address": address, "state": "closing" if self.stopping else "paused", "accepted": 0}
+                {"address": address, "state": "closing" if self.draining_since else "paused", "accepted": 0}
                 for address in running.service.spec.listen
                 if address not in there
             )
@@ -279,7 +286,7 @@ class Supervisor:
 
     def _silence(self) -> Families:
         """Return 0 for each address, which is what remains where no worker accepts, though one should."""
-        if self.stopping:
+        if self.draining_since:
             return []
         name = "lb_listener_accepting"
         samples = [
@@ -291,7 +298,7 @@ class Supervisor:
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""
-        if self.stopping:
+        if self.draining_since:
             return "the process is ending"
         if not self._applier.snapshot.generation:
             return "generation 0: waiting for a snapshot"
@@ -379,8 +386,7 @@ class Supervisor:
 
     async def release(self) -> None:
         """Have the workers stop accepting, and give the API's socket free."""
-        self._applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
-        self.stopping = True
+        self.begin_draining(Refused(503, "handed_over", "another process has taken over; ask again"))
         await self.crew.let_all_go(last=False)
         self.on_released()
         self.lock.release()

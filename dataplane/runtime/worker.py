@@ -301,9 +301,9 @@ class Worker:
         self._node.siblings.part()
         self.events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
         path = giver_path(self._welcome.settings.runtime_dir, self._welcome.settings.name, os.getpid())
-        with contextlib.suppress(TimeoutError, OSError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ORPHAN_S):
-                await Giver(path, self).run()
+                await Giver(path, self, self.events).run()
 
     def _own_log(self) -> Callable[..., None]:
         """Return what writes an event: its supervisor did that, and a worker has no formatter.

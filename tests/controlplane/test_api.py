@@ -14,6 +14,7 @@ from aiohttp import ClientSession, TCPConnector, UnixConnector, web
 
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.api import MAX_BODY_BYTES, Api, Tcp
+from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
 from controlplane.errors import InputError
 from controlplane.events import Events
@@ -34,7 +35,7 @@ class Node:
         self.controller = controller
         self.events = Events()
         self.base = Path()
-        self.observer = Observer(controller)
+        self.observer = Observer(controller, tuple, DataPlaneClient)
 
     async def status(self):
         """Return the status of the node."""

@@ -51,7 +51,8 @@ def test_connections_finish(plane, backend, listener, number):
         client.sendall(b"before")
         assert read_exactly(client, 6) == b"before"
         plane.send_signal(number)
-        wait_for(lambda: not answers(listener), "the listener to close")
+        plane.wait_draining()
+        assert not answers(listener)
         client.sendall(b"after")
         assert read_exactly(client, 5) == b"after"
         assert plane.request("GET", "/readyz")[0] == 503

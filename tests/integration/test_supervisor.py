@@ -125,9 +125,8 @@ def test_a_supervisor_that_ends_has_closing_listeners(fresh: Site) -> None:
     client = fresh.client()
     assert ask(client) == "a"
     fresh.plane.send_signal(signal.SIGTERM)
-    status = fresh.plane.wait_status(
-        lambda now: [one["state"] for one in now["services"]["web"]["listeners"]] != ["accepting"]
-    )
+    fresh.plane.wait_draining()
+    status = fresh.plane.status()
     assert [one["state"] for one in status["services"]["web"]["listeners"]] == ["closing"]
     assert fresh.plane.metrics().values("lb_listener_accepting") == []
 

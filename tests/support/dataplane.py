@@ -141,6 +141,12 @@ class DataPlane(Program):
         status, info = self.request("GET", "/v1/info")
         return bool(status == http.client.OK and info["pid"] == self.pid)
 
+    def wait_draining(self) -> None:
+        """Wait until it has given its name away; from then on its API is called where it drains."""
+        away = self.runtime_dir / f"draining-{self.name}.{self.pid}.sock"
+        wait_for(lambda: answers(away) and not answers(self.socket), "the name to be free")
+        self.socket = away
+
     def request(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:

@@ -140,3 +140,21 @@ def test_overrides_on_record_and_foreign_ones():
         ("state", "drain", "op"),
         ("weight", 9, None),
     ]
+
+
+def test_what_drains_is_no_data_plane():
+    """It is listed with what it has left, and neither its services nor its generation count."""
+    former = {**status(backend(active=3), generation=2), "draining_since": SINCE, "pid": 9}
+    report = node_status([seen(status(backend(active=1))), seen(former, name="x", draining=True)], ())
+    assert report["converged"]
+    assert report["services"]["web"]["active"] == 1
+    assert [each["pid"] for each in report["dataplanes"]] == [7]
+    assert report["draining"] == [
+        {"name": "a", "socket": "/run/dataplane-x.sock", "pid": 9, "since": SINCE, "connections": 1}
+    ]
+
+
+def test_what_drains_and_does_not_answer_is_left_out():
+    """It has ended, or is about to: nothing is wrong with that."""
+    report = node_status([seen(status(backend())), Seen("x", "/s", False, draining=True)], ())
+    assert (report["converged"], report["draining"]) == (True, [])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, HandoverError, Offer, giver_path, orphans, take
 from tests.support.wait import DEADLINE_S
 
@@ -37,9 +39,9 @@ class Holder:
 
 
 @contextlib.asynccontextmanager
-async def giving(path: Path, holder: Holder):
+async def giving(path: Path, holder: Holder, events: Events | None = None):
     """Run a giver."""
-    task = asyncio.create_task(Giver(path, holder).run())
+    task = asyncio.create_task(Giver(path, holder, events or Events(lambda *_, **__: None, time.time)).run())
     while not path.exists():  # noqa: ASYNC110, ASYNC240 - the giver has no word for it
         await asyncio.sleep(0)
     try:
@@ -145,3 +147,21 @@ def test_orphans_are_those_of_the_name(tmp_path: Path) -> None:
         giver_path(tmp_path, name, pid).touch()
     assert [path.name for path in orphans(tmp_path, "a")] == ["handover-a.12.orphan"]
     assert [path.name for path in orphans(tmp_path, "a.5")] == ["handover-a.5.7.orphan"]
+
+
+async def test_a_path_that_cannot_be_had_is_told_and_tried_again(
+    tmp_path: Path, listener, monkeypatch
+) -> None:
+    """A full disk is no reason to end: who gives sockets away does so as soon as it can."""
+    monkeypatch.setattr("dataplane.runtime.handover.RETRY_S", 0.001)
+    sock, address = listener
+    told = asyncio.Event()
+    path = tmp_path / "folder" / "h"
+    events = Events(lambda kind, **_: told.set() if kind == "takeover_not_offered" else None, time.time)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(Giver(path, Holder([address], [sock]), events).run())
+        await told.wait()
+        path.parent.mkdir()
+        while not path.exists():  # noqa: ASYNC110 - the giver has no word for it
+            await asyncio.sleep(0.001)
+        task.cancel()

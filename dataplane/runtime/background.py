@@ -1,0 +1,101 @@
+"""What a process does beside relaying, and what becomes of a bug of ours that is met there.
+
+Theory of operation:
+
+1. Relaying goes on, whatever fails here. Work that is to go on as long as the process (checks, names, saving, the
+   watchdog) is told in the log and in the events (`unhandled`, with its traceback) when it raises, and begins again after
+   a pause, which doubles while it keeps failing. Work that is done once is told, and that is all.
+2. What no task owns is told in the same manner: callbacks of the loop, handlers of the reactor, one check of many.
+3. All of it belongs to a group, which nothing outlives. `kept` raises nothing into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import TypeAlias
+
+    Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+__all__ = ["Background", "tell_bugs", "traced"]
+
+FIRST_PAUSE_S: Final = 1.0
+MOST_PAUSE_S: Final = 60.0
+"""Also how long work has to go well until its pauses are short again."""
+
+
+def tell_bugs(emit: Callable[..., None]) -> None:
+    """Have the running loop tell of what nobody handles (rule 2)."""
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, error = context.get("message", ""), context.get("exception")
+        emit("unhandled", message=message, traceback="" if error is None else traced(error))
+
+    asyncio.get_running_loop().set_exception_handler(handle)
+
+
+def traced(error: BaseException) -> str:
+    """Return the traceback of an error, as Python writes it."""
+    return "".join(traceback.format_exception(error))
+
+
+class Background:
+    """Tasks of one process.
+
+    Args:
+        group: Owns them.
+    """
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def keep(self, name: str, work: Work) -> None:
+        """Do `work` until it returns; when it raises, tell, and begin again."""
+        _ = self.begin(name, work)
+
+    def begin(self, name: str, work: Work) -> asyncio.Task[None]:
+        """Do the same for somebody who waits for its end, or cancels it."""
+        return self._add(_kept(name, work))
+
+    def once(self, name: str, work: Work) -> None:
+        """Do `work` once; when it raises, tell."""
+        _ = self._add(_tried(name, work, "failed"))
+
+    def cancel(self) -> None:
+        """End all of it."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _add(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._group.create_task(work)
+        self._tasks = [one for one in self._tasks if not one.done()] + [task]
+        return task
+
+
+async def _kept(name: str, work: Work) -> None:
+    loop = asyncio.get_running_loop()
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began = loop.time()
+        if await _tried(name, work, f"failed, and begins again in {pause_s:g} s"):
+            return
+        if loop.time() - began > MOST_PAUSE_S:
+            pause_s = FIRST_PAUSE_S
+        await asyncio.sleep(pause_s)
+        pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+
+
+async def _tried(name: str, work: Work, outcome: str) -> bool:
+    """Do `work`, and return whether it went well."""
+    try:
+        await work()
+    except Exception as error:  # noqa: BLE001 - rule 1: a bug of ours here must not end what relays
+        context = {"message": f"{name} {outcome}", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""How a process that drains gives its name away, so that the next one of that name serves at once.
+
+Theory of operation:
+
+1. First its listening sockets are closed, and whoever was in their queues is being served (`sockets`, `doors`). Then the API
+   moves to a socket of the process's own (`draining_path`), and its name, its lock and its addresses on TCP are free. So
+   whoever gets the lock can have everything else, too.
+2. `lb-control` shows what is behind such a socket as draining, and asks nothing else of it: it is no data plane any more.
+3. A process that is killed meanwhile leaves that socket. The next one of that name removes it: its lock is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dataplane.runtime.api import DataPlane
+    from dataplane.runtime.endpoint import Endpoints
+    from dataplane.runtime.options import Options
+
+__all__ = ["move_away", "sweep"]
+
+_TODO = "it drains and ends by itself; until then status does not show it: ps -fp "
+
+
+async def move_away(
+    endpoints: Endpoints, plane: DataPlane, options: Options, own: OwnSocket, emit: Callable[..., None]
+) -> None:
+    """Serve the API of a process that drains where it is in nobody's way."""
+    pid = os.getpid()
+    away = OwnSocket(draining_path(options.runtime_dir, options.name, pid))
+    try:
+        await endpoints.move(plane, own, away)
+    except (OSError, InUse) as error:
+        emit("api_not_served", cause=str(error), todo=f"{_TODO}{pid}")
+    else:
+        emit("draining", socket=str(away.path), pid=pid)
+
+
+def sweep(directory: Path, name: str) -> None:
+    """Remove what processes of this name have left that were killed while they drained."""
+    for path in directory.glob("draining-*.sock"):
+        former, _, pid = path.stem.removeprefix("draining-").rpartition(".")
+        if former == name and pid.isdecimal():
+            left = OwnSocket(path)
+            with contextlib.suppress(OSError, InUse):
+                left.acquire()
+                path.unlink(missing_ok=True)
+                left.remove()
