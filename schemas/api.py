@@ -128,6 +128,8 @@ class Explanation(TypedDict):
 
     service: str
     client: str
+    panic: bool
+    """Whether health is ignored, and the candidates are those that are reachable."""
     candidates: list[Candidate]
     skipped: list[Skipped]
 

@@ -18,6 +18,9 @@ class Verdict(Frozen):
 
     state: Literal["up", "down", "unknown"]
     """`ejected` is missing: that is each worker's own observation."""
+    reachable: Annotated[bool, Field(strict=True)] | None = None
+    """Of one that is down: whether a connection can be made, so that it may serve when nobody is healthy (`panic`).
+    null: what is known of that stays, and without checks of our own nothing speaks against it."""
     cause: Annotated[Text, Field(max_length=255)] = ""
     """Why, in a few words: `connection refused`."""
     since: Annotated[Text, Field(max_length=40)] = ""

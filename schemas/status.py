@@ -28,6 +28,8 @@ class HealthStatus(TypedDict):
     state: Literal["up", "down", "unknown", "ejected"]
     cause: str
     since: str
+    reachable: bool
+    """False: checks or clients' dials found that no connection can be made. What is reachable serves in panic."""
 
 
 class Override(TypedDict):
@@ -106,7 +108,7 @@ class ServiceStatus(TypedDict):
     table_hash: str | None
     """Of the sticky table; None in other modes."""
     panic: bool
-    """Whether health is ignored because too few backends are usable."""
+    """Whether health is ignored because too few backends are usable: all that are reachable serve."""
     tier: int | None
     """The one that serves; None if no backend is usable."""
     active: int

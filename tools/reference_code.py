@@ -181,7 +181,11 @@ def _called(call: ast.Call) -> str:
 _WORD_AT: Final = {"emit": 0, "_tell": 0, "heard": 1, "Event": 1}
 """Which argument of these calls is the event's name."""
 _DERIVED: Final = {
-    "backend_": [f"backend_{state.value}" for state in HealthState if state is not HealthState.EJECTED]
+    "backend_": [
+        *(f"backend_{state.value}" for state in HealthState if state is not HealthState.EJECTED),
+        "backend_reachable",
+        "backend_unreachable",
+    ]
 }
 """Names that begin in the code and end at run time: with what an active check finds."""
 

@@ -49,7 +49,8 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
     if as_json:
         output.print_json(found)
         return
-    click.echo(output.plain(f"{found['service']} for {found['client']}:"))
+    panic = "; panic: health is ignored" if found.get("panic") else ""
+    click.echo(output.plain(f"{found['service']} for {found['client']}{panic}:"))
     rows = [
         *((n, each["id"], each["address"], "") for n, each in enumerate(found["candidates"], 1)),
         *(("-", each["id"], "", f"skipped: {each['reason']}") for each in found["skipped"]),

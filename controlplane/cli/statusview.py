@@ -14,7 +14,7 @@ from rich.text import Text
 from controlplane.cli import output
 from controlplane.cli.sources import sources_table
 from controlplane.cli.words import HEALTH, LEVELS, STATES, label
-from controlplane.core.trouble import age_s, serves, span, standing, troubles
+from controlplane.core.trouble import age_s, serving, span, standing, troubles, why
 
 __all__ = ["view"]
 
@@ -169,7 +169,7 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
         for each in service["listeners"]
     )
     backends = [each for each in service["backends"] if not each.get("removed")]
-    good = sum(map(serves, backends))
+    good = len(serving(service))
     tone = "green" if good == len(backends) else "yellow"
     line = Text(output.plain(name), style="bold")
     line.append(output.plain(f"  {service['mode']}  {listeners}  {service['active']} active"), "not bold")
@@ -221,8 +221,7 @@ def _note(backend: Mapping[str, Any]) -> Text:
     """Say where it is, unless its name does, and why it is not up."""
     health = backend["health"]
     address = "" if backend["address"] == backend["id"] else output.plain(backend["address"])
-    usual = health["state"] in {"up", "unknown"}
-    cause = "" if usual else output.plain(health["cause"] or "")
+    cause = output.plain(why(backend))
     note = Text(address, style="dim")
     note.append("  " if address and cause else "")
     note.append(cause, f"not dim {HEALTH.get(health['state'], '')}")

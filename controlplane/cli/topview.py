@@ -14,7 +14,7 @@ from rich.text import Text
 from controlplane.cli import output, words
 from controlplane.cli.words import PLAIN, RICH, Glyphs, figure, percent, shorten
 from controlplane.core.rates import Row, share, total
-from controlplane.core.trouble import age_s, serves, span, standing, troubles
+from controlplane.core.trouble import age_s, serving, span, standing, troubles, why
 
 __all__ = ["SORTS", "Model", "frame", "ordered", "plain_lines"]
 
@@ -130,9 +130,7 @@ def _for(row: Row, model: Model) -> tuple[str, str]:
 
 
 def _cause(row: Row, _model: Model) -> tuple[str, str]:
-    health = row.backend["health"]
-    usual = health["state"] in {"up", "unknown"}
-    return ("" if usual else health["cause"] or "", words.HEALTH.get(health["state"], ""))
+    return why(row.backend), words.HEALTH.get(row.backend["health"]["state"], "")
 
 
 def _rate(of: Callable[[Row], float | None]) -> Callable[[Row, Model], tuple[str, str]]:
@@ -307,7 +305,7 @@ def _joined(parts: Iterable[tuple[str, str]], width: int) -> Text:
 def _totals(model: Model, width: int) -> Text:
     services = model.report["services"].values()
     backends = [row.backend for row in model.rows if not row.backend.get("removed")]
-    good = sum(map(serves, backends))
+    good = sum(len(serving(service)) for service in services)
     glyphs = model.glyphs
     hits = share(total(row.hits for row in model.rows), total(row.misses for row in model.rows))
     tone = "green" if good == len(backends) else "yellow" if good else "bold red"

@@ -142,12 +142,16 @@ def _join_backends(
 def _join_backend(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **one,
-        "health": max(one["health"], two["health"], key=lambda health: _WORST_HEALTH.get(health["state"], 9)),
+        "health": max(one["health"], two["health"], key=_badness),
         "overridden": {**one.get("overridden", {}), **two.get("overridden", {})},
         "active": one["active"] + two["active"],
         "pooled": one["pooled"] + two["pooled"],
         "totals": _add(one.get("totals", {}), two.get("totals", {})),
     }
+
+
+def _badness(health: Mapping[str, Any]) -> tuple[int, bool]:
+    return _WORST_HEALTH.get(health["state"], 9), not health.get("reachable", True)
 
 
 def _add(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:

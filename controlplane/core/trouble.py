@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-__all__ = ["Level", "Trouble", "age_s", "serves", "span", "standing", "troubles"]
+__all__ = ["Level", "Trouble", "age_s", "serves", "serving", "span", "standing", "troubles", "why"]
 
 Level: TypeAlias = Literal["bad", "warn", "note"]
 """Clients are or may be hit; something is not as it should be; somebody wanted it so."""
@@ -64,6 +64,38 @@ def span(seconds: float) -> str:
 def serves(backend: Mapping[str, Any]) -> bool:
     """Tell whether a backend takes new connections by its own state: enabled, with a weight, not known as bad."""
     return standing(backend) in _USABLE
+
+
+def _reachable(backend: Mapping[str, Any]) -> bool:
+    """Tell whether a connection can be made, as far as is known."""
+    return bool(backend["health"].get("reachable", True))
+
+
+def why(backend: Mapping[str, Any]) -> str:
+    """Say why a backend is not healthy, and if so that it can be reached; nothing of one that is healthy."""
+    health = backend["health"]
+    cause = str(health["cause"] or "")
+    if health["state"] in _USABLE or not cause:
+        return ""
+    return f"{cause}, but reachable" if health.get("reachable") else cause
+
+
+def serving(service: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the backends that get new connections: in panic also those that are only reachable."""
+    backends = [each for each in service["backends"] if not each.get("removed")]
+    healthy = [each for each in backends if serves(each)]
+    if not service.get("panic"):
+        return healthy
+    # With nobody healthy, health is ignored in all tiers, else in the one that serves.
+    return [
+        each
+        for each in backends
+        if serves(each)
+        or (
+            (standing(each) != "out" and _reachable(each))
+            and (not healthy or each.get("tier") == service.get("tier"))
+        )
+    ]
 
 
 def standing(backend: Mapping[str, Any]) -> str:
@@ -180,8 +212,11 @@ def _service(
     if not backends:
         yield Trouble("warn", "empty", f"{name} has no backends: its clients are refused")
     elif service.get("panic"):
-        usable = sum(map(serves, backends))
-        text = f"{name}: {usable} of {len(backends)} backends are usable, so health is ignored"
+        usable = sum(map(serves, backends)) or "none"
+        text = (
+            f"{name}: {usable} of {len(backends)} backends is healthy, so health is ignored:"
+            f" {len(serving(service))} that can be reached serve; the checks may be wrong"
+        )
         yield Trouble("bad", "panic", text, explain)
     elif not any(map(serves, backends)):
         yield Trouble(
@@ -209,9 +244,9 @@ def _limits(planes: Sequence[Mapping[str, Any]]) -> str | None:
 def _unhealthy(name: str, state: str, bad: Sequence[Mapping[str, Any]], of: int, now: datetime) -> Trouble:
     # The newest is what changed last, and so what somebody is here for.
     shown = sorted(bad, key=lambda each: str(each["health"].get("since")), reverse=True)[:_NAMED]
-    causes = {each["health"]["cause"] for each in bad}
+    causes = {why(each) for each in bad}
     alike = len(causes) == 1
-    names = ", ".join(each["id"] if alike else f"{each['id']} ({each['health']['cause']})" for each in shown)
+    names = ", ".join(each["id"] if alike else f"{each['id']} ({why(each)})" for each in shown)
     more = f" and {len(bad) - len(shown)} more" if len(bad) > len(shown) else ""
     cause = f": {causes.pop()}" if alike and causes != {""} else ""
     text = f"{name}: {len(bad)} of {of}: {names}{more}{_since(shown[0]['health'].get('since'), now)}{cause}"

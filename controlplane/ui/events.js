@@ -10,9 +10,9 @@ const KEPT_EVENTS = 500;
 
 export const events = { all: new Map(), paused: false, state: "" };   // by their id: what is told twice is shown once
 const QUIET = new Set(["dataplanes"]);
-const BAD = /_down$|eject|died|fail|refused|unusable|no_usable|unhandled|not_saved|no_backend|unresolved|local_error|orphaned|^panic$/;
+const BAD = /_down$|_unreachable$|eject|died|fail|refused|unusable|no_usable|unhandled|not_saved|no_backend|unresolved|local_error|orphaned|^panic$/;
 const MILD = /drain|stopp|override|restart|takeover|dropped|terminated|lost/;
-const FINE = /_up$|reinstated|panic_over|applied|generation|started|resolved|drained|again$|ready$|_saved$|_ended$/;
+const FINE = /_up$|_reachable$|reinstated|panic_over|applied|generation|started|resolved|drained|again$|ready$|_saved$|_ended$/;
 
 function toneOf(type) {
   if (BAD.test(type)) return "bad";

@@ -14,6 +14,22 @@ export function serves(backend) {
   return !backend.removed && backend.state === "enabled" && backend.weight > 0 && healthy(backend);
 }
 
+/** Who of a service gets new connections: in panic also backends that are only reachable. */
+export function serving(service) {
+  const healthyOnes = service.backends.filter(serves);
+  if (!service.panic) return healthyOnes;
+  // With nobody healthy, health is ignored in all tiers, else in the one that serves.
+  const ignored = (each) => !healthyOnes.length || each.tier === service.tier;
+  return service.backends.filter((each) => serves(each) || (standing(each) !== "out" && each.health.reachable !== false && ignored(each)));
+}
+
+/** Why a backend is not healthy, and if so that it can be reached; "" for one that is. */
+export function causeText(backend) {
+  const { state, cause, reachable } = backend.health;
+  if (state === "up" || !cause) return "";
+  return reachable && state !== "unknown" ? `${cause}, but reachable` : cause;
+}
+
 /** The word that a backend counts under in a bar. */
 export function standing(backend) {
   if (backend.removed || backend.state !== "enabled" || backend.weight === 0) return "out";
@@ -94,17 +110,17 @@ function planeProblems(status, add) {
 /** Names, causes and since when: the newest first, and a cause that all have in common once. */
 function unhealthyText(backends) {
   const newest = backends.toSorted((one, two) => (two.health.since ?? "").localeCompare(one.health.since ?? ""));
-  const alike = new Set(backends.map((each) => each.health.cause)).size === 1;
-  const named = newest.slice(0, 3).map((each) => (alike || !each.health.cause ? each.id : `${each.id} (${each.health.cause})`));
+  const alike = new Set(backends.map(causeText)).size === 1;
+  const named = newest.slice(0, 3).map((each) => (alike || !causeText(each) ? each.id : `${each.id} (${causeText(each)})`));
   const more = newest.length > named.length ? ` and ${newest.length - named.length} more` : "";
-  const cause = alike && newest[0].health.cause ? ` (${newest[0].health.cause})` : "";
+  const cause = alike && causeText(newest[0]) ? ` (${causeText(newest[0])})` : "";
   const passed = ago(newest[0].health.since);
   return `${named.join(", ")}${more}${cause}${passed && `, ${newest.length > 1 ? "the last one " : ""}for ${passed}`}`;
 }
 
 function serviceProblems(name, service, add) {
   const usable = service.backends.filter(serves).length;
-  if (service.panic) add("bad", "panic", name, `${name}: ${usable} of ${count(service.backends.length, "backend")} usable, so health is ignored.`, "services");
+  if (service.panic) add("bad", "panic", name, `${name}: ${usable || "none"} of ${count(service.backends.length, "backend")} healthy, so health is ignored: ${serving(service).length} that can be reached serve. The checks may be wrong.`, "services");
   else if (service.backends.length && !usable) add("bad", "no backend", name, `${name}: no backend is usable, clients are refused.`, "services");
   if (!service.backends.length) add("warn", "empty", name, `${name} has no backends.`, "services");
   for (const state of ["down", "ejected"]) {

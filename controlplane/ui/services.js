@@ -2,7 +2,7 @@
 
 import { edit } from "/changes.js";
 import { $, button, keyed, make, pillOf, setAttribute, setHidden, setPill, setText } from "/dom.js";
-import { HEALTH_TONE, STATE_TONE, serves } from "/meaning.js";
+import { HEALTH_TONE, STATE_TONE, causeText, serves, serving as servingOf } from "/meaning.js";
 import { Spark, backendKey, series } from "/rates.js";
 import { act, looking } from "/state.js";
 import { healthBar } from "/summary.js";
@@ -86,7 +86,7 @@ function backendView({ service, backend: first }) {
       setPill(health, backend.health.state, HEALTH_TONE[backend.health.state] ?? "idle");
       setText(since, sinceText(backend.health.since));
       setAttribute(since, "title", backend.health.since ? `since ${clock(backend.health.since)}` : null);
-      setText(cause, backend.health.state === "up" ? "" : backend.health.cause);
+      setText(cause, causeText(backend));
       setPill(state, backend.removed ? "removed" : backend.state, STATE_TONE[backend.removed ? "drain" : backend.state]);
       setText(stateBy, overrideText(service, backend, "state") || (backend.draining_since ? sinceText(backend.draining_since) : ""));
       setText(weight, String(backend.weight));
@@ -147,7 +147,7 @@ function serviceView({ name }) {
       setPill(tier, `tier ${service.tier} serves`, "warn");
       setHidden(queued, !service.queued);
       setPill(queued, `${service.queued} waiting`, "warn");
-      setText(serving.label, `${service.backends.filter(serves).length} of ${service.backends.length} serving`);
+      setText(serving.label, `${servingOf(service).length} of ${service.backends.length} serving`);
       bar.update(service.backends);
       setText(rate.label, `${perSecond(known.now("connections"))} new · ${figure(service.active)} active`);
       setText(bytes.label, `${bytesPerSecond(known.now("bytes_in"))} / ${bytesPerSecond(known.now("bytes_out"))}`);

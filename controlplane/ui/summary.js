@@ -1,7 +1,7 @@
 // The top of the page: the node, the figures of all services together, and what needs attention.
 
 import { $, keyed, make, pillOf, setAttribute, setHidden, setPill, setText } from "/dom.js";
-import { problems, serves, standing, standingText } from "/meaning.js";
+import { problems, serving, standing, standingText } from "/meaning.js";
 import { Spark, series } from "/rates.js";
 import { act } from "/state.js";
 import { bytesPerSecond, count, figure, perSecond } from "/text.js";
@@ -64,7 +64,7 @@ export function showSummary(status) {
   setText(summary.bytesOut, `out ${bytesPerSecond(bytesOut)}`);
   setText(summary.hits, all.hitRate());
   setText(summary.pooled, `${figure(sum(backends, "pooled"))} idle in pools`);
-  setText(summary.serving, `${backends.filter(serves).length} of ${backends.length}`);
+  setText(summary.serving, `${services.flatMap(serving).length} of ${backends.length}`);
   setText(summary.services, `in ${count(services.length, "service")}`);
   summary.bar.update(backends);
   setText(summary.standing, standingText(backends));

@@ -11,19 +11,32 @@ Theory of operation
 4. Each verdict is exactly one event: `PASS` and `FAIL` leave the state alone (except by rule 2), `RISE` and
    `FALL` are the verdicts that complete a streak.
 5. `FORGET` (checks were switched off) leads from everywhere to `unknown`.
-6. `TRANSITIONS` lists every pair that can occur. `ActiveHealth` looks the next state up there and nowhere else,
-   so a pair that is missing is a bug, and raises `KeyError`.
+6. `TRANSITIONS` lists every pair that can occur. `_Fact` looks the next state up there and nowhere else, so a pair
+   that is missing is a bug, and raises `KeyError`.
+7. A check finds two facts: whether the connection could be made (reachable), and whether the answer was right
+   (healthy). Both are kept by the same machine with the same thresholds. Who is healthy is reachable, so an `up`
+   backend always is. A backend that is `down` may be either: with nobody healthy, those that are reachable serve
+   (`selection`, rule 3), because it is likelier that the check is wrong than that all are broken and accept.
 
 `ejected` is no state of this machine: it is passive health's word (see `outlier`). `combine` puts both together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
-__all__ = ["TRANSITIONS", "ActiveHealth", "Change", "Event", "HealthState", "HealthView", "combine"]
+__all__ = [
+    "TRANSITIONS",
+    "ActiveHealth",
+    "Change",
+    "Event",
+    "HealthState",
+    "HealthView",
+    "Outcome",
+    "combine",
+]
 
 
 class HealthState(StrEnum):
@@ -71,24 +84,72 @@ TRANSITIONS: Final[dict[tuple[HealthState, Event], HealthState]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A step from one state to another."""
+class Outcome:
+    """What one check found."""
 
-    old: HealthState
-    new: HealthState
+    ok: bool
     cause: str
-    since: float
-    """Monotonic seconds of the verdict that did it."""
+    """`ok`, or why not, in a few words."""
+    reachable: bool = True
+    """Whether the connection could be made to where clients go."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthView:
-    """What status shows: the state, why, and since when."""
+    """What status shows: the state, why, since when, and whether a connection can be made."""
 
     state: HealthState
     cause: str
     since: float
     """Monotonic seconds."""
+    reachable: bool = True
+    """False only if that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A step from one state, or from one answer to whether it is reachable, to another."""
+
+    old: HealthView
+    new: HealthView
+
+
+class _Fact:
+    """One thing that checks say yes or no to, and its streak."""
+
+    __slots__ = ("_last", "_streak", "state")
+
+    def __init__(self) -> None:
+        self.state = HealthState.UNKNOWN
+        self._last = True
+        self._streak = 0
+
+    def observe(self, ok: bool, rise: int, fall: int) -> None:  # noqa: FBT001 - a verdict is a bool
+        """Take what one check says."""
+        self._streak = self._streak + 1 if ok is self._last else 1
+        self._last = ok
+        if ok:
+            rises = self.state is HealthState.DOWN and self._streak >= rise
+            self._step(Event.RISE if rises else Event.PASS)
+        else:
+            falls = self.state is HealthState.UP and self._streak >= fall
+            self._step(Event.FALL if falls else Event.FAIL)
+
+    def decide(self, ok: bool) -> None:  # noqa: FBT001 - the same
+        """Take a verdict that needs no streak."""
+        self._last, self._streak = ok, 1
+        if self.state is HealthState.UNKNOWN:
+            self._step(Event.PASS if ok else Event.FAIL)
+        elif (self.state is HealthState.UP) is not ok:
+            self._step(Event.RISE if ok else Event.FALL)
+
+    def forget(self) -> None:
+        """Return to unknown."""
+        self._streak = 0
+        self._step(Event.FORGET)
+
+    def _step(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]
 
 
 class ActiveHealth:
@@ -100,26 +161,29 @@ class ActiveHealth:
         now: Monotonic seconds; since when the state is unknown.
     """
 
-    __slots__ = ("_cause", "_fall", "_last_failure", "_last_ok", "_rise", "_since", "_state", "_streak")
+    __slots__ = ("_cause", "_connects", "_fall", "_passes", "_rise", "_since")
 
     def __init__(self, rise: int, fall: int, *, now: float = 0.0) -> None:
         self._rise = rise
         self._fall = fall
-        self._state = HealthState.UNKNOWN
+        self._passes = _Fact()
+        self._connects = _Fact()
         self._cause = "not checked yet"
         self._since = now
-        self._last_failure = ""
-        self._last_ok = True
-        self._streak = 0
 
     @property
     def state(self) -> HealthState:
         """The present state: unknown, up or down."""
-        return self._state
+        return self._passes.state
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a connection can be made; False only if checks say so."""
+        return self._connects.state is not HealthState.DOWN
 
     @property
     def cause(self) -> str:
-        """What led to the present state; a later verdict that changes nothing does not touch it."""
+        """What led to the present state, reachable or not; a later verdict that changes nothing does not touch it."""
         return self._cause
 
     @property
@@ -128,54 +192,42 @@ class ActiveHealth:
         return self._since
 
     @property
-    def last_failure(self) -> str:
-        """The newest failure's cause, also while up; empty if there was none."""
-        return self._last_failure
-
-    @property
     def view(self) -> HealthView:
         """The state as `combine` takes it."""
-        return HealthView(self._state, self._cause, self._since)
+        return HealthView(self.state, self._cause, self._since, self.reachable)
 
-    def observe(self, ok: bool, cause: str, now: float) -> Change | None:  # noqa: FBT001 - a verdict is a bool
-        """Take the verdict of one check.
-
-        Args:
-            ok: Whether the check passed.
-            cause: Why, in a few words ("connection refused"; "ok").
-            now: Monotonic seconds.
+    def observe(self, outcome: Outcome, now: float) -> Change | None:
+        """Take what one check found, at monotonic second `now`.
 
         Returns:
-            The change of state, None if there was none.
+            The change, None if there was none.
         """
-        self._streak = self._streak + 1 if ok is self._last_ok else 1
-        self._last_ok = ok
-        if not ok:
-            self._last_failure = cause
-        return self._step(self._event(ok=ok), cause, now)
+        old = self.state, self.reachable
+        self._passes.observe(outcome.ok, self._rise, self._fall)
+        self._connects.observe(outcome.ok or outcome.reachable, self._rise, self._fall)
+        return self._changed(*old, outcome.cause, now)
 
-    def decide(self, state: HealthState, cause: str, now: float) -> Change | None:
+    def decide(
+        self, state: HealthState, cause: str, now: float, *, reachable: bool | None = None
+    ) -> Change | None:
         """Take a verdict that needs no streak: somebody who counts differently has decided.
 
         Args:
             state: Up, down or unknown.
             cause: Why, in a few words.
             now: Monotonic seconds.
+            reachable: Whether a connection can be made to a backend that is down; None: what is known of it stays.
 
         Returns:
-            The change of state, None if there was none.
+            The change, None if there was none.
         """
         if state is HealthState.UNKNOWN:
             return self.forget(now)
-        ok = state is HealthState.UP
-        self._last_ok, self._streak = ok, 1
-        if not ok:
-            self._last_failure = cause
-        if self._state is HealthState.UNKNOWN:
-            return self._step(Event.PASS if ok else Event.FAIL, cause, now)
-        if self._state is state:
-            return None
-        return self._step(Event.RISE if ok else Event.FALL, cause, now)
+        old = self.state, self.reachable
+        self._passes.decide(state is HealthState.UP)
+        if state is HealthState.UP or reachable is not None:
+            self._connects.decide(state is HealthState.UP or bool(reachable))
+        return self._changed(*old, cause, now)
 
     def reconfigure(self, rise: int, fall: int) -> None:
         """Change the thresholds; state and streak stay, and the next verdict is measured with the new ones."""
@@ -188,38 +240,33 @@ class ActiveHealth:
         Returns:
             The change, None if the state was unknown already.
         """
-        self._streak = 0
-        self._last_failure = ""
-        return self._step(Event.FORGET, "checks are off", now)
+        old = self.state, self.reachable
+        self._passes.forget()
+        self._connects.forget()
+        return self._changed(*old, "checks are off", now)
 
-    def _event(self, *, ok: bool) -> Event:
-        if ok:
-            return (
-                Event.RISE if self._state is HealthState.DOWN and self._streak >= self._rise else Event.PASS
-            )
-        return Event.FALL if self._state is HealthState.UP and self._streak >= self._fall else Event.FAIL
-
-    def _step(self, event: Event, cause: str, now: float) -> Change | None:
-        old = self._state
-        new = TRANSITIONS[old, event]
-        if new is old:
+    def _changed(self, state: HealthState, reachable: bool, cause: str, now: float) -> Change | None:  # noqa: FBT001 - what was
+        if state is self.state and reachable is self.reachable:
             return None
-        self._state = new
+        old = HealthView(state, self._cause, self._since, reachable)
         self._cause = cause
-        self._since = now
-        return Change(old, new, cause, now)
+        if state is not self.state:
+            self._since = now
+        return Change(old, self.view)
 
 
 def combine(active: HealthView, ejected: HealthView | None) -> HealthView:
     """Put active and passive health of one backend into the one view that status shows.
 
     Down by an active check wins over ejected, because it stays when the ejection ends; ejected wins over up and
-    unknown, because it is what keeps clients away.
+    unknown, because it is what keeps clients away. Reachable is what nobody says the contrary of.
 
     Args:
         active: What checks say; unknown without checks.
         ejected: The ejection in force (`Ejection.view`), None if there is none.
     """
-    if ejected is None or active.state is HealthState.DOWN:
+    if ejected is None:
         return active
-    return ejected
+    view = active if active.state is HealthState.DOWN else ejected
+    reachable = active.reachable and ejected.reachable
+    return view if view.reachable is reachable else replace(view, reachable=reachable)

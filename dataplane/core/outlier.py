@@ -135,11 +135,13 @@ class Ejection:
     """Monotonic seconds at which it ends by itself."""
     times: int
     """How often the backend was ejected lately, this one included; at least 1."""
+    reachable: bool
+    """Whether connections could be made, only to be reset."""
 
     @property
     def view(self) -> HealthView:
         """The ejection as `health.combine` takes it."""
-        return HealthView(HealthState.EJECTED, self.cause, self.since)
+        return HealthView(HealthState.EJECTED, self.cause, self.since, self.reachable)
 
 
 @dataclass(slots=True)
@@ -288,11 +290,14 @@ class Outliers:
 
     def _eject(self, record: _Record, failure: Failure) -> Ejection:
         self._step(record, Event.EJECT)
-        backend_id, now, record.reset = failure.backend_id, failure.at, False
+        backend_id, now = failure.backend_id, failure.at
         period, longest = self._spec.ejection_s, self._spec.max_ejection_s
         record.times = min(self._times(record, now) + 1, max(1, ceil(longest / period)) if period > 0 else 1)
         until = now + min(period * record.times, longest)
-        ejection = self._ejected[backend_id] = Ejection(backend_id, failure.cause, now, until, record.times)
+        ejection = self._ejected[backend_id] = Ejection(
+            backend_id, failure.cause, now, until, record.times, record.reset
+        )
+        record.reset = False
         del self.failing[backend_id]
         return ejection
 

@@ -131,5 +131,6 @@ class SkipReason(StrEnum):
     WEIGHT_ZERO = "weight_zero"
     DOWN = "down"
     EJECTED = "ejected"
+    UNREACHABLE = "unreachable"
     UNRESOLVED = "unresolved"
     LIMIT_PER_BACKEND = "limit_per_backend"

@@ -9,8 +9,9 @@ Rules:
 2. Tiers are tried in order: a connection gets to tier 1 only when tier 0 has nobody left for it. The tier
    that serves is the first with a usable backend.
 3. Panic: if less than a given share of the serving tier's enabled, weighted backends is usable, health is
-   ignored there: it is likelier that the checks are wrong than that the few can carry the load of all.
-   It needs one sign of life: with nobody usable in any tier there are no candidates at all.
+   ignored there: it is likelier that the checks are wrong than that the few can carry the load of all. So it is
+   in every tier if nobody is usable anywhere. But only health: who is not reachable stays out, for a connection
+   that cannot be made serves nobody. With nobody reachable in any tier there are no candidates at all.
 4. Slow start scales weights only while somebody ramps up, and never for `sticky`, whose clients would move.
 """
 
@@ -59,6 +60,8 @@ class Standing(Generic[T]):
     """The operator state is `enabled`."""
     healthy: bool
     """Health is `up` or `unknown`, and the address is resolved."""
+    reachable: bool
+    """As far as is known a connection can be made; who is healthy is reachable."""
     ramp: float
     """Slow start: the share of the weight that counts, above 0, up to 1."""
 
@@ -66,14 +69,23 @@ class Standing(Generic[T]):
 class Selection(Generic[T]):
     """The candidates for new connections, best tier first."""
 
-    __slots__ = ("_balancers", "_rigid", "_tiers", "candidates", "panic", "tier", "tracks_load", "usable")
+    __slots__ = (
+        "_balancers",
+        "_panicking",
+        "_rigid",
+        "_tiers",
+        "candidates",
+        "tier",
+        "tracks_load",
+        "usable",
+    )
 
     def __init__(
         self,
         tiers: Mapping[int, Balancer[T]],
         *,
-        panic: bool,
-        usable: int,
+        panicking: Collection[int] = (),
+        usable: int = 0,
         candidates: Collection[T] = (),
         rigid: bool = False,
     ) -> None:
@@ -81,7 +93,7 @@ class Selection(Generic[T]):
 
         Args:
             tiers: The balancers of the tiers that have candidates, the serving one first.
-            panic: Whether health is ignored in the serving tier.
+            panicking: The tiers in which health is ignored.
             usable: How many backends are usable, over all tiers.
             candidates: All whom `pick` may return, in any order.
             rigid: Whether another weight needs another selection.
@@ -90,7 +102,7 @@ class Selection(Generic[T]):
         self._balancers = tuple(tiers.values())
         self._rigid = rigid
         self.candidates = candidates
-        self.panic = panic
+        self._panicking = panicking
         self.tier = next(iter(tiers), None)
         self.usable = usable
         self.tracks_load = any(balancer.tracks_load for balancer in self._balancers)
@@ -123,15 +135,13 @@ class Selection(Generic[T]):
                 tiers.setdefault(standing.tier, []).append(standing)
                 if standing.healthy:
                     usable[standing.tier] = usable.get(standing.tier, 0) + 1
-        serving = min(usable, default=None)
-        panicking = serving is not None and usable[serving] / len(tiers[serving]) < panic
+        panicking = _panicking(tiers, usable, panic)
         balancers: dict[int, Balancer[T]] = {}
         everybody: list[T] = []
         rigid = mode is Mode.STICKY
-        for tier in sorted(usable):
-            candidates = tiers[tier]
-            if not (panicking and tier == serving):
-                candidates = [standing for standing in candidates if standing.healthy]
+        for tier in sorted(usable.keys() | panicking):
+            ignored = tier in panicking
+            candidates = [one for one in tiers[tier] if one.healthy or (ignored and one.reachable)]
             ramps = mode is not Mode.STICKY and any(standing.ramp < 1 for standing in candidates)
             rigid = rigid or ramps
             everybody += [standing.target for standing in candidates]
@@ -142,7 +152,14 @@ class Selection(Generic[T]):
                 previous=None if previous is None else previous.balancer(tier),
                 table=tables.get(tier),
             )
-        return cls(balancers, panic=panicking, usable=sum(usable.values()), candidates=everybody, rigid=rigid)
+        return cls(
+            balancers, panicking=panicking, usable=sum(usable.values()), candidates=everybody, rigid=rigid
+        )
+
+    @property
+    def panic(self) -> bool:
+        """Whether health is ignored somewhere."""
+        return bool(self._panicking)
 
     def reweigh(self, old: Standing[T], new: Standing[T]) -> bool:
         """Take another weight of one backend in place.
@@ -161,7 +178,7 @@ class Selection(Generic[T]):
             return True
         if self._rigid or not old.weight or not new.weight:
             return False
-        if not new.enabled or not (new.healthy or (self.panic and new.tier == self.tier)):
+        if not new.enabled or not (new.healthy or (new.reachable and new.tier in self._panicking)):
             return True
         balancer = self._tiers.get(new.tier)
         return balancer is not None and balancer.reweigh(new.target, old.weight, new.weight)
@@ -224,6 +241,21 @@ def sticky_members(backends: Iterable[BackendSpec]) -> dict[int, list[tuple[str,
         if backend.weight:
             tiers.setdefault(backend.tier, []).append((backend.id, backend.weight))
     return tiers
+
+
+def _panicking(
+    tiers: Mapping[int, list[Standing[T]]], usable: Mapping[int, int], panic: float
+) -> frozenset[int]:
+    """Return the tiers in which health is ignored: none if that would bring nobody back."""
+    if usable:
+        serving = min(usable)
+        few = usable[serving] / len(tiers[serving]) < panic
+        concerned = [serving] if few else []
+    else:
+        concerned = list(tiers) if panic else []
+    return frozenset(
+        tier for tier in concerned if any(one.reachable and not one.healthy for one in tiers[tier])
+    )
 
 
 def _members(candidates: list[Standing[T]], *, ramps: bool) -> list[tuple[T, int]]:

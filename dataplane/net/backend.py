@@ -33,6 +33,7 @@ class Backend:
         "id",
         "pool",
         "ramp_from",
+        "reachable",
         "removed",
         "resolve_error",
         "spec",
@@ -55,6 +56,8 @@ class Backend:
         self.health = ActiveHealth(service.active.rise, service.active.fall, now=reactor.now)
         self.healthy = self.address is not None
         """Neither down nor ejected, and resolved."""
+        self.reachable = self.healthy
+        """Resolved, and nobody has found that no connection can be made."""
         self.usable = self.healthy and spec.weight > 0 and spec.state is OperatorState.ENABLED
         """Healthy, enabled and weighted: set whenever one of them changes."""
         self.ramp_from: float | None = reactor.now
@@ -71,7 +74,7 @@ class Backend:
         """Return its standing as it is now; `ramp` is the share of its weight that slow start allows, 0..1."""
         spec = self.spec
         enabled = spec.state is OperatorState.ENABLED
-        return Standing(self, spec.weight, spec.tier, enabled, self.healthy, ramp)
+        return Standing(self, spec.weight, spec.tier, enabled, self.healthy, self.reachable, ramp)
 
     def __repr__(self) -> str:
         return f"<Backend {self.id} at {self.spec.address}>"

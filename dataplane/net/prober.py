@@ -19,6 +19,7 @@ from dataplane.net.probes import LocalError, Probe, Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dataplane.core.health import Outcome
     from dataplane.core.spec import ActiveCheckSpec
     from dataplane.net.probes import Connection
 
@@ -52,8 +53,8 @@ class Prober:
     """Check every target again and again, and report each verdict.
 
     Args:
-        on_result: Called with each verdict: the target, whether it passed, and why. Not called any more for a
-            target that `update` has removed or changed.
+        on_result: Called with each verdict: the target, and what was found. Not called any more for a target that
+            `update` has removed or changed.
         on_local_error: Called with the cause when this machine could not probe. Nobody is to blame, so there is
             no verdict; the target is tried again an interval later.
         random: A float in 0 <= x < 1 at each call.
@@ -76,7 +77,7 @@ class Prober:
 
     def __init__(
         self,
-        on_result: Callable[[Target, bool, str], None],
+        on_result: Callable[[Target, Outcome], None],
         *,
         on_local_error: Callable[[str], None],
         random: Callable[[], float],
@@ -168,7 +169,7 @@ class Prober:
             return
         self._again(entry, started)
         try:
-            self._on_result(target, outcome.ok, outcome.cause)
+            self._on_result(target, outcome)
         finally:
             if connection is not None:
                 await self._leave(connection, target.check.timeout_s)

@@ -12,11 +12,12 @@ import asyncio
 import errno
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from dataplane.core import proxy_protocol
+from dataplane.core.health import Outcome
 from dataplane.core.spec import CheckType, ProxySend
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import ActiveCheckSpec
 
-__all__ = ["Connection", "LocalError", "Outcome", "Probe", "Target", "excerpt", "http_status"]
+__all__ = ["Connection", "LocalError", "Probe", "Target", "excerpt", "http_status"]
 
 READ_BYTES: Final = 16 * 1024
 EXPECT_BYTES: Final = 64 * 1024
@@ -60,15 +61,6 @@ class Target:
     """`host:port`, `[v6]:port` or `unix:/path`."""
     check: ActiveCheckSpec
     proxy: ProxySend
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a probe found."""
-
-    ok: bool
-    cause: str
-    """`ok`, or why not, in a few words."""
 
 
 class LocalError(Exception):
@@ -204,11 +196,21 @@ class Probe:
         self._stage = "connect"
         try:
             outcome = await self._judge()
+            if not outcome.ok and self._address != self.target.address:
+                outcome = replace(outcome, reachable=await self._is_reachable())
         except BaseException:  # cancellation too must leave nothing open
             if self._connection is not None:
                 self._connection.close()
             raise
         return outcome, self._connection
+
+    async def _is_reachable(self) -> bool:
+        """Tell whether clients can connect, where the check has asked another port: that tells nothing of theirs."""
+        check = replace(self.target.check, type=CheckType.TCP, port=None)
+        outcome, connection = await Probe(replace(self.target, check=check), lookup=self._lookup).run()
+        if connection is not None:
+            connection.leave_nowait()
+        return outcome.ok
 
     async def _judge(self) -> Outcome:
         try:
@@ -219,15 +221,18 @@ class Probe:
                     self._stage = self.target.check.type.value
                     await self._exchange(connection)
         except _FailedError as failed:
-            return Outcome(ok=False, cause=failed.cause)
+            return self._failed(failed.cause)
         except TimeoutError:  # ETIMEDOUT is one as well, and means the same
-            return Outcome(ok=False, cause=self._late())
+            return self._failed(self._late())
         except OSError as error:
             code = error.errno or 0
             if code in LOCAL_ERRNOS:
                 raise LocalError(error_text(code)) from error
-            return Outcome(ok=False, cause=error_text(errno.ECONNRESET if code in _RESETS else code))
+            return self._failed(error_text(errno.ECONNRESET if code in _RESETS else code))
         return Outcome(ok=True, cause="ok")
+
+    def _failed(self, cause: str) -> Outcome:
+        return Outcome(ok=False, cause=cause, reachable=self._connection is not None)
 
     def _late(self) -> str:
         """Say what the time ran out on; a backend that did not answer is no longer waited for."""

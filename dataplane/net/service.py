@@ -47,7 +47,7 @@ class Service:
         """By id, in configured order; removed ones are in `leaving`."""
         self.leaving: list[Backend] = []
         """Removed backends that still have connections."""
-        self.selection: Selection[Backend] = Selection({}, panic=False, usable=0)
+        self.selection: Selection[Backend] = Selection({})
         self.flows: set[Flow] = set()
         self.active = 0
         """Admitted connections: those that `limits.connections` counts."""

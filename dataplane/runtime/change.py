@@ -170,7 +170,7 @@ class Changer:
                 "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"
             )
         # The selection of 10,000 backends takes 14 ms in one piece: it stays if only a few weights are others, or nothing.
-        stays = same_options and running.usable >= 0 and backends == old and len(touched) <= IN_PLACE
+        stays = same_options and running.serving >= 0 and backends == old and len(touched) <= IN_PLACE
         for count, (backend, effective) in enumerate(touched, 1):
             stood = backend.standing
             self._reconfigure(running, backend, effective, spec)

@@ -12,18 +12,25 @@ from dataplane.runtime.handover import Offer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataplane.net.backend import Backend
     from dataplane.runtime.apply import Applier
     from dataplane.runtime.doors import OwnDoors
     from dataplane.runtime.node import Node
-    from dataplane.runtime.worker_node import Verdict
+    from dataplane.runtime.worker_node import Found
 
-__all__ = ["SingleHolder", "state_of", "verdicts_of"]
+__all__ = ["SingleHolder", "found", "state_of", "verdicts_of"]
 
 
-def verdicts_of(node: Node) -> list[Verdict]:
+def found(service: str, backend: Backend, *, passed: bool) -> Found:
+    """Return what active checks have found of a backend."""
+    health = backend.health
+    return service, backend.id, health.state.value, health.cause, health.reachable, passed
+
+
+def verdicts_of(node: Node) -> list[Found]:
     """Return all that active checks have found."""
     return [
-        (name, backend.id, backend.health.state.value, backend.health.cause, False)
+        found(name, backend, passed=False)
         for name, running in node.running.items()
         for backend in running.service.backends.values()
         if backend.health.state is not HealthState.UNKNOWN
@@ -33,6 +40,7 @@ def verdicts_of(node: Node) -> list[Verdict]:
 def state_of(applier: Applier) -> dict[str, Any]:
     """Return what runs: the snapshot, the overrides and the health of backends."""
     node = applier.node
+    verdicts = verdicts_of(node)
     return {
         "snapshot": json.loads("".join(applier.snapshot.text())),
         "overrides": [
@@ -43,7 +51,9 @@ def state_of(applier: Applier) -> dict[str, Any]:
             )
             for (service, backend), fields in node.overrides.items()
         ],
-        "verdicts": verdicts_of(node),
+        # Five fields each, and what came later beside them: a successor may be older than this process.
+        "verdicts": [(*one[:4], one[5]) for one in verdicts],
+        "unreachable": [one[:2] for one in verdicts if not one[4]],
         "saved": applier.saved,
     }
 

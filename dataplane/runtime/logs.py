@@ -21,6 +21,7 @@ WARNINGS: Final = frozenset(
         "apply_refused",
         "backend_down",
         "backend_ejected",
+        "backend_unreachable",
         "credentials_expired",
         "credentials_not_renewed",
         "dropped",

@@ -145,7 +145,9 @@ _MONOTONIC: Final = frozenset({"counter", "histogram"})
 _HEALTH: Final = "lb_backend_health"
 _JOINED: Final[dict[str, Callable[[float, float], float]]] = {
     "lb_backend_draining": max,
+    "lb_backend_reachable": min,
     "lb_backend_usable": min,
+    "lb_backends_serving": min,
     "lb_backend_weight": max,
     "lb_backends_usable": min,
     "lb_generation": min,

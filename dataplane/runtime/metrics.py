@@ -184,7 +184,16 @@ class Metrics:
         families.histogram("lb_queue_seconds", "Wait for a place", own, totals.queue)
         families.gauge("lb_panic", "1 while health is ignored", own, service.selection.panic)
         families.gauge(
-            "lb_backends_usable", "Backends that may take new connections", own, service.selection.usable
+            "lb_backends_usable",
+            "Backends that are healthy, enabled and weighted",
+            own,
+            service.selection.usable,
+        )
+        families.gauge(
+            "lb_backends_serving",
+            "Backends that get new connections: the usable ones, in panic the reachable ones",
+            own,
+            len(service.selection.candidates),
         )
         table_hash = tables_hash(running.tables)
         if table_hash is not None:
@@ -286,7 +295,8 @@ _BACKEND_COUNTERS: Final[dict[str, tuple[str, Callable[[Backend], float]]]] = {
 _BACKEND_GAUGES: Final[dict[str, tuple[str, Callable[[Backend], float]]]] = {
     "lb_backend_connections_active": ("Clients' connections now, dials included", lambda one: one.own),
     "lb_backend_weight": ("Effective weight", lambda one: one.spec.weight),
-    "lb_backend_usable": ("1 while it may take new connections", lambda one: one.usable),
+    "lb_backend_usable": ("1 while it is healthy, enabled and weighted", lambda one: one.usable),
+    "lb_backend_reachable": ("1 unless no connection could be made to it", lambda one: one.reachable),
     "lb_backend_draining": ("1 while it is drained or disabled", lambda one: one.draining_since is not None),
     "lb_pool_idle": ("Idle pooled connections", lambda one: len(one.pool)),
 }

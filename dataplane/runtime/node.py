@@ -22,14 +22,14 @@ from dataplane.runtime.running import Running
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dataplane.core.health import Change
+    from dataplane.core.health import Change, Outcome
     from dataplane.core.outlier import Evidence
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.listener import Listener
     from dataplane.net.reactor import Reactor
     from dataplane.net.relay import Flow
     from dataplane.runtime.events import Events
-    from schemas.health import HealthUpdate
+    from schemas.health import HealthUpdate, Verdict
 
 __all__ = ["Node"]
 
@@ -72,7 +72,9 @@ class Node:
         """Find out whether a backend is usable; the selection is the caller's to rebuild."""
         spec, was = backend.spec, backend.usable
         enabled = spec.state is OperatorState.ENABLED and spec.weight > 0 and not backend.removed
-        backend.healthy = self.health(running, backend).state.usable and backend.address is not None
+        health = self.health(running, backend)
+        backend.healthy = health.state.usable and backend.address is not None
+        backend.reachable = health.reachable and backend.address is not None
         backend.usable = enabled and backend.healthy
         backend.standing = backend.stand(1.0)
         if backend.usable and not was:
@@ -112,13 +114,15 @@ class Node:
                 "panic" if selection.panic else "panic_over",
                 service=service.name,
                 usable=selection.usable,
+                serving=len(selection.candidates),
                 threshold=f"{service.spec.panic:.0%}",
             )
-        if service.backends and (selection.usable == 0) is not (running.usable == 0):
-            kind = "usable_again" if selection.usable else "no_usable_backend"
-            if running.usable >= 0 or not selection.usable:
+        serving = len(selection.candidates)
+        if service.backends and (serving == 0) is not (running.serving == 0):
+            kind = "usable_again" if serving else "no_usable_backend"
+            if running.serving >= 0 or not serving:
                 self.events.emit(kind, service=service.name, usable=selection.usable)
-        running.usable = selection.usable
+        running.serving = serving
         self.set_timer(running)
         service.serve_queue()
 
@@ -237,23 +241,23 @@ class Node:
             if backend.spec.state is not OperatorState.DISABLED
         )
 
-    def on_verdict(self, target: Target, ok: bool, cause: str) -> None:  # noqa: FBT001 - the prober's signature
-        """Take one verdict of an active check."""
+    def on_verdict(self, target: Target, outcome: Outcome) -> None:
+        """Take what one active check has found."""
         running = self.running.get(target.service)
         backend = running.service.backends.get(target.backend_id) if running else None
         if running is None or backend is None or backend.spec.address != target.address:
             return
         now = self.reactor.clock()
-        change = backend.health.observe(ok, cause, now)
-        if ok and running.outliers.passed_check(backend.id, now):
+        change = backend.health.observe(outcome, now)
+        if outcome.ok and running.outliers.passed_check(backend.id, now):
             self._reinstated(running, backend.id, "an active check passed")
         if change is not None:
             self._tell_health(running, backend, change)
-            if change.new is HealthState.UP:
+            if change.new.state is HealthState.UP:
                 backend.ramp_from = now
             self.reassess(running, backend)
 
-    def decide(self, service: str, backend_id: str, state: HealthState, cause: str) -> bool:
+    def decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
         """Take somebody else's verdict (`PUT /v1/health`), which needs no streak; False if there is no such backend.
 
         It holds until the next verdict of a check of our own, if there are any.
@@ -262,8 +266,8 @@ class Node:
         backend = running.service.backends.get(backend_id) if running else None
         if running is None or backend is None:
             return False
-        now = self.reactor.clock()
-        change = backend.health.decide(state, cause, now)
+        now, state = self.reactor.clock(), HealthState(verdict.state)
+        change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
         if state is HealthState.UP and running.outliers.passed_check(backend_id, now):
             self._reinstated(running, backend_id, "said to be up")
         if change is not None:
@@ -277,7 +281,7 @@ class Node:
             f"{service}/{backend_id}"
             for service, verdicts in update.verdicts.items()
             for backend_id, verdict in verdicts.items()
-            if not self.decide(service, backend_id, HealthState(verdict.state), verdict.cause)
+            if not self.decide(service, backend_id, verdict)
         ]
 
     def forget_health(self, running: Running, backend: Backend) -> None:
@@ -287,13 +291,18 @@ class Node:
             self._tell_health(running, backend, change)
 
     def _tell_health(self, running: Running, backend: Backend, change: Change) -> None:
+        old, new = change.old, change.new
+        kind = new.state.value
+        if new.state is old.state:
+            kind = "reachable" if new.reachable else "unreachable"
         self.events.emit(
-            f"backend_{change.new.value}",
+            f"backend_{kind}",
             service=running.service.name,
             backend=backend.id,
             address=backend.spec.address,
-            was=change.old.value,
-            cause=change.cause,
+            was=old.state.value,
+            reachable=new.reachable,
+            cause=new.cause,
         )
 
     def _on_probe_error(self, cause: str) -> None:

@@ -126,7 +126,7 @@ class SupervisedApplier(Applier):
     def _change(self, snapshot: Snapshot, specs: list[ServiceSpec]) -> Any:
         """Return what a worker is told to stage; its pools are the node's, and find their own parts."""
         columns = self._assign(specs)
-        packed: list[PackedService] = [pack(_for_workers(spec)) for spec in specs]
+        packed: list[PackedService] = [pack(spec) for spec in specs]
         return snapshot.generation, snapshot.hash, packed, columns
 
     async def _commit(self, member: Member, verdicts: Any) -> None:
@@ -141,8 +141,3 @@ class SupervisedApplier(Applier):
         keys: set[object] = {spec.name for spec in specs}
         keys |= {(spec.name, backend.id) for spec in specs for backend in spec.backends}
         return dict(self._board.assign(keys))
-
-
-def _for_workers(spec: ServiceSpec) -> ServiceSpec:
-    """Return the workers' version: one verdict of the supervisor's is enough."""
-    return replace(spec, active=replace(spec.active, rise=1, fall=1))

@@ -24,9 +24,9 @@ class Running:
         "outliers",
         "panic",
         "service",
+        "serving",
         "tables",
         "tick",
-        "usable",
     )
 
     def __init__(self, node: Node, service: Service) -> None:
@@ -38,7 +38,8 @@ class Running:
         self.tables: dict[int, StickyTable] = {}
         """Of mode `sticky`, by tier."""
         self.panic = False
-        self.usable = -1
+        self.serving = -1
+        """How many backends clients may get; -1 before the first selection."""
         self.tick = 0
 
     def on_timer(self, now: float) -> None:

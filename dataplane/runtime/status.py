@@ -106,7 +106,12 @@ class Reporter:
             "tier": spec.tier,
             "state": spec.state.value,
             "overridden": self._overridden(running.service, backend),
-            "health": {"state": health.state.value, "cause": cause, "since": self._time(health.since)},
+            "health": {
+                "state": health.state.value,
+                "cause": cause,
+                "since": self._time(health.since),
+                "reachable": backend.reachable,
+            },
             "active": backend.own,
             "pooled": len(backend.pool),
             "draining_since": None if backend.draining_since is None else self._time(backend.draining_since),
@@ -158,6 +163,7 @@ class Reporter:
         return {
             "service": service.name,
             "client": address,
+            "panic": service.selection.panic,
             "candidates": [
                 {"id": backend.id, "address": backend.spec.address}
                 for backend in candidates
@@ -174,4 +180,6 @@ class Reporter:
             return SkipReason.WEIGHT_ZERO
         if backend.address is None:
             return SkipReason.UNRESOLVED
+        if running.service.selection.panic and not backend.reachable:
+            return SkipReason.UNREACHABLE
         return SkipReason(self._node.health(running, backend).state.value)

@@ -9,21 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode, PoolSpec
 from dataplane.net.backend import Backend
+from dataplane.runtime.giving import found
 from dataplane.runtime.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from dataplane.core.health import Outcome
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.prober import Target
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
     from dataplane.runtime.events import Events
-    from dataplane.runtime.worker_node import Verdict
+    from dataplane.runtime.worker_node import Found
+    from schemas.health import Verdict
 
 __all__ = ["SupervisorNode"]
 
@@ -56,7 +58,7 @@ class SupervisorNode(Node):
         reactor: Reactor,
         events: Events,
         random: Random,
-        judge: Callable[[list[Verdict]], None],
+        judge: Callable[[list[Found]], None],
         active: Callable[[str, str], int],
     ) -> None:
         super().__init__(reactor, events, random)
@@ -69,24 +71,24 @@ class SupervisorNode(Node):
         """Make a backend."""
         return _Known(self.reactor, spec, replace(service, pool=NO_POOL))
 
-    def on_verdict(self, target: Target, ok: bool, cause: str) -> None:  # noqa: FBT001 - the prober's signature
-        """Take a verdict, and tell the workers what they have to know of it."""
+    def on_verdict(self, target: Target, outcome: Outcome) -> None:
+        """Take what a check has found, and tell the workers what they have to know of it."""
         running = self.running.get(target.service)
         backend = running.service.backends.get(target.backend_id) if running else None
-        before = backend.health.state if backend else None
-        super().on_verdict(target, ok, cause)
+        before = (backend.health.state, backend.health.reachable) if backend else None
+        super().on_verdict(target, outcome)
         if backend is None or backend.spec.address != target.address:
             return
         ejected = any(one[1:] == (target.service, target.backend_id) for one in self.ejected)
-        if backend.health.state is not before or (ok and ejected):
-            health = backend.health
-            self._judge([(target.service, target.backend_id, health.state.value, health.cause, ok)])
+        if (backend.health.state, backend.health.reachable) != before or (outcome.ok and ejected):
+            self._judge([found(target.service, backend, passed=outcome.ok)])
 
-    def decide(self, service: str, backend_id: str, state: HealthState, cause: str) -> bool:
+    def decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
         """Take somebody else's verdict, and tell the workers."""
-        known = super().decide(service, backend_id, state, cause)
+        known = super().decide(service, backend_id, verdict)
         if known:
-            self._judge([(service, backend_id, state.value, cause, state is HealthState.UP)])
+            backend = self.running[service].service.backends[backend_id]
+            self._judge([found(service, backend, passed=verdict.state == "up")])
         return known
 
     def drain_backend(self, service: Service, backend: Backend) -> int:

@@ -49,7 +49,7 @@ from dataplane.runtime.shared import Board
 from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.sink import LineSink
 from dataplane.runtime.status import Reporter
-from dataplane.runtime.worker_node import Columns, HeldDoors, Verdict, WorkerNode
+from dataplane.runtime.worker_node import Columns, Found, HeldDoors, WorkerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ class Worker:
         self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
         self._node.disarm({spec.name for spec in specs if spec.balance_workers})
 
-    async def _commit(self, verdicts: list[Verdict]) -> None:
+    async def _commit(self, verdicts: list[Found]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
         (draft, self.snapshot, columns), self._next = self._next, None
         self._doors.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.events import Events
     from dataplane.runtime.shared_pool import SharedPool
 
-__all__ = ["Columns", "HeldDoors", "Verdict", "WorkerNode"]
+__all__ = ["Columns", "Found", "HeldDoors", "WorkerNode"]
 
 REFRESH_S = 0.05
 """How old what a worker knows of the others may be where nobody asks: who waits in a queue, leastconn's order."""
@@ -36,8 +36,8 @@ POOLS_REFRESHED = 100
 
 Columns = dict[object, int]
 """By service name, or (service name, backend id): the column of the shared counters."""
-Verdict = tuple[str, str, str, str, bool]
-"""Service, backend id, state, cause, and whether the last check passed."""
+Found = tuple[str, str, str, str, bool, bool]
+"""Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
 
 
 class WorkerNode(Node):
@@ -97,23 +97,18 @@ class WorkerNode(Node):
         else:
             running.service.serve(sock, address)
 
-    def judge(self, verdicts: Iterable[Verdict]) -> None:
+    def judge(self, verdicts: Iterable[Found]) -> None:
         """Take what the supervisor's checks have found."""
         now = self.reactor.clock()
-        for service, backend_id, state, cause, passed in verdicts:
+        for service, backend_id, state, cause, reachable, passed in verdicts:
             running = self.running.get(service)
             backend = running.service.backends.get(backend_id) if running else None
             if running is None or backend is None:
                 continue
             if passed and running.outliers.passed_check(backend_id, now):
                 self._reinstated(running, backend_id, "an active check passed")
-            if backend.health.state.value == state:
-                continue
-            if state == HealthState.UNKNOWN.value:
-                backend.health.forget(now)
-            else:
-                backend.health.observe(state == HealthState.UP.value, cause, now)
-            self.reassess(running, backend)
+            if backend.health.decide(HealthState(state), cause, now, reachable=reachable) is not None:
+                self.reassess(running, backend)
 
     # -- what the others did --------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def body_of(services: dict[str, Any]) -> dict[str, Any]:
                 {
                     **backend,
                     "overridden": {},
-                    "health": {"state": "up", "cause": "", "since": since},
+                    "health": {"state": "up", "cause": "", "since": since, "reachable": True},
                     "active": 0,
                     "pooled": 0,
                     "draining_since": None,

@@ -46,6 +46,13 @@ def ended(client):
         return True
 
 
+def refused(service):
+    """Tell whether a client is closed without a byte."""
+    with dial(service.address) as client:
+        client.sendall(b"hello\n")
+        return ended(client)
+
+
 def answered_by(service, count=6):
     """Return who answers `count` clients."""
     return {ask(service.address).partition(b":")[0].decode() for _ in range(count)}
@@ -238,28 +245,95 @@ class TestPassive:
             assert '"an active check passed"' in plane.output
 
 
-def test_panic(plane, lines):
+class Moody(LineServer):
+    """Answers checks as well: `fine`, or `sick` while it is."""
+
+    sick = False
+
+    async def serve(self, connection: Connection) -> None:
+        """Answer line by line."""
+        async for line in connection.lines():
+            mood = b"sick" if self.sick else b"fine"
+            await connection.send(mood if line == b"check" else f"{self.name}:".encode() + line + b"\n")
+
+
+MOOD = {**CHECKED["active"], "type": "expect", "expect": {"send": "check\n", "expect": "fine"}}
+
+
+@pytest.fixture
+def moody():
+    """Three servers that answer, however they are."""
+    with Moody("one") as one, Moody("two") as two, Moody("three") as three:
+        yield one, two, three
+
+
+def test_panic(plane, moody):
     """Below the panic threshold health is ignored, loudly; above it, it counts again."""
-    _one, two, three = lines
-    addresses = [server.address for server in lines]
-    health = {**CHECKED, "panic": "50%"}
+    _one, two, three = moody
+    addresses = [server.address for server in moody]
+    health = {**CHECKED, "active": MOOD, "panic": "50%"}
     with through(plane, *addresses, health=health) as service:
         service.wait_health(**dict.fromkeys(addresses, "up"))
-        two.refuse()
+        two.sick = True
         service.wait_health(**{two.address: "down"})
         assert not service.status()["panic"]
         assert answered_by(service) == {"one", "three"}
-        three.refuse()
+        three.sick = True
         service.wait_health(**{three.address: "down"})
         assert service.status()["panic"]
         assert plane.metrics().value("lb_panic", service=service.name) == 1
-        before = service.status()["totals"]["retries"]
-        assert answered_by(service) == {"one"}, "retries hide it from the clients"
-        assert service.status()["totals"]["retries"] > before, "those that are down are tried again"
-        two.listen_again()
+        assert plane.metrics().value("lb_backends_usable", service=service.name) == 1
+        assert plane.metrics().value("lb_backends_serving", service=service.name) == 3
+        assert answered_by(service) == {"one", "two", "three"}
+        two.sick = False
         service.wait_health(**{two.address: "up"})
         assert not service.status()["panic"]
         assert '"panic_over"' in plane.output
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_wrong_check_takes_nobody_away(moody, workers):
+    """With nobody healthy, those that can be reached serve; who cannot gets nobody, and with none left clients are closed."""
+    one, two, three = moody
+    addresses = [server.address for server in moody]
+    health = {**CHECKED, "active": {**MOOD, "expect": {"send": "check\n", "expect": "wrong"}}, "panic": "50%"}
+    with (
+        DataPlane(["--workers", str(workers)]) as plane,
+        through(plane, *addresses, health=health, retries=0) as service,
+    ):
+        service.wait_health(**dict.fromkeys(addresses, "down"))
+        status = service.wait(lambda now: now["panic"])
+        assert [backend["health"]["reachable"] for backend in status["backends"]] == [True] * 3
+        wait_for(lambda: answered_by(service) == {"one", "two", "three"}, "each worker to know")
+        one.kill()
+        status = service.wait(lambda now: not now["backends"][0]["health"]["reachable"])
+        assert status["backends"][0]["health"]["cause"] == "connection refused"
+        assert plane.metrics().value("lb_backend_reachable", backend=one.address) == 0
+        explained = plane.get(f"/v1/explain?service={service.name}&client=127.0.0.1")
+        assert explained["panic"]
+        assert {each["id"] for each in explained["candidates"]} == {two.address, three.address}
+        assert explained["skipped"] == [{"id": one.address, "reason": "unreachable"}]
+        wait_for(lambda: answered_by(service, 12) == {"two", "three"}, "each worker to know")
+        two.kill()
+        three.kill()
+        service.wait(lambda now: not now["panic"])
+        assert '"no_usable_backend"' in plane.output
+        wait_for(lambda: all(refused(service) for _ in range(8)), "each worker to know")
+        assert service.status()["totals"]["closed"]["no_backend"] >= 8
+        one.start()
+        service.wait(lambda now: now["panic"])
+        wait_for(lambda: answered_by(service) == {"one"}, "each worker to know")
+        assert '"usable_again"' in plane.output
+
+
+def test_without_panic_health_always_counts(plane, moody):
+    """`panic: 0%` ignores nothing: some checks ask who may serve, and not only who can."""
+    addresses = [server.address for server in moody]
+    health = {**CHECKED, "active": {**MOOD, "expect": {"send": "check\n", "expect": "wrong"}}}
+    with through(plane, *addresses, health=health) as service:
+        service.wait_health(**dict.fromkeys(addresses, "down"))
+        assert refused(service)
+        assert not service.status()["panic"]
 
 
 def test_tiers(plane, lines):

@@ -86,6 +86,15 @@ def test_worst_state_is_shown():
     assert web["listeners"][0]["state"] == "paused"
 
 
+def test_of_two_that_are_down_the_unreachable_one_is_worse():
+    """A data plane that cannot even connect says more than one whose check is answered wrongly."""
+    one, two = backend(health="down"), backend(health="down")
+    one["health"]["reachable"], two["health"]["reachable"] = True, False
+    for pair in ((one, two), (two, one)):
+        node = node_status([seen(status(pair[0])), seen(status(pair[1]), "b")], ())
+        assert node["services"]["web"]["backends"][0]["health"]["reachable"] is False
+
+
 def test_arguments_are_left_alone():
     """Joining makes new values: what was cached stays as it was."""
     one, two = status(backend(active=1)), status(backend(active=1))

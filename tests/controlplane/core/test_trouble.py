@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.core.merge import Override
 from controlplane.core.report import Seen, node_status
-from controlplane.core.trouble import age_s, serves, span, standing, troubles
+from controlplane.core.trouble import age_s, serves, serving, span, standing, troubles, why
 from tests.controlplane.core.test_report import SINCE, backend, seen, status
 
 NOW = datetime(2026, 1, 1, 0, 3, 5, tzinfo=UTC)
@@ -79,6 +79,37 @@ def test_service_without_a_usable_backend_comes_before_all():
     panic = report(ailing("a:1", "down", "x"), backend("b:1"), service={"panic": True})
     assert [word for _, word, _ in told(panic)] == ["panic", "down"]
     assert told(report()) == [("warn", "empty", None)]
+
+
+def test_panic_says_who_serves():
+    """How many are healthy, how many serve all the same, and that the check may be what is wrong."""
+    wrong = [ailing(name, "down", "http status 404") for name in ("a:1", "b:1")]
+    gone = ailing("c:1", "down", "connection refused")
+    for one in (*wrong, gone):
+        one["health"]["reachable"] = one is not gone
+    panic, down = troubles(report(*wrong, gone, service={"panic": True, "tier": 0}), NOW)
+    assert panic.text == (
+        "web: none of 3 backends is healthy, so health is ignored: 2 that can be reached serve; the checks may be wrong"
+    )
+    assert "a:1 (http status 404, but reachable)" in down.text
+    assert "c:1 (connection refused)" in down.text
+
+
+@pytest.mark.parametrize(("panic", "tier", "count"), [(False, 0, 1), (True, 0, 2), (True, 1, 3)])
+def test_who_gets_new_connections(panic, tier, count):
+    """Who is healthy; in panic also who is reachable in the tier that serves, but nobody whom an operator took out."""
+    first, second = ailing("b:1", "down", "x"), ailing("c:1", "ejected", "x", tier=1)
+    third = ailing("d:1", "down", "x", tier=1)
+    out, gone = {**ailing("e:1", "down", "x"), "state": "drain"}, ailing("f:1", "down", "x")
+    gone["health"]["reachable"] = False
+    backends = [backend("a:1"), first, second, third, out, gone]
+    assert len(serving({"backends": backends, "panic": panic, "tier": tier})) == count
+
+
+def test_why_tells_what_a_state_does_not():
+    """Nothing of who is healthy; of an older data plane, which does not tell, nothing of reachability."""
+    assert why(ailing("a:1", "up", "ok")) == why(ailing("a:1", "unknown", "not checked yet")) == ""
+    assert why(ailing("a:1", "down", "http status 500")) == "http status 500"
 
 
 def test_worst_is_first():

@@ -44,10 +44,10 @@ def test_consecutive_failures_eject():
     assert fail(outliers, "a", 1.0, times=2) is None
     assert outliers.failing == {"a": 2}
     ejection = fail(outliers, "a", 2.0, times=1)
-    assert ejection == Ejection("a", REFUSED, since=2.0, until=32.0, times=1)
+    assert ejection == Ejection("a", REFUSED, since=2.0, until=32.0, times=1, reachable=False)
     assert outliers.ejection("a") is ejection
     assert outliers.ejected() == (ejection,)
-    assert ejection.view == HealthView(HealthState.EJECTED, REFUSED, 2.0)
+    assert ejection.view == HealthView(HealthState.EJECTED, REFUSED, 2.0, reachable=False)
 
 
 def test_success_ends_the_streak():
@@ -217,11 +217,13 @@ def test_evidence(resets, counted, evidence):
 @pytest.mark.parametrize("evidence", [Evidence.RESET, Evidence.UNPROVOKED_RESET])
 def test_resets_never_eject_the_last_one(evidence):
     """A streak with a reset in it ejects only where another backend is usable; one of connects ejects anybody."""
-    outliers = Outliers(replace(SPEC, resets=Resets.ANY))
+    outliers = Outliers(replace(SPEC, resets=Resets.ANY, max_ejected=1.0))
     assert isinstance(fail(outliers, "a", 0.0, others=False), Ejection)
     assert fail(outliers, "b", 0.0, evidence=evidence, others=False) is Refusal.LAST
     assert fail(outliers, "b", 0.0, others=False) is None, "the streak has resets in it"
-    assert isinstance(fail(outliers, "b", 0.0, times=1), Ejection), "there is somebody else again"
+    ejection = fail(outliers, "b", 0.0, times=1)
+    assert isinstance(ejection, Ejection), "there is somebody else again"
+    assert ejection.reachable, "connections could be made"
 
 
 def test_a_success_forgets_the_resets():

@@ -20,11 +20,11 @@ from tests.dataplane.core.balance.backends import Backend, tries
 
 STANDINGS = st.lists(
     st.builds(
-        lambda weight, tier, enabled, healthy, ramp: (weight, tier, enabled, healthy, ramp),
+        lambda weight, tier, enabled, health, ramp: (weight, tier, enabled, *health, ramp),
         st.integers(0, 256) | st.just(0) | st.just(1),
         st.integers(0, 2),
         st.booleans(),
-        st.booleans(),
+        st.sampled_from([(True, True), (False, True), (False, False)]),
         st.sampled_from([1 / 16, 0.5, 1.0]),
     ),
     max_size=10,
@@ -33,8 +33,9 @@ MODES = [Mode.RR, Mode.LEASTCONN, Mode.P2C, Mode.RANDOM, Mode.STICKY]
 
 
 def standing(id_: str, weight: int = 1, tier: int = 0, **fields) -> Standing[Backend]:
-    """Return a backend in good standing, but for what is said."""
-    return Standing(Backend(id_), weight, tier, **{"enabled": True, "healthy": True, "ramp": 1.0, **fields})
+    """Return a backend in good standing, but for what is said; who is not healthy is not reachable either."""
+    fields = {"enabled": True, "healthy": True, "ramp": 1.0, **fields}
+    return Standing(Backend(id_), weight, tier, **{"reachable": fields["healthy"], **fields})
 
 
 def members(standings) -> dict[int, list[tuple[str, int]]]:
@@ -73,13 +74,14 @@ def test_rules(mode, rows, panic, key) -> None:
     weighted = [one for one in standings if one.enabled and one.weight]
     usable = [one for one in weighted if one.healthy]
     tier = min((one.tier for one in usable), default=None)
-    assert (selection.usable, selection.tier) == (len(usable), tier)
-    serving = [one for one in weighted if one.tier == tier]
-    assert selection.panic == (
-        tier is not None and sum(one.healthy for one in serving) / len(serving) < panic
-    )
-    expected = [one for one in weighted if one.healthy and one.tier != tier]
-    expected += serving if selection.panic else [one for one in serving if one.healthy]
+    serving = [one for one in weighted if one.tier == tier] or weighted
+    few = panic > 0 and (not usable or sum(one.healthy for one in serving) / len(serving) < panic)
+    ignored = [one for one in serving if few and one.reachable and not one.healthy]
+    expected = [one for one in weighted if one.healthy] + ignored
+    assert selection.panic is bool(ignored)
+    assert selection.usable == len(usable)
+    assert selection.tier == min((one.tier for one in expected), default=None)
+    assert Counter(target.id for target in selection.candidates) == Counter(one.target.id for one in expected)
     got = tries(selection, key)
     assert sorted(got) == sorted(one.target.id for one in expected)
     tiers = [standings[int(id_)].tier for id_ in got]
@@ -107,17 +109,48 @@ def test_tier_takes_over() -> None:
     assert (selection.tier, ids(selection)) == (7, "y")
 
 
-@pytest.mark.parametrize(("healthy", "panic"), [(0, False), (1, True), (2, False), (4, False)])
-def test_panic_is_below_the_share_and_above_nothing(healthy: int, panic: bool) -> None:  # noqa: FBT001 - a row
-    """At half of four there is no panic at 50 %; below it there is, but not with nobody usable."""
-    selection = build([standing(str(n), healthy=n < healthy) for n in range(4)], panic=0.5)
+@pytest.mark.parametrize(("healthy", "panic"), [(0, True), (1, True), (2, False), (4, False)])
+def test_panic_is_below_the_share(healthy: int, panic: bool) -> None:  # noqa: FBT001 - a row
+    """At half of four there is no panic at 50 %; below it there is, with nobody healthy above all."""
+    selection = build([standing(str(n), healthy=n < healthy, reachable=True) for n in range(4)], panic=0.5)
     assert selection.panic is panic
     assert len(ids(selection)) == (4 if panic else healthy)
 
 
+@pytest.mark.parametrize("panic", [0.5, 0.0])
+@pytest.mark.parametrize(
+    ("fleet", "serving"),
+    [
+        ("up wrong wrong gone", "012"),
+        ("up gone gone gone", "0"),
+        ("wrong wrong gone gone", "01"),
+        ("gone gone gone gone", ""),
+    ],
+)
+def test_panic_ignores_health_and_not_reachability(fleet: str, serving: str, panic: float) -> None:
+    """Who answers wrongly serves in panic, who cannot be connected to never does; `panic: 0%` ignores nothing."""
+    standings = [
+        standing(str(place), healthy=word == "up", reachable=word != "gone")
+        for place, word in enumerate(fleet.split())
+    ]
+    selection = build(standings, panic=panic)
+    healthy = "0" if "up" in fleet else ""
+    assert "".join(sorted(ids(selection))) == (serving if panic else healthy)
+    assert selection.panic is (bool(panic) and serving != healthy)
+
+
+def test_with_nobody_healthy_every_tier_serves_in_its_turn() -> None:
+    """As with healthy ones, tier 1 gets only connections that have tried all of tier 0."""
+    wrong = {"healthy": False, "reachable": True}
+    selection = build([standing("x", tier=1, **wrong), standing("a", **wrong)], panic=0.5)
+    assert (selection.tier, ids(selection)) == (0, "ax")
+    selection = build([standing("x", tier=1), standing("a", **wrong)], panic=0.5)
+    assert (selection.tier, ids(selection), selection.panic) == (1, "x", False)
+
+
 def test_panic_leaves_out_what_people_have_turned_off() -> None:
     """Panic ignores health, never the operator, and does not count whom the operator took out."""
-    down = [standing(id_, healthy=False) for id_ in "bc"]
+    down = [standing(id_, healthy=False, reachable=True) for id_ in "bc"]
     off = [standing("d", enabled=False), standing("e", weight=0)]
     selection = build([standing("a"), *down, *off], panic=0.4)
     assert selection.panic
@@ -129,8 +162,8 @@ def test_panic_concerns_the_serving_tier_only() -> None:
     """Backends that are down in a further tier stay out."""
     further = [
         standing("x", tier=1),
-        standing("y", tier=1, healthy=False),
-        standing("z", tier=1, healthy=False),
+        standing("y", tier=1, healthy=False, reachable=True),
+        standing("z", tier=1, healthy=False, reachable=True),
     ]
     selection = build([standing("a"), *further], panic=0.9)
     assert not selection.panic
@@ -140,7 +173,7 @@ def test_panic_concerns_the_serving_tier_only() -> None:
 @pytest.mark.parametrize("percent", range(1, 101))
 def test_panic_is_exact_at_the_share(percent: int) -> None:
     """Exactly the share is enough, whatever it is: rounding never makes a panic."""
-    standings = [standing(str(n), healthy=n < percent) for n in range(100)]
+    standings = [standing(str(n), healthy=n < percent, reachable=True) for n in range(100)]
     assert not build(standings, panic=percent / 100).panic
 
 
@@ -221,7 +254,8 @@ REWEIGHED = {
     "a candidate": ({}, {"weight": 5}, 0.0, True, 5),
     "the same weight": ({}, {}, 0.0, True, 1),
     "one that is down": ({"healthy": False}, {"weight": 5}, 0.0, True, 0),
-    "one that is down, in panic": ({"healthy": False}, {"weight": 5}, 0.9, True, 5),
+    "one that is down, in panic": ({"healthy": False, "reachable": True}, {"weight": 5}, 0.9, True, 5),
+    "one that is gone, in panic": ({"healthy": False}, {"weight": 5}, 0.9, True, 0),
     "one that is turned off": ({"enabled": False}, {"weight": 5}, 0.0, True, 0),
     "one that comes back meanwhile": ({"healthy": False}, {"weight": 5, "healthy": True}, 0.0, False, 0),
     "one that gets its first weight": ({"weight": 0}, {"weight": 5}, 0.0, False, 0),
@@ -331,7 +365,7 @@ def test_counts_that_change_between_any_two_looks(mode, number, counts, tried, s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection_module, "MAX_SKIPS", skips)
         patch.setattr(Restless, "counts", chain.from_iterable(repeat(counts)), raising=False)
-        selection = build([Standing(target, 1, 0, True, True, 1.0) for target in targets], mode)
+        selection = build([Standing(target, 1, 0, True, True, True, 1.0) for target in targets], mode)
         out = tuple(target for target in targets if int(target.id) in tried)
         for target in targets:
             target.seen.clear()

@@ -156,7 +156,7 @@ class Rig:
             one, healthy = backend.spec, backend.id not in down
             enabled = one.state is OperatorState.ENABLED
             backend.usable = enabled and healthy and one.weight > 0
-            standings.append(Standing(backend, one.weight, one.tier, enabled, healthy, 1.0))
+            standings.append(Standing(backend, one.weight, one.tier, enabled, healthy, healthy, 1.0))
         self.service.selection = Selection.build(
             standings,
             mode=self.service.spec.mode,

@@ -49,7 +49,7 @@ class Probing:
         self.results = asyncio.Queue()
         self.local_errors = asyncio.Queue()
         self.prober = Prober(
-            lambda target, ok, cause: self.results.put_nowait((target.backend_id, ok, cause)),
+            lambda target, found: self.results.put_nowait((target.backend_id, found.ok, found.cause)),
             **{"on_local_error": self.local_errors.put_nowait, "random": lambda: 0.5} | options,
         )
 
@@ -248,7 +248,7 @@ class TestProber:
             done = asyncio.Event()
             verdicts = Counter()
 
-            def on_result(which, ok, cause):
+            def on_result(which, outcome):
                 verdicts[which.backend_id] += 1
                 prober.update([target("b", it.address)])
                 if which.backend_id == "b":

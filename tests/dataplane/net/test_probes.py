@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core import proxy_protocol
+from dataplane.core.health import Outcome
 from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
-from dataplane.net.probes import LocalError, Outcome, Probe, Target, excerpt, http_status
+from dataplane.net.probes import LocalError, Probe, Target, excerpt, http_status
 from dataplane.net.sockopts import error_text, to_sockaddr
 from tests.support.checked import backend, saying
 from tests.support.loops import on_both_loops
@@ -101,7 +102,7 @@ class TestTcp:
         """A port without a listener fails."""
         sock, address = refused_address()
         with sock:
-            assert await probe(address) == Outcome(ok=False, cause="connection refused")
+            assert await probe(address) == Outcome(False, "connection refused", False)
 
     async def test_full_accept_queue_times_out(self):
         """A backend that does not accept fails after the timeout."""
@@ -113,7 +114,7 @@ class TestTcp:
                 assert sock.connect_ex(listener.getsockname()) in {0, errno.EINPROGRESS}
             address = f"127.0.0.1:{listener.getsockname()[1]}"
             outcome = await probe(address, replace(TCP, timeout_s=SHORT_S))
-        assert outcome == Outcome(ok=False, cause="connect timeout")
+        assert outcome == Outcome(False, "connect timeout", False)
 
     async def test_unread_banner_does_not_turn_the_close_into_a_reset(self):
         """The greeting is read, and the backend may even answer the FIN, before the connection is closed."""
@@ -152,6 +153,19 @@ class TestTcp:
             async with backend() as it:
                 check = replace(TCP, port=int(it.address.rpartition(":")[2]))
                 assert await probe(address, check) == OK
+
+    @pytest.mark.parametrize("served", [True, False])
+    @pytest.mark.parametrize("checked", [True, False])
+    async def test_reachable_is_told_of_where_clients_go(self, checked, served):
+        """Where the check asks another port and fails, the backend's own is tried: only that one serves clients."""
+        sock, address = refused_address()
+        with sock:
+            async with backend(saying(b"no")) as it:
+                there, gone = it.address, address
+                port = int((there if checked else gone).rpartition(":")[2])
+                outcome = await probe(there if served else gone, replace(PING, port=port))
+        cause = "expect: got 'no'" if checked else "connection refused"
+        assert outcome == Outcome(False, cause, served)
 
     async def test_loop_is_not_blocked(self, no_blocking):
         """Nothing in a probe blocks the event loop."""
@@ -205,7 +219,7 @@ class TestUnix:
             listener.bind(str(tmp_path / "s"))
             listener.listen(0)
             first.connect(str(tmp_path / "s"))
-            assert await probe(f"unix:{tmp_path}/s") == Outcome(ok=False, cause=error_text(errno.EAGAIN))
+            assert await probe(f"unix:{tmp_path}/s") == Outcome(False, error_text(errno.EAGAIN), False)
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -436,7 +450,7 @@ class TestNames:
     async def test_unknown_name(self):
         """A name that does not exist fails the check."""
         outcome = await probe("db.example:80", lookup=Resolver(UNKNOWN))
-        assert outcome == Outcome(ok=False, cause="name not resolved: name or service not known")
+        assert outcome == Outcome(False, "name not resolved: name or service not known", False)
 
     async def test_malformed_name(self):
         """A name that no resolver takes fails the check."""
@@ -446,7 +460,7 @@ class TestNames:
     async def test_resolver_timeout(self):
         """A lookup without an end is part of the check's timeout."""
         outcome = await probe("db.example:80", replace(TCP, timeout_s=SHORT_S), lookup=Resolver(None))
-        assert outcome == Outcome(ok=False, cause="name not resolved: timeout")
+        assert outcome == Outcome(False, "name not resolved: timeout", False)
 
     @pytest.mark.parametrize("failure", [AGAIN, None])
     async def test_known_addresses_outlive_the_resolver(self, failure):

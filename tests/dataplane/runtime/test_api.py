@@ -425,12 +425,21 @@ def test_verdicts_of_others(workers, server):
         status, answer = plane.request(
             "PUT",
             "/v1/health",
-            {"verdicts": {"s": {"a": {"state": "down", "cause": "on fire"}}, "x": {"b": {"state": "up"}}}},
+            {
+                "verdicts": {
+                    "s": {"a": {"state": "down", "cause": "on fire", "reachable": False}},
+                    "x": {"b": {"state": "up"}},
+                }
+            },
         )
         assert (status, answer) == (200, {"unknown": ["x/b"]})
         assert plane.backend("s", "a")["health"]["state"] == "down"
         assert plane.backend("s", "a")["health"]["cause"] == "on fire"
         wait_for(lambda: refused(port.address), "each worker to refuse")
+        assert plane.backend("s", "a")["health"]["reachable"] is False
+        plane.request("PUT", "/v1/health", {"verdicts": {"s": {"a": {"state": "down", "reachable": True}}}})
+        wait_for(lambda: not refused(port.address), "each worker to serve, in panic")
+        assert plane.backend("s", "a")["health"]["state"] == "down"
         plane.request("PUT", "/v1/health", {"verdicts": {"s": {"a": {"state": "up"}}}})
         wait_for(lambda: not refused(port.address), "each worker to serve")
         status, answer = plane.request("PUT", "/v1/health", {"verdicts": {"s": {"a": {"state": "sick"}}}})
