@@ -45,10 +45,13 @@ def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json
     drain timeout cut what was left.
     """
     gateway = settings.gateway()
+    # What is cut before we look for the first time counts, too: a drain timeout can be shorter than our way there.
+    before = _backend_status(gateway, service, backend) if wait else (0, 0)
     _patch(gateway, service, backend, {"state": "drain"}, as_json=as_json)
     if wait:
         timeout_s = _drain_timeout_s(gateway.snapshot(), service)
         cut = wait_drained(
+            before,
             lambda: _backend_status(gateway, service, backend),
             timeout_s=timeout_s,
             clock=time.monotonic,
@@ -144,6 +147,7 @@ def _backend_status(gateway: Gateway, service: str, backend: str) -> tuple[int, 
 
 
 def wait_drained(
+    before: tuple[int, int],
     look: Callable[[], tuple[int, int]],
     *,
     timeout_s: float,
@@ -153,6 +157,7 @@ def wait_drained(
     """Wait until a backend has no connection, or its drain timeout is over.
 
     Args:
+        before: What `look` returned before the drain began.
         look: Returns its connections, and how many the service has cut at drain timeouts so far.
         timeout_s: The drain timeout; 0: none.
         clock: Monotonic seconds.
@@ -162,10 +167,8 @@ def wait_drained(
         How many connections the timeout cut; 0: the last one went by itself.
     """
     deadline = clock() + timeout_s
-    active, cut_before = look()
-    most = active
-    while active:
-        sleep(_LOOK_S)
+    most, cut_before = before
+    while True:
         active, cut = look()
         most = max(most, active)
         # Data planes may see the deadline a little before we do, and they count what they cut.
@@ -173,4 +176,4 @@ def wait_drained(
             return min(most, cut - cut_before)
         if timeout_s and clock() >= deadline:
             return min(most, active + cut - cut_before)
-    return 0
+        sleep(_LOOK_S)
