@@ -39,12 +39,13 @@ class Proposal:
 
     @classmethod
     def of_file(cls, path: Path) -> Proposal:
-        """Read and check a file.
+        """Read and check what a command was given: a file, a pipe, or standard input for `-`.
 
         Raises:
             InputError: It cannot be read or is invalid.
         """
-        return cls.of_text(documents.read_file(path), str(path), path.parent)
+        given = documents.read_given(path)
+        return cls.of_text(given.raw, given.source, given.folder)
 
     @classmethod
     def of_document(cls, document: dict[str, Any], source: str, folder: Path) -> Proposal:

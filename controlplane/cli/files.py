@@ -29,20 +29,22 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     epilog=examples(
         "lb-control validate lb.yaml",
         "lb-control validate lb.yaml --json       # for a program that checks commits",
+        "envsubst < lb.yaml.in | lb-control validate -",
     )
 )
 @_file
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def validate(file: Path, *, as_json: bool) -> None:
-    """Check FILE: every error at once, as FILE:LINE:COLUMN: path: message.
+    """Check FILE, or standard input for -: every error at once, as FILE:LINE:COLUMN: path: message.
 
     Binds nothing and connects nowhere. Exit 0: valid; 2: not.
     """
-    from controlplane.documents import load, read_file  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.documents import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.errors import InputError  # noqa: PLC0415 - the same
 
     try:
-        _, desired = load(read_file(file), str(file), file.parent)
+        given = read_given(file)
+        _, desired = load(given.raw, given.source, given.folder)
     except InputError as error:
         if not as_json:
             raise
@@ -67,7 +69,7 @@ def validate(file: Path, *, as_json: bool) -> None:
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 if there are changes.")
 @click.pass_obj
 def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bool) -> None:
-    """Show what FILE would change, and whom it would hit.
+    """Show what FILE, or standard input for -, would change, and whom it would hit.
 
     The data planes themselves say so, from live counters; without one it is the difference to what was applied
     last. Exit 0; 1: a data plane would refuse it; 2: FILE is invalid.
@@ -94,6 +96,7 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
 @click.command(
     epilog=examples(
         "lb-control apply lb.yaml",
+        "envsubst < lb.yaml.in | lb-control apply -",
         "lb-control apply lb.yaml --max-remap 10%     # spare sticky clients",
         "lb-control apply lb.yaml --timeout 2m",
         "lb-control apply lb.yaml --to consul-kv:lb/edge",
@@ -124,7 +127,9 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make every data plane run FILE, and wait until all do.
+    """Make every data plane run FILE, or standard input for -, and wait until all do.
+
+    Relative paths in what a pipe says are relative to the current directory.
 
     Exit 0: all run it; 1: one refuses, is unreachable or late, and is named; 2: FILE is invalid.
     """
@@ -146,13 +151,13 @@ def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: 
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
-    from controlplane.documents import load, read_file  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.documents import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.sources.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
 
     with output.errors(as_json=as_json):
-        raw = read_file(file)
-        load(raw, str(file), file.parent)
-        changed = asyncio.run(write_key(key.consul, key.path, raw, timeout_s, force=force))
+        given = read_given(file)
+        load(given.raw, given.source, given.folder)
+        changed = asyncio.run(write_key(key.consul, key.path, given.raw, timeout_s, force=force))
     if as_json:
         output.print_json({"key": key.name, "changed": changed})
     else:

@@ -49,7 +49,14 @@ class _Home(click.ParamType["FileHome | KeyHome"]):
         from controlplane.home import FileHome  # noqa: PLC0415 - only the command that runs needs it
         from controlplane.sources.consul_settings import PREFIX  # noqa: PLC0415 - the same
 
-        return KEY.convert(value, param, ctx) if value.startswith(PREFIX) else FileHome(Path(value))
+        if value.startswith(PREFIX):
+            return KEY.convert(value, param, ctx)
+        if value == "-" or Path(value).is_fifo():
+            what = "standard input" if value == "-" else f"{value} is a pipe, and"
+            self.fail(
+                f"{what} cannot be watched; name a file, or apply it: lb-control apply {value}", param, ctx
+            )
+        return FileHome(Path(value))
 
 
 class _Key(click.ParamType["KeyHome"]):

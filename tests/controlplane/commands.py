@@ -52,15 +52,16 @@ class Control:
             "LB_STATE_DIR": str(self.state_dir),
         }
 
-    def __call__(self, *arguments: object, prefix: tuple[str, ...] = ()) -> Done:
-        """Run `lb-control` with these arguments."""
+    def __call__(self, *arguments: object, prefix: tuple[str, ...] = (), piped: str | None = None) -> Done:
+        """Run `lb-control` with these arguments, and with `piped` as its standard input if there is something."""
         argv = [*prefix, *self.command, *map(str, arguments)]
         return Done(
             subprocess.run(
                 argv,
                 env=self.environment,
                 cwd=self.directory,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if piped is None else None,
+                input=piped,
                 capture_output=True,
                 text=True,
                 check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -111,6 +112,22 @@ def test_directory_in_place_of_the_file_is_invalid_input(control, command):
     done = control(command, control.file)
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
     assert done.err.startswith(f"{control.file}: is a directory, not a file")
+
+
+def test_what_comes_through_a_pipe(control, address, plane):
+    """An lb.yaml that another command makes needs no file; a daemon, which has to read it again, does."""
+    text = json.dumps(document(address, "127.0.0.1:1"))
+    assert control("validate", "-", piped=text).out == "-: valid, 1 service\n"
+    assert "+ service web" in control("plan", "-", piped=text).out
+    assert control("apply", "-", piped=text).code == 0
+    assert list(plane.get("/v1/snapshot")["services"]) == ["web"]
+    for command in ("validate", "plan", "apply"):
+        done = control(command, "-", piped="version: 1\nservices:\n  web: {}\n")
+        assert (done.code, done.err.startswith("-:3:")) == (2, True), done.err
+    piped = ("bash", "-c", f'"$@" <(cat {control.write(text)})', "bash")
+    assert control("apply", prefix=piped).code == 0
+    for refused in (control("run", "-", piped=text), control("run", prefix=piped)):
+        assert (refused.code, "lb-control apply" in refused.err) == (2, True), refused.err
 
 
 def test_refusal_of_one_leaves_both_as_they_are(control, address):
