@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
-from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.dialer import BUSY, UNDER_WAY, Dial, begin
 from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 
@@ -64,7 +64,7 @@ class Connector:
             if flow.tried:
                 self._service.totals.retries += 1
             code = self._attempt(flow, chosen)
-            if code in {0, PENDING}:
+            if not code:
                 return
             failure = self._failed(flow, chosen, code)
             chosen = self.choose(flow)
@@ -80,7 +80,8 @@ class Connector:
         now = self._service.reactor.clock()
         flow.born_at = now
         dial.backend.totals.connect.observe(now - dial.started_at)
-        dial.backend.pool.demand.dialled(now - dial.started_at)
+        if not dial.pause_s:  # more idle connections would only fill its accept queue
+            dial.backend.pool.demand.dialled(now - dial.started_at)
         self._start(flow, dial.backend, dial.sock, OUT)
 
     def redial(self, flow: Flow) -> None:
@@ -92,7 +93,7 @@ class Connector:
         flow.server = None
         flow.pooled = False
         code = self._dial(flow, backend)
-        if code not in {0, PENDING}:
+        if code:
             self.connect(flow, self._failed(flow, backend, code))
             self._service.serve_queue()
 
@@ -107,7 +108,7 @@ class Connector:
             service.leaving.remove(backend)
 
     def _attempt(self, flow: Flow, backend: Backend) -> int:
-        """Take a pooled connection or dial; return 0 (relaying), PENDING or an errno."""
+        """Take a pooled connection or dial; return 0 (relaying, or under way) or an errno."""
         selection = self._service.selection
         flow.backend = backend
         backend.active += 1
@@ -122,7 +123,7 @@ class Connector:
             pool.refill()
             return 0
         code = self._dial(flow, backend)
-        if code in {0, PENDING}:
+        if not code:
             pool.refill()
         return code
 
@@ -145,14 +146,15 @@ class Connector:
             flow.born_at = reactor.clock()
             backend.totals.connect.observe(flow.born_at - started_at)
             self._start(flow, backend, sock, UNWATCHED)
-        elif code == PENDING:
-            dial = Dial(reactor, backend, address, sock)
+        elif code in UNDER_WAY:
+            dial = Dial(reactor, backend, address, sock, code)
             flow.waiting = dial
             flow.watch_client()
             dial.start(flow, backend.connect_timeout_s)
         else:
             sock.close()
-        return code
+            return code
+        return 0
 
     def _start(self, flow: Flow, backend: Backend, sock: socket.SocketType, mask: int) -> None:
         backend.totals.connections += 1
@@ -169,6 +171,8 @@ class Connector:
         if code in LOCAL_ERRNOS:
             service.observer.local_error(service, code)
             return CloseReason.LOCAL_ERROR
+        if code == BUSY:  # it works: all that it lacks is time
+            return CloseReason.CONNECT_TIMEOUT
         backend.totals.connect_failures += 1
         service.observer.backend_failed(service, backend, Evidence.CONNECT, flow.detail)
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED

@@ -1,4 +1,13 @@
-"""Connection attempts: begun without waiting, finished by the reactor, bounded by a deadline."""
+"""Connection attempts: begun without waiting, finished by the reactor, bounded by a deadline.
+
+Theory of operation:
+
+1. TCP answers at once that the handshake is under way (PENDING), and epoll tells when it is over.
+2. A Unix socket whose accept queue is full answers BUSY (EAGAIN, connect(2)), and nothing ever tells that there is
+   room again. So the same socket knocks again, after pauses that grow from the wheel's tick to MAX_PAUSE_S. A TCP
+   connect that overflows its backend's queue is repeated by the kernel; here we are the ones who repeat it.
+3. Whoever is busy works, and is neither down nor broken: the time runs out, but nothing is held against it.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +23,18 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
 
-__all__ = ["PENDING", "Dial", "DialOwner", "begin"]
+__all__ = ["BUSY", "PENDING", "UNDER_WAY", "Dial", "DialOwner", "begin"]
 
 PENDING: Final = errno.EALREADY
+BUSY: Final = errno.EAGAIN
+UNDER_WAY: Final = frozenset({PENDING, BUSY})
+"""What `begin` returns for an attempt that a `Dial` goes on with."""
+MAX_PAUSE_S: Final = 0.2
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 def begin(target: SocketAddress, ceiling: int) -> tuple[socket.SocketType, int]:
-    """Open a socket and connect it; return it with 0, PENDING, or the errno that the attempt met.
+    """Open a socket and connect it; return it with 0, PENDING, BUSY, or the errno that the attempt met.
 
     Asked a second time, connect() tells whether the handshake is over. On loopback it is, as a rule: that
     saves the wait for epoll.
@@ -66,12 +79,23 @@ class DialOwner(Protocol):
 
 
 class Dial:
-    """One attempt under way."""
+    """One attempt under way; `code` is what `begin` returned: PENDING or BUSY."""
 
-    __slots__ = ("backend", "fd", "owner", "reactor", "sock", "started_at", "target", "tick")
+    __slots__ = (
+        "backend",
+        "deadline",
+        "fd",
+        "owner",
+        "pause_s",
+        "reactor",
+        "sock",
+        "started_at",
+        "target",
+        "tick",
+    )
 
     def __init__(
-        self, reactor: Reactor, backend: Backend, target: SocketAddress, sock: socket.SocketType
+        self, reactor: Reactor, backend: Backend, target: SocketAddress, sock: socket.SocketType, code: int
     ) -> None:
         self.reactor = reactor
         self.backend = backend
@@ -80,14 +104,28 @@ class Dial:
         self.fd = sock.fileno()
         self.started_at = reactor.now
         self.tick = 0
+        self.deadline = 0.0
+        """When it gives up; 0: never."""
+        self.pause_s = reactor.wheel.resolution_s if code == BUSY else 0.0
+        """How long it waits before it knocks again; 0: it never had to."""
         self.owner: DialOwner | None = None
 
     def start(self, owner: DialOwner, timeout_s: float) -> None:
         """Wait for the handshake, at most `timeout_s` seconds (0: as long as the kernel does)."""
         self.owner = owner
-        self.reactor.watch(self.fd, self, select.EPOLLOUT)
+        reactor = self.reactor
         if timeout_s:
-            self.reactor.wheel.at(self, self.reactor.now + timeout_s)
+            self.deadline = reactor.now + timeout_s
+        if self.pause_s:
+            self._pause()
+            return
+        reactor.watch(self.fd, self, select.EPOLLOUT)
+        if timeout_s:
+            reactor.wheel.at(self, self.deadline)
+
+    def _pause(self) -> None:
+        when = self.reactor.now + self.pause_s
+        self.reactor.wheel.at(self, min(when, self.deadline) if self.deadline else when)
 
     def on_event(self, events: int) -> None:
         """See how the handshake went."""
@@ -100,9 +138,22 @@ class Dial:
         self._settle(code)
 
     def on_timer(self, now: float) -> None:
-        """Give up."""
-        del now
-        self._settle(errno.ETIMEDOUT)
+        """Knock again, or give up."""
+        is_late = self.deadline and now >= self.deadline
+        if not self.pause_s:
+            self._settle(errno.ETIMEDOUT)
+            return
+        code = self.sock.connect_ex(self.target.sockaddr)
+        if code == BUSY and not is_late:
+            self.pause_s = min(2 * self.pause_s, MAX_PAUSE_S)
+            self._pause()
+            return
+        if code == 0:
+            try:
+                self.reactor.watch(self.fd, self, select.EPOLLOUT)
+            except OSError:  # fs.epoll.max_user_watches
+                code = errno.ENOBUFS
+        self._settle(code)
 
     def on_failure(self) -> None:
         """Give up: a bug of ours was met."""

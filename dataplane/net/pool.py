@@ -11,7 +11,8 @@ Theory of operation:
    batches: `slack` connections may be missing before it begins, and then all of them are dialled.
 5. The last one in is the first one out, so that what demand no longer needs grows old at the bottom.
 6. A failed dial of the pool's own is nobody's loss: it is tried again, later each time. It says nothing of
-   the backend's health that a client's dial or an active check would not say.
+   the backend's health that a client's dial or an active check would not say. A busy backend (net.dialer, rule 2)
+   is no exception: clients wait for its accept queue, and come first.
 """
 
 from __future__ import annotations
@@ -297,7 +298,7 @@ class Pool:
             idle = self._add(sock, started_at, reactor.clock())
             reactor.watch(sock.fileno(), idle, IN)
         elif code == PENDING:
-            dial = Dial(reactor, self.backend, address, sock)
+            dial = Dial(reactor, self.backend, address, sock, code)
             dial.started_at = started_at
             self._dials.add(dial)
             dial.start(self, self.backend.connect_timeout_s)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
 from dataplane.core.spec import CheckType, ProxySend
+from dataplane.net.dialer import BUSY
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ HEAD_BYTES: Final = 16 * 1024
 LEAVE_BYTES: Final = 1024 * 1024
 """How much is read only to close cleanly; a backend that sends more gets a reset."""
 SHOWN_CHARACTERS: Final = 64
+KNOCK_S: Final = 0.01
+"""How often a check that finds the accept queue of a Unix socket full tries again."""
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 """RFC 9112, section 4. The space before an absent reason is often left out."""
@@ -232,7 +235,8 @@ class Probe:
         return Outcome(ok=True, cause="ok")
 
     def _failed(self, cause: str) -> Outcome:
-        return Outcome(ok=False, cause=cause, reachable=self._connection is not None)
+        reached = self._connection is not None or self._stage == "busy"  # who is busy is there
+        return Outcome(ok=False, cause=cause, reachable=reached)
 
     def _late(self) -> str:
         """Say what the time ran out on; a backend that did not answer is no longer waited for."""
@@ -241,6 +245,8 @@ class Probe:
             connection.finish_first = True
             if connection.received:
                 return f"{self._stage}: got '{excerpt(connection.received)}'"
+        if self._stage == "busy":
+            return error_text(BUSY)
         return "name not resolved: timeout" if self._stage == "name" else f"{self._stage} timeout"
 
     async def _addresses(self) -> list[tuple[int, Any]]:
@@ -276,7 +282,7 @@ class Probe:
         for position, (family, sockaddr) in enumerate(addresses, start=1):
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
-                await _connect_socket(sock, family, sockaddr)
+                await self._connect_socket(sock, family, sockaddr)
             except OSError:
                 sock.close()
                 if position == len(addresses):
@@ -287,6 +293,24 @@ class Probe:
             else:
                 return Connection(sock, finish_first=self.target.check.type is not CheckType.HTTP)
         raise _FailedError("name not resolved: no address")
+
+    async def _connect_socket(self, sock: socket.socket, family: int, sockaddr: Any) -> None:
+        """Connect a non-blocking socket; raises OSError."""
+        if family != socket.AF_UNIX:
+            await asyncio.get_running_loop().sock_connect(sock, sockaddr)
+            if sock.getsockname() == sock.getpeername():
+                # A simultaneous open (RFC 9293, 3.5): with no listener, a local port of the ephemeral range can be
+                # connected to itself.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
+            return
+        # loop.sock_connect would take EAGAIN for EINPROGRESS, and then for success. It means a full accept queue, and
+        # nothing tells when there is room again (net.dialer, rule 2).
+        while (code := sock.connect_ex(sockaddr)) == BUSY:
+            self._stage = "busy"
+            await asyncio.sleep(KNOCK_S)
+        self._stage = "connect"
+        if code:
+            raise OSError(code, error_text(code))
 
     async def _greet(self, connection: Connection) -> None:
         """Send the PROXY header that the backend expects."""
@@ -352,20 +376,6 @@ def excerpt(data: bytes | bytearray) -> str:
 
 def _unanswered(stage: str, received: bytearray) -> str:
     return f"{stage}: got '{excerpt(received)}'" if received else f"{stage}: connection closed"
-
-
-async def _connect_socket(sock: socket.socket, family: int, sockaddr: Any) -> None:
-    """Connect a non-blocking socket; raises OSError."""
-    if family == socket.AF_UNIX:
-        # Never blocks. EAGAIN means a full accept queue (unix(7)); loop.sock_connect would take it for
-        # EINPROGRESS, and then for success.
-        sock.connect(sockaddr)
-        return
-    await asyncio.get_running_loop().sock_connect(sock, sockaddr)
-    if sock.getsockname() == sock.getpeername():
-        # A simultaneous open (RFC 9293, 3.5): with no listener, a local port of the ephemeral range can be
-        # connected to itself.
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
 
 
 def _http_request(check: ActiveCheckSpec, address: str) -> bytes:

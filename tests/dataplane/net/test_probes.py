@@ -7,7 +7,7 @@ import errno
 import resource
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -79,6 +79,16 @@ def refused_address():
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     return sock, f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@contextmanager
+def full_unix_listener(directory):
+    """Listen at `s` in a directory, with a full accept queue."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(directory / "s"))
+        listener.listen(0)
+        first.connect(str(directory / "s"))
+        yield listener
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -213,13 +223,23 @@ class TestUnix:
         assert not outcome.ok
         assert "no such" in outcome.cause
 
+    async def test_full_accept_queue_is_waited_for(self, tmp_path):
+        """A backend that is busy for a while passes: connect() only says "again", which is no failure, nor a success."""
+        with full_unix_listener(tmp_path) as listener:
+            it = Probe(Target("web", "b1", f"unix:{tmp_path}/s", TCP, ProxySend.OFF))
+            probing = asyncio.create_task(it.run())
+            while it._stage != "busy" and not probing.done():  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0)
+            listener.accept()[0].close()
+            outcome, connection = await probing
+            assert outcome == OK
+            connection.close()
+
     async def test_full_accept_queue_fails(self, tmp_path):
-        """A full queue is no success, though connect() only says "again"."""
-        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
-            listener.bind(str(tmp_path / "s"))
-            listener.listen(0)
-            first.connect(str(tmp_path / "s"))
-            assert await probe(f"unix:{tmp_path}/s") == Outcome(False, error_text(errno.EAGAIN), False)
+        """Who takes nobody in for as long as a check may take has not passed it: it may hang."""
+        with full_unix_listener(tmp_path):
+            outcome = await probe(f"unix:{tmp_path}/s", replace(TCP, timeout_s=SHORT_S))
+        assert outcome == Outcome(ok=False, cause=error_text(errno.EAGAIN), reachable=True)
 
 
 @pytest.mark.usefixtures("no_leaks")
