@@ -6,6 +6,7 @@ twice. Plain words follow YAML 1.2's core schema, so `off` is a word and `12:30`
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from schemas.places import Broken, Flaw, Place, key_place, value_place
 __all__ = ["MAX_BYTES", "Document", "parse_document", "scan_document"]
 
 MAX_BYTES: Final = 1 << 20
-_BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # C0, DEL and C1 but for tab and the ends of a line; and the separators that YAML 1.1 takes for line ends.
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -64,7 +65,7 @@ def scan_document(raw: bytes) -> Document:
     """
     text = _decode(raw)
     try:
-        if text.lstrip()[:1] in {"{", "["}:
+        if text.lstrip().startswith(("{", "[", *json_text.COMMENTS)):
             try:
                 value, flaws, place = json_text.read(text)
                 return Document(value, flaws, place)
@@ -82,6 +83,8 @@ def _yaml(text: str) -> Document:
 
 def _flow_yaml(text: str, not_json: json_text.NotJson) -> Document:
     """Read what begins like JSON and is none; if it is no YAML either, say what the writer meant."""
+    if (comment := json_text.comment_in(text)) is not None:
+        raise Broken(comment)
     try:
         return _yaml(text)
     except Broken:
@@ -95,10 +98,11 @@ def _decode(raw: bytes) -> str:
         raise InvalidDocument(
             (Problem("", f"is {len(raw)} bytes long; at most {MAX_BYTES} (1 MiB) are read"),)
         )
-    if raw.startswith(_BYTE_ORDER_MARKS):
-        raise InvalidDocument(
-            (Problem("", "begins with a byte order mark; save it as UTF-8 without one", 1, 1),)
-        )
+    if raw.startswith(_UTF_16):
+        raise InvalidDocument((Problem("", "is UTF-16; save it as UTF-8", 1, 1),))
+    raw = raw.removeprefix(
+        codecs.BOM_UTF8
+    )  # Windows' editors write one, which says nothing (RFC 3629, section 6)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -12,9 +12,15 @@ from typing import Any, Final, NoReturn
 from schemas.errors import MAX_PROBLEMS
 from schemas.places import MAX_DEPTH, Flaw, Place, too_deep
 
-__all__ = ["NotJson", "read"]
+__all__ = ["COMMENTS", "NotJson", "comment_in", "read"]
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+
+
+COMMENTS: Final = ("//", "/*")
+"""What comments begin with in JSON's relatives (JSON5, JSONC)."""
+_COMMENT: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?P<comment>//[^\n]*|/\*.*?\*/)', re.DOTALL)
+_TRAILING_COMMA: Final = re.compile(r",(?=\s*[}\]])")
 
 
 class NotJson(Exception):  # noqa: N818 - an answer: the caller tries YAML next
@@ -59,6 +65,28 @@ def read(text: str) -> tuple[Any, tuple[Flaw, ...], Callable[[], Place]]:
     places = cache(lambda: _Places(text).read())
     flaws = places()[1] if repeated else ()
     return value, flaws, lambda: places()[0]
+
+
+def comment_in(text: str) -> Flaw | None:
+    """Return where the first comment is in what would be JSON without its comments; None: it is not that."""
+    found: list[int] = []
+
+    def blank(match: re.Match[str]) -> str:
+        if match["comment"] is None:
+            return match[0]
+        found.append(match.start())
+        return " "
+
+    without = _COMMENT.sub(blank, text)
+    if not found:
+        return None
+    try:
+        json.loads(_TRAILING_COMMA.sub("", without))
+    except (ValueError, RecursionError):
+        return None
+    before = text[: found[0]]
+    message = "comments are no JSON: begin them with # (then it is read as YAML), or leave them out"
+    return Flaw((), message, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
 def _no_constant(word: str) -> NoReturn:

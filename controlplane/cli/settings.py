@@ -15,6 +15,7 @@ from controlplane.blocking import BlockingClient
 from controlplane.errors import InputError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.tls import Tls
+from schemas.http.tokens import TokenError, parse_token
 from schemas.ownership import explain_error, user_name
 from schemas.renewed import Renewed
 
@@ -31,15 +32,11 @@ def read_token(option: str, path: Path) -> str:
         InputError: It cannot be read, is empty, or holds what no header may.
     """
     try:
-        token = path.read_text(encoding="ascii").strip()
+        return parse_token(path.read_bytes())
     except OSError as error:
-        problem = error.strerror or str(error)
-    except UnicodeDecodeError:
-        problem = "is not ASCII"
-    else:
-        if token and token.isprintable():
-            return token
-        problem = "is not one line" if token else "is empty"
+        problem = explain_error(path, error)
+    except TokenError as error:
+        problem = str(error)
     raise InputError(f"{option} {path}", [{"path": "", "message": problem}])
 
 

@@ -28,6 +28,7 @@ import consul.aio
 import consul.base
 
 from controlplane.errors import ControlError
+from schemas.http.tokens import TokenError, parse_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -287,9 +288,7 @@ class _Secrets:
             seen = _signature(path)
             if seen == self._token_seen:
                 return
-            token = path.read_text(encoding="ascii").strip()
-        if not token.isprintable() or not token:
-            raise ConsulError("misconfigured", f"{name}: no token", retry_after_s=FILE_RETRY_S)
+            token = parse_token(path.read_bytes())
         self.token, self._token_seen = token, seen
 
     def _load_certificates(self) -> None:
@@ -319,6 +318,8 @@ def _file_errors(*names: str) -> Any:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
+        if isinstance(error, TokenError):
+            reason = str(error)
         raise ConsulError(
             "misconfigured", f"{', '.join(names)}: {reason}", retry_after_s=FILE_RETRY_S
         ) from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from dataplane.runtime.events import rfc3339
 from dataplane.runtime.validity import not_after
+from schemas.http.tokens import parse_token
 from schemas.renewed import Renewed
 
 if TYPE_CHECKING:
@@ -110,10 +111,7 @@ class Credentials:
 
 def _read_token(path: Path) -> str:
     with _named(f"--token-file {path}"):
-        token = path.read_text(encoding="ascii").strip()
-        if not token:
-            raise ValueError("is empty")
-        return token
+        return parse_token(path.read_bytes())
 
 
 @contextlib.contextmanager

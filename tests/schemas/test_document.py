@@ -122,8 +122,9 @@ def test_an_empty_document_is_no_document(text):
     [
         (b"a: \xff", "line 1, column 4", "not UTF-8: byte 0xff"),
         (b"a: 1\nb: \xc3", "line 2, column 4", "not UTF-8"),
-        (b"\xef\xbb\xbfa: 1", "line 1, column 1", "byte order mark"),
-        ("a: 1".encode("utf-16"), "line 1, column 1", "byte order mark"),
+        ("a: 1".encode("utf-16"), "line 1, column 1", "is UTF-16; save it as UTF-8"),
+        (b"\xef\xbb\xbfa: \xff", "line 1, column 4", "not UTF-8: byte 0xff"),
+        (b"a: \xef\xbb\xbf1", "line 1, column 4", "U+FEFF"),
         (b"a: 1\nb: x\x00y", "line 2, column 5", "U+0000"),
         (b"a: \x1b[0m", "line 1, column 4", "U+001B"),
         ("a: \x85".encode(), "line 1, column 4", "U+0085"),
@@ -136,6 +137,48 @@ def test_bytes_that_are_no_plain_text_are_named(raw, place, reason):
     (problem,) = problems(raw)
     assert problem.startswith(place)
     assert reason in problem
+
+
+@pytest.mark.parametrize("text", ["a: 1", '{"a": 1}'])
+def test_a_byte_order_mark_is_no_part_of_the_text(text):
+    """Windows' editors write one; it changes neither what is read nor where it is."""
+    document = parse_document(b"\xef\xbb\xbf" + text.encode())
+    assert document.value == {"a": 1}
+    assert document.locate(()) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ('{ // why\n "a": 1 }', 1, 3),
+        ('{\n "a": 1, /* why */ "b": 2 }', 2, 10),
+        ('{\n "a": 1 // why\n}', 2, 9),
+        ('// why\n{"a": 1}', 1, 1),
+        ('/* why\n so */ {"a": 1}', 1, 1),
+        ('{"a": 1}\n// why', 2, 1),
+        ('{\n "a": [1, 2,], // why\n}', 2, 16),
+        ('{"a": "x // no", "b": /* why */ 2}', 1, 23),
+    ],
+)
+def test_json_with_comments_is_told_so(text, line, column):
+    """What other programs take for JSON is none, and YAML's comments are others: said where the first one is."""
+    (problem,) = problems(text)
+    assert problem.startswith(f"line {line}, column {column}: comments are no JSON: begin them with #")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{\n "a": 1, # why\n}', {"a": 1}),
+        ("{a: http://x}", {"a": "http://x"}),
+        ('{"a": http://x}', {"a": "http://x"}),
+        ('{"a": "// no"}', {"a": "// no"}),
+        ("a: 1 // 2", {"a": "1 // 2"}),
+    ],
+)
+def test_what_is_no_comment_of_json(text, value):
+    """YAML's comments, texts and addresses are read as they are."""
+    assert parse_document(text.encode()).value == value
 
 
 @pytest.mark.parametrize(

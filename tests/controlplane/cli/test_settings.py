@@ -13,8 +13,9 @@ from controlplane.errors import InputError, PlaceError
 def test_token_is_the_files_one_line(tmp_path):
     """Blanks and line ends around it are no part of it."""
     file = tmp_path / "token"
-    file.write_text(" open sesame\n")
-    assert read_token("--token-file", file) == "open sesame"
+    for content in (b" open sesame\n", b"\xef\xbb\xbfopen sesame\r\n"):
+        file.write_bytes(content)
+        assert read_token("--token-file", file) == "open sesame"
 
 
 @pytest.mark.parametrize(

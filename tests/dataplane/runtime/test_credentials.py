@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from dataplane.runtime.credentials import CredentialFiles, Credentials
 from tests.support.authority import Authority
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
@@ -200,3 +201,19 @@ def test_an_expired_certificate_is_told(tmp_path, port):
         assert call() == 200
         wait_for(lambda: plane.output.count("credentials_expired") == 2, "the second warning")
         assert '"not_after": "2020-01-03T03:04:05.000Z"' in told(plane, "credentials_expired")
+
+
+@pytest.mark.parametrize("raw", [b"secret\n", b"\xef\xbb\xbfsecret\r\n"])
+def test_token_of_any_editor(tmp_path, raw):
+    """What an editor puts around the token is no part of it."""
+    file = tmp_path / "token"
+    file.write_bytes(raw)
+    assert Credentials(CredentialFiles(file, None, None, None)).token() == "secret"
+
+
+def test_what_is_no_token(tmp_path):
+    """It is said with the option and the file, and without what is in it."""
+    file = tmp_path / "token"
+    file.write_bytes("secret".encode("utf-16"))
+    with pytest.raises(ValueError, match=f"^--token-file {file}: is UTF-16; save it as UTF-8$"):
+        Credentials(CredentialFiles(file, None, None, None))
