@@ -15,6 +15,7 @@ __all__ = [
     "ListenerStatus",
     "Override",
     "PoolTotals",
+    "RecentStatus",
     "ServiceStatus",
     "ServiceTotals",
     "Status",
@@ -101,6 +102,19 @@ class ServiceTotals(TypedDict):
     """By close reason."""
 
 
+class RecentStatus(TypedDict):
+    """What a service's clients met in the last minute, apart from their own doing and from what was wanted."""
+
+    window_s: float
+    """How long that is: about 60 seconds, less for what is younger."""
+    connections: int
+    """Clients accepted in it."""
+    refused: dict[str, int]
+    """Those that got no backend, by close reason."""
+    cut: dict[str, int]
+    """Those whose backend broke off, by close reason."""
+
+
 class ServiceStatus(TypedDict):
     """One service, all workers summed."""
 
@@ -115,6 +129,7 @@ class ServiceStatus(TypedDict):
     queued: int
     listeners: list[ListenerStatus]
     totals: ServiceTotals
+    recent: RecentStatus
     backends: list[BackendStatus]
 
 

@@ -13,7 +13,7 @@ from click import Command, Context
 
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
-from dataplane.core.reasons import REASONS, CloseReason, DiscardCause
+from dataplane.core.reasons import HARMS, REASONS, CloseReason, DiscardCause
 from dataplane.runtime.metrics import MAX_BACKENDS
 from schemas import api as api_bodies
 from schemas import environment, status
@@ -354,11 +354,15 @@ def _words() -> Iterator[str]:
         "",
         "## Close reasons",
         "",
-        "Why a client's connection ended, and whose doing it was.",
+        "Why a client's connection ended, whose doing it was, and what harm it was to a client that did all that it should:",
+        "`status` says first how many have met such an end in the last minute.",
         "",
     )
-    rows = ((f"`{word}`", REASONS[CloseReason(word)].value, text) for word, text in closes.items())
-    yield from _table(("reason", "source", "meaning"), rows)
+    rows = (
+        (f"`{word}`", REASONS[CloseReason(word)].value, HARMS[CloseReason(word)] or "", text)
+        for word, text in closes.items()
+    )
+    yield from _table(("reason", "source", "harm", "meaning"), rows)
     yield from ("## Discard causes", "", "Why a pooled connection was closed without serving a client.", "")
     causes = code.member_docs(DiscardCause)
     yield from _table(("cause", "meaning"), ((f"`{word}`", text) for word, text in causes.items()))

@@ -86,7 +86,8 @@ def _wrong(
         where = " in these services; others were not asked for" if part else ""
         yield Text(f"nothing needs attention{where}", style="green")
     for each in found:
-        lines = Text(output.plain(each.text)).wrap(Console(), max(20, width - _LABEL))
+        said = f"{each.text}; {each.advice}" if each.advice else each.text
+        lines = Text(output.plain(said)).wrap(Console(), max(20, width - _LABEL))
         for number, line in enumerate(lines):
             word = "" if number else label(each.level, each.word)
             yield Text.assemble((f"{word:<{_LABEL}}", LEVELS[each.level]), line)

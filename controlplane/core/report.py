@@ -115,8 +115,14 @@ def _join_service(one: Mapping[str, Any] | None, two: Mapping[str, Any]) -> dict
         "queued": one.get("queued", 0) + two.get("queued", 0),
         "listeners": _join_listeners(one["listeners"], two["listeners"]),
         "totals": _add(one.get("totals", {}), two.get("totals", {})),
+        "recent": _join_recent(one.get("recent", {}), two.get("recent", {})),
         "backends": _join_backends(one["backends"], two["backends"]),
     }
+
+
+def _join_recent(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    window_s = max(one.get("window_s", 0.0), two.get("window_s", 0.0))
+    return {**_add(one, two), "window_s": window_s}
 
 
 def _join_listeners(

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from controlplane.core.harm import harms
+
 __all__ = ["Level", "Trouble", "age_s", "serves", "serving", "span", "standing", "troubles", "why"]
 
 Level: TypeAlias = Literal["bad", "warn", "note"]
@@ -40,6 +42,8 @@ class Trouble:
     """What is wrong, where, why and for how long."""
     command: str | None = None
     """What to type next; None: nothing helps but to wait, or to repair something elsewhere."""
+    advice: str = ""
+    """What to do in words, for where there is room."""
 
 
 def age_s(stamp: str | None, now: datetime) -> float | None:
@@ -113,9 +117,9 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
         now: The time, with a zone.
 
     Returns:
-        The worst first; within a level data planes, then sources, services by name, overrides.
+        The worst first; within a level what clients met, data planes, then sources, services by name, overrides.
     """
-    found = [*_config(report, now), *_planes(report, now), *_sources(report, now)]
+    found = [*_met(report), *_config(report, now), *_planes(report, now), *_sources(report, now)]
     for name, service in report["services"].items():
         found += _service(name, service, report, now)
     found += _overrides(report["overrides"], now)
@@ -130,6 +134,31 @@ def _line(text: str) -> str:
 def _since(stamp: str | None, now: datetime) -> str:
     age = age_s(stamp, now)
     return "" if age is None else f" for {span(age)}"
+
+
+def _met(report: Mapping[str, Any]) -> Iterator[Trouble]:
+    """Tell what clients met in the last minute: states are what we believe, this is what was so."""
+    for name, service in report["services"].items():
+        for each in harms(service.get("recent", {})):
+            word = "not served" if each.how == "refused" else "cut off"
+            level: Level = "bad" if each.is_bad else "warn"
+            command = _find_out(name, service, each.first)
+            yield Trouble(level, word, each.text(name), command, each.advice)
+
+
+def _find_out(name: str, service: Mapping[str, Any], reason: str) -> str | None:
+    """Write the command that finds out why clients met a close reason."""
+    if reason.startswith("connect_"):
+        known = [each for each in service["backends"] if serves(each)] or service["backends"]
+        failures = [each.get("totals", {}).get("connect_failures", 0) for each in known]
+        return _try(known[failures.index(max(failures))]["address"]) if known else None
+    if reason == "no_backend":
+        return _explain(name)
+    return "ss -s; sysctl net.ipv4.ip_local_port_range" if reason == "local_error" else None
+
+
+def _explain(name: str) -> str:
+    return _shell("lb-control", "explain", name, "--client", "192.0.2.1")
 
 
 def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
@@ -208,7 +237,7 @@ def _service(
     name: str, service: Mapping[str, Any], report: Mapping[str, Any], now: datetime
 ) -> Iterator[Trouble]:
     backends = [each for each in service["backends"] if not each.get("removed")]
-    explain = _shell("lb-control", "explain", name, "--client", "192.0.2.1")
+    explain = _explain(name)
     if not backends:
         yield Trouble("warn", "empty", f"{name} has no backends: its clients are refused")
     elif service.get("panic"):

@@ -64,6 +64,7 @@ export function problems(status) {
   const found = [];
   // What a line is about names it: its text has ages in it, which change.
   const add = (tone, word, about, text, view) => found.push({ tone, word, text, view, key: `${word}\n${view}\n${about}` });
+  for (const [name, service] of Object.entries(status.services)) clientProblems(name, service.recent, add);
   if (status.config_error) {
     const { path, message, details = [] } = status.config_error;
     const [first] = details;
@@ -87,6 +88,30 @@ export function problems(status) {
   }
   const order = ["bad", "warn", "idle"];
   return found.sort((one, two) => order.indexOf(one.tone) - order.indexOf(two.tone));
+}
+
+const LIMITS = "The backends are too slow for so many clients: add backends, or raise limits.";
+const TRY = "Try the backends by hand, from this machine.";
+const ADVICE = {
+  backend_reset: "The backends' own logs should say why.",
+  connect_failed: TRY, connect_timeout: TRY,
+  limit_connections: LIMITS, limit_per_backend: LIMITS, queue_full: LIMITS, queue_timeout: LIMITS,
+  local_error: "This machine has run out of local ports, descriptors or memory; the event local_error names which.",
+  no_backend: "No backend may be used; their health and state below say why.",
+};
+
+/** What clients met in the last minute that was neither their own doing nor wanted; the shares are core/harm.py's. */
+function clientProblems(name, recent, add) {
+  for (const [how, said, bad] of [["refused", 0, 0.01], ["cut", 0.01, 0.5]]) {
+    const reasons = Object.entries(recent?.[how] ?? {}).sort((one, two) => two[1] - one[1]);
+    const clients = reasons.reduce((sum, [, number]) => sum + number, 0);
+    const of = Math.max(recent?.connections ?? 0, clients);
+    if (!clients || clients < of * said) continue;
+    const why = reasons.map(([reason, number]) => (reasons.length === 1 ? reason : `${reason} ${number}`)).join(", ");
+    const [word, done] = how === "refused" ? ["not served", "were refused"] : ["cut off", "were cut off"];
+    const text = `${name}: ${clients} of ${count(of, "client")} in the last minute ${done}: ${why}. ${ADVICE[reasons[0][0]] ?? ""}`;
+    add(clients >= of * bad ? "bad" : "warn", word, name, text.trim(), "services");
+  }
 }
 
 function planeProblems(status, add) {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["REASONS", "CloseReason", "DiscardCause", "SkipReason", "Source"]
+__all__ = ["HARMS", "REASONS", "CloseReason", "DiscardCause", "Harm", "SkipReason", "Source"]
 
 
 class Source(StrEnum):
@@ -98,6 +98,45 @@ REASONS: Final[dict[CloseReason, Source]] = {
     CloseReason.SHUTDOWN: Source.LOCAL,
     CloseReason.LOCAL_ERROR: Source.LOCAL,
 }
+
+
+class Harm(StrEnum):
+    """What a client met though it did all that it should."""
+
+    REFUSED = "refused"
+    """It got no backend."""
+    CUT = "cut"
+    """It had one, and lost it."""
+
+
+HARMS: Final[dict[CloseReason, Harm | None]] = {
+    CloseReason.CLIENT_CLOSED: None,
+    CloseReason.BACKEND_CLOSED: None,
+    CloseReason.CLIENT_RESET: None,
+    CloseReason.BACKEND_RESET: Harm.CUT,
+    CloseReason.CLIENT_GONE: None,
+    CloseReason.IDLE_TIMEOUT: None,
+    CloseReason.HALF_CLOSED_TIMEOUT: None,
+    CloseReason.LIFETIME: None,
+    CloseReason.DENIED: None,
+    CloseReason.LIMIT_CONNECTIONS: Harm.REFUSED,
+    CloseReason.LIMIT_PER_BACKEND: Harm.REFUSED,
+    CloseReason.LIMIT_PER_CLIENT: None,
+    CloseReason.CLIENT_RATE: None,
+    CloseReason.QUEUE_FULL: Harm.REFUSED,
+    CloseReason.QUEUE_TIMEOUT: Harm.REFUSED,
+    CloseReason.NO_BACKEND: Harm.REFUSED,
+    CloseReason.CONNECT_FAILED: Harm.REFUSED,
+    CloseReason.CONNECT_TIMEOUT: Harm.REFUSED,
+    CloseReason.PROXY_UNTRUSTED: None,
+    CloseReason.PROXY_INVALID: None,
+    CloseReason.PROXY_TIMEOUT: None,
+    CloseReason.DRAIN_TIMEOUT: None,
+    CloseReason.SHUTDOWN: None,
+    CloseReason.LOCAL_ERROR: Harm.REFUSED,
+}
+"""By what an honest client is harmed that nobody wanted: `status` judges a service by it. None: the client's own doing, or
+what the configuration or an operator says shall happen."""
 
 
 class DiscardCause(StrEnum):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dataplane.runtime.compact import Families
-    from schemas.status import BackendStatus, ServiceStatus
+    from schemas.status import BackendStatus, RecentStatus, ServiceStatus
 
 __all__ = ["FamilySum", "add_report", "add_totals", "totals_of", "whole_services", "worst"]
 
@@ -48,8 +48,16 @@ def add_report(into: Services, report: Services, *, accepting: bool) -> None:
         ours["queued"] += theirs["queued"]
         ours["panic"] = ours["panic"] or (accepting and theirs["panic"])
         _add_service_totals(ours, theirs)
+        _add_recent(ours["recent"], theirs["recent"])
         _add_listeners(ours, theirs, accepting=accepting)
         _add_backends(ours, theirs, accepting=accepting)
+
+
+def _add_recent(ours: RecentStatus, theirs: RecentStatus) -> None:
+    ours["window_s"] = max(ours["window_s"], theirs["window_s"])
+    ours["connections"] += theirs["connections"]
+    _add_counts(ours["refused"], theirs["refused"])
+    _add_counts(ours["cut"], theirs["cut"])
 
 
 def _add_listeners(ours: ServiceStatus, theirs: ServiceStatus, *, accepting: bool) -> None:
@@ -91,6 +99,7 @@ def totals_of(report: Services) -> Services:
     for service in kept.values():
         service["active"] = service["queued"] = 0
         service["panic"] = False
+        service["recent"] = {"window_s": 0.0, "connections": 0, "refused": {}, "cut": {}}
         for backend in service["backends"]:
             backend["active"] = backend["pooled"] = 0
     return kept

@@ -193,6 +193,7 @@ class Process:
         self._handle_signals()
         tune_collector()
         self.reactor.start()
+        self.reporter.outcomes.start()
         keep = self._background.keep
         keep("checking backends", self.node.prober.run)
         keep("looking up names", self._resolver.run)

@@ -10,6 +10,7 @@ from dataplane.core.balance import client_key
 from dataplane.core.reasons import SkipReason
 from dataplane.core.spec import OperatorState
 from dataplane.runtime.events import rfc3339
+from dataplane.runtime.outcomes import Outcomes
 from dataplane.runtime.tables import tables_hash
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Reporter:
     """Describes a node. `wall_clock` is Unix seconds; moments are kept on the monotonic clock inside."""
 
     def __init__(self, node: Node, wall_clock: Callable[[], float]) -> None:
+        self.outcomes = Outcomes(node)
         self._node = node
         self._wall_clock = wall_clock
 
@@ -84,6 +86,7 @@ class Reporter:
                 "retries": totals.retries,
                 "closed": {reason.value: count for reason, count in totals.closed.items() if count},
             },
+            "recent": self.outcomes.of(service),
             "backends": backends,
         }
 

@@ -165,6 +165,7 @@ class Worker:
         self._metrics = Metrics(self._node, self, self._dropped_lines, time.monotonic, self._recording.spans)
         tune_collector()
         self._reactor.start()
+        self._reporter.outcomes.start()
         self._node.start_refreshing()
         self._begun.set()
         return os.getpid()

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from dataplane.core.reasons import REASONS, CloseReason
+from dataplane.core.reasons import HARMS, REASONS, CloseReason, Harm
 from tests.dataplane.net.through import QUIET, Through, through
 from tests.support.backends import BlackHole, EchoServer, Resetter, Source
 from tests.support.clients import dial, read_to_end, read_to_reset, reset, wait_cut
@@ -251,6 +251,10 @@ def test_reason(plane, case):
         case(Case(stack, service))
         status = service.wait(lambda now: now["totals"]["closed"].get(name))
         assert status["totals"]["closed"][name] == 1
+        harm = HARMS[CloseReason(name)]
+        for how in Harm:
+            assert status["recent"][how.value].get(name, 0) == (harm is how)
+        assert status["recent"]["connections"] == status["totals"]["connections"]
         value = plane.metrics().value("lb_connections_closed_total", service=service.name, reason=name)
         assert value == 1
         ours = wait_for(partial(logged, plane, service, name), "a line in the access log")

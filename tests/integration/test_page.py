@@ -12,6 +12,7 @@ import pytest
 from tests.controlplane.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.browser import Browser
+from tests.support.clients import dial
 from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
@@ -140,6 +141,24 @@ def test_what_changes_is_shown(browser, control, address, plane):
             "Generation 2",
             "Generation 1",
         ]
+        assert browser.complaints() == []
+
+
+def test_refused_clients_are_the_first_thing(browser, control, address, plane):
+    """What clients met in the last minute stands above everything else, though every backend looks well."""
+    with dashboard(control, document(address, "127.0.0.1:1")) as page:
+        browser.open(page.url)
+        browser.wait_text(row("web", "127.0.0.1:1"), "unknown")
+        assert "Nothing" in browser.text("#attention-none")
+        assert control("drain", "web", "127.0.0.1:1").code == 0
+        assert control("enable", "web", "127.0.0.1:1").code == 0
+        for _ in range(3):
+            with dial(address) as client:
+                assert client.recv(1) == b""
+        said = "web: 3 of 3 clients in the last minute were refused: connect_failed. Try the backends by hand"
+        browser.wait_text("#attention-list", said)
+        assert browser.texts("#attention-list li")[0].lower().startswith("not served")
+        browser.wait_true("document.title == '(1) livelb'")
         assert browser.complaints() == []
 
 

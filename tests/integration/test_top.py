@@ -10,6 +10,7 @@ import pytest
 
 from tests.controlplane.commands import Control, Daemon, document
 from tests.support.backends import LineServer
+from tests.support.clients import dial
 from tests.support.dataplane import DataPlane, command
 from tests.support.load import Load
 from tests.support.ports import HeldPort
@@ -63,6 +64,17 @@ def in_order(terminal: Terminal) -> None:
     """Check that the terminal is as it was before."""
     assert terminal.now == terminal.attributes
     assert terminal.screen.modes == {CURSOR}
+
+
+def test_refused_clients_are_the_first_thing(control, address, plane):
+    """What clients met in the last minute is said, though every backend looks well."""
+    with daemon(control, document(address, "127.0.0.1:1")), top(control) as shown:
+        shown.wait_text("1 of 1 serving")
+        for _ in range(3):
+            with dial(address) as client:
+                assert client.recv(1) == b""
+        shown.wait_text("NOT SERVED")
+        shown.wait_text("web: 3 of 3 clients in the last minute were refused: connect_failed")
 
 
 def test_what_changes_is_shown(control, address, plane):

@@ -76,6 +76,30 @@ def test_two_data_planes_are_summed():
     assert web["backends"][0]["totals"]["pool"] == {"hits": 2, "misses": 0, "discarded": {"idle": 2}}
 
 
+def test_what_clients_met_is_summed():
+    """Counts of both are added, the window is the longer one; an older data plane tells nothing."""
+    one, two, older = status(backend()), status(backend()), status(backend())
+    one["services"]["web"]["recent"] = {
+        "window_s": 9.0,
+        "connections": 4,
+        "refused": {"no_backend": 3},
+        "cut": {},
+    }
+    two["services"]["web"]["recent"] = {
+        "window_s": 61.0,
+        "connections": 2,
+        "refused": {"no_backend": 1, "queue_full": 1},
+        "cut": {"backend_reset": 1},
+    }
+    joined = node_status([seen(one), seen(two, "b"), seen(older, "c")], ())
+    assert joined["services"]["web"]["recent"] == {
+        "window_s": 61.0,
+        "connections": 6,
+        "refused": {"no_backend": 4, "queue_full": 1},
+        "cut": {"backend_reset": 1},
+    }
+
+
 def test_worst_state_is_shown():
     """One data plane that sees a backend down, or has paused a listener, is what an operator must see."""
     joined = node_status(

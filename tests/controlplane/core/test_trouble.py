@@ -71,6 +71,39 @@ def test_different_causes_are_told_apart_and_many_are_counted():
     assert "9 of 29: 0:1, 1:1, 2:1 and 6 more for 3m: refused" in troubles(many, NOW)[0].text
 
 
+def met(connections, **harms):
+    """Make what clients met."""
+    return {"recent": {"window_s": 60.0, "connections": connections, "refused": {}, "cut": {}, **harms}}
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("connect_failed", "nc -zvw 3 b 1"),
+        ("no_backend", "lb-control explain web --client 192.0.2.1"),
+        ("local_error", "ss -s; sysctl net.ipv4.ip_local_port_range"),
+        ("queue_full", None),
+    ],
+)
+def test_what_clients_met_comes_first(reason, command):
+    """Every state may be as it should, and all clients be refused: that is said before anything else."""
+    failing = {**backend("b:1"), "totals": {"connect_failures": 9}}
+    given_report = report(
+        backend("a:1"),
+        failing,
+        service=met(430, refused={reason: 412}),
+        config_error={"path": "x", "message": "y", "details": [], "since": None},
+    )
+    first, *_ = troubles(given_report, NOW)
+    assert (first.level, first.word, first.command) == ("bad", "not served", command)
+    assert first.text.startswith(f"web: 412 of 430 clients in the last minute were refused: {reason}")
+
+
+def test_cut_clients_are_said_with_a_word_of_their_own():
+    """Resets of backends are no refusals."""
+    assert told(report(backend(), service=met(100, cut={"backend_reset": 30}))) == [("warn", "cut off", None)]
+
+
 def test_service_without_a_usable_backend_comes_before_all():
     """None is usable, or health is ignored: both are bad, and explained by explain."""
     explain = "lb-control explain web --client 192.0.2.1"

@@ -41,6 +41,12 @@ def services(number: int, **of_backend: Any) -> dict[str, Any]:
                 "retries": number,
                 "closed": {"client_closed": number} if number else {},
             },
+            "recent": {
+                "window_s": 60.0 if number else 0.0,
+                "connections": number,
+                "refused": {"no_backend": number} if number else {},
+                "cut": {"backend_reset": number} if number else {},
+            },
             "backends": [backend(number, **of_backend)],
         }
     }
@@ -146,6 +152,7 @@ def test_ended_workers_leave_totals_and_nothing_else() -> None:
     add_totals(total, {**past, "gone": deepcopy(past["web"])})
     expected = services(5)
     expected["web"]["active"] = expected["web"]["queued"] = 1
+    expected["web"]["recent"] = services(1)["web"]["recent"]
     expected["web"]["backends"][0]["active"] = expected["web"]["backends"][0]["pooled"] = 1
     assert total == expected
 

@@ -1,0 +1,63 @@
+"""What the clients of each service met in the last minute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dataplane.core.reasons import HARMS, CloseReason, Harm
+from dataplane.core.recent import STEP_S, Recent
+
+if TYPE_CHECKING:
+    from dataplane.net.service import Service
+    from dataplane.runtime.node import Node
+    from schemas.status import RecentStatus
+
+__all__ = ["Outcomes"]
+
+
+class Outcomes:
+    """Looks at the counters of a node's services now and then, and tells what has become of them lately."""
+
+    __slots__ = ("_node", "_of", "tick")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._of: dict[Service, Recent] = {}
+        self.tick = 0
+
+    def start(self) -> None:
+        """Look from now on."""
+        self.on_timer(self._node.reactor.clock())
+
+    def on_timer(self, now: float) -> None:
+        """Look, and come again."""
+        self._node.reactor.wheel.at(self, now + STEP_S)  # first: a bug met by one must not end it for all
+        services = self._services()
+        known = self._of
+        self._of = {}
+        for service in services:
+            self._of[service] = recent = known.get(service) or Recent(now, [0] * len(_counts(service)))
+            recent.look(now, _counts(service))
+
+    def of(self, service: Service) -> RecentStatus:
+        """Tell how many came in the last minute, and how many were harmed by what, not by their own doing."""
+        now, counts = self._node.reactor.clock(), _counts(service)
+        recent = self._of.get(service)
+        # Without one it is younger than the last look.
+        window_s, (connections, *closed) = recent.since(now, counts) if recent else (0.0, counts)
+        met = [(reason, count) for reason, count in zip(CloseReason, closed, strict=True) if count]
+        return {
+            "window_s": round(window_s, 1),
+            "connections": connections,
+            "refused": {reason.value: count for reason, count in met if HARMS[reason] is Harm.REFUSED},
+            "cut": {reason.value: count for reason, count in met if HARMS[reason] is Harm.CUT},
+        }
+
+    def _services(self) -> list[Service]:
+        return [one.service for one in (*self._node.running.values(), *self._node.leaving.values())]
+
+
+def _counts(service: Service) -> tuple[int, ...]:
+    """Return clients accepted, and then clients gone by close reason, in the order of `CloseReason`."""
+    totals = service.totals
+    return (totals.connections, *totals.closed.values())
