@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import struct
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controlplane.errors import BusyError, PlaceError
+from schemas.addresses import too_long
+from schemas.locks import LockedError, lock, lock_of
 from schemas.ownership import explain_error, make_directory, open_or_make
 
 __all__ = ["bound", "peer_uid"]
@@ -25,12 +26,14 @@ def bound(path: Path) -> Iterator[socket.socket]:
 
     Raises:
         BusyError: Another process holds the path; its pid is in the message.
-        PlaceError: The directory cannot be made or written, or belongs to others.
+        PlaceError: The directory cannot be made or written, or belongs to others, or its name is too long.
     """
+    if problem := too_long(path):
+        raise PlaceError(f"--runtime-dir {path.parent}: {problem}")
     with contextlib.ExitStack() as stack:
         try:
             make_directory(path.parent)
-            stack.enter_context(_locked(path.with_name(path.name + ".lock"), path))
+            stack.enter_context(_locked(lock_of(path), path))
             path.unlink(missing_ok=True)
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             listener.setblocking(False)
@@ -53,16 +56,13 @@ def bound(path: Path) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _locked(lock: Path, path: Path) -> Iterator[None]:
-    handle = open_or_make(lock, os.O_RDWR | os.O_NOFOLLOW)
+def _locked(beside: Path, path: Path) -> Iterator[None]:
+    handle = open_or_make(beside, os.O_RDWR | os.O_NOFOLLOW)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
-            raise BusyError(str(path), int(holder) if holder.isdecimal() else None) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            lock(handle)
+        except LockedError as error:
+            raise BusyError(str(path), error.pid) from error
         yield
     finally:
         os.close(handle)

@@ -13,7 +13,6 @@ What cannot be read is not taken for missing: it is named, kept, and nothing is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from typing import Any, Final
 
 from controlplane.core.merge import Override, Place
 from controlplane.errors import BusyError, StoreError, UnknownError
+from schemas.locks import LockedError, lock
 from schemas.ownership import explain_error, give_to_owner, make_directory, open_or_make
 
 __all__ = ["Entry", "History", "State", "Store", "digest_of"]
@@ -283,16 +283,12 @@ def _lock(handle: int, what: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock(handle)
+        except LockedError as error:
             if time.monotonic() >= deadline:
-                holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
-                raise BusyError(what, int(holder) if holder.isdecimal() else None) from error
+                raise BusyError(what, error.pid) from error
             time.sleep(_LOCK_POLL_S)  # flock has no deadline of its own, and SIGALRM belongs to the program
         else:
-            with contextlib.suppress(OSError):  # the pid is a courtesy: a full disk must not forbid the lock
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
             return
 
 

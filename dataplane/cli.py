@@ -25,7 +25,12 @@ def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
         raise click.UsageError(
             f"no directory for the socket: set {variable} or {xdg}, or name one with --runtime-dir"
         )
-    return (Path(base) if base else Path.home() / fallback) / "lb"
+    try:
+        return (Path(base) if base else Path.home() / fallback) / "lb"
+    except RuntimeError as error:  # no HOME, and this user has no entry among the users
+        raise click.UsageError(
+            f"no directory for the last good snapshot: set {variable} or {xdg}, or name one with --state-dir"
+        ) from error
 
 
 EXAMPLES = """\b

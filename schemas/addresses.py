@@ -6,10 +6,14 @@ Nothing is resolved here: a host name stays a name.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schemas.errors import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "BACKEND_ADDRESS_PATTERN",
@@ -21,6 +25,7 @@ __all__ = [
     "normal_cidr",
     "normal_listen_address",
     "split_address",
+    "too_long",
 ]
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -45,6 +50,16 @@ _PREFIX_RE: Final = re.compile(r"0|[1-9][0-9]{0,2}")
 _UNIX_PATH_BYTES: Final = 107
 # RFC 1035 allows 253; "name:65535" must also fit into a backend id of 255.
 _NAME_CHARS: Final = 249
+
+
+def too_long(path: Path) -> str | None:
+    """Say why nobody could connect to a Unix socket at a path; None: anybody can."""
+    size = len(os.fsencode(path))
+    if size <= _UNIX_PATH_BYTES:
+        return None
+    return (
+        f"the socket {path} would have a path of {size} bytes; a Unix socket's has at most {_UNIX_PATH_BYTES}"
+    )
 
 
 class HostPort(NamedTuple):

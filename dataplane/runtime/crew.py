@@ -150,7 +150,7 @@ class Crew:
                 sys.executable,
                 "-P",
                 "-m",
-                "dataplane.runtime.worker",
+                "dataplane.start",
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

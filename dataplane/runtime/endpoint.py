@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import fcntl
 import ipaddress
 import os
 import socket
@@ -17,6 +17,7 @@ from dataplane.runtime.credentials import WRONG, Credentials
 from dataplane.runtime.private import listen_privately
 from dataplane.runtime.startup import StartError
 from schemas.http.hosts import Hosts
+from schemas.locks import TOUCH_S, LockedError, lock, lock_of, touch
 from schemas.ownership import make_directory, open_or_make
 from schemas.serving import ImpatientRunner
 
@@ -47,7 +48,7 @@ def draining_path(directory: Path, name: str, pid: int) -> Path:
 class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
     """Another process has the socket."""
 
-    def __init__(self, path: Path, pid: str) -> None:
+    def __init__(self, path: Path, pid: int | None) -> None:
         super().__init__(path, pid)
         self.path = path
         self.pid = pid
@@ -79,15 +80,12 @@ class OwnSocket:
         if self._lock >= 0:
             return
         make_directory(self.path.parent)
-        handle = open_or_make(self._lock_path, os.O_RDWR | os.O_NOFOLLOW)
+        handle = open_or_make(lock_of(self.path), os.O_RDWR | os.O_NOFOLLOW)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+            lock(handle)
+        except LockedError as error:
             os.close(handle)
-            raise InUse(self.path, pid) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+            raise InUse(self.path, error.pid) from None
         self._lock = handle
 
     def listen(self) -> socket.socket:
@@ -114,12 +112,15 @@ class OwnSocket:
         """Remove the lock as well: nobody else will ever want this name."""
         if self._lock >= 0:
             with contextlib.suppress(OSError):
-                self._lock_path.unlink()
+                lock_of(self.path).unlink()
         self.close()
 
-    @property
-    def _lock_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".lock")
+    async def live(self) -> None:
+        """Say from time to time that this process lives, to whoever finds its socket after its death."""
+        while True:
+            await asyncio.sleep(TOUCH_S)
+            if self._lock >= 0:
+                touch(self._lock)
 
 
 async def serve(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ def run(options: Options) -> int:
     One worker needs no supervisor, with two exceptions: whoever is taken over may have several sockets for an address,
     and so may the orphans that a supervisor has left when it was killed. None of these may be closed.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is a file to open anew
     log = LineSink(2)
     configure_log(log, form=options.log_format, fd=2)
     own = OwnSocket(api_path(options.runtime_dir, options.name))

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from dataplane.runtime.accesslog import Wanted
 from dataplane.runtime.credentials import WRONG, CredentialFiles, Credentials
-from dataplane.runtime.endpoint import InUse, OwnSocket
+from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
 from dataplane.runtime.recording import RecordingOptions
+from schemas.addresses import too_long
 from schemas.fields import parse_duration
 from schemas.ownership import explain_error
 
@@ -27,6 +28,8 @@ MAX_CORES: Final = 1024
 TRACE_SAMPLE: Final = 0.01
 """The share of connections that get a span if none is named."""
 MAX_PORT: Final = 65535
+MAX_PID: Final = 2**22
+"""proc(5), pid_max."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, s
         name = _free_core(runtime_dir) if given["reuseport"] else "main"
     if not _NAME.match(name):
         raise UsageError(f"--name: {name!r} is no name; letters, digits, '.', '_' and '-' are")
+    longest = draining_path(runtime_dir, name, MAX_PID)
+    if problem := too_long(longest):
+        raise UsageError(f"--runtime-dir {runtime_dir}, --name {name}: {problem}")
     credentials = _credentials(given)
     return Options(
         name=name,

@@ -208,6 +208,7 @@ class Process:
             self.events.emit("started", **self.info(), socket=str(self._own.path))
             giver = self._background.begin("offering a takeover", self._giver().run)
             keep("the watchdog", watchdog)
+            keep("showing that it lives", self._own.live)
             notify(f"READY=1\nMAINPID={os.getpid()}")
             await self._stop.wait()
             notify("STOPPING=1")

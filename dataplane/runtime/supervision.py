@@ -121,6 +121,7 @@ class Supervision:
             await self._begin(self._endpoints)
             giver = self._background.begin("offering a takeover", self._giver().run)
             keep("the watchdog", watchdog)
+            keep("showing that it lives", self._own.live)
             notify(f"READY=1\nMAINPID={os.getpid()}")
             self._say_started()
             self._restarting = False

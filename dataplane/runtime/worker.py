@@ -346,7 +346,3 @@ def main() -> None:
 
 async def _main(sock: socket.socket) -> None:
     await Worker(sock).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -238,7 +238,7 @@ def test_a_takeover_that_cannot_have_its_ports_changes_nothing(tmp_path: Path, w
 
 _ONE_WORKER_ONLY = """
 import os, sys, time
-if "dataplane.runtime.worker" in sys.orig_argv:
+if "dataplane.start" in sys.orig_argv:
     folder = os.path.dirname(__file__)
     try:
         open(folder + "/first", "x")

@@ -1,0 +1,38 @@
+"""How the programs of a data plane begin: deaf to what would end them before they can listen to it.
+
+SIGHUP and SIGUSR1 end a process that has not said what they mean to it. Both are sent to processes by others who do not know
+how old they are (a reload, a rotation of logs), and what these programs load takes a good part of a second. So what
+comes meanwhile is ignored: whatever it asks to read again is about to be read for the first time. SIGTERM ends a process
+that has not begun, which is right.
+"""
+
+from __future__ import annotations
+
+import signal
+
+__all__ = ["main", "worker"]
+
+
+def main() -> None:
+    """Run `lb-dataplane`."""
+    _ignore(signal.SIGHUP, signal.SIGUSR1)
+    from dataplane.cli import main as command  # noqa: PLC0415 - after the first thing to do
+
+    command()
+
+
+def worker() -> None:
+    """Run a worker; also a terminal's ^C is its supervisor's to interpret."""
+    _ignore(signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
+    from dataplane.runtime.worker import main as work  # noqa: PLC0415 - after the first thing to do
+
+    work()
+
+
+def _ignore(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    worker()
