@@ -55,6 +55,8 @@ class Pool(Frozen):
     """Closed after being unused for so long; 0s is never."""
     max_age: Duration = 300.0
     """Closed at this age; 0s is never."""
+    greeting_age: Duration = 1.0
+    """preconnect: closed at this age if the backend has spoken, for then it waits for a login; 0s is never."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, exp, sqrt
 from typing import Final
 
-__all__ = ["Demand"]
+__all__ = ["Demand", "Greeting"]
 
 TAU_S: Final = 10.0
 """Time constant of the arrival rate: what happened 30 s ago weighs 5 %."""
@@ -20,6 +20,8 @@ BATCH_S: Final = 0.002
 """Clients of so long a time are dialled for together: each dial by itself may have to wake the backend."""
 MAX_BATCH: Final = 16
 """A dial takes some 30 microseconds, and clients wait while a batch of them is made."""
+REMEMBERED_S: Final = 300.0
+"""How long a greeting is remembered without another: so often a pool with `min_idle` looks whether there is one still."""
 
 
 class Demand:
@@ -77,3 +79,25 @@ class Demand:
         self._events = self._events * exp((self._folded_at - now) / TAU_S) + self._arrivals
         self._arrivals = 0
         self._folded_at = now
+
+
+class Greeting:
+    """Whether a backend speaks first, as its pooled connections have shown lately."""
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        """Until when it is believed (monotonic seconds)."""
+
+    def heard(self, now: float) -> None:
+        """Take note that it has spoken first at monotonic second `now`."""
+        self.until = now + REMEMBERED_S
+
+    def is_known(self, now: float) -> bool:
+        """Tell whether it is believed to speak first."""
+        return now < self.until
+
+    def forget(self) -> None:
+        """Believe nothing: it may be another server by now."""
+        self.until = 0.0

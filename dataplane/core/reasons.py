@@ -148,6 +148,8 @@ class DiscardCause(StrEnum):
     """Older than `pool.max_age`."""
     EOF = "eof"
     """The backend closed or reset it."""
+    GREETED = "greeted"
+    """`preconnect`: the backend has spoken, and it is older than `pool.greeting_age`."""
     UNREAD = "unread"
     """`reuse`: the backend sent something that nobody had asked for."""
     FULL = "full"

@@ -109,6 +109,8 @@ class PoolSpec:
     max_idle: int
     idle_timeout_s: float
     max_age_s: float
+    greeting_age_s: float
+    """How old a connection may be on which the backend has spoken; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)

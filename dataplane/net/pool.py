@@ -3,12 +3,17 @@
 Theory of operation:
 
 1. `preconnect`: a connection in the pool never carried a client's byte, and serves one client. What the
-   backend says first (a greeting) stays in its socket, unread, for that client: it is only peeked.
+   backend says first (a greeting) stays in its socket, unread, for that client: it is only peeked. A server that
+   has greeted waits for a login, and not for long: MariaDB for 10 s, NATS for 2 s, from its accept on. So such a
+   connection is handed out until it is `greeting_age` old, which is counted from the connect, as the earliest
+   that the server can have begun to count.
 2. `reuse`: a connection in the pool has nothing to read. The first readable event, data or EOF, discards it.
 3. An idle connection is in the epoll, so most deaths are seen at once; the hand-over looks once more.
 4. A pool dials ahead of demand (`core.pool.Demand`) up to its target, never above `max_idle` and never so
    that clients, idle connections and dials together exceed `limits.per_backend`. Under load it dials in
    batches: `slack` connections may be missing before it begins, and then all of them are dialled.
+   At a backend that greets, connections that nobody takes within `greeting_age` are in vain: there the target is
+   what demand asks for in that time, and `min_idle`, which no demand asks for, does not count (`core.pool.Greeting`).
 5. The last one in is the first one out, so that what demand no longer needs grows old at the bottom.
 6. A failed dial of the pool's own is nobody's loss: it is tried again, later each time. It says nothing of
    the backend's health that a client's dial or an active check would not say. A busy backend (net.dialer, rule 2)
@@ -17,17 +22,20 @@ Theory of operation:
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.pool import Demand
+from dataplane.core.pool import Demand, Greeting
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
 from dataplane.net.dialer import PENDING, Dial, begin
 from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dataplane.core.spec import PoolSpec
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
@@ -41,6 +49,8 @@ PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
 """A plain number: `|` of the socket module's flags is a call into Python, for each client."""
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
+GREETING_BYTES: Final = 64 * 1024
+"""What is read before a close: with a greeting unread, the backend would see a reset (RFC 1122, 4.2.2.13)."""
 MAX_DIALS: Final = 64
 """Dials of one pool under way at once."""
 
@@ -78,6 +88,7 @@ class Idle:
         else:
             self.mask = RDHUP
             self.pool.reactor.epoll.modify(self.sock.fileno(), RDHUP)
+            self.pool.greeted(self)
 
     def on_failure(self) -> None:
         """Close it: a bug of ours was met."""
@@ -93,6 +104,7 @@ class Pool:
         "backend",
         "demand",
         "goal",
+        "greeting",
         "limit",
         "reactor",
         "retry_at",
@@ -119,6 +131,7 @@ class Pool:
         """The target, as of the last time that something decided it."""
         self.slack = 0
         """How many below the goal are no reason to dial yet."""
+        self.greeting = Greeting()
         self.tick = 0
 
     def __len__(self) -> int:
@@ -139,6 +152,7 @@ class Pool:
             self.discard(idle, DiscardCause.SURPLUS)
         self._expire(self.reactor.now)
         self.restock()
+        self._schedule()
 
     # -- taking and giving ----------------------------------------------------------------------------
 
@@ -163,11 +177,15 @@ class Pool:
                 return idle
             except OSError:
                 waiting = b""
+            cause = DiscardCause.UNREAD if waiting else DiscardCause.EOF
             if waiting and self.spec.mode is PoolMode.PRECONNECT:
-                idle_list.pop()
-                backend.totals.hits += 1
-                return idle
-            self.discard(idle, DiscardCause.UNREAD if waiting else DiscardCause.EOF)
+                age_s = self.spec.greeting_age_s
+                if not age_s or self.reactor.now - idle.born_at < age_s:
+                    idle_list.pop()
+                    backend.totals.hits += 1
+                    return idle
+                cause = DiscardCause.GREETED
+            self.discard(idle, cause)
         backend.totals.misses += 1
         return None
 
@@ -235,9 +253,18 @@ class Pool:
         self._idle.remove(idle)
         self.backend.totals.discarded[cause] += 1
         self.reactor.forget(idle.sock.fileno())
+        with contextlib.suppress(OSError):  # nothing to read (BlockingIOError is one), or reset
+            idle.sock.recv(GREETING_BYTES, DONTWAIT)
         idle.sock.close()
         if cause in _UNASKED and len(self._idle) < self.spec.min_idle:
             self._back_off()
+
+    def greeted(self, idle: Idle) -> None:
+        """Take note that the backend has spoken on an idle connection: it is not kept for long."""
+        wheel, age_s = self.reactor.wheel, self.spec.greeting_age_s
+        self.greeting.heard(self.reactor.now)
+        if age_s and (not self.tick or self.tick * wheel.resolution_s > idle.born_at + age_s):
+            wheel.move(self, idle.born_at + age_s)
 
     def clear(self, cause: DiscardCause) -> None:
         """Close all of them, and the dials under way."""
@@ -245,6 +272,7 @@ class Pool:
             dial.cancel()
         self._dials.clear()
         self.goal = 0
+        self.greeting.forget()
         while self._idle:
             self.discard(self._idle[-1], cause)
         self.reactor.wheel.cancel(self)
@@ -257,10 +285,12 @@ class Pool:
         spec, backend = self.spec, self.backend
         if spec.mode is PoolMode.OFF or not backend.usable or backend.address is None:
             return 0
-        target = spec.min_idle
+        target, now = spec.min_idle, self.reactor.now
         if spec.mode is PoolMode.PRECONNECT:
-            wanted = self.demand.target(self.reactor.now, idle_timeout_s=spec.idle_timeout_s)
-            target = min(max(wanted, target), spec.max_idle)
+            lasts_s = spec.idle_timeout_s
+            if spec.greeting_age_s and self.greeting.is_known(now):
+                target, lasts_s = 0, min(lasts_s or spec.greeting_age_s, spec.greeting_age_s)
+            target = min(max(self.demand.target(now, idle_timeout_s=lasts_s), target), spec.max_idle)
         if self.limit:
             target = min(target, self.limit - backend.active)
         return max(0, target)
@@ -347,19 +377,24 @@ class Pool:
             self._schedule()
 
     def _expire(self, now: float) -> None:
-        spec = self.spec
         for idle in list(self._idle):
-            if spec.max_age_s and now - idle.born_at >= spec.max_age_s:
-                self.discard(idle, DiscardCause.AGE)
-            elif spec.idle_timeout_s and now - idle.since >= spec.idle_timeout_s:
-                self.discard(idle, DiscardCause.IDLE)
+            cause = next((cause for cause, when in self._ends(idle) if when <= now), None)
+            if cause is not None:
+                self.discard(idle, cause)
+
+    def _ends(self, idle: Idle) -> Iterator[tuple[DiscardCause, float]]:
+        """Yield what ends an idle connection that nobody takes, and when."""
+        spec = self.spec
+        if spec.max_age_s:
+            yield DiscardCause.AGE, idle.born_at + spec.max_age_s
+        if spec.greeting_age_s and idle.mask == RDHUP:
+            yield DiscardCause.GREETED, idle.born_at + spec.greeting_age_s
+        if spec.idle_timeout_s:
+            yield DiscardCause.IDLE, idle.since + spec.idle_timeout_s
 
     def _schedule(self) -> None:
-        spec = self.spec
-        when = self.retry_at if self.reactor.now < self.retry_at else 0.0
-        for idle in self._idle:
-            for limit, start in ((spec.max_age_s, idle.born_at), (spec.idle_timeout_s, idle.since)):
-                if limit and (not when or start + limit < when):
-                    when = start + limit
-        if when:
-            self.reactor.wheel.at(self, when)
+        times = [when for idle in self._idle for _, when in self._ends(idle)]
+        again_at = self.greeting.until if self.spec.min_idle else 0.0
+        times += [when for when in (self.retry_at, again_at) if when > self.reactor.now]
+        if times:
+            self.reactor.wheel.move(self, min(times))

@@ -47,7 +47,14 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
         mode=Mode(service.mode),
         seed=service.seed,
         backends=tuple(backend_spec(backend) for backend in service.backends),
-        pool=PoolSpec(PoolMode(pool.mode), pool.min_idle, pool.max_idle, pool.idle_timeout, pool.max_age),
+        pool=PoolSpec(
+            PoolMode(pool.mode),
+            pool.min_idle,
+            pool.max_idle,
+            pool.idle_timeout,
+            pool.max_age,
+            pool.greeting_age,
+        ),
         active=_active_check(service),
         passive=PassiveSpec(
             passive.failures,

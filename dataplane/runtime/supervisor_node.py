@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SupervisorNode"]
 
-NO_POOL: Final = PoolSpec(PoolMode.OFF, 0, 0, 0.0, 0.0)
+NO_POOL: Final = PoolSpec(PoolMode.OFF, 0, 0, 0.0, 0.0, 0.0)
 
 
 class _Known(Backend):

@@ -8,7 +8,12 @@ from schemas.health import parse_health
 
 def test_verdicts_survive_the_way_to_a_worker():
     """What a supervisor sends is what a worker reads."""
-    verdict = {"state": "down", "cause": "connection refused", "since": "2026-01-01T00:00:00.000Z"}
+    verdict = {
+        "state": "down",
+        "reachable": False,
+        "cause": "connection refused",
+        "since": "2026-01-01T00:00:00.000Z",
+    }
     body = {"verdicts": {"web": {"127.0.0.1:80": verdict}}}
     assert parse_health(body).body() == body
 

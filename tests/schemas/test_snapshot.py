@@ -20,7 +20,14 @@ RESOLVED = {
     "backends": [
         {"id": "127.0.0.1:5001", "address": "127.0.0.1:5001", "weight": 1, "tier": 0, "state": "enabled"}
     ],
-    "pool": {"mode": "preconnect", "min_idle": 0, "max_idle": 256, "idle_timeout": "30s", "max_age": "5m"},
+    "pool": {
+        "mode": "preconnect",
+        "min_idle": 0,
+        "max_idle": 256,
+        "idle_timeout": "30s",
+        "max_age": "5m",
+        "greeting_age": "1s",
+    },
     "health": {
         "active": {
             "type": "tcp",

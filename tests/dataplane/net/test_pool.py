@@ -98,6 +98,90 @@ class TestPreconnect:
             rig.settle()
             assert discarded(rig) == {"eof": 1}
 
+    @pytest.mark.parametrize(
+        ("age", "after_s", "served"),
+        [("1s", 0.9, True), ("1s", 1.1, False), ("5s", 4.9, True), ("0s", 60, True)],
+    )
+    @pytest.mark.parametrize("greets_after_s", [0, 0.5])
+    def test_a_greeting_is_for_a_while(self, age, after_s, served, greets_after_s):
+        """A server that has greeted waits for a login since its accept: what is older than `greeting_age` is replaced."""
+        with preconnect(min_idle=1, greeting_age=age) as rig:
+            first = rig.ends[0].accept()
+            rig.pass_time(greets_after_s)
+            first.sendall(b"220 old\n")
+            rig.pass_time(after_s - greets_after_s)
+            client = rig.client()
+            if not served:
+                rig.ends[0].accept().sendall(b"220 new\n")
+                assert rig.receive_end(first) == b"", "a FIN: no reset for what nobody has read"
+            assert rig.receive(client, 8) == (b"220 old\n" if served else b"220 new\n")
+            assert discarded(rig) == ({} if served else {"greeted": 1})
+            assert (rig.backend().totals.hits, rig.backend().totals.misses) == (served, not served)
+            assert rig.failures == []
+
+    def test_an_old_greeting_is_not_handed_over(self):
+        """Also one of which no event was taken yet, and no timer: the hand-over looks itself."""
+        with preconnect(min_idle=1) as rig:
+            first = rig.ends[0].accept()
+            rig.clock.advance(2.0)
+            rig.reactor.clock()
+            first.sendall(b"220 old\n")
+            client = rig.client()
+            rig.ends[0].accept().sendall(b"220 new\n")
+            assert rig.receive(client, 8) == b"220 new\n"
+            assert discarded(rig) == {"greeted": 1}
+
+    def test_without_clients_a_server_that_greets_is_left_alone(self):
+        """No dial is made only to grow too old; `min_idle` asks again every few minutes whether there is a greeting still."""
+        with preconnect(min_idle=2) as rig:
+            for _ in range(2):
+                rig.ends[0].accept().sendall(b"220 ready\n")
+            rig.pass_time(2)
+            assert discarded(rig) == {"greeted": 2}
+            rig.pass_time(250)
+            assert rig.ends[0].nobody()
+            rig.pass_time(60)
+            for _ in range(2):
+                rig.ends[0].accept()
+            rig.pass_time(60)
+            assert len(rig.backend().pool) == 2, "it greets no more, and min_idle counts again"
+
+    @pytest.mark.parametrize(("every_s", "ready"), [(0.2, True), (3.0, False)])
+    def test_a_server_that_greets_is_dialled_as_far_as_demand_asks(self, every_s, ready):
+        """Ahead only of clients that are likely to come before the greeting is too old."""
+        with preconnect(idle_timeout="30s") as rig:
+            totals, dials = rig.backend().totals, 0
+            for _ in range(60):
+                rig.pass_time(every_s)
+                rig.client()
+                rig.settle()
+                while not rig.ends[0].nobody():
+                    rig.ends[0].accept().sendall(b"220 ready\n")
+                    dials += 1
+                rig.settle()
+            assert totals.hits > 40 if ready else totals.hits <= 1
+            assert dials <= 60 + (10 if ready else 2)
+
+    def test_a_quiet_backend_is_not_concerned(self):
+        """Whoever waits for the client's first word has all the time that `idle_timeout` gives."""
+        with preconnect(min_idle=1, idle_timeout="60s") as rig:
+            server = rig.ends[0].accept()
+            rig.pass_time(50)
+            exchange(rig, rig.client(), server)
+            assert discarded(rig) == {}
+
+    def test_shorter_times_count_at_once(self):
+        """A connection whose time is shortened below its age is closed, and one that will be is closed then."""
+        with preconnect(min_idle=1, idle_timeout="10m") as rig:
+            server = rig.ends[0].accept()
+            rig.pass_time(1)
+            rig.configure(pool={"mode": "preconnect", "idle_timeout": "3s"})
+            rig.pass_time(1.9)
+            assert rig.silent(server)
+            rig.pass_time(0.2)
+            assert rig.receive_end(server) == b""
+            assert discarded(rig) == {"idle": 1}
+
     def test_nothing_spins(self):
         """A greeting that waits for hours reports no event again and again."""
         with preconnect(min_idle=1) as rig:
