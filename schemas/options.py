@@ -234,6 +234,8 @@ class Limits(Frozen):
     """Clients that may wait for a place."""
     queue_timeout: Duration = 5.0
     """How long they may wait."""
+    queue_abandoned: Literal["keep", "drop"] = "keep"
+    """What becomes of a client whose FIN comes while it waits for a place or a dial."""
 
 
 class Access(Frozen):

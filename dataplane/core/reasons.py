@@ -32,6 +32,8 @@ class CloseReason(StrEnum):
     """The backend reset the connection, or its network went away."""
     CLIENT_GONE = "client_gone"
     """The client reset before a backend was connected."""
+    ABANDONED = "abandoned"
+    """The client finished before a backend was connected, and `limits.queue_abandoned` is `drop`."""
     IDLE_TIMEOUT = "idle_timeout"
     """No byte either way for `timeouts.idle`."""
     HALF_CLOSED_TIMEOUT = "half_closed_timeout"
@@ -78,6 +80,7 @@ REASONS: Final[dict[CloseReason, Source]] = {
     CloseReason.CLIENT_RESET: Source.CLIENT,
     CloseReason.BACKEND_RESET: Source.BACKEND,
     CloseReason.CLIENT_GONE: Source.CLIENT,
+    CloseReason.ABANDONED: Source.CLIENT,
     CloseReason.IDLE_TIMEOUT: Source.LOCAL,
     CloseReason.HALF_CLOSED_TIMEOUT: Source.LOCAL,
     CloseReason.LIFETIME: Source.LOCAL,
@@ -115,6 +118,7 @@ HARMS: Final[dict[CloseReason, Harm | None]] = {
     CloseReason.CLIENT_RESET: None,
     CloseReason.BACKEND_RESET: Harm.CUT,
     CloseReason.CLIENT_GONE: None,
+    CloseReason.ABANDONED: None,
     CloseReason.IDLE_TIMEOUT: None,
     CloseReason.HALF_CLOSED_TIMEOUT: None,
     CloseReason.LIFETIME: None,

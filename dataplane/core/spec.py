@@ -179,6 +179,8 @@ class LimitsSpec:
     """New connections a second and client address."""
     queue: int
     queue_timeout_s: float
+    drop_abandoned: bool
+    """Whether a client whose FIN comes while it waits has left."""
 
 
 @dataclass(frozen=True, slots=True)

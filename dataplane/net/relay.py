@@ -127,25 +127,38 @@ class Flow:
     # -- before the relay -----------------------------------------------------------------------------
 
     def watch_client(self) -> None:
-        """Hear of a client that resets while its flow waits, and leave what it sends in its socket."""
-        reactor, client = self.reactor, self.client
+        """Hear of a client that leaves while its flow waits, and leave what it sends in its socket."""
+        reactor, client, mask = self.reactor, self.client, self.service.leaving_events
         if client.mask == UNWATCHED:
-            reactor.watch(client.fd, self, 0)
+            reactor.watch(client.fd, self, mask)
         else:
             reactor.handlers[client.fd] = self
-            reactor.epoll.modify(client.fd, 0)
-        client.mask = 0
+            reactor.epoll.modify(client.fd, mask)
+        client.mask = mask
 
     def on_event(self, events: int) -> None:
-        """Leave: all that epoll reports while nothing is read is a reset or a hang-up of the client.
+        """Leave: all that epoll reports while nothing is read is that the client does.
 
         The kernel is asked again, because the event may be one of a connection that had this descriptor before.
         """
         del events
+        reason = self.departure()
+        if reason is not None:
+            self.service.stop_waiting(self)
+            self.end(reason)
+
+    def departure(self) -> CloseReason | None:
+        """Return how the client has left, as of now; None if it has not.
+
+        A FIN says that it sends no more. Whether it still waits for an answer, nobody can tell, neither from the FIN
+        nor from what is unread before it: so the service's `leaving_events` say what it is taken for.
+        """
         now = select.poll()
-        now.register(self.client.fd, 0)
-        if now.poll(0):
-            self.service.on_waiting_event(self)
+        now.register(self.client.fd, self.service.leaving_events)
+        found = now.poll(0)
+        if not found:
+            return None
+        return CloseReason.CLIENT_GONE if found[0][1] & ~select.POLLRDHUP else CloseReason.ABANDONED
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""

@@ -8,6 +8,7 @@ something has to be waited for; so each attempt may still go to any backend.
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
@@ -58,6 +59,8 @@ class Service:
         self.admission = Admission(spec.limits, spec.access)
         self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
         self.connector = Connector(self)
+        self.leaving_events = 0
+        """What epoll is asked for while a client waits, besides resets."""
         self._serving = False
         self.configure(spec)
 
@@ -80,6 +83,12 @@ class Service:
         self.user_timeout_ms = user_timeout_ms(spec.timeouts.idle_s)
         timeouts = (spec.timeouts.idle_s, spec.timeouts.lifetime_s, LONG_LIVED_S)
         self.first_check_s = min(seconds for seconds in timeouts if seconds)
+        leaving_events = select.EPOLLRDHUP if spec.limits.drop_abandoned else 0
+        if leaving_events != self.leaving_events:
+            self.leaving_events = leaving_events
+            for flow in self.flows:
+                if isinstance(flow.waiting, WaitQueue | Dial):
+                    flow.watch_client()
         self.guarded = bool(
             spec.limits.per_client or spec.limits.client_rate or spec.access.allow or spec.access.deny
         )
@@ -155,6 +164,10 @@ class Service:
     def _serve_queue(self) -> None:
         limit = self.spec.limits.connections
         while (flow := self.queue.peek()) is not None:
+            if self.leaving_events and (reason := flow.departure()) is not None:
+                self.stop_waiting(flow)  # its FIN has come in this very batch of events
+                flow.end(reason)
+                continue
             if limit and self.active >= limit and not flow.admitted:
                 return
             self._choose_key(flow)  # the mode may be another by now
@@ -174,11 +187,6 @@ class Service:
             )
 
     # -- what happens while waiting -------------------------------------------------------------------
-
-    def on_waiting_event(self, flow: Flow) -> None:
-        """The client reset while a header, a place or a dial was waited for."""
-        self.stop_waiting(flow)
-        flow.end(CloseReason.CLIENT_GONE)
 
     def on_waiting_timeout(self, flow: Flow) -> None:
         """The wait took too long; a dial has a deadline of its own."""

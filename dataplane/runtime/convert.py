@@ -80,6 +80,7 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
             limits.client_rate,
             limits.queue,
             limits.queue_timeout,
+            limits.queue_abandoned == "drop",
         ),
         access=AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),
         drain=DrainSpec(drain.timeout, drain.close),

@@ -100,6 +100,16 @@ def client_gone(case):
     reset(client)
 
 
+def abandoned(case):
+    """The client finishes while its backend is dialled."""
+    hole = case.stack.enter_context(BlackHole(full=True))
+    case.service.configure(hole.address, timeouts={"connect": "30s"}, limits={"queue_abandoned": "drop"})
+    client = case.client()
+    case.service.wait(lambda now: now["active"] == 1)
+    client.shutdown(socket.SHUT_WR)
+    assert client.recv(1) == b""
+
+
 def idle_timeout(case):
     """Nobody says anything."""
     case.service.configure(case.echo.address, timeouts={"idle": "100ms"})
@@ -229,7 +239,7 @@ def drain_timeout(case):
 
 
 CASES: list[Callable[[Case], None]] = [
-    *(client_closed, backend_closed, client_reset, backend_reset, client_gone),
+    *(client_closed, backend_closed, client_reset, backend_reset, client_gone, abandoned),
     *(idle_timeout, half_closed_timeout, lifetime, denied, limit_connections, limit_per_backend),
     *(limit_per_client, client_rate, queue_full, queue_timeout, no_backend, connect_failed, connect_timeout),
     *(proxy_untrusted, proxy_invalid, proxy_timeout, drain_timeout),

@@ -65,6 +65,7 @@ RESOLVED = {
         "client_rate": 0.0,
         "queue": 0,
         "queue_timeout": "5s",
+        "queue_abandoned": "keep",
     },
     "access": {"allow": [], "deny": []},
     "drain": {"timeout": "1m", "close": "10s"},

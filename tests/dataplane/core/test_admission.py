@@ -29,6 +29,7 @@ def limits(**changed):
         "client_rate": 0.0,
         "queue": 0,
         "queue_timeout_s": 5.0,
+        "drop_abandoned": False,
     }
     return LimitsSpec(**(fields | changed))
 

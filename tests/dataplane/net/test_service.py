@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from dataplane.core.balance import client_key
+from dataplane.core.reasons import CloseReason
 from dataplane.net.reactor import Reactor
 from tests.dataplane.net.rig import rigged
 from tests.support.clients import reset
@@ -211,6 +212,101 @@ class TestQueue:
             (waiting,) = [flow for flow in rig.service.flows if flow.server is None]
             waiting.on_event(select.EPOLLHUP | select.EPOLLERR)
             assert not rig.reasons
+
+
+class TestAbandoned:
+    """`limits.queue_abandoned`: whether a FIN that comes while a client waits means that it has left."""
+
+    LIMITS = {"per_backend": 1, "queue": 9}  # noqa: RUF012 - nobody changes it
+
+    @pytest.mark.parametrize("sent", [b"", b"request"])
+    def test_drop(self, sent):
+        """Who has finished leaves the queue at once, whatever it had sent before, and the others move up."""
+        with rigged(limits={**self.LIMITS, "queue_abandoned": "drop"}) as rig:
+            first = rig.client()
+            rig.ends[0].accept()
+            leaving, staying = rig.client(), rig.client()
+            leaving.sendall(sent)
+            leaving.close()
+            rig.until(lambda: rig.reasons == ["abandoned"])
+            assert len(rig.service.queue) == 1
+            reset(first)
+            staying.sendall(b"mine")
+            served = rig.ends[0].accept()
+            assert rig.receive(served, 4) == b"mine"
+            assert rig.ends[0].nobody()
+
+    def test_keep(self):
+        """By default a FIN is a half-close: the request reaches a backend in its turn, and the answer the client."""
+        with rigged(limits=self.LIMITS) as rig:
+            first = rig.client()
+            rig.ends[0].accept()
+            waiting = rig.client()
+            waiting.sendall(b"request")
+            waiting.shutdown(socket.SHUT_WR)
+            rig.pass_time(1.0)
+            assert len(rig.service.queue) == 1
+            reset(first)
+            served = rig.ends[0].accept()
+            assert rig.receive_end(served) == b"request"
+            served.sendall(b"answer")
+            served.close()
+            assert rig.receive_end(waiting) == b"answer"
+
+    def test_in_the_moment_of_its_turn(self):
+        """A place that comes free in the same moment as the FIN goes to the next one."""
+        with rigged(limits={**self.LIMITS, "queue_abandoned": "drop"}) as rig:
+            first = rig.client()
+            rig.ends[0].accept()
+            leaving, staying = rig.client(), rig.client()
+            (served,) = [flow for flow in rig.service.flows if flow.server is not None]
+            leaving.shutdown(socket.SHUT_WR)  # nobody has looked yet
+            served.end(CloseReason.DRAIN_TIMEOUT)
+            assert rig.reasons == ["drain_timeout", "abandoned"]
+            staying.sendall(b"mine")
+            assert rig.receive(rig.ends[0].accept(), 4) == b"mine"
+            first.close()
+
+    @pytest.mark.parametrize("choice", ["drop", "keep"])
+    def test_during_a_dial(self, choice):
+        """Who waits for a handshake waits, too; with `drop` its place is free at once."""
+        with rigged(limits={"queue_abandoned": choice}) as rig:
+            filler = clog(rig)
+            client = rig.client()
+            client.sendall(b"request")
+            client.shutdown(socket.SHUT_WR)
+            rig.pass_time(0.5)
+            assert rig.reasons == (["abandoned"] if choice == "drop" else [])
+            assert rig.backend().active == (0 if choice == "drop" else 1)
+            unclog(rig, filler)
+            reset(client)
+
+    def test_a_change_concerns_those_who_wait(self):
+        """It changes live, in both directions, also for who finished before."""
+        with rigged(limits=self.LIMITS) as rig:
+            rig.client()
+            rig.ends[0].accept()
+            first, second = rig.client(), rig.client()
+            first.shutdown(socket.SHUT_WR)
+            rig.settle()
+            rig.configure(limits={**self.LIMITS, "queue_abandoned": "drop"})
+            rig.until(lambda: rig.reasons == ["abandoned"])
+            rig.configure(limits=self.LIMITS)
+            second.shutdown(socket.SHUT_WR)
+            rig.pass_time(0.5)
+            assert rig.reasons == ["abandoned"]
+
+    def test_a_relay_is_not_concerned(self):
+        """Once there is a backend, a FIN is a half-close as ever."""
+        with rigged(limits={**self.LIMITS, "queue_abandoned": "drop"}) as rig:
+            client = rig.client()
+            served = rig.ends[0].accept()
+            client.sendall(b"request")
+            client.shutdown(socket.SHUT_WR)
+            assert rig.receive_end(served) == b"request"
+            served.sendall(b"answer")
+            served.close()
+            assert rig.receive_end(client) == b"answer"
 
 
 class TestNoBackend:

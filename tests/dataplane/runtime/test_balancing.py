@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.core.reasons import CloseReason
 from dataplane.net.reactor import Reactor
 from dataplane.runtime.balancing import BalancedService, Inbox
 from dataplane.runtime.change import Changer
@@ -97,7 +98,8 @@ class Worker:
     def end_clients(self) -> None:
         """End all whom it serves."""
         for flow in list(self.service.flows):
-            self.service.on_waiting_event(flow)
+            self.service.stop_waiting(flow)
+            flow.end(CloseReason.CLIENT_GONE)
 
     def close(self) -> None:
         """Close everything."""

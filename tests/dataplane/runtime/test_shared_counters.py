@@ -116,7 +116,7 @@ def test_a_client_has_two_different_buckets(service: str, client: str) -> None:
 def limits(**given: float) -> LimitsSpec:
     """Limits with everything else off."""
     values = {"connections": 0, "per_backend": 0, "per_client": 0, "client_rate": 0.0, "queue": 0}
-    return LimitsSpec(**{**values, "queue_timeout_s": 0.0, **given})  # type: ignore[arg-type]
+    return LimitsSpec(**{**values, "queue_timeout_s": 0.0, "drop_abandoned": False, **given})  # type: ignore[arg-type]
 
 
 class _Spec:
