@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from controlplane.errors import InputError, UnreachableError
 from controlplane.places import Endpoint
+from schemas.http.authorities import trusting
 from schemas.renewed import Renewed
 
 __all__ = ["PemFile", "Tls", "tls_of"]
@@ -106,10 +107,10 @@ class Tls:
 
     def _trusting(self) -> ssl.SSLContext:
         if self._ca is None:
-            return ssl.create_default_context()
+            return trusting(ssl.Purpose.SERVER_AUTH, None)
         _read(self._ca)
         try:
-            return ssl.create_default_context(cafile=self._ca.path)
+            return trusting(ssl.Purpose.SERVER_AUTH, self._ca.path)
         except (ssl.SSLError, OSError) as error:
             _wrong(self._ca, f"no certificate in PEM form ({_plain(error)})")
 

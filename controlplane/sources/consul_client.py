@@ -28,6 +28,7 @@ import consul.aio
 import consul.base
 
 from controlplane.errors import ControlError
+from schemas.http.authorities import trusting
 from schemas.http.tokens import TokenError, parse_token
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class _Secrets:
         if seen == self._tls_seen:
             return
         with _file_errors(*paths):
-            context = ssl.create_default_context(cafile=settings.ca_file)
+            context = trusting(ssl.Purpose.SERVER_AUTH, settings.ca_file)
             if not settings.verify:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from dataplane.runtime.events import rfc3339
 from dataplane.runtime.validity import not_after
+from schemas.http.authorities import trusting
 from schemas.http.tokens import parse_token
 from schemas.renewed import Renewed
 
@@ -128,7 +129,7 @@ def _named(what: str) -> Iterator[None]:
 def _context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """Make a server context; with `client_ca`, clients need a certificate of it."""
     with _named(f"--tls-client-ca {client_ca}"):
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+        context = trusting(ssl.Purpose.CLIENT_AUTH, client_ca)
     for option, path in (("--tls-cert", cert), ("--tls-key", key)):
         with _named(f"{option} {path}"):
             path.read_bytes()

@@ -87,7 +87,25 @@ def test_the_compose_file_is_one(tmp_path: Path) -> None:
     for service in resolved["services"].values():
         build = service["build"]
         assert (Path(build["context"]) / build["dockerfile"]).samefile(DOCKER / "Dockerfile")
-    assert f"{DOCKER}/etc:/etc/lb:ro" in resolved["services"]["control"]["volumes"]
+    volumes = [_mount(each) for each in resolved["services"]["control"]["volumes"]]
+    assert (f"{DOCKER}/etc", "/etc/lb", True) in volumes
+
+
+def _mount(volume: str | dict[str, Any]) -> tuple[str, str, bool]:
+    """Return source, target and whether it is only read; older versions of Compose write the short form."""
+    if isinstance(volume, dict):
+        return volume["source"], volume["target"], volume.get("read_only", False)
+    source, target, *mode = volume.split(":")
+    return source, target, "ro" in mode
+
+
+@pytest.mark.parametrize(
+    "volume",
+    ["/a:/b:ro", {"type": "bind", "source": "/a", "target": "/b", "read_only": True, "bind": {}}],
+)
+def test_both_forms_of_a_volume_are_read(volume: str | dict[str, Any]) -> None:
+    """Debian 12's docker-compose resolves to text, Debian 13's to a mapping."""
+    assert _mount(volume) == ("/a", "/b", True)
 
 
 def test_all_that_is_copied_exists_and_is_let_in() -> None:

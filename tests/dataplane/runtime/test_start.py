@@ -23,6 +23,7 @@ from dataplane.runtime.events import Events
 from dataplane.runtime.node import Node
 from dataplane.runtime.startup import StartError, load_initial
 from dataplane.runtime.store import SnapshotStore
+from schemas.http.authorities import trusting
 from tests.dataplane.net.through import QUIET
 from tests.support.backends import LineServer
 from tests.support.clients import ask
@@ -578,7 +579,7 @@ class TestTcpApi:
         arguments += ["--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key")]
 
         def call(name):
-            context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            context = trusting(ssl.Purpose.SERVER_AUTH, tmp_path / "ca.pem")
             context.check_hostname = False
             if name:
                 context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
