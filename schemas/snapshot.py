@@ -209,18 +209,30 @@ def backend_loops(backends: Mapping[str, Sequence[Backend]], loops: Loops) -> li
     Returns:
         For each its path below `services`, and the message.
     """
-    return [
-        ((name, "backends", index, "address"), message)
-        for name, each in backends.items()
-        for index, backend in enumerate(each)
-        if (message := loops.add(name, backend.address))
-    ]
+    return finish(_loop_steps(backends, loops))
 
 
-def _no_clash(services: dict[str, Service]) -> dict[str, Service]:
-    backends = {name: service.backends for name, service in services.items()}
+def _loop_steps(
+    backends: Mapping[str, Sequence[Backend]], loops: Loops
+) -> Generator[None, None, list[tuple[Path, str]]]:
+    found: list[tuple[Path, str]] = []
+    for name, each in backends.items():
+        for index, backend in enumerate(each):
+            if message := loops.add(name, backend.address):
+                found.append(((name, "backends", index, "address"), message))
+            if index % SLICE == 0:
+                yield
+    return found
+
+
+def _clash_steps(services: Mapping[str, Service]) -> Generator[None, None, list[tuple[Path, str]]]:
     loops = Loops({name: service.listen for name, service in services.items()})
-    clashes = listener_clashes(services) + backend_loops(backends, loops)
+    found = yield from _loop_steps({name: service.backends for name, service in services.items()}, loops)
+    return listener_clashes(services) + found
+
+
+def _no_clash(services: dict[str, Service], info: ValidationInfo) -> dict[str, Service]:
+    clashes = [] if info.context else finish(_clash_steps(services))
     if clashes:
         raise refused(*clashes)
     return services
@@ -284,7 +296,7 @@ class Snapshot(Frozen):
     def _hash_fits(cls, value: object, info: ValidationInfo) -> object:
         if "services" not in info.data:
             return ""
-        actual = (info.context or {}).get("digest") or digest(info.data["services"])
+        actual = info.context["digest"] if info.context else digest(info.data["services"])
         if value not in ("", actual):
             raise invalid(
                 f"is not the hash of these services, which is {actual}; leave it out to have it computed"
@@ -332,6 +344,8 @@ def parse_snapshot_steps(data: object) -> Generator[None, None, Snapshot]:
             services[name] = yield from _backends_checked(service)
         checked = _SERVICES.validate_python(services)
         yield
+        if (yield from _clash_steps(checked)):
+            return parse_snapshot(data)
         actual = yield from _digest_steps(checked)
         return Snapshot.model_validate({**data, "services": checked}, context={"digest": actual})
     except ValidationError:
