@@ -102,6 +102,7 @@ SKIPS: Final[dict[str, str]] = {
     "ejected": "Passive health has ejected it, and panic does not hold.",
     "unreachable": "Panic holds, and no connection can be made to it.",
     "unresolved": "Its host name has no address yet.",
+    "loop": "It is a listener of the balancer's own that leads back to the service.",
     "limit_per_backend": "It has `limits.per_backend` connections.",
 }
 
@@ -121,6 +122,7 @@ EVENTS: Final[dict[str, str]] = {
     "credentials_expired": "The API's certificate has expired; seen at the start, and when the file changes.",
     "credentials_not_renewed": "A token or certificate of the API's was changed, and cannot be used: the one before is in force.",
     "credentials_renewed": "A token or certificate of the API's was changed, and counts from now on.",
+    "backend_loop": "A backend is a listener of the balancer's own that leads back to its service; nobody connects to it.",
     "draining": "The process has given its name away, and serves its API here until its last connection has ended.",
     "drain": "An operator, or a snapshot, drains or disables a backend.",
     "dropped": "This follower read too slowly and missed so many events.",

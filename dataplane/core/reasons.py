@@ -178,4 +178,5 @@ class SkipReason(StrEnum):
     EJECTED = "ejected"
     UNREACHABLE = "unreachable"
     UNRESOLVED = "unresolved"
+    LOOP = "loop"
     LIMIT_PER_BACKEND = "limit_per_backend"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dataplane.core.health import ActiveHealth
-from dataplane.core.reasons import DiscardCause
+from dataplane.core.health import ActiveHealth, HealthState
+from dataplane.core.reasons import DiscardCause, SkipReason
 from dataplane.core.selection import Standing
 from dataplane.core.spec import OperatorState
 from dataplane.net.counters import BackendTotals
@@ -13,16 +13,34 @@ from dataplane.net.pool import Pool
 from dataplane.net.sockopts import SocketAddress, to_sockaddr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Backend"]
+__all__ = ["ABSENT", "Absence", "Backend"]
+
+
+class Absence(NamedTuple):
+    """Why a backend has no address."""
+
+    state: HealthState
+    """What that makes of it."""
+    reason: SkipReason
+    cause: str
+    """For people."""
+    since: float = 0.0
+    """Monotonic seconds; 0: since the backend is."""
+
+
+ABSENT: Final = Absence(HealthState.UNKNOWN, SkipReason.UNRESOLVED, "not resolved yet")
 
 
 class Backend:
     """A backend of one service in one process. It lives as long as its id is configured."""
 
     __slots__ = (
+        "absence",
         "active",
         "address",
         "connect_timeout_s",
@@ -31,11 +49,12 @@ class Backend:
         "health",
         "healthy",
         "id",
+        "named",
+        "others",
         "pool",
         "ramp_from",
         "reachable",
         "removed",
-        "resolve_error",
         "spec",
         "standing",
         "totals",
@@ -47,8 +66,13 @@ class Backend:
         self.spec = spec
         """As configured, with the operator's overrides applied."""
         self.address: SocketAddress | None = to_sockaddr(spec.address)
-        """None while its host name is not resolved."""
-        self.resolve_error = "" if self.address else "not resolved yet"
+        """Where clients, the pool and checks connect first; None: nowhere, see `absence`."""
+        self.others: tuple[SocketAddress, ...] = ()
+        """The further addresses of its host name, in the order in which they are tried."""
+        self.named = self.address is None
+        """Whether its address is a host name."""
+        self.absence = ABSENT if self.named else None
+        """Why it has no address."""
         self.active = 0
         """Clients' connections to it, those being dialled included."""
         self.failures = 0
@@ -87,13 +111,36 @@ class Backend:
     def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
         """Take a new configuration; what it does not change stays as it is."""
         if spec.address != self.spec.address:
-            self.address = to_sockaddr(spec.address)
-            self.resolve_error = "" if self.address else "not resolved yet"
+            self.address, self.others = to_sockaddr(spec.address), ()
+            self.named = self.address is None
+            self.absence = ABSENT if self.named else None
             self.pool.clear(DiscardCause.CHANGED)
         self.set_spec(spec, now)
         self.health.reconfigure(service.active.rise, service.active.fall)
         self.connect_timeout_s = service.timeouts.connect_s
         self.pool.configure(service.pool, limit=service.limits.per_backend)
+
+    def locate(self, addresses: Sequence[SocketAddress], absence: Absence | None) -> None:
+        """Take new addresses; the one that worked last stays the first, if it is still among them.
+
+        Args:
+            addresses: In the order in which they should be tried; empty: nobody connects to it.
+            absence: Why there is none; None if there are some.
+        """
+        if self.address is not None and self.address in addresses:
+            addresses = [self.address, *(one for one in addresses if one != self.address)]
+        self.address = addresses[0] if addresses else None
+        self.others = tuple(addresses[1:])
+        self.absence = absence
+        self.pool.keep(addresses)
+
+    def prefer(self, address: SocketAddress) -> None:
+        """Make one of `others` the first: it works, and what was the first does not."""
+        if self.address is None or address not in self.others:
+            return
+        self.others = (*(one for one in self.others if one != address), self.address)
+        self.address = address
+        self.pool.keep((address,))
 
     def set_spec(self, spec: BackendSpec, now: float) -> None:
         """Take `spec`, and note when a drain begins or ends."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
-from dataplane.net.dialer import BUSY, UNDER_WAY, Dial, begin
+from dataplane.net.dialer import BUSY, PENDING, UNDER_WAY, Dial, begin
 from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 
@@ -79,6 +79,7 @@ class Connector:
             return
         now = self._service.reactor.clock()
         flow.born_at = now
+        flow.dialled_to = dial.target
         dial.backend.totals.connect.observe(now - dial.started_at)
         if not dial.pause_s:  # more idle connections would only fill its accept queue
             dial.backend.pool.demand.dialled(now - dial.started_at)
@@ -117,7 +118,7 @@ class Connector:
         pool = backend.pool
         if (idle := pool.take()) is not None:
             flow.pooled = True
-            flow.dialled_to = backend.address
+            flow.dialled_to = idle.target
             flow.born_at = idle.born_at
             self._start(flow, backend, idle.sock, idle.mask)
             pool.refill()
@@ -153,7 +154,14 @@ class Connector:
             dial.start(flow, backend.connect_timeout_s)
         else:
             sock.close()
-            return code
+            if not backend.others:
+                return code
+            dial = Dial(reactor, backend, address, sock, code)
+            code = dial.start_elsewhere(flow, backend.connect_timeout_s, code)
+            if code != PENDING:
+                return code
+            flow.waiting = dial
+            flow.watch_client()
         return 0
 
     def _start(self, flow: Flow, backend: Backend, sock: socket.SocketType, mask: int) -> None:

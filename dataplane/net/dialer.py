@@ -7,6 +7,8 @@ Theory of operation:
    room again. So the same socket knocks again, after pauses that grow from the wheel's tick to MAX_PAUSE_S. A TCP
    connect that overflows its backend's queue is repeated by the kernel; here we are the ones who repeat it.
 3. Whoever is busy works, and is neither down nor broken: the time runs out, but nothing is held against it.
+4. A backend whose host name has several addresses is tried at one after the other (RFC 8305 without its races): each
+   has its share of the time that is left, at least LEAST_S. The one that answers is the first from then on.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ import select
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dataplane.net.sockopts import SocketAddress
+from dataplane.net.sockopts import LOCAL_ERRNOS, SocketAddress
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
 
-__all__ = ["BUSY", "PENDING", "UNDER_WAY", "Dial", "DialOwner", "begin"]
+__all__ = ["BUSY", "PENDING", "UNDER_WAY", "Dial", "DialOwner", "begin", "share_s"]
 
 PENDING: Final = errno.EALREADY
 BUSY: Final = errno.EAGAIN
 UNDER_WAY: Final = frozenset({PENDING, BUSY})
 """What `begin` returns for an attempt that a `Dial` goes on with."""
 MAX_PAUSE_S: Final = 0.2
+LEAST_S: Final = 0.25
+"""What RFC 8305, section 5 waits for one address before the next."""
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -71,6 +75,11 @@ def _is_own_reflection(sock: socket.SocketType, target: SocketAddress) -> bool:
     return bool(own[1] == target.sockaddr[1] and own == sock.getpeername())
 
 
+def share_s(left_s: float, others: int) -> float:
+    """Return how long one address may take, if `others` come after it and `left_s` seconds are left for all."""
+    return left_s if not others else min(left_s, max(LEAST_S, left_s / (others + 1)))
+
+
 class DialOwner(Protocol):
     """Who wants the connection."""
 
@@ -79,9 +88,11 @@ class DialOwner(Protocol):
 
 
 class Dial:
-    """One attempt under way; `code` is what `begin` returned: PENDING or BUSY."""
+    """One attempt under way, at one address of a backend and then at the others; `code` is what `begin` returned."""
 
     __slots__ = (
+        "_failure",
+        "_others",
         "backend",
         "deadline",
         "fd",
@@ -109,19 +120,39 @@ class Dial:
         self.pause_s = reactor.wheel.resolution_s if code == BUSY else 0.0
         """How long it waits before it knocks again; 0: it never had to."""
         self.owner: DialOwner | None = None
+        self._others = backend.others
+        """The addresses that have not been tried."""
+        self._failure = 0
+        """How the addresses before this one have failed."""
 
     def start(self, owner: DialOwner, timeout_s: float) -> None:
         """Wait for the handshake, at most `timeout_s` seconds (0: as long as the kernel does)."""
         self.owner = owner
-        reactor = self.reactor
         if timeout_s:
-            self.deadline = reactor.now + timeout_s
+            self.deadline = self.reactor.now + timeout_s
         if self.pause_s:
             self._pause()
-            return
-        reactor.watch(self.fd, self, select.EPOLLOUT)
+        else:
+            self._watch()
+
+    def start_elsewhere(self, owner: DialOwner, timeout_s: float, code: int) -> int:
+        """Begin with the backend's other addresses: the first has failed with `code` at once, and is closed.
+
+        Returns:
+            PENDING, and the owner will hear; else the errno of all of them, and it will not.
+        """
         if timeout_s:
-            reactor.wheel.at(self, self.deadline)
+            self.deadline = self.reactor.now + timeout_s
+        code = self._go_on(code)
+        if code == PENDING:
+            self.owner = owner
+        return code
+
+    def _watch(self) -> None:
+        self.reactor.watch(self.fd, self, select.EPOLLOUT)
+        if self.deadline:
+            now = self.reactor.now
+            self.reactor.wheel.at(self, now + share_s(self.deadline - now, len(self._others)))
 
     def _pause(self) -> None:
         when = self.reactor.now + self.pause_s
@@ -133,6 +164,8 @@ class Dial:
         code = self.sock.connect_ex(self.target.sockaddr)
         if code == PENDING:
             return
+        if code == errno.EISCONN:  # it was over when it was begun
+            code = 0
         if code == 0 and self.target.ephemeral and _is_own_reflection(self.sock, self.target):
             code = errno.ECONNREFUSED
         self._settle(code)
@@ -157,6 +190,7 @@ class Dial:
 
     def on_failure(self) -> None:
         """Give up: a bug of ours was met."""
+        self._others = ()
         self._settle(errno.ENOBUFS)
 
     def cancel(self) -> None:
@@ -170,9 +204,37 @@ class Dial:
             return
         if code:
             self._close()
+            code = self._go_on(code)
+            if code == PENDING:
+                self.owner = owner
+                return
         else:
             self.reactor.wheel.cancel(self)
+            if self._failure:
+                self.backend.prefer(self.target)
         owner.dialled(self, code)
+
+    def _go_on(self, code: int) -> int:
+        """Begin at the next address that does not fail at once; return PENDING, or the errno if there is none."""
+        if not self._failure or self._failure in LOCAL_ERRNOS:
+            self._failure = (
+                code  # what one address says of the backend outlives what this machine lacks for another
+            )
+        while self._others and not 0.0 < self.deadline <= self.reactor.now:
+            self.target, *others = self._others
+            self._others = tuple(others)
+            try:
+                self.sock, code = begin(self.target, self.reactor.dial_ceiling)
+            except OSError as error:
+                return error.errno or errno.ENOBUFS
+            if code in {0, PENDING}:
+                self.fd = self.sock.fileno()
+                self._watch()
+                return PENDING
+            self.sock.close()
+            if self._failure in LOCAL_ERRNOS:
+                self._failure = code
+        return self._failure
 
     def _close(self) -> None:
         self.reactor.wheel.cancel(self)

@@ -34,7 +34,7 @@ from dataplane.net.dialer import PENDING, Dial, begin
 from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from dataplane.core.spec import PoolSpec
     from dataplane.net.backend import Backend
@@ -61,11 +61,15 @@ _UNASKED: Final = frozenset({DiscardCause.EOF, DiscardCause.UNREAD})
 class Idle:
     """One pooled connection; `mask` is what epoll reports of it."""
 
-    __slots__ = ("born_at", "mask", "pool", "since", "sock")
+    __slots__ = ("born_at", "mask", "pool", "since", "sock", "target")
 
-    def __init__(self, pool: Pool, sock: socket.SocketType, born_at: float, since: float) -> None:
+    def __init__(
+        self, pool: Pool, sock: socket.SocketType, target: SocketAddress | None, born_at: float, since: float
+    ) -> None:
         self.pool = pool
         self.sock = sock
+        self.target = target
+        """Where it leads."""
         self.born_at = born_at
         self.since = since
         self.mask = IN
@@ -217,7 +221,7 @@ class Pool:
         if cause is not None:
             self.refuse(sock, cause)
             return
-        idle = Idle(self, sock, born_at, now)
+        idle = Idle(self, sock, dialled_to, born_at, now)
         fd = sock.fileno()
         if mask == IN:
             reactor.handlers[fd] = idle
@@ -278,6 +282,11 @@ class Pool:
         self.reactor.wheel.cancel(self)
         self.retry_s = self.retry_at = 0.0
 
+    def keep(self, addresses: Sequence[SocketAddress]) -> None:
+        """Close those that lead to none of `addresses`."""
+        for idle in [idle for idle in self._idle if idle.target not in addresses]:
+            self.discard(idle, DiscardCause.CHANGED)
+
     # -- dialling ahead -------------------------------------------------------------------------------
 
     def target(self) -> int:
@@ -325,7 +334,7 @@ class Pool:
             self._back_off()
             return False
         if code == 0:
-            idle = self._add(sock, started_at, reactor.clock())
+            idle = self._add(sock, address, started_at, reactor.clock())
             reactor.watch(sock.fileno(), idle, IN)
         elif code == PENDING:
             dial = Dial(reactor, self.backend, address, sock, code)
@@ -334,8 +343,16 @@ class Pool:
             dial.start(self, self.backend.connect_timeout_s)
         else:
             sock.close()
-            self._back_off()
+            if not self.backend.others or not self._dial_elsewhere(address, sock, code):
+                self._back_off()
+                return False
+        return True
+
+    def _dial_elsewhere(self, address: SocketAddress, sock: socket.SocketType, code: int) -> bool:
+        dial = Dial(self.reactor, self.backend, address, sock, code)
+        if dial.start_elsewhere(self, self.backend.connect_timeout_s, code) != PENDING:
             return False
+        self._dials.add(dial)
         return True
 
     def dialled(self, dial: Dial, code: int) -> None:
@@ -344,14 +361,14 @@ class Pool:
         if code:
             self._back_off()
         else:
-            idle = self._add(dial.sock, dial.started_at, self.reactor.now)
+            idle = self._add(dial.sock, dial.target, dial.started_at, self.reactor.now)
             self.reactor.handlers[dial.fd] = idle
             self.reactor.epoll.modify(dial.fd, IN)
 
-    def _add(self, sock: socket.SocketType, started_at: float, now: float) -> Idle:
+    def _add(self, sock: socket.SocketType, target: SocketAddress, started_at: float, now: float) -> Idle:
         self.demand.dialled(now - started_at)
         self.retry_s = self.retry_at = 0.0
-        idle = Idle(self, sock, now, now)
+        idle = Idle(self, sock, target, now, now)
         self._idle.append(idle)
         if not self.tick:
             self._schedule()

@@ -14,14 +14,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.spec import CheckType
-from dataplane.net.probes import LocalError, Probe, Target
+from dataplane.net.probes import LocalError, NowhereError, Probe, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dataplane.core.health import Outcome
     from dataplane.core.spec import ActiveCheckSpec
-    from dataplane.net.probes import Connection
+    from dataplane.net.probes import Connection, Locate
+    from dataplane.net.sockopts import SocketAddress
 
 __all__ = ["Prober", "Target", "delay_s"]
 
@@ -55,6 +56,8 @@ class Prober:
     Args:
         on_result: Called with each verdict: the target, and what was found. Not called any more for a target that
             `update` has removed or changed.
+        locate: Tells where a target is (see `net.probes.Probe`); by default where its address says.
+        on_reached: Called with a target and that of its addresses which has accepted, where one before it did not.
         on_local_error: Called with the cause when this machine could not probe. Nobody is to blame, so there is
             no verdict; the target is tried again an interval later.
         random: A float in 0 <= x < 1 at each call.
@@ -68,7 +71,9 @@ class Prober:
         "_entries",
         "_heap",
         "_leaving",
+        "_locate",
         "_on_local_error",
+        "_on_reached",
         "_on_result",
         "_random",
         "_turn",
@@ -81,9 +86,13 @@ class Prober:
         *,
         on_local_error: Callable[[str], None],
         random: Callable[[], float],
+        locate: Locate | None = None,
+        on_reached: Callable[[Target, SocketAddress], None] | None = None,
         concurrency: int = 256,
     ) -> None:
         self._on_result = on_result
+        self._locate = locate
+        self._on_reached = on_reached
         self._on_local_error = on_local_error
         self._random = random
         self._concurrency = concurrency
@@ -159,13 +168,16 @@ class Prober:
     async def _probe(self, entry: _Entry) -> None:
         target = entry.target
         if entry.probe is None:
-            entry.probe = Probe(target)
+            entry.probe = Probe(target, locate=self._locate, on_reached=self._on_reached)
         started = asyncio.get_running_loop().time()
         try:
             outcome, connection = await entry.probe.run()
         except LocalError as error:
             self._again(entry, started)
             self._on_local_error(error.cause)
+            return
+        except NowhereError:
+            self._again(entry, started)
             return
         self._again(entry, started)
         try:

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import re
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -19,15 +20,23 @@ from urllib.parse import quote
 from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
 from dataplane.core.spec import CheckType, ProxySend
-from dataplane.net.dialer import BUSY
+from dataplane.net.dialer import BUSY, share_s
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from dataplane.core.spec import ActiveCheckSpec
+    from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Connection", "LocalError", "Probe", "Target", "excerpt", "http_status"]
+__all__ = [
+    "Connection",
+    "LocalError",
+    "Locate",
+    "NowhereError",
+    "Probe",
+    "Target",
+    "excerpt",
+    "http_status",
+]
 
 READ_BYTES: Final = 16 * 1024
 EXPECT_BYTES: Final = 64 * 1024
@@ -49,7 +58,6 @@ _FINAL: Final = 200
 _SAFE: Final = "/?&=:@!$'()*+,;[]%"
 """Beside letters, digits and `-._~`: what stands as it is in a request target or Host. The rest, above all spaces
 and line ends, is escaped."""
-_LOCAL_RESOLVER_ERRORS: Final = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
 _RESETS: Final = frozenset({errno.EPIPE, errno.ENOTCONN})
 """What a call gets on a connection that was reset before it, while another got ECONNRESET."""
 
@@ -66,6 +74,10 @@ class Target:
     proxy: ProxySend
 
 
+Locate = Callable[[Target], Awaitable[Sequence["SocketAddress"]]]
+"""Tells where a backend is (see `Probe`)."""
+
+
 class LocalError(Exception):
     """This machine could not probe: out of descriptors, ports or memory. It says nothing of the backend."""
 
@@ -74,12 +86,21 @@ class LocalError(Exception):
         self.cause = cause
 
 
+class NowhereError(Exception):
+    """A backend has no address that may be called, or none yet. Whoever knows why has said it."""
+
+
 class _FailedError(Exception):
     """The check failed for a reason that no OSError tells."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+async def _literal(target: Target) -> tuple[SocketAddress, ...]:
+    address = to_sockaddr(target.address)
+    return () if address is None else (address,)
 
 
 class Connection:
@@ -156,31 +177,38 @@ class Probe:
 
     Args:
         target: What to check; its type is not `none`.
-        lookup: A resolver like `loop.getaddrinfo`, which is the default.
+        locate: Tells where the backend is: the addresses that clients are connected to, in their order. It waits
+            until that is known; none: there is nothing to check.
+        on_reached: Told the address that has accepted, where one before it did not.
     """
 
     __slots__ = (
-        "_address",
         "_connection",
+        "_elsewhere",
         "_exchange",
-        "_known",
-        "_lookup",
+        "_locate",
+        "_on_reached",
         "_request",
         "_stage",
         "target",
     )
 
     def __init__(
-        self, target: Target, *, lookup: Callable[..., Awaitable[Sequence[Any]]] | None = None
+        self,
+        target: Target,
+        *,
+        locate: Locate | None = None,
+        on_reached: Callable[[Target, SocketAddress], None] | None = None,
     ) -> None:
         self.target = target
         check = target.check
         address = target.address
         if check.port is not None and not address.startswith("unix:"):
             address = f"{address.rpartition(':')[0]}:{check.port}"
-        self._address = address
-        self._known: list[tuple[int, Any]] = []
-        self._lookup = lookup
+        self._elsewhere = address != target.address
+        """Whether the check asks another port than clients do."""
+        self._locate = locate or _literal
+        self._on_reached = on_reached or (lambda _target, _address: None)
         self._request = _http_request(check, address) if check.type is CheckType.HTTP else check.expect_send
         self._exchange = {CheckType.HTTP: self._http, CheckType.EXPECT: self._expect}.get(check.type)
         self._connection: Connection | None = None
@@ -194,12 +222,13 @@ class Probe:
 
         Raises:
             LocalError: This machine could not probe; nothing is open.
+            NowhereError: It is not known where the backend is, or it must not be called; nothing is open.
         """
         self._connection = None
         self._stage = "connect"
         try:
             outcome = await self._judge()
-            if not outcome.ok and self._address != self.target.address:
+            if not outcome.ok and self._elsewhere:
                 outcome = replace(outcome, reachable=await self._is_reachable())
         except BaseException:  # cancellation too must leave nothing open
             if self._connection is not None:
@@ -210,22 +239,27 @@ class Probe:
     async def _is_reachable(self) -> bool:
         """Tell whether clients can connect, where the check has asked another port: that tells nothing of theirs."""
         check = replace(self.target.check, type=CheckType.TCP, port=None)
-        outcome, connection = await Probe(replace(self.target, check=check), lookup=self._lookup).run()
+        outcome, connection = await Probe(replace(self.target, check=check), locate=self._locate).run()
         if connection is not None:
             connection.leave_nowait()
         return outcome.ok
 
     async def _judge(self) -> Outcome:
         try:
-            async with asyncio.timeout(self.target.check.timeout_s):
-                connection = self._connection = await self._connect(await self._addresses())
+            async with asyncio.timeout(self.target.check.timeout_s) as limit:
+                self._stage = "name"
+                addresses = await self._locate(self.target)
+                self._stage = "connect"
+                connection = self._connection = await self._connect(addresses, limit.when() or 0.0)
                 await self._greet(connection)
                 if self._exchange is not None:
                     self._stage = self.target.check.type.value
                     await self._exchange(connection)
         except _FailedError as failed:
             return self._failed(failed.cause)
-        except TimeoutError:  # ETIMEDOUT is one as well, and means the same
+        except TimeoutError as error:  # ETIMEDOUT is one as well, and means the same
+            if self._stage == "name":
+                raise NowhereError from error
             return self._failed(self._late())
         except OSError as error:
             code = error.errno or 0
@@ -245,54 +279,44 @@ class Probe:
             connection.finish_first = True
             if connection.received:
                 return f"{self._stage}: got '{excerpt(connection.received)}'"
-        if self._stage == "busy":
-            return error_text(BUSY)
-        return "name not resolved: timeout" if self._stage == "name" else f"{self._stage} timeout"
+        return error_text(BUSY) if self._stage == "busy" else f"{self._stage} timeout"
 
-    async def _addresses(self) -> list[tuple[int, Any]]:
-        """Return (family, socket address) of the target, at least one.
+    async def _connect(self, addresses: Sequence[SocketAddress], deadline: float) -> Connection:
+        """Connect to the first address that accepts, as a client's connection does (net.dialer).
 
-        While the resolver does not answer, the addresses that it told last hold: a name server's outage says
-        nothing about backends.
+        Args:
+            addresses: Where clients are connected to.
+            deadline: When the probe's time is over, by the loop's clock.
+
+        Raises:
+            OSError: None of them does.
         """
-        fixed = to_sockaddr(self._address)
-        if fixed is not None:
-            return [(fixed.family, fixed.sockaddr)]
-        self._stage = "name"
-        lookup = self._lookup or asyncio.get_running_loop().getaddrinfo
-        host, _, port = self._address.rpartition(":")
-        try:
-            async with asyncio.timeout(self.target.check.timeout_s / 2 if self._known else None):
-                found = await lookup(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-            self._known = [(entry[0], entry[4]) for entry in found]
-        except socket.gaierror as error:
-            if error.errno in _LOCAL_RESOLVER_ERRORS:
-                raise LocalError(f"resolver: {(error.strerror or 'failed').lower()}") from error
-            if error.errno != socket.EAI_AGAIN or not self._known:
-                raise _FailedError(f"name not resolved: {(error.strerror or 'failed').lower()}") from error
-        except TimeoutError:
-            pass  # half of the time is left for the address that is known
-        except UnicodeError as error:  # IDNA refuses the name: an empty label, or one of over 63 bytes
-            raise _FailedError("name not resolved: not a host name") from error
-        self._stage = "connect"
-        return self._known
-
-    async def _connect(self, addresses: list[tuple[int, Any]]) -> Connection:
-        """Connect to the first address that accepts; raises OSError as the last one did."""
-        for position, (family, sockaddr) in enumerate(addresses, start=1):
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        failure: OSError | None = None
+        for position, address in enumerate(addresses):
+            others = len(addresses) - position - 1
             try:
-                await self._connect_socket(sock, family, sockaddr)
-            except OSError:
-                sock.close()
-                if position == len(addresses):
-                    raise
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return Connection(sock, finish_first=self.target.check.type is not CheckType.HTTP)
-        raise _FailedError("name not resolved: no address")
+                sock = await self._connected(address, deadline, others)
+            except OSError as error:
+                if failure is None or failure.errno in LOCAL_ERRNOS:
+                    failure = error
+                continue
+            if position and not self._elsewhere:
+                self._on_reached(self.target, address)
+            return Connection(sock, finish_first=self.target.check.type is not CheckType.HTTP)
+        raise failure or NowhereError
+
+    async def _connected(self, address: SocketAddress, deadline: float, others: int) -> socket.socket:
+        if self.target.check.port is not None:
+            address = address.at_port(self.target.check.port)
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        left_s = deadline - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(share_s(left_s, others) if others else None):
+                await self._connect_socket(sock, address.family, address.sockaddr)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     async def _connect_socket(self, sock: socket.socket, family: int, sockaddr: Any) -> None:
         """Connect a non-blocking socket; raises OSError."""

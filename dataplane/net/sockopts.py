@@ -32,8 +32,10 @@ __all__ = [
 DONTWAIT: Final = socket.MSG_DONTWAIT
 """Each call says so itself: an accepted socket needs no ioctl to become non-blocking."""
 
-SockAddr: TypeAlias = tuple[str, int] | str
-"""What connect() takes: (IP literal, port), or the path of a Unix socket."""
+IpSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+"""(IP literal, port), and for a link-local IPv6 address flow information (0) and scope id."""
+SockAddr: TypeAlias = IpSockAddr | str
+"""What connect() takes: an IP address with its port, or the path of a Unix socket."""
 
 LOCAL_ERRNOS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM}
@@ -57,6 +59,14 @@ class SocketAddress(NamedTuple):
     ephemeral: bool
     """The port is one that the kernel also gives to outgoing connections."""
 
+    def at_port(self, port: int) -> SocketAddress:
+        """Return the same host's address with another port; a Unix socket stays what it is."""
+        if isinstance(self.sockaddr, str):
+            return self
+        if len(self.sockaddr) == 2:  # noqa: PLR2004 - no scope
+            return _ip_address(self.family, (self.sockaddr[0], port))
+        return _ip_address(self.family, (self.sockaddr[0], port, *self.sockaddr[2:]))
+
 
 def to_sockaddr(address: str) -> SocketAddress | None:
     """Turn `127.0.0.1:80`, `[::1]:80` or `unix:/path` into what connect() and bind() take.
@@ -72,8 +82,12 @@ def to_sockaddr(address: str) -> SocketAddress | None:
         socket.inet_pton(family, host)
     except OSError:
         return None
+    return _ip_address(family, (host, int(port)))
+
+
+def _ip_address(family: int, sockaddr: IpSockAddr) -> SocketAddress:
     low, high = _ephemeral_ports()
-    return SocketAddress(family, (host, int(port)), ephemeral=low <= int(port) <= high)
+    return SocketAddress(family, sockaddr, ephemeral=low <= sockaddr[1] <= high)
 
 
 @cache

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.core.spec import CheckType, Mode, OperatorState
 from dataplane.runtime.impact import Prepared
+from dataplane.runtime.loops import find_loops
+from dataplane.runtime.machine import HERE
 from dataplane.runtime.tables import build_tables
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Changer:
     async def prepare(self, specs: Iterable[ServiceSpec]) -> Draft:
         """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet."""
         prepared = {}
+        specs = list(specs)
+        loops = await find_loops(((spec.name, spec.listen, spec.backends) for spec in specs), {}, HERE)
         for spec in specs:
             name = spec.name
             running = self.node.running.get(name)
@@ -82,7 +86,7 @@ class Changer:
             }
             known = (running.tables, running.service.spec.seed) if running else ({}, "")
             tables = await build_tables(spec.mode, spec.seed, effective.values(), *known)
-            prepared[name] = Prepared(spec, configured, effective, tables)
+            prepared[name] = Prepared(spec, configured, effective, tables, loops.get(name, {}))
         return Draft(prepared, await self._make_backends(prepared))
 
     def _effective(self, name: str, running: Running | None, spec: BackendSpec) -> BackendSpec:
@@ -177,6 +181,7 @@ class Changer:
             stays = stays and service.selection.reweigh(stood, backend.standing)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
+        node.whereabouts.turn_away(running, following.loops)
         await asyncio.sleep(0)
         if not stays:
             node.rebuild(running)

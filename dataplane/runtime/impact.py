@@ -31,6 +31,8 @@ class Prepared:
     effective: dict[str, BackendSpec]
     """The same with the overrides applied that stay in force."""
     tables: dict[int, StickyTable]
+    loops: Mapping[str, Mapping[str, str]]
+    """Backends that lead back into the balancer (`runtime.loops.find_loops`)."""
 
 
 def _own(_service: str, backend: Backend) -> tuple[int, int]:

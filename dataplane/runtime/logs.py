@@ -26,6 +26,7 @@ WARNINGS: Final = frozenset(
         "credentials_not_renewed",
         "dropped",
         "ejection_refused",
+        "backend_loop",
         "local_error",
         "no_usable_backend",
         "orphaned",

@@ -18,6 +18,7 @@ from dataplane.net.prober import Prober, Target
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
 from dataplane.runtime.running import Running
+from dataplane.runtime.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,7 +50,14 @@ class Node:
         self.listeners: dict[str, Listener] = {}
         self.overrides: dict[tuple[str, str], dict[str, tuple[Any, float]]] = {}
         """By (service, backend id): field -> (value, monotonic second since)."""
-        self.prober = Prober(self.on_verdict, random=random.random, on_local_error=self._on_probe_error)
+        self.whereabouts = Whereabouts(self)
+        self.prober = Prober(
+            self.on_verdict,
+            random=random.random,
+            on_local_error=self._on_probe_error,
+            locate=self.whereabouts.of,
+            on_reached=self.whereabouts.reached,
+        )
         self.access_log: Callable[..., None] | None = None
         self.idle = asyncio.Event()
         """Set whenever a draining service has lost its last connection."""
@@ -59,7 +67,11 @@ class Node:
     # -- health and selection -------------------------------------------------------------------------
 
     def health(self, running: Running, backend: Backend) -> HealthView:
-        """Return what is observed of a backend."""
+        """Return what is observed of a backend, or why it is nowhere."""
+        absence = backend.absence
+        if absence is not None:
+            since = absence.since or backend.health.since
+            return HealthView(absence.state, absence.cause, since, absence.state is not HealthState.DOWN)
         ejection = running.outliers.ejection(backend.id)
         return combine(backend.health.view, ejection.view if ejection else None)
 

@@ -79,6 +79,7 @@ class SupervisedApplier(Applier):
         await asyncio.gather(*(self._commit(one, verdicts) for one in list(self.crew.members.values())))
         await self.crew.spread()
         self._sockets.finish()
+        self.crew.tell_all("put", self.node.whereabouts.all())
         self.crew.tell_all("arm")
 
     async def override(self, service: str, effective: BackendSpec) -> None:
@@ -121,6 +122,7 @@ class SupervisedApplier(Applier):
         ]
         await member.ask("stage", self._change(self.snapshot, specs))
         await member.ask("commit", verdicts_of(self.node))
+        member.channel.send("put", self.node.whereabouts.all())
         member.channel.send("arm")
 
     def _change(self, snapshot: Snapshot, specs: list[ServiceSpec]) -> Any:

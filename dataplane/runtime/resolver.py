@@ -1,38 +1,61 @@
-"""Host names of backends, looked up beside the connection path and kept fresh."""
+"""Host names of backends, looked up beside the connection path and kept fresh; and what leads back on this machine.
+
+A name's addresses are tried in the order that getaddrinfo gives (RFC 6724), the families taking turns (RFC 8305,
+section 4). Of them those are left out that lead back into the balancer. A lookup that fails later keeps the last ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
+from collections import defaultdict
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.reasons import DiscardCause
+from dataplane.core.health import HealthState
+from dataplane.core.reasons import SkipReason
+from dataplane.net.backend import Absence
 from dataplane.net.sockopts import to_sockaddr
+from dataplane.runtime.loops import find_loops
+from dataplane.runtime.machine import HERE, address_changes
+from schemas.loops import Loops
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dataplane.net.backend import Backend
-    from dataplane.net.sockopts import SocketAddress
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
+    from schemas.loops import Machine
 
 __all__ = ["Resolver"]
 
 REFRESH_S: Final = 15.0
 """How often a name is looked up again; asyncio's resolver does not tell a record's own lifetime."""
 RETRY_S: Final = 2.0
-CONNECT_S: Final = 1.0
-"""For each address that is tried, if a name has several."""
+
+Users = list[tuple["Running", "Backend"]]
+"""Backends with one name and port."""
 
 
 class Resolver:
-    """Gives backends with a host name their address. A lookup that fails later keeps the last one."""
+    """Gives backends with a host name their addresses.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: Whose backends.
+        machine: Where it runs.
+    """
+
+    def __init__(self, node: Node, machine: Machine = HERE) -> None:
         self._node = node
+        self._machine = machine
         self._wake = asyncio.Event()
+        self._moved = False
+        """Whether this machine's addresses have changed since the last look."""
+        self._found: dict[str, tuple[str, ...]] = {}
+        """By configured address: what the name resolved to last."""
 
     def wake(self) -> None:
         """Look now: the configuration has changed."""
@@ -40,75 +63,130 @@ class Resolver:
 
     async def run(self) -> None:
         """Look up for ever."""
-        while True:
-            self._wake.clear()
-            named = [
-                (running, backend)
-                for running in self._node.running.values()
-                for backend in running.service.backends.values()
-                if to_sockaddr(backend.spec.address) is None
-            ]
-            await asyncio.gather(*(self._resolve(running, backend) for running, backend in named))
-            if not named:
-                await self._wake.wait()
-                continue
-            failed = any(backend.address is None for _, backend in named)
-            # Not wait_for(), which can swallow a cancellation on Python 3.11.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S if failed else REFRESH_S):
+        with address_changes(self._on_move):
+            while True:
+                self._wake.clear()
+                if self._moved:
+                    self._moved = False
+                    await self._look_at_loops()
+                names = self._names()
+                await asyncio.gather(*(self._resolve(name, users) for name, users in names.items()))
+                if not names:
                     await self._wake.wait()
+                    continue
+                failed = names.keys() - self._found.keys()
+                # Not wait_for(), which can swallow a cancellation on Python 3.11.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_S if failed else REFRESH_S):
+                        await self._wake.wait()
 
-    async def _resolve(self, running: Running, backend: Backend) -> None:
-        name = backend.spec.address
-        host, _, port = name.rpartition(":")
+    def _on_move(self) -> None:
+        self._moved = True
+        self._wake.set()
+
+    def _names(self) -> Mapping[str, Users]:
+        names: dict[str, Users] = defaultdict(list)
+        for running in self._node.running.values():
+            for backend in running.service.backends.values():
+                if backend.named:
+                    names[backend.spec.address].append((running, backend))
+        self._found = {name: found for name, found in self._found.items() if name in names}
+        return names
+
+    async def _resolve(self, name: str, users: Users) -> None:
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+            self._found[name] = await _look_up(name)
         except OSError as error:
-            self._failed(running, backend, error.strerror or str(error))
+            if name not in self._found:
+                for running, backend in users:
+                    self._missing(running, backend, f"name not resolved: {error.strerror or error}")
+                return
+        except UnicodeError:  # IDNA refuses the name: an empty label, or one of over 63 bytes
+            for running, backend in users:
+                self._missing(running, backend, "name not resolved: not a host name")
             return
-        literals = [
-            f"[{entry[4][0]}]:{port}" if ":" in str(entry[4][0]) else f"{entry[4][0]}:{port}"
-            for entry in found
-        ]
-        addresses = {
-            literal: address for literal in literals if (address := to_sockaddr(literal)) is not None
-        }
-        known = backend.address
-        if not addresses or (
-            known in addresses.values() and self._node.health(running, backend).state.usable
-        ):
-            return
-        literal = await _first_that_accepts(addresses)
-        if backend.spec.address != name or backend.removed or addresses[literal] == known:
-            return
-        backend.address = addresses[literal]
-        backend.resolve_error = ""
-        if known is not None:
-            backend.pool.clear(DiscardCause.CHANGED)
-        self._node.events.emit(
-            "resolved", service=running.service.name, backend=backend.id, name=name, address=literal
-        )
-        self._node.reassess(running, backend)
+        loops = await self._loops() if self._lands(self._found[name]) else {}
+        for running, backend in users:
+            if backend.spec.address == name and not backend.removed:
+                self._place(running, backend, loops.get(running.service.name, {}).get(backend.id, {}))
 
-    def _failed(self, running: Running, backend: Backend, cause: str) -> None:
-        cause = f"name not resolved: {cause}"
-        if backend.address is None and backend.resolve_error != cause:
-            backend.resolve_error = cause
+    def _missing(self, running: Running, backend: Backend, cause: str) -> None:
+        if backend.absence is None or backend.absence.cause == cause or not backend.named:
+            return
+        absence = Absence(HealthState.DOWN, SkipReason.UNRESOLVED, cause, self._node.reactor.now)
+        self._node.whereabouts.put(running, backend, (), absence)
+        self._node.events.emit("unresolved", service=running.service.name, backend=backend.id, cause=cause)
+
+    def _place(self, running: Running, backend: Backend, loops: Mapping[str, str]) -> None:
+        name = backend.spec.address
+        found = {
+            address: literal
+            for literal in self._found[name]
+            if literal not in loops and (address := to_sockaddr(literal)) is not None
+        }
+        if not found:
+            self._node.whereabouts.refuse(
+                running, backend, f"{name} resolves to us: {'; '.join(loops.values())}"
+            )
+            return
+        first = backend.address
+        if first is not None and found.keys() == {first, *backend.others}:
+            return
+        self._node.whereabouts.put(running, backend, tuple(found), None)
+        if backend.address is not None and backend.address != first:
             self._node.events.emit(
-                "unresolved", service=running.service.name, backend=backend.id, cause=cause
+                "resolved",
+                service=running.service.name,
+                backend=backend.id,
+                name=name,
+                address=found[backend.address],
             )
 
+    # -- what leads back ------------------------------------------------------------------------------
 
-async def _first_that_accepts(addresses: Mapping[str, SocketAddress]) -> str:
-    """Return the first address on which somebody listens; if there is none (or only one), the first.
+    def _lands(self, addresses: Iterable[str]) -> bool:
+        """Tell whether a listener of ours is at one of these addresses: then all backends have to be looked at."""
+        listeners = {name: one.service.spec.listen for name, one in self._node.running.items()}
+        loops = Loops(listeners, self._machine)
+        return any(loops.landing(address) is not None for address in addresses)
 
-    A name often has addresses of both families while the server listens on one of them: `localhost`, above all.
-    """
-    if len(addresses) > 1:
-        for literal, address in addresses.items():
-            kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-            with socket.socket(address.family, kind) as sock, contextlib.suppress(OSError):
-                async with asyncio.timeout(CONNECT_S):
-                    await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
-                return literal
-    return next(iter(addresses))
+    async def _loops(self) -> dict[str, dict[str, dict[str, str]]]:
+        services = [
+            (name, running.service.spec.listen, [one.spec for one in running.service.backends.values()])
+            for name, running in self._node.running.items()
+        ]
+        return await find_loops(services, self._found, self._machine)
+
+    async def _look_at_loops(self) -> None:
+        """Look again at which configured addresses are this machine's."""
+        loops = await self._loops()
+        for name, running in self._node.running.items():
+            self._node.whereabouts.turn_away(running, loops.get(name, {}))
+
+
+async def _look_up(name: str) -> tuple[str, ...]:
+    """Return the addresses of `host:port`, in the order in which they should be tried; raises OSError."""
+    host, _, port = name.rpartition(":")
+    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(_literal(entry[4], port) for entry in found))
+    if not addresses:
+        raise OSError(errno.ENOENT, "no address")
+    if len(addresses) > 1 and not _has_ipv6():
+        addresses = [one for one in addresses if not one.startswith("[")] or addresses
+    v6 = [one for one in addresses if one.startswith("[")]
+    v4 = [one for one in addresses if not one.startswith("[")]
+    both = (v6, v4) if addresses[0].startswith("[") else (v4, v6)
+    return tuple(one for one in chain.from_iterable(zip_longest(*both)) if one is not None)
+
+
+def _literal(sockaddr: Sequence[object], port: str) -> str:
+    host = str(sockaddr[0])
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True

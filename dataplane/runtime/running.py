@@ -21,6 +21,7 @@ class Running:
     __slots__ = (
         "_node",
         "configured",
+        "loops",
         "outliers",
         "panic",
         "service",
@@ -34,6 +35,8 @@ class Running:
         self.service = service
         self.configured: dict[str, BackendSpec] = {}
         """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
+        self.loops: frozenset[str] = frozenset()
+        """The ids of those backends that lead back into the balancer by what was configured."""
         self.outliers = Outliers(service.spec.passive)
         self.tables: dict[int, StickyTable] = {}
         """Of mode `sticky`, by tier."""

@@ -101,7 +101,6 @@ class Reporter:
     def _backend(self, running: Running, backend: Backend, live: tuple[int, int]) -> BackendStatus:
         spec, totals = backend.spec, backend.totals
         health = self._node.health(running, backend)
-        cause = health.cause if backend.address else backend.resolve_error
         status: BackendStatus = {
             "id": backend.id,
             "address": spec.address,
@@ -111,7 +110,7 @@ class Reporter:
             "overridden": self._overridden(running.service, backend),
             "health": {
                 "state": health.state.value,
-                "cause": cause,
+                "cause": health.cause,
                 "since": self._time(health.since),
                 "reachable": backend.reachable,
             },
@@ -181,8 +180,8 @@ class Reporter:
             return SkipReason(spec.state.value)
         if not spec.weight:
             return SkipReason.WEIGHT_ZERO
-        if backend.address is None:
-            return SkipReason.UNRESOLVED
+        if backend.absence is not None:
+            return backend.absence.reason
         if running.service.selection.panic and not backend.reachable:
             return SkipReason.UNREACHABLE
         return SkipReason(self._node.health(running, backend).state.value)

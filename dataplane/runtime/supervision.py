@@ -78,6 +78,7 @@ class Supervision:
             lambda found: self._crew.tell_all("judge", found),
             lambda service, backend: self._board.total((service, backend)),
         )
+        self._node.whereabouts.on_put = lambda places: self._crew.tell_all("put", places)
         self._store = SnapshotStore(options.state_dir, options.name)
         self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board)
         self._supervisor = Supervisor(

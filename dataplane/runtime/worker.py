@@ -44,7 +44,6 @@ from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.recording import Recording
-from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.shared import Board
 from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.sink import LineSink
@@ -138,6 +137,8 @@ class Worker:
             self._doors.drop(body)
         elif kind == "judge":
             self._node.judge(body)
+        elif kind == "put":
+            self._node.whereabouts.take(body)
         elif kind == "reopen":
             self._reopen()
         elif kind == "abandon":
@@ -158,7 +159,6 @@ class Worker:
         self._doors = HeldDoors(self._node)
         self._changer = Changer(self._node)
         self._reporter = Reporter(self._node, time.time)
-        self._resolver = Resolver(self._node)
         draw = random.Random().random  # noqa: S311 - it decides what is logged
         self._recording = Recording(welcome.settings.recording, welcome.settings.name, draw, self.events.emit)
         self._node.access_log = self._recording.record
@@ -185,7 +185,6 @@ class Worker:
         await self._changer.swap(draft, self._doors)
         self._node.count_in(columns)
         self._node.judge(verdicts)
-        self._resolver.wake()
 
     async def _patch(self, service: str, backend_id: str, state: str, weight: int) -> None:
         running = self._node.running[service]
@@ -242,7 +241,6 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.set_exception_handler(self._on_bug)
         channel = asyncio.create_task(self._channel.run())
-        resolver = asyncio.create_task(self._resolve())
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({channel, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not self._begun.is_set():
@@ -258,7 +256,7 @@ class Worker:
             await self._report(parts.append)
             self._channel.send("farewell", (parts, [one for some in self._metrics.parts() for one in some]))
             await self._channel.flush(1.0)
-        for task in (channel, resolver, stop):
+        for task in (channel, stop):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -285,10 +283,6 @@ class Worker:
             self._drain(last=False)
         self._terminated = True
         self._tell("worker_terminated", pid=os.getpid())
-
-    async def _resolve(self) -> None:
-        await self._begun.wait()
-        await self._resolver.run()
 
     def _on_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -42,12 +42,12 @@ class Backend:
 
 @asynccontextmanager
 async def backend(
-    behave: Behaviour | None = None, *, host: str = "127.0.0.1", path: str | None = None
+    behave: Behaviour | None = None, *, host: str = "127.0.0.1", port: int = 0, path: str | None = None
 ) -> AsyncIterator[Backend]:
-    """Run a backend on a free port, or on a Unix socket; without a behaviour it only reads."""
+    """Run a backend on a free port (or one that is free at `host`, too), or on a Unix socket; without a behaviour it only reads."""
     it = Backend(behave or saying())
     if path is None:
-        server = await asyncio.start_server(it.serve, host, 0)
+        server = await asyncio.start_server(it.serve, host, port)
         port = server.sockets[0].getsockname()[1]
         it.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     else:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
 from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
-from dataplane.net.probes import LocalError, Probe, Target, excerpt, http_status
+from dataplane.net.probes import LocalError, NowhereError, Probe, Target, excerpt, http_status
 from dataplane.net.sockopts import error_text, to_sockaddr
 from tests.support.checked import backend, saying
 from tests.support.loops import on_both_loops
@@ -51,9 +51,9 @@ TCP_CLOSE_WAIT = 8
 """The peer has sent a FIN, and no reset after it (include/net/tcp_states.h)."""
 
 
-async def probe(address, check=TCP, *, proxy=ProxySend.OFF, lookup=None):
+async def probe(address, check=TCP, *, proxy=ProxySend.OFF, **where):
     """Probe once, leave cleanly, and return what was found."""
-    outcome, connection = await Probe(Target("web", "b1", address, check, proxy), lookup=lookup).run()
+    outcome, connection = await Probe(Target("web", "b1", address, check, proxy), **where).run()
     if connection is not None:
         await connection.leave(check.timeout_s)
     return outcome
@@ -431,75 +431,87 @@ class TestProxy:
             assert await it.ends.get() == ("fin", b"PROXY UNKNOWN\r\n")
 
 
-class Resolver:
-    """Answers like getaddrinfo, from a list of answers: addresses, an error, or None for silence."""
+def at(*addresses):
+    """Return what tells that a backend is at these addresses."""
 
-    def __init__(self, *answers):
-        self.answers = list(answers)
+    async def locate(target):
+        return tuple(map(to_sockaddr, addresses))
 
-    async def __call__(self, host, port, *, type):  # noqa: A002 - getaddrinfo's own name
-        """Give the next answer."""
-        answer = self.answers.pop(0)
-        if answer is None:
-            await asyncio.get_running_loop().create_future()
-        if isinstance(answer, Exception):
-            raise answer
-        return [(socket.AF_INET, type, 6, "", (address, port)) for address in answer]
-
-
-AGAIN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return locate
 
 
 @pytest.mark.usefixtures("no_leaks")
 @on_both_loops
-class TestNames:
-    """Backends that are named."""
-
-    async def test_localhost(self):
-        """A name is resolved by the system."""
-        async with backend() as it:
-            assert await probe(it.address.replace("127.0.0.1", "localhost")) == OK
+class TestAddresses:
+    """Checks go where clients go."""
 
     async def test_each_address_is_tried(self):
-        """The first address that accepts passes."""
+        """The first address that accepts passes, and whoever connects clients is told."""
         async with backend() as it:
-            address = it.address.replace("127.0.0.1", "db.example")
-            assert await probe(address, lookup=Resolver(["127.0.0.2", "127.0.0.1"])) == OK
+            reached = []
+            dead = it.address.replace("127.0.0.1", "127.0.0.2")
+            outcome = await probe(
+                "db.example:80", locate=at(dead, it.address), on_reached=lambda *told: reached.append(told)
+            )
+            assert outcome == OK
+            assert [(target.backend_id, address) for target, address in reached] == [
+                ("b1", to_sockaddr(it.address))
+            ]
 
-    async def test_unknown_name(self):
-        """A name that does not exist fails the check."""
-        outcome = await probe("db.example:80", lookup=Resolver(UNKNOWN))
-        assert outcome == Outcome(False, "name not resolved: name or service not known", False)
-
-    async def test_malformed_name(self):
-        """A name that no resolver takes fails the check."""
-        outcome = await probe("a..b:80")
-        assert outcome.cause.startswith("name not resolved: ")
-
-    async def test_resolver_timeout(self):
-        """A lookup without an end is part of the check's timeout."""
-        outcome = await probe("db.example:80", replace(TCP, timeout_s=SHORT_S), lookup=Resolver(None))
-        assert outcome == Outcome(False, "name not resolved: timeout", False)
-
-    @pytest.mark.parametrize("failure", [AGAIN, None])
-    async def test_known_addresses_outlive_the_resolver(self, failure):
-        """While the resolver fails, the addresses of before are checked; a name that is gone is gone."""
+    async def test_the_first_is_nothing_to_tell(self):
+        """Nobody is told that the address works that is used already."""
         async with backend() as it:
-            address = it.address.replace("127.0.0.1", "db.example")
-            resolver = Resolver(["127.0.0.1"], failure, UNKNOWN)
-            check = replace(TCP, timeout_s=2 * AMPLE_S)
-            it_is = Probe(Target("web", "b1", address, check, ProxySend.OFF), lookup=resolver)
-            for expected in (True, True, False):
-                outcome, connection = await it_is.run()
-                if connection is not None:
-                    connection.leave_nowait()
-                assert outcome.ok is expected
+            reached = []
+            await probe("db.example:80", locate=at(it.address), on_reached=lambda *told: reached.append(told))
+            assert reached == []
 
-    async def test_resolver_out_of_memory_is_local(self):
-        """What the resolver lacks on this machine is no verdict."""
-        with pytest.raises(LocalError, match="resolver: system error"):
-            await probe("db.example:80", lookup=Resolver(socket.gaierror(socket.EAI_SYSTEM, "System error")))
+    async def test_another_port(self):
+        """A check of another port goes to the same hosts, and says nothing of where clients should go."""
+        async with backend() as it:
+            port = int(it.address.rpartition(":")[2])
+            reached = []
+            check = replace(TCP, port=port)
+            where = at("127.0.0.2:1", "127.0.0.1:1")
+            assert (
+                await probe("x:1", check, locate=where, on_reached=lambda *told: reached.append(told)) == OK
+            )
+            assert reached == []
+
+    async def test_an_address_that_is_silent(self):
+        """One that answers nothing has its share of the time; the next one has the rest."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            filler = [socket.socket() for _ in range(2)]
+            for sock in filler:
+                sock.setblocking(False)
+                sock.connect_ex(full.getsockname())
+            async with backend() as it:
+                check = replace(TCP, timeout_s=2 * AMPLE_S)
+                assert (
+                    await probe("x:1", check, locate=at("{}:{}".format(*full.getsockname()), it.address))
+                    == OK
+                )
+            for sock in filler:
+                sock.close()
+
+    async def test_none_accepts(self):
+        """The first that says something of the backend is the cause."""
+        outcome = await probe("x:1", locate=at("127.0.0.2:1", "127.0.0.3:1"))
+        assert outcome == Outcome(False, "connection refused", False)
+
+    @pytest.mark.parametrize("address", ["db.example:80", "a..b:80"])
+    async def test_nowhere(self, address):
+        """A backend without an address is not judged: whoever knows why has said it."""
+        with pytest.raises(NowhereError):
+            await probe(address)
+
+    async def test_not_known_yet(self):
+        """An address that does not become known within the check's time is no verdict."""
+
+        async def locate(target):
+            return await asyncio.get_running_loop().create_future()
+
+        with pytest.raises(NowhereError):
+            await probe("db.example:80", replace(TCP, timeout_s=SHORT_S), locate=locate)
 
 
 @pytest.mark.usefixtures("no_leaks")

@@ -1,4 +1,4 @@
-"""Host names of backends: which of several addresses is used, and what happens when they change."""
+"""Host names of backends: which of several addresses is used, what happens when they change, and what leads back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 
 from dataplane.runtime import resolver as resolver_module
 from dataplane.runtime.resolver import Resolver
-from tests.dataplane.runtime.bench import benched, greeter
+from schemas.loops import Machine
+from tests.dataplane.runtime.bench import DEADLINE_S, benched, greeter
+
+QUIET = {"active": {"type": "none"}}
 
 
 @pytest.fixture
@@ -27,6 +30,8 @@ async def names(monkeypatch):
     async def getaddrinfo(host, port, **_):
         if host not in table:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if isinstance(table[host], Exception):
+            raise table[host]
         return [(None, None, 0, "", (address, port)) for address in table[host]]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
@@ -60,7 +65,11 @@ async def test_a_name_that_comes_to_exist(bench, names, resolver):
         (backend,) = bench.service.backends.values()
         await bench.until(lambda: "unresolved" in kinds(bench))
         assert not backend.usable
-        assert "not known" in backend.resolve_error
+        health = bench.node.health(bench.node.running["s"], backend)
+        assert (health.state.value, health.cause) == (
+            "down",
+            "name not resolved: Name or service not known",
+        )
         names["db.test"] = ["127.0.0.1"]
         await bench.until(lambda: backend.usable)
         _, writer = await bench.connect()
@@ -68,26 +77,76 @@ async def test_a_name_that_comes_to_exist(bench, names, resolver):
         assert kinds(bench).count("unresolved") == 1, "said once, not with each attempt"
 
 
-async def test_the_first_address_that_accepts(bench, names, resolver):
-    """Of several addresses the first on which somebody listens is used: `localhost` is ::1 as well on most machines."""
+async def test_a_name_that_no_resolver_takes(bench, names, resolver):
+    """What IDNA refuses is no host name, and no reason to look at no other name any more."""
+    names["a"] = UnicodeError("label empty or too long")
+    names["db.test"] = ["127.0.0.1"]
+    await bench.put("a:1", "db.test:1")
+    bad, good = bench.service.backends.values()
+    await bench.until(lambda: good.usable and bad.absence.cause == "name not resolved: not a host name")
+
+
+@pytest.mark.parametrize("failures", [0, 5])
+async def test_the_first_address_that_accepts(bench, names, resolver, failures):
+    """No client is lost to an address on which nobody listens: `localhost` is ::1 as well on most machines."""
     async with greeter() as one:
         port = one.address.rpartition(":")[2]
         names["db.test"] = ["::1", "127.0.0.9", "127.0.0.1"]
-        await bench.put(f"db.test:{port}")
+        await bench.put(f"db.test:{port}", retries=0, health={**QUIET, "passive": {"failures": failures}})
         (backend,) = bench.service.backends.values()
         await bench.until(lambda: backend.usable)
-        assert backend.address.sockaddr == ("127.0.0.1", int(port))
-        _, writer = await bench.connect()
-        writer.close()
+        for _ in range(3):
+            _, writer = await bench.connect()
+            writer.close()
+        assert backend.address.sockaddr == ("127.0.0.1", int(port)), "the one that works is kept"
+        assert backend.totals.connect_failures == 0
 
 
-async def test_nobody_accepts(bench, names, resolver):
-    """If nobody listens on any of them, the first is used, and its failures are told as usual."""
-    names["db.test"] = ["127.0.0.8", "127.0.0.9"]
+async def test_families_take_turns(bench, names, resolver):
+    """Addresses are tried in the resolver's order, but not all of one family before the first of the other."""
+    names["db.test"] = ["::1", "::2", "::2", "::3", "127.0.0.8", "127.0.0.9"]
     await bench.put("db.test:1")
     (backend,) = bench.service.backends.values()
     await bench.until(lambda: backend.usable)
+    order = [address.sockaddr[0] for address in (backend.address, *backend.others)]
+    assert order == ["::1", "127.0.0.8", "::2", "127.0.0.9", "::3"]
+
+
+async def test_nobody_accepts(bench, names, resolver):
+    """If nobody listens on any of them, a client's attempt fails once, as with one address."""
+    names["db.test"] = ["127.0.0.8", "127.0.0.9"]
+    await bench.put("db.test:1", retries=0)
+    (backend,) = bench.service.backends.values()
+    await bench.until(lambda: backend.usable)
+    reader, writer = await asyncio.open_connection(bench.port.host, bench.port.port)
+    assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+    writer.close()
+    assert backend.totals.connect_failures == 1
     assert backend.address.sockaddr == ("127.0.0.8", 1)
+
+
+async def test_checks_go_where_clients_go(bench, names, resolver):
+    """The server at one address of two dies: checks go on at the other one, and no client is lost to the first."""
+    probing = asyncio.create_task(bench.node.prober.run())
+    check = {"type": "tcp", "interval": "10ms", "timeout": "1s", "rise": 1, "fall": 1}
+    try:
+        async with greeter() as one:
+            port = one.address.rpartition(":")[2]
+            names["db.test"] = ["127.0.0.3", "127.0.0.1"]
+            health = {"active": check, "passive": {"failures": 0}}
+            async with greeter(host="127.0.0.3", port=int(port)):
+                await bench.put(f"db.test:{port}", health=health, retries=0)
+                (backend,) = bench.service.backends.values()
+                await bench.until(lambda: backend.health.state.value == "up")
+                assert backend.address.sockaddr[0] == "127.0.0.3"
+            await bench.until(lambda: backend.address.sockaddr[0] == "127.0.0.1")
+            assert backend.health.state.value == "up"
+            _, writer = await bench.connect()
+            writer.close()
+        await bench.until(lambda: backend.health.state.value == "down")
+    finally:
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
 
 
 async def test_an_address_stays_while_it_is_good(bench, names, resolver):
@@ -99,11 +158,12 @@ async def test_an_address_stays_while_it_is_good(bench, names, resolver):
         (backend,) = bench.service.backends.values()
         await bench.until(lambda: backend.usable)
         names["db.test"] = ["127.0.0.9", "127.0.0.1"]
+        await bench.until(lambda: backend.others)
         seen = []
-        await bench.until(lambda: seen.append(1) or len(seen) > 200)
         del names["db.test"]
-        await bench.until(lambda: seen.append(1) or len(seen) > 400)
+        await bench.until(lambda: seen.append(1) or len(seen) > 200)
         assert backend.address.sockaddr == ("127.0.0.1", int(port))
+        assert [address.sockaddr[0] for address in backend.others] == ["127.0.0.9"]
         assert backend.usable
         assert kinds(bench).count("resolved") == 1
 
@@ -122,15 +182,65 @@ async def test_another_address(bench, names, resolver):
         assert two.accepted == 0
 
 
-async def test_a_backend_that_is_down_is_looked_at_again(bench, names, resolver):
-    """A backend that its checks found down is given another of its addresses, if somebody listens there."""
+async def test_a_name_of_our_own_listener(bench, names, resolver):
+    """A name that leads back is neither dialled nor checked, and status says why; as soon as it leads elsewhere it is used."""
     async with greeter() as one:
         port = one.address.rpartition(":")[2]
-        names["db.test"] = ["127.0.0.9"]
+        names["db.test"] = [bench.port.host]
+        probing = asyncio.create_task(bench.node.prober.run())
+        try:
+            check = {"active": {"type": "tcp", "interval": "10ms"}}
+            await bench.put(f"db.test:{bench.port.port}", health=check)
+            (backend,) = bench.service.backends.values()
+            await bench.until(lambda: "backend_loop" in kinds(bench))
+            health = bench.node.health(bench.node.running["s"], backend)
+            assert health.state.value == "down"
+            assert f"{bench.port.address} is where this service itself listens" in health.cause
+            assert backend.address is None
+            seen = []
+            await bench.until(lambda: seen.append(1) or len(seen) > 200)
+            assert bench.service.totals.connections == 0
+            assert kinds(bench).count("backend_loop") == 1
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
         await bench.put(f"db.test:{port}")
         (backend,) = bench.service.backends.values()
         await bench.until(lambda: backend.usable)
-        names["db.test"] = ["127.0.0.9", "127.0.0.1"]
-        backend.health.observe(False, "connection refused", bench.reactor.now)
-        bench.node.reassess(bench.node.running["s"], backend)
-        await bench.until(lambda: backend.address.sockaddr[0] == "127.0.0.1")
+        names["db.test"] = [bench.port.host, "127.0.0.1"]
+        await bench.put(f"db.test:{port}")
+        _, writer = await bench.connect()
+        writer.close()
+
+
+async def test_only_the_address_that_leads_back(bench, names, resolver):
+    """Of several addresses only the one that leads back is left out."""
+    names["db.test"] = [bench.port.host, "127.0.0.9"]
+    await bench.put(f"db.test:{bench.port.port}")
+    (backend,) = bench.service.backends.values()
+    await bench.until(lambda: backend.usable)
+    assert (backend.address.sockaddr[0], backend.others) == ("127.0.0.9", ())
+
+
+async def test_an_address_that_comes_to_this_machine(bench, names):
+    """A backend at an address that the machine gets is called no more, and called again when the address has moved on."""
+    own = set()
+    machine = Machine(own.__contains__, str)
+    resolver = Resolver(bench.node, machine)
+    bench.applier.on_change = resolver.wake
+    task = asyncio.create_task(resolver.run())
+    port = bench.port.port
+    await bench.put(f"192.0.2.7:{port}", listen=f"0.0.0.0:{port}")
+    (backend,) = bench.service.backends.values()
+    assert backend.usable
+    own.add("192.0.2.7")
+    resolver._on_move()
+    await bench.until(lambda: not backend.usable)
+    assert "itself listens" in bench.node.health(bench.node.running["s"], backend).cause
+    own.clear()
+    resolver._on_move()
+    await bench.until(lambda: backend.usable)
+    assert backend.address.sockaddr == ("192.0.2.7", port)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,0 +1,128 @@
+"""Where each backend is: one word for the pool, clients and checks, and for all workers.
+
+A backend's `address` comes from its text, or is put here: by the resolver, if it is a host name; or taken away, if it
+leads back into the balancer (schemas.loops). With workers the supervisor's word goes to all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dataplane.core.health import HealthState
+from dataplane.core.reasons import SkipReason
+from dataplane.net.backend import ABSENT, Absence
+from dataplane.net.sockopts import to_sockaddr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from dataplane.net.backend import Backend
+    from dataplane.net.probes import Target
+    from dataplane.net.sockopts import SocketAddress
+    from dataplane.runtime.node import Node
+    from dataplane.runtime.running import Running
+
+__all__ = ["Place", "Whereabouts"]
+
+Place = tuple[str, str, str, tuple["SocketAddress", ...], Absence | None]
+"""Service, backend id, the address as configured, where that is, and why nowhere."""
+
+
+class Whereabouts:
+    """Puts the backends of a node where they are."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._put = asyncio.Event()
+        self.on_put: Callable[[list[Place]], None] = lambda _: None
+        """Told what has been put; the first of several addresses is the one to use."""
+
+    def put(
+        self, running: Running, backend: Backend, addresses: Sequence[SocketAddress], absence: Absence | None
+    ) -> None:
+        """Give a backend its addresses (see `Backend.locate`)."""
+        backend.locate(addresses, absence)
+        self._node.reassess(running, backend)
+        put, self._put = self._put, asyncio.Event()
+        put.set()
+        self._tell(running, backend)
+
+    def turn_away(self, running: Running, loops: Mapping[str, Mapping[str, str]]) -> None:
+        """Call none of those backends that lead back, and call those again that no longer do.
+
+        Args:
+            running: Whose backends.
+            loops: Their ids, the addresses, and why (`find_loops`).
+        """
+        before, running.loops = running.loops, frozenset(loops)
+        for backend_id in before | running.loops:
+            backend = running.service.backends.get(backend_id)
+            if backend is None or backend.named:  # names are the resolver's
+                continue
+            why = next(iter(loops.get(backend_id, {}).values()), "")
+            if why:
+                self.refuse(running, backend, why)
+            elif backend.absence is not None:
+                address = to_sockaddr(backend.spec.address)
+                self.put(running, backend, () if address is None else (address,), None)
+
+    def refuse(self, running: Running, backend: Backend, why: str) -> None:
+        """Call a backend no more, since it leads back."""
+        if backend.absence is not None and backend.absence.cause == why:
+            return
+        self.put(
+            running, backend, (), Absence(HealthState.DOWN, SkipReason.LOOP, why, self._node.reactor.now)
+        )
+        self._node.events.emit("backend_loop", service=running.service.name, backend=backend.id, cause=why)
+
+    async def of(self, target: Target) -> Sequence[SocketAddress]:
+        """Return where a checked backend is, waiting while that is not known yet; nothing if nobody may call it."""
+        while True:
+            backend = self._backend(target.service, target.backend_id, target.address)
+            if backend is None:
+                return ()
+            if backend.address is not None:
+                return (backend.address, *backend.others)
+            if backend.absence is not ABSENT:
+                return ()
+            await self._put.wait()
+
+    def reached(self, target: Target, address: SocketAddress) -> None:
+        """Use an address that a check has found to accept where others before it do not."""
+        backend = self._backend(target.service, target.backend_id, target.address)
+        if backend is not None:
+            backend.prefer(address)
+            self._tell(self._node.running[target.service], backend)
+
+    def all(self) -> list[Place]:
+        """Return what a worker cannot know by itself."""
+        return [
+            _place(running, backend)
+            for running in self._node.running.values()
+            for backend in running.service.backends.values()
+            if backend.named or backend.absence is not None
+        ]
+
+    def take(self, places: Iterable[Place]) -> None:
+        """Take the supervisor's word."""
+        for service, backend_id, name, addresses, absence in places:
+            backend = self._backend(service, backend_id, name)
+            if backend is None:
+                continue
+            self.put(self._node.running[service], backend, addresses, absence)
+            if addresses:
+                backend.prefer(addresses[0])
+
+    def _backend(self, service: str, backend_id: str, name: str) -> Backend | None:
+        running = self._node.running.get(service)
+        backend = running.service.backends.get(backend_id) if running else None
+        return backend if backend is not None and backend.spec.address == name else None
+
+    def _tell(self, running: Running, backend: Backend) -> None:
+        self.on_put([_place(running, backend)])
+
+
+def _place(running: Running, backend: Backend) -> Place:
+    addresses = () if backend.address is None else (backend.address, *backend.others)
+    return running.service.name, backend.id, backend.spec.address, addresses, backend.absence
