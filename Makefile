@@ -7,12 +7,13 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n 
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run demo-consul test check check-style bench bench-quick docs site screenshots soak lock
+.PHONY: help setup run demo-consul test test-pythons check check-style bench bench-quick docs site screenshots soak lock
 
 help:
 	@echo "make run     two backends, a data plane, a control plane and its page to play with (Ctrl-C ends them)"
 	@echo "make demo-consul  a real Consul that gains, loses and forgets services, under traffic (ends by itself)"
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
+	@echo "make test-pythons  what needs no other program, on every further Python that is here"
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"
 	@echo "make bench   the figures, beside other proxies (bench-quick: in two minutes)"
 	@echo "make docs    the generated reference, from the code"
@@ -33,6 +34,9 @@ demo-consul: setup
 test: setup
 	@tools/install-test-programs
 	$(VENV)/pytest -n $(WORKERS) $(ARGS)
+
+test-pythons: setup
+	@WORKERS=$(WORKERS) tools/test-pythons $(ARGS)
 
 check: check-style
 	$(VENV)/pytest -n $(WORKERS) -q --ignore=tests/integration --ignore=tests/faults $(ARGS)

@@ -17,6 +17,7 @@ from tests.support.process import Program, answers
 __all__ = ["PACKAGES", "Haproxy", "Nginx", "Postgres", "Redis", "find", "may_be_missing", "require"]
 
 PACKAGES: Final = {
+    "cc": "gcc and libc6-dev",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "consul": "consul (tools/get-consul)",
@@ -25,6 +26,7 @@ PACKAGES: Final = {
     "haproxy": "haproxy",
     "iperf3": "iperf3",
     "nginx": "nginx",
+    "openssl": "openssl",
     "initdb": "postgresql",
     "postgres": "postgresql",
     "psql": "postgresql-client",

@@ -1,6 +1,8 @@
 """The real programs start, answer, and are gone afterwards."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,15 @@ def test_children_are_ended():
             return True
 
     wait_for(gone, "the child's end")
+
+
+def test_a_run_says_why_tests_were_skipped():
+    """The last lines name each reason, with the number of its tests."""
+    root = Path(__file__).resolve().parents[2]
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/tools/test_bench.py"]
+    environment = {**os.environ, "PATH": "", "CI": "", "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(argv, cwd=root, env=environment, check=False, capture_output=True, text=True)
+    *_, why, summary = done.stdout.splitlines()
+    count = int(why.split()[0])
+    assert why == f"{count} skipped: cc is missing; it comes with gcc and libc6-dev"
+    assert summary.startswith(f"{count} skipped")
