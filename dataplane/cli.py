@@ -85,6 +85,11 @@ def _counts(context: click.Context, parameter: click.Parameter, incomplete: str)
 )
 @click.option("--cpu-affinity", is_flag=True, help="Tie each worker to a core of its own.")
 @click.option(
+    "--drain-detached",
+    is_flag=True,
+    help="Under systemd: a restart does not wait until this process has drained. Needs KillMode=process.",
+)
+@click.option(
     "--name",
     shell_complete=_names,
     help="Of the socket and the saved snapshot.  [main; core-0, core-1, … with --reuseport]",

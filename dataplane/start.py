@@ -9,6 +9,9 @@ that has not begun, which is right.
 from __future__ import annotations
 
 import signal
+import sys
+
+from dataplane.keeper import keep
 
 __all__ = ["main", "worker"]
 
@@ -16,6 +19,8 @@ __all__ = ["main", "worker"]
 def main() -> None:
     """Run `lb-dataplane`."""
     _ignore(signal.SIGHUP, signal.SIGUSR1)
+    if "--drain-detached" in sys.argv[1:]:
+        keep()
     from dataplane.cli import main as command  # noqa: PLC0415 - after the first thing to do
 
     command()

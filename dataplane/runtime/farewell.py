@@ -6,15 +6,18 @@ Theory of operation:
    moves to a socket of the process's own (`draining_path`), and its name, its lock and its addresses on TCP are free. So
    whoever gets the lock can have everything else, too.
 2. `lb-control` shows what is behind such a socket as draining, and asks nothing else of it: it is no data plane any more.
-3. A process that is killed meanwhile leaves that socket. The next one of that name removes it: its lock is free.
+3. With `--drain-detached`, who has to do with the service manager ends now (`dataplane.keeper`).
+4. A process that is killed meanwhile leaves that socket. The next one of that name removes it: its lock is free.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from dataplane.keeper import VARIABLE
 from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.endpoint import Endpoints
     from dataplane.runtime.options import Options
 
-__all__ = ["move_away", "sweep"]
+__all__ = ["Kept", "move_away", "sweep"]
 
 _TODO = "it drains and ends by itself; until then status does not show it: ps -fp "
 
@@ -42,6 +45,39 @@ async def move_away(
         emit("api_not_served", cause=str(error), todo=f"{_TODO}{pid}")
     else:
         emit("draining", socket=str(away.path), pid=pid)
+
+
+class Kept:
+    """What a data plane has to do with its keeper; nothing, if it has none.
+
+    Args:
+        on_loss: Called if the keeper is killed.
+    """
+
+    def __init__(self, on_loss: Callable[[], None]) -> None:
+        self.main_pid = os.getpid()
+        """Of the process that a service manager knows."""
+        self._on_loss = on_loss
+        self._input = self._output = -1
+        if given := os.environ.pop(VARIABLE, ""):
+            self.main_pid, self._input, self._output = map(int, given.split())
+            asyncio.get_running_loop().add_reader(self._input, self._lost)
+
+    def _lost(self) -> None:
+        self._forget()
+        self._on_loss()
+
+    def let_go(self) -> None:
+        """Have the service manager start the next one."""
+        if self._output >= 0:
+            os.write(self._output, b"x")
+            self._forget()
+
+    def _forget(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._input)
+        os.close(self._input)
+        os.close(self._output)
+        self._input = self._output = -1
 
 
 def sweep(directory: Path, name: str) -> None:

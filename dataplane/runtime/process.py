@@ -19,7 +19,7 @@ from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.endpoint import Endpoints
 from dataplane.runtime.events import Events, rfc3339
-from dataplane.runtime.farewell import move_away
+from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.handover import Giver, giver_path
 from dataplane.runtime.instance import draw_instance
@@ -77,6 +77,7 @@ class Process:
         self._resolver = Resolver(self.node)
         self.applier.on_change = self._resolver.wake
         self._stop = asyncio.Event()
+        self._kept = Kept(self._on_loss)
         self._draining_since: str | None = None
         self._handed_over = False
 
@@ -209,7 +210,7 @@ class Process:
             giver = self._background.begin("offering a takeover", self._giver().run)
             keep("the watchdog", watchdog)
             keep("showing that it lives", self._own.live)
-            notify(f"READY=1\nMAINPID={os.getpid()}")
+            notify(f"READY=1\nMAINPID={self._kept.main_pid}")
             await self._stop.wait()
             notify("STOPPING=1")
             if self._handed_over:
@@ -218,6 +219,8 @@ class Process:
                 giver.cancel()
                 await self._stop_accepting()
             await move_away(endpoints, self, self._options, self._own, self.events.emit)
+            if not self._handed_over:
+                self._kept.let_go()
             await drain_node(self.node)
         finally:
             self.events.close()
@@ -243,6 +246,11 @@ class Process:
         self._draining_since = rfc3339(time.time())
         self.events.emit("stopping", signal=number.name, connections=connections(self.node))
         self._stop.set()
+
+    def _on_loss(self) -> None:
+        """Do as if the signal had come that killed the process that the service manager knows."""
+        if not self._draining_since:
+            self._on_stop_signal(signal.SIGTERM)
 
     def _on_hangup(self) -> None:
         config = self._options.config

@@ -20,7 +20,7 @@ from dataplane.runtime.compact import CrewSettings
 from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
-from dataplane.runtime.farewell import move_away
+from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
@@ -67,6 +67,7 @@ class Supervision:
         """Or starting."""
         self._stopping = False
         """A signal has said so."""
+        self._kept = Kept(self._on_loss)
         self.events = Events(log_event, time.time, draw_instance(os.urandom))
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
@@ -123,13 +124,15 @@ class Supervision:
             giver = self._background.begin("offering a takeover", self._giver().run)
             keep("the watchdog", watchdog)
             keep("showing that it lives", self._own.live)
-            notify(f"READY=1\nMAINPID={os.getpid()}")
+            notify(f"READY=1\nMAINPID={self._kept.main_pid}")
             self._say_started()
             self._restarting = False
             await self._stop.wait()
             notify("STOPPING=1")
             await self._end(giver)
             await move_away(self._endpoints, self._supervisor, self._options, self._own, self.events.emit)
+            if self._stopping:
+                self._kept.let_go()
             await self._crew.wait_empty()
         except StartError as error:
             await self._give_up(error)
@@ -313,6 +316,12 @@ class Supervision:
         self._stopping = True
         self.events.emit("stopping", signal=number.name)
         self._stop.set()
+
+    def _on_loss(self) -> None:
+        """Die as the process has that the service manager knows: the next one takes the sockets from the workers."""
+        if not self._stop.is_set():
+            self._log.close()
+            os._exit(1)
 
     def _on_hangup(self) -> None:
         if self._restarting:

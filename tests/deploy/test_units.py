@@ -86,7 +86,9 @@ def test_all_services_share_user_and_folders() -> None:
     assert f"u {user} " in (SYSTEMD / "sysusers.conf").read_text()
 
 
-def test_a_crashed_supervisor_does_not_take_its_workers_along() -> None:
-    """Systemd kills nothing but the supervisor itself; a single process has nobody to spare."""
-    assert section("lb-dataplane.service")["KillMode"] == "process"
-    assert section("lb-dataplane@.service")["KillMode"] == "mixed"
+@pytest.mark.parametrize("name", ["lb-dataplane.service", "lb-dataplane@.service"])
+def test_the_end_of_the_main_process_takes_nobody_along(name: str) -> None:
+    """Whoever drains lives on while the next one starts, and so do workers of a supervisor that has crashed."""
+    unit = section(name)
+    assert "--drain-detached" in unit["ExecStart"]
+    assert (unit["KillMode"], unit["NotifyAccess"]) == ("process", "all")

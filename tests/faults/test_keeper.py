@@ -1,0 +1,130 @@
+"""`--drain-detached`: whoever waits for the end of the main process need not wait for a drain."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.backends import LineServer
+from tests.support.clients import dial, read_exactly
+from tests.support.dataplane import DataPlane, unix_request
+from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.timeout(60)  # several processes with workers, on machines with two cores
+
+
+class Kept(DataPlane):
+    """A data plane whose main process keeps another one, which does the work."""
+
+    def started(self) -> int:
+        """Return the pid of the one that does, of the start that was last."""
+        lines = [json.loads(line) for line in self.output.splitlines() if '"started"' in line]
+        return int(lines[-1]["pid"]) if lines else 0
+
+    def ready(self) -> bool:
+        """Tell whether that one serves the API."""
+        return (
+            bool(self.started())
+            and self.socket.exists()
+            and (self.get("/v1/info")["pid"] == self.started() != self.pid)
+        )
+
+
+class Site:
+    """One of each kind, with a flow."""
+
+    def __init__(self, stack: ExitStack, workers: str) -> None:
+        self.backend = stack.enter_context(LineServer("a"))
+        self.port = stack.enter_context(HeldPort())
+        environment = {"LISTEN": self.port.address, "BACKENDS": self.backend.address, "POOL_MODE": "off"}
+        self._arguments = ["--workers", workers, "--drain-detached"]
+        self._environment = environment
+        self._stack = stack
+        self.plane = stack.enter_context(Kept(self._arguments, environment=environment))
+        self.flow = self.client()
+
+    def client(self) -> socket.socket:
+        """Connect a client, and see that it is served."""
+        client = self._stack.enter_context(dial(self.port.address))
+        self.ask(client)
+        return client
+
+    @staticmethod
+    def ask(client: socket.socket) -> None:
+        """See that a client is served."""
+        client.sendall(b"x\n")
+        assert read_exactly(client, 2) == b"a:"
+        while client.recv(1) != b"\n":
+            pass
+
+    def another(self) -> Kept:
+        """Start another data plane of the same name."""
+        plane = Kept(self._arguments, environment=self._environment, runtime_dir=self.plane.runtime_dir)
+        return self._stack.enter_context(plane)
+
+
+@pytest.fixture(params=["1", "2"], ids=["single", "supervisor"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A data plane of each kind."""
+    with ExitStack() as stack:
+        yield Site(stack, request.param)
+
+
+def test_the_main_process_ends_while_the_other_one_drains(site: Site) -> None:
+    """With SIGTERM it ends with 0 as soon as the name is free; the next one serves, and the flow goes on."""
+    former = site.plane.started()
+    assert site.plane.stop() == 0
+    site.another()
+    site.client().close()
+    site.ask(site.flow)
+    away = site.plane.runtime_dir / f"draining-test.{former}.sock"
+    assert unix_request(away, "GET", "/v1/status")[1]["services"]["default"]["active"] == 1
+    site.flow.close()
+    wait_for(lambda: not away.exists(), "the former one to end")
+
+
+def test_signals_reach_the_one_that_works(site: Site) -> None:
+    """A reload of the main process is one of the data plane's."""
+    site.plane.send_signal(signal.SIGHUP)
+    wait_for(lambda: '"restarted"' in site.plane.output or '"reread"' in site.plane.output, "the reload")
+
+
+def test_the_main_process_ends_as_the_other_one_does(site: Site) -> None:
+    """A service manager sees a crash for what it is, and starts the next one."""
+    os.kill(site.plane.started(), signal.SIGKILL)
+    assert site.plane.wait() == -signal.SIGKILL
+
+
+def test_nobody_is_lost_when_the_main_process_is_killed(site: Site) -> None:
+    """The other one gives way as if it had been killed itself: who is in place is served, and the next one starts."""
+    site.plane.kill()
+    if site._arguments[1] == "1":
+        wait_for(lambda: '"draining"' in site.plane.output, "the name to be free")
+    site.another()
+    site.client().close()
+    site.ask(site.flow)
+
+
+def test_the_service_manager_hears_of_the_main_process(site: Site) -> None:
+    """READY names it; and the watchdog is the one's who works."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(site.plane.directory / "notify"))
+        heard.settimeout(10)
+        site.plane.stop()
+        site.plane._environment |= {
+            "NOTIFY_SOCKET": str(site.plane.directory / "notify"),
+            "WATCHDOG_USEC": "1000000",
+        }
+        # as a service manager does it: WATCHDOG_PID of the process itself
+        site.plane.argv = ["/bin/sh", "-c", 'WATCHDOG_PID=$$ exec "$0" "$@"', *site.plane.argv]
+        site.plane.start()
+        said = {heard.recv(100) for _ in range(3)}
+        assert f"READY=1\nMAINPID={site.plane.pid}".encode() in said
+        assert b"WATCHDOG=1" in said
