@@ -30,10 +30,10 @@ from controlplane.core.report import Seen, node_status
 from controlplane.core.rollout import next_generation
 from controlplane.errors import PlaceError, StoreError
 from controlplane.fanout import LOOK_S, Fanout, asking
-from controlplane.machine import HERE
 from controlplane.proposal import Proposal
 from controlplane.store import State, Store, digest_of
 from schemas.loops import ANYWHERE
+from schemas.machine import HERE
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled

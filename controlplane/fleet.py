@@ -15,10 +15,10 @@ from controlplane import calls
 from controlplane.acceptance import result_row
 from controlplane.core.rollout import Running
 from controlplane.errors import DataPlaneError, LateError, PlaceError
-from controlplane.machine import HERE
 from controlplane.places import Endpoint
 from controlplane.push import Asks, Pusher, Timing, Wish
 from schemas.loops import ANYWHERE, Machine
+from schemas.machine import HERE
 
 __all__ = ["Fleet"]
 

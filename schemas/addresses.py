@@ -160,11 +160,20 @@ def _split(value: object, *, example: str) -> tuple[str, str]:
 
 def _ipv6(host: str) -> str:
     try:
-        return f"[{_ip_text(ipaddress.IPv6Address(host[1:-1]))}]"
+        address = ipaddress.IPv6Address(host[1:-1])
     except ValueError:
         raise ValueError(
             f'must have an IPv6 address between the brackets, such as "[::1]", not {shown(host)}'
         ) from None
+    if address.is_link_local and address.scope_id is None:
+        raise ValueError(
+            f'must name the network interface of a link-local address, such as "[fe80::1%eth0]", not {shown(host)}'
+        )
+    if address.scope_id is not None and not address.is_link_local:
+        raise ValueError(
+            f"must not name a network interface, as only link-local addresses (fe80::/10) have one: {shown(host)}"
+        )
+    return f"[{_ip_text(address)}]"
 
 
 def _ip_text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

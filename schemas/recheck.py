@@ -26,7 +26,7 @@ _STAND_INS: Final[dict[str | int, Callable[[int], object]]] = {
     "address": lambda n: f"stand-in-{n}.invalid:1",
     "backends": lambda _: [],
     "generation": lambda _: 0,
-    "listen": lambda n: f"[::1%stand-in-{n}]:1",
+    "listen": lambda n: f"[fe80::1%stand-in-{n}]:1",
     "service": lambda n: f"stand-in-{n}",
     "services": lambda _: {},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.core.health import ActiveHealth, HealthState
@@ -34,6 +35,10 @@ class Absence(NamedTuple):
 
 
 ABSENT: Final = Absence(HealthState.UNKNOWN, SkipReason.UNRESOLVED, "not resolved yet")
+
+
+def _is_named(text: str, address: SocketAddress | None) -> bool:
+    return address is None or ("%" in text and address.family == socket.AF_INET6)
 
 
 class Backend:
@@ -69,9 +74,9 @@ class Backend:
         """Where clients, the pool and checks connect first; None: nowhere, see `absence`."""
         self.others: tuple[SocketAddress, ...] = ()
         """The further addresses of its host name, in the order in which they are tried."""
-        self.named = self.address is None
-        """Whether its address is a host name."""
-        self.absence = ABSENT if self.named else None
+        self.named = _is_named(spec.address, self.address)
+        """Whether its address is a host name or at a network interface by name, and may so become another."""
+        self.absence = ABSENT if self.address is None else None
         """Why it has no address."""
         self.active = 0
         """Clients' connections to it, those being dialled included."""
@@ -112,8 +117,8 @@ class Backend:
         """Take a new configuration; what it does not change stays as it is."""
         if spec.address != self.spec.address:
             self.address, self.others = to_sockaddr(spec.address), ()
-            self.named = self.address is None
-            self.absence = ABSENT if self.named else None
+            self.named = _is_named(spec.address, self.address)
+            self.absence = ABSENT if self.address is None else None
             self.pool.clear(DiscardCause.CHANGED)
         self.set_spec(spec, now)
         self.health.reconfigure(service.active.rise, service.active.fall)

@@ -43,6 +43,8 @@ class BindError(Exception):
             hint = "; see who has it with: ss -ltnp"
         elif self.error.errno == errno.EACCES:
             hint = "; ports below 1024 need CAP_NET_BIND_SERVICE"
+        elif self.error.errno == errno.ENODEV:
+            hint = "; its network interface is not there: see ip link"
         elif self.error.errno == errno.EADDRNOTAVAIL:
             hint = "; no interface has it: for a virtual IP, set net.ipv4.ip_nonlocal_bind=1 (or net.ipv6...)"
         return f"cannot listen on {self.address}: {os.strerror(self.error.errno or 0)}{hint}"
@@ -91,6 +93,8 @@ def _resolve(address: str) -> tuple[int, Any]:
     if target is not None:
         return target.family, target.sockaddr
     host, _, port = address.rpartition(":")
+    if host.startswith("["):
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     family, _, _, _, where = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
     return family, where
 

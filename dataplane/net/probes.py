@@ -55,6 +55,7 @@ _STATUS_START: Final = b"HTTP/1."
 _SWITCHING_PROTOCOLS: Final = 101
 """The one status below 200 that is final (RFC 9110, 15.2.2)."""
 _FINAL: Final = 200
+_INTERFACE: Final = re.compile(r"%[^]]*\]")
 _SAFE: Final = "/?&=:@!$'()*+,;[]%"
 """Beside letters, digits and `-._~`: what stands as it is in a request target or Host. The rest, above all spaces
 and line ends, is escaped."""
@@ -321,6 +322,8 @@ class Probe:
     async def _connect_socket(self, sock: socket.socket, family: int, sockaddr: Any) -> None:
         """Connect a non-blocking socket; raises OSError."""
         if family != socket.AF_UNIX:
+            if len(sockaddr) > 2:  # noqa: PLR2004 - a scope id, which uvloop forgets unless it stands in the host
+                sockaddr = (f"{sockaddr[0]}%{sockaddr[3]}", sockaddr[1])
             await asyncio.get_running_loop().sock_connect(sock, sockaddr)
             if sock.getsockname() == sock.getpeername():
                 # A simultaneous open (RFC 9293, 3.5): with no listener, a local port of the ephemeral range can be
@@ -403,7 +406,8 @@ def _unanswered(stage: str, received: bytearray) -> str:
 
 
 def _http_request(check: ActiveCheckSpec, address: str) -> bytes:
-    host = check.http_host or ("localhost" if address.startswith("unix:") else address)
+    # A network interface means something on this machine only (RFC 9844, section 6).
+    host = check.http_host or ("localhost" if address.startswith("unix:") else _INTERFACE.sub("]", address))
     return (
         f"GET {quote(check.http_path, safe=_SAFE)} HTTP/1.1\r\nHost: {quote(host, safe=_SAFE)}\r\n"
         "User-Agent: livelb\r\nAccept: */*\r\nConnection: close\r\n\r\n"

@@ -69,17 +69,19 @@ class SocketAddress(NamedTuple):
 
 
 def to_sockaddr(address: str) -> SocketAddress | None:
-    """Turn `127.0.0.1:80`, `[::1]:80` or `unix:/path` into what connect() and bind() take.
+    """Turn `127.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80` or `unix:/path` into what connect() and bind() take.
 
-    None if the host is a name, which only a resolver can turn into an address.
+    None if the host is a name, which only a resolver can turn into an address, or at an interface that is not there.
     """
     if address.startswith("unix:"):
         return SocketAddress(socket.AF_UNIX, address[5:], ephemeral=False)
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    host = host.strip("[]")
+    host, _, interface = host.strip("[]").partition("%")
     try:
         socket.inet_pton(family, host)
+        if interface:
+            return _ip_address(family, (host, int(port), 0, socket.if_nametoindex(interface)))
     except OSError:
         return None
     return _ip_address(family, (host, int(port)))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.core.spec import CheckType, Mode, OperatorState
 from dataplane.runtime.impact import Prepared
 from dataplane.runtime.loops import find_loops
-from dataplane.runtime.machine import HERE
 from dataplane.runtime.tables import build_tables
+from schemas.machine import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

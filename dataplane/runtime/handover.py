@@ -251,7 +251,7 @@ def _complaint(addresses: list[str], received: list[socket.socket]) -> str:
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return f"the socket for {address} does not listen"
         wanted, name = to_sockaddr(address), sock.getsockname()
-        is_at = name if isinstance(name, str) else name[:2]
+        is_at = name[: len(wanted.sockaddr)] if wanted is not None else name
         if wanted is not None and (sock.family, is_at) != (wanted.family, wanted.sockaddr):
             return f"the socket for {address} is at {name}"
     return ""

@@ -1,43 +1,20 @@
-"""What this machine knows of itself: which addresses are its own, and when that changes."""
+"""When this machine's addresses change (which are its own: schemas.machine)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from typing import TYPE_CHECKING, Final
-
-from schemas.loops import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HERE", "address_changes"]
+__all__ = ["address_changes"]
 
 RTMGRP_IPV4_IFADDR: Final = 0x10
 RTMGRP_IPV6_IFADDR: Final = 0x100
 """rtnetlink(7)."""
-_DISCARD: Final = 9
-"""Any port would do (RFC 863)."""
-
-
-def _is_local(host: str) -> bool:
-    """Tell whether an IP address is one of this machine's: the kernel then calls it from itself.
-
-    A datagram socket that is connected sends nothing; it only looks up the route.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            sock.connect((host, _DISCARD))
-            own = str(sock.getsockname()[0])
-    except OSError:  # no route, so nobody's that could be reached
-        return False
-    return own == host.partition("%")[0]
-
-
-HERE: Final = Machine(_is_local, os.path.realpath)
 
 
 @contextlib.contextmanager

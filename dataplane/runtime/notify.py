@@ -38,7 +38,9 @@ def address_of(sock: socket.socket) -> str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name}"
-    host, port = name[:2]
+    host, port, *more = name
+    if more and more[1]:  # flow information, and the scope id of a link-local address
+        host = f"{host}%{socket.if_indextoname(more[1])}"
     return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
 
 

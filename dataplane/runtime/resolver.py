@@ -19,8 +19,9 @@ from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import Absence
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.runtime.loops import find_loops
-from dataplane.runtime.machine import HERE, address_changes
+from dataplane.runtime.machine import address_changes
 from schemas.loops import Loops
+from schemas.machine import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -167,6 +168,10 @@ class Resolver:
 async def _look_up(name: str) -> tuple[str, ...]:
     """Return the addresses of `host:port`, in the order in which they should be tried; raises OSError."""
     host, _, port = name.rpartition(":")
+    if host.startswith("["):
+        if to_sockaddr(name) is None:
+            raise OSError(errno.ENODEV, f"there is no network interface {host[1:-1].partition('%')[2]}")
+        return (name,)
     found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(_literal(entry[4], port) for entry in found))
     if not addresses:
@@ -181,6 +186,8 @@ async def _look_up(name: str) -> tuple[str, ...]:
 
 def _literal(sockaddr: Sequence[object], port: str) -> str:
     host = str(sockaddr[0])
+    if len(sockaddr) > 3 and sockaddr[3] and "%" not in host:  # noqa: PLR2004 - with a scope id
+        host = f"{host}%{sockaddr[3]}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

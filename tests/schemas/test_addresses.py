@@ -71,6 +71,9 @@ BAD_EVERYWHERE = [
     ("[::g]:80", "between the brackets"),
     ("[127.0.0.1]:80", "between the brackets"),
     ("[]:80", "between the brackets"),
+    ("[fe80::1]:80", "must name the network interface"),
+    ("[::1%eth0]:80", "must not name a network interface"),
+    ("[fe80::1%]:80", "between the brackets"),
     (" 127.0.0.1:80", "0 to 255"),
     ("a b:80", "IP address"),
     ("a\tb:80", "IP address"),
@@ -174,6 +177,8 @@ def test_splitting_takes_the_brackets_off():
 @given(st.ip_addresses(), st.integers(1, 65535))
 def test_every_ip_address_survives(address, port):
     """The normal form of an address names that address, and is its own normal form."""
+    if address.version == 6 and address.is_link_local:
+        address = ipaddress.ip_address(f"{address}%eth0")
     host = f"[{address}]" if address.version == 6 else str(address)
     normal = normal_backend_address(f"{host}:{port}")
     split = split_address(normal)

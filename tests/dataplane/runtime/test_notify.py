@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.runtime.notify import address_of, inherited_sockets, notify, watchdog
+from tests.support.namespaces import Network, needs_namespaces
 
 
 def test_states_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +50,14 @@ def test_an_address_reads_as_in_a_file(family: int, host: str, text: str) -> Non
     with socket.socket(family) as sock:
         sock.bind((host, 0))
         assert address_of(sock) == text.format(sock.getsockname()[1])
+
+
+@needs_namespaces
+def test_a_link_local_address_reads_as_in_a_file() -> None:
+    """It has its interface."""
+    with Network("fe80::1/64 nodad") as network, network.entered(), socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("fe80::1", 0, 0, socket.if_nametoindex("v0")))
+        assert address_of(sock) == f"[fe80::1%v0]:{sock.getsockname()[1]}"
 
 
 async def test_without_a_watchdog_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
