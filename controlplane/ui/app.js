@@ -95,7 +95,7 @@ function begin() {
     setText($("event-pause"), events.paused ? "Resume" : "Pause");
     showEvents();
   });
-  $("banner-retry").addEventListener("click", () => (looking.failures > 0 ? soon() : location.reload()));
+  $("banner-retry").addEventListener("click", () => ($("banner").dataset.level === "bad" ? soon() : location.reload()));
   $("gate-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const token = $("gate-token").value.trim();

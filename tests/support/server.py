@@ -152,6 +152,7 @@ class Server:
         self._open: dict[asyncio.Task[None], Connection] = {}
         self._accepted = 0
         self._failed = 0
+        self._connections_cut = 0
         self._crashes: list[BaseException] = []
 
     # What a subclass says.
@@ -184,6 +185,11 @@ class Server:
     def reset_by_peer(self) -> int:
         """Connections that ended with an error: mostly a RST."""
         return self._failed
+
+    @property
+    def connections_cut(self) -> int:
+        """Connections that `kill` has reset, those included that waited to be accepted."""
+        return self._connections_cut
 
     def queued(self) -> int:
         """Connections that are complete and not accepted yet."""
@@ -309,8 +315,11 @@ class Server:
         self._start_listening(listener)
         ready.set()
         reset = await self._ending
+        waiting = 0 if self.unix is not None else self.queued()
         self._stop_listening()
         left = list(self._open.items())
+        if reset:
+            self._connections_cut += len(left) + waiting
         for task, connection in left:
             if reset:
                 connection.reset_on_close()
