@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from schemas.errors import shown
 from schemas.fields import (
     Cidrs,
     Count,
@@ -39,7 +41,50 @@ __all__ = [
 _Off = BeforeValidator(off_word)
 _Small = Annotated[int, Field(strict=True, ge=1, le=1000)]
 _Idle = Annotated[int, Field(strict=True, ge=0, le=65536)]
-_Status = Annotated[int, Field(strict=True, ge=100, le=599)]
+_STATUS_RANGE: Final = re.compile(r"([1-5][0-9]{2})-([1-5][0-9]{2})")
+
+
+def _status(value: object) -> object:
+    """Check one status, or the text of a range, and leave it as it is."""
+    if isinstance(value, str):
+        match = _STATUS_RANGE.fullmatch(value)
+        if match is not None and match[1] <= match[2]:
+            return value
+    elif isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:  # noqa: PLR2004 - HTTP's
+        return value
+    raise invalid(f"must be a status from 100 to 599, or a range of them such as 200-399, not {shown(value)}")
+
+
+def _status_bounds(value: int | str) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    first, _, last = value.partition("-")
+    return int(first), int(last)
+
+
+def _join_statuses(values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Write a set of statuses in its one normal form: sorted, with neighbours in one range."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(map(_status_bounds, values)):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return tuple(first if first == last else f"{first}-{last}" for first, last in joined)
+
+
+_Status = Annotated[
+    int | str,
+    BeforeValidator(_status),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 100, "maximum": 599},
+                {"type": "string", "pattern": f"^{_STATUS_RANGE.pattern}$", "examples": ["200-399"]},
+            ]
+        }
+    ),
+]
 
 
 class Pool(Frozen):
@@ -80,10 +125,6 @@ def _http_host(value: str) -> str:
     return value
 
 
-def _as_set(values: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(values)))
-
-
 class HttpCheck(Frozen):
     """What an HTTP check asks, and what it takes for an answer."""
 
@@ -93,11 +134,16 @@ class HttpCheck(Frozen):
         tuple[_Status, ...],
         Field(json_schema_extra={"minItems": 1}),
         AfterValidator(not_empty),
-        AfterValidator(_as_set),
-    ] = (200,)
-    """Each of these means up."""
+        AfterValidator(_join_statuses),
+    ] = ("200-399",)
+    """Each of these, numbers or ranges, means up."""
     host: Annotated[Text, AfterValidator(_http_host), Field(max_length=255)] = ""
     """Host header; the backend's address if empty."""
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """What means up, as first and last of each range."""
+        return tuple(map(_status_bounds, self.status))
 
 
 class ExpectCheck(Frozen):
@@ -107,6 +153,8 @@ class ExpectCheck(Frozen):
     """Sent after the connection; empty: listen only."""
     expect: Annotated[Payload, Field(min_length=1)]
     """What must occur in the first 64 KiB of the answer."""
+    quit: Payload = ""
+    """Sent after that, as the goodbye of the protocol (`QUIT\\r\\n`): who hangs up without one is logged by many."""
 
     @property
     def send_bytes(self) -> bytes:
@@ -117,6 +165,11 @@ class ExpectCheck(Frozen):
     def expect_bytes(self) -> bytes:
         """What must come back."""
         return self.expect.encode("latin-1")
+
+    @property
+    def quit_bytes(self) -> bytes:
+        """What goes out after the answer."""
+        return self.quit.encode("latin-1")
 
 
 class ActiveCheck(Frozen):
@@ -192,7 +245,7 @@ class Timeouts(Frozen):
     idle: Duration = 600.0
     """Without a byte either way."""
     half_closed: Duration = 30.0
-    """Without a byte after one side has finished."""
+    """Without a byte after the backend has finished; a client that finished waits for its answer, as long as `idle`."""
     lifetime: Duration = 0.0
     """For the whole connection."""
     proxy_header: Duration = 5.0

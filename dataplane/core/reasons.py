@@ -37,7 +37,7 @@ class CloseReason(StrEnum):
     IDLE_TIMEOUT = "idle_timeout"
     """No byte either way for `timeouts.idle`."""
     HALF_CLOSED_TIMEOUT = "half_closed_timeout"
-    """One side finished, and the other was silent for `timeouts.half_closed`."""
+    """The backend finished, and the client was silent for `timeouts.half_closed`."""
     LIFETIME = "lifetime"
     """The connection reached `timeouts.lifetime`."""
     DENIED = "denied"

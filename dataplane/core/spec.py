@@ -127,11 +127,13 @@ class ActiveCheckSpec:
     port: int | None
     """Another port than the backend's own; None: the same."""
     http_path: str
-    http_status: tuple[int, ...]
+    http_status: tuple[tuple[int, int], ...]
+    """First and last of each range that means up."""
     http_host: str
     """Host header; empty: the backend's address."""
     expect_send: bytes
     expect_expect: bytes
+    expect_quit: bytes
 
 
 @dataclass(frozen=True, slots=True)

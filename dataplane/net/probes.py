@@ -9,6 +9,7 @@ has gone, and cancel the request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import re
 import socket
@@ -19,6 +20,7 @@ from urllib.parse import quote
 
 from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
+from dataplane.core.http_status import http_status
 from dataplane.core.spec import CheckType, ProxySend
 from dataplane.net.dialer import BUSY, share_s
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
@@ -35,7 +37,6 @@ __all__ = [
     "Probe",
     "Target",
     "excerpt",
-    "http_status",
 ]
 
 READ_BYTES: Final = 16 * 1024
@@ -49,12 +50,6 @@ SHOWN_CHARACTERS: Final = 64
 KNOCK_S: Final = 0.01
 """How often a check that finds the accept queue of a Unix socket full tries again."""
 
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
-"""RFC 9112, section 4. The space before an absent reason is often left out."""
-_STATUS_START: Final = b"HTTP/1."
-_SWITCHING_PROTOCOLS: Final = 101
-"""The one status below 200 that is final (RFC 9110, 15.2.2)."""
-_FINAL: Final = 200
 _INTERFACE: Final = re.compile(r"%[^]]*\]")
 _SAFE: Final = "/?&=:@!$'()*+,;[]%"
 """Beside letters, digits and `-._~`: what stands as it is in a request target or Host. The rest, above all spaces
@@ -354,7 +349,7 @@ class Probe:
         if not status:
             connection.finish_first = True  # no request is under way that a FIN could cancel
             raise _FailedError(_unanswered("http", connection.received))
-        if status not in self.target.check.http_status:
+        if not any(first <= status <= last for first, last in self.target.check.http_status):
             raise _FailedError(f"http status {status}")
 
     async def _expect(self, connection: Connection) -> None:
@@ -367,31 +362,8 @@ class Probe:
             seen = len(received)
             if seen >= EXPECT_BYTES or not await connection.receive():
                 raise _FailedError(_unanswered("expect", received))
-
-
-def http_status(data: bytes | bytearray) -> int | None:
-    """Find the final status in the beginning of an HTTP/1 response (RFC 9112, sections 2 and 4).
-
-    Args:
-        data: What has come so far.
-
-    Returns:
-        100..599; None while more is needed; 0 if this is no HTTP/1 response and will not become one.
-    """
-    start = 0
-    while (end := data.find(b"\r\n", start)) >= 0:
-        line = _STATUS_LINE.fullmatch(data, start, end)
-        if line is None:
-            return 0
-        status = int(line[1])
-        if status >= _FINAL or status == _SWITCHING_PROTOCOLS:
-            return status
-        head_end = data.find(b"\r\n\r\n", end)
-        if head_end < 0:
-            return None
-        start = head_end + 4
-    begun = bytes(data[start : start + len(_STATUS_START)])
-    return None if _STATUS_START.startswith(begun) else 0
+        with contextlib.suppress(OSError):  # it has answered: how it takes a goodbye is its own affair
+            await connection.send(self.target.check.expect_quit)
 
 
 def excerpt(data: bytes | bytearray) -> str:

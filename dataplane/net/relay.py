@@ -270,10 +270,15 @@ class Flow:
             server.rewatch()
 
     def _half_closed(self, reason: CloseReason) -> None:
-        """Note who finished first, and that the shorter deadline holds from now on."""
+        """Note who finished first; after the backend, the shorter deadline holds from now on.
+
+        A client that finishes first waits for an answer, which is not idle however long it takes to begin or to go on.
+        """
         self.reason = reason
         self.last = now = self.reactor.now
         wheel, half_closed_s = self.reactor.wheel, self.service.spec.timeouts.half_closed_s
+        if reason is CloseReason.CLIENT_CLOSED:
+            return
         if half_closed_s and (not self.tick or self.tick * wheel.resolution_s > now + half_closed_s):
             wheel.move(self, now + half_closed_s)
 
@@ -308,7 +313,7 @@ class Flow:
         """Return when the flow has to end if nothing happens until then, and why; (0, ...) for never."""
         timeouts = self.service.spec.timeouts
         when, reason = 0.0, CloseReason.IDLE_TIMEOUT
-        if self.reason is not None and self.victim is None and timeouts.half_closed_s:
+        if self.reason is CloseReason.BACKEND_CLOSED and timeouts.half_closed_s:
             when, reason = self.last + timeouts.half_closed_s, CloseReason.HALF_CLOSED_TIMEOUT
         elif timeouts.idle_s:
             when = self.last + timeouts.idle_s

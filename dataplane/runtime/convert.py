@@ -100,8 +100,9 @@ def _active_check(service: Service) -> ActiveCheckSpec:
         jitter=check.jitter,
         port=check.port,
         http_path=check.http.path,
-        http_status=tuple(check.http.status),
+        http_status=check.http.ranges,
         http_host=check.http.host,
         expect_send=check.expect.send_bytes if check.expect else b"",
         expect_expect=check.expect.expect_bytes if check.expect else b"",
+        expect_quit=check.expect.quit_bytes if check.expect else b"",
     )

@@ -117,12 +117,12 @@ def idle_timeout(case):
 
 
 def half_closed_timeout(case):
-    """The client finishes, and the backend says nothing."""
-    hole = case.stack.enter_context(BlackHole())
-    case.service.configure(hole.address, timeouts={"half_closed": "100ms"})
+    """The backend finishes, and the client neither speaks nor ends."""
+    source = case.stack.enter_context(Source(data=b""))
+    case.service.configure(source.address, timeouts={"half_closed": "100ms"})
     client = case.client()
-    client.shutdown(socket.SHUT_WR)
     assert client.recv(1) == b""
+    wait_for(lambda: case.service.status()["active"] == 0, "the flow to end")
 
 
 def lifetime(case):

@@ -37,7 +37,7 @@ RESOLVED = {
             "fall": 3,
             "jitter": "10%",
             "port": None,
-            "http": {"path": "/", "status": [200], "host": ""},
+            "http": {"path": "/", "status": ["200-399"], "host": ""},
             "expect": None,
         },
         "passive": {
@@ -131,7 +131,12 @@ def test_the_hash_is_a_known_one():
         ({"limits": {"client_rate": 10}}, {"limits": {"client_rate": 10.0}}),
         (
             {"health": {"active": {"http": {"status": [204, 200]}}}},
-            {"health": {"active": {"http": {"status": [200, 204]}}}},
+            {"health": {"active": {"http": {"status": [200, 204, "200-200"]}}}},
+        ),
+        ({"health": {"active": {"http": {"status": ["300-399", 250, "200-299"]}}}}, {}),
+        (
+            {"health": {"active": {"http": {"status": [201, 200, 202]}}}},
+            {"health": {"active": {"http": {"status": ["200-202"]}}}},
         ),
     ],
 )
@@ -261,6 +266,14 @@ def test_nothing_is_a_valid_snapshot():
             "health.active.http.status[0]",
             "599",
         ),
+        (
+            {"health": {"active": {"http": {"status": [200, "399-200"]}}}},
+            "health.active.http.status[1]",
+            'a range of them such as 200-399, not "399-200"',
+        ),
+        ({"health": {"active": {"http": {"status": ["2xx"]}}}}, "health.active.http.status[0]", "200-399"),
+        ({"health": {"active": {"http": {"status": [True]}}}}, "health.active.http.status[0]", "200-399"),
+        ({"health": {"active": {"http": {"status": ["200"]}}}}, "health.active.http.status[0]", "200-399"),
         ({"health": {"active": {"http": {"status": []}}}}, "health.active.http.status", "must not be empty"),
         ({"health": {"active": {"http": {"path": "health"}}}}, "health.active.http.path", 'begin with "/"'),
         ({"health": {"active": {"http": {"path": "/a b"}}}}, "health.active.http.path", "without spaces"),

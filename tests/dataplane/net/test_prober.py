@@ -28,10 +28,11 @@ TCP = ActiveCheckSpec(
     jitter=0.1,
     port=None,
     http_path="/",
-    http_status=(200,),
+    http_status=((200, 200),),
     http_host="",
     expect_send=b"",
     expect_expect=b"",
+    expect_quit=b"",
 )
 OFTEN = replace(TCP, interval_s=0.01)
 PING = replace(TCP, type=CheckType.EXPECT, expect_send=b"PING\r\n", expect_expect=b"+PONG")

@@ -9,6 +9,7 @@ import pytest
 
 from dataplane.core.outlier import Evidence
 from dataplane.net.reactor import BUFFER_BYTES
+from dataplane.net.sockopts import unsent_bytes
 from tests.dataplane.net.rig import rigged
 from tests.support.backends import payload
 from tests.support.clients import read_to_reset, reset
@@ -303,19 +304,57 @@ class TestDeadlines:
         rig.check_accounts()
 
     def test_half_closed(self, rig):
-        """`timeouts.half_closed` holds from the first FIN on instead of `idle`, and counts from the last byte."""
+        """After the backend's FIN `timeouts.half_closed` holds instead of `idle`, and counts from the last byte."""
         client, server = rig.client(), rig.ends[0].accept()
         rig.pass_time(8)
-        client.shutdown(socket.SHUT_WR)
-        assert rig.receive_end(server) == b""
+        server.shutdown(socket.SHUT_WR)
+        assert rig.receive_end(client) == b""
         for _ in range(3):
             rig.pass_time(2.8)
-            server.sendall(b"x")
-            assert rig.receive(client, 1) == b"x"
+            client.sendall(b"x")
+            assert rig.receive(server, 1) == b"x"
         rig.pass_time(2.8)
         assert rig.service.flows
         rig.pass_time(0.4)
         assert rig.reasons == ["half_closed_timeout"]
+
+    def test_a_slow_answer_is_not_idle(self, rig):
+        """After the client's FIN the answer may begin late, and pause: only `idle` cuts it, which counts from the last byte."""
+        client, server = rig.client(), rig.ends[0].accept()
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert rig.receive_end(server) == b"question"
+        for _ in range(3):
+            rig.pass_time(9.5)
+            server.sendall(b"x")
+            assert rig.receive(client, 1) == b"x"
+        rig.pass_time(9.5)
+        server.close()
+        assert rig.receive_end(client) == b""
+        rig.settle()
+        assert rig.reasons == ["client_closed"]
+
+    def test_an_answer_that_never_comes_is_idle(self, rig):
+        """A backend that ignores the client's FIN is left after `timeouts.idle`."""
+        client, server = rig.client(), rig.ends[0].accept()
+        client.shutdown(socket.SHUT_WR)
+        assert rig.receive_end(server) == b""
+        (flow,) = rig.service.flows
+        rig.until(lambda: not unsent_bytes(flow.server.sock), "the FIN to be acknowledged")
+        rig.pass_time(9.8)
+        assert rig.service.flows
+        rig.pass_time(0.4)
+        assert rig.reasons == ["idle_timeout"]
+
+    def test_an_answer_takes_its_time_by_default(self):
+        """35 seconds are nothing unusual, and cost no answer."""
+        with rigged() as rig:
+            client, server = rig.client(), rig.ends[0].accept()
+            client.shutdown(socket.SHUT_WR)
+            assert rig.receive_end(server) == b""
+            rig.pass_time(35)
+            server.sendall(b"answer")
+            assert rig.receive(client, 6) == b"answer"
 
     def test_lifetime(self):
         """`timeouts.lifetime` ends a flow however busy it is."""
@@ -362,15 +401,18 @@ class TestDeadlines:
             server.sendall(b"x")
             assert rig.receive(client, 1) == b"x"
 
-    @pytest.mark.parametrize("timeouts", [{"idle": "2s"}, {"half_closed": "2s"}])
-    def test_a_slow_reader_is_not_idle(self, timeouts):
+    @pytest.mark.parametrize("finished", ["nobody", "client", "backend"])
+    def test_a_slow_reader_is_not_idle(self, finished):
         """A client that takes what waits in our kernel is busy, even if so slowly that nothing passes through us."""
-        with rigged(timeouts=timeouts) as rig:
+        with rigged(timeouts={"idle": "2s", "half_closed": "2s"}) as rig:
             client, server = rig.client(receive_buffer=131_072), rig.ends[0].accept()
             size = rig.fill(server, DATA)
-            if "half_closed" in timeouts:
+            if finished == "client":
                 client.shutdown(socket.SHUT_WR)
                 assert rig.receive_end(server) == b""
+            elif finished == "backend":
+                server.shutdown(socket.SHUT_WR)
+                rig.settle()
             read = 0
             while read < 1_200_000:  # less than makes our kernel ask us for more
                 read += len(rig.receive(client, 100_000))
