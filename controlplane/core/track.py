@@ -8,7 +8,8 @@ Theory of operation
    and both are urgent.
 3. What takes away or renews waits until the burst is over (`Coalescer`), then passes the guard. Where a query asks
    for a part of a service only (by tags, by a filter), what is missing may be listed elsewhere: `lacks` wants the
-   whole service asked for, and what that shows has been moved and is not doubted.
+   whole service asked for, and what that shows has been moved and is not doubted. Nor is an id whose address is
+   listed under another one: the server is there.
 4. A reply that takes away and comes from a server that knows no leader is doubted: it waits for one that a leader
    confirmed. `confirm_every` asks for it, and for those that a hold of the guard needs.
 
@@ -176,13 +177,14 @@ class Track:
         if candidate is None or self.published is None:
             return None
         latest = self._latest
-        why = self._guard.suspects(candidate, now, denied=latest.trust.denied, elsewhere=latest.elsewhere)
+        moved = self._moved(candidate)
+        why = self._guard.suspects(candidate, now, denied=latest.trust.denied, elsewhere=moved)
         return FAST_CONFIRM_S if self._is_doubtful() or why is not None else None
 
     def lacks(self) -> bool:
         """Tell whether something published is not listed by the last reply, and nobody knows yet if it is elsewhere."""
         latest = self._latest
-        there = latest.elsewhere.union(item.id for item in self.seen.instances)
+        there = self._moved(latest.candidate or {}).union(item.id for item in self.seen.instances)
         return not self._is_doubtful() and not (self.published or {}).keys() <= there
 
     def restore(self, instances: Mapping[str, Instance], now: float) -> None:
@@ -224,6 +226,13 @@ class Track:
                 return False
         return not self._damper.is_suppressed(item.id, now)
 
+    def _moved(self, candidate: Mapping[str, Instance]) -> frozenset[str]:
+        """Return the ids that are missing and not gone: listed elsewhere, or their server is under another id."""
+        published = self.published or {}
+        missing = published.keys() - candidate.keys()
+        addresses = {item.address for item in candidate.values()} if missing else ()
+        return self._latest.elsewhere.union(name for name in missing if published[name].address in addresses)
+
     def _add_urgent(self, candidate: Mapping[str, Instance], now: float) -> None:
         """Publish what is new, and what has gone into maintenance, without waiting for the burst to end."""
         published = self.published
@@ -238,7 +247,7 @@ class Track:
             self._guard.add(urgent, now)
 
     def _offer(self, candidate: Mapping[str, Instance], now: float) -> None:
-        trust, elsewhere = self._latest.trust, self._latest.elsewhere
+        trust = self._latest.trust
         answering = {name for name in (self.published or {}) if name not in candidate and self._answers(name)}
         self._guard.offer(
             candidate,
@@ -246,7 +255,7 @@ class Track:
             confirmed=trust.confirmed,
             denied=trust.denied,
             answering=answering,
-            elsewhere=elsewhere,
+            elsewhere=self._moved(candidate),
         )
         self._coalescer.clear()
         self._latest.settled = True

@@ -93,6 +93,7 @@ class Connector:
         server.sock.close()
         flow.server = None
         flow.pooled = False
+        flow.place = backend.spec.address
         code = self._dial(flow, backend)
         if code:
             self.connect(flow, self._failed(flow, backend, code))
@@ -108,10 +109,30 @@ class Connector:
         if backend.removed and not backend.own and backend in service.leaving:
             service.leaving.remove(backend)
 
+    def move(self, flow: Flow, heir: Backend) -> None:
+        """Count `flow` at another backend, which has the address of its own now; totals stay where they were counted."""
+        backend, server, service = flow.backend, flow.server, self._service
+        assert backend is not None  # noqa: S101 - else it has no address
+        if server is not None:
+            # What is shown is the totals and what connections in place have carried: neither sum falls.
+            received, answered = flow.client.received, server.received
+            backend.totals.bytes_in += received
+            backend.totals.bytes_out += answered
+            heir.totals.bytes_in -= received
+            heir.totals.bytes_out -= answered
+        self.release(flow, backend)
+        flow.backend = heir
+        heir.active += 1
+        if service.selection.tracks_load:
+            service.selection.changed(heir)
+        if isinstance(flow.waiting, Dial):
+            flow.waiting.backend = heir
+
     def _attempt(self, flow: Flow, backend: Backend) -> int:
         """Take a pooled connection or dial; return 0 (relaying, or under way) or an errno."""
         selection = self._service.selection
         flow.backend = backend
+        flow.place = backend.spec.address
         backend.active += 1
         if selection.tracks_load:
             selection.changed(backend)

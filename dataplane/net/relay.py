@@ -54,6 +54,7 @@ class Flow:
         "key",
         "last",
         "over",
+        "place",
         "pooled",
         "queued_s",
         "reactor",
@@ -78,6 +79,7 @@ class Flow:
         self.backend: Backend | None = None
         self.dialled_to: SocketAddress | None = None
         """Where the backend connection leads, if another client may have it: no PROXY header was sent on it."""
+        self.place = ""  # the chosen backend's address, as configured: whoever has it later has this flow
         self.address = address
         """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""
         self.destination: tuple[str, int] | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.core.spec import CheckType, Mode, OperatorState
 from dataplane.runtime.impact import Prepared
 from dataplane.runtime.loops import find_loops
+from dataplane.runtime.rehoming import rehome
 from dataplane.runtime.tables import build_tables
 from schemas.machine import HERE
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.service import Service
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
 
@@ -175,9 +177,10 @@ class Changer:
             )
         # The selection of 10,000 backends takes 14 ms in one piece: it stays if only a few weights are others, or nothing.
         stays = same_options and running.serving >= 0 and backends == old and len(touched) <= IN_PLACE
+        moves = False
         for count, (backend, effective) in enumerate(touched, 1):
             stood = backend.standing
-            self._reconfigure(running, backend, effective, spec)
+            moves |= self._reconfigure(running, backend, effective, spec)
             stays = stays and service.selection.reweigh(stood, backend.standing)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
@@ -186,39 +189,44 @@ class Changer:
         if not stays:
             node.rebuild(running)
             await asyncio.sleep(0)
-        await self._remove(running, [backend for backend in old.values() if backend.id not in backends])
-        if spec.pool.min_idle:
-            await self._stock(backends.values())
+        moves |= await self._remove(
+            running, [backend for backend in old.values() if backend.id not in backends]
+        )
+        if moves or not service.strays.isdisjoint(backend.spec.address for backend in backends.values()):
+            await rehome(node, service)
+        await self._stock(service)
 
     @staticmethod
-    async def _stock(backends: Iterable[Backend]) -> None:
+    async def _stock(service: Service) -> None:
         """Dial what the pools of new backends hold even without traffic."""
-        for count, backend in enumerate(list(backends), 1):
+        for count, backend in enumerate(
+            list(service.backends.values()) if service.spec.pool.min_idle else (), 1
+        ):
             backend.pool.restock()
             if count % SLICE == 0:
                 await asyncio.sleep(0)
 
     def _reconfigure(
         self, running: Running, backend: Backend, effective: BackendSpec, spec: ServiceSpec
-    ) -> None:
+    ) -> bool:
+        """Give a backend that stays what is new; tell whether it leaves connections behind at another address."""
         node, service, before = self.node, running.service, backend.spec
+        moves = effective.address != before.address
+        left = moves and backend.own > 0
         if backend.removed:
             if backend in service.leaving:  # unless its last connection ended just now
                 service.leaving.remove(backend)
             backend.removed = False
         backend.configure(effective, spec, node.reactor.now)
-        if effective.address != before.address:
-            if backend.own:
-                node.drain_backend(service, backend)
-            node.forget_health(running, backend)
-        elif spec.active.type is CheckType.NONE or effective.state is OperatorState.DISABLED:
+        if moves or spec.active.type is CheckType.NONE or effective.state is OperatorState.DISABLED:
             node.forget_health(running, backend)
         node.after_state(running, backend, before)
         node.refresh(running, backend)
+        return left
 
-    async def _remove(self, running: Running, backends: Iterable[Backend]) -> None:
-        """Let backends go that the selection does not know any more."""
-        node, service = self.node, running.service
+    async def _remove(self, running: Running, backends: Iterable[Backend]) -> bool:
+        """Let backends go that the selection does not know any more; tell whether any of them has connections."""
+        node, service, left = self.node, running.service, False
         for count, backend in enumerate(backends, 1):
             backend.removed = True
             backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
@@ -226,9 +234,10 @@ class Changer:
             node.refresh(running, backend)
             if backend.own:
                 service.leaving.append(backend)
-                node.drain_backend(service, backend)
+                left = True
             if count % SLICE == 0:
                 await asyncio.sleep(0)
+        return left
 
     async def _remove_service(self, running: Running) -> None:
         node, service = self.node, running.service
@@ -237,6 +246,7 @@ class Changer:
         backends, service.backends, running.configured = list(service.backends.values()), {}, {}
         node.rebuild(running)
         await self._remove(running, backends)
+        service.strays |= {backend.spec.address for backend in service.leaving}
         if service.flows:
             node.leaving[service.name] = running
             node.drain(service.flows, service, service.drain_reason)

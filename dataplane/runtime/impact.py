@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataplane.core.spec import Mode, OperatorState
+from dataplane.runtime.rehoming import home_of
 from dataplane.runtime.tables import moved_share
 
 if TYPE_CHECKING:
@@ -79,14 +80,20 @@ def _add_service(
     held: Callable[[str, Backend], tuple[int, int]],
 ) -> None:
     name = running.service.name
+    homes = home_of(following.effective.values() if following else ())
     for backend in running.service.backends.values():
         after = following.effective.get(backend.id) if following else None
         moved = after is None or after.address != backend.spec.address
         leaves = after is None or (
             after.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
         )
+        # Connections stay with their address, under whatever id it has then.
+        home = homes.get(backend.spec.address) if moved else after
+        drains = home is None or (
+            home.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
+        )
         active, pooled = held(name, backend)
-        if (leaves or moved) and active:
+        if drains and active:
             impact["drain"].append({"service": name, "id": backend.id, "connections": active})
         cleared = leaves or moved or (after is not None and not after.weight)
         cleared |= following is not None and following.spec.pool.mode is not running.service.spec.pool.mode

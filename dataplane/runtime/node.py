@@ -339,7 +339,8 @@ class Node:
         if state is before.state:
             return
         if state is OperatorState.ENABLED:
-            self.undrain(flow for flow in service.flows if flow.backend is backend)
+            here = backend.spec.address
+            self.undrain(flow for flow in service.flows if flow.backend is backend and flow.place == here)
         elif before.state is OperatorState.ENABLED:
             count = self.drain_backend(service, backend)
             self.events.emit(

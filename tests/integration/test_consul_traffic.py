@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -28,18 +29,22 @@ class Balancer:
     Args:
         consul: The agent to ask.
         port: Of the listener.
+        workers: Of the data plane; 0: it is a single process.
+        options: Of the service.
     """
 
-    def __init__(self, consul: Agent, port: int, stack: ExitStack) -> None:
+    def __init__(
+        self, consul: Agent, port: int, stack: ExitStack, *, workers: int = 0, **options: Any
+    ) -> None:
         self.address = f"127.0.0.1:{port}"
-        self.plane = stack.enter_context(DataPlane())
+        self.plane = stack.enter_context(DataPlane(["--workers", str(workers)] if workers else []))
         self.control = Program([])
         self.control._environment |= {
             "LB_RUNTIME_DIR": str(self.plane.runtime_dir),
             "LB_STATE_DIR": str(self.control.directory / "state"),
         }
         file = self.control.directory / "lb.yaml"
-        service = {"listen": self.address, "discover": {"consul": {"service": "web"}}}
+        service = {"listen": self.address, "discover": {"consul": {"service": "web"}}, **options}
         file.write_text(
             json.dumps({"version": 1, "services": {"web": service}, "consul": {"address": consul.address}})
         )
@@ -50,7 +55,7 @@ class Balancer:
     def backends(self) -> list[str]:
         """Return the ids of the backends that the data plane runs."""
         services: dict[str, Any] = self.plane.get("/v1/snapshot")["services"]
-        return sorted(backend["id"] for backend in services["web"]["backends"])
+        return sorted(backend["id"] for service in services.values() for backend in service["backends"])
 
     def wait_for(self, *ids: str) -> None:
         """Wait until the data plane has exactly these backends."""
@@ -172,3 +177,55 @@ def test_control_plane_restarts_while_consul_is_gone():
             load.wait_progress(20)
             assert balancer.backends() == FOUR
         assert load.report.failed == 0, load.report
+
+
+class Talk:
+    """A connection through the balancer to a server that answers lines, kept open."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.partition(":")
+        self.sock = socket.create_connection((host, int(port)), timeout=15)
+        self._lines = self.sock.makefile("rb")
+
+    def ask(self) -> bytes:
+        """Say a line, and return the answer; empty if the connection is over."""
+        try:
+            self.sock.sendall(b"x\n")
+            return self._lines.readline()
+        except ConnectionError:
+            return b""
+
+    def close(self) -> None:
+        """Leave."""
+        self._lines.close()
+        self.sock.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_server_registered_twice_loses_one_id(workers):
+    """Of two ids of one server one is deregistered: its connections live on, while those of a server that goes are cut."""
+    drain = {"timeout": "500ms", "close": "0s"}
+    with ExitStack() as stack:
+        agent, held = stack.enter_context(Agent()), stack.enter_context(HeldPort())
+        stays, goes = (stack.enter_context(LineServer(name)) for name in ("stays", "goes"))
+        register(agent, "a", stays)
+        register(agent, "b", stays)
+        register(agent, "c", goes)
+        balancer = Balancer(agent, held.port, stack, workers=workers, drain=drain)
+        balancer.wait_for("dev/a", "dev/c")
+        talks: dict[bytes, Talk] = {}
+        while len(talks) < 2:
+            talk = Talk(balancer.address)
+            stack.callback(talk.close)
+            talks.setdefault(talk.ask().partition(b":")[0], talk)
+        asyncio.run(agent.deregister("a"))
+        balancer.wait_for("dev/b", "dev/c")
+        asyncio.run(agent.deregister("c"))
+        balancer.wait_for("dev/b")
+        wait_for(
+            lambda: talks[b"goes"].ask() == b"", "the end of the drain"
+        )  # 0.5 s after the one of `a` had ended
+        assert talks[b"stays"].ask().startswith(b"stays:")
+        (backend,) = balancer.plane.get("/v1/status")["services"]["web"]["backends"]
+        assert (backend["id"], backend["state"]) == ("dev/b", "enabled")
+        assert backend["active"] >= 1

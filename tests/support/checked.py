@@ -62,7 +62,10 @@ def saying(*pieces: bytes, then_close: bool = False, after: bytes = b"") -> Beha
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray) -> None:
         while after not in seen:
-            seen += await reader.read(65536)
+            data = await reader.read(65536)
+            if not data:  # it left without a word, and reading on would not wait for anything
+                return
+            seen += data
         for piece in pieces:
             writer.write(piece)
             await writer.drain()

@@ -192,6 +192,19 @@ def test_blue_and_green():
     assert play.track.confirm_every(play.now) is None
 
 
+def test_servers_under_other_ids_have_not_vanished():
+    """Instances that are registered anew at their addresses, under other ids, are no loss, nor counted as one."""
+    play = Play("abcd", answering="abcd")
+    renamed = Classified(tuple(Instance(f"{name}2", f"{name}:1") for name in "abc"))
+    play.see(renamed)
+    assert play.wait(0.1) == "a2b2c2"
+    assert play.track.held is None
+    fewer = Classified(renamed.instances[:2])
+    play.see(fewer)
+    play.wait(0.1)
+    assert (sorted(play.track.published), play.track.held) == (["a2", "b2"], None)
+
+
 def test_a_hold_ends_for_what_turns_up_elsewhere():
     """What is held as absent and is then listed under another tag goes, without a further answer of the query itself."""
     play = Play("abcd", answering="abcd")

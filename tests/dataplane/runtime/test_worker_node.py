@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -41,8 +42,8 @@ class Worker:
         self._doors = HeldDoors(self.node)
         self._changer = Changer(self.node)
 
-    async def run(self, address: str, **services: int) -> None:
-        """Run services, each with so many backends, all of them at one address."""
+    async def run(self, address: str, **services: int | tuple[str, ...]) -> None:
+        """Run services, each with so many backends or with these, all of them at one address."""
         options: dict[str, Any] = {
             "pool": {"mode": "preconnect", "min_idle": 1, "max_idle": 4},
             "health": {"active": {"type": "none"}},
@@ -50,10 +51,10 @@ class Worker:
         body = {
             name: {
                 "listen": f"127.0.0.1:{number}",
-                "backends": [{"id": f"b{one}", "address": address} for one in range(count)],
+                "backends": [{"id": one, "address": address} for one in _ids(wanted)],
                 **options,
             }
-            for number, (name, count) in enumerate(services.items(), 1)
+            for number, (name, wanted) in enumerate(services.items(), 1)
         }
         snapshot = parse_snapshot({"version": 1, "generation": 1, "services": body})
         specs = [service_spec(name, service) for name, service in snapshot.services.items()]
@@ -78,6 +79,10 @@ class Worker:
         async with asyncio.timeout(DEADLINE_S):
             while not holds():  # noqa: ASYNC110 - asked in each turn of the loop, which is the worker's as well
                 await asyncio.sleep(0)
+
+
+def _ids(wanted: int | tuple[str, ...]) -> tuple[str, ...]:
+    return wanted if isinstance(wanted, tuple) else tuple(f"b{number}" for number in range(wanted))
 
 
 @asynccontextmanager
@@ -120,6 +125,41 @@ async def test_pools_are_looked_after_in_turns(monkeypatch: pytest.MonkeyPatch) 
         await worker.until(
             lambda: worker.cells(EVENTS, "s") == [5, 5, 5] and worker.cells(EVENTS, "t") == [5, 5]
         )
+
+
+async def test_a_renamed_backend_is_counted_under_its_new_id() -> None:
+    """A worker's connections move to the new id's column; those of a sibling that has not changed yet stay where they are."""
+    async with working() as (worker, _), backend(saying(b"hello")) as server:
+        await worker.run(server.address, s=("old",))
+        old = worker.board.column(worker.node.columns["s", "old"])
+        sibling = worker.board.take_row()
+        assert sibling is not None
+        old[sibling] = 5
+        service = worker.node.running["s"].service
+        client, ours = socket.socketpair()
+        with client:
+            service.accepted(ours, None)
+            await worker.until(lambda: [flow for flow in service.flows if flow.server])
+            (before,) = worker.backends("s")
+            assert (before.active, old[worker.row]) == (6, 1)
+            await worker.run(server.address, s=("new",))
+            (after,) = worker.backends("s")
+            new = worker.board.column(worker.node.columns["s", "new"])
+            assert (after.id, after.own, new[worker.row]) == ("new", 1, 1)
+            assert (old[worker.row], old[sibling]) == (0, 5)
+            assert service.leaving == []
+            old[sibling], new[sibling] = 0, 5
+            assert after.active == 6
+        await worker.until(lambda: not service.flows)
+        assert new[worker.row] == 0
+        new[sibling] = 0
+        worker.board.free_row(sibling)
+        await worker.run(server.address)
+        host, _, port = server.address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        await reader.readexactly(5)  # whoever connected before has been accepted by now
+        writer.close()
+        await worker.until(lambda: server.ends.qsize() == server.accepted)
 
 
 async def test_a_service_that_goes_says_nothing_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,98 @@
+"""Whose connections are whose after a change: they stay with the address, not with the id.
+
+Theory of operation
+-------------------
+1. A connection leads to an address. A backend's id may go while its server lives on under another one: renamed in
+   lb.yaml, or registered twice in Consul. Or two backends exchange their addresses. Nobody is cut for a name.
+2. So after a change each connection whose backend has not its address (`Flow.place`) any more is counted at the
+   backend that has it; of several, at one that is enabled if there is one. There that backend's rules hold: one that
+   is enabled ends a drain, one that is drained or disabled begins one.
+3. Who is left is at an address that nobody has. It drains, and its address is remembered (`Service.strays`): a later
+   change may bring it back within the drain timeout.
+4. Idle pooled connections carry nobody, and are closed with their backend as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from dataplane.core.reasons import CloseReason
+from dataplane.core.spec import OperatorState
+
+if TYPE_CHECKING:
+    from dataplane.net.backend import Backend
+    from dataplane.net.relay import Flow
+    from dataplane.net.service import Service
+    from dataplane.runtime.node import Node
+
+__all__ = ["home_of", "rehome"]
+
+SLICE: Final = 500
+"""Connections looked at between two turns of the loop: less than a millisecond, if all of them move."""
+
+
+class _Placed(Protocol):
+    @property
+    def address(self) -> str: ...
+    @property
+    def state(self) -> OperatorState: ...
+
+
+P = TypeVar("P", bound=_Placed)
+
+
+def home_of(specs: Iterable[P]) -> dict[str, P]:
+    """Return by address who has the connections that lead there: the first that is enabled, else the first."""
+    homes: dict[str, P] = {}
+    for spec in specs:
+        known = homes.get(spec.address)
+        if known is None or (
+            spec.state is OperatorState.ENABLED and known.state is not OperatorState.ENABLED
+        ):
+            homes[spec.address] = spec
+    return homes
+
+
+async def rehome(node: Node, service: Service) -> None:
+    """Give each connection of a service to the backend that has its address, and drain those that nobody has.
+
+    In slices: connections may come and go meanwhile, but only at backends that stay.
+    """
+    backends = service.backends
+    homes = {
+        address: backends[spec.id]
+        for address, spec in home_of(backend.spec for backend in backends.values()).items()
+    }
+    drained: list[Flow] = []
+    strays: set[str] = set()
+    heirs: set[Backend] = set()
+    for count, flow in enumerate(list(service.flows), 1):
+        backend = flow.backend
+        if backend is not None:
+            moved = backend.removed or backend.spec.address != flow.place
+            home = homes.get(flow.place) if moved else backend
+            if home is None:
+                strays.add(flow.place)
+            elif home is not backend:
+                service.connector.move(flow, home)
+                heirs.add(home)
+            if home is None or home.spec.state is not OperatorState.ENABLED:
+                drained.append(flow)
+            elif not service.draining:
+                node.undrain((flow,))
+        if count % SLICE == 0:
+            await asyncio.sleep(0)
+    service.strays = frozenset(strays)
+    node.drain((flow for flow in drained if not flow.over), service, CloseReason.DRAIN_TIMEOUT)
+    for heir in heirs:
+        _make_room(heir, service.spec.limits.per_backend)
+    if heirs:
+        service.serve_queue()
+
+
+def _make_room(heir: Backend, limit: int) -> None:
+    """Give up pooled connections that, with those that have come, are more than `limits.per_backend`."""
+    while limit and heir.active + heir.pool.held > limit and heir.pool.displace():
+        pass
