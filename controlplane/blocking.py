@@ -36,12 +36,19 @@ class BlockingClient:
         endpoint: Where it is.
         token: Goes along with each call over TCP; None: no token.
         tls: For `https://`.
+        by: Who asks, as `controlplane.pushing.pushed_by` writes it; None: that is nobody's business.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, token: Renewed[str] | None = None, tls: Tls | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        token: Renewed[str] | None = None,
+        tls: Tls | None = None,
+        by: str | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._by = by
         self._tls = tls or Tls()
         self._token = token if endpoint.is_url else None
 
@@ -67,7 +74,7 @@ class BlockingClient:
         name = self.endpoint.name
         connection = self._connection(timeout_s)
         try:
-            headers = {**calls.authorization(self._token), **call.headers}
+            headers = {**calls.authorization(self._token), **calls.signed(call, self._by)}
             if call.body is not None:
                 headers["Content-Type"] = "application/json"
             connection.request(call.method, call.target, call.body, headers)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from controlplane.errors import RefusedError, UnreachableError
+from schemas.headers import PUSHED_BY
 from schemas.renewed import Renewed
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "patch_backend",
     "post",
     "put_snapshot",
+    "signed",
 ]
 
 
@@ -39,6 +41,11 @@ class Call:
 def authorization(token: Renewed[str] | None) -> dict[str, str]:
     """Return the headers that show a token; none if there is none."""
     return {} if token is None else {"Authorization": f"Bearer {token.now()}"}
+
+
+def signed(call: Call, by: str | None) -> dict[str, str]:
+    """Return a request's headers; those of a push say who pushes, if that is given."""
+    return {**call.headers, PUSHED_BY: by} if by and call.method == "PUT" else dict(call.headers)
 
 
 def get(path: str, **query: str) -> Call:

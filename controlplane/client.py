@@ -39,12 +39,19 @@ class DataPlaneClient:
         endpoint: Where it is.
         token: Goes along with each call over TCP; None: no token.
         tls: For `https://`.
+        by: Who asks, as `controlplane.pushing.pushed_by` writes it; None: that is nobody's business.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, token: Renewed[str] | None = None, tls: Tls | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        token: Renewed[str] | None = None,
+        tls: Tls | None = None,
+        by: str | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._by = by
         self._tls = tls or Tls()
         self._token = token if endpoint.is_url else None
         connector = None if endpoint.is_url else aiohttp.UnixConnector(endpoint.location)
@@ -68,7 +75,7 @@ class DataPlaneClient:
             RefusedError: The answer is an error.
         """
         name = self.endpoint.name
-        headers = {**self._authorization(), **call.headers}
+        headers = {**self._authorization(), **calls.signed(call, self._by)}
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         context = await self._context()

@@ -5,7 +5,8 @@ Theory of operation:
 1. A change is taken or refused as a whole, one at a time. Taken means: written down, then wished of the fleet.
 2. What is wished is level-triggered (`push`): a data plane that is away gets it when it returns.
 3. Every content has a generation of its own. When data planes turn out to run something newer than what is
-   wished, the wish is raised above it; if it is the same content, its generation is adopted.
+   wished, the wish is raised above it, with growing pauses where that repeats itself (`core.contest`); if it is the
+   same content, its generation is adopted. Neither is an entry of the history.
 4. A killed daemon comes back to what it had written down: that is what was taken last.
 """
 
@@ -35,14 +36,16 @@ from controlplane.acceptance import (
     rollback_entry,
 )
 from controlplane.core.compile import Compiled, compile_services
+from controlplane.core.contest import Contest
 from controlplane.core.merge import words
-from controlplane.core.rollout import Target, next_generation
+from controlplane.core.rollout import Running, Target, next_generation
 from controlplane.discovering import Discovering
 from controlplane.errors import ControlError, DataPlaneError, RefusedError, StoreError
 from controlplane.fleet import Fleet
 from controlplane.keeping import Keeping
 from controlplane.proposal import Proposal
 from controlplane.push import Wish
+from controlplane.pushing import said_by
 from controlplane.store import State, Store, digest_of
 
 if TYPE_CHECKING:
@@ -81,7 +84,7 @@ class Controller:
     def __init__(
         self,
         store: Store,
-        make_fleet: Callable[[Callable[[object], None], Callable[[], None]], Fleet],
+        make_fleet: Callable[[Callable[[Running], None], Callable[[], None]], Fleet],
         *,
         base: Path,
         on_event: Callable[[dict[str, Any]], None],
@@ -91,6 +94,7 @@ class Controller:
         self.fleet = make_fleet(self._on_ahead, self._on_change)
         self.discovering = Discovering(self._on_discovery, self._answers)
         self.keeping = Keeping(store, log)
+        self.contest = Contest()
         self.lost: str | None = None
         """Why what was written down could not be read at the start; None: it was."""
         self.healthy: frozenset[tuple[str, str]] = frozenset()
@@ -102,7 +106,7 @@ class Controller:
         self._proposal: Proposal | None = None
         self._writing = asyncio.Lock()
         self._work = asyncio.Event()
-        self._ahead = False
+        self._ahead: Running | None = None
         self._discovered = False
 
     @property
@@ -153,12 +157,12 @@ class Controller:
                 if self._discovered:
                     self._discovered = False
                     await self._rediscover()
-                if self._ahead:
-                    self._ahead = False
-                    await self._raise_wish()
+                if (ahead := self._ahead) is not None:
+                    self._ahead = None
+                    await self._raise_wish(ahead)
 
-    def _on_ahead(self, _: object) -> None:
-        self._ahead = True
+    def _on_ahead(self, running: Running) -> None:
+        self._ahead = running
         self._work.set()
 
     def _on_discovery(self) -> None:
@@ -184,17 +188,19 @@ class Controller:
         )
         await self._keep(self._proposal, compiled, generation, Origin("consul", "discovery"))
 
-    async def _raise_wish(self) -> None:
-        state = self.state
+    async def _raise_wish(self, ahead: Running) -> None:
+        state, running = self.state, self.fleet.running()
         if state.document is None:
             return
-        generation = next_generation(self.fleet.running(), state.hash, floor=(state.generation, state.hash))
-        if generation != state.generation:
-            self._log(
-                f"a data plane runs a generation that {state.generation} cannot follow: now {generation}"
-            )
-            after = replace(state, generation=generation)
-            await self._write(after, Origin("lb-control run", "resume"))
+        generation = next_generation(running, state.hash, floor=(state.generation, state.hash))
+        if generation == state.generation:
+            return
+        if (generation, state.hash) not in running:  # else it is the same content: its generation is adopted
+            if not self.contest.may_push(ahead.by, time.monotonic()):
+                return  # the next look asks again
+            runs = f"generation {ahead.generation} of {said_by(ahead.by)}"
+            self._log(f"a data plane runs {runs}: what was accepted here is pushed again as {generation}")
+        await self._write(replace(state, generation=generation), Origin("lb-control run", "resume"))
 
     # --- changes
 
@@ -371,12 +377,12 @@ class Controller:
 
     async def _write(self, after: State, origin: Origin) -> list[str]:
         before, self.state = self.state, after
-        entry = entry_of(before, after, origin, now_text())
+        again = origin.kind == "resume" and after.hash == before.hash
+        entry = None if again else entry_of(before, after, origin, now_text())
         warnings = await self.keeping.keep(after, entry, after.document)
         self._wish()
-        self._on_event(
-            {"type": "generation", "generation": after.generation, "hash": after.hash, "by": origin.by}
-        )
+        what = {"generation": after.generation, "hash": after.hash, "by": origin.by}
+        self._on_event({"type": "generation", **what})
         return warnings
 
     def _wish(self) -> None:

@@ -32,6 +32,7 @@ from controlplane.metrics import scrape
 from controlplane.noticing import Fault, Noticing, plane_faults, source_faults
 from controlplane.observer import Observer
 from controlplane.places import Endpoint, control_socket
+from controlplane.pushing import pushed_by
 from controlplane.registering import Registering
 from controlplane.store import Store
 from controlplane.tls import Tls
@@ -88,6 +89,8 @@ class Daemon:
         self.settings = settings
         self.base = Path() if settings.home is None else settings.home.folder
         self.events = Events()
+        user, home = settings.user_name(os.getuid()), settings.home
+        self._by = pushed_by("lb-control run", user, None if home is None else home.place)
         instance = os.urandom(8).hex()
         self._ids = (f"{instance}-{number}" for number in count(1))
         self.controller = Controller(
@@ -109,7 +112,7 @@ class Daemon:
         self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
-        return DataPlaneClient(endpoint, token=self.settings.token, tls=self.settings.tls)
+        return DataPlaneClient(endpoint, token=self.settings.token, tls=self.settings.tls, by=self._by)
 
     def _happened(self, event: dict[str, Any]) -> None:
         dataplanes = event["type"] == "dataplanes"  # says only that there is something to look at

@@ -36,6 +36,11 @@ class _NodeCollector:
             ("generation", "Generation that was accepted last.", status["generation"]),
             ("converged", "1 while every data plane runs it.", status["converged"]),
             ("config_error", "1 while the watched lb.yaml is not taken.", status["config_error"] is not None),
+            (
+                "contested",
+                "1 while somebody else pushes to the same data planes.",
+                bool(status.get("contested")),
+            ),
             ("overrides", "Operators' overrides in force.", len(status["overrides"])),
         ):
             yield GaugeMetricFamily(f"lb_control_{name}", text, value=float(value))

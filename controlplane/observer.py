@@ -15,6 +15,7 @@ from controlplane.core.report import Seen, node_status
 from controlplane.errors import DataPlaneError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.push import Asks, Pusher
+from controlplane.pushing import here, said_by
 
 __all__ = ["Observer"]
 
@@ -49,7 +50,11 @@ class Observer:
         """Ask everybody, and put the answers together; who does not answer is shown with what was known, and its age."""
         await self.look()
         state = self._controller.state
-        return node_status(
+        contested = self._controller.contest.status(time.monotonic())
+        if contested is not None:
+            by = contested["by"]
+            contested |= {"said_by": said_by(by), "here": by is not None and by["host"] == here()}
+        report = node_status(
             [
                 *(self._seen(each) for each in self._controller.fleet.pushers.values()),
                 *await self._draining(),
@@ -60,6 +65,7 @@ class Observer:
             config_error=config_error,
             configured=state.services,
         )
+        return {**report, "contested": contested}
 
     async def _draining(self) -> list[Seen]:
         """Ask those who drain; whoever does not answer has ended, or is about to."""

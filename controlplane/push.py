@@ -227,7 +227,7 @@ class Pusher:
         info = await self.client.ask(calls.get("/v1/info"), timeout_s=self._timing.info_s)
         self.seen_at = self._clock()
         instance = self._identity.of(info, self.seen_at)
-        running = Running(instance, info.get("generation", 0), info.get("hash", ""))
+        running = Running(instance, info.get("generation", 0), info.get("hash", ""), info.get("pushed_by"))
         if running != self.running:
             self._told = {}
         self.running = running

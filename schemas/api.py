@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired, Self, TypedDict
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.errors import InvalidDocument
-from schemas.fields import Frozen, refused
+from schemas.fields import Frozen, Word, refused
 from schemas.findings import findings_of, to_problems
 from schemas.snapshot import OperatorState
 
@@ -28,9 +28,25 @@ __all__ = [
     "Info",
     "ListenerImpact",
     "Planned",
+    "PushOrigin",
+    "PushedBy",
     "Skipped",
     "parse_backend_patch",
+    "parse_pushed_by",
 ]
+
+
+class PushOrigin(TypedDict):
+    """Who pushed what runs."""
+
+    program: str
+    host: str
+    pid: int
+    user: str
+    source: str | None
+    """The file or key that it follows; None: it follows nothing."""
+    at: str
+    """When, RFC 3339."""
 
 
 class Info(TypedDict):
@@ -46,6 +62,8 @@ class Info(TypedDict):
     uptime_s: float
     generation: int
     hash: str
+    pushed_by: PushOrigin | None
+    """None: it was not pushed but began with it, or whoever pushed it did not say who that is."""
 
 
 FieldChange = TypedDict("FieldChange", {"from": Any, "to": Any})
@@ -149,6 +167,25 @@ class ErrorBody(TypedDict):
     details: list[ErrorDetail]
 
 
+class PushedBy(Frozen):
+    """The header `Livelb-Pushed-By` of `PUT /v1/snapshot`, as JSON: who pushes, for whoever wonders."""
+
+    program: Word
+    """As `lb-control run`."""
+    host: Word
+    """Its machine's name."""
+    pid: Annotated[int, Field(strict=True, ge=1)]
+    """As it sees itself."""
+    user: Word
+    """Whose it is."""
+    source: Word | None = None
+    """The file or key that it follows."""
+
+    def __str__(self) -> str:
+        source = f", from {self.source}" if self.source else ""
+        return f"{self.program} of {self.user} (pid {self.pid} on {self.host}){source}"
+
+
 class BackendPatch(Frozen):
     """`PATCH /v1/services/{service}/backends/{id}`: an operator's override."""
 
@@ -166,6 +203,18 @@ class BackendPatch(Frozen):
     def body(self) -> dict[str, Any]:
         """Return what travels as JSON: only what is overridden."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def parse_pushed_by(text: str) -> PushedBy:
+    """Check the header of a push.
+
+    Raises:
+        InvalidDocument: It is not JSON, or says something else.
+    """
+    try:
+        return PushedBy.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidDocument(to_problems(findings_of(error, PushedBy), {})) from None
 
 
 def parse_backend_patch(data: object) -> BackendPatch:

@@ -14,6 +14,7 @@ from controlplane import places
 from controlplane.blocking import BlockingClient
 from controlplane.errors import InputError, PlaceError
 from controlplane.places import Endpoint
+from controlplane.pushing import pushed_by
 from controlplane.tls import Tls
 from schemas.http.tokens import TokenError, parse_token
 from schemas.ownership import explain_error, user_name
@@ -106,7 +107,8 @@ class Settings:
         if not found:
             raise PlaceError(f"no data plane found: looked for {self.runtime_dir()}/dataplane-*.sock")
         token, tls = self.token(), self.tls()
-        return tuple(BlockingClient(each, token=token, tls=tls) for each in found)
+        by = pushed_by("lb-control", user_name(os.getuid()))
+        return tuple(BlockingClient(each, token=token, tls=tls, by=by) for each in found)
 
     def draining(self) -> tuple[Endpoint, ...]:
         """List the processes that have been data planes, and finish what they have; none if some are named."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 __all__ = ["Running", "Step", "Target", "next_generation", "next_step"]
 
@@ -17,6 +18,8 @@ class Running:
     """Which process says so (`core.identity`): another one knows nothing of what its predecessor was told."""
     generation: int
     hash: str
+    by: Mapping[str, Any] | None = field(default=None, compare=False)
+    """Who pushed it, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

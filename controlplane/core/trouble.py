@@ -119,7 +119,8 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     Returns:
         The worst first; within a level what clients met, data planes, then sources, services by name, overrides.
     """
-    found = [*_met(report), *_config(report, now), *_planes(report, now), *_sources(report, now)]
+    found = [*_met(report), *_contested(report), *_config(report, now), *_planes(report, now)]
+    found += _sources(report, now)
     for name, service in report["services"].items():
         found += _service(name, service, report, now)
     found += _overrides(report["overrides"], now)
@@ -161,6 +162,20 @@ def _explain(name: str) -> str:
     return _shell("lb-control", "explain", name, "--client", "192.0.2.1")
 
 
+def _contested(report: Mapping[str, Any]) -> Iterator[Trouble]:
+    contested = report.get("contested")
+    if not contested:
+        return
+    told, by = contested["said_by"], contested["by"]
+    often = f"{contested['times']} times in {span(contested['for_s'])}"
+    text = (
+        f"somebody else pushes to the same data planes, and each push cuts clients: {told}; what was accepted here was "
+        f"pushed again {often}, and may be once more in {span(contested['next_in_s'])}"
+    )
+    command = f"ps -fp {by['pid']}" if by and contested["here"] else None
+    yield Trouble("bad", "contested", text, command, "end one of the two, or give both the same file")
+
+
 def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
     if error := report["config_error"]:
         text = f"not taken{_since(error['since'], now)}, what ran before goes on: {_line(error['message'])}"
@@ -177,7 +192,7 @@ def _planes(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
         yield Trouble(
             "bad", "nothing runs", "no data plane: nothing is served", "lb-dataplane --workers auto"
         )
-    explained = False
+    explained = bool(report.get("contested"))
     for each in planes:
         if not each["reachable"]:
             explained = True

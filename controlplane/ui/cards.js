@@ -55,7 +55,9 @@ function entryView({ entry }) {
 }
 
 export function showHistory(status) {
-  const items = past.entries.toReversed().map((entry) => ({ entry, running: entry.generation === status.generation }));
+  // The same content may run under a higher generation than the one that it was given first.
+  const running = past.entries.findLast((entry) => entry.hash === status.hash);
+  const items = past.entries.toReversed().map((entry) => ({ entry, running: entry === running }));
   keyed($("history-list"), items, ({ entry }) => `${entry.generation} ${entry.when}`, entryView);
   setHidden($("history-none"), items.length > 0);
 }

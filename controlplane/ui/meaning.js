@@ -65,6 +65,10 @@ export function problems(status) {
   // What a line is about names it: its text has ages in it, which change.
   const add = (tone, word, about, text, view) => found.push({ tone, word, text, view, key: `${word}\n${view}\n${about}` });
   for (const [name, service] of Object.entries(status.services)) clientProblems(name, service.recent, add);
+  if (status.contested) {
+    const { times, for_s, next_in_s, said_by } = status.contested;
+    add("bad", "contested", "", `Somebody else pushes to the same data planes, and each push cuts clients: ${said_by}. What was accepted here was pushed again ${times} times in ${span(for_s)}, and may be once more in ${span(next_in_s)}. End one of the two, or give both the same file.`, "dataplanes");
+  }
   if (status.config_error) {
     const { path, message, details = [] } = status.config_error;
     const [first] = details;
@@ -116,7 +120,7 @@ function clientProblems(name, recent, add) {
 
 function planeProblems(status, add) {
   if (!status.dataplanes.length) add("bad", "no data plane", "", "No data plane is running on this node, so nothing is served.", "dataplanes");
-  let explained = false;
+  let explained = Boolean(status.contested);
   for (const plane of status.dataplanes) {
     if (!plane.reachable) {
       const old = plane.generation === null ? "It has never answered." : `Its figures are ${span(plane.age_s)} old.`;

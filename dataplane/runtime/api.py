@@ -15,8 +15,9 @@ from aiohttp import web
 
 from dataplane.runtime.apply import Refused
 from dataplane.runtime.slices import json_pieces
-from schemas.api import parse_backend_patch
+from schemas.api import parse_backend_patch, parse_pushed_by
 from schemas.errors import InvalidDocument
+from schemas.headers import PUSHED_BY
 from schemas.health import parse_health
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from dataplane.runtime.credentials import Credentials
     from dataplane.runtime.events import Events
-    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
+    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
     from schemas.http.hosts import Hosts
     from schemas.status import Status
@@ -48,8 +49,8 @@ class DataPlane(Protocol):
     def info(self) -> Info:
         """Say who answers, and what it runs."""
 
-    async def apply(self, data: object, *, if_match: str | None) -> Applied:
-        """Run a snapshot."""
+    async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
+        """Run a snapshot; `by` is whose it is, if that is said."""
 
     async def plan(self, data: object, *, if_match: str | None) -> Planned:
         """Say what running a snapshot would change."""
@@ -202,7 +203,9 @@ class Api:
         if_match = request.headers.get("If-Match")
         if request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}:
             return web.json_response(await self._plane.plan(data, if_match=if_match))
-        return web.json_response(await self._plane.apply(data, if_match=if_match))
+        said = request.headers.get(PUSHED_BY)
+        by = None if said is None else parse_pushed_by(said)
+        return web.json_response(await self._plane.apply(data, if_match=if_match, by=by))
 
     async def _get_snapshot(self, _request: web.Request) -> web.Response:
         return await _dumped(self._plane.snapshot())

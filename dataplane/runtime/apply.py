@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from dataplane.core.spec import OperatorState
 from dataplane.runtime.change import Changer, Doors, Refused
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.change import Draft
     from dataplane.runtime.node import Node
     from dataplane.runtime.store import SnapshotStore
-    from schemas.api import Applied, BackendPatch, Change, Impact, Planned
+    from schemas.api import Applied, BackendPatch, Change, Impact, Planned, PushedBy, PushOrigin
 
 __all__ = ["Applier", "Entrances", "Refused"]
 
@@ -58,6 +58,8 @@ class Applier:
         self.changer = Changer(node)
         self.doors = doors
         self.snapshot = EMPTY
+        self.pushed_by: PushOrigin | None = None
+        """Who pushed it; None: nobody, or nobody knows."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change of what runs."""
         self.lock = asyncio.Lock()
@@ -73,12 +75,15 @@ class Applier:
 
     # -- the snapshot ---------------------------------------------------------------------------------
 
-    async def apply(self, data: object, *, if_match: str | None = None) -> Applied:
+    async def apply(
+        self, data: object, *, if_match: str | None = None, by: PushedBy | None = None
+    ) -> Applied:
         """Run a snapshot.
 
         Args:
             data: The decoded body.
             if_match: Refuse unless this is the hash of what runs.
+            by: Who pushes it; None: that is not known.
 
         Raises:
             schemas.errors.InvalidDocument: 422.
@@ -90,7 +95,7 @@ class Applier:
             if snapshot.generation == self.snapshot.generation:
                 await self.saving.again()
                 return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": []}
-            changes = await self._run(snapshot)
+            changes = await self._run(snapshot, by)
             await self.saving.save(snapshot)
             return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
 
@@ -142,7 +147,7 @@ class Applier:
                 f"generation {now.generation} is running with another hash, {now.hash}",
             )
 
-    async def _run(self, snapshot: Snapshot) -> list[Change]:
+    async def _run(self, snapshot: Snapshot, by: PushedBy | None = None) -> list[Change]:
         changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
         await self.doors.prepare(draft.addresses())
@@ -154,13 +159,16 @@ class Applier:
         overridden = dict(self.node.overrides)
         await self.changer.swap(draft, self.doors)
         old, self.snapshot = self.snapshot, snapshot
+        events = self.node.events
+        self.pushed_by = None if by is None else cast("PushOrigin", by.model_dump() | {"at": events.now()})
         await self.carry_out()
-        self.node.events.emit(
+        events.emit(
             "applied",
             generation=snapshot.generation,
             hash=snapshot.hash,
             previous=old.generation,
             changes=len(changes),
+            by=None if by is None else str(by),
         )
         self._tell_overruled(overridden)
         self.on_change()

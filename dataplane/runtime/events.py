@@ -61,10 +61,14 @@ class Events:
         self._followers: set[_Follower] = set()
         self.closed = False
 
+    def now(self) -> str:
+        """Return the time as events have it."""
+        return rfc3339(self._wall_clock())
+
     def emit(self, kind: str, **fields: Any) -> None:
         """Tell everybody."""
         self._number += 1
-        event = Event(self._number, kind, {"at": rfc3339(self._wall_clock()), **fields})
+        event = Event(self._number, kind, {"at": self.now(), **fields})
         self._recent.append(event)
         for follower in self._followers:
             if len(follower.pending) >= BACKLOG:
@@ -112,7 +116,7 @@ class Events:
                     dropped, follower.dropped = follower.dropped, 0
                     # Numbered as the last of those that it missed: what comes next is the one after that.
                     number = follower.pending[0].number - 1
-                    yield Event(number, "dropped", {"at": rfc3339(self._wall_clock()), "events": dropped})
+                    yield Event(number, "dropped", {"at": self.now(), "events": dropped})
                 elif follower.pending:
                     yield follower.pending.popleft()
                 else:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.endpoint import OwnSocket
     from dataplane.runtime.options import Options
     from dataplane.runtime.sink import LineSink
-    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned
+    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
     from schemas.status import Status
 
@@ -94,11 +94,12 @@ class Process:
             "uptime_s": round(time.monotonic() - self._started_at, 3),
             "generation": self.applier.snapshot.generation,
             "hash": self.applier.snapshot.hash,
+            "pushed_by": self.applier.pushed_by,
         }
 
-    async def apply(self, data: object, *, if_match: str | None) -> Applied:
+    async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
         """Run a snapshot."""
-        return await self.applier.apply(data, if_match=if_match)
+        return await self.applier.apply(data, if_match=if_match, by=by)
 
     async def plan(self, data: object, *, if_match: str | None) -> Planned:
         """Say what running a snapshot would change."""

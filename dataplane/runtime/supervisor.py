@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.member import Member
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.supervisor_node import SupervisorNode
-    from schemas.api import Applied, Explanation, Info, Planned
+    from schemas.api import Applied, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
     from schemas.status import ServiceStatus, Status, WorkerStatus
 
@@ -108,11 +108,12 @@ class Supervisor:
             "uptime_s": round(time.monotonic() - self._started_at, 3),
             "generation": self._applier.snapshot.generation,
             "hash": self._applier.snapshot.hash,
+            "pushed_by": self._applier.pushed_by,
         }
 
-    async def apply(self, data: object, *, if_match: str | None) -> Applied:
+    async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
         """Run a snapshot, in every worker."""
-        return await self._applier.apply(data, if_match=if_match)
+        return await self._applier.apply(data, if_match=if_match, by=by)
 
     async def plan(self, data: object, *, if_match: str | None) -> Planned:
         """Say what running a snapshot would change."""

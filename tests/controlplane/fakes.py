@@ -61,6 +61,7 @@ class FakeDataPlane:
         self.generation = 0
         self.hash = ""
         self.services: dict[str, Any] = {}
+        self.pushed_by: dict[str, Any] | None = None
         self.overrides: dict[tuple[str, str, str], Any] = {}
         self.away = False
         self.hangs = False
@@ -84,6 +85,18 @@ class FakeDataPlane:
         if not keeps:
             self.generation, self.hash, self.services = 0, "", {}
 
+    def push_by_hand(self, generation: int, digest: str) -> None:
+        """Run what somebody else has pushed."""
+        self.generation, self.hash = generation, digest
+        self.pushed_by = {
+            "program": "lb-control run",
+            "host": "b",
+            "pid": 7,
+            "user": "root",
+            "source": "/etc/other.yaml",
+            "at": "2026-01-01T00:00:00.000Z",
+        }
+
     async def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
         """Answer a request."""
         await asyncio.sleep(0)
@@ -105,6 +118,7 @@ class FakeDataPlane:
             **({} if self.instance is None else {"instance": self.instance}),
             "generation": self.generation,
             "hash": self.hash,
+            "pushed_by": self.pushed_by,
         }
         if parts.path == "/readyz" and not self.ready:
             raise RefusedError(self.endpoint.name, 503, {"code": "not_ready", "message": "ending"})

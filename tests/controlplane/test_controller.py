@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,39 @@ async def test_apply_reaches_everybody(tmp_path):
     assert report["converged"]
     assert {(plane.generation, plane.hash) for plane in planes} == {(1, report["hash"])}
     assert [row["result"] for row in report["dataplanes"]] == ["ok", "ok"]
+
+
+async def test_somebody_who_pushes_again_and_again_is_told_of_and_fills_no_history(tmp_path):
+    """Our word holds at first, then with pauses; what is pushed again is no entry, and an operator's word goes at once."""
+    plane, log = FakeDataPlane(), []
+    async with daemon(tmp_path, [plane], log) as controller:
+        first = await controller.apply(proposal(), QUICK, BY)
+        for number in range(2):
+            plane.push_by_hand(plane.generation + 1, f"theirs {number}")
+            await until(lambda: plane.hash == first["hash"])
+        plane.push_by_hand(plane.generation + 1, "theirs again")
+        asked = len(plane.asked)
+        await until(lambda: len(plane.asked) > asked + 5)
+        told = controller.contest.status(time.monotonic())
+        assert told["by"]["source"] == "/etc/other.yaml"
+        assert told["times"] >= 2
+        assert [each["generation"] for each in (await controller.history())["history"]] == [1]
+        assert "lb-control run of root (pid 7 on b), from /etc/other.yaml" in log[-1]
+        second = await controller.apply(proposal(weight=7), QUICK, BY)
+        assert second["converged"]
+        assert len((await controller.history())["history"]) == 2
+
+
+async def test_the_same_content_of_somebody_else_is_no_contest(tmp_path):
+    """Two daemons that want the same agree on the higher generation, however often."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        first = await controller.apply(proposal(), QUICK, BY)
+        for _ in range(5):
+            plane.push_by_hand(plane.generation + 1, first["hash"])
+            await until(lambda: controller.state.generation == plane.generation)
+        assert controller.contest.status(time.monotonic()) is None
+        assert len((await controller.history())["history"]) == 1
 
 
 async def test_same_apply_again_is_no_new_generation(tmp_path):

@@ -152,6 +152,26 @@ def test_data_planes_come_and_go(control, address):
         assert daemon.poll() is None
 
 
+def test_two_daemons_for_one_data_plane(control, address, plane, tmp_path_factory):
+    """Both say who the other is, push ever more rarely, and write none of it to their histories."""
+    other = Control(tmp_path_factory.mktemp("e"))
+    with Daemon(control, control.write(document(address, "127.0.0.1:1"))) as first:
+        wait_for(lambda: runs(plane, "127.0.0.1:1"), "the first one's content")
+        second = Daemon(other, other.write(document(address, "127.0.0.1:2")))
+        second.argv[1:1] = ["--dataplane", str(plane.socket)]
+        with second:
+            told = control.wait_status(lambda status: (status["contested"] or {"times": 0})["times"] >= 3)
+            assert f"(pid {second.pid} on " in told["contested"]["said_by"]
+            assert told["contested"]["said_by"].endswith(f"from {other.file}")
+            told = other.wait_status(lambda status: status["contested"])
+            assert (told["contested"]["by"]["pid"], told["contested"]["here"]) == (first.pid, True)
+            assert "CONTESTED" in control("status").out
+            assert [len(each("history", "--json").json()) for each in (control, other)] == [1, 1]
+        # What an operator says waits for no pause.
+        assert control("apply", control.write(document(address, "127.0.0.1:3"))).code == 0
+        assert runs(plane, "127.0.0.1:3")
+
+
 class FirstProcess(DataPlane):
     """A data plane that is process 1 each time, as in a container."""
 

@@ -284,6 +284,19 @@ def crash_loop(site: Site) -> Labels:
     return labels
 
 
+def contested(site: Site) -> Labels:
+    """Somebody pushes something else each time when what the daemon wants runs again."""
+    own = site.traffic.get("/v1/snapshot")["services"]
+    more = {"listen": site.port(), "backends": [site.backends.lines.address]}
+    for _ in range(2):
+        generation = site.traffic.get("/v1/info")["generation"] + 1
+        site.traffic.put_snapshot({**own, "more": more}, generation)
+        wait_for(
+            lambda: "more" not in site.traffic.get("/v1/snapshot")["services"], "the daemon to push again"
+        )
+    return {"instance": site.ports["control"]}
+
+
 def nodes_disagree(site: Site) -> Labels:
     """Two nodes are told different things."""
     for plane, backend in ((site.one, site.backends.echo), (site.two, site.backends.lines)):
@@ -384,6 +397,7 @@ FAULTS: dict[str, Fault] = {
     "LbSnapshotNotSaved": snapshot_not_saved,
     "LbLogLinesDropped": log_lines_dropped,
     "LbSpansDropped": spans_dropped,
+    "LbContested": contested,
     "LbConfigError": config_error,
     "LbNodesDisagree": nodes_disagree,
     "LbTablesDisagree": tables_disagree,

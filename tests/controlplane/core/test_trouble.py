@@ -104,6 +104,25 @@ def test_cut_clients_are_said_with_a_word_of_their_own():
     assert told(report(backend(), service=met(100, cut={"backend_reset": 30}))) == [("warn", "cut off", None)]
 
 
+def test_contest_is_said_with_who_and_where():
+    """Each push cuts clients; only on this machine can the other one be looked at by its pid."""
+    contested = {
+        "by": {"pid": 7, "host": "b"},
+        "said_by": "lb-control run of root (pid 7 on b), from /etc/b.yaml",
+        "here": True,
+        "times": 5,
+        "for_s": 200.0,
+        "next_in_s": 8.0,
+    }
+    given_report = {**report(backend()), "converged": False, "contested": contested}
+    (one,) = troubles(given_report, NOW)
+    assert (one.level, one.word, one.command) == ("bad", "contested", "ps -fp 7")
+    assert "lb-control run of root (pid 7 on b), from /etc/b.yaml" in one.text
+    assert "5 times in 3m, and may be once more in 8s" in one.text
+    (one,) = troubles({**given_report, "contested": {**contested, "here": False}}, NOW)
+    assert one.command is None
+
+
 def test_service_without_a_usable_backend_comes_before_all():
     """None is usable, or health is ignored: both are bad, and explained by explain."""
     explain = "lb-control explain web --client 192.0.2.1"

@@ -394,6 +394,58 @@ class Events:
         self.sock.close()
 
 
+def pushed_by(**changed):
+    """Write the header of a push."""
+    who = {
+        "program": "lb-control run",
+        "host": "b",
+        "pid": 7,
+        "user": "root",
+        "source": "/etc/b.yaml",
+        **changed,
+    }
+    return {"Livelb-Pushed-By": json.dumps(who)}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_pushed(workers, server):
+    """Who pushed what runs is told to whoever asks, and in the event; a later one who does not say is not taken for it."""
+    with HeldPort() as port, DataPlane(["--workers", workers]) as plane:
+        body = {"version": 1, "services": {"s": {"listen": port.address, "backends": [server.address]}}}
+        assert plane.get("/v1/info")["pushed_by"] is None
+        status, _ = plane.request("PUT", "/v1/snapshot", {**body, "generation": 1}, pushed_by())
+        assert status == 200
+        told = plane.get("/v1/info")["pushed_by"]
+        assert told.pop("at").endswith("Z")
+        assert told == json.loads(pushed_by()["Livelb-Pushed-By"])
+        follower = Events(plane, last=0)
+        assert follower.next("applied")[1]["by"] == "lb-control run of root (pid 7 on b), from /etc/b.yaml"
+        follower.close()
+        status, _ = plane.request("PUT", "/v1/snapshot", {**body, "generation": 1}, pushed_by(pid=8))
+        assert (status, plane.get("/v1/info")["pushed_by"]["pid"]) == (200, 7), "nothing was changed"
+        plane.request("PUT", "/v1/snapshot", {**body, "generation": 2})
+        assert plane.get("/v1/info")["pushed_by"] is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Livelb-Pushed-By": "root"},
+        {"Livelb-Pushed-By": "{}"},
+        pushed_by(pid=0),
+        pushed_by(more=1),
+        pushed_by(user=""),
+    ],
+    ids=str,
+)
+def test_who_pushed_is_checked(plane, header):
+    """What says who pushes is checked as strictly as the rest, and nothing is changed."""
+    before = plane.get("/v1/info")["generation"]
+    body = {"version": 1, "generation": before + 1, "services": {}}
+    status, answer = plane.request("PUT", "/v1/snapshot", body, header)
+    assert (status, answer["code"], plane.get("/v1/info")["generation"]) == (422, "invalid", before)
+
+
 def test_events(plane, server):
     """Followers hear of generations, drains and health as they happen, and later ones of what they missed."""
     follower = Events(plane)
