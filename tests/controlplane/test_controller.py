@@ -181,7 +181,7 @@ async def test_hanging_data_plane_is_late(tmp_path):
         await controller.apply(proposal(), QUICK, BY)
         hanging.hangs = True
         await until(lambda: not all(each.reachable for each in controller.fleet.pushers.values()))
-        report = await controller.apply(proposal(2), ApplyOptions(timeout_s=0.05), BY)
+        report = await controller.apply(proposal(2), ApplyOptions(timeout_s=2.0), BY)
     rows = {row["name"]: row for row in report["dataplanes"]}
     assert (rows["a"]["result"], rows["b"]["result"], rows["b"]["generation"]) == ("ok", "late", 1)
 
