@@ -258,7 +258,7 @@ def _service(
     elif service.get("panic"):
         usable = sum(map(serves, backends)) or "none"
         text = (
-            f"{name}: {usable} of {len(backends)} backends is healthy, so health is ignored:"
+            f"{name}: {usable} of {len(backends)} backends healthy, so health is ignored:"
             f" {len(serving(service))} that can be reached serve; the checks may be wrong"
         )
         yield Trouble("bad", "panic", text, explain)

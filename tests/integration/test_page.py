@@ -162,6 +162,22 @@ def test_refused_clients_are_the_first_thing(browser, control, address, plane):
         assert browser.complaints() == []
 
 
+def test_a_wrong_check_is_said_to_be_one(browser, control, address, plane):
+    """With nobody healthy the page says who serves all the same, why each one is down, and what may be wrong."""
+    wrong = {**CHECKED["active"], "type": "expect", "expect": {"send": "a\n", "expect": "never"}}
+    with LineServer("one") as one, LineServer("two") as two:
+        backends = [{"id": "one", "address": one.address}, {"id": "two", "address": two.address}]
+        health = {**CHECKED, "active": {**wrong, "timeout": "1s"}}
+        with dashboard(control, document(address, *backends, health=health)) as page:
+            browser.open(page.url)
+            browser.wait_text(row("web", "one"), "but reachable")
+            said = "web: none of 2 backends healthy, so health is ignored: 2 that can be reached serve. The checks may be wrong."
+            browser.wait_text("#attention-list", said)
+            browser.wait_text("#tiles", "2 of 2")
+            browser.wait_text("#service-list", "2 of 2 serving")
+            assert browser.complaints() == []
+
+
 def test_without_a_token_there_is_nothing_to_press(browser, control, address, plane):
     """A daemon without a token shows everything, and no action."""
     with dashboard(control, document(address, "127.0.0.1:1")) as page:

@@ -141,7 +141,7 @@ def test_panic_says_who_serves():
         one["health"]["reachable"] = one is not gone
     panic, down = troubles(report(*wrong, gone, service={"panic": True, "tier": 0}), NOW)
     assert panic.text == (
-        "web: none of 3 backends is healthy, so health is ignored: 2 that can be reached serve; the checks may be wrong"
+        "web: none of 3 backends healthy, so health is ignored: 2 that can be reached serve; the checks may be wrong"
     )
     assert "a:1 (http status 404, but reachable)" in down.text
     assert "c:1 (connection refused)" in down.text

@@ -117,6 +117,23 @@ def test_descriptors_are_those_of_the_worker_nearest_to_its_limit() -> None:
     assert worst([], "used", "limit") == (0, 0)
 
 
+def test_whoever_cannot_connect_is_believed() -> None:
+    """Ejected for failed connects by one worker is not reachable, whatever the supervisor's checks say."""
+    total = services(0)
+    total["web"]["backends"][0]["health"]["reachable"] = True
+    theirs = services(1, state="ejected")
+    theirs["web"]["backends"][0]["health"]["reachable"] = False
+    add_report(total, theirs, accepting=True)
+    assert total["web"]["backends"][0]["health"]["reachable"] is False
+    joined = FamilySum()
+    for value in (1, 0, 1):
+        joined.add([("gauge", name, "", [(name, {}, value)]) for name in REACH])
+    assert [sample[2] for _, _, _, samples in joined.families() for sample in samples] == [0, 0]
+
+
+REACH = ("lb_backend_reachable", "lb_backends_serving")
+
+
 def test_any_ejection_shows_but_not_over_down() -> None:
     """Ejected by one worker is ejected, since the first did it; what active checks found down stays down."""
     total = services(0)
