@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from controlplane import calls
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
-from controlplane.places import Endpoint
+from controlplane.places import Endpoint, unreachable
 from controlplane.tls import Tls
 from schemas.ownership import explain_error
 from schemas.renewed import Renewed
@@ -89,7 +89,7 @@ class BlockingClient:
             if told is None and isinstance(error, PermissionError) and not self.endpoint.is_url:
                 told = explain_error(Path(self.endpoint.location), error)
             told = told or getattr(error, "strerror", None) or str(error)
-            raise UnreachableError(name, f"{self.endpoint.location}: {told}{self.endpoint.advice}") from error
+            raise unreachable(self.endpoint, f"{told}{self.endpoint.advice}") from error
         finally:
             connection.close()
 

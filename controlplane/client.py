@@ -16,7 +16,7 @@ from yarl import URL
 
 from controlplane import calls
 from controlplane.errors import LateError, UnreachableError
-from controlplane.places import Endpoint
+from controlplane.places import Endpoint, unreachable
 from controlplane.tls import Tls
 from schemas.ownership import explain_error
 from schemas.renewed import Renewed
@@ -93,7 +93,7 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(name, f"{self.endpoint.location}: {self._words(error)}") from error
+            raise unreachable(self.endpoint, self._words(error)) from error
         return calls.answer(name, status, raw)
 
     async def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
@@ -127,7 +127,7 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, _SILENCE_S) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UnreachableError(name, f"{self.endpoint.location}: {self._words(error)}") from error
+            raise unreachable(self.endpoint, self._words(error)) from error
 
     def _authorization(self) -> dict[str, str]:
         return calls.authorization(self._token)

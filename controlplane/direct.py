@@ -28,7 +28,7 @@ from controlplane.blocking import BlockingClient, ask_all
 from controlplane.core.merge import words
 from controlplane.core.report import Seen, node_status
 from controlplane.core.rollout import next_generation
-from controlplane.errors import PlaceError, StoreError
+from controlplane.errors import GoneError, PlaceError, StoreError
 from controlplane.fanout import LOOK_S, Fanout, asking
 from controlplane.proposal import Proposal
 from controlplane.store import State, Store, digest_of
@@ -194,6 +194,7 @@ class Direct:
                 socket=each.endpoint.location,
                 reachable=each.error is None,
                 error=None if each.error is None else str(each.error),
+                gone_since=each.error.since if isinstance(each.error, GoneError) else None,
                 status=each.answer or {},
                 draining=number >= len(clients),
             )

@@ -10,12 +10,14 @@ ControlError
 ├── HeldBackError       a change was not made because of what it would do
 └── DataPlaneError      one data plane, named
     ├── UnreachableError    it does not exist or does not listen
+    │   └── GoneError       it has left its socket behind: since when
     ├── LateError           it did not answer in time
     └── RefusedError        it said no: status, code, message, details
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -23,6 +25,7 @@ __all__ = [
     "BusyError",
     "ControlError",
     "DataPlaneError",
+    "GoneError",
     "HeldBackError",
     "InputError",
     "LateError",
@@ -157,6 +160,24 @@ class UnreachableError(DataPlaneError):
 
     def __str__(self) -> str:
         return f"unreachable: {self.reason}"
+
+
+class GoneError(UnreachableError):
+    """Its process has ended, and left its socket behind.
+
+    Attributes:
+        since: When it was last alive, RFC 3339.
+    """
+
+    def __init__(self, name: str, path: str, since: str) -> None:
+        super().__init__(name, path)
+        self.since = since
+
+    def __str__(self) -> str:
+        return (
+            f"unreachable: gone, its process has ended, and was last alive at {self.since}; if it is not to come back "
+            f"under this name: {shlex.join(('rm', self.reason))}"
+        )
 
 
 class LateError(DataPlaneError):

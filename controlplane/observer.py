@@ -12,7 +12,7 @@ from typing import Any, Final
 from controlplane import calls
 from controlplane.controller import Controller
 from controlplane.core.report import Seen, node_status
-from controlplane.errors import DataPlaneError, PlaceError
+from controlplane.errors import DataPlaneError, GoneError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.push import Asks, Pusher
 from controlplane.pushing import here, said_by
@@ -120,6 +120,7 @@ class Observer:
             socket=pusher.endpoint.location,
             reachable=pusher.reachable and fresh,
             error=error,
+            gone_since=pusher.error.since if isinstance(pusher.error, GoneError) else None,
             age_s=0.0 if at is None else time.monotonic() - at,
             status=status,
         )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from controlplane.errors import PlaceError
+from controlplane.errors import GoneError, PlaceError, UnreachableError
+from schemas.locks import is_free, lock_of
 from schemas.ownership import explain_error
 
 __all__ = [
+    "LEFT_OUT_S",
     "Endpoint",
     "control_socket",
     "endpoint_of",
@@ -21,12 +27,15 @@ __all__ = [
     "find_draining",
     "runtime_dir",
     "state_dir",
+    "unreachable",
 ]
 
 _PREFIX: Final = "dataplane-"
 _DRAINING: Final = "draining-"
 """Before the name of a process that has given its name away, and drains."""
 _SUFFIX: Final = ".sock"
+LEFT_OUT_S: Final = 600.0
+"""How long a data plane is shown whose process has ended: until then it counts as one that does not answer."""
 _TCP: Final = re.compile(r"[^/]+:\d+")
 
 
@@ -108,17 +117,52 @@ def endpoint_of(location: str) -> Endpoint:
 def find_dataplanes(directory: Path) -> tuple[Endpoint, ...]:
     """List the data planes' sockets in a runtime directory, in the order of their names.
 
-    A directory that is missing has none.
+    A directory that is missing has none. Who is gone for `LEFT_OUT_S` is left out: it has been said for long enough.
 
     Raises:
         PlaceError: The directory may not be read.
     """
-    return tuple(endpoint_of(path) for path in _sockets(directory, _PREFIX))
+    return tuple(endpoint_of(path) for path in _sockets(directory, _PREFIX) if not _long_gone(path))
 
 
 def find_draining(directory: Path) -> tuple[Endpoint, ...]:
     """List the sockets of processes that only finish what they have; see `find_dataplanes`."""
     return tuple(Endpoint(Path(path).stem, path) for path in _sockets(directory, _DRAINING))
+
+
+def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
+    """Return what to raise about a data plane that cannot be asked: that it is gone, if its process is."""
+    since = None if endpoint.is_url else _gone_since(endpoint.location)
+    if since is None:
+        return UnreachableError(endpoint.name, f"{endpoint.location}: {reason}")
+    stamp = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return GoneError(endpoint.name, endpoint.location, stamp)
+
+
+def _long_gone(path: str) -> bool:
+    try:  # first what is cheap: whoever lives says so every minute
+        since = lock_of(Path(path)).stat().st_mtime
+    except OSError:
+        return False
+    return time.time() - since > LEFT_OUT_S and _gone_since(path) is not None
+
+
+def _gone_since(path: str) -> float | None:
+    """Return when the process behind a socket was last alive, in Unix seconds, if it has ended; None: it may live.
+
+    Its lock is free and nobody listens: one of both is not enough. While it starts it has the lock and does not listen
+    yet, and a process of an older version lives without a lock that could be asked for.
+    """
+    lock = lock_of(Path(path))
+    try:
+        since = lock.stat().st_mtime
+        if not is_free(lock):
+            return None
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            return since if probe.connect_ex(path) == errno.ECONNREFUSED else None
+    except OSError:
+        return None
 
 
 def _sockets(directory: Path, prefix: str) -> list[str]:

@@ -105,7 +105,15 @@ def _dataplanes(report: dict[str, Any]) -> RenderableType:
         age = each["age_s"]
         seen = "now" if age < _STALE_S else f"{age:.0f} s ago"
         # What is wrong stands in the list of troubles, whole.
-        state = "see above" if each["error"] else "ok" if each["reachable"] else "unreachable"
+        state = (
+            "gone"
+            if each["gone_since"]
+            else "see above"
+            if each["error"]
+            else "ok"
+            if each["reachable"]
+            else "unreachable"
+        )
         known = each["generation"] is not None
         skewed = each["skew"] is not None and len(each["workers"]) > 1
         rows.append(

@@ -29,6 +29,8 @@ class Seen:
     """Its last `GET /v1/status`; empty if there never was one."""
     draining: bool = False
     """It is no data plane any more: it has given its name away, and finishes what it has."""
+    gone_since: str | None = None
+    """When its process was last alive, RFC 3339, if that has ended and left its socket behind."""
 
 
 def dataplane_row(seen: Seen) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def dataplane_row(seen: Seen) -> dict[str, Any]:
         "instance": status.get("instance"),
         "reachable": seen.reachable,
         "error": seen.error,
+        "gone_since": seen.gone_since,
         "generation": status.get("generation"),
         "hash": status.get("hash"),
         "age_s": round(seen.age_s, 3),

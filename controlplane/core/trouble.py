@@ -194,7 +194,14 @@ def _planes(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
         )
     explained = bool(report.get("contested"))
     for each in planes:
-        if not each["reachable"]:
+        if each.get("gone_since"):
+            explained = True
+            text = (
+                f"data plane {each['name']}{_since(each['gone_since'], now)}: its process has ended, and left its "
+                "socket; remove that if it is not to come back under this name"
+            )
+            yield Trouble("bad", "gone", text, _shell("rm", each["socket"]))
+        elif not each["reachable"]:
             explained = True
             known = each["generation"] is not None
             old = f"; its figures are {span(each['age_s'])} old" if known else "; it has never answered"

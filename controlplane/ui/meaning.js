@@ -122,7 +122,9 @@ function planeProblems(status, add) {
   if (!status.dataplanes.length) add("bad", "no data plane", "", "No data plane is running on this node, so nothing is served.", "dataplanes");
   let explained = Boolean(status.contested);
   for (const plane of status.dataplanes) {
-    if (!plane.reachable) {
+    if (plane.gone_since) {
+      add("bad", "gone", plane.name, `The process of data plane ${plane.name} has ended, and was last alive ${ago(plane.gone_since)} ago. It left its socket. If it is not to come back under this name: rm ${plane.socket}`, "dataplanes");
+    } else if (!plane.reachable) {
       const old = plane.generation === null ? "It has never answered." : `Its figures are ${span(plane.age_s)} old.`;
       add("bad", "unreachable", plane.name, `Data plane ${plane.name}: ${plane.error ?? "does not answer"}. ${old}`, "dataplanes");
     } else if (plane.error) add("bad", "refused", plane.name, `Data plane ${plane.name}: ${plane.error}`, "dataplanes");

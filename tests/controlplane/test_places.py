@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from controlplane.errors import PlaceError
-from controlplane.places import endpoint_of, find_dataplanes, runtime_dir, state_dir
+from controlplane.errors import GoneError, PlaceError
+from controlplane.places import (
+    LEFT_OUT_S,
+    endpoint_of,
+    find_dataplanes,
+    runtime_dir,
+    state_dir,
+    unreachable,
+)
+from schemas.locks import lock, lock_of
 
 
 @pytest.mark.parametrize(
@@ -53,3 +65,86 @@ def test_endpoints_of_paths_and_urls():
     assert (url.name, url.location, url.is_url) == ("node:8443", "https://node:8443", True)
     schemes = ("https://node:1", "HTTPS://node:1", "http://node:1", "/run/https://x")
     assert [endpoint_of(each).is_https for each in schemes] == [True, True, False, False]
+
+
+class Left:
+    """A socket and its lock, as a data plane has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "dataplane-old.sock"
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(str(self.path))
+        self.lock = os.open(lock_of(self.path), os.O_RDWR | os.O_CREAT, 0o600)
+        lock(self.lock)
+        self.endpoint = endpoint_of(str(self.path))
+
+    def listen(self):
+        """Serve."""
+        self.sock.listen()
+
+    def die(self):
+        """Leave both behind."""
+        self.sock.close()
+        os.close(self.lock)
+
+    def age(self, seconds):
+        """Have been alive last so long ago."""
+        then = time.time() - seconds
+        os.utime(lock_of(self.path), (then, then))
+
+    def found(self):
+        """Return whether it is among the data planes."""
+        return self.endpoint in find_dataplanes(self.folder)
+
+
+@pytest.fixture
+def left():
+    """One that has just started."""
+    with tempfile.TemporaryDirectory(prefix="lb-") as folder:
+        made = Left(Path(folder))
+        yield made
+        for close in (made.sock.close, lambda: os.close(made.lock)):
+            with contextlib.suppress(OSError):
+                close()
+
+
+def test_who_has_died_is_gone_and_then_left_out(left):
+    """It is said since when, with the command that removes it; and after ten minutes no more."""
+    left.listen()
+    left.die()
+    left.age(LEFT_OUT_S - 60)
+    error = unreachable(left.endpoint, "connection refused")
+    assert isinstance(error, GoneError)
+    assert f"rm {left.path}" in str(error)
+    assert left.found()
+    left.age(LEFT_OUT_S + 60)
+    assert not left.found()
+    assert left.path.exists()
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_who_lives_is_never_left_out(left, listens):
+    """Neither one that starts, nor one whose clock was set: its lock is held."""
+    if listens:
+        left.listen()
+    left.age(10 * LEFT_OUT_S)
+    assert left.found()
+    assert not isinstance(unreachable(left.endpoint, "does not answer"), GoneError)
+
+
+def test_who_listens_is_there_whatever_its_lock_says(left):
+    """A process of an older version has a lock that cannot be asked for."""
+    left.listen()
+    os.close(left.lock)
+    left.age(10 * LEFT_OUT_S)
+    assert left.found()
+    left.lock = os.open(lock_of(left.path), os.O_RDWR)
+
+
+def test_a_socket_without_a_lock_is_nobody_known_to_be_gone(left):
+    """What cannot be known is not claimed."""
+    left.die()
+    lock_of(left.path).unlink()
+    assert left.found()
+    assert not isinstance(unreachable(left.endpoint, "connection refused"), GoneError)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane.store import Store
+from schemas.locks import lock_of
 from tests.controlplane.commands import Control, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial, read_exactly
@@ -314,7 +315,7 @@ def test_status_and_top_are_an_error_when_nobody_answers(control, plane, words):
     for option in ((), ("--dataplane", "/nowhere/dataplane-a.sock")):
         done = control(*option, *words)
         assert (done.code, done.err) == (1, "")
-        assert "unreachable" in done.out.lower()
+        assert ("unreachable" if option else "gone") in done.out.lower()
 
 
 def test_override_of_what_was_started_by_other_means_survives_the_first_apply(control, address):
@@ -459,3 +460,26 @@ def test_url_needs_its_token(control, tmp_path):
             assert done.json()["dataplanes"][0]["pid"] == plane.pid
             refused = control("--dataplane", url, "status", "--json").json()["dataplanes"][0]
             assert (refused["reachable"], "token" in refused["error"]) == (False, True)
+
+
+def test_a_data_plane_that_crashed_and_came_back_under_another_name_is_gone():
+    """Status and ready say so, since when, and what removes it; after a while it is left out."""
+    with DataPlane(name="old") as old, DataPlane(name="new", runtime_dir=old.runtime_dir) as new:
+        control = Control(old.directory)
+        new.put_snapshot({})
+        old.kill()
+        said = control("ready")
+        assert said.code == 1
+        assert f"if it is not to come back under this name: rm {old.socket}" in said.err
+        shown = control("status")
+        assert "its process has ended" in " ".join(shown.out.split())
+        assert f"$ rm {old.socket}" in shown.out
+        report = control("status", "--json").json()
+        assert {each["name"]: bool(each["gone_since"]) for each in report["dataplanes"]} == {
+            "old": True,
+            "new": False,
+        }
+        os.utime(lock_of(old.socket), (1.0, 1.0))
+        assert control("ready").code == 0
+        assert control("status", "--json").json()["converged"]
+        assert old.socket.exists()
