@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.controlplane.commands import Control, Daemon
-from tests.support.backends import EchoServer, LineServer, Resetter, Source
+from tests.support.backends import BannerServer, EchoServer, LineServer, Resetter, Source
 from tests.support.clients import dial
 from tests.support.consul import Agent, checked
 from tests.support.dashboard import rows, targets
@@ -34,6 +34,10 @@ UNCHECKED: dict[str, Any] = {
 CHECKED: dict[str, Any] = {
     "pool": {"mode": "off"},
     "health": {"active": {"type": "tcp", "interval": "100ms", "timeout": "1s", "rise": 1, "fall": 1}},
+}
+GREETED: dict[str, Any] = {
+    **CHECKED,
+    "health": {"active": {**CHECKED["health"]["active"], "type": "expect", "expect": {"expect": "220 "}}},
 }
 Labels = dict[str, str]
 Fault = Callable[["Site"], Labels]
@@ -100,7 +104,7 @@ class Site:
         echo = backends.echo.address
         return {
             "gone": self.service("gone", backends.gone.address, **CHECKED),
-            "panic": self.service("panic", *(one.address for one in backends.three), **CHECKED),
+            "panic": self.service("panic", *(one.address for one in backends.three), **GREETED),
             "eject": self.service(
                 "eject", backends.resets.address, echo, health={**health, "passive": passive}
             ),
@@ -156,7 +160,7 @@ class Backends:
         self.lines = stack.enter_context(LineServer("lines"))
         self.echo = stack.enter_context(EchoServer())
         self.gone = stack.enter_context(LineServer("gone"))
-        self.three = [stack.enter_context(LineServer(f"three-{number}")) for number in range(3)]
+        self.three = [stack.enter_context(BannerServer(f"three-{number}")) for number in range(3)]
         self.resets = stack.enter_context(Resetter())
         self.once = stack.enter_context(Source(data=b"bye"))
         """Ends every connection, so none can be kept for the next client."""
@@ -179,9 +183,9 @@ def turned_away(site: Site) -> Labels:
 
 
 def panic(site: Site) -> Labels:
-    """Two of three backends die."""
+    """Two of three backends can be reached, and fail their checks."""
     for server in site.backends.three[1:]:
-        server.stop()
+        server.banner = b"421 later\n"
     return {"service": "panic"}
 
 
