@@ -156,11 +156,13 @@ class Changer:
         returning = {backend.id: backend for backend in service.leaving}
         backends: dict[str, Backend] = {}
         touched: list[tuple[Backend, BackendSpec]] = []
+        fresh: list[Backend] = []
         for backend_id, effective in following.effective.items():
             backend = old.get(backend_id) or returning.get(backend_id)
             if backend is None:
                 # One that was leaving when the change was prepared may have gone meanwhile: then it is new, too.
                 backend = made.get((spec.name, backend_id)) or node.new_backend(effective, spec)
+                fresh.append(backend)
             elif not same_options or backend.removed or backend.spec != effective:
                 touched.append((backend, effective))
             backends[backend_id] = backend
@@ -171,6 +173,7 @@ class Changer:
         service.backends = backends
         running.configured = following.configured
         running.tables = following.tables
+        node.whereabouts.hand_down(running, old.values(), fresh)
         for backend_id in running.outliers.reconfigure(spec.passive):
             node.events.emit(
                 "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"

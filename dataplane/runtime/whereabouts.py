@@ -48,6 +48,22 @@ class Whereabouts:
         put.set()
         self._tell(running, backend)
 
+    def hand_down(self, running: Running, known: Iterable[Backend], fresh: Iterable[Backend]) -> None:
+        """Put new backends where others with the same host name are: until it is looked up again, clients need them."""
+        nowhere = [backend for backend in fresh if backend.named and backend.address is None]
+        if not nowhere:
+            return
+        places = {
+            backend.spec.address: (backend.address, *backend.others)
+            for backend in known
+            if backend.named and backend.address is not None
+        }
+        for backend in nowhere:
+            addresses = places.get(backend.spec.address)
+            if addresses is not None:
+                backend.locate(addresses, None)
+                self._node.refresh(running, backend)
+
     def turn_away(self, running: Running, loops: Mapping[str, Mapping[str, str]]) -> None:
         """Call none of those backends that lead back, and call those again that no longer do.
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
 from dataplane.net.dialer import Dial
+from dataplane.net.sockopts import to_sockaddr
 from dataplane.runtime.rehoming import home_of
 from dataplane.runtime.status import live_bytes
 from tests.dataplane.runtime.bench import Bench, benched, greeter
@@ -68,6 +69,26 @@ async def test_a_renamed_backend_keeps_its_connections(bench):
         writer.close()
         await bench.until(lambda: not bench.service.flows)
         assert accounts(bench) == {}
+
+
+async def test_a_renamed_backend_with_a_host_name_is_found_at_once(bench):
+    """Its name has been looked up under the old id: nobody is refused until somebody looks again."""
+    async with greeter() as one:
+        name = f"localhost:{one.address.partition(':')[2]}"
+        await bench.put(*named(old=name), **LONG)
+        running = bench.node.running["s"]
+        found = to_sockaddr(one.address)
+        assert found is not None
+        bench.node.whereabouts.put(running, bench.service.backends["old"], (found,), None)
+        clients = [await bench.connect()]
+        await bench.put(*named(new=name), **LONG)
+        clients.append(await bench.connect())
+        assert accounts(bench) == {"new": 2}
+        await bench.put(*named(new=name, other="localhost:1"), **LONG)
+        assert bench.service.backends["other"].address is None
+        for _, writer in clients:
+            writer.close()
+        await bench.until(lambda: not bench.service.flows)
 
 
 async def test_a_twin_that_stays_takes_them(bench):
