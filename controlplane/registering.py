@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane import calls
 from controlplane.errors import ControlError, DataPlaneError
-from schemas.addresses import UnixPath, split_address
+from schemas.addresses import UnixPath, listened_on, split_address
 
 if TYPE_CHECKING:
     from controlplane.fleet import Fleet
@@ -50,7 +51,7 @@ def served_by(services: Mapping[str, Any]) -> frozenset[Served]:
 
     found = set()
     for name, service in services.items():
-        for listener in service["listen"]:
+        for listener in _listening(service):
             address = split_address(listener)
             if not isinstance(address, UnixPath) and not _why_not(listener):
                 everywhere = _ip(address.host).is_unspecified
@@ -64,10 +65,15 @@ def left_out_of(services: Mapping[str, Any]) -> tuple[LeftOut, ...]:
         sorted(
             LeftOut(name, listener, why)
             for name, service in services.items()
-            for listener in service["listen"]
+            for listener in _listening(service)
             if (why := _why_not(listener))
         )
     )
+
+
+def _listening(service: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the addresses that a snapshot's service listens on."""
+    return chain.from_iterable(map(listened_on, service["listen"]))
 
 
 def _why_not(listener: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from schemas.errors import shown
 
@@ -21,6 +22,7 @@ __all__ = [
     "LISTEN_ADDRESS_PATTERN",
     "HostPort",
     "UnixPath",
+    "listened_on",
     "normal_backend_address",
     "normal_cidr",
     "normal_listen_address",
@@ -81,6 +83,15 @@ def split_address(text: str) -> HostPort | UnixPath:
         return UnixPath(text[len("unix:") :])
     host, _, port = text.rpartition(":")
     return HostPort(host[1:-1] if host.startswith("[") else host, int(port))
+
+
+def listened_on(listener: str | Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the addresses that one entry of a snapshot's `listen` takes: two for both families."""
+    if isinstance(listener, str):
+        return (listener,)
+    address = str(listener["address"])
+    both = listener.get("dual_stack", False)
+    return (address, f"0.0.0.0:{address.rpartition(':')[2]}") if both else (address,)
 
 
 def normal_backend_address(value: object) -> str:

@@ -176,7 +176,7 @@ def _check(value: object) -> tuple[list[Finding], Desired | None]:
     for below, message in listener_clashes(services):
         findings.append(Finding(("services", *below), message))
     listed = {name: service.backends or () for name, service in services.items()}
-    loops = Loops({name: service.listen for name, service in services.items()})
+    loops = Loops({name: service.addresses for name, service in services.items()})
     for below, message in backend_loops(listed, loops):
         found = Finding(("services", *below), message)
         findings.append(_where_written(found, find(written, below[:1])[1], defaults))

@@ -32,6 +32,10 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
     one = definitions[service.__name__]
     for name in ("backends", "discover"):  # None is what leaving them out means, nothing to write
         _drop_null(one["properties"][name])
+    listen = one["properties"]["listen"]
+    listener = listen.pop("items")
+    del listen["type"]
+    listen["anyOf"] = [listener, {"type": "array", "minItems": 1, "items": listener}]
     required = one.pop("required")
     definitions["Defaults"] = {**deepcopy(one), "description": "Anything that a service may say."}
     one["not"] = {"required": ["backends", "discover"]}

@@ -42,7 +42,6 @@ __all__ = [
     "Duration",
     "Frozen",
     "ListenAddress",
-    "Listeners",
     "Payload",
     "Percent",
     "Port",
@@ -341,12 +340,6 @@ def _cidr(value: object) -> str:
         raise invalid(str(error)) from None
 
 
-def _listeners(value: object) -> object:
-    if isinstance(value, (str, int, float)):
-        return [_listen_address(value)]
-    return value
-
-
 def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a list of nothing; pydantic's `min_length` would also count what is wrong as missing."""
     if not values:
@@ -376,14 +369,5 @@ Cidr = Annotated[
     BeforeValidator(_cidr),
     WithJsonSchema({"type": "string", "pattern": CIDR_PATTERN, "examples": ["10.0.0.0/8"]}),
 ]
-Listeners = Annotated[
-    tuple[ListenAddress, ...],
-    AfterValidator(not_empty),
-    BeforeValidator(_listeners),
-    WithJsonSchema(
-        {"anyOf": [_LISTEN_ADDRESS_SCHEMA, {"type": "array", "minItems": 1, "items": _LISTEN_ADDRESS_SCHEMA}]}
-    ),
-]
-"""Addresses to accept on; one may be written without a list."""
 Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_as_set)]
 """A set of networks, sorted."""

@@ -122,10 +122,16 @@ def closest(word: str, known: list[str]) -> str:
 
 def visible_path(finding: Finding, root: object) -> Path:
     """Cut off steps into what the document writes in a short form (one address for a list or an object)."""
-    steps, value = find(root, finding.path)
-    if steps < len(finding.path) and not isinstance(value, (Mapping, list, tuple)):
-        return finding.path[:steps]
-    return finding.path
+    path = finding.path
+    steps, value = find(root, path)
+    if (
+        steps < len(path) and isinstance(value, Mapping) and path[steps] == 0
+    ):  # one mapping for a list of them
+        path = (*path[:steps], *path[steps + 1 :])
+        steps, value = find(root, path)
+    if steps < len(path) and not isinstance(value, (Mapping, list, tuple)):
+        return path[:steps]
+    return path
 
 
 def _keys_at(model: type[BaseModel], loc: Path) -> list[str]:

@@ -77,6 +77,8 @@ def _follows(finding: Finding, touched: list[Path]) -> bool:
 
 def _replace(root: dict[str, Any], path: Path, count: int, *, missing: bool) -> None:
     """Put a stand-in in the place of a value, or nothing if it has a default."""
+    if "listen" in path:  # whichever of its forms it has
+        path = path[: path.index("listen") + 1]
     while path and isinstance(path[-1], int):  # a list must keep its indices, so it goes as a whole
         path = path[:-1]
     if not path:

@@ -26,13 +26,13 @@ from schemas.fields import (
     BackendId,
     Duration,
     Frozen,
-    Listeners,
     ServiceName,
     Text,
     invalid,
     refused,
 )
 from schemas.findings import to_problems
+from schemas.listeners import Listener, Listeners, addresses_of
 from schemas.loops import Loops
 from schemas.options import (
     Access,
@@ -60,6 +60,7 @@ __all__ = [
     "Health",
     "HttpCheck",
     "Limits",
+    "Listener",
     "Mode",
     "OperatorState",
     "PassiveCheck",
@@ -163,6 +164,11 @@ class ServiceOptions(Frozen):
     balance_workers: Annotated[bool, Field(strict=True)] = False
     """Hand clients over to the worker that has the fewest, for connections that are few and long."""
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All addresses that it listens on."""
+        return tuple(address for one in self.listen for address in addresses_of(one))
+
     @model_validator(mode="after")
     def _reuse_sends_no_header(self) -> Self:
         send = self.proxy_protocol.send
@@ -192,10 +198,15 @@ def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path,
     first: dict[str, str] = {}
     clashes: list[tuple[Path, str]] = []
     for name, service in services.items():
-        for index, address in enumerate(service.listen):
-            other = first.setdefault(address, f"{name}.listen[{index}]")
-            if other != f"{name}.listen[{index}]":
-                clashes.append(((name, "listen", index), f"{address} is already taken by services.{other}"))
+        for index, listener in enumerate(service.listen):
+            addresses = addresses_of(listener)
+            for address in addresses:
+                place = f"{name}.listen[{index}]"
+                other = first.setdefault(address, place)
+                if other != place:
+                    both = "" if address == addresses[0] else f"{addresses[0]} takes IPv4 as well, and "
+                    message = f"{both}{address} is already taken by services.{other}"
+                    clashes.append(((name, "listen", index), message))
     return clashes
 
 
@@ -226,7 +237,7 @@ def _loop_steps(
 
 
 def _clash_steps(services: Mapping[str, Service]) -> Generator[None, None, list[tuple[Path, str]]]:
-    loops = Loops({name: service.listen for name, service in services.items()})
+    loops = Loops({name: service.addresses for name, service in services.items()})
     found = yield from _loop_steps({name: service.backends for name, service in services.items()}, loops)
     return listener_clashes(services) + found
 

@@ -83,7 +83,8 @@ def _config() -> Iterator[str]:
         "- A duration is `250ms`, `5s`, `3m`, `1h`, `1m30s`, or `0`.",
         "- A share is `10%` or `12.5%`.",
         "- An address to listen on is `127.0.0.1:4000`, `:4000` and `*:4000` (all IPv4), `[::]:4000` (all IPv6, and no IPv4)",
-        "  or `unix:/run/x.sock`. A backend's may have a host name.",
+        "  or `unix:/run/x.sock`. A backend's may have a host name. With options a listener is a mapping:",
+        '  `{unix: /run/x.sock, mode: "0660", owner: www, group: www}`, `{address: "[::]:4000", dual_stack: true, freebind: true}`.',
         "- The name of a service has 1 to 63 letters, digits, `.`, `_` and `-`.",
         "",
         "An [example](../../deploy/examples/lb.yaml), and what editors check with: `lb-control schema`.",
@@ -160,6 +161,8 @@ def _kind(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 
 def _kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one answer for each kind of value
+    if field.get("$ref", "").endswith("/Listener"):
+        return "address or mapping"
     if "$ref" in field:
         return "mapping" if field["$ref"].endswith("Defaults") else "section"
     if "enum" in field:
@@ -185,7 +188,13 @@ def _kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:  
 
 
 def _plural(kind: str) -> str:
-    plurals = {"address": "addresses", "section": "sections", "network": "networks", "text": "texts"}
+    plurals = {
+        "address": "addresses",
+        "address or mapping": "them",
+        "section": "sections",
+        "network": "networks",
+        "text": "texts",
+    }
     return plurals.get(kind, kind)
 
 

@@ -73,7 +73,7 @@ def compile_services(
             known[name] = [Backend.model_validate(each) for each in held[name]]
     waiting = tuple(name for name in named if name not in known)
     ready = {name: service for name, service in desired.services.items() if name not in waiting}
-    loops = Loops({name: service.listen for name, service in ready.items()}, machine)
+    loops = Loops({name: service.addresses for name, service in ready.items()}, machine)
     listed = backend_loops({name: service.backends or () for name, service in ready.items()}, loops)
     rejected = _take_out_loops(known, loops)
     services = resolve(desired.model_copy(update={"services": ready}), known)

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from schemas.addresses import listened_on
+
 __all__ = ["Changes", "Services", "diff", "join_changes", "join_impacts", "remaps_above"]
 
 Services = Mapping[str, Mapping[str, Any]]
@@ -43,11 +45,25 @@ def _service(name: str, old: Services, new: Services) -> Iterator[dict[str, Any]
 
 
 def _listeners(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    before, after = old.get("listen", []), new.get("listen", [])
-    for address in sorted(set(before) - set(after)):
-        yield {"action": "remove", "kind": "listener", "service": name, "address": address}
-    for address in sorted(set(after) - set(before)):
-        yield {"action": "add", "kind": "listener", "service": name, "address": address}
+    before, after = _listen(old), _listen(new)
+    head = {"kind": "listener", "service": name}
+    for address in sorted(before.keys() - after.keys()):
+        yield {"action": "remove", **head, "address": address}
+    for address in sorted(after.keys() - before.keys()):
+        yield {"action": "add", **head, "address": address}
+    for address in sorted(before.keys() & after.keys()):
+        if fields := _fields(before[address], after[address]):
+            yield {"action": "change", **head, "address": address, "fields": fields}
+
+
+def _listen(service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the options of each address that a service listens on."""
+    return {
+        address: {key: value for key, value in options.items() if key not in {"address", "dual_stack"}}
+        for listener in service.get("listen", [])
+        for options in ({} if isinstance(listener, str) else listener,)
+        for address in listened_on(listener)
+    }
 
 
 def _backends(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ __all__ = [
     "CheckType",
     "DrainSpec",
     "LimitsSpec",
+    "ListenSpec",
     "Mode",
     "OperatorState",
     "PassiveSpec",
@@ -85,6 +86,19 @@ class Resets(StrEnum):
     OFF = "off"
     UNPROVOKED = "unprovoked"
     ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSpec:
+    """How one address is listened on."""
+
+    freebind: bool = False
+    """Also if no interface has it yet."""
+    mode: int | None = None
+    """Permissions of a Unix socket; None: what the umask leaves."""
+    owner: str = ""
+    """User of a Unix socket, by name or number; empty: this process's."""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,5 +237,7 @@ class ServiceSpec:
     access: AccessSpec
     drain: DrainSpec
     slow_start_s: float
+    listen_options: tuple[tuple[str, ListenSpec], ...] = ()
+    """Of those addresses among `listen` that have any."""
     balance_workers: bool = False
     """Whether a supervisor's workers hand clients over to the one that has the fewest."""

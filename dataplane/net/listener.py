@@ -11,9 +11,11 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dataplane.net.socket_files import PLAIN, BindError, dress, find_ids
 from dataplane.net.sockopts import LOCAL_ERRNOS, to_sockaddr, tune_listener
 
 if TYPE_CHECKING:
+    from dataplane.core.spec import ListenSpec
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
 
@@ -24,33 +26,19 @@ BACKLOG: Final = 4096
 BATCH: Final = 64
 """Clients taken for one event, so that a burst of them does not starve those who are being served."""
 PAUSE_S: Final = 0.1
+FREEBIND: Final[dict[int, tuple[int, int]]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, 15),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 78),
+}
+"""Level and number of IP_FREEBIND (ip(7)) and IPV6_FREEBIND (include/uapi/linux/in6.h)."""
 INET: Final = int(socket.AF_INET)
 UNIX: Final = int(socket.AF_UNIX)
 _RETRY: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
 
 
-class BindError(Exception):
-    """A listening socket could not be had."""
-
-    def __init__(self, address: str, error: OSError) -> None:
-        super().__init__(address, error)
-        self.address = address
-        self.error = error
-
-    def __str__(self) -> str:
-        hint = ""
-        if self.error.errno == errno.EADDRINUSE:
-            hint = "; see who has it with: ss -ltnp"
-        elif self.error.errno == errno.EACCES:
-            hint = "; ports below 1024 need CAP_NET_BIND_SERVICE"
-        elif self.error.errno == errno.ENODEV:
-            hint = "; its network interface is not there: see ip link"
-        elif self.error.errno == errno.EADDRNOTAVAIL:
-            hint = "; no interface has it: for a virtual IP, set net.ipv4.ip_nonlocal_bind=1 (or net.ipv6...)"
-        return f"cannot listen on {self.address}: {os.strerror(self.error.errno or 0)}{hint}"
-
-
-def open_listener(address: str, *, reuse_port: bool, listen: bool = True) -> socket.socket:
+def open_listener(
+    address: str, *, reuse_port: bool, listen: bool = True, spec: ListenSpec = PLAIN
+) -> socket.socket:
     """Bind and listen.
 
     `[::]` takes IPv6 only, whatever the system's default is: listen on `0.0.0.0` as well for both.
@@ -59,6 +47,7 @@ def open_listener(address: str, *, reuse_port: bool, listen: bool = True) -> soc
         address: `host:port`, `[v6]:port` or `unix:/path`; a host name is resolved.
         reuse_port: Share the address with other processes of ours (SO_REUSEPORT).
         listen: False only tries whether the address could be had.
+        spec: How.
 
     Raises:
         BindError: It cannot be had; nothing is left open.
@@ -77,15 +66,28 @@ def open_listener(address: str, *, reuse_port: bool, listen: bool = True) -> soc
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if spec.freebind:
+                sock.setsockopt(*FREEBIND[family], 1)
         if family == socket.AF_UNIX and not listen:
+            find_ids(spec)
             return sock
         sock.bind(where)
+        if family == socket.AF_UNIX and spec != PLAIN:
+            _dress(str(where), spec)  # before anybody can connect
         if listen:
             sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise BindError(address, error) from error
     return sock
+
+
+def _dress(path: str, spec: ListenSpec) -> None:
+    try:
+        dress(path, spec)
+    except OSError:
+        Path(path).unlink(missing_ok=True)
+        raise
 
 
 def _resolve(address: str) -> tuple[int, Any]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from dataplane.core.spec import OperatorState
+from dataplane.net.socket_files import NO_OPTIONS
 from dataplane.runtime.change import Changer, Doors, Refused
 from dataplane.runtime.convert import service_spec
 from dataplane.runtime.difference import change_steps
@@ -26,7 +27,7 @@ from schemas.snapshot import Snapshot, parse_snapshot_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from dataplane.core.spec import BackendSpec
+    from dataplane.core.spec import BackendSpec, ListenSpec
     from dataplane.runtime.change import Draft
     from dataplane.runtime.node import Node
     from dataplane.runtime.store import SnapshotStore
@@ -40,10 +41,12 @@ EMPTY: Final = Snapshot(generation=0, services={})
 class Entrances(Doors, Protocol):
     """Doors that can be prepared."""
 
-    async def prepare(self, addresses: Iterable[str]) -> None:
-        """Open what `addresses` need, all of it or none; raise `Refused`."""
+    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
+        """Open what `addresses` need, all of it or none, with the options of some; raise `Refused`."""
 
-    async def rehearse(self, addresses: Iterable[str]) -> None:
+    async def rehearse(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
+    ) -> None:
         """Raise `Refused` if `prepare` would, but change nothing."""
 
     def abandon(self) -> None:
@@ -123,7 +126,7 @@ class Applier:
             self._check(snapshot, if_match)
             changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)
-            await self.doors.rehearse(draft.addresses())
+            await self.doors.rehearse(draft.addresses(), draft.listen_options())
             return {"changes": changes, "impact": await self.impact(changes, draft)}
 
     def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
@@ -150,7 +153,7 @@ class Applier:
     async def _run(self, snapshot: Snapshot, by: PushedBy | None = None) -> list[Change]:
         changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
-        await self.doors.prepare(draft.addresses())
+        await self.doors.prepare(draft.addresses(), draft.listen_options())
         try:
             await self.propose(snapshot, draft)
         except BaseException:

@@ -16,7 +16,7 @@ from schemas.machine import HERE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.service import Service
     from dataplane.runtime.node import Node
@@ -53,6 +53,10 @@ class Draft:
     def addresses(self) -> dict[str, str]:
         """Return the name of the service of each address that is listened on."""
         return {address: name for name, service in self.services.items() for address in service.spec.listen}
+
+    def listen_options(self) -> dict[str, ListenSpec]:
+        """Return how those addresses are listened on that say so."""
+        return dict(option for service in self.services.values() for option in service.spec.listen_options)
 
 
 class Doors(Protocol):

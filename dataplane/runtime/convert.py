@@ -11,6 +11,7 @@ from dataplane.core.spec import (
     CheckType,
     DrainSpec,
     LimitsSpec,
+    ListenSpec,
     Mode,
     OperatorState,
     PassiveSpec,
@@ -23,6 +24,7 @@ from dataplane.core.spec import (
     ServiceSpec,
     TimeoutsSpec,
 )
+from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:
     from schemas.snapshot import Backend, Service
@@ -43,7 +45,8 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
     passive = service.health.passive
     return ServiceSpec(
         name=name,
-        listen=tuple(service.listen),
+        listen=service.addresses,
+        listen_options=_listen_options(service),
         mode=Mode(service.mode),
         seed=service.seed,
         backends=tuple(backend_spec(backend) for backend in service.backends),
@@ -86,6 +89,15 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
         drain=DrainSpec(drain.timeout, drain.close),
         slow_start_s=service.slow_start,
         balance_workers=service.balance_workers,
+    )
+
+
+def _listen_options(service: Service) -> tuple[tuple[str, ListenSpec], ...]:
+    return tuple(
+        (address, ListenSpec(one.freebind, int(one.mode, 8) if one.mode else None, one.owner, one.group))
+        for one in service.listen
+        if not isinstance(one, str)
+        for address in addresses_of(one)
     )
 
 

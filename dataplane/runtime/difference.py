@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataplane.runtime.slices import SLICE
+from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -38,7 +39,7 @@ def change_steps(
 
 def _members(name: str, old: Service | None, new: Service | None) -> Iterator[Change | None]:
     """Yield each difference, and None for each backend that is the same."""
-    yield from _listeners(name, old.listen if old else (), new.listen if new else ())
+    yield from _listeners(name, _listen(old), _listen(new))
     if old is not None and new is not None:
         fields = _fields(_options(old), _options(new))
         if fields:
@@ -65,13 +66,33 @@ def _members(name: str, old: Service | None, new: Service | None) -> Iterator[Ch
             }
 
 
-def _listeners(name: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Change]:
+def _listen(service: Service | None) -> dict[str, dict[str, Any]]:
+    """Return the options of each address that a service listens on."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in service.listen if service else ():
+        said = {} if isinstance(one, str) else one.written()
+        options = {name: value for name, value in said.items() if name not in {"address", "dual_stack"}}
+        found |= dict.fromkeys(addresses_of(one), options)
+    return found
+
+
+def _listeners(
+    name: str, old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
+) -> Iterator[Change]:
     for address in old:
         if address not in new:
             yield {"action": "remove", "kind": "listener", "service": name, "address": address}
-    for address in new:
+    for address, options in new.items():
         if address not in old:
             yield {"action": "add", "kind": "listener", "service": name, "address": address}
+        elif fields := _fields(old[address], options):
+            yield {
+                "action": "change",
+                "kind": "listener",
+                "service": name,
+                "address": address,
+                "fields": fields,
+            }
 
 
 def _options(service: Service) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataplane.net.listener import BindError, Listener, open_listener
+from dataplane.net.listener import Listener, open_listener
+from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
 from dataplane.runtime.change import Refused
 from dataplane.runtime.sockets import let_in
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Mapping
 
+    from dataplane.core.spec import ListenSpec
     from dataplane.runtime.node import Node
 
 __all__ = ["OwnDoors"]
@@ -25,12 +27,13 @@ class OwnDoors:
         self._node = node
         self._reuse_port = reuse_port
         self._opened: dict[str, socket.socket] = {}
+        self._files = SocketFiles()
         self._lent: set[str] = set()
         """Addresses among them whose socket was inherited."""
         self.inherited: dict[str, list[socket.socket]] = {}
         """Listening sockets that a service manager opened, by address."""
 
-    async def prepare(self, addresses: Iterable[str]) -> None:
+    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
         """Open what is listened on newly, all of it or none.
 
         Raises:
@@ -39,15 +42,20 @@ class OwnDoors:
         opened: dict[str, socket.socket] = {}
         self._lent.clear()
         try:
+            there = {*self._node.listeners, *self.inherited}.intersection(addresses)
+            self._files.prepare(there, options)
             for address in addresses:
                 if address not in self._node.listeners:
-                    opened[address] = self._take(address)
+                    opened[address] = self._take(address, options.get(address, PLAIN))
         except BindError as error:
+            self._files.abandon()
             self._put_back(opened)
             raise Refused(503, "bind_failed", str(error)) from error
         self._opened = opened
 
-    async def rehearse(self, addresses: Iterable[str]) -> None:
+    async def rehearse(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
+    ) -> None:
         """Find out whether all of `addresses` could be listened on.
 
         Raises:
@@ -55,13 +63,17 @@ class OwnDoors:
         """
         try:
             for address in addresses:
+                spec = options.get(address, PLAIN)
                 if address not in self._node.listeners and address not in self.inherited:
-                    open_listener(address, reuse_port=self._reuse_port, listen=False).close()
+                    open_listener(address, reuse_port=self._reuse_port, listen=False, spec=spec).close()
+                elif address.startswith("unix:"):
+                    rehearse(address, spec)
         except BindError as error:
             raise Refused(503, "bind_failed", str(error)) from error
 
     def abandon(self) -> None:
         """Close what was opened: the change is not made."""
+        self._files.abandon()
         self._put_back(self._opened)
         self._opened = {}
 
@@ -75,6 +87,7 @@ class OwnDoors:
         """Start what was opened, and give the others their service."""
         node = self._node
         opened, self._opened = self._opened, {}
+        self._files.commit()
         for address, name in addresses.items():
             service = node.running[name].service
             listener = node.listeners.get(address)
@@ -104,10 +117,10 @@ class OwnDoors:
                 sock.close()
         self.inherited = {}
 
-    def _take(self, address: str) -> socket.socket:
+    def _take(self, address: str, spec: ListenSpec) -> socket.socket:
         sockets = self.inherited.get(address)
         if not sockets:
-            return open_listener(address, reuse_port=self._reuse_port)
+            return open_listener(address, reuse_port=self._reuse_port, spec=spec)
         self._lent.add(address)
         sock = sockets.pop()
         let_in(sock)

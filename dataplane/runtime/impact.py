@@ -56,7 +56,7 @@ async def impact_of(
     """
     impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
     for change in changes:
-        if change["kind"] == "listener":
+        if change["kind"] == "listener" and change["action"] != "change":
             action: Any = {"add": "bind", "remove": "close"}[change["action"]]
             impact["listeners"].append(
                 {"action": action, "service": change["service"], "address": change["address"]}

@@ -26,11 +26,14 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dataplane.net.listener import BindError, open_listener
+from dataplane.net.listener import open_listener
+from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
 from dataplane.runtime.change import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from dataplane.core.spec import ListenSpec
 
 __all__ = ["SocketGroup", "let_in", "shares"]
 
@@ -74,26 +77,34 @@ class SocketGroup:
         self.sockets: dict[str, list[socket.socket]] = {}
         self.inherited: dict[str, list[socket.socket]] = {}
         self._opened: dict[str, list[socket.socket]] = {}
+        self._files = SocketFiles()
+        self._options = self._asked = NO_OPTIONS
+        """How addresses are listened on, and how they will be."""
         self._closing: list[tuple[str, list[socket.socket]]] = []
 
-    async def prepare(self, addresses: Iterable[str]) -> None:
+    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
         """Open what is listened on newly, all of it or none.
 
         Raises:
             Refused: 503.
         """
         self._opened = {}
+        self._asked = options
         try:
+            self._files.prepare({*self.sockets, *self.inherited}.intersection(addresses), options)
             for address in addresses:
+                spec = options.get(address, PLAIN)
                 if address not in self.sockets and address not in self.inherited:
                     opened = self._opened[address] = []
                     for _ in range(1 if address.startswith("unix:") else self._workers()):
-                        opened.append(open_listener(address, reuse_port=True))  # noqa: PERF401 - an error keeps those before it
+                        opened.append(open_listener(address, reuse_port=True, spec=spec))  # noqa: PERF401 - an error keeps those before it
         except BindError as error:
             self.abandon()
             raise Refused(503, "bind_failed", str(error)) from error
 
-    async def rehearse(self, addresses: Iterable[str]) -> None:
+    async def rehearse(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
+    ) -> None:
         """Find out whether all of `addresses` could be listened on.
 
         Raises:
@@ -101,13 +112,17 @@ class SocketGroup:
         """
         try:
             for address in addresses:
+                spec = options.get(address, PLAIN)
                 if address not in self.sockets and address not in self.inherited:
-                    open_listener(address, reuse_port=True, listen=False).close()
+                    open_listener(address, reuse_port=True, listen=False, spec=spec).close()
+                elif address.startswith("unix:"):
+                    rehearse(address, spec)
         except BindError as error:
             raise Refused(503, "bind_failed", str(error)) from error
 
     def abandon(self) -> None:
         """Close what was opened: the change is not made."""
+        self._files.abandon()
         for opened in self._opened.values():
             for sock in opened:
                 sock.close()
@@ -130,6 +145,8 @@ class SocketGroup:
 
     def open(self, addresses: Mapping[str, str]) -> None:
         """Take what was opened."""
+        self._files.commit()
+        self._options = self._asked
         self.sockets |= self._opened
         self._opened = {}
         for address in addresses:
@@ -155,7 +172,8 @@ class SocketGroup:
                 if group[0].family == socket.AF_UNIX or not _shares_port(group[0]):
                     continue
                 while len(group) < self._workers():
-                    group.append(open_listener(address, reuse_port=True))
+                    spec = self._options.get(address, PLAIN)
+                    group.append(open_listener(address, reuse_port=True, spec=spec))
         except BindError as error:
             raise Refused(503, "bind_failed", str(error)) from error
 

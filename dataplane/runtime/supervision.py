@@ -233,7 +233,7 @@ class Supervision:
 
     async def _run_what_was_taken(self, taken: Taken) -> None:
         snapshot = parse_snapshot(taken.state["snapshot"])
-        wanted = {address for service in snapshot.services.values() for address in service.listen}
+        wanted = {address for service in snapshot.services.values() for address in service.addresses}
         if wanted != taken.sockets.keys():
             different = ", ".join(sorted(wanted ^ taken.sockets.keys()))
             raise HandoverError(f"sockets and snapshot do not agree on {different}")

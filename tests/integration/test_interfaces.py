@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -135,6 +136,33 @@ def test_an_address_of_this_machine(network, plane):
     plane.wait_status(
         lambda status: "listens" not in status["services"]["web"]["backends"][1]["health"]["cause"]
     )
+
+
+def test_both_families(network, plane):
+    """`dual_stack` listens on all addresses of both families, and can be switched while it runs; `freebind` waits for one."""
+
+    def put(**options):
+        listen = {"address": f"[::]:{PORT}", **options}
+        return plane.put_snapshot(
+            {"web": {"listen": [listen, {"address": f"192.0.2.9:{PORT + 1}", "freebind": True}]}}
+        )
+
+    def reaches(host, port=PORT):
+        with network.entered(), contextlib.suppress(OSError):
+            socket.create_connection((host, port), timeout=10).close()
+            return True
+        return False
+
+    put()
+    assert (reaches("fd09::1"), reaches("10.9.9.1")) == (True, False)
+    changes = put(dual_stack=True)["changes"]
+    assert changes == [{"action": "add", "kind": "listener", "service": "web", "address": f"0.0.0.0:{PORT}"}]
+    assert (reaches("fd09::1"), reaches("10.9.9.1")) == (True, True)
+    put()
+    assert (reaches("fd09::1"), reaches("10.9.9.1")) == (True, False)
+    assert not reaches("192.0.2.9", PORT + 1)
+    network.ip("address", "add", "192.0.2.9/32", "dev", "v0")
+    assert reaches("192.0.2.9", PORT + 1)
 
 
 def test_what_everybody_knows(plane):

@@ -135,3 +135,19 @@ def test_remap_limit_is_exclusive():
     """A share at the limit passes, one above it does not."""
     impact = {"remap": {"a": "10%", "b": "10.5%"}}
     assert remaps_above(impact, 0.1) == {"b": "10.5%"}
+
+
+def test_options_of_a_listener():
+    """An option is a change of the listener; a second address that an option stands for is one that comes."""
+    before = {"web": {"listen": ["unix:/run/a", "[::]:443"]}}
+    options = [{"address": "unix:/run/a", "mode": "0660"}, {"address": "[::]:443", "dual_stack": True}]
+    assert diff(before, {"web": {"listen": options}}) == [
+        {"action": "add", "kind": "listener", "service": "web", "address": "0.0.0.0:443"},
+        {
+            "action": "change",
+            "kind": "listener",
+            "service": "web",
+            "address": "unix:/run/a",
+            "fields": {"mode": {"from": None, "to": "0660"}},
+        },
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import stat
 
 import pytest
 
@@ -36,6 +37,39 @@ async def test_one_that_cannot_be_had(bench, tmp_path):
         writer.close()
         await bench.put(one.address, listen=[bench.port.address, f"unix:{path}"])
         assert path.exists()
+
+
+async def test_the_file_of_a_socket_changes_live(bench, tmp_path):
+    """Mode and group change with a snapshot and without another socket; a user that there is not changes nothing."""
+    path = tmp_path / "x.sock"
+
+    def mode():
+        return stat.S_IMODE(path.stat().st_mode)
+
+    async with greeter() as one:
+        await bench.put(one.address, listen=[bench.port.address, {"unix": str(path), "mode": "0600"}])
+        assert mode() == 0o600
+        inode = path.stat().st_ino
+        body = bench.body(one.address, listen=[bench.port.address, {"unix": str(path), "mode": "0660"}])
+        planned = await bench.applier.plan(body)
+        (change,) = planned["changes"]
+        assert (change["kind"], change["action"], change["address"]) == ("listener", "change", f"unix:{path}")
+        assert change["fields"] == {"mode": {"from": "0600", "to": "0660"}}
+        assert planned["impact"]["listeners"] == []
+        await bench.applier.apply(body)
+        assert (mode(), path.stat().st_ino) == (0o660, inode)
+        bad = {"unix": str(path), "mode": "0666", "owner": "no-such-user"}
+        for refused in (bench.applier.plan, bench.applier.apply):
+            with pytest.raises(Refused, match="there is no user no-such-user"):
+                await refused(bench.body(one.address, listen=[bench.port.address, bad]))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            listen = [f"127.0.0.1:{taken.getsockname()[1]}", {"unix": str(path), "mode": "0666"}]
+            with pytest.raises(Refused, match="cannot listen"):
+                await bench.put(one.address, listen=listen)
+        assert mode() == 0o660, "as before, since the change was not made"
+        await bench.put(one.address, listen=[bench.port.address, f"unix:{path}"])
+        assert mode() not in {0o600, 0o660}, "what the umask leaves"
+        assert path.stat().st_ino == inode
 
 
 async def test_sockets_of_a_service_manager(bench, tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataplane.core.spec import ListenSpec
 from dataplane.runtime.change import Refused
 from dataplane.runtime.sockets import SocketGroup, let_in, shares
 from tests.support.ports import HeldPort
@@ -56,6 +58,25 @@ async def test_an_address_gets_a_socket_for_each_worker() -> None:
         group.finish()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((port.host, port.port))
+
+
+async def test_options_of_listeners(tmp_path: Path) -> None:
+    """Workers' sockets have them as well, those that are opened for another worker, and a Unix socket that is there."""
+    count = 1
+    group = SocketGroup(lambda: count)
+    unix = f"unix:{tmp_path}/s"
+    free, plain = "192.0.2.1:80", ListenSpec(mode=0o666)
+    await group.prepare([unix, free], {unix: plain, free: ListenSpec(freebind=True)})
+    group.open({unix: "web", free: "web"})
+    count = 2
+    group.grow()
+    assert len(group.sockets[free]) == 2
+    await group.prepare([unix, free], {unix: ListenSpec(mode=0o600)})
+    group.abandon()
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o666
+    with pytest.raises(Refused, match="there is no group nobody-has-it"):
+        await group.rehearse([unix], {unix: ListenSpec(group="nobody-has-it")})
+    group.close()
 
 
 async def test_one_address_that_cannot_be_had_undoes_all() -> None:
