@@ -171,7 +171,7 @@ class TestTcp:
         """Where the check asks another port and fails, the backend's own is tried: only that one serves clients."""
         sock, address = refused_address()
         with sock:
-            async with backend(saying(b"no")) as it:
+            async with backend(saying(b"no", after=b"PING\r\n", then_close=True)) as it:
                 there, gone = it.address, address
                 port = int((there if checked else gone).rpartition(":")[2])
                 outcome = await probe(there if served else gone, replace(PING, port=port))
