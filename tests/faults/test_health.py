@@ -163,7 +163,9 @@ class TestPassive:
         """Resets that clients provoke are no evidence, unless it is asked for; nor do they ever take the last one away."""
         with ExitStack() as stack:
             brokers = [stack.enter_context(Broker()).address for _ in range(count)]
-            options = {} if resets is None else {"resets": resets}
+            options = {"ejection": "60s", "max_ejection": "60s"} | (
+                {} if resets is None else {"resets": resets}
+            )
             service = stack.enter_context(through(plane, *brokers, health=self.passive(**options)))
             for _ in range(12):
                 with dial(service.address) as scanner:
@@ -308,11 +310,13 @@ def test_a_wrong_check_takes_nobody_away(moody, workers):
         one.kill()
         status = service.wait(lambda now: not now["backends"][0]["health"]["reachable"])
         assert status["backends"][0]["health"]["cause"] == "connection refused"
-        assert plane.metrics().value("lb_backend_reachable", backend=one.address) == 0
-        explained = plane.get(f"/v1/explain?service={service.name}&client=127.0.0.1")
+        explain = f"/v1/explain?service={service.name}&client=127.0.0.1"
+        skipped = [{"id": one.address, "reason": "unreachable"}]
+        wait_for(lambda: plane.get(explain)["skipped"] == skipped, "the worker that explains to know")
+        explained = plane.get(explain)
         assert explained["panic"]
         assert {each["id"] for each in explained["candidates"]} == {two.address, three.address}
-        assert explained["skipped"] == [{"id": one.address, "reason": "unreachable"}]
+        assert plane.metrics().value("lb_backend_reachable", backend=one.address) == 0
         wait_for(lambda: answered_by(service, 12) == {"two", "three"}, "each worker to know")
         two.kill()
         three.kill()
