@@ -123,7 +123,7 @@ def test_the_second_signal(plane, backend, listener):
         wait_stopping(plane)
         plane.send_signal(signal.SIGTERM)
         assert plane.wait(5) == 1
-    assert '"stopping_now"' in plane.output
+    plane.wait_output('"stopping_now"')
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_takeover_that_cannot_have_its_ports_changes_nothing(tmp_path: Path, w
                 failing = site.successor("--takeover", *arguments)
                 failing._spawn()
                 assert failing.wait(20) == 1
-                assert f"{arguments[0]}: cannot listen on {address}" in failing.output
+                failing.wait_output(f"{arguments[0]}: cannot listen on {address}")
                 load.wait_progress(30, pings=10)
             assert "handed_over" not in site.plane.output
             assert site.plane.get("/readyz") == {"status": "ok"}
@@ -289,7 +289,7 @@ def test_clients_of_a_takeover_that_fails_later_are_served_to_their_end(tmp_path
         assert failing.poll() is None
         client.close()
         assert failing.wait(20) == 1
-        assert "a worker could not start" in failing.output
+        failing.wait_output("a worker could not start")
         assert site.plane.get("/readyz") == {"status": "ok"}
 
 
@@ -300,7 +300,7 @@ def test_a_takeover_with_a_wrong_config_changes_nothing(site: Site, tmp_path: Pa
     failing = site.successor("--takeover", "--config", str(wrong))
     failing._spawn()
     assert failing.wait(20) == 2
-    assert f"{wrong}: line 2" in failing.output
+    failing.wait_output(f"{wrong}: line 2")
     assert "takeover_begins" not in site.plane.output
     assert site.plane.get("/readyz") == {"status": "ok"}
 
@@ -330,7 +330,7 @@ def test_a_start_that_cannot_have_its_ports_takes_nothing_from_orphans(site: Sit
         failing = site.successor("--metrics", f"127.0.0.1:{held.getsockname()[1]}")
         failing._spawn()
         assert failing.wait(20) == 1
-    assert "--metrics: cannot listen on" in failing.output
+    failing.wait_output("--metrics: cannot listen on")
     assert "worker_ready" not in failing.output
 
 
@@ -340,7 +340,7 @@ def test_takeover_of_nothing_fails(site: Site) -> None:
     late = site.successor("--takeover")
     late._spawn()
     assert late.wait(20) == 1
-    assert "nothing to take over" in late.output
+    late.wait_output("nothing to take over")
 
 
 def test_workers_of_a_killed_supervisor_serve_until_a_new_one_has_the_sockets(site: Site) -> None:

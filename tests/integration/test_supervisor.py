@@ -208,7 +208,7 @@ def test_orphans_log_in_the_form_that_was_asked_for() -> None:
     with DataPlane(["--workers", str(WORKERS), "--log-format", "text"]) as plane:
         plane.kill()
         wait_for(lambda: plane.output.count("orphaned") == WORKERS, "the workers to notice")
-        assert "[warning  ] orphaned" in plane.output
+        plane.wait_output("[warning  ] orphaned")
         assert "{" not in plane.output
 
 
@@ -258,7 +258,7 @@ def test_a_backend_that_one_worker_ejects_is_shown_as_ejected(site: Site) -> Non
         lambda status: status["services"]["web"]["backends"][1]["health"]["state"] == "ejected"
     )
     assert "reset" in status["services"]["web"]["backends"][1]["health"]["cause"]
-    assert "backend_ejected" in site.plane.output
+    site.plane.wait_output("backend_ejected")
 
 
 # -- limits of the node -------------------------------------------------------------------------------

@@ -84,6 +84,10 @@ class Program:
         """What it has written so far, standard output and error together."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    def wait_output(self, text: str) -> None:
+        """Wait until it has written `text`: what it logs may come after what it does."""
+        wait_for(lambda: text in self.output, f"{text!r} in the output of {self.argv[0]}", every_s=0.05)
+
     def ready(self) -> bool:
         """Tell whether it does its work already."""
         return True

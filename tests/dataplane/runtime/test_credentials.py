@@ -158,7 +158,7 @@ def test_an_encrypted_key_is_refused(tmp_path, port):
     with pytest.raises(AssertionError):
         plane.start()
     assert plane.poll() == 2
-    assert "the key is encrypted" in plane.output
+    plane.wait_output("the key is encrypted")
     plane.close()
 
 

@@ -216,7 +216,7 @@ class TestConfig:
             self.write(file, port, two.address, mode="fastest")
             plane.send_signal(signal.SIGHUP)
             wait_for(lambda: '"apply_refused"' in plane.output, "the refusal")
-            assert "line 5" in plane.output
+            plane.wait_output("line 5")
             assert ask(port.address) == b"two:hello\n"
             file.unlink()
             plane.send_signal(signal.SIGHUP)
@@ -279,7 +279,7 @@ class TestConfig:
             file.mkdir()
             plane.send_signal(signal.SIGHUP)
             wait_for(lambda: '"apply_refused"' in plane.output, "the refusal")
-            assert "is a directory, not a file" in plane.output
+            plane.wait_output("is a directory, not a file")
             assert ask(port.address) == b"one:hello\n"
 
     def test_a_pipe_does_not_hang(self, tmp_path, file):

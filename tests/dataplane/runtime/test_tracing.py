@@ -258,7 +258,7 @@ def test_a_collector_that_refuses(port):
         ask(port.address)
         wait_for(lambda: plane.metrics().value("lb_spans_dropped_total") == 1, "the loss to be counted")
         wait_for(lambda: "spans_lost" in plane.output, "the warning")
-        assert "400" in plane.output
+        plane.wait_output("400")
         assert collector.requests == 1
 
 
