@@ -129,6 +129,8 @@ EVENTS: Final[dict[str, str]] = {
     "ejection_refused": "A backend would have been ejected, but too many are already, or it is the last one and has only reset.",
     "handed_over": "Another process has taken over; this one drains and ends.",
     "inherited_unused": "A listening socket that was inherited is in no service; it was closed.",
+    "log_lines_lost": "Lines of the log or of the access log could not be written, or whoever reads it is too slow; told once.",
+    "log_written_again": "They are written again for some seconds; `lines` is how many were lost meanwhile.",
     "local_error": "This machine lacks descriptors, ports or memory; at most one a second.",
     "no_usable_backend": "Clients of the service are closed at once, with the reason `no_backend`.",
     "orphan_gives_nothing": "A worker whose supervisor had died did not hand over its sockets.",

@@ -28,6 +28,7 @@ WARNINGS: Final = frozenset(
         "ejection_refused",
         "backend_loop",
         "local_error",
+        "log_lines_lost",
         "no_usable_backend",
         "orphaned",
         "panic",

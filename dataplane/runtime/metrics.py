@@ -151,7 +151,10 @@ class Metrics:
         ):
             families.gauge(name, help_, {}, value)
         families.counter(
-            "lb_log_lines_dropped", "Log lines that a slow reader cost", {}, self._dropped_lines()
+            "lb_log_lines_dropped",
+            "Log lines that a slow reader or a full disk cost",
+            {},
+            self._dropped_lines(),
         )
         exported, lost = self._spans()
         families.counter("lb_spans_exported", "Spans that the collector has taken", {}, exported)

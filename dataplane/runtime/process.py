@@ -24,6 +24,7 @@ from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.handover import Giver, giver_path
 from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
+from dataplane.runtime.loss import LossWatch
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
@@ -196,6 +197,8 @@ class Process:
         tune_collector()
         self.reactor.start()
         self.reporter.outcomes.start()
+        sinks = {"log": self._log, "access log": self._recording.sink}
+        LossWatch(sinks, self.events.emit).start(self.reactor)
         keep = self._background.keep
         keep("checking backends", self.node.prober.run)
         keep("looking up names", self._resolver.run)

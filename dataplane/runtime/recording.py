@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dataplane.core.reasons import CloseReason
     from dataplane.net.leg import Leg
     from dataplane.net.relay import Flow
+    from dataplane.runtime.sink import LineSink
     from dataplane.runtime.tracing import Tracing
 
     Record = Callable[[Flow, CloseReason, Leg | None], None]
@@ -68,6 +69,11 @@ class Recording:
             records.append(self._tracing)
         self.record: Record | None = _both(*records) if len(records) > 1 else next(iter(records), None)
         """What a `Service` calls at the end of each connection; None: nothing is kept."""
+
+    @property
+    def sink(self) -> LineSink | None:
+        """Where the access log goes; None: there is none."""
+        return self._sink
 
     @property
     def dropped_lines(self) -> int:

@@ -1,12 +1,21 @@
-"""Lines to a file descriptor through a thread of their own: a reader that blocks never blocks a relay."""
+"""Lines to a file descriptor through a thread of their own: a reader that blocks never blocks a relay.
+
+Theory of operation: a line is written whole, or is lost and counted; one that is begun when the disk becomes full is
+taken back, so that a file always ends with a whole one. Where that cannot be, as in a pipe, what comes next begins on a
+line of its own.
+"""
 
 from __future__ import annotations
 
 import os
 import queue
+import stat
 import threading
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 from schemas.ownership import open_or_make
 
@@ -28,12 +37,26 @@ class LineSink:
         capacity: Lines.
         linger_s: How long a line may wait for others, so that they are written together.
         path: What `reopen` opens; None: nothing.
+        write: Writes to a descriptor, as `os.write` does.
     """
 
     def __init__(
-        self, fd: int, *, capacity: int = CAPACITY, linger_s: float = 0.0, path: str | None = None
+        self,
+        fd: int,
+        *,
+        capacity: int = CAPACITY,
+        linger_s: float = 0.0,
+        path: str | None = None,
+        write: Callable[[int, memoryview], int] = os.write,
     ) -> None:
         self.path = path
+        self.written = 0
+        """Lines so far."""
+        self.trouble = ""
+        """Why the last line was lost that could not be written; empty: none was, or it was the reader's slowness."""
+        self._os_write = write
+        self._is_torn = False
+        """What was written last is the beginning of a line that is lost."""
         self._fd = fd
         self._capacity = capacity
         self._linger_s = linger_s
@@ -90,18 +113,52 @@ class LineSink:
             if isinstance(item, int):
                 os.close(self._fd)
                 self._fd = item
+                self._is_torn = False
 
     def _write(self, lines: list[bytes]) -> None:
-        data = memoryview(b"".join(lines))
-        while data:
+        begin = b"\n" if self._is_torn and lines else b""
+        data, done = memoryview(b"".join((begin, *lines))), 0
+        while done < len(data):
             try:
-                data = data[os.write(self._fd, data) :]
+                done += self._os_write(self._fd, data[done:])
             except BlockingIOError:
                 # Somebody else made the descriptor non-blocking: it is often shared with a terminal.
                 os.set_blocking(self._fd, True)
-            except OSError:
-                self._lost += len(lines)
+            except OSError as error:
+                self._lose(lines, done, done - len(begin), error)
+                return
+        if lines:
+            self._is_torn = False
+            self.written += len(lines)
+
+    def _lose(self, lines: list[bytes], done: int, of_lines: int, error: OSError) -> None:
+        """Count what could not be written, and leave no half line behind."""
+        whole = 0
+        for line in lines:
+            if of_lines < len(line):
                 break
+            of_lines -= len(line)
+            whole += 1
+        self.trouble = error.strerror or str(error)
+        self.written += whole
+        self._lost += len(lines) - whole
+        if done:
+            self._is_torn = of_lines > 0 and not self._take_back(of_lines)
+
+    def _take_back(self, size: int) -> bool:
+        """Remove the last `size` bytes of a file; return whether that could be."""
+        try:
+            known = os.fstat(self._fd)
+            if not stat.S_ISREG(known.st_mode):
+                return False
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if end != known.st_size:  # another process has written behind it
+                return False
+            os.ftruncate(self._fd, end - size)
+            os.lseek(self._fd, end - size, os.SEEK_SET)
+        except OSError:
+            return False
+        return True
 
 
 def open_sink(target: str) -> LineSink | None:

@@ -24,6 +24,7 @@ from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
+from dataplane.runtime.loss import LossWatch
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.resolver import Resolver
@@ -112,6 +113,7 @@ class Supervision:
         tell_bugs(self.events.emit)
         self._handle_signals()
         self._reactor.start()
+        LossWatch({"log": self._log}, self.events.emit).start(self._reactor)
         # A bug of ours that is met there ends this process: its workers serve on, until the next one has their sockets.
         crew = self._group.create_task(self._crew.run())
         keep = self._background.keep

@@ -283,7 +283,11 @@ class Supervisor:
             "Workers that ended, by how",
             [({"cause": cause}, self._ends[cause]) for cause in ("died", "drained")],
         )
-        total.count("lb_log_lines_dropped", "Log lines that a slow reader cost", [({}, self.dropped_lines())])
+        total.count(
+            "lb_log_lines_dropped",
+            "Log lines that a slow reader or a full disk cost",
+            [({}, self.dropped_lines())],
+        )
         return await exposition([total.families()])
 
     def _silence(self) -> Families:

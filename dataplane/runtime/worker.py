@@ -42,6 +42,7 @@ from dataplane.runtime.compact import PackedService, Welcome, unpack
 from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
+from dataplane.runtime.loss import LossWatch
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.recording import Recording
 from dataplane.runtime.shared import Board
@@ -66,6 +67,8 @@ FORWARDED: Final = frozenset(
         "backend_reinstated",
         "ejection_refused",
         "local_error",
+        "log_lines_lost",
+        "log_written_again",
         "spans_lost",
         "unhandled",
         "worker_terminated",
@@ -166,6 +169,7 @@ class Worker:
         tune_collector()
         self._reactor.start()
         self._reporter.outcomes.start()
+        LossWatch({"access log": self._recording.sink}, self.events.emit).start(self._reactor)
         self._node.start_refreshing()
         self._begun.set()
         return os.getpid()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataplane.runtime.sink import LineSink, open_sink
 from tests.support.users import SERVICE, needs_two_users, owner
@@ -55,6 +60,88 @@ def test_nobody_reads(pipe):
 
     wait_for(drained, "the thread to end once somebody reads")
     assert len(got) == (10_000 - sink.dropped) * 100, "whole lines, and each is either there or counted"
+
+
+class Small:
+    """A disk that has room for so many bytes; it takes what fits, as file systems do."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Write what fits."""
+        fits = min(self.room, len(data))
+        if data and not fits:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= fits
+        return os.write(fd, data[:fits])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=6),
+    st.lists(st.integers(0, 120), min_size=1, max_size=6),
+    st.booleans(),
+)
+def test_a_full_disk(batches, rooms, append):
+    """However little fits, the file has whole lines only, in order, and each line is there or counted."""
+    with tempfile.NamedTemporaryFile() as file:
+        disk, told = Small(0), []
+        mode = os.O_APPEND if append else 0
+        sink = LineSink(os.open(file.name, os.O_WRONLY | mode), write=disk.write)
+        sink.close()  # the thread has gone: batches are as the test has them
+        sink._fd = os.open(file.name, os.O_WRONLY | mode)
+        for number, sizes in enumerate(batches):
+            disk.room = rooms[number % len(rooms)]
+            lines = [f"{number}.{index}:".encode() + b"x" * size + b"\n" for index, size in enumerate(sizes)]
+            told += lines
+            sink._write(lines)
+        os.close(sink._fd)
+        content = Path(file.name).read_bytes()
+    there = content.splitlines(keepends=True)
+    assert all(line in told for line in there)
+    assert [line for line in told if line in there] == there
+    assert (len(there), sink.written + sink.dropped) == (sink.written, len(told))
+
+
+def test_a_full_disk_that_is_shared(tmp_path):
+    """What another process has written behind a half line is not cut off; the next line begins on one of its own."""
+    path = tmp_path / "log"
+    other = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    disk = Small(10)
+
+    def write(fd, data):
+        try:
+            return disk.write(fd, data)
+        except OSError:
+            os.write(other, b"theirs\n")
+            raise
+
+    sink = LineSink(os.open(path, os.O_WRONLY | os.O_APPEND), write=write)
+    sink.write(b"first\n")
+    wait_for(lambda: sink.written == 1, "the first line")
+    sink.write(b"second\n")
+    wait_for(lambda: sink.dropped == 1, "the loss")
+    disk.room = 100
+    sink.write(b"third\n")
+    sink.close()
+    os.close(other)
+    assert path.read_bytes() == b"first\nsecotheirs\n\nthird\n"
+
+
+def test_a_torn_line_in_a_pipe(pipe):
+    """It cannot be taken back: what comes next begins on a line of its own, and the half one is counted as lost."""
+    reader, writer = pipe
+    disk = Small(3)
+    sink = LineSink(os.dup(writer), write=disk.write)
+    sink.write(b"first\n")
+    wait_for(lambda: sink.dropped == 1, "the loss")
+    assert sink.trouble == "No space left on device"
+    disk.room = 100
+    sink.write(b"second\n")
+    sink.close()
+    assert os.read(reader, 100) == b"fir\nsecond\n"
+    assert (sink.written, sink.dropped) == (1, 1)
 
 
 def test_the_reader_leaves(pipe):
