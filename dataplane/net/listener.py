@@ -118,7 +118,9 @@ def _clear(path: str, *, remove: bool) -> None:
         return
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
-        if not is_socket or probe.connect_ex(path) != errno.ECONNREFUSED:
+        if not is_socket:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if probe.connect_ex(path) != errno.ECONNREFUSED:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     if remove:
         Path(path).unlink(missing_ok=True)

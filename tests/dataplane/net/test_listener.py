@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -115,10 +116,13 @@ class TestOpen:
 
     def test_unix_sockets(self, tmp_path):
         """A stale file is replaced; a live socket and any other file stay."""
-        path = tmp_path / "x.sock"
+        path = tmp_path / "x y.sock"
         first = open_listener(f"unix:{path}", reuse_port=False)
-        with pytest.raises(BindError):
-            open_listener(f"unix:{path}", reuse_port=False)
+        for listen in (True, False):
+            with pytest.raises(BindError) as caught:
+                open_listener(f"unix:{path}", reuse_port=False, listen=listen)
+            said = f"Address already in use; see who has it with: ss -xlp | grep -F '{path}'"
+            assert str(caught.value) == f"cannot listen on unix:{path}: {said}"
         first.close()
         assert stat.S_ISSOCK(path.stat().st_mode)
         open_listener(f"unix:{path}", reuse_port=False, listen=False).close()
@@ -126,9 +130,23 @@ class TestOpen:
         open_listener(f"unix:{path}", reuse_port=False).close()
         path.unlink()
         path.write_text("mine")
-        with pytest.raises(BindError):
+        with pytest.raises(BindError, match=f"File exists; what is there is no socket.*ls -l '{path}'"):
             open_listener(f"unix:{path}", reuse_port=False)
         assert path.read_text() == "mine"
+        with pytest.raises(BindError, match=f"its folder is not there: {tmp_path}/no"):
+            open_listener(f"unix:{tmp_path}/no/x.sock", reuse_port=False)
+
+    @pytest.mark.needs("ss")
+    def test_the_hint_for_a_unix_socket_finds_who_has_it(self, tmp_path):
+        """What is to be typed names the process."""
+        with socket.socket(socket.AF_UNIX) as taken:
+            taken.bind(str(tmp_path / "x.sock"))
+            taken.listen()
+            with pytest.raises(BindError) as caught:
+                open_listener(f"unix:{tmp_path}/x.sock", reuse_port=False)
+            command = str(caught.value).partition("with: ")[2]
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+            assert f"pid={os.getpid()}," in done.stdout
 
     def test_nothing_is_left_open(self, no_leaks):
         """An error costs no descriptor."""
