@@ -93,8 +93,9 @@ class Fleet:
             Each with its answer, or with the `DataPlaneError` that came instead.
         """
         asked = [each for each in self.pushers.values() if each.reachable]
-        answers = await asyncio.gather(*(each.ask(call, timeout_s) for each in asked))
-        return list(zip(asked, answers, strict=True))
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(each.ask(call, timeout_s)) for each in asked]
+        return [(each, answer.result()) for each, answer in zip(asked, answers, strict=True)]
 
     async def services(self) -> dict[str, Any]:
         """Return the services of the newest snapshot that runs; nothing if nobody answers."""

@@ -104,7 +104,8 @@ class Prober:
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Probe until cancelled; leaves no task and no connection behind. Runs once."""
+        """Probe until cancelled; leaves no task and no connection behind. After a failure it can be run again."""
+        self._begin_anew()
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -118,6 +119,15 @@ class Prober:
                 finally:
                     if timer is not None:
                         timer.cancel()
+
+    def _begin_anew(self) -> None:
+        """Have every target due that is not in the schedule: its probe was broken off by what ended the last run."""
+        self._busy = self._leaving = 0
+        there = {id(item[2]) for item in self._heap}
+        for entry in self._entries.values():
+            entry.task = None
+            if id(entry) not in there:
+                self._schedule(entry, 0.0)
 
     def update(self, targets: Iterable[Target]) -> None:
         """Take the complete set of targets, in the event loop's thread.
@@ -179,12 +189,22 @@ class Prober:
         except NowhereError:
             self._again(entry, started)
             return
+        except Exception as error:  # noqa: BLE001 - a bug of ours that one check has met must end no other
+            self._again(entry, started)
+            self._report(target, error)
+            return
         self._again(entry, started)
         try:
             self._on_result(target, outcome)
+        except Exception as error:  # noqa: BLE001 - the same
+            self._report(target, error)
         finally:
             if connection is not None:
                 await self._leave(connection, target.check.timeout_s)
+
+    def _report(self, target: Target, error: Exception) -> None:
+        message = f"checking backend {target.backend_id} of service {target.service} failed"
+        asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _again(self, entry: _Entry, started: float) -> None:
         """Give the place back, and put the target where it is due next (at once if the probe took too long)."""

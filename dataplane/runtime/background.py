@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-__all__ = ["Background", "tell_bugs", "traced"]
+__all__ = ["Background", "report_bug", "tell_bugs", "traced"]
 
 FIRST_PAUSE_S: Final = 1.0
 MOST_PAUSE_S: Final = 60.0
@@ -36,6 +36,11 @@ def tell_bugs(emit: Callable[..., None]) -> None:
         emit("unhandled", message=message, traceback="" if error is None else traced(error))
 
     asyncio.get_running_loop().set_exception_handler(handle)
+
+
+def report_bug(message: str, error: Exception) -> None:
+    """Tell of a bug of ours that was met, and that ends nothing."""
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
 
 def traced(error: BaseException) -> str:
@@ -95,7 +100,6 @@ async def _tried(name: str, work: Work, outcome: str) -> bool:
     try:
         await work()
     except Exception as error:  # noqa: BLE001 - rule 1: a bug of ours here must not end what relays
-        context = {"message": f"{name} {outcome}", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
+        report_bug(f"{name} {outcome}", error)
         return False
     return True

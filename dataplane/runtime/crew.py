@@ -29,6 +29,7 @@ from dataplane.runtime.compact import CrewSettings, Welcome
 from dataplane.runtime.inboxes import INBOX, Inboxes
 from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares
+from dataplane.runtime.together import together
 
 if TYPE_CHECKING:
     from dataplane.runtime.shared_counters import CounterBoard
@@ -105,7 +106,9 @@ class Crew:
             Gone: One died before it was there.
             PeerError: One could not run what it should.
         """
-        await asyncio.gather(*(self.bring_up(index) for index in range(self.count)))
+        for outcome in await together(self.bring_up(index) for index in range(self.count)):
+            if isinstance(outcome, Exception):
+                raise outcome
 
     async def bring_up(self, index: int) -> Member:
         """Start a worker and return it when it accepts; whoever was in its place drains.
@@ -192,14 +195,13 @@ class Crew:
                 member.held = {
                     one for one in member.held if one[0] in self._sockets.sockets or one[0] == INBOX
                 }
-            results = await asyncio.gather(
-                *(self._lend(one, wanted[index] - one.held) for index, one in members.items()),
-                return_exceptions=True,
+            results = await together(
+                self._lend(one, wanted[index] - one.held) for index, one in members.items()
             )
             for member, result in zip(members.values(), results, strict=True):
                 if isinstance(result, PeerError):
                     member.kill(f"it could not take a socket: {result}")
-                elif isinstance(result, BaseException) and not isinstance(result, Gone):
+                elif isinstance(result, Exception) and not isinstance(result, Gone):
                     raise result
             for index, member in members.items():
                 surplus = member.held - wanted[index]
@@ -245,20 +247,19 @@ class Crew:
         return self._group.create_task(member.part(last=last))
 
     async def _watch(self, member: Member) -> None:
-        channel = asyncio.create_task(member.channel.run())
-        ended = asyncio.create_task(member.process.wait())
-        closed = asyncio.create_task(member.channel.closed.wait())
-        await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
-        # the other follows: what it said last may still be in the socket, and a process ends after its descriptors
-        await asyncio.wait({ended, closed}, timeout=PARTING_S)
-        member.channel.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await channel
-        if not ended.done():
-            # It could not take what it was sent (out of descriptors), and takes itself for an orphan: it drains.
-            assert self._group is not None  # noqa: S101 - run() has begun
-            self._group.create_task(self._succeed(member, {"pid": member.pid, "status": "lost"}))
-        code = await ended
+        async with asyncio.TaskGroup() as group:
+            group.create_task(member.channel.run())
+            ended = group.create_task(member.process.wait())
+            closed = group.create_task(member.channel.closed.wait())
+            await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
+            # the other follows: what it said last may still be in the socket; and a process ends after its descriptors
+            await asyncio.wait({ended, closed}, timeout=PARTING_S)
+            member.channel.close()
+            if not ended.done():
+                # It could not take what it was sent (out of descriptors), and takes itself for an orphan: it drains.
+                assert self._group is not None  # noqa: S101 - run() has begun
+                self._group.create_task(self._succeed(member, {"pid": member.pid, "status": "lost"}))
+            code = await ended
         self._alive.discard(member)
         self.leaving.discard(member)
         self._board.free_row(member.row)
@@ -374,12 +375,12 @@ class Crew:
             PeerError: One could not.
         """
         members = [*self.members.values(), *(self.leaving if former else ())]
-        results = await asyncio.gather(*(one.ask(kind, body) for one in members), return_exceptions=True)
+        results = await together(one.ask(kind, body) for one in members)
         answers = []
         for member, result in zip(members, results, strict=True):
             if isinstance(result, Gone):
                 continue
-            if isinstance(result, BaseException):
+            if isinstance(result, Exception):
                 raise result
             answers.append((member, *result))
         return answers

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.runtime.channel import Channel, Gone, PeerError
 from dataplane.runtime.private import listen_privately, reachable
+from dataplane.runtime.together import first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -189,11 +190,7 @@ class Taken:
     async def confirm(self) -> None:
         """Say that the sockets are accepted from, and wait a while for the giver to give everything free."""
         self._decision.set_result(None)
-        released = asyncio.ensure_future(self._released.wait())
-        gone = asyncio.ensure_future(self.gone.wait())
-        await asyncio.wait({released, gone}, timeout=RELEASE_S, return_when=asyncio.FIRST_COMPLETED)
-        for future in (released, gone):
-            future.cancel()
+        await first_of(self._released, self.gone, within_s=RELEASE_S)
 
     @property
     def not_released(self) -> bool:
@@ -278,12 +275,8 @@ async def take(path: Path) -> AsyncIterator[Taken]:
     taken = Taken({}, {})
     async with _running(sock, taken) as channel:
         taken.gone = channel.closed
-        arrived = asyncio.ensure_future(taken.arrived.wait())
-        closed = asyncio.ensure_future(channel.closed.wait())
-        done, _ = await asyncio.wait({arrived, closed}, timeout=TAKE_S, return_when=asyncio.FIRST_COMPLETED)
-        for future in (arrived, closed):
-            future.cancel()
-        if arrived not in done:
+        await first_of(taken.arrived, channel.closed, within_s=TAKE_S)
+        if not taken.arrived.is_set():
             raise HandoverError("the running process did not send its sockets")
         if taken.problem:
             taken.refuse(taken.problem)
@@ -303,14 +296,17 @@ async def take(path: Path) -> AsyncIterator[Taken]:
 @contextlib.asynccontextmanager
 async def _running(sock: socket.socket, handler: Any) -> AsyncIterator[Channel]:
     channel = Channel(sock, handler)
-    task = asyncio.ensure_future(channel.run())
-    try:
-        yield channel
-    finally:
-        channel.close()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    problem: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        group.create_task(channel.run())
+        try:
+            yield channel
+        except Exception as error:  # noqa: BLE001 - outside of the group it is itself, and not a group of one
+            problem = error
+        finally:
+            channel.close()
+    if problem is not None:
+        raise problem
 
 
 def _is_ours(conn: socket.socket) -> bool:

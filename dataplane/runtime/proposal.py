@@ -13,6 +13,7 @@ from dataplane.runtime.compact import PackedService, pack
 from dataplane.runtime.giving import verdicts_of
 from dataplane.runtime.impact import impact_of
 from dataplane.runtime.merge import whole_services
+from dataplane.runtime.together import together
 
 if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
@@ -63,9 +64,9 @@ class SupervisedApplier(Applier):
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
         members = list(self.crew.members.values())
         change = self._change(snapshot, specs)
-        results = await asyncio.gather(*(one.ask("stage", change) for one in members), return_exceptions=True)
+        results = await together(one.ask("stage", change) for one in members)
         for member, result in zip(members, results, strict=True):
-            if isinstance(result, BaseException) and not isinstance(result, Gone):
+            if isinstance(result, Exception) and not isinstance(result, Gone):
                 self.crew.tell_all("abandon")
                 self._assign([running.service.spec for running in self.node.running.values()])
                 if not isinstance(result, PeerError):
@@ -76,7 +77,9 @@ class SupervisedApplier(Applier):
     async def carry_out(self) -> None:
         """Have every worker run what it has staged."""
         verdicts = verdicts_of(self.node)
-        await asyncio.gather(*(self._commit(one, verdicts) for one in list(self.crew.members.values())))
+        async with asyncio.TaskGroup() as group:
+            for one in list(self.crew.members.values()):
+                group.create_task(self._commit(one, verdicts))
         await self.crew.spread()
         self._sockets.finish()
         self.crew.tell_all("put", self.node.whereabouts.all())

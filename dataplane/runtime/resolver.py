@@ -18,8 +18,10 @@ from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import Absence
 from dataplane.net.sockopts import to_sockaddr
+from dataplane.runtime.background import report_bug
 from dataplane.runtime.loops import find_loops
 from dataplane.runtime.machine import address_changes
+from dataplane.runtime.together import together
 from schemas.loops import Loops
 from schemas.machine import HERE
 
@@ -71,7 +73,9 @@ class Resolver:
                     self._moved = False
                     await self._look_at_loops()
                 names = self._names()
-                await asyncio.gather(*(self._resolve(name, users) for name, users in names.items()))
+                for outcome in await together(self._resolve(name, users) for name, users in names.items()):
+                    if isinstance(outcome, Exception):  # a bug of ours that one name has met is no other's
+                        report_bug("looking up a name failed", outcome)
                 if not names:
                     await self._wake.wait()
                     continue

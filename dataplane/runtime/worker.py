@@ -26,7 +26,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +34,7 @@ import uvloop
 from dataplane.core.spec import OperatorState
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
+from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.change import Changer, Draft
 from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
@@ -49,6 +49,7 @@ from dataplane.runtime.shared import Board
 from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.sink import LineSink
 from dataplane.runtime.status import Reporter
+from dataplane.runtime.together import first_of
 from dataplane.runtime.worker_node import Columns, Found, HeldDoors, WorkerNode
 
 if TYPE_CHECKING:
@@ -243,12 +244,17 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen)
-        loop.set_exception_handler(self._on_bug)
-        channel = asyncio.create_task(self._channel.run())
-        stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({channel, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._begun.is_set():
-            return
+        tell_bugs(self._tell)
+        async with asyncio.TaskGroup() as group:
+            Background(group).once("listening to the supervisor", self._channel.run)
+            await first_of(self._channel.closed, self._stop)
+            if self._begun.is_set():
+                await self._end()
+            self._channel.close()
+        self._log.close()
+
+    async def _end(self) -> None:
+        """Drain; a worker without a supervisor serves a while before that."""
         if not self._stop.is_set():
             await self._serve_as_orphan()
             self._drain(last=False)
@@ -260,11 +266,6 @@ class Worker:
             await self._report(parts.append)
             self._channel.send("farewell", (parts, [one for some in self._metrics.parts() for one in some]))
             await self._channel.flush(1.0)
-        for task in (channel, stop):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._log.close()
 
     def _drain(self, *, last: bool) -> None:
         """Accept nothing more.
@@ -287,11 +288,6 @@ class Worker:
             self._drain(last=False)
         self._terminated = True
         self._tell("worker_terminated", pid=os.getpid())
-
-    def _on_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        text = "".join(traceback.format_exception(error)) if error is not None else ""
-        self._tell("unhandled", message=context.get("message", ""), traceback=text)
 
     # -- without a supervisor -------------------------------------------------------------------------
 

@@ -307,3 +307,54 @@ def test_delay(sample, jitter, interval_s):
     assert interval_s * (1 - jitter) <= later * (1 + 1e-12)
     assert later <= interval_s * (1 + jitter) * (1 + 1e-12)
     assert delay_s(check, 0.5, first=False) == pytest.approx(interval_s)
+
+
+async def test_a_bug_that_one_check_meets_ends_no_other():
+    """It is told, with the backend that it met, and that one is checked again as well."""
+    told = asyncio.Queue()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.put_nowait(context))
+    results = asyncio.Queue()
+
+    def take(target, found):
+        if target.backend_id == "bad":
+            raise ZeroDivisionError("of ours")
+        results.put_nowait(target.backend_id)
+
+    prober = Prober(take, on_local_error=lambda _: None, random=lambda: 0.5)
+    async with backend() as it, asyncio.TaskGroup() as group:
+        running = group.create_task(prober.run())
+        prober.update([target("bad", it.address, OFTEN), target("good", it.address, OFTEN)])
+        for _ in range(3):
+            context = await told.get()
+            assert "backend bad of service web" in context["message"]
+            assert isinstance(context["exception"], ZeroDivisionError)
+            assert await results.get() == "good"
+        running.cancel()
+
+
+async def test_it_can_be_run_again_after_a_failure(monkeypatch):
+    """Whatever was being checked then is due at once, and everything is checked as before."""
+    results = asyncio.Queue()
+    prober = Prober(
+        lambda target, _: results.put_nowait(target.backend_id),
+        on_local_error=lambda _: None,
+        random=lambda: 0.5,
+        concurrency=1,
+    )
+    sound = prober._start_due
+    async with backend() as it:
+        prober.update([target("a", it.address, OFTEN), target("b", it.address, OFTEN)])
+
+        def broken(group, now):
+            sound(group, now)  # one is being checked now
+            raise ZeroDivisionError("of ours")
+
+        monkeypatch.setattr(Prober, "_start_due", lambda self, group, now: broken(group, now))
+        with pytest.raises(ExceptionGroup):
+            await prober.run()
+        monkeypatch.undo()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(prober.run())
+            seen = {await results.get() for _ in range(4)}
+            running.cancel()
+    assert seen == {"a", "b"}
