@@ -84,7 +84,10 @@ class Pulse:
         try:
             await client.get(_PATH, self._params, timeout_s=self._pace.pulse_timeout_s)
         except ConsulError as error:
-            return error if is_silence(error) else None
+            told = ConsulError(
+                error.kind, f"{error.detail}, asked again and again; what Consul said last holds"
+            )
+            return told if is_silence(error) else None
         return None
 
     def _set(self, error: ConsulError | None, since: float | None) -> None:
