@@ -4,7 +4,9 @@ Theory of operation. A `Leg` is one of the two connections; what is read from it
 
 1. One read, then one write, for each event. What the peer's socket does not take at once is kept in
    `peer.pending` (at most one read's worth), and the leg is not read again before that has gone. Reads grow
-   while the peer keeps up, so that a slow reader pins little and a fast one costs few calls.
+   while the peer keeps up, so that a slow reader pins little and a fast one costs few calls. Before they grow, the
+   peer's kernel is bounded in what it takes for later (RESERVE_BYTES): else it takes megabytes for a reader that
+   takes nothing, and reading on so fast teaches the kernel to open this leg's window for megabytes more.
 2. `eof`: nothing more can be read from the leg. By a FIN: the peer gets a half-close once its `pending` is
    empty, and two FINs end the flow; one never does. Or it is `broken`: by a reset, or another read error.
 3. `dead`: nothing can be written to the leg any more. Nothing is lost yet: what it had sent before may still
@@ -37,7 +39,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import CloseReason
 from dataplane.net.reactor import BUFFER_BYTES
-from dataplane.net.sockopts import DONTWAIT
+from dataplane.net.sockopts import DONTWAIT, limit_unsent
 
 if TYPE_CHECKING:
     import socket
@@ -54,6 +56,10 @@ UNWATCHED: Final = -1
 SHUT_WR: Final = 1
 CHUNK_BYTES: Final = 32 * 1024
 """The first read's limit, and a slow reader's: what each of thousands of them may pin."""
+RESERVE_BYTES: Final = 256 * 1024
+"""How much of a peer's data its kernel takes beyond what it may send at once. Bulk is as without a bound; with 128 KiB it
+is half of that on a busy machine, as a reader that is not scheduled for a moment finds too little. With 512 KiB reads of
+a reader that takes nothing grow so large that three times as much lies here in the end."""
 
 
 class Leg:
@@ -151,7 +157,13 @@ class Leg:
             peer.rewatch()
             self.rewatch()
         elif size == self.chunk and size < BUFFER_BYTES:
-            self.chunk = size * 2
+            self._read_more()
+
+    def _read_more(self) -> None:
+        """Let reads grow: the peer keeps up."""
+        if self.chunk == CHUNK_BYTES:  # only now: a short connection pays nothing for it
+            limit_unsent(self.peer.sock, RESERVE_BYTES)
+        self.chunk *= 2
 
     def _flush(self) -> None:
         pending = self.pending

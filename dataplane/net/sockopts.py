@@ -21,6 +21,7 @@ __all__ = [
     "current_descriptor_limit",
     "descriptor_limit",
     "error_text",
+    "limit_unsent",
     "reset_on_close",
     "to_sockaddr",
     "tune_backend",
@@ -150,6 +151,12 @@ def unsent_bytes(sock: socket.SocketType) -> int:
             if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _CLOSED:
                 return 0
     return unsent
+
+
+def limit_unsent(sock: socket.SocketType, size: int) -> None:
+    """Have the kernel take no more for `sock` than what it may send now and `size` bytes besides (tcp(7))."""
+    with contextlib.suppress(OSError):  # a Unix socket has a small buffer anyway
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def descriptor_limit() -> int:
