@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -28,6 +26,7 @@ from controlplane.fleet import Fleet
 from controlplane.following import Following
 from controlplane.home import Home
 from controlplane.http import listener as http_listener
+from controlplane.log import Log
 from controlplane.metrics import scrape
 from controlplane.noticing import Fault, Noticing, plane_faults, source_faults
 from controlplane.observer import Observer
@@ -71,12 +70,6 @@ class DaemonSettings:
     """Names by which a proxy leads to the page, as `host_name` returns them."""
 
 
-def log(message: str) -> None:
-    """Write a line of JSON to stderr: for the journal, and for whoever reads it by machine."""
-    sys.stderr.write(json.dumps({"time": now_text(), "program": "lb-control", "event": message}) + "\n")
-    sys.stderr.flush()
-
-
 def _broken(name: str, trouble: object) -> dict[str, Any]:
     """Return the row of a source that only shows while it is out of order."""
     return {"name": name, "state": "error", "since": None, "last_error": str(trouble)}
@@ -85,8 +78,9 @@ def _broken(name: str, trouble: object) -> dict[str, Any]:
 class Daemon:
     """All parts, wired. Make it inside a running loop."""
 
-    def __init__(self, settings: DaemonSettings, store: Store) -> None:
+    def __init__(self, settings: DaemonSettings, store: Store, log: Log) -> None:
         self.settings = settings
+        self.log = log
         self.base = Path() if settings.home is None else settings.home.folder
         self.events = Events()
         user, home = settings.user_name(os.getuid()), settings.home
@@ -143,6 +137,7 @@ class Daemon:
         """Return how everything fares that desired state and credentials come from, besides the watched file."""
         token, http_token = self.settings.token, self.settings.http_token
         troubles = {
+            "log": self.log.trouble,
             "certificates": self.settings.tls.trouble,
             "token": token and token.trouble,
             "http token": http_token and http_token.trouble,
@@ -152,11 +147,11 @@ class Daemon:
 
     async def _notice(self) -> None:
         """Log what happens to the sources until cancelled; the watched file tells of itself."""
-        noticing = Noticing(log)
+        noticing = Noticing(self.log)
         while True:
             await asyncio.sleep(_NOTICE_S)
             # Credentials have a row only while they are out of order.
-            well: dict[str, Fault | None] = dict.fromkeys(("certificates", "token", "http token"))
+            well: dict[str, Fault | None] = dict.fromkeys(("log", "certificates", "token", "http token"))
             noticing.take(well | source_faults(self._sources()))
 
     async def metrics(self) -> bytes:
@@ -188,7 +183,7 @@ class Daemon:
                     spawn(self.file.run())
                 else:
                     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-                log("ready")
+                self.log("ready")
                 await stop.wait()
                 self.events.end()
 
@@ -203,7 +198,7 @@ class Daemon:
                 who = Tcp(address, settings.http_token, settings.http_hosts)
                 tcp = Api(self, settings.user_name, who)
                 await _serve(stack, tcp.application(), sock)
-                log(f"dashboard at http://{address}/")
+                self.log(f"dashboard at http://{address}/")
             yield
 
 
@@ -230,8 +225,12 @@ def run(settings: DaemonSettings) -> None:
     Raises:
         ControlError: It cannot start.
     """
-    store = Store(settings.state_dir)
-    with bound(control_socket(settings.runtime_dir)) as listener, contextlib.ExitStack() as stack:
+    store, log = Store(settings.state_dir), Log()
+    with (
+        contextlib.closing(log),
+        bound(control_socket(settings.runtime_dir)) as listener,
+        contextlib.ExitStack() as stack,
+    ):
         unwritable: str | None = None
         try:
             stack.enter_context(store.writer())
@@ -240,7 +239,7 @@ def run(settings: DaemonSettings) -> None:
             log(unwritable)
 
         async def main() -> None:
-            daemon = Daemon(settings, store)
+            daemon = Daemon(settings, store, log)
             daemon.controller.keeping.error = unwritable
             await daemon.run(listener)
 

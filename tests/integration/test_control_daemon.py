@@ -152,6 +152,21 @@ def test_data_planes_come_and_go(control, address):
         assert daemon.poll() is None
 
 
+def test_daemon_with_a_full_log_disk(control, address, plane):
+    """It serves as always, and status says that its log is lost, and why."""
+    running = Daemon(control, control.write(document(address, "127.0.0.1:1")))
+    running.argv = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *running.argv]
+    with running as daemon:
+        wait_for(lambda: runs(plane, "127.0.0.1:1"), "the file's content")
+        status = control.wait_status(lambda status: any(each["name"] == "log" for each in status["sources"]))
+        (row,) = (each for each in status["sources"] if each["name"] == "log")
+        assert (row["state"], "No space left on device" in row["last_error"]) == ("error", True)
+        control.write(document(address, "127.0.0.1:2"))
+        wait_for(lambda: runs(plane, "127.0.0.1:2"), "the file's new content")
+        assert daemon.poll() is None
+        assert daemon.stop() == 0
+
+
 def test_two_daemons_for_one_data_plane(control, address, plane, tmp_path_factory):
     """Both say who the other is, push ever more rarely, and write none of it to their histories."""
     other = Control(tmp_path_factory.mktemp("e"))
