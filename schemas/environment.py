@@ -10,6 +10,8 @@ from schemas.desired import Desired, DesiredService, check_service
 from schemas.errors import InvalidDocument, Path, Problem, shown
 from schemas.fields import FALSE_WORDS, TRUE_WORDS, parse_duration
 from schemas.findings import Finding
+from schemas.loops import Loops
+from schemas.snapshot import backend_loops
 
 __all__ = ["SERVICE", "desired_from_environment"]
 
@@ -43,6 +45,9 @@ def desired_from_environment(environ: Mapping[str, str]) -> Desired | None:
         except ValueError as error:
             problems.append(Problem(variable, str(error)))
     findings, checked = check_service(SERVICE, service)
+    if checked is not None and not findings:
+        loops = backend_loops({SERVICE: checked.backends or ()}, Loops({SERVICE: checked.addresses}))
+        findings = [Finding(("services", *below), message) for below, message in loops]
     problems += [_problem(finding) for finding in findings]
     if problems or checked is None:
         raise InvalidDocument(tuple(problems))

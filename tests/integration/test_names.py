@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +98,26 @@ def test_a_server_of_the_other_family(plane, port):
             )
         )
         assert set(served(port, 30)) == {"v4"}
+
+
+@pytest.mark.parametrize("plane", [2], indirect=True)
+def test_a_new_worker_knows_the_names(plane, port):
+    """A worker that takes the place of a killed one is told where names are, before it takes clients."""
+    with LineServer("v4") as server:
+        web = {
+            "listen": port.address,
+            "backends": [f"both.test:{server.port}"],
+            "health": CHECK,
+            "retries": 0,
+        }
+        plane.put_snapshot({"web": web})
+        plane.wait_status(is_up)
+        before = {worker["pid"] for worker in plane.status()["workers"]}
+        os.kill(min(before), signal.SIGKILL)
+        plane.wait_status(
+            lambda status: len(after := {each["pid"] for each in status["workers"]}) > 1 and after != before
+        )
+        assert set(served(port, 20)) == {"v4"}
 
 
 def test_a_name_of_our_own(plane, port):

@@ -138,3 +138,9 @@ def test_reuse_and_proxy_v1_exclude_each_other_by_name():
     found = problems(BACKENDS="a:1", POOL_MODE="reuse", PROXY_V1="1")
     assert list(found) == ["PROXY_V1"]
     assert "POOL_MODE=reuse" in found["PROXY_V1"]
+
+
+@pytest.mark.parametrize("environ", [{}, {"LISTEN": "127.0.0.1:4000"}, {"LISTEN": "*:4000"}])
+def test_the_balancer_as_its_own_backend(environ):
+    """A backend that leads back is refused as everywhere else, and so is the default address to listen on."""
+    assert "itself listens" in problems(BACKENDS="10.0.0.1:4000,127.0.0.1:4000", **environ)["BACKENDS"]
