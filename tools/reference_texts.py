@@ -119,6 +119,7 @@ EVENTS: Final[dict[str, str]] = {
     "backend_unknown": "Nobody checks it any more.",
     "backend_unreachable": "It was down, and now not even a connection can be made.",
     "backend_up": "Active checks found it up.",
+    "connections_moved": "Connections are counted at another backend now: it has the address that they lead to, under another id.",
     "credentials_expired": "The API's certificate has expired; seen at the start, and when the file changes.",
     "credentials_not_renewed": "A token or certificate of the API's was changed, and cannot be used: the one before is in force.",
     "credentials_renewed": "A token or certificate of the API's was changed, and counts from now on.",

@@ -15,6 +15,7 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -67,7 +68,7 @@ async def rehome(node: Node, service: Service) -> None:
     }
     drained: list[Flow] = []
     strays: set[str] = set()
-    heirs: set[Backend] = set()
+    heirs: Counter[Backend] = Counter()
     for count, flow in enumerate(list(service.flows), 1):
         backend = flow.backend
         if backend is not None:
@@ -77,7 +78,7 @@ async def rehome(node: Node, service: Service) -> None:
                 strays.add(flow.place)
             elif home is not backend:
                 service.connector.move(flow, home)
-                heirs.add(home)
+                heirs[home] += 1
             if home is None or home.spec.state is not OperatorState.ENABLED:
                 drained.append(flow)
             elif not service.draining:
@@ -89,6 +90,7 @@ async def rehome(node: Node, service: Service) -> None:
     for heir in heirs:
         _make_room(heir, service.spec.limits.per_backend)
     if heirs:
+        node.events.emit("connections_moved", service=service.name, connections=heirs.total())
         service.serve_queue()
 
 

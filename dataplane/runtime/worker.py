@@ -66,6 +66,7 @@ FORWARDED: Final = frozenset(
         "access_log_reopened",
         "backend_ejected",
         "backend_reinstated",
+        "connections_moved",
         "ejection_refused",
         "local_error",
         "log_lines_lost",

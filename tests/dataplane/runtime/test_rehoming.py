@@ -99,6 +99,7 @@ async def test_a_twin_that_stays_takes_them(bench):
         assert accounts(bench) == {"a": 2, "b": 2}
         await bench.put(*named(b=one.address), **LONG)
         assert accounts(bench) == {"b": 4}
+        assert ("connections_moved", {"service": "s", "connections": 2}) in bench.told
         assert not any(flow.deadline for flow in bench.service.flows)
         for _, writer in clients:
             writer.close()
