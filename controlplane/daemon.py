@@ -17,6 +17,7 @@ from aiohttp import web
 
 from controlplane.acceptance import now_text
 from controlplane.api import Api, Tcp
+from controlplane.bugs import kept, tell_bug, tell_bugs
 from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
 from controlplane.controller import Controller
@@ -162,6 +163,7 @@ class Daemon:
 
     async def run(self, listener: socket.socket) -> None:
         """Do all of it until SIGTERM or SIGINT."""
+        tell_bugs(self.log)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -173,9 +175,9 @@ class Daemon:
             spawn(self.controller.run())
             spawn(self.controller.keeping.run())
             spawn(self.controller.discovering.run())
-            spawn(self.observer.run())
-            spawn(self._notice())
-            spawn(self.following.run())
+            spawn(kept("looking at health", self.observer.run, self.log))
+            spawn(kept("telling what breaks", self._notice, self.log))
+            spawn(kept("following events", self.following.run, self.log))
             spawn(self.registering.run())
             async with self._served(listener):
                 if self.file is not None:
@@ -243,6 +245,7 @@ def run(settings: DaemonSettings) -> None:
             daemon.controller.keeping.error = unwritable
             await daemon.run(listener)
 
+        reason: BaseException
         try:
             asyncio.run(main())
         except* ControlError as errors:
@@ -250,6 +253,9 @@ def run(settings: DaemonSettings) -> None:
             while isinstance(failure, BaseExceptionGroup):
                 failure = failure.exceptions[0]
             reason = failure
+        except* Exception as bugs:  # noqa: BLE001 - a bug of ours: said as everything else is that is logged
+            tell_bug(log, "a bug of ours: the daemon ends; data planes go on", bugs)
+            reason = SystemExit(1)
         else:
             return
         raise reason

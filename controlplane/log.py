@@ -42,12 +42,12 @@ class Log:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def __call__(self, message: str) -> None:
-        """Log one thing, for the journal and for whoever reads it by machine."""
+    def __call__(self, message: str, **more: str) -> None:
+        """Log one thing and what belongs to it, for the journal and for whoever reads it by machine."""
         if self._queue.qsize() >= self._capacity:
             self._refused += 1
         else:
-            self._queue.put(_line(message))
+            self._queue.put(_line(message, **more))
 
     @property
     def trouble(self) -> str | None:
@@ -82,5 +82,6 @@ class Log:
         self._said, self._cause, self._is_torn = lost, _SLOW, False
 
 
-def _line(message: str) -> bytes:
-    return json.dumps({"time": now_text(), "program": "lb-control", "event": message}).encode() + b"\n"
+def _line(message: str, **more: str) -> bytes:
+    line = {"time": now_text(), "program": "lb-control", "event": message, **more}
+    return json.dumps(line).encode() + b"\n"
