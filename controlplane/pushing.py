@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.headers import name_in_header
+
 __all__ = ["here", "pushed_by", "said_by"]
 
 
@@ -19,8 +21,10 @@ def pushed_by(program: str, user: str, source: str | None = None) -> str:
         user: Whose we are.
         source: The file or key that we follow; None: we follow nothing.
     """
-    who = {"program": program, "host": here(), "pid": os.getpid(), "user": user, "source": source}
-    return json.dumps({key: value for key, value in who.items() if value})
+    words = {"program": program, "host": here(), "user": user} | (
+        {} if source is None else {"source": source}
+    )
+    return json.dumps({key: name_in_header(text) for key, text in words.items()} | {"pid": os.getpid()})
 
 
 def here() -> str:

@@ -229,7 +229,8 @@ def _find(plane: Mapping[str, Any]) -> str | None:
     """Write the command that finds out why a data plane cannot be asked."""
     url = str(plane["socket"])
     if "://" not in url:
-        return f"ps -fp {plane['pid']}" if plane["pid"] else None
+        # Not by the pid that it told: that of a container's first process is 1, which is another one here.
+        return f"ss -xlp | {_shell('grep', '-F', url)}"
     if _UNSHOWN in str(plane["error"]):
         return _shell("lb-control", "--dataplane", url, "--token-file", "FILE", "status")
     # Its process is on another machine.
@@ -288,7 +289,8 @@ def _service(
 def _limits(planes: Sequence[Mapping[str, Any]]) -> str | None:
     """Write the command that shows how many descriptors those may open that accept: the workers, on this machine."""
     local = [each for each in planes if each["reachable"] and "://" not in str(each["socket"])]
-    pids = [worker["pid"] for each in local for worker in each["workers"]]
+    # The first process of a container sees other pids than we do.
+    pids = [worker["pid"] for each in local if each["pid"] != 1 for worker in each["workers"]]
     return " ".join(["grep 'open files'", *(f"/proc/{pid}/limits" for pid in pids)]) if pids else None
 
 

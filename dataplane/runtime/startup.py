@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataplane.runtime.apply import Refused
+from schemas.api import PushedBy
 from schemas.desired import load_desired, resolve
 from schemas.environment import desired_from_environment
 from schemas.errors import InvalidDocument, Problem
-from schemas.ownership import explain_error
+from schemas.headers import name_in_header
+from schemas.ownership import explain_error, user_name
 from schemas.snapshot import Snapshot, digest
 
 if TYPE_CHECKING:
@@ -134,7 +137,14 @@ async def reread(applier: Applier, config: Path) -> None:
         if snapshot.hash == applier.snapshot.hash:
             events.emit("reread", path=str(config), cause="SIGHUP: the content is what runs already")
             return
-        await applier.apply({**snapshot.body(), "generation": applier.snapshot.generation + 1})
+        by = PushedBy(
+            program="lb-dataplane --config",
+            host=name_in_header(socket.gethostname()),
+            pid=os.getpid(),
+            user=name_in_header(user_name(os.geteuid())),
+            source=name_in_header(str(config)),
+        )
+        await applier.apply({**snapshot.body(), "generation": applier.snapshot.generation + 1}, by=by)
     except InvalidDocument as error:
         events.emit("apply_refused", path=str(config), cause="; ".join(map(str, error.problems)))
     except OSError as error:

@@ -173,7 +173,7 @@ def test_worst_is_first():
     assert [level for level, _, _ in told(node)] == ["bad", "warn", "warn", "note"]
     unreachable, *_, override = troubles(node, NOW)
     assert unreachable.text == "data plane b: nobody listens; its figures are 1m old"
-    assert unreachable.command == "ps -fp 9"
+    assert unreachable.command == "ss -xlp | grep -F /run/b.sock"
     assert override.text == "web/a:1 drain by anna for 3m"
     assert override.command == "lb-control enable web a:1"
 
@@ -250,6 +250,8 @@ def test_paused_listener_names_the_processes_that_accept():
     body = status(backend(), workers=2, listener="paused")
     limits = "grep 'open files' /proc/0/limits /proc/1/limits"
     assert told(node_status([seen(body)], ())) == [("warn", "paused", limits)]
+    contained = {**body, "pid": 1}
+    assert told(node_status([seen(contained)], ())) == [("warn", "paused", None)], "its pids are its own"
     there = Seen("h", "http://h:7600", True, status=body)
     assert told(node_status([there], ())) == [("warn", "paused", None)]
 

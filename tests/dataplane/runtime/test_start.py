@@ -213,6 +213,8 @@ class TestConfig:
             plane.send_signal(signal.SIGHUP)
             wait_for(lambda: plane.get("/v1/info")["generation"] == 2, "the new file to run")
             assert ask(port.address) == b"two:hello\n"
+            by = plane.get("/v1/info")["pushed_by"]
+            assert (by["program"], by["pid"], by["source"]) == ("lb-dataplane --config", plane.pid, str(file))
             self.write(file, port, two.address, mode="fastest")
             plane.send_signal(signal.SIGHUP)
             wait_for(lambda: '"apply_refused"' in plane.output, "the refusal")

@@ -1,0 +1,38 @@
+"""Who we are: a header that every data plane takes."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.pushing import pushed_by, said_by
+from schemas.api import parse_pushed_by
+
+
+def test_what_a_push_says_is_what_is_read():
+    """Program, machine, pid, user and file."""
+    read = parse_pushed_by(pushed_by("lb-control run", "anna", "/etc/lb.yaml"))
+    assert (read.program, read.pid, read.user, read.source) == (
+        "lb-control run",
+        os.getpid(),
+        "anna",
+        "/etc/lb.yaml",
+    )
+    assert said_by(read.model_dump()) == str(read)
+    assert parse_pushed_by(pushed_by("lb-control", "anna")).source is None
+    assert said_by(None) == "somebody who does not say who it is"
+
+
+@given(st.text(), st.text())
+@pytest.mark.parametrize("more", ["", "x" * 5000, "\udcff\n\x00"])
+def test_no_name_gets_a_push_refused(more, user, source):
+    """However long, and whatever is in it: it is a courtesy."""
+    header = pushed_by("lb-control run", user + more, source + more)
+    assert header.isascii()
+    assert header.isprintable()
+    assert len(json.loads(header)["source"]) <= 255
+    parse_pushed_by(header)
