@@ -372,8 +372,12 @@ def test_a_unix_listener_is_shared_by_all_workers(site: Site, tmp_path: Path) ->
     assert not path.exists()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_service_manager_may_open_the_sockets_and_hears_of_it(workers: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["--workers", "1"], ["--workers", "2"], ["--workers", "2", "--drain-detached"]],
+    ids=["single", "supervisor", "detached"],
+)
+def test_a_service_manager_may_open_the_sockets_and_hears_of_it(arguments: list[str]) -> None:
     """Sockets of LISTEN_FDS are used for the addresses that they have; READY and STOPPING are said."""
     with ExitStack() as stack:
         backend = stack.enter_context(LineServer("a"))
@@ -389,7 +393,7 @@ def test_a_service_manager_may_open_the_sockets_and_hears_of_it(workers: str) ->
             "-c",
             'LISTEN_PID=$$ exec "$0" "$@" 3<&0',
             command("lb-dataplane"),
-            *("--workers", workers, "--name", "test"),
+            *(*arguments, "--name", "test"),
             *("--runtime-dir", f"{program.directory}/run", "--state-dir", f"{program.directory}/state"),
         ]
         program._environment |= {
@@ -401,7 +405,7 @@ def test_a_service_manager_may_open_the_sockets_and_hears_of_it(workers: str) ->
         stack.callback(program.close)
         for _ in range(2):  # the second time with what the first has left on the socket
             _spawn_with_stdin(program, listener)
-            assert heard.recv(100).startswith(b"READY=1\nMAINPID=")
+            assert heard.recv(100) == b"READY=1\nMAINPID=%d" % program.pid
             with socket.create_connection(listener.getsockname(), timeout=10) as client:
                 assert ask(client) == "a"
             assert program.stop() == 0

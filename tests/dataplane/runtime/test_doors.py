@@ -86,3 +86,13 @@ async def test_sockets_of_a_service_manager(bench, tmp_path):
             assert given.fileno() >= 0
             await bench.put(one.address, listen=[port.address])
             assert bench.node.listeners[port.address].sock is given
+
+
+@pytest.mark.parametrize("end", ["close", "leave_all"])
+async def test_what_was_inherited_and_never_used_is_closed_with_the_rest(bench, end):
+    """A process that drains must not keep a port open from which nobody accepts."""
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        address = outside.getsockname()
+        bench.doors.inherited = {"x": [outside]}
+        getattr(bench.doors, end)()
+        assert not answers(f"127.0.0.1:{address[1]}")

@@ -141,3 +141,15 @@ async def test_a_filter_that_cannot_be_set_fails_nothing(monkeypatch) -> None:
         with socket.create_connection((port.host, port.port), timeout=10):
             pass
         group.close()
+
+
+async def test_what_was_inherited_and_never_used_is_closed_with_the_rest() -> None:
+    """A process that drains must not keep a port open from which nobody accepts."""
+    for end in ("close", "leave"):
+        group = SocketGroup(lambda: 1)
+        with socket.create_server(("127.0.0.1", 0)) as outside:
+            address = outside.getsockname()
+            group.inherited = {"x": [outside]}
+            getattr(group, end)()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)

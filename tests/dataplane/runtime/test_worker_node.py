@@ -219,3 +219,21 @@ async def test_a_worker_that_drains_leaves_its_pools_to_the_others() -> None:
         await worker.until(lambda: worker.cells(HELD, "s") == [0, 0])
         assert worker.board.present[worker.row] == 0
         assert worker.cells(EVENTS, "s") == worker.cells(WANTED, "s") == [0, 0]
+
+
+async def test_leaving_a_socket_twice_takes_nothing_from_whoever_has_its_number() -> None:
+    """An orphan leaves its listeners when somebody takes over, and again when it drains."""
+    worker = Worker(CounterBoard(2))
+    async with backend() as it:
+        await worker.run(it.address, web=1)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            number = listening.fileno()
+            worker._doors.take([("127.0.0.1:1", 0)], [listening.detach()])
+        worker._doors.leave_all()
+        reused = socket.socket()
+        assert reused.fileno() == number, "the kernel gives the lowest number that is free"
+        handler = next(iter(worker.node.listeners.values()))
+        worker.reactor.handlers[number] = handler
+        worker._doors.leave_all()
+        assert worker.reactor.handlers.pop(number) is handler
+        reused.close()

@@ -1,0 +1,77 @@
+"""A worker as its supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from dataplane.runtime import member as members
+from dataplane.runtime.channel import Channel
+from dataplane.runtime.member import Member
+
+
+class Process:
+    """As much of a process as is needed to end it."""
+
+    def __init__(self) -> None:
+        self.killed = asyncio.Event()
+
+    def kill(self) -> None:
+        """Note it."""
+        self.killed.set()
+
+
+class Answering:
+    """A worker's end of the channel."""
+
+    def __init__(self, error: Exception | None = None, *, hangs: bool = False) -> None:
+        self._error = error
+        self._hangs = hangs
+        self.asked: list[tuple[str, Any]] = []
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Any) -> None:
+        """Do as told."""
+        self.asked.append((kind, body))
+        if self._hangs:
+            await asyncio.Event().wait()
+        if self._error is not None:
+            raise self._error
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take no note."""
+
+
+async def parted(worker: Answering) -> Member:
+    """Have a worker part, and return it."""
+    ours, theirs = socket.socketpair()
+    heard: list[str] = []
+    member = Member(0, 0, lambda _member, kind, _fields: heard.append(kind))
+    member.process = Process()  # type: ignore[assignment] # as much of one as is needed
+    async with asyncio.TaskGroup() as group:
+        member.channel, other = Channel(ours, member), Channel(theirs, worker)
+        running = [group.create_task(channel.run()) for channel in (member.channel, other)]
+        await member.part(last=True)
+        for task in running:
+            task.cancel()
+    return member
+
+
+async def test_who_lets_go_is_left_alone() -> None:
+    """Its answer says that it holds no listening socket any more."""
+    worker = Answering()
+    member = await parted(worker)
+    assert worker.asked == [("drain", True)]
+    assert not member.process.killed.is_set()  # type: ignore[attr-defined] # it is the class above
+
+
+@pytest.mark.parametrize(
+    "worker", [Answering(hangs=True), Answering(ValueError("x"))], ids=["hangs", "fails"]
+)
+async def test_who_does_not_let_go_is_ended(worker: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would hold a port open for ever that it does not accept from."""
+    monkeypatch.setattr(members, "ANSWER_S", 0.05)
+    member = await parted(worker)
+    assert member.process.killed.is_set()  # type: ignore[attr-defined] # it is the class above
