@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcomes"]
 
+_REFUSED, _CUT = (
+    tuple((place, reason.value) for place, reason in enumerate(CloseReason) if HARMS[reason] is harm)
+    for harm in (Harm.REFUSED, Harm.CUT)
+)
+"""Where their counts stand among those of all close reasons."""
+
 
 class Outcomes:
     """Looks at the counters of a node's services now and then, and tells what has become of them lately."""
@@ -45,12 +51,11 @@ class Outcomes:
         recent = self._of.get(service)
         # Without one it is younger than the last look.
         window_s, (connections, *closed) = recent.since(now, counts) if recent else (0.0, counts)
-        met = [(reason, count) for reason, count in zip(CloseReason, closed, strict=True) if count]
         return {
             "window_s": round(window_s, 1),
             "connections": connections,
-            "refused": {reason.value: count for reason, count in met if HARMS[reason] is Harm.REFUSED},
-            "cut": {reason.value: count for reason, count in met if HARMS[reason] is Harm.CUT},
+            "refused": {word: closed[place] for place, word in _REFUSED if closed[place]},
+            "cut": {word: closed[place] for place, word in _CUT if closed[place]},
         }
 
     def _services(self) -> list[Service]:
