@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane.core.merge import FIELDS, Override, Place, put, surviving
+from controlplane import calls
+from controlplane.core.merge import FIELDS, Override, Place, put, surviving, words
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
+from controlplane.core.rollout import Target
 from controlplane.errors import DataPlaneError, HeldBackError, InputError, StoreError, UnknownError
 from controlplane.places import Endpoint
+from controlplane.push import Wish
 from controlplane.store import KEPT_CHANGES, Entry, History, State, digest_of
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ __all__ = [
     "refuse_loops",
     "result_row",
     "rollback_entry",
+    "wish_of",
 ]
 
 _KEPT_RETRACTIONS: Final = 100
@@ -80,22 +84,29 @@ def accept(state: State, compiled: Compiled, document: dict[str, Any], generatio
     )
 
 
-def attributed(before: State, after: State, by: str, when: str) -> State:
-    """Note who has applied something else than the watched file says, if there is one.
+def attributed(
+    before: State, after: State, origin: Origin, when: str, *, file_digest: str | None = None
+) -> State:
+    """Note whether the watched file's word holds, or who has applied something else.
 
     Until the file changes that holds, and a daemon that starts later does not return to the file's older word.
 
     Args:
         before: What held so far.
-        after: What was applied.
-        by: Who did.
+        after: What was taken.
+        origin: Who wanted it.
         when: RFC 3339.
+        file_digest: Of the watched file, if it comes from there.
     """
-    if before.file_digest is None or after.document == before.document:
+    document, mine = digest_of(after.document), replace(after, applied_by=None, applied_since=None)
+    if file_digest is not None:
+        return replace(mine, file_digest=file_digest, file_document=document)
+    applied = origin.kind in {"apply", "rollback"} and before.file_digest is not None
+    if not applied or after.document == before.document:
         return after
-    if digest_of(after.document) == before.file_document:  # it says what the file says
-        return replace(after, applied_by=None, applied_since=None)
-    return replace(after, applied_by=by, applied_since=when)
+    if document == before.file_document:  # it says what the file says
+        return mine
+    return replace(after, applied_by=origin.by, applied_since=when)
 
 
 def entry_of(before: State, after: State, origin: Origin, when: str) -> Entry:
@@ -208,6 +219,13 @@ def refuse_loops(compiled: Compiled) -> None:
     if compiled.loops:
         problems = [{"path": format_path(path), "message": message} for path, message in compiled.loops]
         raise InputError("", problems)
+
+
+def wish_of(state: State) -> Wish:
+    """Return what every data plane should run."""
+    body = {"version": 1, "generation": state.generation, "hash": state.hash, "services": state.services}
+    told = words(state.overrides, state.retracted, state.services)
+    return Wish(Target(state.generation, state.hash), calls.encode(body), told)
 
 
 def rollback_entry(known: History, current: str, generation: int | None) -> Entry:

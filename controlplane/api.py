@@ -133,8 +133,8 @@ class Api:
         return await _answer(await self._node.controller.history())
 
     async def _plan(self, request: web.Request) -> web.Response:
-        options_of_query(request.query)
-        return await _answer(await self._node.controller.plan(await self._proposal(request)))
+        options = options_of_query(request.query)
+        return await _answer(await self._node.controller.plan(await self._proposal(request), options))
 
     async def _apply(self, request: web.Request) -> web.Response:
         options = options_of_query(request.query)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from controlplane import calls
@@ -21,12 +21,24 @@ from controlplane.tls import Tls
 from schemas.ownership import explain_error
 from schemas.renewed import Renewed
 
-__all__ = ["BlockingClient", "Outcome", "ask_all"]
+__all__ = ["LOOK_S", "Asking", "BlockingClient", "Outcome", "ask_all", "asking"]
+
+LOOK_S: Final = 5.0
+"""For a question that changes nothing: a data plane that needs longer hangs."""
 
 
 _PROBE_S: Final = 2.0
 _NOBODY: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 """What connecting to a Unix socket fails with if nobody listens there."""
+
+
+class Asking(Protocol):
+    """What a command needs of a client."""
+
+    endpoint: Endpoint
+
+    def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+        """Send a request and return its answer, or raise a `DataPlaneError`."""
 
 
 class BlockingClient:
@@ -158,13 +170,16 @@ class Outcome:
     error: DataPlaneError | None = None
 
 
-Question: TypeAlias = Callable[[BlockingClient, float], Mapping[str, Any]]
+Question: TypeAlias = Callable[[Asking, float], Mapping[str, Any]]
 """Asks one client within the given seconds."""
 
 
-def ask_all(
-    clients: Sequence[BlockingClient], question: Question, *, timeout_s: float
-) -> tuple[Outcome, ...]:
+def asking(call: calls.Call) -> Question:
+    """Make a question for `ask_all` of one call."""
+    return lambda client, timeout_s: client.ask(call, timeout_s=timeout_s)
+
+
+def ask_all(clients: Sequence[Asking], question: Question, *, timeout_s: float) -> tuple[Outcome, ...]:
     """Ask several at once, and come back at the deadline whatever they do.
 
     Args:
@@ -178,7 +193,7 @@ def ask_all(
     """
     answers: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
 
-    def run(index: int, client: BlockingClient) -> None:
+    def run(index: int, client: Asking) -> None:
         try:
             outcome = Outcome(client.endpoint, dict(question(client, timeout_s)))
         except DataPlaneError as error:

@@ -1,4 +1,4 @@
-"""The daemon's one writer: takes changes from file, Consul and operators, and tells the fleet.
+"""The one writer, of a daemon or of one command: takes changes from file, Consul and operators, and tells the fleet.
 
 Theory of operation:
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,25 +32,26 @@ from controlplane.acceptance import (
     plan_report,
     refuse_if,
     refuse_loops,
-    result_row,
     rollback_entry,
+    wish_of,
 )
-from controlplane.core.compile import Compiled, compile_services
 from controlplane.core.contest import Contest
-from controlplane.core.merge import words
-from controlplane.core.rollout import Running, Target, next_generation
+from controlplane.core.rollout import Running, next_generation
 from controlplane.discovering import Discovering
-from controlplane.errors import ControlError, DataPlaneError, RefusedError, StoreError
+from controlplane.errors import ControlError, RefusedError, StoreError
 from controlplane.fleet import Fleet
-from controlplane.keeping import Keeping
+from controlplane.keeping import Books, Keeping
 from controlplane.proposal import Proposal
-from controlplane.push import Wish
 from controlplane.pushing import said_by
-from controlplane.store import State, Store, digest_of
+from controlplane.resolving import Resolving, unserved
+from controlplane.store import State, digest_of
 
 if TYPE_CHECKING:
+    from controlplane.core.compile import Compiled
+    from controlplane.discovering import Found
+    from controlplane.push import Wish
+    from controlplane.resolving import Resolved
     from schemas.desired import Desired
-    from schemas.snapshot import Backend
 
 __all__ = ["Controller", "Taken"]
 
@@ -66,8 +67,7 @@ class Taken:
 
     wish: Wish
     planned: dict[str, Any]
-    """See `plan_report`."""
-    warnings: tuple[str, ...]
+    """What `Controller.plan` returns."""
 
 
 class Controller:
@@ -79,22 +79,25 @@ class Controller:
         base: What relative paths are relative to in what an older version wrote down.
         on_event: Told of everything that somebody who watches might want to see.
         log: Told what an operator has to know and nobody may be looking at.
+        tell: Told what is waited for.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: Books,
         make_fleet: Callable[[Callable[[Running], None], Callable[[], None]], Fleet],
         *,
         base: Path,
         on_event: Callable[[dict[str, Any]], None],
         log: Callable[[str], None],
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.state = State()
         self.fleet = make_fleet(self._on_ahead, self._on_change)
-        self.discovering = Discovering(self._on_discovery, self._answers)
+        self.discovering = Discovering(self._on_discovery, self._answers, tell or log)
         self.keeping = Keeping(store, log)
         self.contest = Contest()
+        self._resolving = Resolving(self.fleet, self.discovering)
         self.lost: str | None = None
         """Why what was written down could not be read at the start; None: it was."""
         self.healthy: frozenset[tuple[str, str]] = frozenset()
@@ -116,8 +119,8 @@ class Controller:
 
     # --- beginning and going on
 
-    async def start(self) -> None:
-        """Take up what was written down, and wish it."""
+    async def load(self) -> None:
+        """Read what was written down; nothing is wished."""
         try:
             self.state = await asyncio.to_thread(self._store.load)
         except StoreError as error:
@@ -128,6 +131,10 @@ class Controller:
             self._log(self.lost)
             self.state = await asyncio.to_thread(self._store.recover)
         self.discovering.restore(self.state.discovery)
+
+    async def start(self) -> None:
+        """Take up what was written down, and wish it."""
+        await self.load()
         if self.state.document is None:
             return
         source = f"generation {self.state.generation}"
@@ -139,7 +146,7 @@ class Controller:
             self._wish()
             return
         self._proposal = proposal
-        compiled = await self._compile(proposal)
+        compiled = await self._known(proposal)
         self.discovering.rejected = compiled.rejected
         if compiled.hash == self.state.hash:
             self._wish()
@@ -178,7 +185,7 @@ class Controller:
     async def _rediscover(self) -> None:
         if self._proposal is None:
             return
-        compiled = await self._compile(self._proposal)
+        compiled = await self._known(self._proposal)
         self.discovering.rejected = compiled.rejected
         if compiled.hash == self.state.hash:
             # The same backends, perhaps seen by other means: remembered with the next change.
@@ -204,16 +211,36 @@ class Controller:
 
     # --- changes
 
-    async def plan(self, proposal: Proposal) -> dict[str, Any]:
-        """Tell what a change would do; changes nothing.
+    async def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Tell what `apply` would do with these options; changes nothing.
+
+        Returns:
+            What `plan_report` does; in `unserved`, services without any backend that is known; and `warnings`.
 
         Raises:
-            ControlError: Consul does not tell the backends that it needs.
+            ControlError: It would refuse the change, for another reason than a data plane's.
         """
-        compiled = await self._compile(proposal, await self.discovering.look(proposal, _DRY_RUN_S))
-        refuse_loops(compiled)
-        call = calls.put_snapshot(calls.encode(compiled.body(ANY_GENERATION)), dry_run=True)
-        return plan_report(await self.fleet.dry_run(call, _DRY_RUN_S), self.state.services, compiled.services)
+        return (await self._planned(proposal, options))[1]
+
+    async def _planned(
+        self, proposal: Proposal, options: ApplyOptions
+    ) -> tuple[Resolved, dict[str, Any], list[RefusedError]]:
+        """Return what the change comes to, what it would do, and who says no."""
+        await self.fleet.wait_looked(min(_FIRST_LOOK_S, options.timeout_s / 3))
+        ran = self.state.services
+        if self.state.document is None:  # what runs was started by other means
+            ran = await self.fleet.services()
+        patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
+        resolved = await self._resolving.resolve(proposal, ran, patience_s, released=options.force)
+        refuse_loops(resolved.compiled)
+        # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
+        body = calls.encode(resolved.compiled.body(ANY_GENERATION))
+        answers = await self.fleet.dry_run(
+            calls.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
+        )
+        report = plan_report(answers, ran, resolved.compiled.services)
+        report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
+        return resolved, report, [error for _, _, error in answers if isinstance(error, RefusedError)]
 
     async def take(
         self,
@@ -235,36 +262,24 @@ class Controller:
             ControlError: It was refused.
         """
         async with self._writing:
-            before = self._proposal
-            self.discovering.follow(proposal)
-            try:
-                if options.force:
-                    self.discovering.release()
-                await self.discovering.wait_ready(min(_FIRST_ANSWER_S, options.timeout_s / 2))
-                await self.fleet.wait_looked(min(_FIRST_LOOK_S, options.timeout_s))
-                if self.state.document is None:  # what runs was started by other means
-                    self.state = replace(self.state, services=await self.fleet.services())
-                compiled = await self._compile(proposal)
-                refuse_loops(compiled)
-                generation = next_generation(
-                    self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)
-                )
-                # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
-                call = calls.put_snapshot(calls.encode(compiled.body(ANY_GENERATION)), dry_run=True)
-                answers = await self.fleet.dry_run(call, min(_DRY_RUN_S, options.timeout_s / 2))
-                planned = plan_report(answers, self.state.services, compiled.services)
-                refusals = [error for _, _, error in answers if isinstance(error, RefusedError)]
-                refuse_if(refusals, planned["impact"], options)
-            except BaseException:
-                if before is not None:
-                    self.discovering.follow(before)
-                raise
-            self._proposal = proposal
-            warnings = await self._keep(proposal, compiled, generation, origin, file_digest=file_digest)
-            warnings += compiled.warnings()
-            wish = self.fleet.wish
-            assert wish is not None  # noqa: S101 - `_keep` has just wished it
-            return Taken(wish, planned, tuple(warnings))
+            resolved, planned, refusals = await self._planned(proposal, options)
+            refuse_if(refusals, planned["impact"], options)
+            if self.state.document is None:
+                self.state = replace(self.state, services=await self.fleet.services())
+            compiled = resolved.compiled
+            generation = next_generation(
+                self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)
+            )
+            self._follow(proposal, resolved.found, released=options.force)
+            kept = await self._keep(proposal, compiled, generation, origin, file_digest=file_digest)
+            return Taken(wish_of(self.state), {**planned, "warnings": [*kept, *planned["warnings"]]})
+
+    def _follow(self, proposal: Proposal, found: Found, *, released: bool) -> None:
+        """Let discovery be about this lb.yaml from now on."""
+        self.discovering.follow(proposal, found)
+        self._proposal = proposal
+        if released:
+            self.discovering.release()
 
     async def apply(self, proposal: Proposal, options: ApplyOptions, origin: Origin) -> dict[str, Any]:
         """Take a change, and wait until every data plane runs it."""
@@ -278,7 +293,6 @@ class Controller:
             **taken.planned,
             "dataplanes": rows,
             "kept": True,
-            "warnings": list(taken.warnings),
         }
 
     async def rollback(self, generation: int | None, options: ApplyOptions, by: str) -> dict[str, Any]:
@@ -300,19 +314,24 @@ class Controller:
         """
         deadline = time.monotonic() + timeout_s
         async with self._writing:
-            running = self.state
-            if running.document is None:  # the data planes run something of their own
-                running = replace(running, services=await self.fleet.services())
-            after = override(running, service, backend, fields, by=by, when=now_text())
-            self.state = replace(after, services=self.state.services)
-            warnings = await self.keeping.keep(self.state)
-            self._wish()
             wish = self.fleet.wish
-        if wish is None:
-            call = calls.patch_backend(service, backend, fields)
-            answers = await self.fleet.ask(call, timeout_s)
-            rows = [result_row(each.endpoint, _failed(answer), {}) for each, answer in answers]
-        else:
+            running = self.state
+            if wish is None:  # nobody has said what should run, or nobody keeps to it
+                await self.fleet.wait_looked(min(_FIRST_LOOK_S, timeout_s / 2))
+                running = replace(running, services=await self.fleet.services(must=True))
+            after = override(running, service, backend, fields, by=by, when=now_text())
+            after = replace(after, services=self.state.services)
+            rows: list[dict[str, Any]] = []
+            if wish is None:
+                rows = await self.fleet.tell(calls.patch_backend(service, backend, fields), timeout_s)
+            warnings: list[str] = []
+            if wish is not None or any(row["result"] == "ok" for row in rows):
+                self.state = after
+                warnings = await self.keeping.keep(after)
+            if wish is not None:
+                self._wish()
+                wish = self.fleet.wish
+        if wish is not None:
             rows = await self.fleet.settled(wish, deadline - time.monotonic())
         return {
             "service": service,
@@ -322,6 +341,11 @@ class Controller:
             "kept": wish is not None,
             "warnings": warnings,
         }
+
+    def unserved(self) -> list[dict[str, str]]:
+        """Name the services that are asked for and not served, with the reason of each."""
+        waiting = set(self.state.discovered) - set(self.state.services)
+        return unserved(tuple(waiting), self.discovering.doubts())
 
     async def history(self) -> dict[str, Any]:
         """Return every known generation, the oldest first, and what cannot be read."""
@@ -335,19 +359,9 @@ class Controller:
 
     # --- parts of a change
 
-    async def _compile(
-        self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]] | None = None
-    ) -> Compiled:
-        queries, held = proposal.queries(), self.state.services
-        if discovered is None:
-            discovered = self.discovering.discovered()
-        if queries.keys() - discovered.keys() - held.keys():
-            # Our state directory is new, and Consul has not answered: what runs goes on.
-            held = {**await self.fleet.services(), **held}
-        last = {name: service["backends"] for name, service in held.items()}
-        return await asyncio.to_thread(
-            compile_services, proposal.desired, discovered, last, self.fleet.machine()
-        )
+    async def _known(self, proposal: Proposal) -> Compiled:
+        """Return what an lb.yaml that is followed comes to."""
+        return await self._resolving.compile(proposal, self.discovering.discovered(), self.state.services)
 
     async def _keep(
         self,
@@ -363,16 +377,7 @@ class Controller:
         after = replace(
             accept(self.state, compiled, proposal.document, generation), discovery=self.discovering.saved()
         )
-        if file_digest is not None:
-            after = replace(
-                after,
-                file_digest=file_digest,
-                file_document=digest_of(proposal.document),
-                applied_by=None,
-                applied_since=None,
-            )
-        elif origin.kind in {"apply", "rollback"}:
-            after = attributed(self.state, after, origin.by, now_text())
+        after = attributed(self.state, after, origin, now_text(), file_digest=file_digest)
         return await self._write(after, origin)
 
     async def _write(self, after: State, origin: Origin) -> list[str]:
@@ -386,13 +391,5 @@ class Controller:
         return warnings
 
     def _wish(self) -> None:
-        state = self.state
-        if state.document is None:
-            return
-        body = {"version": 1, "generation": state.generation, "hash": state.hash, "services": state.services}
-        told = words(state.overrides, state.retracted, state.services)
-        self.fleet.want(Wish(Target(state.generation, state.hash), calls.encode(body), told))
-
-
-def _failed(answer: Mapping[str, Any] | DataPlaneError) -> DataPlaneError | None:
-    return answer if isinstance(answer, DataPlaneError) else None
+        if self.state.document is not None:
+            self.fleet.want(wish_of(self.state))

@@ -1,49 +1,81 @@
-"""Commands without a daemon: straight to the data planes, with the history in the state directory."""
+"""Commands without a daemon: one controller for one command, with the history in the state directory.
+
+What a daemon would do is done by the same code: the same discovery, plan, refusals and pushes. Three things differ, since
+nobody is left afterwards who could go on: a change is written down once a data plane runs it, a command about one backend
+pushes no snapshot, and a data plane that gets another snapshot meanwhile is told of rather than overruled.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from controlplane import calls
-from controlplane.acceptance import (
-    ANY_GENERATION,
-    ApplyOptions,
-    Origin,
-    accept,
-    attributed,
-    entry_of,
-    now_text,
-    override,
-    plan_report,
-    refuse_if,
-    refuse_loops,
-    result_row,
-    rollback_entry,
-)
-from controlplane.blocking import BlockingClient, ask_all
-from controlplane.core.merge import words
+from controlplane.acceptance import ApplyOptions, Origin
+from controlplane.blocking import LOOK_S, Asking, ask_all, asking
 from controlplane.core.report import Seen, node_status
-from controlplane.core.rollout import next_generation
-from controlplane.errors import GoneError, PlaceError, StoreError
-from controlplane.fanout import LOOK_S, Fanout, asking
+from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
 from controlplane.proposal import Proposal
-from controlplane.store import State, Store, digest_of
-from schemas.loops import ANYWHERE
-from schemas.machine import HERE
+from controlplane.store import Entry, History, State, Store
+from controlplane.threaded import Threaded
 
 if TYPE_CHECKING:
-    from controlplane.core.compile import Compiled
-    from schemas.loops import Machine
-    from schemas.snapshot import Backend
+    from controlplane.controller import Controller
 
 __all__ = ["Direct"]
 
-_PATIENCE_S: Final = 1.0
-"""After which it is said what is waited for."""
+T = TypeVar("T")
+_OVERTAKEN: Final = "overtaken"
+_TRIES: Final = 3
+"""With --force, against somebody who pushes at the same time."""
+
+
+class _Later:
+    """A store that keeps what it is given until it is known whether it came true."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._entries: list[tuple[Entry, dict[str, Any]]] = []
+        self._state: State | None = None
+
+    def load(self) -> State:
+        """Read what was written down before."""
+        return self._store.load()
+
+    def recover(self) -> State:
+        """Return what can be known without that."""
+        return self._store.recover()
+
+    def document(self, digest: str) -> dict[str, Any]:
+        """Read an lb.yaml of the history."""
+        return self._store.document(digest)
+
+    def history(self) -> History:
+        """Read what was written down before."""
+        return self._store.history()
+
+    def record(self, entry: Entry, document: dict[str, Any]) -> None:
+        """Remember an entry of the history."""
+        self._entries.append((entry, document))
+
+    def save(self, state: State) -> None:
+        """Remember a state."""
+        self._state = state
+
+    def write(self) -> list[str]:
+        """Write all of it down; return what an operator should know of it, if that fails."""
+        try:
+            for entry, document in self._entries:
+                self._store.record(entry, document)
+            if self._state is not None:
+                self._store.save(self._state)
+        except StoreError as error:
+            where = "to the history" if self._entries else "down, so a restart forgets it"
+            return [f"applied, but not written {where}: {error}"]
+        return []
 
 
 class Direct:
@@ -59,11 +91,11 @@ class Direct:
 
     def __init__(
         self,
-        clients: Callable[[], Sequence[BlockingClient]],
+        clients: Callable[[], Sequence[Asking]],
         store: Store,
         by: str,
         tell: Callable[[str], None] = lambda _: None,
-        draining: Callable[[], Sequence[BlockingClient]] = tuple,
+        draining: Callable[[], Sequence[Asking]] = tuple,
     ) -> None:
         self._find = clients
         self._store = store
@@ -73,109 +105,50 @@ class Direct:
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
-        state = self._load(self._tell)
-        compiled = self._compile(proposal, options)
         try:
             clients = self._find()
         except PlaceError:
             clients = ()
-        body = calls.encode(compiled.body(ANY_GENERATION))
-        question = asking(calls.put_snapshot(body, dry_run=True))
-        outcomes = ask_all(clients, question, timeout_s=min(LOOK_S, options.timeout_s))
-        answers = [(each.endpoint, each.answer, each.error) for each in outcomes]
-        return plan_report(answers, state.services, compiled.services)
+        warnings: list[str] = []
+        later = _Later(self._store)
+        return _with(warnings, self._run(clients, later, warnings, lambda it: it.plan(proposal, options)))
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Push to every data plane, each all or nothing, and wait until all run it."""
-        compiled = self._compile(proposal, options)
-        with self._writing(options.timeout_s) as (state, warnings):
-            report = self._apply(compiled, proposal, options, state, Origin(self._by, "apply"))
-            return {**report, "warnings": [*warnings, *report["warnings"]]}
+        return self._change(options, lambda it: it.apply(proposal, options, Origin(self._by, "apply")))
 
     def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
         """Apply an earlier generation's lb.yaml."""
-        with self._writing(options.timeout_s) as (state, warnings):
-            entry = rollback_entry(self._store.history(), digest_of(state.document), generation)
-            document = self._store.document(entry.document)
-            proposal = Proposal.of_document(document, f"generation {entry.generation}", Path())
-            compiled = self._compile(proposal, options)
-            report = self._apply(compiled, proposal, options, state, Origin(self._by, "rollback"))
-            return {
-                **report,
-                "restored": entry.generation,
-                "warnings": [*warnings, *report["warnings"]],
-            }
+        return self._change(options, lambda it: it.rollback(generation, options, self._by))
 
-    def _apply(
-        self, compiled: Compiled, proposal: Proposal, options: ApplyOptions, state: State, origin: Origin
+    def _change(
+        self, options: ApplyOptions, change: Callable[[Controller], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         clients = self._find()
-        if state.document is None:  # the first apply: what runs was started by other means
-            state = replace(state, services=_running(clients)["services"])
-        fanout = Fanout(clients, options)
-        generation = next_generation(fanout.look(), compiled.hash, floor=(state.generation, state.hash))
-        body = calls.encode(compiled.body(generation))
-        planned = fanout.dry_run(body, state.services, compiled.services)
-        refuse_if(fanout.refusals(), planned["impact"], options)
-
-        after = accept(state, compiled, proposal.document, generation)
-        after = attributed(state, after, origin.by, now_text())
-        fanout.push(body, words(after.overrides, after.retracted, after.services))
-        rows = fanout.rows()
-        return {
-            "generation": generation,
-            "hash": compiled.hash,
-            "converged": fanout.succeeded() == len(rows),
-            **planned,
-            "dataplanes": rows,
-            "warnings": [
-                *(self._keep(state, after, origin) if fanout.succeeded() else []),
-                *compiled.warnings(),
-            ],
-        }
-
-    def _compile(self, proposal: Proposal, options: ApplyOptions) -> Compiled:
-        try:
-            machine = ANYWHERE if any(each.endpoint.is_url for each in self._find()) else HERE
-        except PlaceError:
-            machine = HERE
-        compiled = _compiled(proposal, machine, options.timeout_s, self._tell)
-        refuse_loops(compiled)
-        return compiled
-
-    def _keep(self, before: State, after: State, origin: Origin) -> list[str]:
-        """Write down what was applied; that this fails does not undo it."""
-        if after == before:
-            return []
-        try:
-            self._store.record(entry_of(before, after, origin, now_text()), after.document or {})
-            self._store.save(after)
-        except StoreError as error:
-            return [f"applied, but not written to the history: {error}"]
-        return []
+        with self._writing(options.timeout_s) as warnings:
+            tries = _TRIES if options.force else 1
+            while True:
+                later = _Later(self._store)
+                report = self._run(clients, later, warnings, change)
+                results, tries = {row["result"] for row in report["dataplanes"]}, tries - 1
+                if _OVERTAKEN not in results or not tries:
+                    break
+            warnings.extend(later.write() if "ok" in results else ())
+            del report["kept"]
+            return _with(warnings, report)
 
     def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Override fields of a backend on every data plane."""
-        with self._writing(LOOK_S) as (state, warnings):
-            clients = self._find()
-            # A data plane may run something that this history never saw, such as its own --config.
-            running = replace(state, services=_running(clients)["services"])
-            after = override(running, service, backend, fields, by=self._by, when=now_text())
-            question = asking(calls.patch_backend(service, backend, fields))
-            outcomes = ask_all(clients, question, timeout_s=LOOK_S)
-            if any(each.error is None for each in outcomes):
-                try:
-                    self._store.save(replace(after, services=state.services))
-                except StoreError as error:
-                    warnings.append(f"done, but not written down, so a restart forgets it: {error}")
-            return {
-                "service": service,
-                "id": backend,
-                "fields": dict(fields),
-                "dataplanes": [result_row(each.endpoint, each.error, {}) for each in outcomes],
-                "kept": False,
-                "warnings": warnings,
-            }
+        clients, later = self._find(), _Later(self._store)
+        with self._writing(LOOK_S) as warnings:
+            report = self._run(
+                clients,
+                later,
+                warnings,
+                lambda it: it.patch(service, backend, fields, by=self._by, timeout_s=LOOK_S),
+            )
+            warnings.extend(later.write())
+            return _with(warnings, report)
 
     def status(self) -> dict[str, Any]:
         """Ask every data plane, and whatever has been one and drains, now."""
@@ -200,19 +173,31 @@ class Direct:
             )
             for number, each in enumerate(outcomes)
         ]
-        state = self._load(self._tell)
-        return node_status(seen, state.overrides, configured=state.services)
+        try:
+            state = self._store.load()
+        except StoreError as error:
+            self._tell(f"overrides and the last snapshot are unknown: {error}")
+            state = self._store.recover()
+        why = "nothing was known of its backends when it was applied, and without a daemon nobody asks again"
+        waiting = sorted(set(state.discovered) - set(state.services))
+        unserved = [{"service": name, "why": why} for name in waiting]
+        return node_status(seen, state.overrides, configured=state.services) | {"unserved": unserved}
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""
-        return _running(self._find())
+        outcomes = ask_all(self._find(), asking(calls.get("/v1/snapshot")), timeout_s=LOOK_S)
+        answers = [each.answer for each in outcomes if each.answer is not None]
+        if not answers:
+            failed = "; ".join(f"{each.endpoint.name}: {each.error}" for each in outcomes)
+            raise PlaceError(f"no data plane answers: {failed}")
+        return max(answers, key=lambda answer: int(answer["generation"]))
 
     def history(self) -> dict[str, Any]:
         """Read the state directory."""
         return self._store.history().report()
 
     @contextlib.contextmanager
-    def _writing(self, timeout_s: float) -> Iterator[tuple[State, list[str]]]:
+    def _writing(self, timeout_s: float) -> Iterator[list[str]]:
         """Be the one writer; a state directory that cannot be used is no reason to leave clients unserved."""
         warnings: list[str] = []
         with contextlib.ExitStack() as stack:
@@ -220,48 +205,55 @@ class Direct:
                 stack.enter_context(self._store.writer(timeout_s=timeout_s))
             except StoreError as error:
                 warnings.append(f"nothing is written down: {error}")
-            yield self._load(warnings.append), warnings
+            yield warnings
 
-    def _load(self, warn: Callable[[str], None]) -> State:
+    def _run(
+        self,
+        clients: Sequence[Asking],
+        store: _Later,
+        warnings: list[str],
+        job: Callable[[Controller], Awaitable[T]],
+    ) -> T:
+        """Have one controller do one thing."""
+        from controlplane.controller import Controller  # noqa: PLC0415 - pydantic, only where it is needed
+        from controlplane.fleet import Fleet  # noqa: PLC0415 - the same
+
+        by_endpoint = {client.endpoint: client for client in clients}
+
+        async def run() -> T:
+            controller = Controller(
+                store,
+                lambda on_ahead, on_change: Fleet(
+                    lambda: tuple(by_endpoint),
+                    connect=lambda endpoint: Threaded(by_endpoint[endpoint]),
+                    on_ahead=on_ahead,
+                    on_change=on_change,
+                ),
+                base=Path(),
+                on_event=lambda _: None,
+                log=warnings.append,
+                tell=self._tell,
+            )
+            await controller.load()
+            return await _beside(controller.fleet.run(), job(controller))
+
+        return asyncio.run(run())
+
+
+async def _beside(work: Coroutine[Any, Any, None], job: Awaitable[T]) -> T:
+    """Return what a job comes to, with something running until then."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work)
+        outcome: T | ControlError
         try:
-            return self._store.load()
-        except StoreError as error:
-            warn(f"overrides and the last snapshot are unknown: {error}")
-            return self._store.recover()
+            outcome = await job
+        except ControlError as error:  # raised in here it would come out in a group
+            outcome = error
+        working.cancel()
+    if isinstance(outcome, ControlError):
+        raise outcome
+    return outcome
 
 
-def _compiled(
-    proposal: Proposal, machine: Machine, timeout_s: float, tell: Callable[[str], None]
-) -> Compiled:
-    from controlplane.core.compile import compile_services  # noqa: PLC0415 - pydantic, only where it is needed
-
-    queries = proposal.queries()
-    if not queries:
-        return compile_services(proposal.desired, {}, {}, machine)
-    import asyncio  # noqa: PLC0415 - only discovery needs a loop
-
-    from controlplane.sources.consul import resolve_once  # noqa: PLC0415 - nothing needs Consul otherwise
-    from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - the same
-
-    desired = proposal.desired
-    address = settings_of(desired.consul).address()
-
-    async def found() -> Mapping[str, Sequence[Backend]]:
-        asyncio.get_running_loop().call_later(_PATIENCE_S, tell, f"waiting for Consul at {address}")
-        return await resolve_once(
-            desired.consul,
-            queries,
-            timeout_s,
-            allow_empty=desired.guard.allow_empty,
-        )
-
-    return compile_services(desired, asyncio.run(found()), {}, machine)
-
-
-def _running(clients: Sequence[BlockingClient]) -> dict[str, Any]:
-    outcomes = ask_all(clients, asking(calls.get("/v1/snapshot")), timeout_s=LOOK_S)
-    answers = [each.answer for each in outcomes if each.answer is not None]
-    if not answers:
-        failed = "; ".join(f"{each.endpoint.name}: {each.error}" for each in outcomes)
-        raise PlaceError(f"no data plane answers: {failed}")
-    return max(answers, key=lambda answer: int(answer["generation"]))
+def _with(warnings: Sequence[str], report: dict[str, Any]) -> dict[str, Any]:
+    return {**report, "warnings": [*warnings, *report["warnings"]]}

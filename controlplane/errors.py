@@ -12,6 +12,7 @@ ControlError
     ├── UnreachableError    it does not exist or does not listen
     │   └── GoneError       it has left its socket behind: since when
     ├── LateError           it did not answer in time
+    ├── OvertakenError      it runs what somebody else has pushed meanwhile
     └── RefusedError        it said no: status, code, message, details
 """
 
@@ -29,6 +30,7 @@ __all__ = [
     "HeldBackError",
     "InputError",
     "LateError",
+    "OvertakenError",
     "PlaceError",
     "RefusedError",
     "StoreError",
@@ -192,6 +194,21 @@ class LateError(DataPlaneError):
 
     def __str__(self) -> str:
         return f"no answer within {self.timeout_s:.3g} s"
+
+
+class OvertakenError(DataPlaneError):
+    """It runs something newer, which somebody else has pushed meanwhile."""
+
+    code = "overtaken"
+    status = 409
+
+    def __init__(self, name: str, generation: int, who: str) -> None:
+        super().__init__(name)
+        self.generation = generation
+        self.who = who
+
+    def __str__(self) -> str:
+        return f"meanwhile {self.who} has pushed generation {self.generation}: apply again, or use --force"
 
 
 class RefusedError(DataPlaneError):

@@ -14,9 +14,10 @@ from typing import Any, Final
 from controlplane import calls
 from controlplane.acceptance import result_row
 from controlplane.core.rollout import Running
-from controlplane.errors import DataPlaneError, LateError, PlaceError
+from controlplane.errors import DataPlaneError, LateError, OvertakenError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.push import Asks, Pusher, Timing, Wish
+from controlplane.pushing import said_by
 from schemas.loops import ANYWHERE, Machine
 from schemas.machine import HERE
 
@@ -92,15 +93,39 @@ class Fleet:
         Returns:
             Each with its answer, or with the `DataPlaneError` that came instead.
         """
-        asked = [each for each in self.pushers.values() if each.reachable]
+        return await self._ask([each for each in self.pushers.values() if each.reachable], call, timeout_s)
+
+    async def _ask(
+        self, asked: Sequence[Pusher], call: calls.Call, timeout_s: float
+    ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(each.ask(call, timeout_s)) for each in asked]
         return [(each, answer.result()) for each, answer in zip(asked, answers, strict=True)]
 
-    async def services(self) -> dict[str, Any]:
-        """Return the services of the newest snapshot that runs; nothing if nobody answers."""
+    async def tell(self, call: calls.Call, timeout_s: float) -> list[dict[str, Any]]:
+        """Send something to everybody, also to whom nothing was heard of; return how each took it."""
+        answers = await self._ask(tuple(self.pushers.values()), call, timeout_s)
+        return [
+            result_row(each.endpoint, answer if isinstance(answer, DataPlaneError) else None, {})
+            for each, answer in answers
+        ]
+
+    async def services(self, *, must: bool = False) -> dict[str, Any]:
+        """Return the services of the newest snapshot that runs; nothing if nobody answers.
+
+        Args:
+            must: Whether that nobody answers is an error.
+
+        Raises:
+            PlaceError: It is.
+        """
         answers = await self.ask(calls.get("/v1/snapshot"), _ASK_S)
         good = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
+        if must and not good:
+            failed: dict[str, object] = {each.endpoint.name: each.error for each in self.pushers.values()}
+            failed |= {each.endpoint.name: answer for each, answer in answers}
+            said = "; ".join(f"{name}: {error or 'does not answer'}" for name, error in failed.items())
+            raise PlaceError(f"no data plane answers: {said or 'none was found'}")
         return dict(max(good, key=lambda answer: int(answer["generation"]))["services"]) if good else {}
 
     async def dry_run(
@@ -123,13 +148,16 @@ class Fleet:
         return [*told, *away]
 
     async def settled(self, wish: Wish, timeout_s: float) -> list[dict[str, Any]]:
-        """Wait until everybody runs a wish, has refused it, or cannot be reached; tell how each took it."""
+        """Wait until everybody runs a wish, has refused it, or cannot be reached; tell how each took it.
+
+        A newer wish that has taken its place meanwhile will do: the older one was taken, and is no longer wanted.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, timeout_s)):
                 await self._scanned.wait()
-                while not all(each.settled(wish) for each in self.pushers.values()):
+                while not all(each.settled(self.wish or wish) for each in self.pushers.values()):
                     await self._changed.wait()
-        return [_row(each, wish, timeout_s) for each in self.pushers.values()]
+        return [_row(each, self.wish or wish, timeout_s) for each in self.pushers.values()]
 
     def _note_change(self) -> None:
         self._changed.set()
@@ -186,9 +214,10 @@ def _inode(endpoint: Endpoint) -> int:
 
 
 def _row(pusher: Pusher, wish: Wish, timeout_s: float) -> dict[str, Any]:
-    error = None
+    error, running = None, pusher.running
     if not pusher.runs(wish):
-        error = pusher.error or LateError(pusher.endpoint.name, timeout_s)
-    running = pusher.running
+        error = pusher.error or LateError(pusher.endpoint.name, max(0.0, timeout_s))
+        if pusher.error is None and running is not None and running.generation >= wish.target.generation:
+            error = OvertakenError(pusher.endpoint.name, running.generation, said_by(running.by))
     known = {} if running is None else {"generation": running.generation, "hash": running.hash}
     return result_row(pusher.endpoint, error, known)

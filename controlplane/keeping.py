@@ -5,18 +5,40 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from controlplane.core.backoff import Backoff
 from controlplane.errors import StoreError
 
 if TYPE_CHECKING:
-    from controlplane.store import Entry, State, Store
+    from controlplane.store import Entry, History, State
 
-__all__ = ["Keeping"]
+__all__ = ["Books", "Keeping"]
 
 _MOST_OWED: Final = 200
 """Entries of the history that wait; of more the oldest is forgotten, as the history itself does."""
+
+
+class Books(Protocol):
+    """Where it is written; `Store` says what each of these does."""
+
+    def load(self) -> State:
+        """Read the state."""
+
+    def recover(self) -> State:
+        """Return what can be known without it."""
+
+    def history(self) -> History:
+        """Read the history."""
+
+    def document(self, digest: str) -> dict[str, Any]:
+        """Read an lb.yaml of the history."""
+
+    def record(self, entry: Entry, document: dict[str, Any]) -> None:
+        """Write an entry of the history."""
+
+    def save(self, state: State) -> None:
+        """Write the state."""
 
 
 class Keeping:
@@ -28,7 +50,7 @@ class Keeping:
         backoff: The pauses between tries.
     """
 
-    def __init__(self, store: Store, log: Callable[[str], None], backoff: Backoff | None = None) -> None:
+    def __init__(self, store: Books, log: Callable[[str], None], backoff: Backoff | None = None) -> None:
         self.error: str | None = None
         """Why something is not written down; None: all of it is."""
         self._store = store

@@ -44,6 +44,14 @@ class _NodeCollector:
             ("overrides", "Operators' overrides in force.", len(status["overrides"])),
         ):
             yield GaugeMetricFamily(f"lb_control_{name}", text, value=float(value))
+        missing = GaugeMetricFamily(
+            "lb_control_unserved",
+            "1 for a service that lb.yaml asks for and nobody serves, since nothing is known of its backends.",
+            labels=("service",),
+        )
+        for row in status["unserved"]:
+            missing.add_metric((row["service"],), 1.0)
+        yield missing
         yield from _data_planes(status["dataplanes"])
         yield from _pushed(status["dataplanes"], self._pushes)
         states = GaugeMetricFamily(

@@ -65,7 +65,7 @@ class Observer:
             config_error=config_error,
             configured=state.services,
         )
-        return {**report, "contested": contested}
+        return {**report, "contested": contested, "unserved": self._controller.unserved()}
 
     async def _draining(self) -> list[Seen]:
         """Ask those who drain; whoever does not answer has ended, or is about to."""

@@ -160,7 +160,11 @@ class Pusher:
 
         It runs it, or something newer; or it has refused it; or it was tried since, and nobody listens there.
         """
-        newer = self.running is not None and self.running.generation > wish.target.generation
+        target, running = wish.target, self.running
+        newer = running is not None and (
+            running.generation > target.generation
+            or (running.generation == target.generation and running.hash != target.hash)
+        )
         refused = self._refused is not None and self._refused.target == wish.target
         gone = self._tried is wish and isinstance(self.error, UnreachableError)
         return self.runs(wish) or newer or refused or gone

@@ -308,6 +308,7 @@ def control_families() -> list[Family]:
         "generation": 1,
         "converged": True,
         "config_error": None,
+        "unserved": [{"service": "web", "why": "Consul has not answered"}],
         "overrides": [],
         "dataplanes": [{"name": "main", "socket": "s", "reachable": True, "error": None, "generation": 1}],
         "sources": [_SOURCE],

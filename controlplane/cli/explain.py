@@ -37,8 +37,7 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
     except ValueError as error:
         raise click.UsageError(f"--client: {error}") from error
     from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.blocking import ask_all  # noqa: PLC0415 - the same
-    from controlplane.fanout import LOOK_S, asking  # noqa: PLC0415 - the same
+    from controlplane.blocking import LOOK_S, ask_all, asking  # noqa: PLC0415 - the same
 
     outcomes = ask_all(settings.clients(), asking(calls.explain(service, client)), timeout_s=LOOK_S)
     found = next((each.answer for each in outcomes if each.answer is not None), None)

@@ -67,18 +67,22 @@ def validate(file: Path, *, as_json: bool) -> None:
 @_file
 @_json
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 if there are changes.")
+@click.option(
+    "--force", is_flag=True, help="As if the discovery guard held nothing: what apply --force would do."
+)
 @click.pass_obj
-def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bool) -> None:
+def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bool, force: bool) -> None:
     """Show what FILE, or standard input for -, would change, and whom it would hit.
 
     The data planes themselves say so, from live counters; without one it is the difference to what was applied
-    last. Exit 0; 1: a data plane would refuse it; 2: FILE is invalid.
+    last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
     """
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
 
     with output.errors(as_json=as_json):
-        report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions())
+        report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions(force=force))
+        output.warn(report["warnings"])
     if as_json:
         output.print_json(report)
     else:
@@ -88,6 +92,7 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     failed = [row for row in report["dataplanes"] if row["result"] != "ok"]
     if failed:
         output.show_results(failed)
+    if failed or report["unserved"]:
         sys.exit(1)
     if detailed_exitcode and report["changes"]:
         sys.exit(_CHANGES)
@@ -131,7 +136,8 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
 
     Relative paths in what a pipe says are relative to the current directory.
 
-    Exit 0: all run it; 1: one refuses, is unreachable or late, and is named; 2: FILE is invalid.
+    Exit 0: all run it; 1: one refuses, is unreachable or late, or a service is not served, since nothing is known of its
+    backends; it is named; 2: FILE is invalid.
     """
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
@@ -177,6 +183,9 @@ def finish(report: dict[str, Any], *, as_json: bool) -> None:
         if not as_json:
             said = f"{done} data plane{'' if done == 1 else 's'}"
             click.echo(f"generation {report['generation']} runs on {said if rows else 'no data plane yet'}")
+        if report["unserved"]:
+            _show_unserved(report)
+            sys.exit(1)
         return
     output.show_results(rows, only_failures=True)
     if done:
@@ -187,3 +196,14 @@ def finish(report: dict[str, Any], *, as_json: bool) -> None:
         )
     output.show_later(report, "lb-control rollback")
     sys.exit(1)
+
+
+def _show_unserved(report: dict[str, Any]) -> None:
+    """Say what becomes of the services that nobody serves."""
+    names = ", ".join(each["service"] for each in report["unserved"])
+    later = (
+        "the daemon serves it when that is mended"
+        if report.get("kept")
+        else "apply again when that is mended"
+    )
+    click.echo(output.plain(f"not served: {names}; {later}"), err=True)

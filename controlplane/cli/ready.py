@@ -34,8 +34,7 @@ def ready(settings: Settings, timeout: float, *, quiet: bool) -> None:
     The daemon is not asked: traffic does not depend on it.
     """
     from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.blocking import ask_all  # noqa: PLC0415 - the same
-    from controlplane.fanout import asking  # noqa: PLC0415 - the same
+    from controlplane.blocking import ask_all, asking  # noqa: PLC0415 - the same
 
     outcomes = ask_all(settings.clients(), asking(calls.get("/readyz")), timeout_s=timeout)
     for each in outcomes:

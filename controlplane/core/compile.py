@@ -33,9 +33,8 @@ class Compiled:
     """Listed backends that do so on this machine: where each stands, and why it cannot be used."""
 
     def warnings(self) -> list[str]:
-        """Say what is not served, and what is not used."""
-        said = [f"not served until Consul answers: {', '.join(self.waiting)}"] if self.waiting else []
-        return said + [
+        """Say what is not used."""
+        return [
             f"service {name} does not use {remark.id}: {remark.why}"
             for name, remarks in self.rejected.items()
             for remark in remarks

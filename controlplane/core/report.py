@@ -234,5 +234,6 @@ def node_status(
         "services": services,
         "sources": [dict(each) for each in sources],
         "overrides": _overrides(services, overrides, configured or {}),
+        "unserved": [],
         "config_error": None if config_error is None else dict(config_error),
     }

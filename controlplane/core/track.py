@@ -96,6 +96,22 @@ class Track:
         """The last reply, as read."""
         return self._latest.seen or Classified()
 
+    @property
+    def heard(self) -> bool:
+        """Whether there was a reply in this life."""
+        return self._latest.seen is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the guard has had the last word on the last reply; until then a moment may change what holds."""
+        return self._latest.settled
+
+    def shown(self, now: float) -> Mapping[str, Instance] | None:
+        """Return what `release` would publish: what the catalogue shows, if anything was published before."""
+        if self._latest.candidate is None or self.published is None:
+            return self.published
+        return self._candidate(now)
+
     def flapping(self, now: float) -> list[str]:
         """Return the ids that are kept down because they flap, sorted."""
         return [item.id for item in self.seen.instances if self._damper.is_suppressed(item.id, now)]
@@ -193,9 +209,12 @@ class Track:
             self._guard.restore(instances, now)
 
     def release(self, now: float) -> bool:
-        """Publish what the catalogue shows, whatever the guard thinks of it; True if that changed anything."""
+        """Publish what the catalogue shows, whatever the guard thinks of it; True if that changed anything.
+
+        Where nothing was ever published, nothing is held: that a catalogue shows nothing stays no answer.
+        """
         before = self.published
-        if self._latest.candidate is None:
+        if self._latest.candidate is None or before is None:
             return False
         self._latest.candidate = self._candidate(now)
         self._guard.release(self._latest.candidate, now)

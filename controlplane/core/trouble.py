@@ -119,7 +119,8 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     Returns:
         The worst first; within a level what clients met, data planes, then sources, services by name, overrides.
     """
-    found = [*_met(report), *_contested(report), *_config(report, now), *_planes(report, now)]
+    found = [*_met(report), *_contested(report), *_config(report, now), *_unserved(report)]
+    found += _planes(report, now)
     found += _sources(report, now)
     for name, service in report["services"].items():
         found += _service(name, service, report, now)
@@ -186,6 +187,11 @@ def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
         yield Trouble("bad", "config error", text, command)
 
 
+def _unserved(report: Mapping[str, Any]) -> Iterator[Trouble]:
+    for each in report.get("unserved", ()):
+        yield Trouble("bad", "not served", f"service {each['service']} is not served: {each['why']}")
+
+
 def _planes(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
     planes = report["dataplanes"]
     if not planes:
@@ -216,7 +222,7 @@ def _planes(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
         left = "1 connection" if each["connections"] == 1 else f"{each['connections']} connections"
         text = f"process {each['pid']} has been data plane {each['name']}, and drains{_since(each['since'], now)}: {left} left"
         yield Trouble("note", "draining", text)
-    if any(each["reachable"] for each in planes) and not report["services"]:
+    if any(each["reachable"] for each in planes) and not (report["services"] or report.get("unserved", ())):
         yield Trouble(
             "warn", "no service", "no service is configured: nothing listens", "lb-control apply FILE"
         )
@@ -239,8 +245,10 @@ def _find(plane: Mapping[str, Any]) -> str | None:
 
 
 def _sources(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
+    unserved = {each["service"] for each in report.get("unserved", ())}
     for each in report["sources"]:
         told = report["config_error"] and each["name"].startswith(_FILE)
+        told = told or unserved.issuperset(each.get("services") or [None])
         if each["state"] == "ok" or told:
             continue
         held = each.get("held")

@@ -11,19 +11,16 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from controlplane.core.backoff import Backoff
 from controlplane.core.guard import GuardPolicy
-from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
 from controlplane.sources.consul_config import policy_of, selection_of, settings_of
 from controlplane.sources.consul_pool import Pool
 from controlplane.sources.consul_pulse import Pulse, is_silence
-from controlplane.sources.consul_query import trust_of
 from controlplane.sources.consul_runner import WatchRunner
-from controlplane.sources.consul_status import StateClock, pool_status
+from controlplane.sources.consul_status import StateClock, doubt, pool_status
 from controlplane.sources.consul_watch import Pace, Runtime, Watch, Wish
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from schemas.discovery import Consul, ConsulQuery, Guard
     from schemas.snapshot import Backend
 
-__all__ = ["ConsulDiscovery", "resolve_once", "system_runtime"]
+__all__ = ["ConsulDiscovery", "system_runtime"]
 
 SAVED_VERSION = 1
 
@@ -85,6 +82,7 @@ class ConsulDiscovery:
         self._restored: dict[str, Any] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
+        self._advanced = asyncio.Event()
 
     def update(
         self, settings: Consul | None, guard: Guard | None, queries: Mapping[str, ConsulQuery]
@@ -126,13 +124,35 @@ class ConsulDiscovery:
             entry.pool.restore(self._restored.pop(key, {}))
             entry.pool.advance()
 
-    def release(self, service: str | None) -> None:
-        """Let what the guard holds go, for one service or, with None, for all."""
-        for key, entry in self._entries.items():
-            if service is None or service in entry.services:
-                entry.pool.release()
-                self._dirty.add(key)
+    def release(self) -> None:
+        """Let what the guard holds go."""
+        for entry in self._entries.values():
+            entry.pool.release()
+        self._dirty = set(self._entries)
         self._wake.set()
+
+    def pools(self, settings: Consul | None, queries: Mapping[str, ConsulQuery]) -> dict[str, Pool]:
+        """Return what is known of those of the queries that are followed, by service.
+
+        Args:
+            settings: Of the lb.yaml of the queries.
+            queries: By service: its `discover.consul`.
+
+        Raises:
+            SettingsError: A query cannot be used.
+        """
+        keys = {
+            service: selection_of(query, _datacenter(settings)).key() for service, query in queries.items()
+        }
+        return {service: self._entries[key].pool for service, key in keys.items() if key in self._entries}
+
+    async def wait_settled(self, pools: Iterable[Pool], timeout_s: float) -> None:
+        """Wait until a moment longer would tell nothing new of these, but no longer than that."""
+        waited = tuple(pools)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not all(pool.settled() for pool in waited):
+                    await self._advanced.wait()
 
     def discovered(self) -> Mapping[str, Sequence[Backend]]:
         """Return the last known good backends by service, sorted by id; services without any yet are missing."""
@@ -143,15 +163,10 @@ class ConsulDiscovery:
             for service in entry.services
         }
 
-    def pending(self) -> set[str]:
-        """Return the services of which nothing is known yet."""
-        return {
-            name for entry in self._entries.values() if entry.pool.backends is None for name in entry.services
-        }
-
-    def ready(self) -> bool:
-        """Tell whether something is known of every service."""
-        return not self.pending()
+    def doubts(self) -> dict[str, str]:
+        """Return, by service, why nothing is known of it, or something else than Consul shows."""
+        told = [(entry, doubt(entry.pool)) for entry in self._entries.values()]
+        return {service: why for entry, why in told if why is not None for service in entry.services}
 
     def saved(self) -> dict[str, Any]:
         """Return what `restore` takes: JSON, without secrets."""
@@ -198,6 +213,8 @@ class ConsulDiscovery:
                 entry.due = entry.pool.due()
                 entry.states.note(entry.pool, now)
         self._dirty.clear()
+        self._advanced.set()
+        self._advanced = asyncio.Event()
         if changed:
             self._on_change()
 
@@ -261,84 +278,5 @@ class ConsulDiscovery:
         return Watch(query, receive, mark, pace=self._pace, runtime=self._runtime)
 
 
-async def resolve_once(
-    settings: Consul | None,
-    queries: Mapping[str, ConsulQuery],
-    timeout_s: float,
-    *,
-    allow_empty: bool = False,
-) -> Mapping[str, Sequence[Backend]]:
-    """Ask for all services once, for an apply without a daemon.
-
-    Args:
-        settings: The agent; None: the default one.
-        queries: By service: its `discover.consul`.
-        timeout_s: For all of it.
-        allow_empty: Take no instances for an answer. Without a memory nothing can tell a service without
-            instances from a registry that has lost them.
-
-    Returns:
-        The backends of every service, sorted by id.
-
-    Raises:
-        SettingsError: The settings or a query cannot be used.
-        ConsulError: A service could not be resolved; the text names it.
-    """
-    runtime = system_runtime()
-    policy = GuardPolicy(allow_empty=allow_empty)
-    pools = {
-        service: Pool(selection_of(query), policy, lambda _: False, runtime)
-        for service, query in queries.items()
-    }
-    await check_library()
-    client = ConsulClient(settings_of(settings))
-    deadline = runtime.clock() + timeout_s
-    try:
-        async with asyncio.TaskGroup() as group:
-            for pool in pools.values():
-                group.create_task(_ask_once(client, pool, deadline, runtime))
-    except* ConsulError as errors:
-        raise _first_error(errors) from None
-    finally:
-        await client.close()
-    for service, pool in pools.items():
-        pool.advance()
-        if pool.backends is None:
-            counts = ", ".join(
-                f"{number} {name}" for name, number in pool.tracks[0].seen.counts().items() if number
-            )
-            raise ConsulError(
-                "failed", f"{service}: no instance to use in {pool.selection.name()} ({counts or 'none'})"
-            )
-    return {service: pool.backends or () for service, pool in pools.items()}
-
-
-async def _ask_once(client: ConsulClient, pool: Pool, deadline: float, runtime: Runtime) -> None:
-    """Ask all datacenters of a pool, again and again until each has answered or the time is up."""
-    for index, query in enumerate(pool.selection.queries()):
-        backoff = Backoff(cap_s=2.0)
-        while True:
-            left_s = max(0.01, deadline - runtime.clock())
-            try:
-                reply = await client.get(query.path(), query.params(), timeout_s=left_s)
-                pool.receive(index, query.entries(reply), trust_of(reply.headers, from_leader=True))
-                break
-            except ConsulError as error:
-                pause_s = max(0.05, backoff.fail(runtime.random))
-                if error.is_operators or runtime.clock() + pause_s >= deadline:
-                    raise
-                await runtime.sleep(pause_s)
-
-
 def _datacenter(settings: Consul | None) -> str | None:
     return None if settings is None else settings.datacenter
-
-
-def _first_error(group: BaseExceptionGroup[ConsulError]) -> ConsulError:
-    """Return one error of a group: with a silent agent they all say the same."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    if not isinstance(found, ConsulError):
-        raise found
-    return found

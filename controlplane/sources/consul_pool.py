@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,7 @@ class Pool:
         table = self._table(now)
         if table is None:
             return False
-        weights, self.divided = fitting(table.values())
-        backends = tuple(backend_of(table[name], weights[name]) for name in sorted(table))
+        backends, self.divided = _backends_of(table)
         changed = backends != self._backends
         self._backends = backends
         return changed
@@ -102,10 +102,37 @@ class Pool:
         return min((at for at in times if at is not None), default=None)
 
     def release(self) -> None:
-        """Publish what Consul shows, whatever the guard thinks of it."""
+        """Publish what Consul shows, whatever the guard thinks of it: `backends` are at once what `shown` returned."""
         for track in self.tracks:
             track.release(self._runtime.clock())
         self._may_be_empty = True
+        self.advance()
+
+    def shown(self) -> tuple[Backend, ...] | None:
+        """Return the backends that `release` would let be; changes nothing."""
+        now = self._runtime.clock()
+        tables = [track.shown(now) for track in self.tracks]
+        chosen: int | None = 0
+        if len(tables) > 1:
+            usable = [None if table is None else _usable(table) for table in tables]
+            chosen = copy.deepcopy(self._failover).choose(usable, now)
+        table = None if chosen is None else tables[chosen]
+        return self._backends if table is None else _backends_of(table)[0]
+
+    def settled(self) -> bool:
+        """Tell whether a moment of waiting would tell nothing new.
+
+        Every datacenter has answered, and that was weighed. Or it cannot be asked, and that does not mend itself soon, or
+        there is something to go on with.
+        """
+        for track, watch in zip(self.tracks, self.watches, strict=True):
+            error = watch.health.error
+            if track.heard:
+                if not track.settled:
+                    return False
+            elif error is None or not (error.is_operators or self._backends is not None):
+                return False
+        return True
 
     def saved(self) -> dict[str, Any]:
         """Return what `restore` takes: JSON."""
@@ -154,6 +181,12 @@ class Pool:
             return None
         self.kept_since = None
         return table
+
+
+def _backends_of(table: Mapping[str, Instance]) -> tuple[tuple[Backend, ...], tuple[Remark, ...]]:
+    """Return the backends of a table, sorted by id, and whose weights were divided."""
+    weights, divided = fitting(table.values())
+    return tuple(backend_of(table[name], weights[name]) for name in sorted(table)), divided
 
 
 def _usable(table: Mapping[str, Instance]) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from controlplane.sources.consul_pool import Pool
     from controlplane.sources.consul_watch import Runtime, WatchHealth
 
-__all__ = ["StateClock", "pool_status", "rfc3339"]
+__all__ = ["StateClock", "doubt", "pool_status", "rfc3339"]
 
 _COUNTED: Final = (*(condition.value for condition in Condition), "rejected")
 
@@ -95,6 +95,8 @@ def _state(pool: Pool) -> tuple[str, float | None]:
         return "denied", None
     if held or pool.kept_since is not None:
         return "held", None
+    if _emptiness(pool) is not None:
+        return "error", None
     silent_since = min((pulse.since for pulse in pool.pulses if pulse.since is not None), default=None)
     if errors:
         is_error = pool.backends is None or any(error.is_operators for error in errors)
@@ -109,7 +111,44 @@ def _last_error(pool: Pool) -> str | None:
         error = watch.health.error or pulse.error
         if error is not None:
             found.append(f"{name}: {error}" if len(pool.watches) > 1 else str(error))
-    return "; ".join(found) or None
+    return "; ".join(found) or _emptiness(pool)
+
+
+def doubt(pool: Pool, *, released: bool = False) -> str | None:
+    """Say why the backends are unknown, or not what Consul shows; None: they are what it shows.
+
+    Args:
+        pool: Theirs.
+        released: Whether what is held would be let go.
+    """
+    if (told := _last_error(pool)) is not None:
+        return told
+    if not all(track.heard for track in pool.tracks):
+        return "Consul has not answered"
+    if released:
+        return None
+    missing = sum(len(track.held.missing) for track in pool.tracks if track.held is not None)
+    return f"{missing} that Consul no longer lists are kept; --force lets them go" if missing else None
+
+
+def _emptiness(pool: Pool) -> str | None:
+    """Say that Consul has answered, and that there was never an instance to use: its name may be wrong."""
+    if pool.backends is not None or not all(track.heard for track in pool.tracks):
+        return None
+    query, seen = pool.selection.query, [track.seen for track in pool.tracks]
+    counts = {
+        name: number for name, number in _sums([each.counts() for each in seen], _COUNTED).items() if number
+    }
+    narrowed = " with these tags, or this filter" if query.tags or query.filter else ""
+    if counts:
+        unusable = ", ".join(f"{number} {name}" for name, number in counts.items())
+        return f"Consul lists no instance of {query.service or query.prepared} that can be used{narrowed}: {unusable}"
+    if query.prepared:
+        return f"Consul's prepared query {query.prepared} finds no instance"
+    return (
+        f"Consul lists no instance of {query.service}{narrowed}; is the name right? They are listed by: "
+        "consul catalog services"
+    )
 
 
 def _age_s(pool: Pool, healths: Sequence[WatchHealth], runtime: Runtime) -> float | None:

@@ -76,9 +76,12 @@ export function problems(status) {
     const more = details.length > 1 ? ` (and ${count(details.length - 1, "more error")})` : "";
     add("bad", "not taken", "", `${path} is not taken, and what ran before goes on. ${what.replaceAll(/:?\s*\n\s*/g, ": ")}${more}`, "sources");
   }
+  const unserved = new Map((status.unserved ?? []).map((each) => [each.service, each.why]));
+  for (const [name, why] of unserved) add("bad", "not served", name, `service ${name} is not served: ${why}`, "sources");
   planeProblems(status, add);
   for (const source of status.sources) {
-    const told = status.config_error && source.name.startsWith("file ");
+    const told = (status.config_error && source.name.startsWith("file "))
+      || (source.services?.length && source.services.every((name) => unserved.has(name)));
     if (source.state !== "ok" && !told) {
       add(SOURCE_TONE[source.state] ?? "warn", source.state, source.name, `${source.name}: ${sourceText(source) || source.state}`, "sources");
     }

@@ -90,7 +90,7 @@ async def test_plan_changes_nothing(tmp_path):
     """A plan is a dry run."""
     async with serving(tmp_path) as (session, base, _, plane):
         status, report = await call(session, "POST", f"{base}/v1/plan", document(2))
-        assert (status, set(report)) == (200, {"changes", "impact", "dataplanes"})
+        assert (status, set(report)) == (200, {"changes", "impact", "dataplanes", "unserved", "warnings"})
         assert plane.generation == 1
 
 

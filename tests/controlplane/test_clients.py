@@ -10,10 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from controlplane import calls
-from controlplane.blocking import BlockingClient, ask_all
+from controlplane.blocking import BlockingClient, ask_all, asking
 from controlplane.client import DataPlaneClient
 from controlplane.errors import LateError, RefusedError, UnreachableError
-from controlplane.fanout import asking
 from controlplane.places import endpoint_of
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"pid": 7}'

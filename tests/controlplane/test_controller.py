@@ -135,7 +135,7 @@ async def test_the_balancer_as_its_own_backend(tmp_path, monkeypatch):
     plane = FakeDataPlane()
     async with daemon(tmp_path, [plane]) as controller:
         for refused in (
-            controller.plan(proposal(loop=loop)),
+            controller.plan(proposal(loop=loop), QUICK),
             controller.apply(proposal(loop=loop), QUICK, BY),
         ):
             with pytest.raises(InputError, match=r"services\.loop\.backends\[1\].*itself listens"):

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+from aiohttp import web
+
 from controlplane.acceptance import ApplyOptions, Origin
+from controlplane.discovering import Discovering
+from controlplane.errors import HeldBackError
+from controlplane.noticing import Noticing, source_faults
 from controlplane.proposal import Proposal
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon
@@ -14,7 +20,14 @@ from tests.support.fakeconsul import FakeConsul, entry
 
 BY = Origin("op", "apply")
 QUICK = ApplyOptions(timeout_s=5.0)
-SHORT = ApplyOptions(timeout_s=0.4)
+SHORT = ApplyOptions(timeout_s=2.0)
+
+
+@pytest.fixture
+async def consul():
+    """A Consul that knows nobody."""
+    async with FakeConsul() as fake:
+        yield fake
 
 
 def proposal(tmp_path, consul, **more):
@@ -87,7 +100,8 @@ async def test_start_without_consul_goes_on_with_what_was_known(tmp_path):
         # Even an apply goes through: it changes another service and keeps this one.
         more = {"db": {"listen": "127.0.0.1:4002", "backends": ["10.0.0.3:1"]}}
         await controller.apply(proposal(tmp_path, consul, **more), SHORT, BY)
-        assert (ids(plane), "db" in plane.services) == (["n1/s1"], True)
+        await eventually(lambda: "db" in plane.services, "the other service")
+        assert ids(plane) == ["n1/s1"]
 
 
 async def test_start_without_state_and_consul_keeps_what_data_planes_run(tmp_path):
@@ -108,8 +122,10 @@ async def test_service_of_which_nothing_is_known_is_said_and_the_others_are_serv
         gone = consul
     async with daemon(tmp_path, [plane]) as controller, following(controller):
         report = await controller.apply(proposal(tmp_path, gone), SHORT, BY)
-        assert report["warnings"] == ["not served until Consul answers: cache"]
-        assert set(plane.services) == {"web"}
+        why = f"unreachable: {gone.address}: Connection refused"
+        assert report["unserved"] == [{"service": "cache", "why": why}]
+        assert report["warnings"] == [f"service cache is not served: {why}"]
+        await eventually(lambda: set(plane.services) == {"web"}, "the other service to be served")
         async with gone:
             await gone.put("redis", [entry("s1")])
             await eventually(lambda: ids(plane) == ["n1/s1"], "the service to be served")
@@ -121,24 +137,168 @@ async def test_plan_asks_consul_once(tmp_path):
     async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller:
         await consul.put("redis", [entry("s1")])
         await controller.fleet.wait_looked(5)
-        assert (await controller.plan(proposal(tmp_path, consul)))["dataplanes"][0]["result"] == "ok"
+        assert (await controller.plan(proposal(tmp_path, consul), QUICK))["dataplanes"][0]["result"] == "ok"
         assert (plane.generation, controller.discovering.active) == (0, False)
 
 
+FOUR = [entry(f"s{number}", port=80 + number) for number in range(4)]
+
+
+async def holding(controller, consul, path):
+    """Apply a service with four instances, three of which Consul then forgets."""
+    await consul.put("redis", FOUR)
+    await controller.apply(proposal(path, consul), QUICK, BY)
+    await consul.put("redis", FOUR[:1])
+    await eventually(lambda: controller.discovering.status()[0]["state"] == "held", "the change to be held")
+
+
 async def test_force_releases_what_the_guard_holds(tmp_path):
-    """A shrink beyond the guard is held, shown, and goes through with --force."""
-    plane = FakeDataPlane()
-    many = [entry(f"s{number}", port=80 + number) for number in range(4)]
+    """A plan with --force shows what goes, the apply has it done when it returns, and the history says who did it."""
+    plane, forced = FakeDataPlane(), ApplyOptions(5.0, force=True)
     async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
-        await consul.put("redis", many)
-        await controller.apply(proposal(tmp_path, consul), QUICK, BY)
-        await consul.put("redis", many[:1])
+        await holding(controller, consul, tmp_path)
+        plane.away = True  # then a plan is the difference to what was applied
         await eventually(
-            lambda: controller.discovering.status()[0]["state"] == "held", "the change to be held"
+            lambda: not any(each.reachable for each in controller.fleet.pushers.values()), "it to go"
         )
-        assert len(ids(plane)) == 4
-        await controller.apply(proposal(tmp_path, consul), ApplyOptions(5.0, force=True), BY)
-        await eventually(lambda: ids(plane) == ["n1/s0"], "the change to be released")
+        wanted = proposal(tmp_path, consul)
+        assert (await controller.plan(wanted, QUICK))["changes"] == []
+        gone = [(each["action"], each["id"]) for each in (await controller.plan(wanted, forced))["changes"]]
+        assert gone == [("remove", f"n1/s{number}") for number in (1, 2, 3)]
+        assert controller.discovering.status()[0]["state"] == "held"
+        plane.away = False
+        await eventually(
+            lambda: all(each.reachable for each in controller.fleet.pushers.values()), "its return"
+        )
+        report = await controller.apply(wanted, forced, BY)
+        assert (report["converged"], report["warnings"], ids(plane)) == (True, [], ["n1/s0"])
+        last = (await controller.history())["history"][-1]
+        assert (last["by"], last["origin"], len(last["changes"])) == ("op", "apply", 3)
+        assert controller.discovering.status()[0]["held"] is None
+
+
+async def test_force_that_is_refused_releases_nothing(tmp_path):
+    """Nothing was changed: what is held is held on."""
+    plane = FakeDataPlane()
+    plane.refuses = "db"
+    more = {"db": {"listen": "127.0.0.1:4002", "backends": ["10.0.0.3:1"]}}
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        await holding(controller, consul, tmp_path)
+        with pytest.raises(HeldBackError, match="no such thing here"):
+            await controller.apply(proposal(tmp_path, consul, **more), ApplyOptions(5.0, force=True), BY)
+        assert (controller.discovering.status()[0]["state"], len(ids(plane))) == ("held", 4)
+
+
+async def test_service_without_instances_is_named(tmp_path):
+    """Consul has answered, and knows nobody of that name: an apply, a plan, status and the log say so; one is served at once."""
+    plane, log = FakeDataPlane(), []
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        for ask in (
+            controller.plan(proposal(tmp_path, consul), QUICK),
+            controller.apply(proposal(tmp_path, consul), QUICK, BY),
+        ):
+            report = await ask
+            (row,) = report["unserved"]
+            assert (row["service"], row["why"].partition(";")[0]) == (
+                "cache",
+                "Consul lists no instance of redis",
+            )
+            assert row["why"].endswith("consul catalog services")
+        assert set(plane.services) == {"web"}
+        (source,) = controller.discovering.status()
+        assert (source["state"], source["last_error"]) == ("error", row["why"])
+        assert controller.unserved() == [row]
+        Noticing(log.append).take(source_faults([source]))
+        assert log == [f"consul:redis: {row['why']}"]
+        await consul.put("redis", [entry("s1", status="critical")])
+        await eventually(
+            lambda: "1 critical" in controller.unserved()[0]["why"], "the one that cannot be used"
+        )
+        await consul.put("redis", [entry("s1")])
+        await eventually(lambda: ids(plane) == ["n1/s1"], "the service to be served")
+        assert controller.unserved() == []
+
+
+class TestLook:
+    """What an lb.yaml would find, asked of Consul as if it were followed."""
+
+    @staticmethod
+    def looking(tmp_path, saved=None):
+        """Return a discovery that follows nothing, and what it tells."""
+        told = []
+        discovering = Discovering(lambda: None, lambda _service, _backend: False, told.append)
+        discovering.restore(saved or {})
+        return discovering, told
+
+    async def test_all_services_at_once(self, tmp_path, consul):
+        """Each with its backends, and nothing to doubt."""
+        await consul.put("redis", FOUR)
+        discovering, _ = self.looking(tmp_path)
+        db = {"listen": "127.0.0.1:4002", "discover": {"consul": {"service": "redis", "passing": False}}}
+        found = await discovering.look(proposal(tmp_path, consul, db=db), 10.0)
+        assert {name: len(backends) for name, backends in found.backends.items()} == {"cache": 4, "db": 4}
+        assert (found.doubts, discovering.active) == ({}, False)
+
+    async def test_default_datacenter(self, tmp_path, consul):
+        """`consul.datacenter` counts for every service that names none."""
+        await consul.put("dc2/redis", FOUR[:1])
+        document = {**proposal(tmp_path, consul).document}
+        document["consul"] = {**document["consul"], "datacenter": "dc2"}
+        wanted = Proposal.of_document(document, "test", tmp_path)
+        found = await self.looking(tmp_path)[0].look(wanted, 10.0)
+        assert [each.id for each in found.backends["cache"]] == ["n1/s0"]
+        assert {asked.query["dc"] for asked in consul.asked} == {"dc2"}
+
+    async def test_emptiness(self, tmp_path, consul):
+        """Without a memory no instances are no answer, unless they are allowed."""
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 10.0)
+        assert (found.backends, list(found.doubts)) == ({}, ["cache"])
+        document = {**proposal(tmp_path, consul).document, "guard": {"allow_empty": True}}
+        found = await self.looking(tmp_path)[0].look(Proposal.of_document(document, "test", tmp_path), 10.0)
+        assert (dict(found.backends), found.doubts) == ({"cache": ()}, {})
+
+    async def test_passing_fault_is_waited_for(self, tmp_path, consul):
+        """A lasting one is told when the time is up."""
+        await consul.put("redis", FOUR)
+        faults = [True, True]
+
+        async def fault(request):
+            if faults:
+                faults.pop()
+                return web.Response(status=500, text="No cluster leader")
+            return await consul._health(request, "redis")
+
+        consul.fault = fault
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 20.0)
+        assert len(found.backends["cache"]) == 4
+        faults[:] = [True] * 1000
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 0.1)
+        assert (found.backends, found.doubts) == ({}, {"cache": "failed: status 500: No cluster leader"})
+
+    async def test_what_only_a_person_can_mend_is_told_at_once(self, tmp_path, consul):
+        """Nobody waits for an hour for a token."""
+        consul.token = "needed"  # noqa: S105 - of a test
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 3600.0)
+        assert found.doubts["cache"].startswith("denied: ")
+
+    async def test_memory_counts_as_if_it_were_followed(self, tmp_path, consul):
+        """What an earlier apply has found is guarded, stands in for a silent Consul, and is told of."""
+        await consul.put("redis", FOUR)
+        saved = (await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 10.0)).saved
+        await consul.put("redis", FOUR[:1])
+        discovering, _ = self.looking(tmp_path, saved)
+        found = await discovering.look(proposal(tmp_path, consul), 10.0)
+        assert len(found.backends["cache"]) == 4
+        assert found.doubts == {"cache": "3 that Consul no longer lists are kept; --force lets them go"}
+        released = await discovering.look(proposal(tmp_path, consul), 10.0, released=True)
+        assert [each.id for each in released.backends["cache"]] == ["n1/s0"]
+
+        async def silent(_request):
+            return web.Response(status=500, text="No cluster leader")
+
+        consul.fault = silent
+        found = await discovering.look(proposal(tmp_path, consul), 3600.0)
+        assert (len(found.backends["cache"]), list(found.doubts)) == (4, ["cache"])
 
 
 async def test_nothing_needs_consul_without_discovery(tmp_path):

@@ -14,6 +14,7 @@ def test_status_as_metrics():
         "converged": True,
         "config_error": {"message": "no"},
         "overrides": [{}, {}],
+        "unserved": [{"service": "db", "why": "Consul has not answered"}],
         "dataplanes": [
             {"name": "a", "socket": "/a", "reachable": True, "error": None, "generation": 7},
             {"name": "b", "socket": "/b", "reachable": False, "error": "does not answer", "generation": None},
@@ -43,6 +44,7 @@ def test_status_as_metrics():
     assert metrics.value("lb_control_converged") == 1
     assert metrics.value("lb_control_config_error") == 1
     assert metrics.value("lb_control_overrides") == 2
+    assert metrics.value("lb_control_unserved", service="db") == 1
     assert metrics.value("lb_control_dataplane_reachable", dataplane="a") == 1
     assert metrics.value("lb_control_dataplane_reachable", dataplane="b") == 0
     refuses = {

@@ -312,3 +312,35 @@ def test_whatever_a_backend_is_called_a_command_is_one_command(key, cause):
     (one,) = troubles(body, NOW)
     assert one.command is not None
     assert shlex.split(one.command) == ["nc", "-zvU", key]
+
+
+def test_service_that_nobody_serves_is_told_once():
+    """It comes first, with the reason; its source has the same to say, and another one is told all the same."""
+    sources = [
+        {
+            "name": "consul:wbe",
+            "state": "error",
+            "since": SINCE,
+            "services": ["db"],
+            "last_error": "no instance",
+        },
+        {
+            "name": "consul:api",
+            "state": "error",
+            "since": SINCE,
+            "services": ["db", "web"],
+            "last_error": "no token",
+        },
+    ]
+    given_report = report(backend("a:1"), sources=sources)
+    given_report["unserved"] = [{"service": "db", "why": "no instance"}]
+    assert [each.text for each in troubles(given_report, NOW)] == [
+        "service db is not served: no instance",
+        "consul:api for 3m: no token",
+    ]
+    nothing = node_status([seen(status())], ())
+    nothing["services"] = {}
+    assert [each.word for each in troubles(nothing, NOW)] == ["no service"]
+    assert [each.word for each in troubles(nothing | {"unserved": given_report["unserved"]}, NOW)] == [
+        "not served"
+    ]

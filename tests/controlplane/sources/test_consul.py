@@ -7,8 +7,6 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from controlplane.sources.consul import resolve_once
-from controlplane.sources.consul_client import ConsulError
 from controlplane.sources.consul_settings import SettingsError
 from controlplane.sources.consul_status import rfc3339
 from controlplane.sources.consul_watch import Runtime
@@ -43,10 +41,8 @@ async def quiet(consul, polls=3):
 async def test_backends_are_discovered(consul, no_blocking):
     """What is registered becomes backends, in the order of their ids; changes follow."""
     async with Discovering(consul.address, {"web": "web"}) as found:
-        assert found.discovery.pending() == {"web"}
-        assert not found.discovery.ready()
+        assert found.ids() is None
         await found.shows(*FOUR)
-        assert found.discovery.ready()
         backend = found.backend("n1/a")
         assert (backend.address, backend.weight, backend.tier, backend.state) == (
             "10.0.0.1:80",
@@ -99,7 +95,6 @@ async def test_queries_come_and_go(consul):
         await found.shows("n1/x", service="db")
         await eventually(lambda: consul.blocked == 2, "two watches again")
         assert sum(asked.path.endswith("/web") for asked in consul.asked) == before
-        assert found.discovery.pending() == set()
         found.update({"web": "web", "again": {"service": "web", "port": 81}})
         await found.shows(*FOUR, service="again")  # at once, not after the next change
 
@@ -279,7 +274,7 @@ async def test_an_error_at_the_start_is_an_error(consul):
     async with Discovering(consul.address, {"web": "web"}) as found:
         row = await found.is_in("error")
         assert "No cluster leader" in row["last_error"]
-        assert found.discovery.pending() == {"web"}
+        assert found.ids() is None
         assert found.discovery.discovered() == {}
         consul.fault = None
         await found.shows(*FOUR)
@@ -498,10 +493,8 @@ async def test_emptiness_is_not_believed(consul):
         await quiet(consul, 2)
         assert found.ids() == list(FOUR)
         assert found.changes == changes
-        found.discovery.release("other")
-        found.discovery.release("web")
-        await found.shows()
-        assert found.discovery.ready()
+        found.discovery.release()
+        assert found.ids() == []  # at once, before anybody could ask for less
 
 
 async def test_a_shrink_is_held_and_then_believed(consul):
@@ -650,7 +643,7 @@ async def test_release_during_a_hold(consul):
         await found.shows(*FOUR)
         await consul.put("web", many("a"))
         await found.is_in("held")
-        found.discovery.release(None)
+        found.discovery.release()
         await found.shows("n1/a")
 
 
@@ -774,7 +767,7 @@ async def test_500_services(consul, no_leaks):
     for name in names:
         consul.services[name] = many("a")
     async with Discovering(consul.address, {name: name for name in names}) as found:
-        await eventually(found.discovery.ready, "all services")
+        await eventually(lambda: len(found.discovery.discovered()) == len(names), "all services")
         await eventually(lambda: consul.blocked == 500, "all watches")
         await consul.put("s499", many("a", "b"))
         await found.shows("n1/a", "n1/b", service="s499")
@@ -808,7 +801,7 @@ async def test_failover_between_datacenters(consul):
         await consul.put("dc2/web", [])
         await found.is_in("held")
         assert found.ids() == ["dc2/n1/x"]
-        found.discovery.release(None)
+        found.discovery.release()
         await found.shows()
 
 
@@ -823,7 +816,6 @@ async def test_saved_state(consul):
         later.discovery.restore(saved)
         later.update({"web": "web"})
         assert later.ids() == list(FOUR)
-        assert later.discovery.ready()
         async with later:
             row = await later.is_in("stale")
             assert row["source"] == "saved"
@@ -858,7 +850,7 @@ async def test_bad_saved_state_is_no_state(consul, saved):
     """A state that is none is as good as nothing."""
     found = Discovering(consul.address, {"web": "web"})
     found.discovery.restore(saved)
-    assert found.discovery.pending() == {"web"}
+    assert found.ids() is None
 
 
 async def test_bad_rows_of_saved_state(consul):
@@ -905,47 +897,4 @@ async def test_names_that_are_paths():
     bad = ConsulQuery.model_construct(**{**ConsulQuery(service="x").model_dump(), "service": "../kv"})
     with pytest.raises(SettingsError):
         found.discovery.update(None, None, {"bad": bad})
-    assert found.discovery.pending() == {"web"}
-
-
-async def test_resolve_once(consul):
-    """An apply without a daemon gets all services at once."""
-    await consul.put("db", many("x"))
-    queries = {"web": ConsulQuery(service="web"), "db": ConsulQuery(service="db")}
-    found = await resolve_once(Consul(address=consul.address), queries, 10.0)
-    assert {name: [backend.id for backend in rows] for name, rows in found.items()} == {
-        "web": list(FOUR),
-        "db": ["n1/x"],
-    }
-
-
-async def test_resolve_once_and_emptiness(consul):
-    """Without a memory, no instances are an error, unless they are allowed."""
-    queries = {"none": ConsulQuery(service="none")}
-    with pytest.raises(ConsulError, match="none: no instance"):
-        await resolve_once(Consul(address=consul.address), queries, 10.0)
-    assert await resolve_once(Consul(address=consul.address), queries, 10.0, allow_empty=True) == {"none": ()}
-
-
-async def test_resolve_once_tries_again(consul):
-    """A passing fault is waited for; a lasting one is told when the time is up."""
-    queries = {"web": ConsulQuery(service="web")}
-    faults = iter([answer(500, "No cluster leader"), answer(500, "No cluster leader")])
-
-    async def first_two(request):
-        fault = next(faults, None)
-        return await (fault(request) if fault else consul._health(request, "web"))
-
-    consul.fault = first_two
-    assert len((await resolve_once(Consul(address=consul.address), queries, 10.0))["web"]) == 4
-    consul.fault = answer(500, "No cluster leader")
-    with pytest.raises(ConsulError, match="No cluster leader"):
-        await resolve_once(Consul(address=consul.address), queries, 0.1)
-
-
-async def test_resolve_once_denied(consul):
-    """What only a person can mend is told at once."""
-    consul.token = "needed"  # noqa: S105 - of a test
-    with pytest.raises(ConsulError) as caught:
-        await resolve_once(Consul(address=consul.address), {"web": ConsulQuery(service="web")}, 60.0)
-    assert caught.value.kind == "denied"
+    assert found.ids() is None
