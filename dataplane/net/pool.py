@@ -31,7 +31,7 @@ from dataplane.core.pool import Demand, Greeting
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
 from dataplane.net.dialer import PENDING, Dial, begin
-from dataplane.net.sockopts import DONTWAIT
+from dataplane.net.sockopts import DONTWAIT, RDHUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Idle", "Pool"]
 
 IN: Final = select.EPOLLIN
-RDHUP: Final = select.EPOLLRDHUP
 PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
 """A plain number: `|` of the socket module's flags is a call into Python, for each client."""
 RETRY_S: Final = 1.0

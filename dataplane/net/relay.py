@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import select
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.net.leg import UNWATCHED, Leg
-from dataplane.net.sockopts import reset_on_close, unsent_bytes
+from dataplane.net.sockopts import RDHUP, events_now, reset_on_close, unsent_bytes
 
 if TYPE_CHECKING:
     import socket
@@ -155,12 +154,10 @@ class Flow:
         A FIN says that it sends no more. Whether it still waits for an answer, nobody can tell, neither from the FIN
         nor from what is unread before it: so the service's `leaving_events` say what it is taken for.
         """
-        now = select.poll()
-        now.register(self.client.fd, self.service.leaving_events)
-        found = now.poll(0)
-        if not found:
+        events = events_now(self.client.fd, self.service.leaving_events)
+        if not events:
             return None
-        return CloseReason.CLIENT_GONE if found[0][1] & ~select.POLLRDHUP else CloseReason.ABANDONED
+        return CloseReason.ABANDONED if events == RDHUP else CloseReason.CLIENT_GONE
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""

@@ -8,7 +8,6 @@ something has to be waited for; so each attempt may still go to any backend.
 
 from __future__ import annotations
 
-import select
 from typing import TYPE_CHECKING
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
@@ -21,7 +20,7 @@ from dataplane.net.counters import ServiceTotals
 from dataplane.net.dialer import Dial
 from dataplane.net.header import HEADERS, HeaderReader
 from dataplane.net.relay import LONG_LIVED_S, Flow
-from dataplane.net.sockopts import tune_backend, user_timeout_ms
+from dataplane.net.sockopts import RDHUP, tune_backend, user_timeout_ms
 
 if TYPE_CHECKING:
     import socket
@@ -85,7 +84,7 @@ class Service:
         self.user_timeout_ms = user_timeout_ms(spec.timeouts.idle_s)
         timeouts = (spec.timeouts.idle_s, spec.timeouts.lifetime_s, LONG_LIVED_S)
         self.first_check_s = min(seconds for seconds in timeouts if seconds)
-        leaving_events = select.EPOLLRDHUP if spec.limits.drop_abandoned else 0
+        leaving_events = RDHUP if spec.limits.drop_abandoned else 0
         if leaving_events != self.leaving_events:
             self.leaving_events = leaving_events
             for flow in self.flows:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import resource
+import select
 import socket
 import struct
 import termios
@@ -16,11 +17,13 @@ from typing import Final, NamedTuple, TypeAlias
 __all__ = [
     "DONTWAIT",
     "LOCAL_ERRNOS",
+    "RDHUP",
     "SockAddr",
     "SocketAddress",
     "current_descriptor_limit",
     "descriptor_limit",
     "error_text",
+    "events_now",
     "limit_unsent",
     "reset_on_close",
     "to_sockaddr",
@@ -32,6 +35,9 @@ __all__ = [
 
 DONTWAIT: Final = socket.MSG_DONTWAIT
 """Each call says so itself: an accepted socket needs no ioctl to become non-blocking."""
+
+RDHUP: Final = select.EPOLLRDHUP
+"""The peer has finished; poll() and epoll have the same number for it."""
 
 IpSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """(IP literal, port), and for a link-local IPv6 address flow information (0) and scope id."""
@@ -157,6 +163,14 @@ def limit_unsent(sock: socket.SocketType, size: int) -> None:
     """Have the kernel take no more for `sock` than what it may send now and `size` bytes besides (tcp(7))."""
     with contextlib.suppress(OSError):  # a Unix socket has a small buffer anyway
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+
+def events_now(fd: int, asked: int) -> int:
+    """Return what poll() reports of a descriptor now: of what is asked for, and errors and hang-ups in any case."""
+    now = select.poll()
+    now.register(fd, asked)
+    found = now.poll(0)
+    return found[0][1] if found else 0
 
 
 def descriptor_limit() -> int:
