@@ -195,6 +195,7 @@ class Supervision:
                 await self._run_what_was_taken(taken)
                 await self._crew.start()
                 endpoints.listen()
+                self._see_that_it_is_wanted()
                 await taken.confirm()
                 await self._succeed(taken, endpoints)
                 taken.serve()
@@ -204,6 +205,15 @@ class Supervision:
             raise StartError(f"--takeover: what runs cannot be run here: {error}") from error
         if self._options.config is not None:
             await reread(self._applier, self._options.config)
+
+    def _see_that_it_is_wanted(self) -> None:
+        """Take nothing over only to end: the process that runs serves.
+
+        Raises:
+            HandoverError: A signal has come.
+        """
+        if self._stop.is_set():
+            raise HandoverError("this process was told to end")
 
     async def _succeed(self, taken: Taken, endpoints: Endpoints) -> None:
         """Serve the API in the place of the process taken over; the workers serve its clients already.

@@ -128,6 +128,9 @@ def test_the_next_process_serves_while_the_former_one_drains(site: Site) -> None
 def test_a_process_that_drains_changes_nothing(site: Site) -> None:
     """What it is told to run is refused: it would take the addresses, and save over what its successor has saved."""
     former = site.end()
+    report = site.status()
+    assert (report["dataplanes"], [each["pid"] for each in report["draining"]]) == ([], [former.pid])
+    assert site.control("ready").code == 1
     status, body = former.request("PUT", "/v1/snapshot", {"version": 1, "generation": 9, "services": {}})
     assert (status, body["code"]) == (503, "stopping")
     assert former.request("GET", "/readyz")[0] == 503

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,23 @@ def test_a_port_is_closed_when_a_successor_was_killed(site: Site) -> None:
         os.kill(worker, signal.SIGKILL)
     wait_for(site.refused, "the port to be closed")
     site.ask(site.flow)
+
+
+def test_a_successor_that_is_told_to_end_while_it_starts_takes_nothing(site: Site) -> None:
+    """Whoever runs goes on: a port that was served is served."""
+    site.plane.send_signal(signal.SIGSTOP)
+    successor = site.successor("--workers", "2", "--takeover")
+    successor._spawn()
+    wait_for(lambda: _catches(successor.pid, signal.SIGTERM), "the successor to hear signals")
+    successor.send_signal(signal.SIGTERM)
+    site.plane.send_signal(signal.SIGCONT)
+    assert successor.wait(20) == 1
+    assert "this process was told to end" in successor.output
+    site.client().close()
+    site.ask(site.flow)
+    assert site.plane.get("/readyz") == {"status": "ok"}
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(fields["SigCgt"], 16) >> (number - 1) & 1)

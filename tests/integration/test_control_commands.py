@@ -14,7 +14,7 @@ import pytest
 
 from controlplane.store import Store
 from schemas.locks import lock_of
-from tests.controlplane.commands import Control, document
+from tests.controlplane.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial, read_exactly
 from tests.support.dataplane import DataPlane
@@ -483,7 +483,12 @@ def test_a_data_plane_that_crashed_and_came_back_under_another_name_is_gone():
             "old": True,
             "new": False,
         }
-        os.utime(lock_of(old.socket), (1.0, 1.0))
+        with Daemon(control):
+            control.wait_status(
+                lambda now: [each["gone_since"] for each in now["dataplanes"]].count(None) == 1
+            )
+            os.utime(lock_of(old.socket), (1.0, 1.0))
+            control.wait_status(lambda now: [each["name"] for each in now["dataplanes"]] == ["new"])
         assert control("ready").code == 0
         assert control("status", "--json").json()["converged"]
         assert old.socket.exists()
