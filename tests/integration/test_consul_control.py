@@ -326,3 +326,65 @@ def test_what_cannot_be_written(agent, node, address, arguments, said):
     node.write(discovering(agent, address))
     done = node("apply", node.file, *arguments)
     assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_default_datacenter_counts_with_a_daemon_and_without(agent, node, plane, address):
+    """The agent knows no such datacenter, and both ways say so; nobody asks in the agent's own instead."""
+    wanted = discovering(agent, address)
+    wanted["consul"]["datacenter"] = "dc2"
+    node.write(wanted)
+    with LineServer("one") as server:
+        register(agent, "one", server.port)
+        alone = [node(command, node.file) for command in ("plan", "apply")]
+        with Daemon(node):
+            through = [node(command, node.file) for command in ("plan", "apply")]
+    for done in (*alone, *through):
+        assert done.code == 1, done.out
+        assert "service web is not served: " in done.err
+        assert "No path to datacenter" in done.err
+    assert backends(plane) == {}
+
+
+def test_service_without_instances_is_named_everywhere(agent, node, plane, address):
+    """A typing error in its name: apply and plan exit 1, status, log and metrics name it; an instance has it served."""
+    node.write(discovering(agent, address, service="wbe"))
+    why = "service web is not served: Consul lists no instance of wbe; is the name right?"
+    applied = node("apply", node.file)
+    assert (applied.code, why in applied.err) == (1, True), applied.err
+    assert "not served: web; apply again when that is mended" in applied.err
+    assert "not served" in node("status").out
+    with LineServer("one") as server, Daemon(node, node.file) as daemon:
+        node.wait_status(lambda status: status["unserved"])
+        for command in ("plan", "apply"):
+            done = node(command, node.file)
+            assert (done.code, why in done.err) == (1, True), done.err
+        assert "not served: web; the daemon serves it when that is mended" in done.err
+        shown = " ".join(node("status").out.split())
+        assert ("no service is configured" in shown, "consul catalog services" in shown) == (False, True)
+        wait_for(lambda: "consul:wbe: Consul lists no instance of wbe" in daemon.output, "a line in the log")
+        metrics = Metrics(unix_request(daemon.socket, "GET", "/metrics")[1])
+        assert metrics.value("lb_control_unserved", service="web") == 1
+        agent.request("PUT", "/v1/agent/service/register", {"Name": "wbe", "ID": "one", "Port": server.port})
+        node.wait_status(lambda status: not status["unserved"])
+        done = node("apply", node.file)
+        assert (done.code, done.err) == (0, ""), done.err
+
+
+def test_force_shows_what_goes_waits_for_it_and_is_in_the_history(agent, node, plane, address):
+    """What the guard holds goes with the apply that releases it, not a moment later in Consul's name."""
+    names = {f"s{number}" for number in range(1, 5)}
+    node.write(discovering(agent, address))
+    with LineServer("one") as server, Daemon(node):
+        for name in names:
+            register(agent, name, server.port, Address=f"127.0.0.{name[1:]}")
+        assert node("apply", node.file).code == 0
+        for name in names - {"s1"}:
+            agent.request("PUT", f"/v1/agent/service/deregister/{name}")
+        node.wait_status(lambda status: (status["sources"][-1]["held"] or {}).get("count") == 3)
+        gone = {f"- backend web/dev/{name}" for name in names - {"s1"}}
+        assert gone <= set(node("plan", node.file, "--force").out.splitlines())
+        done = node("apply", node.file, "--force")
+        assert (done.code, set(backends(plane))) == (0, {"dev/s1"})
+        assert gone <= set(done.out.splitlines())
+        last = node("history", "--json").json()[-1]
+        assert (last["origin"], len(last["changes"])) == ("apply", 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -111,6 +112,19 @@ def test_file_whose_port_is_taken_is_to_be_planned_and_tried_again(control, plan
             taken.close()
             control.wait_status(lambda status: status["config_error"] is None)
             assert runs(plane, "127.0.0.1:1")
+
+
+def test_file_that_could_not_be_read_for_want_of_descriptors_is_taken(control, address, plane):
+    """When there are descriptors again nothing about the file has changed: the daemon reads it all the same."""
+    with Daemon(control, control.write(document(address, "127.0.0.1:1"))) as daemon:
+        control.wait_status(lambda status: status["converged"] and status["services"])
+        soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, hard))
+        control.write(document(address, "127.0.0.1:2"))
+        wait_for(lambda: f"{control.file}: too many open files" in daemon.output, "the failure in the log")
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        wait_for(lambda: runs(plane, "127.0.0.1:2"), "the new content")
+        control.wait_status(lambda status: status["config_error"] is None)
 
 
 def test_second_daemon_is_refused_with_the_first_ones_pid(control, address):
