@@ -7,6 +7,7 @@ import fcntl
 import socket
 import termios
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +110,24 @@ def test_a_short_connection_pays_nothing(rig: Rig) -> None:
     bounded = [leg.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) for leg in legs(rig)]
     assert free[0] != RESERVE_BYTES
     assert bounded == [RESERVE_BYTES, free[1]]
+
+
+def test_a_unix_backend_has_no_such_bound(tmp_path: Path) -> None:
+    """Its kernel buffer is small anyway, and large uploads pass."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "b"))
+        listener.listen()
+        with rigged(backends_=[{"address": f"unix:{tmp_path / 'b'}", "id": "u"}]) as rig:
+            client = rig.client()
+            server = rig.keep(listener.accept()[0])
+            server.setblocking(False)
+            sent = 0
+            while sent < 200_000:
+                sent += client.send(DATA[sent:200_000])
+                assert rig.receive(server, 1)
+                rig.settle()
+            rig.receive(server, 100_000)
+            client.close()
+            server.close()
+            rig.until(lambda: not rig.service.flows)
+            rig.check_accounts()
