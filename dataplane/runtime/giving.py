@@ -1,4 +1,4 @@
-"""What a process tells its successor, and how a process without workers hands over (see runtime.handover)."""
+"""What a process tells its successor, and how it hands over, with workers or without (see runtime.handover)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from dataplane.runtime.apply import Applier
     from dataplane.runtime.doors import OwnDoors
     from dataplane.runtime.node import Node
+    from dataplane.runtime.sockets import SocketGroup
+    from dataplane.runtime.supervisor import Supervisor
     from dataplane.runtime.worker_node import Found
 
-__all__ = ["SingleHolder", "found", "state_of", "verdicts_of"]
+__all__ = ["CrewHolder", "SingleHolder", "found", "state_of", "verdicts_of"]
 
 
 def found(service: str, backend: Backend, *, passed: bool) -> Found:
@@ -91,5 +93,44 @@ class SingleHolder:
         """Stop accepting; who waits in a queue is the successor's."""
         self._applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
         self._doors.leave_all()
+        self._on_released()
+        self._applier.lock.release()
+
+
+class CrewHolder:
+    """Hands over the listening sockets of a supervisor (dataplane.runtime.handover.Holder).
+
+    Args:
+        supervisor: Whose workers accept.
+        applier: What runs.
+        sockets: What they accept from.
+        on_released: Called when another process accepts, and may have the API's socket.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, applier: Applier, sockets: SocketGroup, on_released: Callable[[], None]
+    ) -> None:
+        self._supervisor = supervisor
+        self._applier = applier
+        self._sockets = sockets
+        self._on_released = on_released
+
+    async def offer(self) -> Offer:
+        """Offer everything, and change nothing until `keep` or `release`."""
+        await self._applier.lock.acquire()
+        pairs = [(address, sock) for address, group in self._sockets.sockets.items() for sock in group]
+        self._applier.node.events.emit("takeover_begins", sockets=len(pairs))
+        return Offer(state_of(self._applier), [address for address, _ in pairs], [sock for _, sock in pairs])
+
+    def keep(self, cause: str) -> None:
+        """Go on: nobody took over."""
+        self._applier.lock.release()
+        self._applier.node.events.emit("takeover_failed", cause=cause)
+
+    async def release(self) -> None:
+        """Have the workers stop accepting, and let go of the sockets; who waits in a queue is the successor's."""
+        refusal = Refused(503, "handed_over", "another process has taken over; ask again")
+        self._supervisor.begin_draining(refusal)
+        await self._supervisor.crew.let_all_go(last=False)
         self._on_released()
         self._applier.lock.release()

@@ -21,6 +21,7 @@ from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.farewell import Kept, move_away
+from dataplane.runtime.giving import CrewHolder
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
@@ -97,7 +98,6 @@ class Supervision:
         self._applier.crew = self._supervisor.crew = self._crew
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
-        self._supervisor.on_released = self._on_released
         self._supervisor.dropped_lines = lambda: log.dropped
 
     def _on_change(self) -> None:
@@ -303,7 +303,8 @@ class Supervision:
 
     def _giver(self) -> Giver:
         path = giver_path(self._options.runtime_dir, self._options.name)
-        return Giver(path, self._supervisor, self.events)
+        holder = CrewHolder(self._supervisor, self._applier, self._sockets, self._on_released)
+        return Giver(path, holder, self.events)
 
     def _on_released(self) -> None:
         self._own.unlock()

@@ -24,8 +24,6 @@ from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.events import rfc3339
 from dataplane.runtime.exposition import exposition
-from dataplane.runtime.giving import state_of
-from dataplane.runtime.handover import Offer
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.runtime.metrics import DESCRIPTORS, SAVED
 from dataplane.runtime.proposal import SupervisedApplier
@@ -78,8 +76,6 @@ class Supervisor:
     ) -> None:
         self.events = events
         self.draining_since: str | None = None
-        self.on_released: Callable[[], None] = lambda: None
-        """Called when another process accepts, and may have the API's socket."""
         self.dropped_lines: Callable[[], int] = lambda: 0
         """Tells how many lines the log of this process itself has lost."""
         self._name = name
@@ -375,27 +371,6 @@ class Supervisor:
         kept = FamilySum()
         kept.add(self._past_metrics.families(self._exists), ended=True)
         self._past_metrics = kept
-
-    # -- handing over (dataplane.runtime.handover.Holder) ---------------------------------------------
-
-    async def offer(self) -> Offer:
-        """Offer everything, and change nothing until `keep` or `release`."""
-        await self.lock.acquire()
-        pairs = [(address, sock) for address, group in self._sockets.sockets.items() for sock in group]
-        self.events.emit("takeover_begins", sockets=len(pairs))
-        return Offer(state_of(self._applier), [address for address, _ in pairs], [sock for _, sock in pairs])
-
-    def keep(self, cause: str) -> None:
-        """Go on: nobody took over."""
-        self.lock.release()
-        self.events.emit("takeover_failed", cause=cause)
-
-    async def release(self) -> None:
-        """Have the workers stop accepting, and give the API's socket free."""
-        self.begin_draining(Refused(503, "handed_over", "another process has taken over; ask again"))
-        await self.crew.let_all_go(last=False)
-        self.on_released()
-        self.lock.release()
 
     async def inherit(self, state: Mapping[str, Any]) -> None:
         """Take over the overrides and the health that a process before this one knew; its snapshot runs already."""
