@@ -5,7 +5,8 @@ Theory of operation:
 1. A pusher knows one wish, the newest. A newer one replaces it; none is queued.
 2. It asks what its data plane runs, twice a second and whenever the wish changes, and decides from that
    alone (`core.rollout.next_step`). So a restart, a lost answer or a crash of ours needs no special case.
-3. What was refused is not sent again until the wish or the process behind the socket changes.
+3. What was refused is offered again at once when the wish or the process behind the socket changes, and else after
+   growing pauses: what the data plane objects to may lie with its machine.
 4. After a push, ours or another's, and to a new process, overrides are sent again.
 5. Whoever cannot be reached is tried again after a growing, jittered pause, or when its socket is replaced.
 """
@@ -16,9 +17,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from controlplane import calls
+from controlplane.core.backoff import Backoff
 from controlplane.core.identity import Identity
 from controlplane.core.merge import Place
 from controlplane.core.rollout import Running, Step, Target, next_step
@@ -62,6 +64,10 @@ class Timing:
     """The first pause after a failure; it doubles,"""
     retry_max_s: float = 5.0
     """up to this."""
+    refused_s: float = 2.0
+    """The first pause before what was refused is offered again; it doubles,"""
+    refused_max_s: float = 60.0
+    """up to this."""
 
 
 @dataclass(slots=True)
@@ -76,14 +82,13 @@ class Pushes:
     """From sending to the acknowledgement, of all acknowledged ones together."""
 
 
-_FULL_DOUBLING: Final = 16
-
-
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     target: Target
     instance: str
     error: RefusedError
+    again_at: float
+    """When it is offered again."""
 
 
 class Pusher:
@@ -127,6 +132,8 @@ class Pusher:
         self._wish: Wish | None = None
         self._woken = asyncio.Event()
         self._refused: _Refusal | None = None
+        self._retries = Backoff(timing.retry_s, timing.retry_max_s, least=0.5)
+        self._offers = Backoff(timing.refused_s, timing.refused_max_s, least=0.5)
         self._told: dict[Place, str | int] = {}
         self._identity = Identity()
         self._tried: Wish | None = None
@@ -178,7 +185,6 @@ class Pusher:
 
     async def run(self) -> None:
         """Push until cancelled."""
-        failures = 0
         while True:
             self._woken.clear()
             before, wish = self._visible(), self._wish
@@ -186,32 +192,34 @@ class Pusher:
                 await self._reconcile()
             except DataPlaneError as error:
                 self.error = error
-                failures = 0 if isinstance(error, RefusedError) and error.permanent() else failures + 1
+                answered = isinstance(error, RefusedError) and error.permanent()
             else:
-                failures = 0
+                answered = True
             self._tried = wish
             self.looked.set()
             if before != self._visible():
                 self._on_change()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause(failures)):
+                async with asyncio.timeout(self._pause(answered=answered)):
                     await self._woken.wait()
 
     def _visible(self) -> tuple[object, ...]:
         told = self._wish is not None and self.runs(self._wish)
         return (self.running, str(self.error), told, self._tried)
 
-    def _pause(self, failures: int) -> float:
-        if failures == 0:
-            return self._timing.look_s
-        full = min(self._timing.retry_max_s, self._timing.retry_s * 2.0 ** min(failures - 1, _FULL_DOUBLING))
-        return full * (0.5 + self._jitter() / 2)
+    def _pause(self, *, answered: bool) -> float:
+        if not answered:
+            return self._retries.fail(self._jitter)
+        self._retries.succeed()
+        return self._timing.look_s
 
     async def _reconcile(self) -> None:
         running = await self._look()
         wish = self._wish
-        refused = (self._refused.target, self._refused.instance) if self._refused else None
-        step = next_step(wish.target if wish else None, running, refused)
+        refused, known = self._refused, None
+        if refused is not None and self._clock() < refused.again_at:
+            known = (refused.target, refused.instance)
+        step = next_step(wish.target if wish else None, running, known)
         if wish is None:
             self.error = None
             return
@@ -244,7 +252,7 @@ class Pusher:
         except RefusedError as error:
             self.pushes.refused += 1
             if error.permanent():
-                self._refused = _Refusal(wish.target, running.instance, error)
+                self._refused = self._refusal(wish.target, running.instance, error)
             raise
         except DataPlaneError:
             self.pushes.failed += 1
@@ -256,6 +264,12 @@ class Pusher:
         self.running = Running(running.instance, ack.get("generation", 0), ack.get("hash", ""))
         self.seen_at = self._clock()
         return self.running
+
+    def _refusal(self, target: Target, instance: str, error: RefusedError) -> _Refusal:
+        before = self._refused
+        if before is None or (before.target, before.instance) != (target, instance):
+            self._offers.succeed()
+        return _Refusal(target, instance, error, self._clock() + self._offers.fail(self._jitter))
 
     async def _tell(self, wish: Wish) -> None:
         """Send the overrides that this process has not been told (rule 4)."""

@@ -64,8 +64,8 @@ def next_step(target: Target | None, running: Running, refused: tuple[Target, st
     Args:
         target: What it should run; None: nobody has said yet, and it is left alone.
         running: What it runs.
-        refused: The target that was refused last, and the process that refused it. It is offered again when
-            either changes, for the same question to the same process has the same answer.
+        refused: The target that was refused last, and the process that refused it, while it is too early to offer it
+            again; None: it is not, or nothing was. It is offered again at once when either changes.
     """
     if target is None or (running.generation, running.hash) == (target.generation, target.hash):
         return Step.REST

@@ -146,6 +146,26 @@ async def test_restarted_process_is_offered_refused_content_again():
         await until(lambda: pusher.runs(bad))
 
 
+async def test_refused_content_is_offered_again_with_growing_pauses():
+    """What a data plane objects to may lie with its machine, and go: nobody needs to change anything here then."""
+    plane, now = FakeDataPlane(), [0.0]
+    plane.refuses = "bad"
+    async with pushing(plane, clock=lambda: now[0]) as (pusher, _, until):
+        wanted = wish(1, "x", content=services(bad={"backends": []}))
+        pusher.want(wanted)
+        offered = []
+        for moment in range(200):
+            now[0] = float(moment)
+            looks = plane.asked.count(("GET", "/v1/info"))
+            await until(lambda looks=looks: plane.asked.count(("GET", "/v1/info")) > looks + 2)
+            offered += [moment] * (plane.asked.count(("PUT", "/v1/snapshot")) - len(offered))
+        assert offered == [0, 2, 6, 14, 30, 62, 122, 182]
+        assert pusher.settled(wanted)
+        plane.refuses = None
+        now[0] = 242.0
+        await until(lambda: pusher.runs(wanted))
+
+
 async def test_refusal_for_a_reason_of_its_own_is_tried_again():
     """A 503 (an address that is taken) is about the machine, not the content."""
     plane = FakeDataPlane()
@@ -270,7 +290,7 @@ def test_pauses_grow_to_a_bound_and_are_jittered():
             clock=lambda: 0.0,
             timing=timing,
         )
-        return [pusher._pause(failures) for failures in range(8)]
+        return [pusher._pause(answered=number == 0) for number in range(8)]
 
     assert pauses(1.0) == [9.0, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert pauses(0.0) == [9.0, 0.125, 0.25, 0.5, 1.0, 2.0, 2.5, 2.5]
