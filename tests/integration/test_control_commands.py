@@ -14,6 +14,7 @@ import pytest
 
 from controlplane.store import Store
 from schemas.locks import lock_of
+from schemas.ownership import user_name
 from tests.controlplane.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial, read_exactly
@@ -50,6 +51,13 @@ def plane(control) -> Iterator[DataPlane]:
     """One data plane."""
     with DataPlane(name="a", runtime_dir=control.runtime_dir) as plane:
         yield plane
+
+
+def test_a_command_says_who_it_is(control, address, plane):
+    """Whoever wonders who pushed what a data plane runs can ask it."""
+    assert control("apply", control.write(document(address, "127.0.0.1:1"))).code == 0
+    by = plane.get("/v1/info")["pushed_by"]
+    assert (by["program"], by["user"], by["source"]) == ("lb-control", user_name(os.geteuid()), None)
 
 
 def test_apply_plan_and_apply_again(control, address):
