@@ -16,6 +16,17 @@ from tests.support.clock import FakeClock
 from tests.support.programs import PACKAGES, find, may_be_missing
 from tests.support.wait import wait_for
 
+PROCESSES_S = 60.0
+"""For a test of real programs: a dozen commands of a third of a second each take 30 s where others have the cores too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of real programs the time that a busy machine needs; the limit is there for what hangs."""
+    for item in items:
+        slow = {"integration", "faults"} & set(item.path.parts)
+        if slow and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PROCESSES_S))
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose program is missing, by the program's name; with CI=true, fail it."""

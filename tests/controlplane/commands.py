@@ -65,7 +65,7 @@ class Control:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=15,
+                timeout=30,
             )
         )
 
