@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from click import Command, Context
 
@@ -17,8 +17,8 @@ from dataplane.core.reasons import HARMS, REASONS, CloseReason, DiscardCause
 from dataplane.runtime.metrics import MAX_BACKENDS
 from schemas import api as api_bodies
 from schemas import environment, status
-from schemas.desired import json_schema
 from tools import reference_code as code
+from tools.reference_config import config, table
 from tools.reference_texts import CALLS, CONTROL_CALLS, CONTROL_EVENTS, EVENTS, SKIPS, VARIABLES, Call
 
 __all__ = ["main", "pages"]
@@ -50,7 +50,7 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Return every page by file name."""
     made = {
-        "config.md": _config(),
+        "config.md": config(),
         "environment.md": _environment(),
         "commands.md": _commands(),
         "api.md": _api(),
@@ -59,143 +59,6 @@ def pages() -> dict[str, str]:
         "events.md": _events(),
     }
     return {name: "\n".join([NOTE, "", *lines]).rstrip() + "\n" for name, lines in made.items()}
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(titles)} |"
-    yield f"|{'---|' * len(titles)}"
-    yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
-    yield ""
-
-
-# --- lb.yaml --------------------------------------------------------------------------------------
-
-
-def _config() -> Iterator[str]:
-    schema = json_schema()
-    definitions = schema["$defs"]
-    yield from (
-        "# lb.yaml",
-        "",
-        "Every key, with its default. A key without a default may be left out, unless it is marked *required*.",
-        "Unknown keys, duplicate keys, aliases, tags and files over 1 MiB are errors. JSON is accepted as well.",
-        "",
-        "- A duration is `250ms`, `5s`, `3m`, `1h`, `1m30s`, or `0`.",
-        "- A share is `10%` or `12.5%`.",
-        "- An address to listen on is `127.0.0.1:4000`, `:4000` and `*:4000` (all IPv4), `[::]:4000` (all IPv6, and no IPv4)",
-        "  or `unix:/run/x.sock`. A backend's may have a host name. With options a listener is a mapping:",
-        '  `{unix: /run/x.sock, mode: "0660", owner: www, group: www}`, `{address: "[::]:4000", dual_stack: true, freebind: true}`.',
-        "- The name of a service has 1 to 63 letters, digits, `.`, `_` and `-`.",
-        "",
-        "An [example](../../deploy/examples/lb.yaml), and what editors check with: `lb-control schema`.",
-        "",
-        "## The file",
-        "",
-    )
-    yield from _keys(schema, definitions, prefix="")
-    yield from ("## A service", "", "`services.NAME`, and all of it in `defaults` as well.", "")
-    yield from _keys(definitions["DesiredService"], definitions, prefix="")
-    yield from _sections(definitions["DesiredService"], definitions, prefix="")
-    for name, title in (("consul", "Consul"), ("guard", "Guard")):
-        yield from (f"## `{name}`", "", str(schema["properties"][name]["description"]), "")
-        yield from _keys(definitions[title], definitions, prefix=f"{name}.")
-
-
-def _sections(model: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for name, field in model["properties"].items():
-        inner = _model_of(field, definitions)
-        if inner is None:
-            continue
-        place = f"{prefix}{name}"
-        yield from (f"### `{place}`", "", str(inner.get("description") or field.get("description", "")), "")
-        yield from _keys(inner, definitions, prefix=f"{place}.")
-        yield from _sections(inner, definitions, prefix=f"{place}.")
-
-
-def _keys(model: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    required = set(model.get("required", ()))
-    if prefix == "" and "listen" in model["properties"]:
-        required.add("listen")
-    rows = []
-    for name, field in model["properties"].items():
-        default = "" if "default" not in field else f"`{_shown(field['default'])}`"
-        if name in required:
-            default = "*required*"
-        inner = _model_of(field, definitions)
-        about = str(field.get("description") or (inner or {}).get("description") or _ABOUT.get(name, ""))
-        rows.append((f"`{prefix}{name}`", _kind(field, definitions), default, about))
-    yield from _table(("key", "what", "default", "meaning"), rows)
-
-
-_ABOUT: Final = {"defaults": "Anything that a service may say; a service overrides it key by key."}
-
-
-def _shown(default: object) -> str:
-    if isinstance(default, bool):
-        return "true" if default else "false"
-    if isinstance(default, list):
-        return "[" + ", ".join(map(str, default)) + "]"
-    return '""' if default == "" else str(default)
-
-
-def _variants(field: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = field.get("anyOf", [field])
-    return [each for each in found if each.get("type") != "null" and each.get("const") != 0]
-
-
-def _model_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the model that a field's value is, or whose list it is."""
-    for variant in _variants(field):
-        target = variant.get("items", variant).get("$ref", "").rpartition("/")[2]
-        if target and target not in {"DesiredService", "Defaults"}:
-            found = definitions[target]
-            return next(
-                (each for each in found.get("anyOf", [found.get("then", found)]) if "properties" in each),
-                None,
-            )
-    return None
-
-
-def _kind(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    return " or ".join(dict.fromkeys(_kind_of(each, definitions) for each in _variants(field)))
-
-
-def _kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one answer for each kind of value
-    if field.get("$ref", "").endswith("/Listener"):
-        return "address or mapping"
-    if "$ref" in field:
-        return "mapping" if field["$ref"].endswith("Defaults") else "section"
-    if "enum" in field:
-        return ", ".join(f"`{each}`" for each in field["enum"])
-    if "const" in field:
-        return f"`{field['const']}`"
-    kind = str(field.get("type"))
-    if kind == "array":
-        return f"list of {_plural(_kind(field['items'], definitions))}"
-    if kind in {"integer", "number"}:
-        return f"{field['minimum']} to {field['maximum']}"
-    pattern = str(field.get("pattern", ""))
-    for mark, word in (
-        ("(?=.*[1-9])", "duration above 0"),
-        ("ms|s|m|h", "duration"),
-        (")%$", "share"),
-        ("6553", "address"),
-        ("/[0-9]{1,2}", "network"),
-    ):
-        if mark in pattern:
-            return word
-    return {"string": "text", "boolean": "true or false", "object": "mapping"}[kind]
-
-
-def _plural(kind: str) -> str:
-    plurals = {
-        "address": "addresses",
-        "address or mapping": "them",
-        "section": "sections",
-        "network": "networks",
-        "text": "texts",
-    }
-    return plurals.get(kind, kind)
 
 
 def _environment() -> Iterator[str]:
@@ -210,7 +73,7 @@ def _environment() -> Iterator[str]:
         (f"`{name}`", f"`{'.'.join(map(str, path))}`", VARIABLES[name])
         for name, (path, _) in environment._VARIABLES.items()  # noqa: SLF001 - the table itself is what is documented
     )
-    yield from _table(("variable", "key of the service", "value"), rows)
+    yield from table(("variable", "key of the service", "value"), rows)
     yield from (
         "Both commands also read where their directories are:",
         "",
@@ -283,7 +146,7 @@ def _api() -> Iterator[str]:
         "What to do about each: [troubleshooting](../troubleshooting.md#error-codes).",
         "",
     )
-    yield from _table(
+    yield from table(
         ("code", "HTTP status", "API"),
         ((f"`{each.code}`", str(each.status), each.plane) for each in code.error_codes()),
     )
@@ -292,7 +155,7 @@ def _api() -> Iterator[str]:
         for name, (about, fields) in code.typed_dicts(module).items():
             yield from (f"### {name}", "", about, "")
             rows = ((f"`{each.name}`", _json_kind(each.kind), each.doc) for each in fields)
-            yield from _table(("key", "type", "meaning"), rows)
+            yield from table(("key", "type", "meaning"), rows)
 
 
 def _json_kind(annotation: str) -> str:
@@ -316,7 +179,7 @@ def _calls(described: Mapping[tuple[str, str], Call], served: set[tuple[str, str
     if described.keys() != served:
         raise SystemExit(f"tools/reference_texts.py: calls that differ: {sorted(described.keys() ^ served)}")
     rows = ((f"`{method} {path}`", each.takes, each.does) for (method, path), each in described.items())
-    yield from _table(("call", "takes", "does"), rows)
+    yield from table(("call", "takes", "does"), rows)
 
 
 # --- metrics, words, events -----------------------------------------------------------------------
@@ -350,7 +213,7 @@ def _families(families: Iterable[code.Family]) -> Iterator[str]:
         (f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.help)
         for each in families
     )
-    yield from _table(("name", "type", "labels", "meaning"), rows)
+    yield from table(("name", "type", "labels", "meaning"), rows)
 
 
 def _words() -> Iterator[str]:
@@ -371,12 +234,12 @@ def _words() -> Iterator[str]:
         (f"`{word}`", REASONS[CloseReason(word)].value, HARMS[CloseReason(word)] or "", text)
         for word, text in closes.items()
     )
-    yield from _table(("reason", "source", "harm", "meaning"), rows)
+    yield from table(("reason", "source", "harm", "meaning"), rows)
     yield from ("## Discard causes", "", "Why a pooled connection was closed without serving a client.", "")
     causes = code.member_docs(DiscardCause)
-    yield from _table(("cause", "meaning"), ((f"`{word}`", text) for word, text in causes.items()))
+    yield from table(("cause", "meaning"), ((f"`{word}`", text) for word, text in causes.items()))
     yield from ("## Skip reasons", "", "Why `explain` does not name a backend among the candidates.", "")
-    yield from _table(("reason", "meaning"), ((f"`{word}`", text) for word, text in SKIPS.items()))
+    yield from table(("reason", "meaning"), ((f"`{word}`", text) for word, text in SKIPS.items()))
 
 
 def _events() -> Iterator[str]:
@@ -405,7 +268,7 @@ def _event_rows(found: Mapping[str, Sequence[str]], texts: Mapping[str, str]) ->
             f"tools/reference_texts.py: events that differ: {sorted(found.keys() ^ texts.keys())}"
         )
     rows = ((f"`{name}`", texts[name], ", ".join(f"`{each}`" for each in found[name])) for name in found)
-    yield from _table(("event", "meaning", "fields"), rows)
+    yield from table(("event", "meaning", "fields"), rows)
 
 
 if __name__ == "__main__":

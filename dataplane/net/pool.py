@@ -23,7 +23,6 @@ Theory of operation:
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +30,7 @@ from dataplane.core.pool import Demand, Greeting
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
 from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.idle import IN, PEEK, Idle
 from dataplane.net.sockopts import DONTWAIT, RDHUP
 
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Idle", "Pool"]
+__all__ = ["Pool"]
 
-IN: Final = select.EPOLLIN
-PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
-"""A plain number: `|` of the socket module's flags is a call into Python, for each client."""
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
 GREETING_BYTES: Final = 64 * 1024
@@ -55,47 +52,6 @@ MAX_DIALS: Final = 64
 
 _UNASKED: Final = frozenset({DiscardCause.EOF, DiscardCause.UNREAD})
 """Ends that the backend chose: the pool is short of one, and nothing else would notice."""
-
-
-class Idle:
-    """One pooled connection; `mask` is what epoll reports of it."""
-
-    __slots__ = ("born_at", "mask", "pool", "since", "sock", "target")
-
-    def __init__(
-        self, pool: Pool, sock: socket.SocketType, target: SocketAddress | None, born_at: float, since: float
-    ) -> None:
-        self.pool = pool
-        self.sock = sock
-        self.target = target
-        """Where it leads."""
-        self.born_at = born_at
-        self.since = since
-        self.mask = IN
-
-    def on_event(self, events: int) -> None:
-        """See why the connection has become readable."""
-        if events & ~IN:
-            self.pool.discard(self, DiscardCause.EOF)
-            return
-        try:
-            waiting = self.sock.recv(1, PEEK)
-        except BlockingIOError:
-            return
-        except OSError:
-            waiting = b""
-        if not waiting:
-            self.pool.discard(self, DiscardCause.EOF)
-        elif self.pool.spec.mode is PoolMode.REUSE:
-            self.pool.discard(self, DiscardCause.UNREAD)
-        else:
-            self.mask = RDHUP
-            self.pool.reactor.epoll.modify(self.sock.fileno(), RDHUP)
-            self.pool.greeted(self)
-
-    def on_failure(self) -> None:
-        """Close it: a bug of ours was met."""
-        self.pool.discard(self, DiscardCause.EOF)
 
 
 class Pool:

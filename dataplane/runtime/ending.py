@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING
 from dataplane.core.reasons import CloseReason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dataplane.net.relay import Flow
     from dataplane.runtime.node import Node
 
-__all__ = ["connections", "drain_node"]
+__all__ = ["connections", "drain_node", "undrain"]
 
 
 def connections(node: Node) -> int:
     """Return how many clients there are."""
     return sum(len(one.service.flows) for one in [*node.running.values(), *node.leaving.values()])
+
+
+def undrain(flows: Iterable[Flow]) -> None:
+    """Take last deadlines back."""
+    for flow in flows:
+        if flow.deadline:
+            flow.deadline = 0.0
+            flow.schedule()
 
 
 async def drain_node(node: Node) -> None:

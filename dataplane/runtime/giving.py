@@ -1,4 +1,4 @@
-"""What a process tells its successor, and how it hands over, with workers or without (see runtime.handover)."""
+"""What a process tells its successor, what that one makes of it, and how it hands over (see runtime.handover)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from dataplane.core.health import HealthState
 from dataplane.runtime.change import Refused
 from dataplane.runtime.handover import Offer
+from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dataplane.net.backend import Backend
     from dataplane.runtime.apply import Applier
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dataplane.runtime.supervisor import Supervisor
     from dataplane.runtime.worker_node import Found
 
-__all__ = ["CrewHolder", "SingleHolder", "found", "state_of", "verdicts_of"]
+__all__ = ["CrewHolder", "SingleHolder", "found", "inherit", "state_of", "verdicts_of"]
 
 
 def found(service: str, backend: Backend, *, passed: bool) -> Found:
@@ -58,6 +59,22 @@ def state_of(applier: Applier) -> dict[str, Any]:
         "unreachable": [one[:2] for one in verdicts if not one[4]],
         "saved": applier.saved,
     }
+
+
+async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
+    """Take over the overrides and the health that a process before this one knew; its snapshot runs already."""
+    node = applier.node
+    for service, backend_id, fields in state["overrides"]:
+        await applier.patch(service, backend_id, BackendPatch(**fields))
+    now = node.reactor.clock()
+    unreachable = {(service, backend_id) for service, backend_id in state.get("unreachable", ())}
+    for service, backend_id, health, cause, _ in state["verdicts"]:
+        running = node.running.get(service)
+        backend = running.service.backends.get(backend_id) if running else None
+        if running is not None and backend is not None:
+            reachable = (service, backend_id) not in unreachable
+            backend.health.decide(HealthState(health), cause, now, reachable=reachable)
+            node.reassess(running, backend)
 
 
 class SingleHolder:

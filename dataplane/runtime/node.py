@@ -17,6 +17,7 @@ from dataplane.net.backend import Backend
 from dataplane.net.prober import Prober, Target
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
+from dataplane.runtime.ending import undrain
 from dataplane.runtime.running import Running
 from dataplane.runtime.whereabouts import Whereabouts
 
@@ -340,7 +341,7 @@ class Node:
             return
         if state is OperatorState.ENABLED:
             here = backend.spec.address
-            self.undrain(flow for flow in service.flows if flow.backend is backend and flow.place == here)
+            undrain(flow for flow in service.flows if flow.backend is backend and flow.place == here)
         elif before.state is OperatorState.ENABLED:
             count = self.drain_backend(service, backend)
             self.events.emit(
@@ -373,13 +374,6 @@ class Node:
             (flow for flow in service.flows if flow.backend is backend), service, CloseReason.DRAIN_TIMEOUT
         )
 
-    def undrain(self, flows: Iterable[Flow]) -> None:
-        """Take last deadlines back."""
-        for flow in flows:
-            if flow.deadline:
-                flow.deadline = 0.0
-                flow.schedule()
-
     # -- creating -------------------------------------------------------------------------------------
 
     def make_service(self, spec: ServiceSpec) -> Service:
@@ -399,6 +393,6 @@ class Node:
             return Running(self, service)
         running.service.draining = False
         # Those that have a backend are undrained when it comes back, too (`after_state`): it may not.
-        self.undrain(flow for flow in running.service.flows if flow.backend is None)
+        undrain(flow for flow in running.service.flows if flow.backend is None)
         running.service.configure(spec)
         return running

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
+from dataplane.runtime.ending import undrain
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
@@ -82,7 +83,7 @@ async def rehome(node: Node, service: Service) -> None:
             if home is None or home.spec.state is not OperatorState.ENABLED:
                 drained.append(flow)
             elif not service.draining:
-                node.undrain((flow,))
+                undrain((flow,))
         if count % SLICE == 0:
             await asyncio.sleep(0)
     service.strays = frozenset(strays)

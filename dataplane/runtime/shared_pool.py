@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import PoolSpec
     from dataplane.net.backend import Backend
     from dataplane.net.dialer import Dial
-    from dataplane.net.pool import Idle
+    from dataplane.net.idle import Idle
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
     from dataplane.runtime.shared import Board

@@ -21,7 +21,7 @@ from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.events import Events
 from dataplane.runtime.farewell import Kept, move_away
-from dataplane.runtime.giving import CrewHolder
+from dataplane.runtime.giving import CrewHolder, inherit
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.runtime.instance import draw_instance
 from dataplane.runtime.logs import log_event
@@ -251,7 +251,7 @@ class Supervision:
             raise HandoverError(f"sockets and snapshot do not agree on {different}")
         self._sockets.inherited = taken.sockets
         await self._applier.restore(snapshot)
-        await self._supervisor.inherit(taken.state)
+        await inherit(self._applier, taken.state)
         if not taken.state.get("saved", True):
             self._applier.saving.owe(snapshot)
 

@@ -19,7 +19,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.evenness import skew
-from dataplane.core.health import HealthState
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.events import rfc3339
@@ -371,17 +370,3 @@ class Supervisor:
         kept = FamilySum()
         kept.add(self._past_metrics.families(self._exists), ended=True)
         self._past_metrics = kept
-
-    async def inherit(self, state: Mapping[str, Any]) -> None:
-        """Take over the overrides and the health that a process before this one knew; its snapshot runs already."""
-        for service, backend_id, fields in state["overrides"]:
-            await self._applier.patch(service, backend_id, BackendPatch(**fields))
-        now = self._node.reactor.clock()
-        unreachable = {(service, backend_id) for service, backend_id in state.get("unreachable", ())}
-        for service, backend_id, health, cause, _ in state["verdicts"]:
-            running = self._node.running.get(service)
-            backend = running.service.backends.get(backend_id) if running else None
-            if running is not None and backend is not None:
-                reachable = (service, backend_id) not in unreachable
-                backend.health.decide(HealthState(health), cause, now, reachable=reachable)
-                self._node.reassess(running, backend)
