@@ -108,6 +108,9 @@ class Site:
             "eject": self.service(
                 "eject", backends.resets.address, echo, health={**health, "passive": passive}
             ),
+            "cut": self.service(
+                "cut", backends.resets.address, health={**health, "passive": {"failures": 0}}
+            ),
             "refused": self.service("refused", backends.nobody),
             "full": self.service(
                 "full", echo, limits={"connections": 1, "queue": 1, "queue_timeout": "200ms"}
@@ -180,6 +183,12 @@ def turned_away(site: Site) -> Labels:
     """Clients come although there is no backend."""
     site.visit("gone")
     return {"service": "gone"}
+
+
+def clients_cut(site: Site) -> Labels:
+    """A backend resets every client."""
+    site.visit("cut")
+    return {"service": "cut"}
 
 
 def panic(site: Site) -> Labels:
@@ -390,6 +399,7 @@ def config_error(site: Site) -> Labels:
 FAULTS: dict[str, Fault] = {
     "LbNoBackend": no_backend,
     "LbClientsTurnedAway": turned_away,
+    "LbClientsCut": clients_cut,
     "LbPanic": panic,
     "LbBackendsDown": backends_down,
     "LbConnectFailures": connect_failures,
