@@ -133,7 +133,7 @@ function planeProblems(status, add) {
     } else if (plane.error) add("bad", "refused", plane.name, `Data plane ${plane.name}: ${plane.error}`, "dataplanes");
     explained ||= !plane.reachable || Boolean(plane.error);
   }
-  if (status.dataplanes.some((each) => each.reachable) && !Object.keys(status.services).length) {
+  if (status.dataplanes.some((each) => each.reachable) && !Object.keys(status.services).length && !status.unserved?.length) {
     add("warn", "no service", "", "No service is configured, so nothing listens.", "services");
   }
   if (!status.converged && status.dataplanes.length && !explained) {

@@ -516,6 +516,19 @@ def test_a_node_without_services_needs_attention(browser, control, plane):
         browser.wait_true("!document.getElementById('attention-list').innerText.includes('No service')")
 
 
+def test_service_that_nobody_serves_is_named_with_the_reason(browser, control, address, plane):
+    """One line says it, and not its source once more, nor that no service is configured."""
+    web = {"listen": address, "discover": {"consul": {"service": "web"}}}
+    asked = {"version": 1, "consul": {"address": "http://127.0.0.1:1"}, "services": {"web": web}}
+    with dashboard(control, asked) as page:
+        browser.open(page.url)
+        browser.wait_text("#attention-list", "service web is not served: unreachable: http://127.0.0.1:1: ")
+        shown = browser.script("return document.getElementById('attention-list').innerText")
+        assert ("No service" in shown, "consul:web" in shown) == (False, False), shown
+        control.write(document(address, "127.0.0.1:1"))
+        browser.wait_true("!document.getElementById('attention-list').innerText.includes('not served')")
+
+
 def test_what_is_over_again_is_shown_as_good(browser, control, address, plane):
     """The end of an override, and of a snapshot that could not be saved, is no warning."""
     with dashboard(control, document(address, "127.0.0.1:1")) as page:
