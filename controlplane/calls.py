@@ -58,16 +58,15 @@ def post(path: str, body: Any, **query: str) -> Call:
     return Call("POST", _target(path, query), encode(body))
 
 
-def put_snapshot(body: bytes, *, dry_run: bool = False, if_match: str | None = None) -> Call:
+def put_snapshot(body: bytes, *, dry_run: bool = False) -> Call:
     """Push a snapshot.
 
     Args:
         body: The snapshot, JSON.
         dry_run: Change nothing, and tell what would change and whom it would hit.
-        if_match: Refuse unless the data plane runs this hash.
     """
     query = {"dry_run": "true"} if dry_run else {}
-    return Call("PUT", _target("/v1/snapshot", query), body, {"If-Match": if_match} if if_match else {})
+    return Call("PUT", _target("/v1/snapshot", query), body)
 
 
 def patch_backend(service: str, backend: str, fields: Mapping[str, Any]) -> Call:
