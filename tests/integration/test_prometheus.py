@@ -473,7 +473,7 @@ def test_every_alert_fires_when_its_fault_is_made(tmp_path_factory):
 
 # -- discovery ---------------------------------------------------------------------------------------
 
-DISCOVERY_ALERTS = ("LbDiscoveryHeld", "LbDiscoveryStale")
+DISCOVERY_ALERTS = ("LbDiscoveryHeld", "LbDiscoveryStale", "LbServiceNotServed")
 
 
 @pytest.fixture
@@ -489,10 +489,10 @@ def agent() -> Iterator[Agent]:
 @pytest.mark.needs("prometheus", "consul")
 @pytest.mark.timeout(120)
 def test_alerts_of_discovery_fire(agent, tmp_path_factory):
-    """All instances of one service vanish: held. Then the agent dies: the other one is stale."""
+    """All instances of one service vanish: held; one is misspelt: not served. The agent dies: the other one is stale."""
     control = Control(tmp_path_factory.mktemp("d"))
     with ExitStack() as stack:
-        metrics, *listens = (stack.enter_context(HeldPort()).address for _ in range(3))
+        metrics, misspelt, *listens = (stack.enter_context(HeldPort()).address for _ in range(4))
         plane = stack.enter_context(DataPlane(name="a", runtime_dir=control.runtime_dir))
         services = {
             name: {"listen": listen, "discover": {"consul": {"service": name}}, **UNCHECKED}
@@ -519,6 +519,9 @@ def test_alerts_of_discovery_fire(agent, tmp_path_factory):
 
         assert agent.request("PUT", "/v1/agent/service/deregister/web")[0] == 200
         wait_fired("LbDiscoveryHeld", source="consul:web", services="web")
+        services["wbe"] = {"listen": misspelt, "discover": {"consul": {"service": "wbe"}}, **UNCHECKED}
+        control.write(document)
+        wait_fired("LbServiceNotServed", service="wbe")
         agent.kill()
         wait_fired("LbDiscoveryStale", source="consul:api", state="stale")
         wait_shown(prometheus, "Consul")
