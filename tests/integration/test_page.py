@@ -276,6 +276,24 @@ def test_data_plane_that_is_gone_is_named(browser, control, address, plane):
             plane.send_signal(signal.SIGCONT)
 
 
+def test_what_drains_and_what_is_gone_are_told_apart(browser, control, address, plane):
+    """A process that drains has a card of its own, with what is left; one that has died has the command that helps."""
+    with (
+        LineServer("a") as server,
+        dashboard(control, document(address, server.address)) as node,
+        dial(address) as client,
+        DataPlane(name="b", runtime_dir=control.runtime_dir) as dead,
+    ):
+        client.sendall(b"x\n")
+        assert client.recv(100)
+        browser.open(f"{node.url}#dataplanes")
+        plane.send_signal(signal.SIGTERM)
+        dead.kill()
+        browser.wait_text("#draining-list", "draining")
+        browser.wait_text("#draining-list", "1 connection")
+        browser.wait_text("#attention-list", f"rm {dead.socket}")
+
+
 def test_bad_file_is_shown_with_its_line(browser, control, address, plane):
     """What the file says wrongly stands at the top and in its source."""
     with dashboard(control, document(address, "127.0.0.1:1")) as page:
