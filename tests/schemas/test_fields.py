@@ -8,7 +8,6 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.fields import (
     BackendId,
     Cidrs,
-    Listeners,
     Payload,
     ServiceName,
     Switch,
@@ -19,6 +18,7 @@ from schemas.fields import (
     parse_duration,
     parse_percent,
 )
+from schemas.listeners import Listeners
 
 
 @pytest.mark.parametrize(
