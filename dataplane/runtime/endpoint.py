@@ -227,6 +227,10 @@ class Endpoints:
         """Serve nothing any more."""
         while self._runners:
             await self._runners.pop().cleanup()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Leave no file behind: this process ends now."""
         if self._away is not None:
             self._away.remove()
         self.close()

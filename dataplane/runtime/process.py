@@ -79,6 +79,7 @@ class Process:
         self.applier.on_change = self._resolver.wake
         self._stop = asyncio.Event()
         self._kept = Kept(self._on_loss)
+        self._endpoints: Endpoints | None = None
         self._draining_since: str | None = None
         self._handed_over = False
 
@@ -204,9 +205,8 @@ class Process:
         keep("looking up names", self._resolver.run)
         keep("saving the snapshot", self.applier.keep_saved)
         self.doors.inherited = inherited_sockets()
-        endpoints = None
         try:
-            endpoints = Endpoints(self._options, self.events.emit, beside=False)
+            endpoints = self._endpoints = Endpoints(self._options, self.events.emit, beside=False)
             await load_initial(self.applier, self.store, self._options.config)
             endpoints.listen()
             await endpoints.serve(self, self._own)
@@ -229,8 +229,8 @@ class Process:
         finally:
             self.events.close()
             self._background.cancel()
-            if endpoints is not None:
-                await endpoints.cleanup()
+            if self._endpoints is not None:
+                await self._endpoints.cleanup()
             await self._recording.close()
             self.reactor.close()
         self.events.emit("stopped", pid=os.getpid())
@@ -245,6 +245,8 @@ class Process:
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._draining_since:
             self.events.emit("stopping_now", signal=number.name, connections=connections(self.node))
+            if self._endpoints is not None:
+                self._endpoints.abandon()
             self._log.close()
             os._exit(1)
         self._draining_since = rfc3339(time.time())

@@ -323,6 +323,8 @@ class Supervision:
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stopping:
             self.events.emit("stopping_now", signal=number.name)
+            if self._endpoints is not None:
+                self._endpoints.abandon()
             self._crew.kill_all()
             self._log.close()
             os._exit(1)

@@ -144,6 +144,14 @@ def test_a_former_process_that_was_killed_leaves_nothing_in_the_way(site: Site) 
     assert not list(site.plane.runtime_dir.glob("draining-*"))
 
 
+def test_a_second_signal_leaves_nothing_behind(site: Site) -> None:
+    """What is left is cut, and no socket tells of a process that has ended."""
+    former = site.end()
+    former.send_signal(signal.SIGTERM)
+    assert former.wait() == 1
+    assert {path.name for path in former.runtime_dir.glob("d*")} == {"dataplane-test.sock.lock"}
+
+
 def test_whoever_was_taken_over_is_shown_as_well(site: Site) -> None:
     """It has a socket of its own until its last flow has ended."""
     former = site.plane
