@@ -16,7 +16,7 @@ from tests.support.clock import FakeClock
 from tests.support.programs import PACKAGES, find, may_be_missing
 from tests.support.wait import wait_for
 
-PROCESSES_S = 60.0
+PROCESSES_S = 120.0
 """For a test of real programs: a dozen commands of a third of a second each take 30 s where others have the cores too."""
 
 

@@ -24,6 +24,7 @@ from controlplane.push import Timing
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine
 from tests.controlplane.fakes import FakeDataPlane
+from tests.support.wait import DEADLINE_S
 
 BY = Origin("op", "apply")
 QUICK = ApplyOptions(timeout_s=5.0)
@@ -392,7 +393,7 @@ def test_what_runs_in_the_end_is_what_was_taken_last(lives):
                 if script.taken is None:
                     return
                 assert controller.state.hash == script.taken
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(DEADLINE_S):
                     await until(lambda: {plane.hash for plane in planes} == {script.taken})
                     await until(lambda: len({plane.generation for plane in planes}) == 1)
 

@@ -12,6 +12,7 @@ from controlplane.client import DataPlaneClient
 from controlplane.errors import RefusedError, UnreachableError
 from controlplane.following import Following
 from controlplane.places import Endpoint
+from tests.support.wait import DEADLINE_S
 
 HERE = Endpoint("a", "/nowhere/dataplane-a.sock")
 
@@ -61,7 +62,7 @@ async def following(there, streams):
     follower = Following(lambda: list(there), lambda endpoint: streams[endpoint], publish, pause_s=0.0)
     task = asyncio.create_task(follower.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             yield follower, wait
     finally:
         task.cancel()

@@ -19,8 +19,6 @@ from tests.support.dataplane import DataPlane, unix_request
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # several processes with workers, on machines with two cores
-
 
 class Site:
     """A data plane with one long flow, and others of its name and directories."""

@@ -17,8 +17,6 @@ from tests.support.load import Load
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # a dozen processes are started here, on machines with two cores
-
 HELLO = b"hello\n"
 
 

@@ -21,8 +21,6 @@ from tests.support.ports import HeldPort
 from tests.support.process import Program
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)
-
 _STOPS_AT = """
 import os, pathlib, sys, time
 

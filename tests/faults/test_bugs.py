@@ -12,8 +12,6 @@ from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)
-
 _BUGS = """
 import os, sys
 if "dataplane.start" not in sys.orig_argv:  # not in workers

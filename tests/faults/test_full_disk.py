@@ -16,7 +16,6 @@ from tests.support.wait import wait_for
 
 pytestmark = [
     pytest.mark.needs("unshare", "mount"),
-    pytest.mark.timeout(60),  # it takes some seconds until it is believed to be over
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount"),
 ]
 

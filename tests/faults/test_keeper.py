@@ -17,8 +17,6 @@ from tests.support.dataplane import DataPlane, unix_request
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # several processes with workers, on machines with two cores
-
 
 class Kept(DataPlane):
     """A data plane whose main process keeps another one, which does the work."""

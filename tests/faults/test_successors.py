@@ -18,8 +18,6 @@ from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # several processes with workers, on machines with two cores
-
 
 class Site:
     """A data plane with one long flow, whose successors share its directories."""

@@ -19,8 +19,6 @@ from tests.support.load import Load
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # a dozen processes are started here, on machines with two cores
-
 RATE = 150.0
 FLOWS = 4
 

@@ -19,7 +19,7 @@ from tests.support.ports import HeldPort
 from tests.support.programs import require
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.needs("consul"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.needs("consul")]
 
 IMPATIENT = type(FAST)(wait_s=0.3, slack_s=0.5, rate=200.0)
 

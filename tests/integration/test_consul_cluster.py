@@ -10,7 +10,7 @@ import pytest
 from tests.support.consul import Cluster
 from tests.support.discovery import FAST, Discovering, eventually
 
-pytestmark = [pytest.mark.needs("consul"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.needs("consul"), pytest.mark.timeout(120)]
 
 ATTENTIVE = type(FAST)(wait_s=1.0, slack_s=2.0, rate=200.0)
 

@@ -19,7 +19,7 @@ from tests.support.dataplane import DataPlane, Metrics, unix_request
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.needs("consul"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.needs("consul")]
 
 SOON_S = 0.25
 """What an operator is promised, as the median of ten."""

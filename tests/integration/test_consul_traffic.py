@@ -20,7 +20,7 @@ from tests.support.ports import HeldPort
 from tests.support.process import Program, answers
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.needs("consul"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.needs("consul"), pytest.mark.timeout(120)]
 
 
 class Balancer:

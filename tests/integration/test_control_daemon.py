@@ -21,8 +21,6 @@ from tests.support.ports import HeldPort
 from tests.support.process import answers
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # several programs start, one after the other
-
 
 @pytest.fixture
 def address() -> Iterator[str]:

@@ -14,7 +14,7 @@ from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.needs("openssl"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.needs("openssl")]
 
 
 class Site:

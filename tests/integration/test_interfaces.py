@@ -12,7 +12,7 @@ from schemas.machine import HERE
 from tests.support.dataplane import DataPlane
 from tests.support.namespaces import Network, needs_namespaces
 
-pytestmark = [needs_namespaces, pytest.mark.timeout(60)]
+pytestmark = [needs_namespaces]
 
 PORT = 4000
 """In a network of the test's own nobody else has it."""

@@ -15,7 +15,7 @@ from tests.support.dataplane import DataPlane
 from tests.support.namespaces import needs_namespaces, with_hosts
 from tests.support.ports import HeldPort
 
-pytestmark = [needs_namespaces, pytest.mark.timeout(60)]
+pytestmark = [needs_namespaces]
 
 HOSTS = """\
 127.0.0.1 localhost

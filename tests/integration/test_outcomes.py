@@ -14,8 +14,6 @@ from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # several programs start, one after the other
-
 NOBODY = "127.0.0.1:1"
 UNJUDGED = {"active": {"type": "none"}, "passive": {"failures": 0}}
 

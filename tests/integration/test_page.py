@@ -20,7 +20,6 @@ from tests.support.wait import wait_for
 
 pytestmark = [
     pytest.mark.needs("chromium", "chromedriver"),
-    pytest.mark.timeout(60),  # a real browser starts
 ]
 
 WORD = "open-sesame"

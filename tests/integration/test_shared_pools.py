@@ -16,13 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.backends import LineServer
 from tests.support.dataplane import DataPlane
 from tests.support.wait import wait_for
-
-pytestmark = pytest.mark.timeout(60)  # processes start slowly when all cores are busy
 
 SIZE = 8
 REUSE = {"mode": "reuse", "max_idle": SIZE, "idle_timeout": "0s", "max_age": "0s"}

@@ -21,8 +21,6 @@ from tests.support.process import Program
 from tests.support.server import Server
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.timeout(60)  # processes start slowly when all cores are busy
-
 WORKERS = 2
 UNCHECKED = {"active": {"type": "none"}}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["ask", "dial", "read_exactly", "read_to_end", "read_to_reset", "reset", "wait_cut"]
 
-STEP_S = 10.0
+STEP_S = 30.0
 """How long one blocking call may take before the test fails."""
 
 

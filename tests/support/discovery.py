@@ -11,6 +11,7 @@ from typing import Any, Self
 from controlplane.sources.consul import ConsulDiscovery
 from controlplane.sources.consul_watch import Pace, Runtime
 from schemas.discovery import Consul, ConsulQuery, Guard
+from tests.support.wait import DEADLINE_S
 
 __all__ = ["FAST", "RUNTIME", "Discovering", "eventually"]
 
@@ -26,7 +27,7 @@ async def eventually(ask: Callable[[], Any], what: str | Callable[[], str]) -> A
     """Return the answer of `ask` as soon as it is true; `what` is said if it never is."""
     answer: Any = None
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             while not (answer := ask()):  # noqa: ASYNC110 - what is asked has no event
                 await asyncio.sleep(0.002)
     except TimeoutError:

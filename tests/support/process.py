@@ -19,7 +19,7 @@ from tests.support.wait import wait_for
 
 __all__ = ["Program", "answers"]
 
-ENDING_S = 10.0
+ENDING_S = 30.0
 """How long a program has to end after it was asked to."""
 SHOWN_LINES = 200
 """How much of the output is shown at the end; pytest hides it unless the test fails."""

@@ -10,7 +10,7 @@ __all__ = ["DEADLINE_S", "wait_for"]
 
 T = TypeVar("T")
 
-DEADLINE_S = 15.0
+DEADLINE_S = 40.0
 """How long anything here is waited for: under pytest's 20 s, far above any delay of a working part."""
 
 

@@ -29,7 +29,7 @@ def colours(png: bytes) -> int:
 
 
 @pytest.mark.needs("chromium", "chromedriver", "setsid")
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_every_picture_is_made_again(tmp_path):
     """What the documentation shows is what the command writes, and none of it is blank."""
     argv = [sys.executable, "-m", "tools.screenshot", "--to", str(tmp_path), "--seconds", "1"]

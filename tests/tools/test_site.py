@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.browser import Browser
 
-pytestmark = pytest.mark.timeout(60)  # the site is built, and read in a real browser
+pytestmark = pytest.mark.timeout(120)  # the site is built, and read in a real browser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

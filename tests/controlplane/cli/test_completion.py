@@ -22,7 +22,7 @@ from tests.controlplane.commands import Control, Daemon, document
 from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
 
-pytestmark = pytest.mark.timeout(60)  # a test types many lines, and each TAB starts a program
+pytestmark = pytest.mark.timeout(120)  # a test types many lines, and each TAB starts a program
 
 DONE = "#done#\r\n"
 """Printed before each prompt; unlike a prompt it is not repeated while a line is edited."""

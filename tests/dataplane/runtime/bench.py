@@ -23,7 +23,7 @@ from tests.support.ports import HeldPort
 
 __all__ = ["DEADLINE_S", "Bench", "benched", "greeter"]
 
-DEADLINE_S = 10
+DEADLINE_S = 40
 
 
 class Bench:

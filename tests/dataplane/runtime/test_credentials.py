@@ -14,7 +14,6 @@ from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-pytestmark = [pytest.mark.timeout(60)]
 EACH_WAY = pytest.mark.parametrize("workers", ["1", "2"])
 
 
