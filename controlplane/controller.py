@@ -231,7 +231,9 @@ class Controller:
         if self.state.document is None:  # what runs was started by other means
             ran = await self.fleet.services()
         patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
-        resolved = await self._resolving.resolve(proposal, ran, patience_s, released=options.force)
+        resolved = await self._resolving.resolve(
+            proposal, ran, patience_s, before=self.state.document, released=options.force
+        )
         refuse_loops(resolved.compiled)
         # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
         body = calls.encode(resolved.compiled.body(ANY_GENERATION))

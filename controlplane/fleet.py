@@ -215,7 +215,7 @@ def _inode(endpoint: Endpoint) -> int:
 
 def _row(pusher: Pusher, wish: Wish, timeout_s: float) -> dict[str, Any]:
     error, running = None, pusher.running
-    if not pusher.runs(wish):
+    if not pusher.confirms(wish):
         error = pusher.error or LateError(pusher.endpoint.name, max(0.0, timeout_s))
         if pusher.error is None and running is not None and running.generation >= wish.target.generation:
             error = OvertakenError(pusher.endpoint.name, running.generation, said_by(running.by))

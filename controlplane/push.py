@@ -165,16 +165,23 @@ class Pusher:
     def settled(self, wish: Wish) -> bool:
         """Tell whether waiting for the wish would change nothing soon.
 
-        It runs it, or something newer; or it has refused it; or it was tried since, and nobody listens there.
+        It was asked since, and runs it, or something newer, or has refused it; or nobody listens there. What it ran
+        before is no answer: it may have died, or hang, since then.
         """
+        if self._tried is not wish:
+            return False
         target, running = wish.target, self.running
         newer = running is not None and (
             running.generation > target.generation
             or (running.generation == target.generation and running.hash != target.hash)
         )
         refused = self._refused is not None and self._refused.target == wish.target
-        gone = self._tried is wish and isinstance(self.error, UnreachableError)
-        return self.runs(wish) or newer or refused or gone
+        gone = isinstance(self.error, UnreachableError)
+        return self.confirms(wish) or newer or refused or gone
+
+    def confirms(self, wish: Wish) -> bool:
+        """Tell whether it has said, since it was wished, that it runs it."""
+        return self._tried is wish and self.error is None and self.runs(wish)
 
     async def ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
         """Ask something beside the pushing; an error is a value here, for many are asked at once."""
@@ -205,7 +212,8 @@ class Pusher:
 
     def _visible(self) -> tuple[object, ...]:
         told = self._wish is not None and self.runs(self._wish)
-        return (self.running, str(self.error), told, self._tried)
+        # Two wishes of the same content are two questions.
+        return (self.running, str(self.error), told, id(self._tried))
 
     def _pause(self, *, answered: bool) -> float:
         if not answered:

@@ -29,26 +29,51 @@ def unserved(compiled: Sequence[str], doubts: Mapping[str, str]) -> list[dict[st
     ]
 
 
+def _asked_anew(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> frozenset[str]:
+    """Return the services for which the second lb.yaml asks something else than the first."""
+    if before is None:
+        return frozenset()
+    known = _questions(before)
+    return frozenset(name for name, question in _questions(after).items() if known.get(name) != question)
+
+
+def _questions(document: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    datacenter = (document.get("consul") or {}).get("datacenter")
+    return {name: (service.get("discover"), datacenter) for name, service in document["services"].items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """What should run, and what is to be said of it."""
 
     compiled: Compiled
     found: Found
+    changed: frozenset[str] = frozenset()
+    """Services that ask discovery for something else than what ran did."""
 
     def unserved(self) -> list[dict[str, str]]:
-        """Name what is asked for and not served."""
-        return unserved(self.compiled.waiting, self.found.doubts)
+        """Name what is asked for and not served: also by whom the backends of another question stand in."""
+        stand_in = (self.changed & self.found.doubts.keys()) - self.found.backends.keys()
+        doubts = dict(self.found.doubts)
+        for name in stand_in.difference(self.compiled.waiting):
+            doubts[name] += "; until then it goes on with the backends that it had"
+        return unserved(tuple(stand_in.union(self.compiled.waiting)), doubts)
 
     def warnings(self) -> list[str]:
         """Say what is not served, what is served from memory, and what is not used."""
+        rows = self.unserved()
+        named = {each["service"] for each in rows}
         doubts = [
             f"service {name} goes on with the backends that it had: {why}"
             for name, why in self.found.doubts.items()
-            if name not in self.compiled.waiting
+            if name not in named
         ]
         return [
-            *(f"service {each['service']} is not served: {each['why']}" for each in self.unserved()),
+            *(
+                f"service {each['service']} is not served"
+                f"{'' if each['service'] in self.compiled.waiting else ' as asked'}: {each['why']}"
+                for each in rows
+            ),
             *doubts,
             *self.compiled.warnings(),
         ]
@@ -62,7 +87,13 @@ class Resolving:
         self._discovering = discovering
 
     async def resolve(
-        self, proposal: Proposal, ran: Mapping[str, Any], timeout_s: float, *, released: bool
+        self,
+        proposal: Proposal,
+        ran: Mapping[str, Any],
+        timeout_s: float,
+        *,
+        before: Mapping[str, Any] | None,
+        released: bool,
     ) -> Resolved:
         """Ask discovery, and put everything together; nothing changes.
 
@@ -70,13 +101,15 @@ class Resolving:
             proposal: What should be.
             ran: The services of the last snapshot, which stand in where discovery knows nothing.
             timeout_s: How long to wait for discovery.
+            before: The lb.yaml of the last snapshot; None: unknown.
             released: Believe discovery's word against its guard's.
 
         Raises:
             ControlError: Discovery cannot be asked in the way that the lb.yaml says.
         """
         found = await self._discovering.look(proposal, timeout_s, released=released)
-        return Resolved(await self.compile(proposal, found.backends, ran), found)
+        compiled = await self.compile(proposal, found.backends, ran)
+        return Resolved(compiled, found, _asked_anew(before, proposal.document))
 
     async def compile(
         self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,25 @@ HEADERS_S: Final = 5.0
 KEEPALIVE_S: Final = 30.0
 """For a further request; longer than the 15 s for which aiohttp's own client keeps a connection."""
 _END: Final = b"\r\n\r\n"
+
+
+class _Told(logging.Handler):
+    """Tells of our own errors where the process tells of all its bugs; what is no HTTP is its sender's fault."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand an error to the loop's handler, unless a client has made it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            context = {"message": record.getMessage(), "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _logger() -> logging.Logger:
+    """Return what aiohttp writes to; by default it writes tracebacks in plain text between our lines of JSON."""
+    logger = logging.getLogger("livelb.http")
+    logger.propagate = False
+    logger.handlers = [_Told()]
+    return logger
 
 
 class _Impatient(asyncio.Protocol):
@@ -71,7 +92,12 @@ class ImpatientRunner(web.AppRunner):
     def __init__(self, app: web.Application) -> None:
         # An open event stream would hold up the end for as long as the timeout: a minute by default.
         super().__init__(
-            app, access_log=None, shutdown_timeout=1.0, handle_signals=False, keepalive_timeout=KEEPALIVE_S
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            handle_signals=False,
+            keepalive_timeout=KEEPALIVE_S,
+            logger=_logger(),
         )
 
     @property

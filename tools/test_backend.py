@@ -38,11 +38,7 @@ def main() -> None:
     try:
         with _listen(options) as listener:
             print(f"listening on {_name_of(listener)}", flush=True)
-            messages = itertools.count(1)
-            while True:
-                connection, _ = listener.accept()
-                client = Client(connection, options, messages)
-                threading.Thread(target=client.serve, daemon=True).start()
+            _serve(listener, options)
     except KeyboardInterrupt:
         sys.exit(0)
     except OSError as error:
@@ -50,6 +46,26 @@ def main() -> None:
     finally:
         if options.unix is not None:
             options.unix.unlink(missing_ok=True)
+
+
+def _serve(listener: socket.socket, options: argparse.Namespace) -> None:
+    """Serve until SIGTERM. Its handler raises nothing: that would come out of whatever is under way, as a thread's start."""
+    messages, told = itertools.count(1), []
+
+    def end(number: int, _frame: object) -> None:
+        told.append(number)
+        listener.shutdown(socket.SHUT_RDWR)
+
+    signal.signal(signal.SIGTERM, end)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            if told:
+                return
+            raise
+        client = Client(connection, options, messages)
+        threading.Thread(target=client.serve, daemon=True).start()
 
 
 class Client:

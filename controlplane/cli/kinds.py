@@ -51,12 +51,20 @@ class _Home(click.ParamType["FileHome | KeyHome"]):
 
         if value.startswith(PREFIX):
             return KEY.convert(value, param, ctx)
-        if value == "-" or Path(value).is_fifo():
+        if value == "-" or _is_pipe(value):
             what = "standard input" if value == "-" else f"{value} is a pipe, and"
             self.fail(
                 f"{what} cannot be watched; name a file, or apply it: lb-control apply {value}", param, ctx
             )
         return FileHome(Path(value))
+
+
+def _is_pipe(path: str) -> bool:
+    """Tell whether a pipe is there, as far as one may look: what cannot be looked at is tried again by the daemon."""
+    try:
+        return Path(path).is_fifo()
+    except OSError:
+        return False
 
 
 class _Key(click.ParamType["KeyHome"]):

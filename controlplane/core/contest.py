@@ -17,6 +17,8 @@ FIRST_S: Final = 1.0
 MOST_S: Final = 300.0
 FORGET_S: Final = 900.0
 """More than twice the longest pause: the other one may keep pauses, too."""
+QUIET_S: Final = 60.0
+"""After that, and twice our pause, the other one has ended or has the same file by now, and nobody need be told any more."""
 _TWICE: Final = 2
 """Once may have been a command, or a data plane that began with something of its own."""
 
@@ -57,7 +59,7 @@ class Contest:
         Returns:
             `by`; how many `times` ours was pushed again; `for_s`, since the first; `next_in_s`, when it may be again.
         """
-        if self._times < _TWICE or now - self._last > FORGET_S:
+        if self._times < _TWICE or now - self._last > QUIET_S + _TWICE * self._pause():
             return None
         return {
             "by": None if self._by is None else dict(self._by),

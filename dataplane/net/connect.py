@@ -203,5 +203,7 @@ class Connector:
         if code == BUSY:  # it works: all that it lacks is time
             return CloseReason.CONNECT_TIMEOUT
         backend.totals.connect_failures += 1
-        service.observer.backend_failed(service, backend, Evidence.CONNECT, flow.detail)
+        # It had accepted, and reset before we looked: no failed connect, and nothing that a client has sent.
+        evidence = Evidence.UNPROVOKED_RESET if code == errno.ECONNRESET else Evidence.CONNECT
+        service.observer.backend_failed(service, backend, evidence, flow.detail)
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED

@@ -31,7 +31,7 @@ PENDING: Final = errno.EALREADY
 BUSY: Final = errno.EAGAIN
 UNDER_WAY: Final = frozenset({PENDING, BUSY})
 """What `begin` returns for an attempt that a `Dial` goes on with."""
-MAX_PAUSE_S: Final = 0.2
+MAX_PAUSE_S: Final = 0.1
 LEAST_S: Final = 0.25
 """What RFC 8305, section 5 waits for one address before the next."""
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

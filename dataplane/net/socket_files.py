@@ -16,6 +16,8 @@ from dataplane.core.spec import ListenSpec
 
 __all__ = ["NO_OPTIONS", "PLAIN", "BindError", "SocketFiles", "dress", "find_ids", "rehearse"]
 
+MAX_ID: Final = 0xFFFFFFFE
+"""The number above it means "leave it as it is" to chown(2)."""
 PLAIN: Final = ListenSpec()
 NO_OPTIONS: Final[Mapping[str, ListenSpec]] = MappingProxyType({})
 """By address: none has any."""
@@ -136,4 +138,9 @@ class SocketFiles:
 def _id(text: str, default: int, look_up: Callable[[str], int]) -> int:
     if not text:
         return default
-    return int(text) if text.isdecimal() else look_up(text)
+    if not text.isdecimal():
+        return look_up(text)
+    number = int(text)
+    if number > MAX_ID:
+        raise KeyError(text)
+    return number

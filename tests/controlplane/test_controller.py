@@ -187,6 +187,26 @@ async def test_hanging_data_plane_is_late(tmp_path):
     assert (rows["a"]["result"], rows["b"]["result"], rows["b"]["generation"]) == ("ok", "late", 1)
 
 
+async def test_the_same_again_is_confirmed_at_once(tmp_path):
+    """Who runs it already says so when asked: nothing is waited for."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        for _ in range(3):
+            assert (await controller.apply(proposal(), ApplyOptions(timeout_s=3600.0), BY))["converged"]
+
+
+@pytest.mark.parametrize("fault", ["away", "hangs"])
+async def test_who_ran_it_and_answers_no_more_is_no_success(tmp_path, fault):
+    """What a data plane ran before it died, or hung, is no answer to an apply of the same content."""
+    here, lost = FakeDataPlane("a"), FakeDataPlane("b")
+    async with daemon(tmp_path, [here, lost]) as controller:
+        assert (await controller.apply(proposal(), QUICK, BY))["converged"]
+        setattr(lost, fault, True)
+        report = await controller.apply(proposal(), ApplyOptions(timeout_s=2.0), BY)
+        assert not report["converged"]
+        results = {row["name"]: row["result"] for row in report["dataplanes"]}
+        assert results == {"a": "ok", "b": "unreachable" if fault == "away" else "late"}
+
+
 async def test_killed_daemon_resumes_its_generation(tmp_path):
     """What was taken is wished again by the next daemon, also for a data plane that has lost everything."""
     plane = FakeDataPlane()

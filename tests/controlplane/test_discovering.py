@@ -131,6 +131,23 @@ async def test_service_of_which_nothing_is_known_is_said_and_the_others_are_serv
             await eventually(lambda: ids(plane) == ["n1/s1"], "the service to be served")
 
 
+async def test_another_question_without_an_answer_is_not_served_as_asked(tmp_path):
+    """A service whose Consul name is mistyped goes on with the backends that it had, and is named; so is what is asked again."""
+    plane = FakeDataPlane()
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        await consul.put("redis", [entry("s1")])
+        report = await controller.apply(proposal(tmp_path, consul), QUICK, BY)
+        assert report["unserved"] == []
+        mistyped = {"listen": "127.0.0.1:4001", "discover": {"consul": {"service": "rdeis"}}}
+        report = await controller.apply(proposal(tmp_path, consul, cache=mistyped), QUICK, BY)
+        (row,) = report["unserved"]
+        assert row["service"] == "cache"
+        assert "lists no instance of rdeis" in row["why"]
+        assert row["why"].endswith("it goes on with the backends that it had")
+        assert report["warnings"] == [f"service cache is not served as asked: {row['why']}"]
+        assert ids(plane) == ["n1/s1"]
+
+
 async def test_plan_asks_consul_once(tmp_path):
     """A plan of a service that is not followed yet asks Consul, and changes nothing."""
     plane = FakeDataPlane()

@@ -45,6 +45,37 @@ async def ended(reader):
 
 
 @on_both_loops
+class TestErrors:
+    """Who is told of a request that fails."""
+
+    async def test_what_is_no_http(self, monkeypatch, no_leaks, capsys, caplog):
+        """Its sender gets a 400, and nothing is logged: whoever reaches the port could fill the log."""
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with serving(monkeypatch, 30.0) as (host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            answer = await ended(reader)
+            writer.close()
+            assert answer.split()[1] == b"400"
+        assert (told, caplog.records, capsys.readouterr().err) == ([], [], "")
+
+    async def test_a_bug_of_ours(self, monkeypatch, no_leaks, caplog):
+        """Its sender gets a 500, and the loop's handler the error, in one piece."""
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        monkeypatch.setattr(web, "Response", None)
+        async with serving(monkeypatch, 30.0) as (host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(REQUEST.replace(b"Host", b"Connection: close\r\nHost") + b"hello")
+            answer = await ended(reader)
+            writer.close()
+            assert answer.split()[1] == b"500"
+        assert [type(context["exception"]) for context in told] == [TypeError]
+        assert caplog.records == []
+
+
+@on_both_loops
 class TestPatience:
     """Headers within some seconds."""
 

@@ -47,6 +47,8 @@ class Network:
             "ip link add v0 type veth peer name v1",
             "ip link set v0 up",
             "ip link set v1 up",
+            # The kernel notices the carrier a moment later, and has no route to an IPv6 address before.
+            "until ip -oneline link show v0 | grep -q 'state UP'; do sleep 0.01; done",
         ]
         self._setup = " && ".join([*setup, *(f"ip address add {one} dev v0" for one in addresses)])
         self._holder: subprocess.Popen[str] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.core.contest import FORGET_S, Contest
+from controlplane.core.contest import FORGET_S, QUIET_S, Contest
 
 OTHER = {
     "program": "lb-control run",
@@ -50,10 +50,19 @@ def test_peace_is_forgotten():
     """After a quarter of an hour without it, the next one is the first again."""
     contest = Contest()
     last = looks(contest, 0.0, 20.0)[-1]
-    assert contest.status(last + FORGET_S) is not None
     later = last + FORGET_S + 1
-    assert contest.status(later) is None
     assert looks(contest, later, later + 2) == [later, later + 0.5, later + 1.5]
+
+
+def test_who_has_ended_is_named_no_longer():
+    """Twice our pause and a minute after the last push of the other one, nobody is told to end it; the pauses stay long."""
+    contest = Contest()
+    last = looks(contest, 0.0, 20.0)[-1]
+    assert contest.status(last + QUIET_S + 2 * 16.0) is not None
+    over = last + QUIET_S + 2 * 16.0 + 1
+    assert contest.status(over) is None
+    assert contest.may_push(OTHER, over)
+    assert contest.status(over)["next_in_s"] == 32.0
 
 
 @settings(deadline=None, max_examples=50)

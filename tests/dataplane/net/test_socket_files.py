@@ -42,6 +42,9 @@ def test_a_new_socket(tmp_path, mask):
     [
         (ListenSpec(owner="no-such-user"), "there is no user no-such-user"),
         (ListenSpec(group="no-such-group"), "there is no group no-such-group"),
+        (ListenSpec(owner="4294967295"), "there is no user 4294967295"),  # -1, as chown(2) would take it
+        (ListenSpec(owner="99999999999"), "there is no user 99999999999"),
+        (ListenSpec(group="99999999999"), "there is no group 99999999999"),
     ],
 )
 @pytest.mark.parametrize("listen", [True, False])
