@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dataplane.core.outlier import Evidence
 from dataplane.net.dialer import MAX_PAUSE_S
 from tests.dataplane.net.rig import Rig, rigged
 from tests.support.clients import reset
@@ -158,3 +160,18 @@ class TestBusy:
         assert rig.service.backends["u"].totals.connections == 1
         assert demand.target(rig.reactor.now, idle_timeout_s=60.0) <= 1
         assert rig.failures == []
+
+
+@pytest.mark.parametrize(
+    ("code", "evidence"),
+    [(errno.ECONNRESET, Evidence.UNPROVOKED_RESET), (errno.ECONNREFUSED, Evidence.CONNECT)],
+)
+def test_what_a_failed_connect_is_evidence_of(
+    code: int, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that had accepted, and has reset by the time that connect() answers, is one that resets."""
+    monkeypatch.setattr("dataplane.net.connect.begin", lambda *_: (socket.socket(), code))
+    with rigged() as rig:
+        rig.client()
+        rig.until(lambda: rig.reasons == ["connect_failed"])
+        assert rig.evidence == [evidence]
