@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from controlplane.errors import RefusedError, UnreachableError
-from schemas.headers import PUSHED_BY
-from schemas.renewed import Renewed
+from schemas.http.headers import PUSHED_BY
+from schemas.http.reloaded import Renewed
 
 __all__ = [
     "Call",

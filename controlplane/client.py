@@ -18,8 +18,8 @@ from controlplane import calls
 from controlplane.errors import LateError, UnreachableError
 from controlplane.places import Endpoint, unreachable
 from controlplane.tls import Tls
-from schemas.ownership import explain_error
-from schemas.renewed import Renewed
+from schemas.http.reloaded import Renewed
+from schemas.system.ownership import explain_error
 
 __all__ = ["DataPlaneClient"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from controlplane.errors import BusyError, PlaceError
 from schemas.addresses import too_long
-from schemas.locks import LockedError, lock, lock_of
-from schemas.ownership import explain_error, make_directory, open_or_make
+from schemas.system.locks import LockedError, lock, lock_of
+from schemas.system.ownership import explain_error, make_directory, open_or_make
 
 __all__ = ["bound", "peer_uid"]
 

@@ -37,8 +37,8 @@ from controlplane.registering import Registering
 from controlplane.store import Store
 from controlplane.tls import Tls
 from controlplane.watched_file import WatchedFile
-from schemas.renewed import Renewed
-from schemas.serving import ImpatientRunner
+from schemas.http.reloaded import Renewed
+from schemas.http.server import ImpatientRunner
 
 __all__ = ["Daemon", "DaemonSettings", "run"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.errors import InputError, UnreadableError
-from schemas.ownership import explain_error
+from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
     from schemas.desired import Desired
@@ -124,8 +124,8 @@ def load(raw: bytes, source: str, folder: Path) -> tuple[dict[str, Any], Desired
         InputError: With every problem, by line.
     """
     from schemas.desired import at_folder, desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
-    from schemas.document import scan_document  # noqa: PLC0415 - the same
     from schemas.errors import InvalidDocument  # noqa: PLC0415 - the same
+    from schemas.reading.document import scan_document  # noqa: PLC0415 - the same
 
     try:
         # Once: 10,000 backends take a third of a second.

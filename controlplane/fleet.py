@@ -19,7 +19,7 @@ from controlplane.places import Endpoint
 from controlplane.push import Asks, Pusher, Timing, Wish
 from controlplane.pushing import said_by
 from schemas.loops import ANYWHERE, Machine
-from schemas.machine import HERE
+from schemas.system.machine import HERE
 
 __all__ = ["Fleet"]
 

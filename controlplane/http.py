@@ -26,7 +26,7 @@ from aiohttp import web
 
 from controlplane.errors import PlaceError
 from schemas.http.hosts import Hosts
-from schemas.renewed import Renewed
+from schemas.http.reloaded import Renewed
 
 __all__ = ["HEADERS", "Page", "Refusal", "Tcp", "listener"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from controlplane.errors import GoneError, PlaceError, UnreachableError
-from schemas.locks import is_free, lock_of
-from schemas.ownership import explain_error
+from schemas.system.locks import is_free, lock_of
+from schemas.system.ownership import explain_error
 
 __all__ = [
     "LEFT_OUT_S",

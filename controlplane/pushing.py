@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from schemas.headers import name_in_header
+from schemas.http.headers import name_in_header
 
 __all__ = ["here", "pushed_by", "said_by"]
 

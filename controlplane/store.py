@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from controlplane.core.merge import Override, Place
 from controlplane.errors import BusyError, StoreError, UnknownError
-from schemas.locks import LockedError, lock
-from schemas.ownership import explain_error, give_to_owner, make_directory, open_or_make
+from schemas.system.locks import LockedError, lock
+from schemas.system.ownership import explain_error, give_to_owner, make_directory, open_or_make
 
 __all__ = ["Entry", "History", "State", "Store", "digest_of"]
 

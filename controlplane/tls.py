@@ -1,7 +1,7 @@
 """TLS to `https://` data planes, for both clients: the files that the options name, as they are now, and what went wrong.
 
 A context is made of the files at the first `https://` connection, never for Unix sockets. Each new connection gets one of
-the files as they are then (`schemas.renewed`); connections in place go on.
+the files as they are then (`schemas.http.reloaded`); connections in place go on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from controlplane.errors import InputError, UnreachableError
 from controlplane.places import Endpoint
 from schemas.http.authorities import trusting
-from schemas.renewed import Renewed
+from schemas.http.reloaded import Renewed
 
 __all__ = ["PemFile", "Tls", "tls_of"]
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from schemas.errors import InvalidDocument
 from schemas.fields import Frozen, Word, refused
-from schemas.findings import findings_of, to_problems
+from schemas.reading.findings import findings_of, to_problems
 from schemas.snapshot import OperatorState
 
 __all__ = [

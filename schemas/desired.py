@@ -14,14 +14,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.discovery import Consul, ConsulQuery, Discover, Guard
-from schemas.document import Document, scan_document
 from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.files import with_absolute_files
-from schemas.findings import Finding, find, findings_of, visible_path
 from schemas.loops import Loops
-from schemas.recheck import check_all
+from schemas.reading.document import Document, scan_document
+from schemas.reading.findings import Finding, find, findings_of, visible_path
+from schemas.reading.recheck import check_all
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any, Final
 from schemas.desired import Desired, DesiredService, check_service
 from schemas.errors import InvalidDocument, Path, Problem, shown
 from schemas.fields import FALSE_WORDS, TRUE_WORDS, parse_duration
-from schemas.findings import Finding
 from schemas.loops import Loops
+from schemas.reading.findings import Finding
 from schemas.snapshot import backend_loops
 
 __all__ = ["SERVICE", "desired_from_environment"]

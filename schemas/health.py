@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from schemas.errors import InvalidDocument
 from schemas.fields import BackendId, Frozen, ServiceName, Text
-from schemas.findings import findings_of, to_problems
+from schemas.reading.findings import findings_of, to_problems
 
 __all__ = ["HealthUpdate", "Verdict", "parse_health"]
 

@@ -31,7 +31,6 @@ from schemas.fields import (
     invalid,
     refused,
 )
-from schemas.findings import to_problems
 from schemas.listeners import Listener, Listeners, addresses_of
 from schemas.loops import Loops
 from schemas.options import (
@@ -47,7 +46,8 @@ from schemas.options import (
     ProxyProtocol,
     Timeouts,
 )
-from schemas.recheck import check_all
+from schemas.reading.findings import to_problems
+from schemas.reading.recheck import check_all
 
 __all__ = [
     "SLICE",

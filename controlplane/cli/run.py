@@ -10,7 +10,7 @@ import click
 from controlplane.cli.kinds import HOME, HOST_NAME
 from controlplane.cli.settings import token_of
 from controlplane.cli.teach import examples
-from schemas.ownership import user_name
+from schemas.system.ownership import user_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings

@@ -16,9 +16,9 @@ from controlplane.errors import InputError, PlaceError
 from controlplane.places import Endpoint
 from controlplane.pushing import pushed_by
 from controlplane.tls import Tls
+from schemas.http.reloaded import Renewed
 from schemas.http.tokens import TokenError, parse_token
-from schemas.ownership import explain_error, user_name
-from schemas.renewed import Renewed
+from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
     from controlplane.gateway import Gateway

@@ -17,8 +17,8 @@ from dataplane.runtime.apply import Refused
 from dataplane.runtime.slices import json_pieces
 from schemas.api import parse_backend_patch, parse_pushed_by
 from schemas.errors import InvalidDocument
-from schemas.headers import PUSHED_BY
 from schemas.health import parse_health
+from schemas.http.headers import PUSHED_BY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

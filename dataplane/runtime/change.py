@@ -11,7 +11,7 @@ from dataplane.runtime.impact import Prepared
 from dataplane.runtime.loops import find_loops
 from dataplane.runtime.rehoming import rehome
 from dataplane.runtime.tables import build_tables
-from schemas.machine import HERE
+from schemas.system.machine import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from dataplane.runtime.events import rfc3339
 from dataplane.runtime.validity import not_after
 from schemas.http.authorities import trusting
+from schemas.http.reloaded import Renewed
 from schemas.http.tokens import parse_token
-from schemas.renewed import Renewed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,9 +17,9 @@ from dataplane.runtime.credentials import WRONG, Credentials
 from dataplane.runtime.private import listen_privately
 from dataplane.runtime.startup import StartError
 from schemas.http.hosts import Hosts
-from schemas.locks import TOUCH_S, LockedError, lock, lock_of, touch
-from schemas.ownership import make_directory, open_or_make
-from schemas.serving import ImpatientRunner
+from schemas.http.server import ImpatientRunner
+from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
+from schemas.system.ownership import make_directory, open_or_make
 
 if TYPE_CHECKING:
     import ssl

@@ -18,7 +18,7 @@ from dataplane.runtime.process import Process
 from dataplane.runtime.sink import LineSink
 from dataplane.runtime.startup import StartError
 from dataplane.runtime.supervision import Supervision
-from schemas.ownership import explain_error
+from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
     from dataplane.runtime.options import Options

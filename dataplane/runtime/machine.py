@@ -1,4 +1,4 @@
-"""When this machine's addresses change (which are its own: schemas.machine)."""
+"""When this machine's addresses change (which are its own: schemas.system.machine)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
 from dataplane.runtime.recording import RecordingOptions
 from schemas.addresses import too_long
 from schemas.fields import parse_duration
-from schemas.ownership import explain_error
+from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

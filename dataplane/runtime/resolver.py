@@ -23,7 +23,7 @@ from dataplane.runtime.loops import find_loops
 from dataplane.runtime.machine import address_changes
 from dataplane.runtime.together import together
 from schemas.loops import Loops
-from schemas.machine import HERE
+from schemas.system.machine import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

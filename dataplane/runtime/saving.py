@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from schemas.ownership import explain_error
+from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
     from dataplane.runtime.events import Events

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-from schemas.ownership import open_or_make
+from schemas.system.ownership import open_or_make
 
 __all__ = ["LineSink", "open_sink"]
 

@@ -15,9 +15,9 @@ from schemas.api import PushedBy
 from schemas.desired import load_desired, resolve
 from schemas.environment import desired_from_environment
 from schemas.errors import InvalidDocument, Problem
-from schemas.headers import name_in_header
-from schemas.ownership import explain_error, user_name
+from schemas.http.headers import name_in_header
 from schemas.snapshot import Snapshot, digest
+from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ import os
 import tempfile
 from typing import TYPE_CHECKING
 
-from schemas.ownership import give_to_owner, make_directory
 from schemas.snapshot import Snapshot, parse_snapshot
+from schemas.system.ownership import give_to_owner, make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from controlplane.errors import InputError
 from controlplane.events import Events
 from controlplane.observer import Observer
 from controlplane.remote import options_of_query, query_of_options
-from schemas.renewed import Renewed
+from schemas.http.reloaded import Renewed
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon, document, proposal
 

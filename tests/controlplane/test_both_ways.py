@@ -63,7 +63,9 @@ class Way:
         chosen = SimpleNamespace(gateway=lambda: self.gateway)
         # a click command keeps the help option of its first use: without the names that lb-control gives, a reference page
         # that is made later in this process would lack `-h`
-        done = CliRunner().invoke(COMMANDS[words[0]], list(words[1:]), obj=chosen, help_option_names=["-h", "--help"])
+        done = CliRunner().invoke(
+            COMMANDS[words[0]], list(words[1:]), obj=chosen, help_option_names=["-h", "--help"]
+        )
         error = done.exception
         if error is None or isinstance(error, SystemExit):
             return done.exit_code, None

@@ -14,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from controlplane.errors import PlaceError
 from controlplane.http import HEADERS, Tcp, listener
-from schemas.renewed import Renewed
+from schemas.http.reloaded import Renewed
 from tests.controlplane.test_api import WORD, call, serving
 from tests.controlplane.test_controller import document
 

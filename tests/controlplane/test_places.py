@@ -20,7 +20,7 @@ from controlplane.places import (
     state_dir,
     unreachable,
 )
-from schemas.locks import lock, lock_of
+from schemas.system.locks import lock, lock_of
 
 
 @pytest.mark.parametrize(

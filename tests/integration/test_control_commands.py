@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane.store import Store
-from schemas.locks import lock_of
-from schemas.ownership import user_name
+from schemas.system.locks import lock_of
+from schemas.system.ownership import user_name
 from tests.controlplane.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial, read_exactly

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas.machine import HERE
+from schemas.system.machine import HERE
 from tests.support.dataplane import DataPlane
 from tests.support.namespaces import Network, needs_namespaces
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from schemas.desired import json_schema, load_desired
-from schemas.document import parse_document
 from schemas.errors import InvalidDocument
+from schemas.reading.document import parse_document
 from tests.support.json_schema import Validator
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"

@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from schemas.desired import at_folder, desired_of
-from schemas.document import scan_document
 from schemas.fields import Frozen
 from schemas.files import FilePath, with_absolute_files
+from schemas.reading.document import scan_document
 
 HERE = Path("/etc/lb")
 

@@ -7,7 +7,7 @@ import pytest
 from schemas.api import BackendPatch
 from schemas.desired import DesiredService
 from schemas.errors import format_path
-from schemas.recheck import check_all
+from schemas.reading.recheck import check_all
 from schemas.snapshot import Service
 
 CASES = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.document import MAX_BYTES, parse_document
 from schemas.errors import InvalidDocument
+from schemas.reading.document import MAX_BYTES, parse_document
 
 
 def value(text):

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from schemas.renewed import Renewed
+from schemas.http.reloaded import Renewed
 
 
 class Numbers:

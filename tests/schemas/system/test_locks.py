@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.locks import LockedError, is_free, lock, lock_of, touch
+from schemas.system.locks import LockedError, is_free, lock, lock_of, touch
 
 
 @pytest.fixture

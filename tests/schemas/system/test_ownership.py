@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.ownership import explain_error, give_to_owner, make_directory, open_or_make
+from schemas.system.ownership import explain_error, give_to_owner, make_directory, open_or_make
 from tests.support.users import SERVICE, acting_as_service, needs_two_users, owner
 
 

@@ -9,7 +9,7 @@ import yaml
 from yaml import events
 
 from schemas.errors import MAX_PROBLEMS, shown
-from schemas.places import MAX_DEPTH, Broken, Flaw, Place, too_deep
+from schemas.reading.positions import MAX_DEPTH, Broken, Flaw, Place, too_deep
 
 __all__ = ["read"]
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import MAX_PROBLEMS, Path
-from schemas.findings import Finding, find, findings_of
+from schemas.reading.findings import Finding, find, findings_of
 
 __all__ = ["check_all"]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from schemas import json_text, yaml_text
 from schemas.errors import InvalidDocument, Path, Problem
-from schemas.places import Broken, Flaw, Place, key_place, value_place
+from schemas.reading import json_text, yaml_text
+from schemas.reading.positions import Broken, Flaw, Place, key_place, value_place
 
 __all__ = ["MAX_BYTES", "Document", "parse_document", "scan_document"]
 

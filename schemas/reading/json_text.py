@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final, NoReturn
 
 from schemas.errors import MAX_PROBLEMS
-from schemas.places import MAX_DEPTH, Flaw, Place, too_deep
+from schemas.reading.positions import MAX_DEPTH, Flaw, Place, too_deep
 
 __all__ = ["COMMENTS", "NotJson", "comment_in", "read"]
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from schemas import serving as module
-from schemas.serving import ImpatientRunner
+from schemas.http import server as module
+from schemas.http.server import ImpatientRunner
 from tests.support.loops import on_both_loops
 
 REQUEST = b"PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
