@@ -28,9 +28,9 @@ from dataplane.net.reactor import Reactor
 from dataplane.runtime import api as data_api
 from dataplane.runtime.apply import Applier
 from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.events import Events
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
+from dataplane.telemetry.events import Events
 
 __all__ = [
     "ErrorCode",

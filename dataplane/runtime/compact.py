@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
-from dataplane.runtime.recording import RecordingOptions
+from dataplane.telemetry.connection_log import RecordingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
-    from dataplane.runtime.events import Events
+    from dataplane.telemetry.events import Events
 
 __all__ = [
     "Giver",

@@ -13,11 +13,11 @@ from dataplane.runtime.background import traced
 from dataplane.runtime.endpoint import InUse, OwnSocket, api_path
 from dataplane.runtime.farewell import sweep
 from dataplane.runtime.handover import orphans
-from dataplane.runtime.logs import configure_log, log_event
 from dataplane.runtime.process import Process
-from dataplane.runtime.sink import LineSink
 from dataplane.runtime.startup import StartError
 from dataplane.runtime.supervision import Supervision
+from dataplane.telemetry.line_writer import LineSink
+from dataplane.telemetry.log import configure_log, log_event
 from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:

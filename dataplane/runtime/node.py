@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dataplane.net.listener import Listener
     from dataplane.net.reactor import Reactor
     from dataplane.net.relay import Flow
-    from dataplane.runtime.events import Events
+    from dataplane.telemetry.events import Events
     from schemas.health import HealthUpdate, Verdict
 
 __all__ = ["Node"]

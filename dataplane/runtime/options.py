@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from dataplane.runtime.accesslog import Wanted
 from dataplane.runtime.credentials import WRONG, CredentialFiles, Credentials
 from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
-from dataplane.runtime.recording import RecordingOptions
+from dataplane.telemetry.access_log import Wanted
+from dataplane.telemetry.connection_log import RecordingOptions
 from schemas.addresses import too_long
 from schemas.fields import parse_duration
 from schemas.system.ownership import explain_error

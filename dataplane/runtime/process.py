@@ -18,28 +18,28 @@ from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.endpoint import Endpoints
-from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.handover import Giver, giver_path
-from dataplane.runtime.instance import draw_instance
-from dataplane.runtime.logs import log_event
-from dataplane.runtime.loss import LossWatch
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
-from dataplane.runtime.recording import Recording
 from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.startup import StartError, load_initial, reread
 from dataplane.runtime.status import Reporter
 from dataplane.runtime.store import SnapshotStore
+from dataplane.telemetry.connection_log import Recording
+from dataplane.telemetry.events import Events, rfc3339
+from dataplane.telemetry.instance import draw_instance
+from dataplane.telemetry.log import log_event
+from dataplane.telemetry.lost_lines import LossWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dataplane.runtime.endpoint import OwnSocket
     from dataplane.runtime.options import Options
-    from dataplane.runtime.sink import LineSink
+    from dataplane.telemetry.line_writer import LineSink
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
     from schemas.status import Status

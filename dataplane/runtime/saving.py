@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
-    from dataplane.runtime.events import Events
     from dataplane.runtime.store import SnapshotStore
+    from dataplane.telemetry.events import Events
     from schemas.snapshot import Snapshot
 
 __all__ = ["RETRY_S", "Saving"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from dataplane.core.balance import client_key
 from dataplane.core.reasons import SkipReason
 from dataplane.core.spec import OperatorState
-from dataplane.runtime.events import rfc3339
 from dataplane.runtime.outcomes import Outcomes
 from dataplane.runtime.tables import tables_hash
+from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -19,13 +19,9 @@ from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.compact import CrewSettings
 from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
-from dataplane.runtime.events import Events
 from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.giving import CrewHolder, inherit
 from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
-from dataplane.runtime.instance import draw_instance
-from dataplane.runtime.logs import log_event
-from dataplane.runtime.loss import LossWatch
 from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.resolver import Resolver
@@ -35,12 +31,16 @@ from dataplane.runtime.startup import StartError, check_config, load_initial, re
 from dataplane.runtime.store import SnapshotStore
 from dataplane.runtime.supervisor import Supervisor
 from dataplane.runtime.supervisor_node import SupervisorNode
+from dataplane.telemetry.events import Events
+from dataplane.telemetry.instance import draw_instance
+from dataplane.telemetry.log import log_event
+from dataplane.telemetry.lost_lines import LossWatch
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 
 if TYPE_CHECKING:
     from dataplane.runtime.options import Options
-    from dataplane.runtime.sink import LineSink
+    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["Supervision"]
 

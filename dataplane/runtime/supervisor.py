@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.core.evenness import skew
 from dataplane.runtime.change import Refused
 from dataplane.runtime.channel import Gone, PeerError
-from dataplane.runtime.events import rfc3339
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.runtime.metrics import DESCRIPTORS, SAVED
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.status import Reporter
+from dataplane.telemetry.events import rfc3339
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from dataplane.runtime.compact import Families
     from dataplane.runtime.crew import Crew
-    from dataplane.runtime.events import Events
     from dataplane.runtime.member import Member
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.supervisor_node import SupervisorNode
+    from dataplane.telemetry.events import Events
     from schemas.api import Applied, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
     from schemas.status import ServiceStatus, Status, WorkerStatus

@@ -40,17 +40,17 @@ from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.compact import PackedService, Welcome, unpack
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.events import Events, rfc3339
 from dataplane.runtime.handover import Giver, Offer, giver_path
-from dataplane.runtime.loss import LossWatch
 from dataplane.runtime.metrics import Metrics
-from dataplane.runtime.recording import Recording
 from dataplane.runtime.shared import Board
 from dataplane.runtime.shared_counters import CounterBoard
-from dataplane.runtime.sink import LineSink
 from dataplane.runtime.status import Reporter
 from dataplane.runtime.together import first_of
 from dataplane.runtime.worker_node import Columns, Found, HeldDoors, WorkerNode
+from dataplane.telemetry.connection_log import Recording
+from dataplane.telemetry.events import Events, rfc3339
+from dataplane.telemetry.line_writer import LineSink
+from dataplane.telemetry.lost_lines import LossWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,7 +309,7 @@ class Worker:
         """
         if self._welcome.settings.log_format == "text":
             with contextlib.suppress(OSError, ImportError):
-                from dataplane.runtime.logs import configure_log, log_event  # noqa: PLC0415 - see above
+                from dataplane.telemetry.log import configure_log, log_event  # noqa: PLC0415 - see above
 
                 configure_log(self._log, form="text", fd=2)
                 return log_event

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
-    from dataplane.runtime.events import Events
     from dataplane.runtime.shared_pool import SharedPool
+    from dataplane.telemetry.events import Events
 
 __all__ = ["Columns", "Found", "HeldDoors", "WorkerNode"]
 

@@ -23,10 +23,10 @@ from dataplane.net.backend import Backend
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.reactor import Reactor, Wheel
 from dataplane.net.service import Service
-from dataplane.runtime.accesslog import AccessLog, Wanted
 from dataplane.runtime.collector import tune_collector
 from dataplane.runtime.convert import service_spec
-from dataplane.runtime.sink import LINGER_S, LineSink
+from dataplane.telemetry.access_log import AccessLog, Wanted
+from dataplane.telemetry.line_writer import LINGER_S, LineSink
 from schemas.snapshot import parse_snapshot
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from dataplane.runtime.apply import Applier
 from dataplane.runtime.change import Draft
 from dataplane.runtime.convert import service_spec
 from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.events import Events
 from dataplane.runtime.node import Node
+from dataplane.telemetry.events import Events
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import Backend, backend, saying
 from tests.support.ports import HeldPort

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.runtime.events import Events
 from dataplane.runtime.handover import Giver, HandoverError, Offer, giver_path, orphans, take
+from dataplane.telemetry.events import Events
 from tests.support.wait import DEADLINE_S
 
 

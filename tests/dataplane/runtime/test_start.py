@@ -19,10 +19,10 @@ import pytest
 from dataplane.net.reactor import Reactor
 from dataplane.runtime.apply import Applier
 from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.events import Events
 from dataplane.runtime.node import Node
 from dataplane.runtime.startup import StartError, load_initial
 from dataplane.runtime.store import SnapshotStore
+from dataplane.telemetry.events import Events
 from schemas.http.authorities import trusting
 from tests.dataplane.net.through import QUIET
 from tests.support.backends import LineServer

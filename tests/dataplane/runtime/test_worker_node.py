@@ -17,11 +17,11 @@ from dataplane.runtime import worker_node
 from dataplane.runtime.change import Changer
 from dataplane.runtime.convert import service_spec
 from dataplane.runtime.ending import drain_node
-from dataplane.runtime.events import Events
 from dataplane.runtime.shared import Board, SharedBackend
 from dataplane.runtime.shared_counters import EVENTS, HELD, WANTED, CounterBoard
 from dataplane.runtime.shared_pool import SharedPool
 from dataplane.runtime.worker_node import Columns, HeldDoors, WorkerNode
+from dataplane.telemetry.events import Events
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import backend, saying
 

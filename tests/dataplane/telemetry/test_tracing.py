@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from dataplane.core.reasons import CloseReason
-from dataplane.runtime.tracing import Tracing
+from dataplane.telemetry.tracing import Tracing
 from tests.dataplane.net.through import QUIET
 from tests.support.backends import BlackHole, EchoServer, LineServer
 from tests.support.clients import ask, dial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dataplane.runtime.instance import draw_instance
+from dataplane.telemetry.instance import draw_instance
 
 
 def test_the_id_is_made_of_what_is_drawn():

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.runtime.sink import LineSink, open_sink
+from dataplane.telemetry.line_writer import LineSink, open_sink
 from tests.support.users import SERVICE, needs_two_users, owner
 from tests.support.wait import wait_for
 

@@ -49,7 +49,7 @@ class Events:
     Args:
         log: Takes the kind and the fields of each.
         wall_clock: Unix seconds: what `at` says. Nothing is ordered by it, for it may be set back.
-        instance: Of this process (`runtime.instance`); its events are known by it and their number.
+        instance: Of this process (`telemetry.instance`); its events are known by it and their number.
     """
 
     def __init__(self, log: Callable[..., None], wall_clock: Callable[[], float], instance: str = "") -> None:

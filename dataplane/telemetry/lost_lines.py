@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dataplane.net.reactor import Reactor
-    from dataplane.runtime.sink import LineSink
+    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["LossWatch"]
 

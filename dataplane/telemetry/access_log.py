@@ -8,14 +8,14 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import REASONS, CloseReason
-from dataplane.runtime.events import rfc3339
+from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dataplane.net.leg import Leg
     from dataplane.net.relay import Flow
-    from dataplane.runtime.sink import LineSink
+    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["ENDED_WELL", "AccessLog", "Wanted", "waited_s"]
 

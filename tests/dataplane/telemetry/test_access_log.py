@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.core.reasons import REASONS, CloseReason
-from dataplane.runtime.accesslog import ENDED_WELL, AccessLog, Wanted, waited_s
-from dataplane.runtime.events import rfc3339
+from dataplane.telemetry.access_log import ENDED_WELL, AccessLog, Wanted, waited_s
+from dataplane.telemetry.events import rfc3339
 from tests.dataplane.net.through import QUIET
 from tests.support.backends import BlackHole, EchoServer, LineServer
 from tests.support.clients import ask, dial, reset

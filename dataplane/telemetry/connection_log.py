@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dataplane.runtime.accesslog import AccessLog, Wanted
-from dataplane.runtime.sink import open_sink
+from dataplane.telemetry.access_log import AccessLog, Wanted
+from dataplane.telemetry.line_writer import open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dataplane.core.reasons import CloseReason
     from dataplane.net.leg import Leg
     from dataplane.net.relay import Flow
-    from dataplane.runtime.sink import LineSink
-    from dataplane.runtime.tracing import Tracing
+    from dataplane.telemetry.line_writer import LineSink
+    from dataplane.telemetry.tracing import Tracing
 
     Record = Callable[[Flow, CloseReason, Leg | None], None]
 
@@ -61,7 +61,7 @@ class Recording:
         if self._sink is not None:
             records.append(AccessLog(self._sink, options.wanted, draw))
         if options.trace_sample:
-            from dataplane.runtime.tracing import Tracing  # noqa: PLC0415 - an extra, and 0.2 s
+            from dataplane.telemetry.tracing import Tracing  # noqa: PLC0415 - an extra, and 0.2 s
 
             self._tracing = Tracing(
                 options.trace_sample, options.trace_endpoint, name=name, draw=draw, tell=tell

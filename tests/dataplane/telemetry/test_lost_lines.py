@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataplane.runtime.loss import LOOK_S, QUIET_S, SLOW, LossWatch
+from dataplane.telemetry.lost_lines import LOOK_S, QUIET_S, SLOW, LossWatch
 
 
 class Watched:

@@ -34,8 +34,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from dataplane.core.reasons import REASONS, CloseReason
 from dataplane.net.sockopts import to_sockaddr
-from dataplane.runtime.accesslog import ENDED_WELL
-from dataplane.runtime.instance import draw_instance
+from dataplane.telemetry.access_log import ENDED_WELL
+from dataplane.telemetry.instance import draw_instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

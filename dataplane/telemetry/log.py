@@ -10,7 +10,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from dataplane.runtime.sink import LineSink
+    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["WARNINGS", "configure_log", "log_event"]
 

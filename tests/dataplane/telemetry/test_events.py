@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from dataplane.runtime.events import BACKLOG, HISTORY, Events, rfc3339
+from dataplane.telemetry.events import BACKLOG, HISTORY, Events, rfc3339
 
 
 @pytest.fixture

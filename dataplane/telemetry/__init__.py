@@ -1,0 +1,1 @@
+"""What a data plane tells about itself while it runs: log, events, access log, spans."""
