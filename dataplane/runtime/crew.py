@@ -23,16 +23,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.ipc.channel import Channel, Gone, PeerError
+from dataplane.ipc.messages import CrewSettings, Welcome
 from dataplane.runtime.change import Refused
-from dataplane.runtime.channel import Channel, Gone, PeerError
-from dataplane.runtime.compact import CrewSettings, Welcome
 from dataplane.runtime.inboxes import INBOX, Inboxes
 from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares
 from dataplane.runtime.together import together
 
 if TYPE_CHECKING:
-    from dataplane.runtime.shared_counters import CounterBoard
+    from dataplane.ipc.shared_counters import CounterBoard
 
 __all__ = ["Crew", "CrewSettings", "Owner"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from dataplane.ipc.unix_socket import listen_privately
 from dataplane.net.listener import BindError, open_listener
 from dataplane.runtime.api import Api, Tcp
 from dataplane.runtime.credentials import WRONG, Credentials
-from dataplane.runtime.private import listen_privately
 from dataplane.runtime.startup import StartError
 from schemas.http.hosts import Hosts
 from schemas.http.server import ImpatientRunner

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dataplane.runtime.compact import Families, Sample
+    from dataplane.ipc.messages import Families, Sample
 
 __all__ = ["exposition"]
 

@@ -1,4 +1,4 @@
-"""What a process tells its successor, what that one makes of it, and how it hands over (see runtime.handover)."""
+"""What a process tells its successor, what that one makes of it, and how it hands over (see ipc.takeover)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dataplane.core.health import HealthState
+from dataplane.ipc.takeover import Offer
 from dataplane.runtime.change import Refused
-from dataplane.runtime.handover import Offer
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
 
 
 class SingleHolder:
-    """Hands over the listeners of a process without workers (dataplane.runtime.handover.Holder).
+    """Hands over the listeners of a process without workers (dataplane.ipc.takeover.Holder).
 
     Args:
         applier: What runs.
@@ -115,7 +115,7 @@ class SingleHolder:
 
 
 class CrewHolder:
-    """Hands over the listening sockets of a supervisor (dataplane.runtime.handover.Holder).
+    """Hands over the listening sockets of a supervisor (dataplane.ipc.takeover.Holder).
 
     Args:
         supervisor: Whose workers accept.

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Final
 
-from dataplane.runtime.channel import Gone, PeerError
+from dataplane.ipc.channel import Gone, PeerError
 
 if TYPE_CHECKING:
     import asyncio

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from dataplane.ipc.takeover import orphans
 from dataplane.runtime.background import traced
 from dataplane.runtime.endpoint import InUse, OwnSocket, api_path
 from dataplane.runtime.farewell import sweep
-from dataplane.runtime.handover import orphans
 from dataplane.runtime.process import Process
 from dataplane.runtime.startup import StartError
 from dataplane.runtime.supervision import Supervision

@@ -8,13 +8,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.runtime.channel import Channel, Gone, PeerError
+from dataplane.ipc.channel import Channel, Gone, PeerError
 from dataplane.runtime.merge import whole_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dataplane.runtime.compact import Families
+    from dataplane.ipc.messages import Families
     from schemas.status import ServiceStatus
 
 __all__ = ["Member"]
@@ -24,7 +24,7 @@ ANSWER_S: Final = 30.0
 
 
 class Member:
-    """One worker's process, from its start to its end (dataplane.runtime.channel.Handler)."""
+    """One worker's process, from its start to its end (dataplane.ipc.channel.Handler)."""
 
     def __init__(self, index: int, row: int, hear: Callable[[Member, str, dict[str, Any]], None]) -> None:
         self.index = index

@@ -10,7 +10,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from dataplane.runtime.compact import Families
+    from dataplane.ipc.messages import Families
     from schemas.status import BackendStatus, RecentStatus, ServiceStatus
 
 __all__ = ["FamilySum", "add_report", "add_totals", "totals_of", "whole_services", "worst"]

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import DiscardCause
-from dataplane.runtime.compact import families_of
+from dataplane.ipc.messages import families_of
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.status import live_bytes
 from dataplane.runtime.tables import tables_hash
@@ -22,9 +22,9 @@ from dataplane.runtime.tables import tables_hash
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from dataplane.ipc.messages import Families
     from dataplane.net.backend import Backend
     from dataplane.net.counters import Histogram
-    from dataplane.runtime.compact import Families
     from dataplane.runtime.node import Node
     from dataplane.runtime.running import Running
 

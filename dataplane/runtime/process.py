@@ -10,6 +10,8 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
+from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.apply import Applier, Refused
@@ -20,10 +22,8 @@ from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.endpoint import Endpoints
 from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.giving import SingleHolder
-from dataplane.runtime.handover import Giver, giver_path
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.node import Node
-from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.startup import StartError, load_initial, reread
 from dataplane.runtime.status import Reporter

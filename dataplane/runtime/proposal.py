@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dataplane.ipc.channel import Gone, PeerError
+from dataplane.ipc.messages import PackedService, pack
 from dataplane.runtime.apply import Applier
 from dataplane.runtime.change import Refused
-from dataplane.runtime.channel import Gone, PeerError
-from dataplane.runtime.compact import PackedService, pack
 from dataplane.runtime.giving import verdicts_of
 from dataplane.runtime.impact import impact_of
 from dataplane.runtime.merge import whole_services
@@ -17,11 +17,11 @@ from dataplane.runtime.together import together
 
 if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.ipc.shared_counters import CounterBoard
     from dataplane.net.backend import Backend
     from dataplane.runtime.change import Draft
     from dataplane.runtime.crew import Crew
     from dataplane.runtime.member import Member
-    from dataplane.runtime.shared_counters import CounterBoard
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.store import SnapshotStore
     from dataplane.runtime.supervisor_node import SupervisorNode

@@ -11,9 +11,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, TypeVar
 
 from dataplane.core.admission import Admission, Counts, RateLimiter, WaitQueue
+from dataplane.ipc.shared_counters import CLIENTS, WAITING, CounterBoard, buckets_of
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
-from dataplane.runtime.shared_counters import CLIENTS, WAITING, CounterBoard, buckets_of
 from dataplane.runtime.shared_pool import SharedPool
 
 if TYPE_CHECKING:

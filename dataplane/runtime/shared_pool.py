@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Final
 from dataplane.core.pool import TAU_S
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
+from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
 from dataplane.net.pool import MAX_DIALS, Pool
-from dataplane.runtime.shared_counters import EVENTS, HELD, WANTED
 
 if TYPE_CHECKING:
     import socket

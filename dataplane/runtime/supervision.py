@@ -11,21 +11,21 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
+from dataplane.ipc.channel import Gone, PeerError
+from dataplane.ipc.messages import CrewSettings
+from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
+from dataplane.ipc.takeover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.change import Refused
-from dataplane.runtime.channel import Gone, PeerError
-from dataplane.runtime.compact import CrewSettings
 from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.giving import CrewHolder, inherit
-from dataplane.runtime.handover import Giver, HandoverError, Taken, giver_path, orphans, take
-from dataplane.runtime.notify import inherited_sockets, notify, watchdog
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.resolver import Resolver
-from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.sockets import SocketGroup
 from dataplane.runtime.startup import StartError, check_config, load_initial, reread
 from dataplane.runtime.store import SnapshotStore

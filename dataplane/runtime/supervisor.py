@@ -19,8 +19,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.evenness import skew
+from dataplane.ipc.channel import Gone, PeerError
 from dataplane.runtime.change import Refused
-from dataplane.runtime.channel import Gone, PeerError
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.runtime.metrics import DESCRIPTORS, SAVED
@@ -32,7 +32,7 @@ from schemas.api import BackendPatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dataplane.runtime.compact import Families
+    from dataplane.ipc.messages import Families
     from dataplane.runtime.crew import Crew
     from dataplane.runtime.member import Member
     from dataplane.runtime.sockets import SocketGroup

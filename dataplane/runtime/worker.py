@@ -12,7 +12,7 @@ Theory of operation:
 3. `drain` ends it in good order: by its answer no listening socket is left here, connections have until their drain
    timeout, and the last numbers go to the supervisor before the process ends.
 4. If the supervisor dies, the channel ends. The worker goes on accepting: for as long as it takes until a new
-   supervisor asks for the sockets (`runtime.handover`), at most ORPHAN_S. Then it drains and ends.
+   supervisor asks for the sockets (`ipc.takeover`), at most ORPHAN_S. Then it drains and ends.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from dataplane.core.spec import OperatorState
+from dataplane.ipc.channel import Channel
+from dataplane.ipc.messages import PackedService, Welcome, unpack
+from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.takeover import Giver, Offer, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.change import Changer, Draft
-from dataplane.runtime.channel import Channel
 from dataplane.runtime.collector import tune_collector
-from dataplane.runtime.compact import PackedService, Welcome, unpack
 from dataplane.runtime.ending import connections, drain_node
-from dataplane.runtime.handover import Giver, Offer, giver_path
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.shared import Board
-from dataplane.runtime.shared_counters import CounterBoard
 from dataplane.runtime.status import Reporter
 from dataplane.runtime.together import first_of
 from dataplane.runtime.worker_node import Columns, Found, HeldDoors, WorkerNode
@@ -88,7 +88,7 @@ class _Running:
 
 
 class Worker:
-    """One worker; `answer` and `notice` are what its supervisor may ask (dataplane.runtime.channel.Handler)."""
+    """One worker; `answer` and `notice` are what its supervisor may ask (dataplane.ipc.channel.Handler)."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._channel = Channel(sock, self)
@@ -321,7 +321,7 @@ class Worker:
         return write
 
     async def offer(self) -> Offer:
-        """Offer every socket that is accepted from (dataplane.runtime.handover.Holder)."""
+        """Offer every socket that is accepted from (dataplane.ipc.takeover.Holder)."""
         listeners = list(self._node.listeners.values())
         return Offer({}, [one.address for one in listeners], [one.sock for one in listeners])
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection
 from dataplane.core.spec import Mode
+from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.runtime.shared import Board, SharedBackend, SharedService
-from dataplane.runtime.shared_counters import CounterBoard
 from tests.dataplane.net.rig import spec
 
 PER_BACKEND = 2

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dataplane.ipc.channel import Channel
 from dataplane.runtime import member as members
-from dataplane.runtime.channel import Channel
 from dataplane.runtime.member import Member
 
 

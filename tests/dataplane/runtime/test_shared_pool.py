@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dataplane.core.pool import Demand
 from dataplane.core.reasons import DiscardCause
-from dataplane.runtime.shared_counters import EVENTS, HELD, WANTED
+from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
 from dataplane.runtime.shared_pool import WINDOW_S, divide, part
 from tests.dataplane.runtime.pools import KEY, Pools, pools
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dataplane.runtime.channel import FDS_A_FRAME, Channel, Gone, PeerError
+from dataplane.ipc.channel import FDS_A_FRAME, Channel, Gone, PeerError
 
 
 class Peer:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.runtime.handover import Giver, HandoverError, Offer, giver_path, orphans, take
+from dataplane.ipc.takeover import Giver, HandoverError, Offer, giver_path, orphans, take
 from dataplane.telemetry.events import Events
 from tests.support.wait import DEADLINE_S
 
@@ -153,7 +153,7 @@ async def test_a_path_that_cannot_be_had_is_told_and_tried_again(
     tmp_path: Path, listener, monkeypatch
 ) -> None:
     """A full disk is no reason to end: who gives sockets away does so as soon as it can."""
-    monkeypatch.setattr("dataplane.runtime.handover.RETRY_S", 0.001)
+    monkeypatch.setattr("dataplane.ipc.takeover.RETRY_S", 0.001)
     sock, address = listener
     told = asyncio.Event()
     path = tmp_path / "folder" / "h"

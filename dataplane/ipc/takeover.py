@@ -24,9 +24,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.ipc.channel import Channel, Gone, PeerError
+from dataplane.ipc.unix_socket import listen_privately, reachable
 from dataplane.net.sockopts import to_sockaddr
-from dataplane.runtime.channel import Channel, Gone, PeerError
-from dataplane.runtime.private import listen_privately, reachable
 from dataplane.runtime.together import first_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.runtime.notify import address_of, inherited_sockets, notify, watchdog
+from dataplane.ipc.systemd import address_of, inherited_sockets, notify, watchdog
 from tests.support.namespaces import Network, needs_namespaces
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import AccessSpec, LimitsSpec
-from dataplane.runtime import shared, shared_counters
-from dataplane.runtime.shared_counters import (
+from dataplane.ipc import shared_counters
+from dataplane.ipc.shared_counters import (
     BUCKETS,
     COLUMNS,
     EVENTS,
@@ -20,6 +20,7 @@ from dataplane.runtime.shared_counters import (
     CounterBoard,
     buckets_of,
 )
+from dataplane.runtime import shared
 
 
 @pytest.fixture
