@@ -25,11 +25,11 @@ from controlplane.controller import Controller
 from controlplane.push import Pushes
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor
+from dataplane.node.apply import Applier
+from dataplane.node.listeners import OwnDoors
+from dataplane.node.node import Node
 from dataplane.runtime import api as data_api
-from dataplane.runtime.apply import Applier
-from dataplane.runtime.doors import OwnDoors
 from dataplane.runtime.metrics import Metrics
-from dataplane.runtime.node import Node
 from dataplane.telemetry.events import Events
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
-from dataplane.runtime.apply import Refused
-from dataplane.runtime.slices import json_pieces
+from dataplane.node.apply import Refused
+from dataplane.node.slices import json_pieces
 from schemas.api import parse_backend_patch, parse_pushed_by
 from schemas.errors import InvalidDocument
 from schemas.health import parse_health

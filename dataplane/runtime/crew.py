@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.ipc.channel import Channel, Gone, PeerError
 from dataplane.ipc.messages import CrewSettings, Welcome
-from dataplane.runtime.change import Refused
+from dataplane.node.change import Refused
 from dataplane.runtime.inboxes import INBOX, Inboxes
 from dataplane.runtime.member import Member
 from dataplane.runtime.sockets import SocketGroup, shares

@@ -13,9 +13,9 @@ from aiohttp import web
 
 from dataplane.ipc.unix_socket import listen_privately
 from dataplane.net.listener import BindError, open_listener
+from dataplane.node.initial import StartError
 from dataplane.runtime.api import Api, Tcp
 from dataplane.runtime.credentials import WRONG, Credentials
-from dataplane.runtime.startup import StartError
 from schemas.http.hosts import Hosts
 from schemas.http.server import ImpatientRunner
 from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch

@@ -15,9 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import DiscardCause
 from dataplane.ipc.messages import families_of
+from dataplane.node.sticky_tables import tables_hash
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.status import live_bytes
-from dataplane.runtime.tables import tables_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dataplane.ipc.messages import Families
     from dataplane.net.backend import Backend
     from dataplane.net.counters import Histogram
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.running import Running
+    from dataplane.node.node import Node
+    from dataplane.node.running_service import Running
 
 __all__ = ["DESCRIPTORS", "MAX_BACKENDS", "MAX_IN_ALL", "SAVED", "Metrics", "Runs"]
 

@@ -9,7 +9,7 @@ from dataplane.core.recent import STEP_S, Recent
 
 if TYPE_CHECKING:
     from dataplane.net.service import Service
-    from dataplane.runtime.node import Node
+    from dataplane.node.node import Node
     from schemas.status import RecentStatus
 
 __all__ = ["Outcomes"]

@@ -14,20 +14,20 @@ from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.runtime.apply import Applier, Refused
+from dataplane.node.apply import Applier, Refused
+from dataplane.node.drain import connections, drain_node
+from dataplane.node.gc_tuning import tune_collector
+from dataplane.node.initial import StartError, load_initial, reread
+from dataplane.node.listeners import OwnDoors
+from dataplane.node.node import Node
+from dataplane.node.resolver import Resolver
+from dataplane.node.snapshot_file import SnapshotStore
+from dataplane.node.takeover_state import SingleHolder
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.collector import tune_collector
-from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.endpoint import Endpoints
 from dataplane.runtime.farewell import Kept, move_away
-from dataplane.runtime.giving import SingleHolder
 from dataplane.runtime.metrics import Metrics
-from dataplane.runtime.node import Node
-from dataplane.runtime.resolver import Resolver
-from dataplane.runtime.startup import StartError, load_initial, reread
 from dataplane.runtime.status import Reporter
-from dataplane.runtime.store import SnapshotStore
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.instance import draw_instance

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.ipc.messages import PackedService, pack
-from dataplane.runtime.apply import Applier
-from dataplane.runtime.change import Refused
-from dataplane.runtime.giving import verdicts_of
-from dataplane.runtime.impact import impact_of
+from dataplane.node.apply import Applier
+from dataplane.node.change import Refused
+from dataplane.node.impact import impact_of
+from dataplane.node.takeover_state import verdicts_of
 from dataplane.runtime.merge import whole_services
 from dataplane.runtime.together import together
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.ipc.shared_counters import CounterBoard
     from dataplane.net.backend import Backend
-    from dataplane.runtime.change import Draft
+    from dataplane.node.change import Draft
+    from dataplane.node.snapshot_file import SnapshotStore
     from dataplane.runtime.crew import Crew
     from dataplane.runtime.member import Member
     from dataplane.runtime.sockets import SocketGroup
-    from dataplane.runtime.store import SnapshotStore
     from dataplane.runtime.supervisor_node import SupervisorNode
     from schemas.api import Change, Impact
     from schemas.snapshot import Snapshot

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.net.listener import open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
-from dataplane.runtime.change import Refused
+from dataplane.node.change import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -70,7 +70,7 @@ def shares(count: int, live: Collection[int], workers: int) -> dict[int, list[in
 
 
 class SocketGroup:
-    """All of them, by address; the doors (dataplane.runtime.apply.Entrances) of a node that relays nothing."""
+    """All of them, by address; the doors (dataplane.node.apply.Entrances) of a node that relays nothing."""
 
     def __init__(self, workers: Callable[[], int]) -> None:
         self._workers = workers

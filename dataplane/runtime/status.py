@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from dataplane.core.balance import client_key
 from dataplane.core.reasons import SkipReason
 from dataplane.core.spec import OperatorState
+from dataplane.node.sticky_tables import tables_hash
 from dataplane.runtime.outcomes import Outcomes
-from dataplane.runtime.tables import tables_hash
 from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dataplane.net.listener import Listener
     from dataplane.net.relay import Flow
     from dataplane.net.service import Service
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.running import Running
+    from dataplane.node.node import Node
+    from dataplane.node.running_service import Running
     from schemas.api import Explanation, Skipped
     from schemas.status import BackendStatus, ListenerStatus, Override, ServiceStatus
 

@@ -18,17 +18,17 @@ from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, HandoverError, Taken, giver_path, orphans, take
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
+from dataplane.node.change import Refused
+from dataplane.node.initial import StartError, check_config, load_initial, reread
+from dataplane.node.resolver import Resolver
+from dataplane.node.snapshot_file import SnapshotStore
+from dataplane.node.takeover_state import CrewHolder, inherit
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.change import Refused
 from dataplane.runtime.crew import Crew
 from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
 from dataplane.runtime.farewell import Kept, move_away
-from dataplane.runtime.giving import CrewHolder, inherit
 from dataplane.runtime.proposal import SupervisedApplier
-from dataplane.runtime.resolver import Resolver
 from dataplane.runtime.sockets import SocketGroup
-from dataplane.runtime.startup import StartError, check_config, load_initial, reread
-from dataplane.runtime.store import SnapshotStore
 from dataplane.runtime.supervisor import Supervisor
 from dataplane.runtime.supervisor_node import SupervisorNode
 from dataplane.telemetry.events import Events

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.evenness import skew
 from dataplane.ipc.channel import Gone, PeerError
-from dataplane.runtime.change import Refused
+from dataplane.node.change import Refused
 from dataplane.runtime.exposition import exposition
 from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.runtime.metrics import DESCRIPTORS, SAVED

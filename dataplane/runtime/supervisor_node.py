@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.core.spec import PoolMode, PoolSpec
 from dataplane.net.backend import Backend
-from dataplane.runtime.giving import found
-from dataplane.runtime.node import Node
+from dataplane.node.node import Node
+from dataplane.node.takeover_state import found
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -38,10 +38,10 @@ from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.takeover import Giver, Offer, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
+from dataplane.node.change import Changer, Draft
+from dataplane.node.drain import connections, drain_node
+from dataplane.node.gc_tuning import tune_collector
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.change import Changer, Draft
-from dataplane.runtime.collector import tune_collector
-from dataplane.runtime.ending import connections, drain_node
 from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.shared import Board
 from dataplane.runtime.status import Reporter

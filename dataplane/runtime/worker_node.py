@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
 from dataplane.net.listener import Listener
+from dataplane.node.node import Node
 from dataplane.runtime.balancing import BalancedService, Inbox, Siblings
 from dataplane.runtime.inboxes import INBOX
-from dataplane.runtime.node import Node
 from dataplane.runtime.shared import Board, SharedBackend, SharedService
 
 if TYPE_CHECKING:

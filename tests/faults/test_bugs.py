@@ -16,7 +16,7 @@ _BUGS = """
 import os, sys
 if "dataplane.start" not in sys.orig_argv:  # not in workers
     from dataplane.net.prober import Prober
-    from dataplane.runtime.resolver import Resolver
+    from dataplane.node.resolver import Resolver
 
     def failing_once(kind, name):
         sound = getattr(kind, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.core import CounterMetricFamily
 
 from dataplane.ipc.messages import SLICE, families_of, pack, unpack
-from dataplane.runtime.convert import service_spec
+from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
 
 

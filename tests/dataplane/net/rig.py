@@ -25,7 +25,7 @@ from dataplane.net.backend import Backend
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
-from dataplane.runtime.convert import service_spec
+from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
 from tests.support.clients import reset
 from tests.support.clock import FakeClock

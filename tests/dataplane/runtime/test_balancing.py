@@ -17,8 +17,8 @@ import pytest
 from dataplane.core.reasons import CloseReason
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
+from dataplane.node.change import Changer
 from dataplane.runtime.balancing import BalancedService, Inbox
-from dataplane.runtime.change import Changer
 from dataplane.runtime.inboxes import INBOX
 from dataplane.runtime.shared import Board
 from dataplane.runtime.worker_node import HeldDoors, WorkerNode

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core.spec import ListenSpec
-from dataplane.runtime.change import Refused
+from dataplane.node.change import Refused
 from dataplane.runtime.sockets import SocketGroup, let_in, shares
 from tests.support.ports import HeldPort
 

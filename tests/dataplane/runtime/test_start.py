@@ -17,11 +17,11 @@ from random import Random
 import pytest
 
 from dataplane.net.reactor import Reactor
-from dataplane.runtime.apply import Applier
-from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.node import Node
-from dataplane.runtime.startup import StartError, load_initial
-from dataplane.runtime.store import SnapshotStore
+from dataplane.node.apply import Applier
+from dataplane.node.initial import StartError, load_initial
+from dataplane.node.listeners import OwnDoors
+from dataplane.node.node import Node
+from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.telemetry.events import Events
 from schemas.http.authorities import trusting
 from tests.dataplane.net.through import QUIET

@@ -14,10 +14,10 @@ import pytest
 
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED, CounterBoard
 from dataplane.net.reactor import Reactor
+from dataplane.node.change import Changer
+from dataplane.node.drain import drain_node
+from dataplane.node.specs import service_spec
 from dataplane.runtime import worker_node
-from dataplane.runtime.change import Changer
-from dataplane.runtime.convert import service_spec
-from dataplane.runtime.ending import drain_node
 from dataplane.runtime.shared import Board, SharedBackend
 from dataplane.runtime.shared_pool import SharedPool
 from dataplane.runtime.worker_node import Columns, HeldDoors, WorkerNode

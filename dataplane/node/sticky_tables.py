@@ -9,7 +9,7 @@ from xxhash import xxh3_64_hexdigest
 from dataplane.core.balance import StickyTable, moved_share_steps
 from dataplane.core.selection import sticky_members
 from dataplane.core.spec import Mode
-from dataplane.runtime.slices import in_slices
+from dataplane.node.slices import in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping

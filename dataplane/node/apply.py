@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from dataplane.core.spec import OperatorState
 from dataplane.net.socket_files import NO_OPTIONS
-from dataplane.runtime.change import Changer, Doors, Refused
-from dataplane.runtime.convert import service_spec
-from dataplane.runtime.difference import change_steps
-from dataplane.runtime.impact import impact_of
-from dataplane.runtime.saving import Saving
-from dataplane.runtime.slices import in_slices
+from dataplane.node.change import Changer, Doors, Refused
+from dataplane.node.diff import change_steps
+from dataplane.node.impact import impact_of
+from dataplane.node.saving import Saving
+from dataplane.node.slices import in_slices
+from dataplane.node.specs import service_spec
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dataplane.core.spec import BackendSpec, ListenSpec
-    from dataplane.runtime.change import Draft
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.store import SnapshotStore
+    from dataplane.node.change import Draft
+    from dataplane.node.node import Node
+    from dataplane.node.snapshot_file import SnapshotStore
     from schemas.api import Applied, BackendPatch, Change, Impact, Planned, PushedBy, PushOrigin
 
 __all__ = ["Applier", "Entrances", "Refused"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from dataplane.runtime.slices import SLICE
+from dataplane.node.slices import SLICE
 from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from dataplane.runtime.change import Refused
-from tests.dataplane.runtime.bench import benched, greeter
+from dataplane.node.change import Refused
+from tests.dataplane.node.bench import benched, greeter
 from tests.support.ports import HeldPort
 from tests.support.process import answers
 

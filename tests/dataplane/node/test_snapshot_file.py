@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from dataplane.runtime.store import SnapshotStore
+from dataplane.node.snapshot_file import SnapshotStore
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 from tests.support.users import SERVICE, needs_two_users, owner

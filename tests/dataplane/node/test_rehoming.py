@@ -18,9 +18,9 @@ from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
 from dataplane.net.dialer import Dial
 from dataplane.net.sockopts import to_sockaddr
-from dataplane.runtime.rehoming import home_of
+from dataplane.node.rehoming import home_of
 from dataplane.runtime.status import live_bytes
-from tests.dataplane.runtime.bench import Bench, benched, greeter
+from tests.dataplane.node.bench import Bench, benched, greeter
 from tests.support.checked import backend, saying
 
 LONG = {"drain": {"timeout": "1h", "close": "0s"}}

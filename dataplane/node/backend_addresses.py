@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.probes import Target
     from dataplane.net.sockopts import SocketAddress
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.running import Running
+    from dataplane.node.node import Node
+    from dataplane.node.running_service import Running
 
 __all__ = ["Place", "Whereabouts"]
 

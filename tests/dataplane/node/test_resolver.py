@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from dataplane.runtime import resolver as resolver_module
-from dataplane.runtime.resolver import Resolver
+from dataplane.node import resolver as resolver_module
+from dataplane.node.resolver import Resolver
 from schemas.loops import Machine
-from tests.dataplane.runtime.bench import DEADLINE_S, benched, greeter
+from tests.dataplane.node.bench import DEADLINE_S, benched, greeter
 
 QUIET = {"active": {"type": "none"}}
 

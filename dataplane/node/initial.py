@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataplane.runtime.apply import Refused
+from dataplane.node.apply import Refused
 from schemas.api import PushedBy
 from schemas.desired import load_desired, resolve
 from schemas.environment import desired_from_environment
@@ -22,8 +22,8 @@ from schemas.system.ownership import explain_error, user_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dataplane.runtime.apply import Applier
-    from dataplane.runtime.store import SnapshotStore
+    from dataplane.node.apply import Applier
+    from dataplane.node.snapshot_file import SnapshotStore
     from schemas.desired import Desired
 
 __all__ = ["StartError", "check_config", "load_initial", "read_config", "reread"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataplane.runtime.giving import state_of, verdicts_of
+from dataplane.node.takeover_state import state_of, verdicts_of
 from schemas.health import Verdict
-from tests.dataplane.runtime.bench import benched
+from tests.dataplane.node.bench import benched
 
 
 async def test_successors_of_any_version_can_read_what_checks_found():

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.core.spec import CheckType, Mode, OperatorState
-from dataplane.runtime.impact import Prepared
-from dataplane.runtime.loops import find_loops
-from dataplane.runtime.rehoming import rehome
-from dataplane.runtime.tables import build_tables
+from dataplane.node.backend_loops import find_loops
+from dataplane.node.impact import Prepared
+from dataplane.node.rehoming import rehome
+from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.service import Service
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.running import Running
+    from dataplane.node.node import Node
+    from dataplane.node.running_service import Running
 
 __all__ = ["Changer", "Doors", "Draft", "Refused"]
 

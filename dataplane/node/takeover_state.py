@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from dataplane.core.health import HealthState
 from dataplane.ipc.takeover import Offer
-from dataplane.runtime.change import Refused
+from dataplane.node.change import Refused
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dataplane.net.backend import Backend
-    from dataplane.runtime.apply import Applier
-    from dataplane.runtime.doors import OwnDoors
-    from dataplane.runtime.node import Node
+    from dataplane.node.apply import Applier
+    from dataplane.node.listeners import OwnDoors
+    from dataplane.node.node import Node
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.supervisor import Supervisor
     from dataplane.runtime.worker_node import Found

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dataplane.net.relay import Flow
-    from dataplane.runtime.node import Node
+    from dataplane.node.node import Node
 
 __all__ = ["connections", "drain_node", "undrain"]
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dataplane.core.balance import StickyTable
     from dataplane.core.spec import BackendSpec
     from dataplane.net.service import Service
-    from dataplane.runtime.node import Node
+    from dataplane.node.node import Node
 
 __all__ = ["Running"]
 

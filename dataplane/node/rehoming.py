@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
-from dataplane.runtime.ending import undrain
+from dataplane.node.drain import undrain
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.relay import Flow
     from dataplane.net.service import Service
-    from dataplane.runtime.node import Node
+    from dataplane.node.node import Node
 
 __all__ = ["home_of", "rehome"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
-from dataplane.runtime.apply import Applier
-from dataplane.runtime.change import Draft
-from dataplane.runtime.convert import service_spec
-from dataplane.runtime.doors import OwnDoors
-from dataplane.runtime.node import Node
+from dataplane.node.apply import Applier
+from dataplane.node.change import Draft
+from dataplane.node.listeners import OwnDoors
+from dataplane.node.node import Node
+from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import Backend, backend, saying

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
-from dataplane.runtime.change import Refused
+from dataplane.node.change import Refused
 from dataplane.runtime.sockets import let_in
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dataplane.core.spec import ListenSpec
-    from dataplane.runtime.node import Node
+    from dataplane.node.node import Node
 
 __all__ = ["OwnDoors"]
 

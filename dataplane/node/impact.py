@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataplane.core.spec import Mode, OperatorState
-from dataplane.runtime.rehoming import home_of
-from dataplane.runtime.tables import moved_share
+from dataplane.node.rehoming import home_of
+from dataplane.node.sticky_tables import moved_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from dataplane.core.balance import StickyTable
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.running import Running
+    from dataplane.node.node import Node
+    from dataplane.node.running_service import Running
     from schemas.api import Change, Impact
 
 __all__ = ["Prepared", "impact_of"]
@@ -33,7 +33,7 @@ class Prepared:
     """The same with the overrides applied that stay in force."""
     tables: dict[int, StickyTable]
     loops: Mapping[str, Mapping[str, str]]
-    """Backends that lead back into the balancer (`runtime.loops.find_loops`)."""
+    """Backends that lead back into the balancer (`node.backend_loops.find_loops`)."""
 
 
 def _own(_service: str, backend: Backend) -> tuple[int, int]:

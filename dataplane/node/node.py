@@ -17,9 +17,9 @@ from dataplane.net.backend import Backend
 from dataplane.net.prober import Prober, Target
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
-from dataplane.runtime.ending import undrain
-from dataplane.runtime.running import Running
-from dataplane.runtime.whereabouts import Whereabouts
+from dataplane.node.backend_addresses import Whereabouts
+from dataplane.node.drain import undrain
+from dataplane.node.running_service import Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

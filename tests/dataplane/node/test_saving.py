@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dataplane.runtime.saving import Saving
-from dataplane.runtime.store import SnapshotStore
+from dataplane.node.saving import Saving
+from dataplane.node.snapshot_file import SnapshotStore
 from schemas.snapshot import Snapshot
 from tests.support.dataplane import DataPlane
 from tests.support.wait import wait_for

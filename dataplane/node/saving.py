@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
-    from dataplane.runtime.store import SnapshotStore
+    from dataplane.node.snapshot_file import SnapshotStore
     from dataplane.telemetry.events import Events
     from schemas.snapshot import Snapshot
 

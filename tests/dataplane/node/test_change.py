@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from dataplane.core.reasons import DiscardCause
-from tests.dataplane.runtime.bench import benched, greeter
+from tests.dataplane.node.bench import benched, greeter
 from tests.support.checked import backend, saying
 
 

@@ -18,9 +18,9 @@ from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import Absence
 from dataplane.net.sockopts import to_sockaddr
+from dataplane.node.address_watch import address_changes
+from dataplane.node.backend_loops import find_loops
 from dataplane.runtime.background import report_bug
-from dataplane.runtime.loops import find_loops
-from dataplane.runtime.machine import address_changes
 from dataplane.runtime.together import together
 from schemas.loops import Loops
 from schemas.system.machine import HERE
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dataplane.net.backend import Backend
-    from dataplane.runtime.node import Node
-    from dataplane.runtime.running import Running
+    from dataplane.node.node import Node
+    from dataplane.node.running_service import Running
     from schemas.loops import Machine
 
 __all__ = ["Resolver"]
