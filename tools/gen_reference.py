@@ -14,7 +14,7 @@ from click import Command, Context
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
 from dataplane.core.reasons import HARMS, REASONS, CloseReason, DiscardCause
-from dataplane.runtime.metrics import MAX_BACKENDS
+from dataplane.report.metrics import MAX_BACKENDS
 from schemas import api as api_bodies
 from schemas import environment, status
 from tools import reference_code as code

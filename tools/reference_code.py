@@ -28,8 +28,8 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.listeners import OwnDoors
 from dataplane.node.node import Node
+from dataplane.report.metrics import Metrics
 from dataplane.runtime import api as data_api
-from dataplane.runtime.metrics import Metrics
 from dataplane.telemetry.events import Events
 
 __all__ = [

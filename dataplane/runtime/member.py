@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.ipc.channel import Channel, Gone, PeerError
-from dataplane.runtime.merge import whole_services
+from dataplane.report.merge import whole_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -23,11 +23,11 @@ from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import SingleHolder
+from dataplane.report.metrics import Metrics
+from dataplane.report.status import Reporter
 from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.endpoint import Endpoints
 from dataplane.runtime.farewell import Kept, move_away
-from dataplane.runtime.metrics import Metrics
-from dataplane.runtime.status import Reporter
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.instance import draw_instance

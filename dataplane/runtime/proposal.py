@@ -12,7 +12,7 @@ from dataplane.node.apply import Applier
 from dataplane.node.change import Refused
 from dataplane.node.impact import impact_of
 from dataplane.node.takeover_state import verdicts_of
-from dataplane.runtime.merge import whole_services
+from dataplane.report.merge import whole_services
 from dataplane.runtime.together import together
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.core.evenness import skew
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.node.change import Refused
-from dataplane.runtime.exposition import exposition
-from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
-from dataplane.runtime.metrics import DESCRIPTORS, SAVED
+from dataplane.report.exposition import exposition
+from dataplane.report.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
+from dataplane.report.metrics import DESCRIPTORS, SAVED
+from dataplane.report.status import Reporter
 from dataplane.runtime.proposal import SupervisedApplier
-from dataplane.runtime.status import Reporter
 from dataplane.telemetry.events import rfc3339
 from schemas.api import BackendPatch
 

@@ -41,10 +41,10 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Draft
 from dataplane.node.drain import connections, drain_node
 from dataplane.node.gc_tuning import tune_collector
+from dataplane.report.metrics import Metrics
+from dataplane.report.status import Reporter
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.metrics import Metrics
 from dataplane.runtime.shared import Board
-from dataplane.runtime.status import Reporter
 from dataplane.runtime.together import first_of
 from dataplane.runtime.worker_node import Columns, Found, HeldDoors, WorkerNode
 from dataplane.telemetry.connection_log import Recording

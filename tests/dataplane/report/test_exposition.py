@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from dataplane.runtime.exposition import SLICE, exposition
+from dataplane.report.exposition import SLICE, exposition
 
 LABELS = st.dictionaries(st.sampled_from(["service", "backend"]), st.text(max_size=8), max_size=2)
 SAMPLES = st.lists(st.tuples(LABELS, st.integers(0, 1 << 40)), max_size=SLICE * 2 + 1)

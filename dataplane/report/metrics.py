@@ -16,8 +16,8 @@ from dataplane.core.health import HealthState
 from dataplane.core.reasons import DiscardCause
 from dataplane.ipc.messages import families_of
 from dataplane.node.sticky_tables import tables_hash
-from dataplane.runtime.exposition import exposition
-from dataplane.runtime.status import live_bytes
+from dataplane.report.exposition import exposition
+from dataplane.report.status import live_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

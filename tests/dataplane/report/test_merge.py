@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from dataplane.runtime.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
+from dataplane.report.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 
 
 def backend(number: int, state: str = "up", since: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataplane.core.balance import client_key
 from dataplane.core.reasons import SkipReason
 from dataplane.core.spec import OperatorState
 from dataplane.node.sticky_tables import tables_hash
-from dataplane.runtime.outcomes import Outcomes
+from dataplane.report.outcomes import Outcomes
 from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:

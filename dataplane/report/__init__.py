@@ -1,0 +1,1 @@
+"""What status and metrics show: the numbers of one process or of all workers."""
