@@ -23,13 +23,13 @@ from controlplane import errors as control_errors
 from controlplane import metrics as control_metrics
 from controlplane.controller import Controller
 from controlplane.push import Pushes
+from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.listeners import OwnDoors
 from dataplane.node.node import Node
 from dataplane.report.metrics import Metrics
-from dataplane.runtime import api as data_api
 from dataplane.telemetry.events import Events
 
 __all__ = [

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from dataplane.api.name_release import sweep
+from dataplane.api.server import InUse, OwnSocket, api_path
 from dataplane.ipc.takeover import orphans
 from dataplane.node.initial import StartError
 from dataplane.runtime.background import traced
-from dataplane.runtime.endpoint import InUse, OwnSocket, api_path
-from dataplane.runtime.farewell import sweep
 from dataplane.runtime.process import Process
 from dataplane.runtime.supervision import Supervision
 from dataplane.telemetry.line_writer import LineSink

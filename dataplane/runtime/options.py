@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from dataplane.runtime.credentials import WRONG, CredentialFiles, Credentials
-from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
+from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
+from dataplane.api.server import InUse, OwnSocket, draining_path
 from dataplane.telemetry.access_log import Wanted
 from dataplane.telemetry.connection_log import RecordingOptions
 from schemas.addresses import too_long

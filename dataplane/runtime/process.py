@@ -10,6 +10,8 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from dataplane.api.name_release import Kept, move_away
+from dataplane.api.server import Endpoints
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.net.reactor import Reactor
@@ -26,8 +28,6 @@ from dataplane.node.takeover_state import SingleHolder
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.endpoint import Endpoints
-from dataplane.runtime.farewell import Kept, move_away
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.instance import draw_instance
@@ -37,7 +37,7 @@ from dataplane.telemetry.lost_lines import LossWatch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dataplane.runtime.endpoint import OwnSocket
+    from dataplane.api.server import OwnSocket
     from dataplane.runtime.options import Options
     from dataplane.telemetry.line_writer import LineSink
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
@@ -50,7 +50,7 @@ VERSION: Final = version("livelb")
 
 
 class Process:
-    """A data plane of one process (dataplane.runtime.api.DataPlane)."""
+    """A data plane of one process (dataplane.api.routes.DataPlane)."""
 
     def __init__(self, options: Options, log: LineSink, own: OwnSocket, group: asyncio.TaskGroup) -> None:
         self._options = options

@@ -11,6 +11,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
+from dataplane.api.name_release import Kept, move_away
+from dataplane.api.server import Endpoints, InUse, OwnSocket
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.ipc.messages import CrewSettings
 from dataplane.ipc.shared_counters import CounterBoard
@@ -25,8 +27,6 @@ from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import CrewHolder, inherit
 from dataplane.runtime.background import Background, tell_bugs
 from dataplane.runtime.crew import Crew
-from dataplane.runtime.endpoint import Endpoints, InUse, OwnSocket
-from dataplane.runtime.farewell import Kept, move_away
 from dataplane.runtime.proposal import SupervisedApplier
 from dataplane.runtime.sockets import SocketGroup
 from dataplane.runtime.supervisor import Supervisor

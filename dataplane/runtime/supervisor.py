@@ -1,4 +1,4 @@
-"""A data plane of several workers behind one API (dataplane.runtime.api.DataPlane); relays nothing itself.
+"""A data plane of several workers behind one API (dataplane.api.routes.DataPlane); relays nothing itself.
 
 Theory of operation:
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from dataplane.api.credentials import WRONG, Credentials
+from dataplane.api.routes import Api, Tcp
 from dataplane.ipc.unix_socket import listen_privately
 from dataplane.net.listener import BindError, open_listener
 from dataplane.node.initial import StartError
-from dataplane.runtime.api import Api, Tcp
-from dataplane.runtime.credentials import WRONG, Credentials
 from schemas.http.hosts import Hosts
 from schemas.http.server import ImpatientRunner
 from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dataplane.runtime.api import DataPlane
+    from dataplane.api.routes import DataPlane
     from dataplane.runtime.options import Options
 
 __all__ = ["Endpoints", "InUse", "OwnSocket", "api_path", "draining_path", "serve"]

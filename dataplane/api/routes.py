@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from dataplane.runtime.credentials import Credentials
+    from dataplane.api.credentials import Credentials
     from dataplane.telemetry.events import Events
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate

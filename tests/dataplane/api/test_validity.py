@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataplane.runtime.validity import not_after
+from dataplane.api.validity import not_after
 from tests.support.authority import Authority
 
 

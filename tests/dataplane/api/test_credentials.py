@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from dataplane.runtime.credentials import CredentialFiles, Credentials
+from dataplane.api.credentials import CredentialFiles, Credentials
 from tests.support.authority import Authority
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort

@@ -17,15 +17,15 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from dataplane.api.server import InUse, OwnSocket, draining_path
 from dataplane.keeper import VARIABLE
-from dataplane.runtime.endpoint import InUse, OwnSocket, draining_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dataplane.runtime.api import DataPlane
-    from dataplane.runtime.endpoint import Endpoints
+    from dataplane.api.routes import DataPlane
+    from dataplane.api.server import Endpoints
     from dataplane.runtime.options import Options
 
 __all__ = ["Kept", "move_away", "sweep"]

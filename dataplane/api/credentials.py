@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from dataplane.runtime.validity import not_after
+from dataplane.api.validity import not_after
 from dataplane.telemetry.events import rfc3339
 from schemas.http.authorities import trusting
 from schemas.http.reloaded import Renewed

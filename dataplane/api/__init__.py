@@ -1,0 +1,1 @@
+"""The data plane's HTTP API: routes, sockets, and who may call."""
