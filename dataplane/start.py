@@ -29,7 +29,7 @@ def main() -> None:
 def worker() -> None:
     """Run a worker; also a terminal's ^C is its supervisor's to interpret."""
     _ignore(signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
-    from dataplane.runtime.worker import main as work  # noqa: PLC0415 - after the first thing to do
+    from dataplane.worker.process import main as work  # noqa: PLC0415 - after the first thing to do
 
     work()
 

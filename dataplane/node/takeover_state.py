@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dataplane.node.node import Node
     from dataplane.runtime.sockets import SocketGroup
     from dataplane.runtime.supervisor import Supervisor
-    from dataplane.runtime.worker_node import Found
+    from dataplane.worker.node import Found
 
 __all__ = ["CrewHolder", "SingleHolder", "found", "inherit", "state_of", "verdicts_of"]
 

@@ -1,6 +1,6 @@
 """One truth of many workers: status and metrics summed, and what ended workers had counted kept.
 
-`Services` are what `status.Reporter` makes of a node, by service name. A worker's come in parts (runtime.worker).
+`Services` are what `status.Reporter` makes of a node, by service name. A worker's come in parts (worker.process).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Theory of operation:
 3. Successors are started at once, or after a delay that doubles while workers die young.
 4. `spread` makes what is lent what should be: it lends everything new before it takes anything back, so that each
    socket has somebody at every moment. Then workers are told of each other, for those who hand clients over
-   (`runtime.balancing`); inboxes are lent as listening sockets are.
+   (`worker.client_handoff`); inboxes are lent as listening sockets are.
 """
 
 from __future__ import annotations

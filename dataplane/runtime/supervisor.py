@@ -6,7 +6,7 @@ Theory of operation:
 2. What is counted is each worker's. Status and metrics are sums, to which those of workers that have ended still
    belong: a counter never falls. Of a worker that was killed, what was last asked of it counts.
 3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections
-   and nothing else, and a supervisor that dies loses none: its workers have copies (`runtime.worker`, rule 4).
+   and nothing else, and a supervisor that dies loses none: its workers have copies (`worker.process`, rule 4).
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dataplane.net.prober import Target
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
-    from dataplane.runtime.worker_node import Found
     from dataplane.telemetry.events import Events
+    from dataplane.worker.node import Found
     from schemas.health import Verdict
 
 __all__ = ["SupervisorNode"]

@@ -93,17 +93,17 @@ def test_a_data_plane_outlives_a_reload_that_comes_too_early(tmp_path: Path, wor
 
 def test_a_worker_outlives_a_signal_to_all_that_comes_too_early(tmp_path: Path) -> None:
     """What is sent to a whole group reaches workers that have just begun."""
-    stops = Stops(tmp_path, "dataplane.runtime.worker")
+    stops = Stops(tmp_path, "dataplane.worker.process")
     plane = DataPlane(["--workers", "2"], environment=stops.environment)
     try:
         plane._spawn()
         children = Path(f"/proc/{plane.pid}/task/{plane.pid}/children")
         workers = wait_for(lambda: len(now := children.read_text().split()) == 2 and now, "both workers")
         for worker in map(int, workers):
-            stops.wait("dataplane.runtime.worker", worker)
+            stops.wait("dataplane.worker.process", worker)
             for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
                 os.kill(worker, number)
-        stops.go("dataplane.runtime.worker")
+        stops.go("dataplane.worker.process")
         wait_for(lambda: plane.poll() is not None or plane.ready(), "it to be ready")
         assert {str(each["pid"]) for each in plane.status()["workers"]} == set(workers)
     finally:

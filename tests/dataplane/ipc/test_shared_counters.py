@@ -20,7 +20,7 @@ from dataplane.ipc.shared_counters import (
     CounterBoard,
     buckets_of,
 )
-from dataplane.runtime import shared
+from dataplane.worker import shared
 
 
 @pytest.fixture

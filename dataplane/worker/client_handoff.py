@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 from dataplane.core.evenness import heir
 from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
-from dataplane.runtime.shared import SharedService
+from dataplane.worker.shared import SharedService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.relay import Flow
-    from dataplane.runtime.shared import Board
+    from dataplane.worker.shared import Board
 
 __all__ = ["BalancedService", "Inbox", "Siblings"]
 

@@ -18,7 +18,7 @@ import pytest
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net import reactor as reactor_module
 from dataplane.net.reactor import Reactor
-from dataplane.runtime.shared import Board, SharedBackend
+from dataplane.worker.shared import Board, SharedBackend
 from tests.dataplane.net.rig import spec
 from tests.support.clock import FakeClock
 

@@ -14,7 +14,7 @@ from dataplane.core.admission import Admission, Counts, RateLimiter, WaitQueue
 from dataplane.ipc.shared_counters import CLIENTS, WAITING, CounterBoard, buckets_of
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
-from dataplane.runtime.shared_pool import SharedPool
+from dataplane.worker.pool import SharedPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

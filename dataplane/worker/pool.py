@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from dataplane.net.idle import Idle
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
-    from dataplane.runtime.shared import Board
+    from dataplane.worker.shared import Board
 
 __all__ = ["SharedPool", "divide", "part"]
 

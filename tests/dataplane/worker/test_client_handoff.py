@@ -18,11 +18,11 @@ from dataplane.core.reasons import CloseReason
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
-from dataplane.runtime.balancing import BalancedService, Inbox
 from dataplane.runtime.inboxes import INBOX
-from dataplane.runtime.shared import Board
-from dataplane.runtime.worker_node import HeldDoors, WorkerNode
 from dataplane.telemetry.events import Events
+from dataplane.worker.client_handoff import BalancedService, Inbox
+from dataplane.worker.node import HeldDoors, WorkerNode
+from dataplane.worker.shared import Board
 from tests.dataplane.net.rig import spec
 
 WAITING = {

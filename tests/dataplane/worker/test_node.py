@@ -17,11 +17,11 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.node.drain import drain_node
 from dataplane.node.specs import service_spec
-from dataplane.runtime import worker_node
-from dataplane.runtime.shared import Board, SharedBackend
-from dataplane.runtime.shared_pool import SharedPool
-from dataplane.runtime.worker_node import Columns, HeldDoors, WorkerNode
 from dataplane.telemetry.events import Events
+from dataplane.worker import node
+from dataplane.worker.node import Columns, HeldDoors, WorkerNode
+from dataplane.worker.pool import SharedPool
+from dataplane.worker.shared import Board, SharedBackend
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import backend, saying
 
@@ -116,7 +116,7 @@ async def test_pools_count_from_their_first_dial(monkeypatch: pytest.MonkeyPatch
 
 async def test_pools_are_looked_after_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, the others get to know of the clients of each."""
-    monkeypatch.setattr(worker_node, "POOLS_REFRESHED", 2)
+    monkeypatch.setattr(node, "POOLS_REFRESHED", 2)
     async with working() as (worker, address):
         await worker.run(address, s=3, t=2)
         for one in [*worker.backends("s"), *worker.backends("t")]:
@@ -164,7 +164,7 @@ async def test_a_renamed_backend_is_counted_under_its_new_id() -> None:
 
 async def test_a_service_that_goes_says_nothing_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker takes clients until it drains itself, also while pools of a removed service wait for their turn."""
-    monkeypatch.setattr(worker_node, "POOLS_REFRESHED", 1)
+    monkeypatch.setattr(node, "POOLS_REFRESHED", 1)
     async with working() as (worker, address):
         await worker.run(address, s=5, t=1)
         await worker.until(lambda: len(worker.node._pools) == 5)

@@ -44,13 +44,13 @@ from dataplane.node.gc_tuning import tune_collector
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.shared import Board
 from dataplane.runtime.together import first_of
-from dataplane.runtime.worker_node import Columns, Found, HeldDoors, WorkerNode
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.lost_lines import LossWatch
+from dataplane.worker.node import Columns, Found, HeldDoors, WorkerNode
+from dataplane.worker.shared import Board
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from dataplane.core.pool import Demand
 from dataplane.core.reasons import DiscardCause
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
-from dataplane.runtime.shared_pool import WINDOW_S, divide, part
-from tests.dataplane.runtime.pools import KEY, Pools, pools
+from dataplane.worker.pool import WINDOW_S, divide, part
+from tests.dataplane.worker.pools import KEY, Pools, pools
 
 SIZES = st.integers(0, 300)
 CLAIMS = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 300)), min_size=1, max_size=8)

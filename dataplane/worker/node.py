@@ -10,9 +10,9 @@ from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
 from dataplane.net.listener import Listener
 from dataplane.node.node import Node
-from dataplane.runtime.balancing import BalancedService, Inbox, Siblings
 from dataplane.runtime.inboxes import INBOX
-from dataplane.runtime.shared import Board, SharedBackend, SharedService
+from dataplane.worker.client_handoff import BalancedService, Inbox, Siblings
+from dataplane.worker.shared import Board, SharedBackend, SharedService
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
-    from dataplane.runtime.shared_pool import SharedPool
     from dataplane.telemetry.events import Events
+    from dataplane.worker.pool import SharedPool
 
 __all__ = ["Columns", "Found", "HeldDoors", "WorkerNode"]
 
