@@ -327,7 +327,7 @@ def control_families() -> list[Family]:
 
 def supervisor_families() -> list[Family]:
     """Return what only a supervisor tells, or tells in other words."""
-    tree = ast.parse((ROOT / "dataplane/runtime/supervisor.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "dataplane/supervisor/dataplane.py").read_text(encoding="utf-8"))
     appended = {
         call.func.value.id: call.args[0]
         for call in _calls(tree)

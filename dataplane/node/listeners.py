@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
 from dataplane.node.change import Refused
-from dataplane.runtime.sockets import let_in
+from dataplane.supervisor.listening_sockets import let_in
 
 if TYPE_CHECKING:
     import socket

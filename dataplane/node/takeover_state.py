@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dataplane.node.apply import Applier
     from dataplane.node.listeners import OwnDoors
     from dataplane.node.node import Node
-    from dataplane.runtime.sockets import SocketGroup
-    from dataplane.runtime.supervisor import Supervisor
+    from dataplane.supervisor.dataplane import Supervisor
+    from dataplane.supervisor.listening_sockets import SocketGroup
     from dataplane.worker.node import Found
 
 __all__ = ["CrewHolder", "SingleHolder", "found", "inherit", "state_of", "verdicts_of"]

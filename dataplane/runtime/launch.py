@@ -15,7 +15,7 @@ from dataplane.ipc.takeover import orphans
 from dataplane.node.initial import StartError
 from dataplane.runtime.background import traced
 from dataplane.runtime.process import Process
-from dataplane.runtime.supervision import Supervision
+from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import configure_log, log_event
 from schemas.system.ownership import explain_error

@@ -10,7 +10,7 @@ from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
 from dataplane.net.listener import Listener
 from dataplane.node.node import Node
-from dataplane.runtime.inboxes import INBOX
+from dataplane.supervisor.inboxes import INBOX
 from dataplane.worker.client_handoff import BalancedService, Inbox, Siblings
 from dataplane.worker.shared import Board, SharedBackend, SharedService
 

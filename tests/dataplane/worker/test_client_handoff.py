@@ -18,7 +18,7 @@ from dataplane.core.reasons import CloseReason
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
-from dataplane.runtime.inboxes import INBOX
+from dataplane.supervisor.inboxes import INBOX
 from dataplane.telemetry.events import Events
 from dataplane.worker.client_handoff import BalancedService, Inbox
 from dataplane.worker.node import HeldDoors, WorkerNode

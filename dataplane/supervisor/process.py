@@ -26,11 +26,11 @@ from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import CrewHolder, inherit
 from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.crew import Crew
-from dataplane.runtime.proposal import SupervisedApplier
-from dataplane.runtime.sockets import SocketGroup
-from dataplane.runtime.supervisor import Supervisor
-from dataplane.runtime.supervisor_node import SupervisorNode
+from dataplane.supervisor.apply import SupervisedApplier
+from dataplane.supervisor.dataplane import Supervisor
+from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.node import SupervisorNode
+from dataplane.supervisor.workers import Crew
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.instance import draw_instance
 from dataplane.telemetry.log import log_event

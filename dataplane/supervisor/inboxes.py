@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
 
-    from dataplane.runtime.member import Member
+    from dataplane.supervisor.worker_process import Member
 
 __all__ = ["INBOX", "Inboxes"]
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.node.change import Draft
     from dataplane.node.snapshot_file import SnapshotStore
-    from dataplane.runtime.crew import Crew
-    from dataplane.runtime.member import Member
-    from dataplane.runtime.sockets import SocketGroup
-    from dataplane.runtime.supervisor_node import SupervisorNode
+    from dataplane.supervisor.listening_sockets import SocketGroup
+    from dataplane.supervisor.node import SupervisorNode
+    from dataplane.supervisor.worker_process import Member
+    from dataplane.supervisor.workers import Crew
     from schemas.api import Change, Impact
     from schemas.snapshot import Snapshot
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dataplane.ipc.channel import Channel
-from dataplane.runtime import member as members
-from dataplane.runtime.member import Member
+from dataplane.supervisor import worker_process as members
+from dataplane.supervisor.worker_process import Member
 
 
 class Process:

@@ -25,7 +25,7 @@ from dataplane.report.exposition import exposition
 from dataplane.report.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.report.metrics import DESCRIPTORS, SAVED
 from dataplane.report.status import Reporter
-from dataplane.runtime.proposal import SupervisedApplier
+from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.telemetry.events import rfc3339
 from schemas.api import BackendPatch
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dataplane.ipc.messages import Families
-    from dataplane.runtime.crew import Crew
-    from dataplane.runtime.member import Member
-    from dataplane.runtime.sockets import SocketGroup
-    from dataplane.runtime.supervisor_node import SupervisorNode
+    from dataplane.supervisor.listening_sockets import SocketGroup
+    from dataplane.supervisor.node import SupervisorNode
+    from dataplane.supervisor.worker_process import Member
+    from dataplane.supervisor.workers import Crew
     from dataplane.telemetry.events import Events
     from schemas.api import Applied, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
@@ -50,7 +50,7 @@ EXHAUSTED_S: Final = 2.0
 
 
 class Supervisor:
-    """What the API serves, and what workers tell (dataplane.runtime.crew.Owner).
+    """What the API serves, and what workers tell (dataplane.supervisor.workers.Owner).
 
     Args:
         name: Of the data plane.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataplane.core.spec import ListenSpec
 from dataplane.node.change import Refused
-from dataplane.runtime.sockets import SocketGroup, let_in, shares
+from dataplane.supervisor.listening_sockets import SocketGroup, let_in, shares
 from tests.support.ports import HeldPort
 
 
@@ -132,7 +132,9 @@ async def test_growing_opens_what_is_missing() -> None:
 
 async def test_a_filter_that_cannot_be_set_fails_nothing(monkeypatch) -> None:
     """Where the kernel has no room for one, a change or an end goes on without it."""
-    monkeypatch.setattr("dataplane.runtime.sockets.SO_ATTACH_FILTER", 9999)  # an option that no kernel has
+    monkeypatch.setattr(
+        "dataplane.supervisor.listening_sockets.SO_ATTACH_FILTER", 9999
+    )  # an option that no kernel has
     group = SocketGroup(lambda: 1)
     with HeldPort() as port:
         await group.prepare([port.address])
