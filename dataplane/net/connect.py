@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
 
     from dataplane.net.backend import Backend
-    from dataplane.net.relay import Flow
+    from dataplane.net.flow import Flow
     from dataplane.net.service import Service
 
 __all__ = ["Connector"]

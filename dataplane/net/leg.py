@@ -44,7 +44,7 @@ from dataplane.net.sockopts import DONTWAIT, limit_unsent
 if TYPE_CHECKING:
     import socket
 
-    from dataplane.net.relay import Flow
+    from dataplane.net.flow import Flow
 
 __all__ = ["ERR", "HUP", "IN", "OUT", "UNWATCHED", "Leg"]
 

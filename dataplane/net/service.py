@@ -18,8 +18,8 @@ from dataplane.core.spec import Mode, PoolMode, ProxyAccept
 from dataplane.net.connect import Connector
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.dialer import Dial
-from dataplane.net.header import HEADERS, HeaderReader
-from dataplane.net.relay import LONG_LIVED_S, Flow
+from dataplane.net.flow import LONG_LIVED_S, Flow
+from dataplane.net.proxy_header import HEADERS, HeaderReader
 from dataplane.net.sockopts import RDHUP, tune_backend, user_timeout_ms
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataplane.core.reasons import CloseReason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dataplane.net.relay import Flow
+    from dataplane.net.flow import Flow
     from dataplane.node.node import Node
 
 __all__ = ["connections", "drain_node", "undrain"]

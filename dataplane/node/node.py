@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from dataplane.core.health import Change, Outcome
     from dataplane.core.outlier import Evidence
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.flow import Flow
     from dataplane.net.listener import Listener
     from dataplane.net.reactor import Reactor
-    from dataplane.net.relay import Flow
     from dataplane.telemetry.events import Events
     from schemas.health import HealthUpdate, Verdict
 

@@ -25,7 +25,7 @@ from dataplane.node.drain import undrain
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
-    from dataplane.net.relay import Flow
+    from dataplane.net.flow import Flow
     from dataplane.net.service import Service
     from dataplane.node.node import Node
 

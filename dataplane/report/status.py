@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dataplane.net.backend import Backend
+    from dataplane.net.flow import Flow
     from dataplane.net.listener import Listener
-    from dataplane.net.relay import Flow
     from dataplane.net.service import Service
     from dataplane.node.node import Node
     from dataplane.node.running_service import Running

@@ -18,7 +18,7 @@ from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.core.evenness import skew
+from dataplane.core.handoff import skew
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.node.change import Refused
 from dataplane.report.exposition import exposition

@@ -13,8 +13,8 @@ from dataplane.telemetry.events import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
-    from dataplane.net.relay import Flow
     from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["ENDED_WELL", "AccessLog", "Wanted", "waited_s"]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dataplane.core.reasons import CloseReason
+    from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
-    from dataplane.net.relay import Flow
     from dataplane.telemetry.line_writer import LineSink
     from dataplane.telemetry.tracing import Tracing
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.util.types import AttributeValue
 
+    from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
-    from dataplane.net.relay import Flow
 
 __all__ = ["Tracing"]
 

@@ -5,7 +5,7 @@ Theory of operation:
 1. Each worker has an inbox: a pair of Unix sockets that keep messages apart (SOCK_SEQPACKET). The supervisor makes
    it, lends the reading end like a listening socket (`supervisor.workers`, rules 2 to 4), and gives the writing end to all.
 2. Who has accepted a client compares its own number of the service's clients with the others', in shared memory
-   (`core.evenness`). If another should have it, the socket goes into that one's inbox with the service's name and
+   (`core.handoff`). If another should have it, the socket goes into that one's inbox with the service's name and
    the client's address, and ours is closed. Nothing was read from it, and nothing was counted: PROXY header, limits
    and accounts begin in the receiver. What was handed over is not handed over again.
 3. What is still in an inbox counts as its owner's, else everybody would send to the same one before it has looked.
@@ -26,7 +26,7 @@ import struct
 import termios
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.evenness import heir
+from dataplane.core.handoff import heir
 from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
 from dataplane.worker.shared import SharedService
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from dataplane.core.reasons import CloseReason
     from dataplane.core.spec import ServiceSpec
+    from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
-    from dataplane.net.relay import Flow
     from dataplane.worker.shared import Board
 
 __all__ = ["BalancedService", "Inbox", "Siblings"]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dataplane.core.spec import AccessSpec, BackendSpec, LimitsSpec, ServiceSpec
+    from dataplane.net.flow import Flow
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
-    from dataplane.net.relay import Flow
 
 __all__ = ["Board", "SharedBackend", "SharedQueue", "SharedService"]
 

@@ -245,7 +245,7 @@ CASES: list[Callable[[Case], None]] = [
     *(proxy_untrusted, proxy_invalid, proxy_timeout, drain_timeout),
 ]
 ELSEWHERE = {"shutdown", "local_error"}
-"""Below, and in tests/dataplane/net/test_relay.py."""
+"""Below, and in tests/dataplane/net/test_flow.py."""
 
 
 def test_all_of_them():

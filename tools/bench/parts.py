@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from dataplane.core.outlier import Evidence
     from dataplane.core.reasons import CloseReason
+    from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
-    from dataplane.net.relay import Flow
 
 __all__ = ["PARTS", "Ended", "main"]
 

@@ -14,7 +14,7 @@ from dataplane.net.sockopts import DONTWAIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dataplane.net.relay import Flow
+    from dataplane.net.flow import Flow
 
 __all__ = ["HEADERS", "HeaderReader"]
 

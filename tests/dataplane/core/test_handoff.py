@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core.evenness import heir, skew
+from dataplane.core.handoff import heir, skew
 
 
 @pytest.mark.parametrize(
