@@ -184,8 +184,8 @@ def main(**given: object) -> None:
     What to run comes from --config, from LISTEN and BACKENDS in the environment, from the control plane
     (lb-control), or from what ran last.
     """
-    from dataplane.runtime.launch import run  # noqa: PLC0415 - --help answers without it
-    from dataplane.runtime.options import UsageError, options_from  # noqa: PLC0415 - the same
+    from dataplane.main import run  # noqa: PLC0415 - --help answers without it
+    from dataplane.options import UsageError, options_from  # noqa: PLC0415 - the same
 
     try:
         options = options_from(given, _directory)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dataplane.api.routes import DataPlane
     from dataplane.api.server import Endpoints
-    from dataplane.runtime.options import Options
+    from dataplane.options import Options
 
 __all__ = ["Kept", "move_away", "sweep"]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dataplane.api.routes import DataPlane
-    from dataplane.runtime.options import Options
+    from dataplane.options import Options
 
 __all__ = ["Endpoints", "InUse", "OwnSocket", "api_path", "draining_path", "serve"]
 

@@ -13,7 +13,7 @@ from dataplane.node.change import Refused
 from dataplane.node.impact import impact_of
 from dataplane.node.takeover_state import verdicts_of
 from dataplane.report.merge import whole_services
-from dataplane.runtime.together import together
+from dataplane.together import together
 
 if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec

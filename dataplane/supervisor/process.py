@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.api.name_release import Kept, move_away
 from dataplane.api.server import Endpoints, InUse, OwnSocket
+from dataplane.background import Background, tell_bugs
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.ipc.messages import CrewSettings
 from dataplane.ipc.shared_counters import CounterBoard
@@ -25,7 +26,6 @@ from dataplane.node.initial import StartError, check_config, load_initial, rerea
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import CrewHolder, inherit
-from dataplane.runtime.background import Background, tell_bugs
 from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.supervisor.dataplane import Supervisor
 from dataplane.supervisor.listening_sockets import SocketGroup
@@ -39,7 +39,7 @@ from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 
 if TYPE_CHECKING:
-    from dataplane.runtime.options import Options
+    from dataplane.options import Options
     from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["Supervision"]

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.ipc.channel import Channel, Gone, PeerError
 from dataplane.ipc.messages import CrewSettings, Welcome
 from dataplane.node.change import Refused
-from dataplane.runtime.together import together
 from dataplane.supervisor.inboxes import INBOX, Inboxes
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
 from dataplane.supervisor.worker_process import Member
+from dataplane.together import together
 
 if TYPE_CHECKING:
     from dataplane.ipc.shared_counters import CounterBoard

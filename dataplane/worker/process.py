@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from dataplane.background import Background, tell_bugs
 from dataplane.core.spec import OperatorState
 from dataplane.ipc.channel import Channel
 from dataplane.ipc.messages import PackedService, Welcome, unpack
@@ -43,12 +44,11 @@ from dataplane.node.drain import connections, drain_node
 from dataplane.node.gc_tuning import tune_collector
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
-from dataplane.runtime.background import Background, tell_bugs
-from dataplane.runtime.together import first_of
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.lost_lines import LossWatch
+from dataplane.together import first_of
 from dataplane.worker.node import Columns, Found, HeldDoors, WorkerNode
 from dataplane.worker.shared import Board
 

@@ -365,7 +365,7 @@ def test_without_the_extra(tmp_path, option):
 
 def test_it_is_not_imported_unless_asked_for():
     """A data plane without the options, and its workers, do without these modules."""
-    code = "import sys, dataplane.runtime.launch, dataplane.worker.process; print('opentelemetry' in sys.modules)"
+    code = "import sys, dataplane.main, dataplane.worker.process; print('opentelemetry' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

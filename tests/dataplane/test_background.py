@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from dataplane.runtime import background
-from dataplane.runtime.background import Background, tell_bugs
+from dataplane import background
+from dataplane.background import Background, tell_bugs
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ import uvloop
 
 from dataplane.api.name_release import sweep
 from dataplane.api.server import InUse, OwnSocket, api_path
+from dataplane.background import traced
 from dataplane.ipc.takeover import orphans
 from dataplane.node.initial import StartError
-from dataplane.runtime.background import traced
-from dataplane.runtime.process import Process
+from dataplane.single import Process
 from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import configure_log, log_event
 from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
-    from dataplane.runtime.options import Options
+    from dataplane.options import Options
 
 __all__ = ["run"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dataplane.runtime.together import first_of, together
+from dataplane.together import first_of, together
 
 
 async def test_results_are_in_order_and_errors_among_them():

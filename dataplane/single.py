@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.api.name_release import Kept, move_away
 from dataplane.api.server import Endpoints
+from dataplane.background import Background, tell_bugs
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.net.reactor import Reactor
@@ -27,7 +28,6 @@ from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import SingleHolder
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
-from dataplane.runtime.background import Background, tell_bugs
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.instance import draw_instance
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dataplane.api.server import OwnSocket
-    from dataplane.runtime.options import Options
+    from dataplane.options import Options
     from dataplane.telemetry.line_writer import LineSink
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
