@@ -12,8 +12,8 @@ from controlplane.core.instances import with_rejected
 
 if TYPE_CHECKING:
     from controlplane.core.instances import Remark
+    from controlplane.discovery.consul.discovery import ConsulDiscovery
     from controlplane.proposal import Proposal
-    from controlplane.sources.consul import ConsulDiscovery
     from schemas.desired import Desired
     from schemas.snapshot import Backend
 
@@ -78,7 +78,7 @@ class Discovering:
         if consul is None:
             if not queries:
                 return
-            from controlplane.sources.consul import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
+            from controlplane.discovery.consul.discovery import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
 
             consul = ConsulDiscovery(self._on_change, answers=self._answers)
             consul.restore(self._restored)
@@ -105,10 +105,10 @@ class Discovering:
         queries, desired = proposal.queries(), proposal.desired
         if not queries:
             return Found()
-        from controlplane.sources.consul import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
-        from controlplane.sources.consul_client import check_library  # noqa: PLC0415 - the same
-        from controlplane.sources.consul_status import doubt  # noqa: PLC0415 - the same
-        from controlplane.sources.consul_watch import Pace  # noqa: PLC0415 - the same
+        from controlplane.discovery.consul.client import check_library  # noqa: PLC0415 - the same
+        from controlplane.discovery.consul.discovery import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
+        from controlplane.discovery.consul.status import doubt  # noqa: PLC0415 - the same
+        from controlplane.discovery.consul.watch import Pace  # noqa: PLC0415 - the same
 
         await check_library()
 
@@ -140,7 +140,7 @@ class Discovering:
     @contextlib.asynccontextmanager
     async def _patience(self, desired: Desired) -> AsyncIterator[None]:
         """Say what is waited for, if it takes long."""
-        from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - nothing needs Consul otherwise
+        from controlplane.discovery.consul.config import settings_of  # noqa: PLC0415 - nothing needs Consul otherwise
 
         address = settings_of(desired.consul).address()
         timer = asyncio.get_running_loop().call_later(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from controlplane.discovery.consul.settings import ConsulSettings
 from controlplane.errors import ControlError
-from controlplane.sources.consul_settings import ConsulSettings
 from controlplane.sources.file import FileSource
 
 __all__ = ["FileHome", "Home", "KeyHome", "Watcher"]
@@ -118,6 +118,6 @@ class KeyHome:
         on_error: OnError,  # noqa: ARG002 - the same for every home; here `status` tells, and forgets by itself
     ) -> Watcher:
         """Wait for changes of the key."""
-        from controlplane.sources.key import KeySource  # noqa: PLC0415 - nothing needs Consul otherwise
+        from controlplane.discovery.consul.key import KeySource  # noqa: PLC0415 - nothing needs Consul otherwise
 
         return KeySource(self.path, self.consul, on_content=on_content)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
-from controlplane.sources.consul_metrics import STATES, ConsulCollector
+from controlplane.discovery.consul.metrics import STATES, ConsulCollector
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -26,9 +26,9 @@ from controlplane.errors import ControlError, DataPlaneError
 from schemas.addresses import UnixPath, listened_on, split_address
 
 if TYPE_CHECKING:
+    from controlplane.discovery.consul.registration import Registration, Served
+    from controlplane.discovery.consul.settings import ConsulSettings
     from controlplane.fleet import Fleet
-    from controlplane.sources.consul_registration import Registration, Served
-    from controlplane.sources.consul_settings import ConsulSettings
     from schemas.discovery import Consul
 
 __all__ = ["LeftOut", "Registering", "left_out_of", "served_by"]
@@ -47,7 +47,7 @@ class LeftOut(NamedTuple):
 
 def served_by(services: Mapping[str, Any]) -> frozenset[Served]:
     """Return the listeners of a snapshot's services that other machines can reach."""
-    from controlplane.sources.consul_registration import Served  # noqa: PLC0415 - nothing needs Consul otherwise
+    from controlplane.discovery.consul.registration import Served  # noqa: PLC0415 - nothing needs Consul otherwise
 
     found = set()
     for name, service in services.items():
@@ -128,7 +128,7 @@ class Registering:
         self._settings, self._wanted = None, frozenset()
         left_out: tuple[LeftOut, ...] = ()
         if consul.register_services:
-            from controlplane.sources.consul_config import settings_of  # noqa: PLC0415 - nothing needs it otherwise
+            from controlplane.discovery.consul.config import settings_of  # noqa: PLC0415 - nothing needs it otherwise
 
             try:
                 self._settings = settings_of(consul)
@@ -168,8 +168,8 @@ class Registering:
 
     async def _register(self, settings: ConsulSettings) -> None:
         """Register until the settings change."""
-        from controlplane.sources.consul import system_runtime  # noqa: PLC0415 - nothing needs Consul otherwise
-        from controlplane.sources.consul_registration import Registration  # noqa: PLC0415 - the same
+        from controlplane.discovery.consul.discovery import system_runtime  # noqa: PLC0415 - nothing needs Consul otherwise
+        from controlplane.discovery.consul.registration import Registration  # noqa: PLC0415 - the same
 
         registration = Registration(
             settings, node=self._node, ready=lambda: self._ready, runtime=system_runtime()

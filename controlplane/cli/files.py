@@ -157,8 +157,8 @@ def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: 
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
+    from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
     from controlplane.documents import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
-    from controlplane.sources.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
 
     with output.errors(as_json=as_json):
         given = read_given(file)

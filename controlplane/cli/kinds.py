@@ -46,8 +46,8 @@ class _Home(click.ParamType["FileHome | KeyHome"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> FileHome | KeyHome:
+        from controlplane.discovery.consul.settings import PREFIX  # noqa: PLC0415 - the same
         from controlplane.home import FileHome  # noqa: PLC0415 - only the command that runs needs it
-        from controlplane.sources.consul_settings import PREFIX  # noqa: PLC0415 - the same
 
         if value.startswith(PREFIX):
             return KEY.convert(value, param, ctx)
@@ -71,11 +71,11 @@ class _Key(click.ParamType["KeyHome"]):
     name = "key"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> KeyHome:
-        from controlplane.home import KeyHome  # noqa: PLC0415 - only the command that runs needs it
-        from controlplane.sources.consul_settings import (  # noqa: PLC0415 - the same
+        from controlplane.discovery.consul.settings import (  # noqa: PLC0415 - the same
             PREFIX,
             settings_from_environment,
         )
+        from controlplane.home import KeyHome  # noqa: PLC0415 - only the command that runs needs it
 
         if not value.startswith(PREFIX):
             self.fail(f"must be {PREFIX}PATH", param, ctx)

@@ -8,9 +8,9 @@ import contextlib
 import pytest
 
 from controlplane.acceptance import ApplyOptions, Origin
+from controlplane.discovery.consul.registration import Served
 from controlplane.proposal import Proposal
 from controlplane.registering import Registering, left_out_of, served_by
-from controlplane.sources.consul_registration import Served
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon
 from tests.support.discovery import eventually

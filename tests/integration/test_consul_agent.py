@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from controlplane.sources.consul_kv import ConsulKV
-from controlplane.sources.consul_registration import Registration, Served
-from controlplane.sources.consul_settings import with_address
+from controlplane.discovery.consul.kv import ConsulKV
+from controlplane.discovery.consul.registration import Registration, Served
+from controlplane.discovery.consul.settings import with_address
 from tests.support.consul import Agent, checked
 from tests.support.discovery import FAST, RUNTIME, Discovering, eventually
 from tests.support.ports import HeldPort

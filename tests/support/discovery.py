@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from controlplane.sources.consul import ConsulDiscovery
-from controlplane.sources.consul_watch import Pace, Runtime
+from controlplane.discovery.consul.discovery import ConsulDiscovery
+from controlplane.discovery.consul.watch import Pace, Runtime
 from schemas.discovery import Consul, ConsulQuery, Guard
 from tests.support.wait import DEADLINE_S
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.core.backoff import Backoff
 from controlplane.core.watchindex import jittered
-from controlplane.sources.consul_client import ConsulClient, ConsulError, check_library
-from controlplane.sources.consul_status import rfc3339
+from controlplane.discovery.consul.client import ConsulClient, ConsulError, check_library
+from controlplane.discovery.consul.status import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from controlplane.sources.consul_settings import ConsulSettings
-    from controlplane.sources.consul_watch import Runtime
+    from controlplane.discovery.consul.settings import ConsulSettings
+    from controlplane.discovery.consul.watch import Runtime
 
 __all__ = ["Registration", "Served"]
 

@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.guard import GuardPolicy
-from controlplane.sources.consul_config import policy_of, selection_of, settings_of
-from controlplane.sources.consul_pool import Pool
-from controlplane.sources.consul_pulse import Pulse, is_silence
-from controlplane.sources.consul_runner import WatchRunner
-from controlplane.sources.consul_status import StateClock, doubt, pool_status
-from controlplane.sources.consul_watch import Pace, Runtime, Watch, Wish
+from controlplane.discovery.consul.config import policy_of, selection_of, settings_of
+from controlplane.discovery.consul.pool import Pool
+from controlplane.discovery.consul.pulse import Pulse, is_silence
+from controlplane.discovery.consul.runner import WatchRunner
+from controlplane.discovery.consul.status import StateClock, doubt, pool_status
+from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
 
 if TYPE_CHECKING:
     from controlplane.core.instances import Names
     from controlplane.core.track import Trust
-    from controlplane.sources.consul_query import Query, Selection
+    from controlplane.discovery.consul.query import Query, Selection
     from schemas.discovery import Consul, ConsulQuery, Guard
     from schemas.snapshot import Backend
 

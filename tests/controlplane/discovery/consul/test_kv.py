@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from controlplane.sources.consul_client import ConsulError
-from controlplane.sources.consul_kv import MAX_VALUE_BYTES, ConsulKV
-from controlplane.sources.consul_settings import SettingsError, with_address
-from controlplane.sources.consul_status import rfc3339
+from controlplane.discovery.consul.client import ConsulError
+from controlplane.discovery.consul.kv import MAX_VALUE_BYTES, ConsulKV
+from controlplane.discovery.consul.settings import SettingsError, with_address
+from controlplane.discovery.consul.status import rfc3339
 from tests.support.discovery import FAST, RUNTIME, eventually
 from tests.support.fakeconsul import FakeConsul
 

@@ -10,17 +10,17 @@ from controlplane.core.failover import Failover
 from controlplane.core.instances import Condition, Instance, Names, Remark, classify, listed
 from controlplane.core.track import Track
 from controlplane.core.weights import fitting
-from controlplane.sources.consul_backends import backend_of, only_backends, packed, unpacked
-from controlplane.sources.consul_watch import Wish
+from controlplane.discovery.consul.backends import backend_of, only_backends, packed, unpacked
+from controlplane.discovery.consul.watch import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from controlplane.core.guard import GuardPolicy
     from controlplane.core.track import Trust
-    from controlplane.sources.consul_pulse import Pulse
-    from controlplane.sources.consul_query import Selection
-    from controlplane.sources.consul_watch import Runtime, Watch
+    from controlplane.discovery.consul.pulse import Pulse
+    from controlplane.discovery.consul.query import Selection
+    from controlplane.discovery.consul.watch import Runtime, Watch
     from schemas.snapshot import Backend
 
 __all__ = ["Pool"]

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.core.backoff import Backoff
 from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
-from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply, check_library
-from controlplane.sources.consul_pulse import Pulse
-from controlplane.sources.consul_settings import PREFIX, SettingsError
-from controlplane.sources.consul_status import rfc3339
+from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply, check_library
+from controlplane.discovery.consul.pulse import Pulse
+from controlplane.discovery.consul.settings import PREFIX, SettingsError
+from controlplane.discovery.consul.status import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from controlplane.sources.consul_settings import ConsulSettings
-    from controlplane.sources.consul_watch import Pace, Runtime
+    from controlplane.discovery.consul.settings import ConsulSettings
+    from controlplane.discovery.consul.watch import Pace, Runtime
 
 __all__ = ["ConsulKV"]
 

@@ -11,8 +11,8 @@ from controlplane.core.instances import MAX_SHOWN, Condition, Remark
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from controlplane.sources.consul_pool import Pool
-    from controlplane.sources.consul_watch import Runtime, WatchHealth
+    from controlplane.discovery.consul.pool import Pool
+    from controlplane.discovery.consul.watch import Runtime, WatchHealth
 
 __all__ = ["StateClock", "doubt", "pool_status", "rfc3339"]
 

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from controlplane.sources import consul_registration
-from controlplane.sources.consul_registration import Registration, Served
-from controlplane.sources.consul_settings import with_address
+from controlplane.discovery.consul import registration
+from controlplane.discovery.consul.registration import Registration, Served
+from controlplane.discovery.consul.settings import with_address
 from tests.support.discovery import RUNTIME, eventually
 from tests.support.fakeconsul import FakeConsul
 
@@ -168,6 +168,6 @@ async def test_a_silent_agent_does_not_hold_up_the_end(consul, monkeypatch):
             await asyncio.Event().wait()
 
         consul.fault = silent
-        monkeypatch.setattr(consul_registration, "CALL_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(registration, "CALL_TIMEOUT_S", 0.05)
         before = len(consul.asked)
     assert len(consul.asked) - before < 4

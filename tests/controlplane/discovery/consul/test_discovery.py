@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from controlplane.sources.consul_settings import SettingsError
-from controlplane.sources.consul_status import rfc3339
-from controlplane.sources.consul_watch import Runtime
+from controlplane.discovery.consul.settings import SettingsError
+from controlplane.discovery.consul.status import rfc3339
+from controlplane.discovery.consul.watch import Runtime
 from schemas.discovery import Consul, ConsulQuery
 from tests.support.discovery import FAST, RUNTIME, Discovering, eventually
 from tests.support.fakeconsul import FakeConsul, entry

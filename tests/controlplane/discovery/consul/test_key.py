@@ -8,11 +8,11 @@ import contextlib
 import pytest
 from aiohttp import web
 
+from controlplane.discovery.consul import key
+from controlplane.discovery.consul.client import ConsulError
+from controlplane.discovery.consul.key import KeySource, write_key
+from controlplane.discovery.consul.settings import with_address
 from controlplane.errors import HeldBackError
-from controlplane.sources import key
-from controlplane.sources.consul_client import ConsulError
-from controlplane.sources.consul_settings import with_address
-from controlplane.sources.key import KeySource, write_key
 from tests.support.discovery import FAST, eventually
 from tests.support.fakeconsul import FakeConsul
 

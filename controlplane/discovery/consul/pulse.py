@@ -17,12 +17,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from controlplane.core.watchindex import jittered
-from controlplane.sources.consul_client import ConsulError, Reply
+from controlplane.discovery.consul.client import ConsulError, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from controlplane.sources.consul_watch import Pace, Runtime
+    from controlplane.discovery.consul.watch import Pace, Runtime
 
 __all__ = ["Pulse", "is_silence"]
 

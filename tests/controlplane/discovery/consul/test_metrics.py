@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controlplane.sources.consul_metrics import ConsulCollector
+from controlplane.discovery.consul.metrics import ConsulCollector
 from tests.support.discovery import Discovering
 from tests.support.fakeconsul import FakeConsul, entry
 

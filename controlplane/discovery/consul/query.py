@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.core.instances import InstanceRules
 from controlplane.core.track import Trust
-from controlplane.sources.consul_client import ConsulError
-from controlplane.sources.consul_settings import SettingsError
+from controlplane.discovery.consul.client import ConsulError
+from controlplane.discovery.consul.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from controlplane.sources.consul_client import Reply
+    from controlplane.discovery.consul.client import Reply
 
 __all__ = ["Query", "Selection", "trust_of"]
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
+from controlplane.discovery.consul.client import ConsulError
+from controlplane.discovery.consul.discovery import system_runtime
+from controlplane.discovery.consul.kv import ConsulKV
+from controlplane.discovery.consul.settings import PREFIX, ConsulSettings
+from controlplane.discovery.consul.watch import Pace
 from controlplane.errors import HeldBackError
-from controlplane.sources.consul import system_runtime
-from controlplane.sources.consul_client import ConsulError
-from controlplane.sources.consul_kv import ConsulKV
-from controlplane.sources.consul_settings import PREFIX, ConsulSettings
-from controlplane.sources.consul_watch import Pace
 
 __all__ = ["KeySource", "write_key"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from controlplane.core.endpoints import EndpointRules
 from controlplane.core.guard import GuardPolicy
 from controlplane.core.instances import InstanceRules
-from controlplane.sources.consul_query import Query, Selection
-from controlplane.sources.consul_settings import ConsulSettings, with_address
+from controlplane.discovery.consul.query import Query, Selection
+from controlplane.discovery.consul.settings import ConsulSettings, with_address
 
 if TYPE_CHECKING:
     from schemas.discovery import Consul, ConsulQuery, Guard

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.sources.consul_client import ConsulError, Reply
-from controlplane.sources.consul_pulse import Pulse, is_silence
-from controlplane.sources.consul_watch import Pace, Runtime
+from controlplane.discovery.consul.client import ConsulError, Reply
+from controlplane.discovery.consul.pulse import Pulse, is_silence
+from controlplane.discovery.consul.watch import Pace, Runtime
 
 SOON_S = 10.0
 ANSWER = Reply(200, {}, b'"127.0.0.1:8300"')

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.sources.consul_settings import SettingsError, settings_from_environment, with_address
+from controlplane.discovery.consul.settings import SettingsError, settings_from_environment, with_address
 
 BASE = Path("/etc/lb")
 

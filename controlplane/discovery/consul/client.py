@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from controlplane.sources.consul_settings import ConsulSettings
+    from controlplane.discovery.consul.settings import ConsulSettings
 
 __all__ = ["ConsulClient", "ConsulError", "ErrorKind", "Reply", "check_library"]
 

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from controlplane.sources.consul_client import ConsulClient, check_library
+from controlplane.discovery.consul.client import ConsulClient, check_library
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable
 
-    from controlplane.sources.consul_settings import ConsulSettings
+    from controlplane.discovery.consul.settings import ConsulSettings
 
 __all__ = ["Asking", "WatchRunner"]
 

@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING
 from controlplane.core.backoff import Backoff
 from controlplane.core.instances import listed
 from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
-from controlplane.sources.consul_client import ConsulClient, ConsulError, Reply
-from controlplane.sources.consul_query import trust_of
+from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply
+from controlplane.discovery.consul.query import trust_of
 
 if TYPE_CHECKING:
     from controlplane.core.instances import Names
     from controlplane.core.track import Trust
-    from controlplane.sources.consul_query import Query
+    from controlplane.discovery.consul.query import Query
 
 __all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth", "Wish"]
 

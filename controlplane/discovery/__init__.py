@@ -1,0 +1,1 @@
+"""Where backends come from when lb.yaml does not list them."""

@@ -1,0 +1,1 @@
+"""Consul: services' queries in, their last known good backends out."""
