@@ -14,11 +14,11 @@ from aiohttp import web
 
 from controlplane.acceptance import Origin
 from controlplane.control_socket import peer_uid
-from controlplane.documents import input_error
+from controlplane.desired.document import input_error
+from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, InputError
 from controlplane.events import Events
 from controlplane.http import Page, Refusal, Tcp
-from controlplane.proposal import Proposal
 from controlplane.remote import options_of_query
 from schemas.api import parse_backend_patch
 from schemas.errors import InvalidDocument

@@ -37,11 +37,11 @@ from controlplane.acceptance import (
 )
 from controlplane.core.contest import Contest
 from controlplane.core.rollout import Running, next_generation
+from controlplane.desired.proposal import Proposal
 from controlplane.discovering import Discovering
 from controlplane.errors import ControlError, RefusedError, StoreError
 from controlplane.fleet import Fleet
 from controlplane.keeping import Books, Keeping
-from controlplane.proposal import Proposal
 from controlplane.pushing import said_by
 from controlplane.resolving import Resolving, unserved
 from controlplane.store import State, digest_of

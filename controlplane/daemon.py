@@ -21,11 +21,11 @@ from controlplane.bugs import kept, tell_bug, tell_bugs
 from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
 from controlplane.controller import Controller
+from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
 from controlplane.events import Events
 from controlplane.fleet import Fleet
 from controlplane.following import Following
-from controlplane.home import Home
 from controlplane.http import listener as http_listener
 from controlplane.log import Log
 from controlplane.metrics import scrape

@@ -17,8 +17,8 @@ from controlplane import calls
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.blocking import LOOK_S, Asking, ask_all, asking
 from controlplane.core.report import Seen, node_status
+from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
-from controlplane.proposal import Proposal
 from controlplane.store import Entry, History, State, Store
 from controlplane.threaded import Threaded
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from controlplane.acceptance import ApplyOptions
-from controlplane.proposal import Proposal
+from controlplane.desired.proposal import Proposal
 
 __all__ = ["Gateway"]
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from controlplane import calls
 from controlplane.acceptance import ApplyOptions
 from controlplane.blocking import BlockingClient
+from controlplane.desired.proposal import Proposal
 from controlplane.errors import HeldBackError, InputError, RefusedError, UnknownError
-from controlplane.proposal import Proposal
 
 __all__ = ["Remote", "options_of_query", "query_of_options"]
 

@@ -15,8 +15,8 @@ from controlplane.core.compile import Compiled, compile_services
 from controlplane.discovering import Discovering, Found
 
 if TYPE_CHECKING:
+    from controlplane.desired.proposal import Proposal
     from controlplane.fleet import Fleet
-    from controlplane.proposal import Proposal
     from schemas.snapshot import Backend
 
 __all__ = ["Resolved", "Resolving", "unserved"]

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from controlplane.acceptance import ApplyOptions, Origin, now_text
 from controlplane.controller import Controller
 from controlplane.core.backoff import Backoff
+from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, InputError
-from controlplane.proposal import Proposal
 
 if TYPE_CHECKING:
-    from controlplane.home import Home
+    from controlplane.desired.location import Home
 
 __all__ = ["WatchedFile"]
 

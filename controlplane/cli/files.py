@@ -14,7 +14,7 @@ from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.home import KeyHome
+    from controlplane.desired.location import KeyHome
 
 __all__ = ["apply", "plan", "validate"]
 
@@ -39,7 +39,7 @@ def validate(file: Path, *, as_json: bool) -> None:
 
     Binds nothing and connects nowhere. Exit 0: valid; 2: not.
     """
-    from controlplane.documents import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.desired.document import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.errors import InputError  # noqa: PLC0415 - the same
 
     try:
@@ -78,7 +78,7 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
     """
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
-    from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
+    from controlplane.desired.proposal import Proposal  # noqa: PLC0415 - the same
 
     with output.errors(as_json=as_json):
         report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions(force=force))
@@ -140,7 +140,7 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     backends; it is named; 2: FILE is invalid.
     """
     from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
-    from controlplane.proposal import Proposal  # noqa: PLC0415 - the same
+    from controlplane.desired.proposal import Proposal  # noqa: PLC0415 - the same
 
     if key is not None:
         if max_remap is not None:
@@ -157,8 +157,8 @@ def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: 
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
+    from controlplane.desired.document import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
-    from controlplane.documents import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
 
     with output.errors(as_json=as_json):
         given = read_given(file)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from controlplane.home import FileHome, KeyHome
+    from controlplane.desired.location import FileHome, KeyHome
 
 __all__ = ["DURATION", "HOME", "HOST_NAME", "KEY", "PERCENT"]
 
@@ -46,8 +46,8 @@ class _Home(click.ParamType["FileHome | KeyHome"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> FileHome | KeyHome:
+        from controlplane.desired.location import FileHome  # noqa: PLC0415 - only the command that runs needs it
         from controlplane.discovery.consul.settings import PREFIX  # noqa: PLC0415 - the same
-        from controlplane.home import FileHome  # noqa: PLC0415 - only the command that runs needs it
 
         if value.startswith(PREFIX):
             return KEY.convert(value, param, ctx)
@@ -71,11 +71,11 @@ class _Key(click.ParamType["KeyHome"]):
     name = "key"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> KeyHome:
+        from controlplane.desired.location import KeyHome  # noqa: PLC0415 - only the command that runs needs it
         from controlplane.discovery.consul.settings import (  # noqa: PLC0415 - the same
             PREFIX,
             settings_from_environment,
         )
-        from controlplane.home import KeyHome  # noqa: PLC0415 - only the command that runs needs it
 
         if not value.startswith(PREFIX):
             self.fail(f"must be {PREFIX}PATH", param, ctx)

@@ -14,7 +14,7 @@ from schemas.system.ownership import user_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.home import FileHome, KeyHome
+    from controlplane.desired.location import FileHome, KeyHome
 
 __all__ = ["run"]
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.controller import Controller
+from controlplane.desired.proposal import Proposal
 from controlplane.errors import HeldBackError, InputError, UnknownError
 from controlplane.fleet import Fleet
 from controlplane.places import Endpoint
-from controlplane.proposal import Proposal
 from controlplane.push import Timing
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine

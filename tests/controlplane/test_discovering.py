@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 
 from controlplane.acceptance import ApplyOptions, Origin
+from controlplane.desired.proposal import Proposal
 from controlplane.discovering import Discovering
 from controlplane.errors import HeldBackError
 from controlplane.noticing import Noticing, source_faults
-from controlplane.proposal import Proposal
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon
 from tests.support.discovery import eventually

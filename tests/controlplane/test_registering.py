@@ -8,8 +8,8 @@ import contextlib
 import pytest
 
 from controlplane.acceptance import ApplyOptions, Origin
+from controlplane.desired.proposal import Proposal
 from controlplane.discovery.consul.registration import Served
-from controlplane.proposal import Proposal
 from controlplane.registering import Registering, left_out_of, served_by
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_controller import daemon

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.documents import read_file
+from controlplane.desired.document import read_file
+from controlplane.desired.file import FileSource, Settling
 from controlplane.errors import InputError
-from controlplane.sources.file import FileSource, Settling
 
 PERIOD_S = 0.005
 

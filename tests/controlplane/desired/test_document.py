@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import documents
-from controlplane.documents import MAX_BYTES, STDIN, Given, read_given
+from controlplane.desired import document
+from controlplane.desired.document import MAX_BYTES, STDIN, Given, read_given
+from controlplane.desired.proposal import Proposal
 from controlplane.errors import InputError, UnreadableError
-from controlplane.proposal import Proposal
 
 TEXT = b"version: 1\nservices: {}\n"
 
@@ -39,7 +39,7 @@ def stdin(monkeypatch):
     """Make a descriptor standard input, for what reads an lb.yaml."""
 
     def give(handle: int) -> None:
-        monkeypatch.setattr(documents, "_STDIN", handle)
+        monkeypatch.setattr(document, "_STDIN", handle)
 
     return give
 
@@ -93,7 +93,7 @@ def test_a_pipe_whose_writer_is_not_there_yet(tmp_path, monkeypatch):
         opened.set()
         return real(handle)
 
-    monkeypatch.setattr(documents.os, "fstat", look)
+    monkeypatch.setattr(document.os, "fstat", look)
 
     def write() -> None:
         opened.wait()

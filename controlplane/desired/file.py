@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
-from controlplane.documents import read_file
+from controlplane.desired.document import read_file
 from controlplane.errors import InputError
 
 __all__ = ["FileSource", "Settling", "Signature", "signature_of"]

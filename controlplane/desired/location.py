@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from controlplane.desired.file import FileSource
 from controlplane.discovery.consul.settings import ConsulSettings
 from controlplane.errors import ControlError
-from controlplane.sources.file import FileSource
 
 __all__ = ["FileHome", "Home", "KeyHome", "Watcher"]
 

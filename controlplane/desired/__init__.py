@@ -1,0 +1,1 @@
+"""The desired state: where an lb.yaml lives, and how it is read."""
