@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane import calls
 from controlplane.core.merge import FIELDS, Override, Place, put, surviving, words
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
 from controlplane.core.rollout import Target
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.pusher import Wish
 from controlplane.errors import DataPlaneError, HeldBackError, InputError, StoreError, UnknownError
-from controlplane.places import Endpoint
-from controlplane.push import Wish
 from controlplane.store import KEPT_CHANGES, Entry, History, State, digest_of
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def wish_of(state: State) -> Wish:
     """Return what every data plane should run."""
     body = {"version": 1, "generation": state.generation, "hash": state.hash, "services": state.services}
     told = words(state.overrides, state.retracted, state.services)
-    return Wish(Target(state.generation, state.hash), calls.encode(body), told)
+    return Wish(Target(state.generation, state.hash), requests.encode(body), told)
 
 
 def rollback_entry(known: History, current: str, generation: int | None) -> Entry:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane import calls
 from controlplane.acceptance import (
     ANY_GENERATION,
     ApplyOptions,
@@ -37,19 +36,20 @@ from controlplane.acceptance import (
 )
 from controlplane.core.contest import Contest
 from controlplane.core.rollout import Running, next_generation
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.fleet import Fleet
+from controlplane.dataplanes.pushed_by import said_by
 from controlplane.desired.proposal import Proposal
 from controlplane.discovering import Discovering
 from controlplane.errors import ControlError, RefusedError, StoreError
-from controlplane.fleet import Fleet
 from controlplane.keeping import Books, Keeping
-from controlplane.pushing import said_by
 from controlplane.resolving import Resolving, unserved
 from controlplane.store import State, digest_of
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
+    from controlplane.dataplanes.pusher import Wish
     from controlplane.discovering import Found
-    from controlplane.push import Wish
     from controlplane.resolving import Resolved
     from schemas.desired import Desired
 
@@ -236,9 +236,9 @@ class Controller:
         )
         refuse_loops(resolved.compiled)
         # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
-        body = calls.encode(resolved.compiled.body(ANY_GENERATION))
+        body = requests.encode(resolved.compiled.body(ANY_GENERATION))
         answers = await self.fleet.dry_run(
-            calls.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
+            requests.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
         )
         report = plan_report(answers, ran, resolved.compiled.services)
         report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
@@ -325,7 +325,7 @@ class Controller:
             after = replace(after, services=self.state.services)
             rows: list[dict[str, Any]] = []
             if wish is None:
-                rows = await self.fleet.tell(calls.patch_backend(service, backend, fields), timeout_s)
+                rows = await self.fleet.tell(requests.patch_backend(service, backend, fields), timeout_s)
             warnings: list[str] = []
             if wish is not None or any(row["result"] == "ok" for row in rows):
                 self.state = after

@@ -18,24 +18,24 @@ from aiohttp import web
 from controlplane.acceptance import now_text
 from controlplane.api import Api, Tcp
 from controlplane.bugs import kept, tell_bug, tell_bugs
-from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
 from controlplane.controller import Controller
+from controlplane.dataplanes.client import DataPlaneClient
+from controlplane.dataplanes.endpoint import Endpoint, control_socket
+from controlplane.dataplanes.fleet import Fleet
+from controlplane.dataplanes.pushed_by import pushed_by
+from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
 from controlplane.events import Events
-from controlplane.fleet import Fleet
 from controlplane.following import Following
 from controlplane.http import listener as http_listener
 from controlplane.log import Log
 from controlplane.metrics import scrape
 from controlplane.noticing import Fault, Noticing, plane_faults, source_faults
 from controlplane.observer import Observer
-from controlplane.places import Endpoint, control_socket
-from controlplane.pushing import pushed_by
 from controlplane.registering import Registering
 from controlplane.store import Store
-from controlplane.tls import Tls
 from controlplane.watched_file import WatchedFile
 from schemas.http.reloaded import Renewed
 from schemas.http.server import ImpatientRunner

@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from controlplane import calls
 from controlplane.acceptance import ApplyOptions, Origin
-from controlplane.blocking import LOOK_S, Asking, ask_all, asking
 from controlplane.core.report import Seen, node_status
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import LOOK_S, Asking, ask_all, asking
+from controlplane.dataplanes.threaded_client import Threaded
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
 from controlplane.store import Entry, History, State, Store
-from controlplane.threaded import Threaded
 
 if TYPE_CHECKING:
     from controlplane.controller import Controller
@@ -159,7 +159,7 @@ class Direct:
             if not draining:
                 raise
             clients = ()
-        question = asking(calls.get("/v1/status"))
+        question = asking(requests.get("/v1/status"))
         outcomes = ask_all([*clients, *draining], question, timeout_s=LOOK_S)
         seen = [
             Seen(
@@ -185,7 +185,7 @@ class Direct:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""
-        outcomes = ask_all(self._find(), asking(calls.get("/v1/snapshot")), timeout_s=LOOK_S)
+        outcomes = ask_all(self._find(), asking(requests.get("/v1/snapshot")), timeout_s=LOOK_S)
         answers = [each.answer for each in outcomes if each.answer is not None]
         if not answers:
             failed = "; ".join(f"{each.endpoint.name}: {each.error}" for each in outcomes)
@@ -216,7 +216,7 @@ class Direct:
     ) -> T:
         """Have one controller do one thing."""
         from controlplane.controller import Controller  # noqa: PLC0415 - pydantic, only where it is needed
-        from controlplane.fleet import Fleet  # noqa: PLC0415 - the same
+        from controlplane.dataplanes.fleet import Fleet  # noqa: PLC0415 - the same
 
         by_endpoint = {client.endpoint: client for client in clients}
 

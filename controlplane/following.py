@@ -17,8 +17,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError
-from controlplane.places import Endpoint
 
 __all__ = ["Following", "Streams"]
 

@@ -13,7 +13,7 @@ from controlplane.discovery.consul.metrics import STATES, ConsulCollector
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from controlplane.push import Pushes
+    from controlplane.dataplanes.pusher import Pushes
 
 __all__ = ["scrape"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
+from controlplane.dataplanes.pusher import Pusher
 from controlplane.errors import RefusedError
-from controlplane.push import Pusher
 
 __all__ = ["Fault", "Noticing", "plane_faults", "source_faults"]
 

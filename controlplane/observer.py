@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from controlplane import calls
 from controlplane.controller import Controller
 from controlplane.core.report import Seen, node_status
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.pushed_by import here, said_by
+from controlplane.dataplanes.pusher import Asks, Pusher
 from controlplane.errors import DataPlaneError, GoneError, PlaceError
-from controlplane.places import Endpoint
-from controlplane.push import Asks, Pusher
-from controlplane.pushing import here, said_by
 
 __all__ = ["Observer"]
 
@@ -77,7 +77,7 @@ class Observer:
         async def ask(endpoint: Endpoint) -> None:
             with contextlib.suppress(DataPlaneError):
                 async with self._connect(endpoint) as client:
-                    status = await client.ask(calls.get("/v1/status"), timeout_s=_ASK_S)
+                    status = await client.ask(requests.get("/v1/status"), timeout_s=_ASK_S)
                     seen.append(Seen(endpoint.name, endpoint.location, True, status=status, draining=True))
 
         async with asyncio.TaskGroup() as group:
@@ -87,7 +87,7 @@ class Observer:
 
     async def look(self) -> None:
         """Ask everybody who is reachable."""
-        answers = await self._controller.fleet.ask(calls.get("/v1/status"), _ASK_S)
+        answers = await self._controller.fleet.ask(requests.get("/v1/status"), _ASK_S)
         now = time.monotonic()
         for pusher, answer in answers:
             if not isinstance(answer, DataPlaneError):

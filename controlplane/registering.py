@@ -21,14 +21,14 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from controlplane import calls
+from controlplane.dataplanes import requests
 from controlplane.errors import ControlError, DataPlaneError
 from schemas.addresses import UnixPath, listened_on, split_address
 
 if TYPE_CHECKING:
+    from controlplane.dataplanes.fleet import Fleet
     from controlplane.discovery.consul.registration import Registration, Served
     from controlplane.discovery.consul.settings import ConsulSettings
-    from controlplane.fleet import Fleet
     from schemas.discovery import Consul
 
 __all__ = ["LeftOut", "Registering", "left_out_of", "served_by"]
@@ -190,7 +190,7 @@ class Registering:
             self._registration = None
 
     async def _look(self, registration: Registration) -> None:
-        answers = await self._fleet.ask(calls.get("/readyz"), _ANSWER_S)
+        answers = await self._fleet.ask(requests.get("/readyz"), _ANSWER_S)
         wish, pushers = self._fleet.wish, tuple(self._fleet.pushers.values())
         good = sum(not isinstance(answer, DataPlaneError) for _, answer in answers)
         ready = 0 < len(pushers) == good

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from controlplane import calls
 from controlplane.acceptance import ApplyOptions
-from controlplane.blocking import BlockingClient
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import HeldBackError, InputError, RefusedError, UnknownError
 
@@ -28,37 +28,37 @@ class Remote:
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Let the daemon ask the data planes."""
-        call = calls.post("/v1/plan", proposal.document, **query_of_options(options))
+        call = requests.post("/v1/plan", proposal.document, **query_of_options(options))
         return self._ask(call, options.timeout_s + _GRACE_S)
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Let the daemon push, and wait until all run it."""
-        call = calls.post("/v1/apply", proposal.document, **query_of_options(options))
+        call = requests.post("/v1/apply", proposal.document, **query_of_options(options))
         return self._ask(call, options.timeout_s + _GRACE_S)
 
     def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
         """Let the daemon return to an earlier generation's lb.yaml."""
         body = {} if generation is None else {"generation": generation}
-        call = calls.post("/v1/rollback", body, **query_of_options(options))
+        call = requests.post("/v1/rollback", body, **query_of_options(options))
         return self._ask(call, options.timeout_s + _GRACE_S)
 
     def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Let the daemon override fields of a backend, and keep it so."""
-        return self._ask(calls.patch_backend(service, backend, fields), _LOOK_S)
+        return self._ask(requests.patch_backend(service, backend, fields), _LOOK_S)
 
     def status(self) -> dict[str, Any]:
         """Return what the daemon knows."""
-        return self._ask(calls.get("/v1/status"), _LOOK_S)
+        return self._ask(requests.get("/v1/status"), _LOOK_S)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the daemon has accepted last."""
-        return self._ask(calls.get("/v1/snapshot"), _LOOK_S)
+        return self._ask(requests.get("/v1/snapshot"), _LOOK_S)
 
     def history(self) -> dict[str, Any]:
         """Return what the daemon has written down."""
-        return self._ask(calls.get("/v1/history"), _LOOK_S)
+        return self._ask(requests.get("/v1/history"), _LOOK_S)
 
-    def _ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any]:
+    def _ask(self, call: requests.Call, timeout_s: float) -> dict[str, Any]:
         try:
             return self._client.ask(call, timeout_s=timeout_s)
         except RefusedError as error:

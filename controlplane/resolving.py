@@ -15,8 +15,8 @@ from controlplane.core.compile import Compiled, compile_services
 from controlplane.discovering import Discovering, Found
 
 if TYPE_CHECKING:
+    from controlplane.dataplanes.fleet import Fleet
     from controlplane.desired.proposal import Proposal
-    from controlplane.fleet import Fleet
     from schemas.snapshot import Backend
 
 __all__ = ["Resolved", "Resolving", "unserved"]

@@ -22,7 +22,7 @@ from controlplane import api as control_api
 from controlplane import errors as control_errors
 from controlplane import metrics as control_metrics
 from controlplane.controller import Controller
-from controlplane.push import Pushes
+from controlplane.dataplanes.pusher import Pushes
 from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor

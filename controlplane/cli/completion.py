@@ -23,8 +23,8 @@ from click.shell_completion import (
 from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
-    from controlplane.blocking import BlockingClient
     from controlplane.cli.settings import Settings
+    from controlplane.dataplanes.blocking_client import BlockingClient
 
 __all__ = ["backends", "completion", "generations", "services", "sockets", "use"]
 
@@ -133,9 +133,9 @@ def sockets(context: click.Context, parameter: click.Parameter, incomplete: str)
     """Offer the sockets of the data planes in the runtime directory, and files."""
     found: list[str] = []
     with _silence():
-        from controlplane import places  # noqa: PLC0415 - only for a TAB
+        from controlplane.dataplanes import endpoint  # noqa: PLC0415 - only for a TAB
 
-        found = [each.location for each in places.find_dataplanes(_settings(context).runtime_dir())]
+        found = [each.location for each in endpoint.find_dataplanes(_settings(context).runtime_dir())]
     offered = [CompletionItem(each) for each in _beginning(incomplete, found)]
     return offered or [CompletionItem(incomplete, type="file")]
 
@@ -152,7 +152,7 @@ def _silence() -> contextlib.AbstractContextManager[None]:
 def _settings(context: click.Context) -> Settings:
     """Return what the global options on the line say; they are read, but their command has not run."""
     from controlplane.cli.settings import Settings  # noqa: PLC0415 - only for a TAB
-    from controlplane.tls import tls_of  # noqa: PLC0415 - the same
+    from controlplane.dataplanes.tls import tls_of  # noqa: PLC0415 - the same
 
     given = context.find_root().params
 
@@ -193,10 +193,10 @@ def _history(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _ask(path: str, clients: Sequence[BlockingClient]) -> list[dict[str, Any]]:
-    from controlplane import calls  # noqa: PLC0415 - only for a TAB
-    from controlplane.blocking import ask_all  # noqa: PLC0415 - the same
+    from controlplane.dataplanes import requests  # noqa: PLC0415 - only for a TAB
+    from controlplane.dataplanes.blocking_client import ask_all  # noqa: PLC0415 - the same
 
-    call = calls.get(path)
+    call = requests.get(path)
     outcomes = ask_all(
         clients, lambda client, timeout_s: client.ask(call, timeout_s=timeout_s), timeout_s=_ANSWER_S
     )

@@ -16,8 +16,8 @@ import click
 from controlplane.cli.completion import sockets, use
 from controlplane.cli.settings import Settings
 from controlplane.cli.teach import examples
+from controlplane.dataplanes.tls import tls_of
 from controlplane.errors import ControlError
-from controlplane.tls import tls_of
 
 __all__ = ["main"]
 

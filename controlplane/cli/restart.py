@@ -12,8 +12,8 @@ from controlplane.cli.kinds import DURATION
 from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
-    from controlplane.blocking import BlockingClient
     from controlplane.cli.settings import Settings
+    from controlplane.dataplanes.blocking_client import BlockingClient
 
 __all__ = ["restart"]
 
@@ -46,11 +46,11 @@ def restart(settings: Settings, timeout: float) -> None:
 
 def _restart(client: BlockingClient, timeout_s: float) -> str | None:
     """Restart one data plane's workers; return why that failed."""
-    from controlplane import calls  # noqa: PLC0415 - loaded by the commands that need it
+    from controlplane.dataplanes import requests  # noqa: PLC0415 - loaded by the commands that need it
     from controlplane.errors import DataPlaneError  # noqa: PLC0415 - the same
 
     try:
-        client.ask(calls.post("/v1/restart", {}), timeout_s=timeout_s)
+        client.ask(requests.post("/v1/restart", {}), timeout_s=timeout_s)
     except DataPlaneError as error:
         return str(error)
     return None

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controlplane import places
-from controlplane.blocking import BlockingClient
+from controlplane.dataplanes import endpoint
+from controlplane.dataplanes.blocking_client import BlockingClient
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.pushed_by import pushed_by
+from controlplane.dataplanes.tls import Tls
 from controlplane.errors import InputError, PlaceError
-from controlplane.places import Endpoint
-from controlplane.pushing import pushed_by
-from controlplane.tls import Tls
 from schemas.http.reloaded import Renewed
 from schemas.http.tokens import TokenError, parse_token
 from schemas.system.ownership import explain_error, user_name
@@ -66,11 +66,11 @@ class Settings:
 
     def runtime_dir(self) -> Path:
         """Where the sockets are."""
-        return self.given_runtime_dir or places.runtime_dir(self.environ, os.getuid())
+        return self.given_runtime_dir or endpoint.runtime_dir(self.environ, os.getuid())
 
     def state_dir(self) -> Path:
         """Where the history is."""
-        return self.given_state_dir or places.state_dir(self.environ, os.getuid())
+        return self.given_state_dir or endpoint.state_dir(self.environ, os.getuid())
 
     def token(self) -> Renewed[str] | None:
         """Return the token for data planes behind a URL.
@@ -86,15 +86,15 @@ class Settings:
         Raises:
             InputError: They cannot be used.
         """
-        if any(each.is_https for each in map(places.endpoint_of, self.dataplanes)):
+        if any(each.is_https for each in map(endpoint.endpoint_of, self.dataplanes)):
             self.files.load()
         return self.files
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """List the data planes: those named, else those in the runtime directory."""
         if self.dataplanes:
-            return tuple(places.endpoint_of(each) for each in self.dataplanes)
-        return places.find_dataplanes(self.runtime_dir())
+            return tuple(endpoint.endpoint_of(each) for each in self.dataplanes)
+        return endpoint.find_dataplanes(self.runtime_dir())
 
     def clients(self) -> tuple[BlockingClient, ...]:
         """Make a client for each data plane.
@@ -112,7 +112,7 @@ class Settings:
 
     def draining(self) -> tuple[Endpoint, ...]:
         """List the processes that have been data planes, and finish what they have; none if some are named."""
-        return () if self.dataplanes else places.find_draining(self.runtime_dir())
+        return () if self.dataplanes else endpoint.find_draining(self.runtime_dir())
 
     def daemon(self) -> BlockingClient | None:
         """Make a client of the daemon, if one answers.
@@ -124,7 +124,7 @@ class Settings:
         """
         if self.dataplanes:
             return None
-        socket = places.control_socket(self.runtime_dir())
+        socket = endpoint.control_socket(self.runtime_dir())
         client = BlockingClient(Endpoint("the daemon", str(socket)))
         try:
             socket.stat()

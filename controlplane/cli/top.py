@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from controlplane import calls
 from controlplane.cli import output
 from controlplane.cli.chosen import chosen_argument, only
 from controlplane.cli.screen import Screen, possible
@@ -24,6 +23,7 @@ from controlplane.cli.words import PLAIN, RICH
 from controlplane.core.rates import Buckets, Look, Meter
 from controlplane.core.report import answered
 from controlplane.core.trouble import serves
+from controlplane.dataplanes import requests
 from controlplane.errors import ControlError, DataPlaneError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Seen:
         with contextlib.suppress(ControlError):  # the status says already who is missing
             for client in settings.clients():
                 with contextlib.suppress(DataPlaneError):
-                    texts.append(client.text(calls.get("/metrics"), timeout_s=_METRICS_S))
+                    texts.append(client.text(requests.get("/metrics"), timeout_s=_METRICS_S))
         self.connects = connect_buckets(texts)
 
     def look(self) -> Look:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from controlplane import calls
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import LateError, RefusedError, UnreachableError
-from controlplane.places import Endpoint
 
 __all__ = ["FakeDataPlane", "body_of"]
 
@@ -97,7 +97,7 @@ class FakeDataPlane:
             "at": "2026-01-01T00:00:00.000Z",
         }
 
-    async def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+    async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Answer a request."""
         await asyncio.sleep(0)
         if self.away:

@@ -14,8 +14,8 @@ from aiohttp import ClientSession, TCPConnector, UnixConnector, web
 
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.api import MAX_BODY_BYTES, Api, Tcp
-from controlplane.client import DataPlaneClient
 from controlplane.control_socket import bound
+from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.errors import InputError
 from controlplane.events import Events
 from controlplane.observer import Observer

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.api import Api
-from controlplane.blocking import BlockingClient
 from controlplane.cli import files, history, operate
 from controlplane.control_socket import bound
+from controlplane.dataplanes.blocking_client import BlockingClient
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.direct import Direct
 from controlplane.errors import ControlError
 from controlplane.events import Events
-from controlplane.places import Endpoint
 from controlplane.remote import Remote
 from controlplane.store import Store
 from tests.controlplane.fakes import FakeDataPlane

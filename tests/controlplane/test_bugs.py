@@ -81,7 +81,7 @@ def test_the_daemon_goes_on_without_what_only_shows(failing):
 
 def test_a_bug_in_what_decides_ends_it_and_is_told(failing):
     """As a line of the log, with the traceback, and exit code 1."""
-    daemon = failing("controlplane.fleet", "Fleet", "_look")
+    daemon = failing("controlplane.dataplanes.fleet", "Fleet", "_look")
     assert daemon.wait(15) == 1
     told = bug(daemon)
     assert told["event"] == "a bug of ours: the daemon ends; data planes go on"

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.controller import Controller
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.fleet import Fleet
+from controlplane.dataplanes.pusher import Timing
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import HeldBackError, InputError, UnknownError
-from controlplane.fleet import Fleet
-from controlplane.places import Endpoint
-from controlplane.push import Timing
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine
 from tests.controlplane.fakes import FakeDataPlane
@@ -131,7 +131,7 @@ async def test_same_apply_again_is_no_new_generation(tmp_path):
 async def test_the_balancer_as_its_own_backend(tmp_path, monkeypatch):
     """A listed backend at an address of this machine on which a listener is on every address: refused, by path."""
     here = Machine(lambda host: host == "10.0.0.1", str)
-    monkeypatch.setattr("controlplane.fleet.HERE", here)
+    monkeypatch.setattr("controlplane.dataplanes.fleet.HERE", here)
     loop = {"listen": ":1", "backends": ["10.0.0.2:1", "10.0.0.1:1"]}
     plane = FakeDataPlane()
     async with daemon(tmp_path, [plane]) as controller:

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from controlplane import calls
 from controlplane.acceptance import ApplyOptions
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.threaded_client import Threaded
 from controlplane.direct import Direct
 from controlplane.errors import LateError, PlaceError, UnreachableError
-from controlplane.places import Endpoint
 from controlplane.store import State, Store
-from controlplane.threaded import Threaded
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.test_both_ways import Blocking
 from tests.controlplane.test_controller import proposal
@@ -115,8 +115,8 @@ async def test_thread_that_hangs_is_left_behind():
     """Its question is late in time, and its answer afterwards is nobody's."""
     slow = Slow()
     with pytest.raises(LateError, match=r"no answer within 0\.01 s"):
-        await Threaded(slow).ask(calls.get("/v1/info"), timeout_s=0.01)
+        await Threaded(slow).ask(requests.get("/v1/info"), timeout_s=0.01)
     slow.let_go.set()
     with pytest.raises(UnreachableError, match="too late"):
-        await Threaded(slow).ask(calls.get("/v1/info"), timeout_s=20.0)
+        await Threaded(slow).ask(requests.get("/v1/info"), timeout_s=20.0)
     await asyncio.sleep(0)

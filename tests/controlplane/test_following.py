@@ -8,10 +8,10 @@ import contextlib
 import pytest
 from aiohttp import web
 
-from controlplane.client import DataPlaneClient
+from controlplane.dataplanes.client import DataPlaneClient
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import RefusedError, UnreachableError
 from controlplane.following import Following
-from controlplane.places import Endpoint
 from tests.support.wait import DEADLINE_S
 
 HERE = Endpoint("a", "/nowhere/dataplane-a.sock")

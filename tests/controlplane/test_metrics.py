@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from controlplane.dataplanes.pusher import Pushes
 from controlplane.metrics import scrape
-from controlplane.push import Pushes
 from tests.support.dataplane import Metrics
 
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from controlplane.dataplanes.pusher import Pusher
 from controlplane.errors import LateError, UnreachableError
 from controlplane.noticing import Noticing, plane_faults, source_faults
-from controlplane.push import Pusher
 from tests.controlplane.fakes import FakeDataPlane
 
 

@@ -53,7 +53,7 @@ def test_no_daemon(tmp_path):
 
 def test_a_daemon_that_does_not_accept(tmp_path, monkeypatch):
     """A daemon whose queue is full is one nevertheless: a command that went past it would be a second writer."""
-    monkeypatch.setattr("controlplane.blocking._PROBE_S", 0.05)
+    monkeypatch.setattr("controlplane.dataplanes.blocking_client._PROBE_S", 0.05)
     path = str(tmp_path / "control.sock")
     with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as waiting:
         sock.bind(path)

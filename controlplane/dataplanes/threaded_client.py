@@ -12,8 +12,8 @@ import threading
 from types import TracebackType
 from typing import Any, Final, Self
 
-from controlplane import calls
-from controlplane.blocking import Asking
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import Asking
 from controlplane.errors import LateError
 
 __all__ = ["Threaded"]
@@ -41,7 +41,7 @@ class Threaded:
     ) -> None:
         return None
 
-    async def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+    async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return its answer.
 
         Raises:

@@ -19,13 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from controlplane import calls
 from controlplane.core.backoff import Backoff
 from controlplane.core.identity import Identity
 from controlplane.core.merge import Place
 from controlplane.core.rollout import Running, Step, Target, next_step
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
-from controlplane.places import Endpoint
 
 __all__ = ["Asks", "Pusher", "Pushes", "Timing", "Wish"]
 
@@ -35,7 +35,7 @@ class Asks(Protocol):
 
     endpoint: Endpoint
 
-    async def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+    async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return its answer, or raise a `DataPlaneError`."""
 
 
@@ -183,7 +183,7 @@ class Pusher:
         """Tell whether it has said, since it was wished, that it runs it."""
         return self._tried is wish and self.error is None and self.runs(wish)
 
-    async def ask(self, call: calls.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
+    async def ask(self, call: requests.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
         """Ask something beside the pushing; an error is a value here, for many are asked at once."""
         try:
             return await self.client.ask(call, timeout_s=timeout_s)
@@ -244,7 +244,7 @@ class Pusher:
             self.error = self._refused.error
 
     async def _look(self) -> Running:
-        info = await self.client.ask(calls.get("/v1/info"), timeout_s=self._timing.info_s)
+        info = await self.client.ask(requests.get("/v1/info"), timeout_s=self._timing.info_s)
         self.seen_at = self._clock()
         instance = self._identity.of(info, self.seen_at)
         running = Running(instance, info.get("generation", 0), info.get("hash", ""), info.get("pushed_by"))
@@ -256,7 +256,7 @@ class Pusher:
     async def _push(self, wish: Wish, running: Running) -> Running:
         sent_at = self._clock()
         try:
-            ack = await self.client.ask(calls.put_snapshot(wish.body), timeout_s=self._timing.push_s)
+            ack = await self.client.ask(requests.put_snapshot(wish.body), timeout_s=self._timing.push_s)
         except RefusedError as error:
             self.pushes.refused += 1
             if error.permanent():
@@ -287,7 +287,7 @@ class Pusher:
             service, backend, name = place
             try:
                 await self.client.ask(
-                    calls.patch_backend(service, backend, {name: value}), timeout_s=self._timing.info_s
+                    requests.patch_backend(service, backend, {name: value}), timeout_s=self._timing.info_s
                 )
             except RefusedError as error:
                 if not error.permanent():

@@ -11,13 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from controlplane import calls
 from controlplane.acceptance import result_row
 from controlplane.core.rollout import Running
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.pushed_by import said_by
+from controlplane.dataplanes.pusher import Asks, Pusher, Timing, Wish
 from controlplane.errors import DataPlaneError, LateError, OvertakenError, PlaceError
-from controlplane.places import Endpoint
-from controlplane.push import Asks, Pusher, Timing, Wish
-from controlplane.pushing import said_by
 from schemas.loops import ANYWHERE, Machine
 from schemas.system.machine import HERE
 
@@ -86,7 +86,7 @@ class Fleet:
                     await each.looked.wait()
 
     async def ask(
-        self, call: calls.Call, timeout_s: float
+        self, call: requests.Call, timeout_s: float
     ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
         """Ask everybody who was reachable at the last look.
 
@@ -96,13 +96,13 @@ class Fleet:
         return await self._ask([each for each in self.pushers.values() if each.reachable], call, timeout_s)
 
     async def _ask(
-        self, asked: Sequence[Pusher], call: calls.Call, timeout_s: float
+        self, asked: Sequence[Pusher], call: requests.Call, timeout_s: float
     ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(each.ask(call, timeout_s)) for each in asked]
         return [(each, answer.result()) for each, answer in zip(asked, answers, strict=True)]
 
-    async def tell(self, call: calls.Call, timeout_s: float) -> list[dict[str, Any]]:
+    async def tell(self, call: requests.Call, timeout_s: float) -> list[dict[str, Any]]:
         """Send something to everybody, also to whom nothing was heard of; return how each took it."""
         answers = await self._ask(tuple(self.pushers.values()), call, timeout_s)
         return [
@@ -119,7 +119,7 @@ class Fleet:
         Raises:
             PlaceError: It is.
         """
-        answers = await self.ask(calls.get("/v1/snapshot"), _ASK_S)
+        answers = await self.ask(requests.get("/v1/snapshot"), _ASK_S)
         good = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
         if must and not good:
             failed: dict[str, object] = {each.endpoint.name: each.error for each in self.pushers.values()}
@@ -129,7 +129,7 @@ class Fleet:
         return dict(max(good, key=lambda answer: int(answer["generation"]))["services"]) if good else {}
 
     async def dry_run(
-        self, call: calls.Call, timeout_s: float
+        self, call: requests.Call, timeout_s: float
     ) -> list[tuple[Endpoint, dict[str, Any] | None, DataPlaneError | None]]:
         """Ask everybody, and tell why those who cannot be asked cannot."""
         answers = await self.ask(call, timeout_s)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from controlplane import calls
-from controlplane.blocking import BlockingClient, ask_all, asking
-from controlplane.client import DataPlaneClient
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import BlockingClient, ask_all, asking
+from controlplane.dataplanes.client import DataPlaneClient
+from controlplane.dataplanes.endpoint import endpoint_of
 from controlplane.errors import LateError, RefusedError, UnreachableError
-from controlplane.places import endpoint_of
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"pid": 7}'
 
@@ -52,12 +52,12 @@ def server(path, *parts: bytes, hang=False) -> Iterator[str]:
 async def ask_async(location, timeout_s):
     """Ask with the daemon's client."""
     async with DataPlaneClient(endpoint_of(location)) as client:
-        return await client.ask(calls.get("/v1/info"), timeout_s=timeout_s)
+        return await client.ask(requests.get("/v1/info"), timeout_s=timeout_s)
 
 
 async def ask_blocking(location, timeout_s):
     """Ask with the commands' client."""
-    return BlockingClient(endpoint_of(location)).ask(calls.get("/v1/info"), timeout_s=timeout_s)
+    return BlockingClient(endpoint_of(location)).ask(requests.get("/v1/info"), timeout_s=timeout_s)
 
 
 both = pytest.mark.parametrize("ask", [ask_async, ask_blocking])
@@ -136,13 +136,13 @@ def test_asking_all_returns_at_the_deadline(tmp_path):
     slow = [b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"]
     with server(tmp_path / "a", *slow, hang=True) as one, server(tmp_path / "b", OK) as two:
         clients = [BlockingClient(endpoint_of(each)) for each in (one, two)]
-        outcomes = ask_all(clients, asking(calls.get("/v1/info")), timeout_s=0.1)
+        outcomes = ask_all(clients, asking(requests.get("/v1/info")), timeout_s=0.1)
     assert isinstance(outcomes[0].error, LateError)
     assert outcomes[1].answer == {"pid": 7}
 
 
 def test_backend_ids_are_one_step_of_the_path():
     """An id with slashes or other signs stays one id."""
-    call = calls.patch_backend("web", "node/10 %?#", {"weight": 3})
+    call = requests.patch_backend("web", "node/10 %?#", {"weight": 3})
     assert call.target == "/v1/services/web/backends/node%2F10%20%25%3F%23"
     assert call.body == b'{"weight":3}'

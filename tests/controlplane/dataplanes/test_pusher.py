@@ -7,10 +7,10 @@ import contextlib
 
 import pytest
 
-from controlplane import calls
 from controlplane.core.rollout import Target
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.pusher import Pusher, Timing, Wish
 from controlplane.errors import LateError, UnreachableError
-from controlplane.push import Pusher, Timing, Wish
 from tests.controlplane.fakes import FakeDataPlane
 
 PLACE = ("web", "a:1", "state")
@@ -26,7 +26,7 @@ def services(weight=1, **more):
 def wish(generation, digest, words=None, content=None):
     """Make a wish."""
     body = {"version": 1, "generation": generation, "hash": digest, "services": content or services()}
-    return Wish(Target(generation, digest), calls.encode(body), words or {})
+    return Wish(Target(generation, digest), requests.encode(body), words or {})
 
 
 class Ahead(list):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from controlplane import calls
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint, unreachable
+from controlplane.dataplanes.tls import Tls
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
-from controlplane.places import Endpoint, unreachable
-from controlplane.tls import Tls
 from schemas.http.reloaded import Renewed
 from schemas.system.ownership import explain_error
 
@@ -37,7 +37,7 @@ class Asking(Protocol):
 
     endpoint: Endpoint
 
-    def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+    def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return its answer, or raise a `DataPlaneError`."""
 
 
@@ -48,7 +48,7 @@ class BlockingClient:
         endpoint: Where it is.
         token: Goes along with each call over TCP; None: no token.
         tls: For `https://`.
-        by: Who asks, as `controlplane.pushing.pushed_by` writes it; None: that is nobody's business.
+        by: Who asks, as `controlplane.dataplanes.pushed_by.pushed_by` writes it; None: that is nobody's business.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class BlockingClient:
         self._tls = tls or Tls()
         self._token = token if endpoint.is_url else None
 
-    def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+    def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return the JSON object of its answer.
 
         Raises:
@@ -73,20 +73,20 @@ class BlockingClient:
             RefusedError: The answer is an error.
         """
         status, raw = self._exchange(call, timeout_s)
-        return calls.answer(self.endpoint.name, status, raw)
+        return requests.answer(self.endpoint.name, status, raw)
 
-    def text(self, call: calls.Call, *, timeout_s: float) -> str:
+    def text(self, call: requests.Call, *, timeout_s: float) -> str:
         """Send a request and return its answer as text; raises what `ask` raises."""
         status, raw = self._exchange(call, timeout_s)
         if status != http.client.OK:
-            calls.answer(self.endpoint.name, status, raw)
+            requests.answer(self.endpoint.name, status, raw)
         return raw.decode(errors="replace")
 
-    def _exchange(self, call: calls.Call, timeout_s: float) -> tuple[int, bytes]:
+    def _exchange(self, call: requests.Call, timeout_s: float) -> tuple[int, bytes]:
         name = self.endpoint.name
         connection = self._connection(timeout_s)
         try:
-            headers = {**calls.authorization(self._token), **calls.signed(call, self._by)}
+            headers = {**requests.authorization(self._token), **requests.signed(call, self._by)}
             if call.body is not None:
                 headers["Content-Type"] = "application/json"
             connection.request(call.method, call.target, call.body, headers)
@@ -174,7 +174,7 @@ Question: TypeAlias = Callable[[Asking, float], Mapping[str, Any]]
 """Asks one client within the given seconds."""
 
 
-def asking(call: calls.Call) -> Question:
+def asking(call: requests.Call) -> Question:
     """Make a question for `ask_all` of one call."""
     return lambda client, timeout_s: client.ask(call, timeout_s=timeout_s)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.errors import GoneError, PlaceError
-from controlplane.places import (
+from controlplane.dataplanes.endpoint import (
     LEFT_OUT_S,
     endpoint_of,
     find_dataplanes,
@@ -20,6 +19,7 @@ from controlplane.places import (
     state_dir,
     unreachable,
 )
+from controlplane.errors import GoneError, PlaceError
 from schemas.system.locks import lock, lock_of
 
 

@@ -14,10 +14,10 @@ from typing import Any, Final, Self
 import aiohttp
 from yarl import URL
 
-from controlplane import calls
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import Endpoint, unreachable
+from controlplane.dataplanes.tls import Tls
 from controlplane.errors import LateError, UnreachableError
-from controlplane.places import Endpoint, unreachable
-from controlplane.tls import Tls
 from schemas.http.reloaded import Renewed
 from schemas.system.ownership import explain_error
 
@@ -39,7 +39,7 @@ class DataPlaneClient:
         endpoint: Where it is.
         token: Goes along with each call over TCP; None: no token.
         tls: For `https://`.
-        by: Who asks, as `controlplane.pushing.pushed_by` writes it; None: that is nobody's business.
+        by: Who asks, as `controlplane.dataplanes.pushed_by.pushed_by` writes it; None: that is nobody's business.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DataPlaneClient:
     ) -> None:
         await self._session.close()
 
-    async def ask(self, call: calls.Call, *, timeout_s: float) -> dict[str, Any]:
+    async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return the JSON object of its answer.
 
         Raises:
@@ -75,7 +75,7 @@ class DataPlaneClient:
             RefusedError: The answer is an error.
         """
         name = self.endpoint.name
-        headers = {**self._authorization(), **calls.signed(call, self._by)}
+        headers = {**self._authorization(), **requests.signed(call, self._by)}
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         context = await self._context()
@@ -94,7 +94,7 @@ class DataPlaneClient:
             raise LateError(name, timeout_s) from error
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(self.endpoint, self._words(error)) from error
-        return calls.answer(name, status, raw)
+        return requests.answer(name, status, raw)
 
     async def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
         """Yield id, kind and fields of each event as it happens, those that are remembered first.
@@ -116,7 +116,7 @@ class DataPlaneClient:
                 ssl=context,
             ) as response:
                 if response.status != _OK:
-                    calls.answer(name, response.status, await response.read())
+                    requests.answer(name, response.status, await response.read())
                 pending = b""
                 async for piece in response.content.iter_any():
                     *whole, pending = (pending + piece).split(b"\n\n")
@@ -130,7 +130,7 @@ class DataPlaneClient:
             raise unreachable(self.endpoint, self._words(error)) from error
 
     def _authorization(self) -> dict[str, str]:
-        return calls.authorization(self._token)
+        return requests.authorization(self._token)
 
     async def _context(self) -> ssl.SSLContext | bool:
         """Return what aiohttp wants for `ssl`. Another context is another pool: no connection of an older one is used."""

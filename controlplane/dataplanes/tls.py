@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import InputError, UnreachableError
-from controlplane.places import Endpoint
 from schemas.http.authorities import trusting
 from schemas.http.reloaded import Renewed
 
