@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
-from controlplane.acceptance import Origin
 from controlplane.control_socket import peer_uid
 from controlplane.desired.document import input_error
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, InputError
 from controlplane.events import Events
 from controlplane.http import Page, Refusal, Tcp
-from controlplane.remote import options_of_query
+from controlplane.operations.rules import Origin
+from controlplane.operations.through_daemon import options_of_query
 from schemas.api import parse_backend_patch
 from schemas.errors import InvalidDocument
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from controlplane.controller import Controller
+    from controlplane.operations.controller import Controller
 
 __all__ = ["Api", "Node", "Tcp"]
 

@@ -15,11 +15,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from controlplane.acceptance import now_text
 from controlplane.api import Api, Tcp
 from controlplane.bugs import kept, tell_bug, tell_bugs
 from controlplane.control_socket import bound
-from controlplane.controller import Controller
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
 from controlplane.dataplanes.fleet import Fleet
@@ -34,6 +32,8 @@ from controlplane.log import Log
 from controlplane.metrics import scrape
 from controlplane.noticing import Fault, Noticing, plane_faults, source_faults
 from controlplane.observer import Observer
+from controlplane.operations.controller import Controller
+from controlplane.operations.rules import now_text
 from controlplane.registering import Registering
 from controlplane.store import Store
 from controlplane.watched_file import WatchedFile

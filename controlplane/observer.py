@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from controlplane.controller import Controller
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.pushed_by import here, said_by
 from controlplane.dataplanes.pusher import Asks, Pusher
 from controlplane.errors import DataPlaneError, GoneError, PlaceError
+from controlplane.operations.controller import Controller
 
 __all__ = ["Observer"]
 

@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from controlplane import api as control_api
 from controlplane import errors as control_errors
 from controlplane import metrics as control_metrics
-from controlplane.controller import Controller
 from controlplane.dataplanes.pusher import Pushes
+from controlplane.operations.controller import Controller
 from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.controlplane.commands import Control, Daemon
+from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.browser import Browser
 from tests.support.dataplane import DataPlane, command

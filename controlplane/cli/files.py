@@ -77,8 +77,8 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     The data planes themselves say so, from live counters; without one it is the difference to what was applied
     last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
     """
-    from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.desired.proposal import Proposal  # noqa: PLC0415 - the same
+    from controlplane.operations.rules import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
 
     with output.errors(as_json=as_json):
         report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions(force=force))
@@ -139,8 +139,8 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     Exit 0: all run it; 1: one refuses, is unreachable or late, or a service is not served, since nothing is known of its
     backends; it is named; 2: FILE is invalid.
     """
-    from controlplane.acceptance import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
     from controlplane.desired.proposal import Proposal  # noqa: PLC0415 - the same
+    from controlplane.operations.rules import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
 
     if key is not None:
         if max_remap is not None:

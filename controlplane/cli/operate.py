@@ -16,7 +16,7 @@ from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.gateway import Gateway
+    from controlplane.operations.gateway import Gateway
 
 __all__ = ["disable", "drain", "enable", "wait_drained", "weight"]
 

@@ -21,7 +21,7 @@ from schemas.http.tokens import TokenError, parse_token
 from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
-    from controlplane.gateway import Gateway
+    from controlplane.operations.gateway import Gateway
 
 __all__ = ["Settings", "read_token", "token_of"]
 
@@ -136,8 +136,8 @@ class Settings:
 
     def gateway(self) -> Gateway:
         """Choose the way to the data planes: through the daemon if one answers."""
-        from controlplane.direct import Direct  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
-        from controlplane.remote import Remote  # noqa: PLC0415 - the same
+        from controlplane.operations.direct import Direct  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
+        from controlplane.operations.through_daemon import Remote  # noqa: PLC0415 - the same
         from controlplane.store import Store  # noqa: PLC0415 - the same
 
         daemon = self.daemon()

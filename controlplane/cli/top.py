@@ -66,7 +66,7 @@ class Seen:
     """One answer: the status of the services that were chosen, times to connect, who gave it, and when."""
 
     def __init__(self, settings: Settings, chosen: Sequence[str]) -> None:
-        from controlplane.direct import Direct  # noqa: PLC0415 - commands load what they use
+        from controlplane.operations.direct import Direct  # noqa: PLC0415 - commands load what they use
 
         gateway = settings.gateway()
         self.direct = isinstance(gateway, Direct)

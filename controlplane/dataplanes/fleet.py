@@ -11,13 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from controlplane.acceptance import result_row
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.pushed_by import said_by
 from controlplane.dataplanes.pusher import Asks, Pusher, Timing, Wish
 from controlplane.errors import DataPlaneError, LateError, OvertakenError, PlaceError
+from controlplane.operations.rules import result_row
 from schemas.loops import ANYWHERE, Machine
 from schemas.system.machine import HERE
 

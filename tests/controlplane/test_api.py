@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, TCPConnector, UnixConnector, web
 
-from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.api import MAX_BODY_BYTES, Api, Tcp
 from controlplane.control_socket import bound
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.errors import InputError
 from controlplane.events import Events
 from controlplane.observer import Observer
-from controlplane.remote import options_of_query, query_of_options
+from controlplane.operations.rules import ApplyOptions, Origin
+from controlplane.operations.through_daemon import options_of_query, query_of_options
 from schemas.http.reloaded import Renewed
 from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.test_controller import daemon, document, proposal
+from tests.controlplane.operations.test_controller import daemon, document, proposal
 
 WORD = "open-sesame"
 APPLY = ApplyOptions(timeout_s=5.0)

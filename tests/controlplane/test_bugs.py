@@ -11,7 +11,7 @@ import pytest
 
 from controlplane import bugs
 from controlplane.bugs import kept
-from tests.controlplane.commands import Control, Daemon
+from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.wait import wait_for
 
 

@@ -15,8 +15,8 @@ from aiohttp.test_utils import make_mocked_request
 from controlplane.errors import PlaceError
 from controlplane.http import HEADERS, Tcp, listener
 from schemas.http.reloaded import Renewed
+from tests.controlplane.operations.test_controller import document
 from tests.controlplane.test_api import WORD, call, serving
-from tests.controlplane.test_controller import document
 
 UI = resources.files("controlplane") / "ui"
 MODULES = sorted(each.name for each in UI.iterdir() if each.name.endswith(".js"))

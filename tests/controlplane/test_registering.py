@@ -7,12 +7,12 @@ import contextlib
 
 import pytest
 
-from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.desired.proposal import Proposal
 from controlplane.discovery.consul.registration import Served
+from controlplane.operations.rules import ApplyOptions, Origin
 from controlplane.registering import Registering, left_out_of, served_by
 from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.test_controller import daemon
+from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually
 from tests.support.fakeconsul import FakeConsul
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.acceptance import rollback_entry
 from controlplane.errors import StoreError
+from controlplane.operations.rules import rollback_entry
 from controlplane.store import State, Store
 from tests.controlplane.test_store import STATE, entry
 from tests.support.users import SERVICE, acting_as_service, needs_two_users, owner

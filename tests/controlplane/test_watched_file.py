@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.core.backoff import Backoff
+from controlplane.operations.rules import ApplyOptions, Origin
 from controlplane.watched_file import WatchedFile
 from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.test_controller import daemon, document, proposal, until
+from tests.controlplane.operations.test_controller import daemon, document, proposal, until
 
 WORTH_A_TRY = {"listen": "127.0.0.1:4001", "backends": ["10.0.0.9:1"]}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon
+from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.clients import dial, read_exactly
 from tests.support.dataplane import DataPlane, unix_request

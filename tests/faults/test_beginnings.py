@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon
+from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.clients import dial, read_exactly
 from tests.support.dataplane import DataPlane, command, unix_request

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon
+from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.clients import ask
 from tests.support.consul import Agent, checked

@@ -15,7 +15,7 @@ import pytest
 from controlplane.store import Store
 from schemas.system.locks import lock_of
 from schemas.system.ownership import user_name
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial, read_exactly
 from tests.support.dataplane import DataPlane

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask
 from tests.support.dataplane import DataPlane, unix_request

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.authority import Authority
 from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import ask, dial
 from tests.support.dataplane import DataPlane

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.browser import Browser
 from tests.support.clients import dial

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon
+from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import BannerServer, EchoServer, LineServer, Resetter, Source
 from tests.support.clients import dial
 from tests.support.consul import Agent, checked

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.clients import dial
 from tests.support.dataplane import DataPlane, command

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.users import SERVICE, as_service, needs_two_users, owner

@@ -18,7 +18,7 @@ from typing import Self
 
 import pytest
 
-from tests.controlplane.commands import Control, Daemon, document
+from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
 

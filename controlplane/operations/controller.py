@@ -19,7 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from controlplane.acceptance import (
+from controlplane.core.contest import Contest
+from controlplane.core.rollout import Running, next_generation
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.fleet import Fleet
+from controlplane.dataplanes.pushed_by import said_by
+from controlplane.desired.proposal import Proposal
+from controlplane.errors import ControlError, RefusedError, StoreError
+from controlplane.operations.discovery import Discovering
+from controlplane.operations.resolution import Resolving, unserved
+from controlplane.operations.rules import (
     ANY_GENERATION,
     ApplyOptions,
     Origin,
@@ -34,23 +43,14 @@ from controlplane.acceptance import (
     rollback_entry,
     wish_of,
 )
-from controlplane.core.contest import Contest
-from controlplane.core.rollout import Running, next_generation
-from controlplane.dataplanes import requests
-from controlplane.dataplanes.fleet import Fleet
-from controlplane.dataplanes.pushed_by import said_by
-from controlplane.desired.proposal import Proposal
-from controlplane.discovering import Discovering
-from controlplane.errors import ControlError, RefusedError, StoreError
-from controlplane.keeping import Books, Keeping
-from controlplane.resolving import Resolving, unserved
+from controlplane.operations.saving import Books, Keeping
 from controlplane.store import State, digest_of
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
     from controlplane.dataplanes.pusher import Wish
-    from controlplane.discovering import Found
-    from controlplane.resolving import Resolved
+    from controlplane.operations.discovery import Found
+    from controlplane.operations.resolution import Resolved
     from schemas.desired import Desired
 
 __all__ = ["Controller", "Taken"]

@@ -7,9 +7,9 @@ import contextlib
 
 from controlplane.core.backoff import Backoff
 from controlplane.errors import StoreError
-from controlplane.keeping import Keeping
+from controlplane.operations.saving import Keeping
 from controlplane.store import State
-from tests.controlplane.test_controller import until
+from tests.controlplane.operations.test_controller import until
 from tests.controlplane.test_store import entry
 
 

@@ -8,13 +8,13 @@ import contextlib
 import pytest
 from aiohttp import web
 
-from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.desired.proposal import Proposal
-from controlplane.discovering import Discovering
 from controlplane.errors import HeldBackError
 from controlplane.noticing import Noticing, source_faults
+from controlplane.operations.discovery import Discovering
+from controlplane.operations.rules import ApplyOptions, Origin
 from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.test_controller import daemon
+from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually
 from tests.support.fakeconsul import FakeConsul, entry
 

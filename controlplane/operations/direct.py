@@ -13,17 +13,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from controlplane.acceptance import ApplyOptions, Origin
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import LOOK_S, Asking, ask_all, asking
 from controlplane.dataplanes.threaded_client import Threaded
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
+from controlplane.operations.rules import ApplyOptions, Origin
 from controlplane.store import Entry, History, State, Store
 
 if TYPE_CHECKING:
-    from controlplane.controller import Controller
+    from controlplane.operations.controller import Controller
 
 __all__ = ["Direct"]
 
@@ -215,8 +215,8 @@ class Direct:
         job: Callable[[Controller], Awaitable[T]],
     ) -> T:
         """Have one controller do one thing."""
-        from controlplane.controller import Controller  # noqa: PLC0415 - pydantic, only where it is needed
         from controlplane.dataplanes.fleet import Fleet  # noqa: PLC0415 - the same
+        from controlplane.operations.controller import Controller  # noqa: PLC0415 - pydantic, only where it is needed
 
         by_endpoint = {client.endpoint: client for client in clients}
 

@@ -24,14 +24,14 @@ from controlplane.cli import files, history, operate
 from controlplane.control_socket import bound
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
-from controlplane.direct import Direct
 from controlplane.errors import ControlError
 from controlplane.events import Events
-from controlplane.remote import Remote
+from controlplane.operations.direct import Direct
+from controlplane.operations.through_daemon import Remote
 from controlplane.store import Store
 from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.test_controller import daemon
-from tests.controlplane.test_discovering import following
+from tests.controlplane.operations.test_controller import daemon
+from tests.controlplane.operations.test_discovery import following
 from tests.support.discovery import eventually
 from tests.support.fakeconsul import FakeConsul, entry
 

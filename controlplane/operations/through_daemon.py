@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from controlplane.acceptance import ApplyOptions
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import HeldBackError, InputError, RefusedError, UnknownError
+from controlplane.operations.rules import ApplyOptions
 
 __all__ = ["Remote", "options_of_query", "query_of_options"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.compile import Compiled, compile_services
-from controlplane.discovering import Discovering, Found
+from controlplane.operations.discovery import Discovering, Found
 
 if TYPE_CHECKING:
     from controlplane.dataplanes.fleet import Fleet

@@ -7,16 +7,16 @@ import threading
 
 import pytest
 
-from controlplane.acceptance import ApplyOptions
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.threaded_client import Threaded
-from controlplane.direct import Direct
 from controlplane.errors import LateError, PlaceError, UnreachableError
+from controlplane.operations.direct import Direct
+from controlplane.operations.rules import ApplyOptions
 from controlplane.store import State, Store
 from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.test_both_ways import Blocking
-from tests.controlplane.test_controller import proposal
+from tests.controlplane.operations.test_both_ways import Blocking
+from tests.controlplane.operations.test_controller import proposal
 
 QUICK = ApplyOptions(timeout_s=10.0)
 FORCED = ApplyOptions(timeout_s=10.0, force=True)

@@ -1,0 +1,1 @@
+"""What operators can do, with a daemon and without: one controller, one set of rules."""
