@@ -112,7 +112,7 @@ def test_a_worker_outlives_a_signal_to_all_that_comes_too_early(tmp_path: Path) 
 
 def test_the_daemon_outlives_a_reload_that_comes_too_early(tmp_path: Path) -> None:
     """The same for `lb-control run`, which reads its file for the first time afterwards."""
-    stops = Stops(tmp_path, "click", "controlplane.cli.run", "controlplane.daemon", "aiohttp")
+    stops = Stops(tmp_path, "click", "controlplane.cli.run", "controlplane.daemon.daemon", "aiohttp")
     with TemporaryDirectory(prefix="lb-test-") as folder:
         daemon = Daemon(Control(Path(folder)))
         daemon._environment |= stops.environment
