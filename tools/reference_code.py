@@ -18,9 +18,9 @@ from typing import Any, Final, cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from controlplane import api as control_api
 from controlplane import errors as control_errors
-from controlplane import metrics as control_metrics
+from controlplane.daemon import api as control_api
+from controlplane.daemon import metrics as control_metrics
 from controlplane.dataplanes.pusher import Pushes
 from controlplane.operations.controller import Controller
 from dataplane.api import routes as data_api

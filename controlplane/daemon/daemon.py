@@ -15,9 +15,18 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from controlplane.api import Api, Tcp
-from controlplane.bugs import kept, tell_bug, tell_bugs
-from controlplane.control_socket import bound
+from controlplane.daemon.api import Api, Tcp
+from controlplane.daemon.bugs import kept, tell_bug, tell_bugs
+from controlplane.daemon.desired_watch import WatchedFile
+from controlplane.daemon.event_relay import Following
+from controlplane.daemon.events import Events
+from controlplane.daemon.fault_log import Fault, Noticing, plane_faults, source_faults
+from controlplane.daemon.http import listener as http_listener
+from controlplane.daemon.log import Log
+from controlplane.daemon.metrics import scrape
+from controlplane.daemon.registration import Registering
+from controlplane.daemon.socket import bound
+from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
 from controlplane.dataplanes.fleet import Fleet
@@ -25,18 +34,9 @@ from controlplane.dataplanes.pushed_by import pushed_by
 from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
-from controlplane.events import Events
-from controlplane.following import Following
-from controlplane.http import listener as http_listener
-from controlplane.log import Log
-from controlplane.metrics import scrape
-from controlplane.noticing import Fault, Noticing, plane_faults, source_faults
-from controlplane.observer import Observer
 from controlplane.operations.controller import Controller
 from controlplane.operations.rules import now_text
-from controlplane.registering import Registering
 from controlplane.store import Store
-from controlplane.watched_file import WatchedFile
 from schemas.http.reloaded import Renewed
 from schemas.http.server import ImpatientRunner
 

@@ -19,13 +19,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from controlplane.api import Api
 from controlplane.cli import files, history, operate
-from controlplane.control_socket import bound
+from controlplane.daemon.api import Api
+from controlplane.daemon.events import Events
+from controlplane.daemon.socket import bound
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import ControlError
-from controlplane.events import Events
 from controlplane.operations.direct import Direct
 from controlplane.operations.through_daemon import Remote
 from controlplane.store import Store

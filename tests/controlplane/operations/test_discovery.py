@@ -8,9 +8,9 @@ import contextlib
 import pytest
 from aiohttp import web
 
+from controlplane.daemon.fault_log import Noticing, source_faults
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import HeldBackError
-from controlplane.noticing import Noticing, source_faults
 from controlplane.operations.discovery import Discovering
 from controlplane.operations.rules import ApplyOptions, Origin
 from tests.controlplane.fakes import FakeDataPlane

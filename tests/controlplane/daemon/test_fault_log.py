@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from controlplane.daemon.fault_log import Noticing, plane_faults, source_faults
 from controlplane.dataplanes.pusher import Pusher
 from controlplane.errors import LateError, UnreachableError
-from controlplane.noticing import Noticing, plane_faults, source_faults
 from tests.controlplane.fakes import FakeDataPlane
 
 

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from controlplane import bugs
-from controlplane.bugs import kept
+from controlplane.daemon import bugs
+from controlplane.daemon.bugs import kept
 from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.wait import wait_for
 
@@ -72,7 +72,7 @@ def bug(daemon: Daemon) -> dict[str, str]:
 
 def test_the_daemon_goes_on_without_what_only_shows(failing):
     """Its API answers, and it ends in good order."""
-    daemon = failing("controlplane.observer", "Observer", "run")
+    daemon = failing("controlplane.daemon.status", "Observer", "run")
     wait_for(lambda: "a bug of ours" in daemon.output and daemon.ready(), "the bug to be told")
     assert "begins again in 1 s" in bug(daemon)["event"]
     daemon.send_signal(signal.SIGTERM)

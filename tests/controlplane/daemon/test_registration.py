@@ -7,10 +7,10 @@ import contextlib
 
 import pytest
 
+from controlplane.daemon.registration import Registering, left_out_of, served_by
 from controlplane.desired.proposal import Proposal
 from controlplane.discovery.consul.registration import Served
 from controlplane.operations.rules import ApplyOptions, Origin
-from controlplane.registering import Registering, left_out_of, served_by
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually

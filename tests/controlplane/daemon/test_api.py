@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, TCPConnector, UnixConnector, web
 
-from controlplane.api import MAX_BODY_BYTES, Api, Tcp
-from controlplane.control_socket import bound
+from controlplane.daemon.api import MAX_BODY_BYTES, Api, Tcp
+from controlplane.daemon.events import Events
+from controlplane.daemon.socket import bound
+from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.errors import InputError
-from controlplane.events import Events
-from controlplane.observer import Observer
 from controlplane.operations.rules import ApplyOptions, Origin
 from controlplane.operations.through_daemon import options_of_query, query_of_options
 from schemas.http.reloaded import Renewed

@@ -12,11 +12,11 @@ from importlib import resources
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from controlplane.daemon.http import HEADERS, Tcp, listener
 from controlplane.errors import PlaceError
-from controlplane.http import HEADERS, Tcp, listener
 from schemas.http.reloaded import Renewed
+from tests.controlplane.daemon.test_api import WORD, call, serving
 from tests.controlplane.operations.test_controller import document
-from tests.controlplane.test_api import WORD, call, serving
 
 UI = resources.files("controlplane") / "ui"
 MODULES = sorted(each.name for each in UI.iterdir() if each.name.endswith(".js"))

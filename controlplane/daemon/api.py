@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
-from controlplane.control_socket import peer_uid
+from controlplane.daemon.events import Events
+from controlplane.daemon.http import Page, Refusal, Tcp
+from controlplane.daemon.socket import peer_uid
 from controlplane.desired.document import input_error
 from controlplane.desired.proposal import Proposal
 from controlplane.errors import ControlError, InputError
-from controlplane.events import Events
-from controlplane.http import Page, Refusal, Tcp
 from controlplane.operations.rules import Origin
 from controlplane.operations.through_daemon import options_of_query
 from schemas.api import parse_backend_patch

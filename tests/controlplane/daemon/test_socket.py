@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from controlplane.control_socket import bound, peer_uid
+from controlplane.daemon.socket import bound, peer_uid
 from controlplane.errors import BusyError, PlaceError
 
 HOLDER = """
 import sys, pathlib
-from controlplane.control_socket import bound
+from controlplane.daemon.socket import bound
 with bound(pathlib.Path(sys.argv[1])):
     print("bound", flush=True)
     sys.stdin.read()

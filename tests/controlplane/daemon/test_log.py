@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from controlplane.log import Log
+from controlplane.daemon.log import Log
 from tests.support.wait import wait_for
 
 

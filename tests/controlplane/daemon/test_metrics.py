@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from controlplane.daemon.metrics import scrape
 from controlplane.dataplanes.pusher import Pushes
-from controlplane.metrics import scrape
 from tests.support.dataplane import Metrics
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.core.backoff import Backoff
+from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.operations.rules import ApplyOptions, Origin
-from controlplane.watched_file import WatchedFile
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon, document, proposal, until
 

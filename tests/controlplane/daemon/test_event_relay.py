@@ -8,10 +8,10 @@ import contextlib
 import pytest
 from aiohttp import web
 
+from controlplane.daemon.event_relay import Following
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import RefusedError, UnreachableError
-from controlplane.following import Following
 from tests.support.wait import DEADLINE_S
 
 HERE = Endpoint("a", "/nowhere/dataplane-a.sock")
