@@ -65,7 +65,7 @@ def run(
     if http is None and http_hosts:
         raise click.UsageError("--http-host needs --http")
 
-    from controlplane.daemon.daemon import daemon  # noqa: PLC0415 - aiohttp takes 200 ms, which only the daemon pays
+    from controlplane.daemon import daemon  # noqa: PLC0415 - aiohttp takes 200 ms, which only the daemon pays
 
     daemon.run(
         daemon.DaemonSettings(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controlplane.desired import document
+from controlplane.desired import document as lb_yaml
 
 if TYPE_CHECKING:
     from schemas.desired import ConsulQuery, Desired
@@ -35,7 +35,7 @@ class Proposal:
         Raises:
             InputError: It is invalid.
         """
-        return cls(*document.load(raw, source, folder))
+        return cls(*lb_yaml.load(raw, source, folder))
 
     @classmethod
     def of_file(cls, path: Path) -> Proposal:
@@ -44,7 +44,7 @@ class Proposal:
         Raises:
             InputError: It cannot be read or is invalid.
         """
-        given = document.read_given(path)
+        given = lb_yaml.read_given(path)
         return cls.of_text(given.raw, given.source, given.folder)
 
     @classmethod

@@ -3,7 +3,7 @@
 Theory of operation:
 
 1. A change is taken or refused as a whole, one at a time. Taken means: written down, then wished of the fleet.
-2. What is wished is level-triggered (`push`): a data plane that is away gets it when it returns.
+2. What is wished is level-triggered (`dataplanes.pusher`): a data plane that is away gets it when it returns.
 3. Every content has a generation of its own. When data planes turn out to run something newer than what is
    wished, the wish is raised above it, with growing pauses where that repeats itself (`core.contest`); if it is the
    same content, its generation is adopted. Neither is an entry of the history.

@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-1. First its listening sockets are closed, and whoever was in their queues is being served (`sockets`, `doors`). Then the API
+1. First its listening sockets are closed, and whoever was in their queues is being served (`supervisor.listening_sockets`, `node.listeners`). Then the API
    moves to a socket of the process's own (`draining_path`), and its name, its lock and its addresses on TCP are free. So
    whoever gets the lock can have everything else, too.
 2. `lb-control` shows what is behind such a socket as draining, and asks nothing else of it: it is no data plane any more.

@@ -1,4 +1,4 @@
-"""The inboxes of a supervisor's workers, and who knows whose; see balancing for what they are for."""
+"""The inboxes of a supervisor's workers, and who knows whose; see worker.client_handoff for what they are for."""
 
 from __future__ import annotations
 

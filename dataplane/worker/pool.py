@@ -23,7 +23,7 @@ Theory of operation:
 7. `limits.per_backend` less the node's clients is a size, too: the pools of all stay below it. A client displaces
    an idle connection of its own worker; if that has none, it dials, and a sibling that looks and finds too many
    gives up one.
-8. A worker looks (`refresh`) at POOLS_REFRESHED pools every REFRESH_S (`worker_node`). Weights are written when they
+8. A worker looks (`refresh`) at POOLS_REFRESHED pools every REFRESH_S (`worker.node`). Weights are written when they
    are off by a quarter, or chance would move connections back and forth all the time.
 """
 

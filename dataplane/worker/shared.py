@@ -1,7 +1,7 @@
 """Backends and services whose counts are the node's, not the worker's; see shared_counters for the theory.
 
 `active` is what limits and balancers look at: the node's count. `own` is this process's part of it. Pools are the
-node's, too (`shared_pool`), and so is the length of a queue; who waits where is each worker's.
+node's, too (`worker.pool`), and so is the length of a queue; who waits where is each worker's.
 """
 
 from __future__ import annotations

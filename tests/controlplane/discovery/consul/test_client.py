@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from controlplane.discovery.consul import client
+from controlplane.discovery.consul import client as consul_client
 from controlplane.discovery.consul.client import ConsulClient, ConsulError, check_library
 from controlplane.discovery.consul.settings import ConsulSettings, with_address
 from tests.support.ports import HeldPort
@@ -82,7 +82,7 @@ async def test_missing_files_are_named_with_their_key(tmp_path):
 
 async def test_large_answers_are_refused(monkeypatch):
     """An answer without an end is cut off at the limit."""
-    monkeypatch.setattr(client, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(consul_client, "MAX_BODY_BYTES", 1000)
 
     async def large(request):
         return web.Response(body=b"x" * 5000)

@@ -1,1 +1,0 @@
-"""Where desired state and backends come from: files and Consul."""

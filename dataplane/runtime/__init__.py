@@ -1,1 +1,0 @@
-"""Wiring: snapshots in, running state out, and the API over it."""

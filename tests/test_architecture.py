@@ -1,0 +1,246 @@
+"""The house: no circle of imports, no large class, no long module, and a test for each module where it is looked for."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("dataplane", "controlplane", "schemas")
+MAX_METHODS = 15
+MAX_LINES = 400
+
+LARGE_CLASSES: set[str] = {
+    "controlplane.core.track.Track",
+    "controlplane.daemon.api.Api",
+    "controlplane.dataplanes.pusher.Pusher",
+    "controlplane.discovery.consul.discovery.ConsulDiscovery",
+    "controlplane.operations.controller.Controller",
+    "dataplane.api.routes.Api",
+    "dataplane.net.flow.Flow",
+    "dataplane.net.pool.Pool",
+    "dataplane.net.service.Service",
+    "dataplane.node.apply.Applier",
+    "dataplane.node.node.Node",
+    "dataplane.single.Process",
+    "dataplane.supervisor.dataplane.Supervisor",
+    "dataplane.supervisor.process.Supervision",
+    "dataplane.supervisor.workers.Crew",
+    "dataplane.worker.pool.SharedPool",
+    "dataplane.worker.process.Worker",
+}
+"""Classes with more methods than MAX_METHODS. This list may only shrink."""
+
+CIRCLES: set[str] = {
+    "dataplane.api.server",
+    "dataplane.net.backend",
+    "dataplane.net.connect",
+    "dataplane.net.dialer",
+    "dataplane.net.flow",
+    "dataplane.net.leg",
+    "dataplane.net.observer",
+    "dataplane.net.pool",
+    "dataplane.net.proxy_header",
+    "dataplane.net.service",
+    "dataplane.node.backend_addresses",
+    "dataplane.node.drain",
+    "dataplane.node.node",
+    "dataplane.node.running_service",
+    "dataplane.node.takeover_state",
+    "dataplane.options",
+    "dataplane.supervisor.apply",
+    "dataplane.supervisor.dataplane",
+    "dataplane.supervisor.node",
+    "dataplane.worker.pool",
+    "dataplane.worker.shared",
+}
+"""Modules that import each other, for a type or at run time. This list may only shrink."""
+
+
+def modules() -> dict[str, Path]:
+    """Return the files of the packages by the name that imports them."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imported(name: str) -> set[str]:
+    """Return which of our modules a module imports anywhere, for types too."""
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            wholes = {f"{node.module}.{each.name}" for each in node.names}
+            found |= (wholes & MODULES.keys()) or {node.module}
+    return (found & MODULES.keys()) - {name}
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected components of more than one module (Tarjan, 1972)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in sorted(edges[name]):
+            if other not in order:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], order[other])
+        if low[name] == order[name]:
+            at = stack.index(name)
+            part = stack[at:]
+            del stack[at:]
+            if len(part) > 1:
+                found.append(sorted(part))
+
+    for name in sorted(edges):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def test_no_circle():
+    """No two modules import each other, over whatever way; imports for types count."""
+    found = circles({name: imported(name) for name in MODULES})
+    assert {name for part in found for name in part} == CIRCLES, found
+
+
+def test_circles_are_found():
+    """The test above would find one: of two, of three, not a diamond."""
+    assert circles({"a": {"b"}, "b": {"a"}}) == [["a", "b"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == []
+
+
+def test_size_of_classes():
+    """No class has more than MAX_METHODS methods, properties and what Python calls itself counted too."""
+    large = set()
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                methods = [
+                    each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+                ]
+                if len(methods) > MAX_METHODS:
+                    large.add(f"{name}.{node.name}")
+    assert large == LARGE_CLASSES
+
+
+def test_size_of_modules():
+    """No module has more than MAX_LINES lines."""
+    long = {
+        name: count
+        for name, path in MODULES.items()
+        if (count := len(path.read_text().splitlines())) > MAX_LINES
+    }
+    assert long == {}
+
+
+UNMIRRORED: set[str] = {
+    "controlplane.cli.entry",
+    "controlplane.cli.explain",
+    "controlplane.cli.files",
+    "controlplane.cli.history",
+    "controlplane.cli.ready",
+    "controlplane.cli.restart",
+    "controlplane.cli.run",
+    "controlplane.cli.schema",
+    "controlplane.cli.screen",
+    "controlplane.cli.status",
+    "controlplane.cli.teach",
+    "controlplane.daemon.daemon",
+    "controlplane.daemon.events",
+    "controlplane.daemon.status",
+    "controlplane.dataplanes.blocking_client",
+    "controlplane.dataplanes.client",
+    "controlplane.dataplanes.fleet",
+    "controlplane.dataplanes.requests",
+    "controlplane.dataplanes.threaded_client",
+    "controlplane.desired.location",
+    "controlplane.desired.proposal",
+    "controlplane.discovery.consul.backends",
+    "controlplane.discovery.consul.config",
+    "controlplane.discovery.consul.pool",
+    "controlplane.discovery.consul.runner",
+    "controlplane.discovery.consul.status",
+    "controlplane.discovery.consul.watch",
+    "controlplane.errors",
+    "controlplane.operations.gateway",
+    "controlplane.operations.resolution",
+    "controlplane.operations.rules",
+    "controlplane.operations.through_daemon",
+    "dataplane.api.name_release",
+    "dataplane.api.server",
+    "dataplane.cli",
+    "dataplane.core.balance.base",
+    "dataplane.core.spec",
+    "dataplane.ipc.unix_socket",
+    "dataplane.keeper",
+    "dataplane.main",
+    "dataplane.net.backend",
+    "dataplane.net.counters",
+    "dataplane.net.idle",
+    "dataplane.net.observer",
+    "dataplane.net.proxy_header",
+    "dataplane.net.sockopts",
+    "dataplane.node.address_watch",
+    "dataplane.node.apply",
+    "dataplane.node.backend_addresses",
+    "dataplane.node.backend_loops",
+    "dataplane.node.diff",
+    "dataplane.node.drain",
+    "dataplane.node.gc_tuning",
+    "dataplane.node.impact",
+    "dataplane.node.initial",
+    "dataplane.node.node",
+    "dataplane.node.running_service",
+    "dataplane.node.slices",
+    "dataplane.node.specs",
+    "dataplane.node.sticky_tables",
+    "dataplane.options",
+    "dataplane.report.metrics",
+    "dataplane.report.outcomes",
+    "dataplane.report.status",
+    "dataplane.single",
+    "dataplane.supervisor.apply",
+    "dataplane.supervisor.dataplane",
+    "dataplane.supervisor.inboxes",
+    "dataplane.supervisor.node",
+    "dataplane.supervisor.process",
+    "dataplane.supervisor.workers",
+    "dataplane.telemetry.connection_log",
+    "dataplane.telemetry.log",
+    "dataplane.worker.process",
+    "dataplane.worker.shared",
+    "schemas.http.headers",
+    "schemas.options",
+    "schemas.reading.findings",
+    "schemas.reading.json_text",
+    "schemas.reading.positions",
+    "schemas.reading.yaml_text",
+    "schemas.status",
+    "schemas.system.machine",
+}
+"""Modules without a test file of their own at the mirrored place. This list may only shrink."""
+
+
+def test_tests_mirror_the_source():
+    """A module's tests are where its name says, and a file of tests has a module."""
+    mirrors = {
+        name: ROOT.joinpath("tests", *name.split(".")[:-1], f"test_{name.rpartition('.')[2]}.py")
+        for name, path in MODULES.items()
+        if path.name != "__init__.py"
+    }
+    assert {name for name, path in mirrors.items() if not path.exists()} == UNMIRRORED
