@@ -169,7 +169,6 @@ UNMIRRORED: set[str] = {
     "controlplane.dataplanes.requests",
     "controlplane.dataplanes.threaded_client",
     "controlplane.desired.location",
-    "controlplane.desired.proposal",
     "controlplane.discovery.consul.backends",
     "controlplane.discovery.consul.config",
     "controlplane.discovery.consul.pool",

@@ -39,12 +39,11 @@ def validate(file: Path, *, as_json: bool) -> None:
 
     Binds nothing and connects nowhere. Exit 0: valid; 2: not.
     """
-    from controlplane.desired.document import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.desired.document import Proposal  # noqa: PLC0415 - only in commands that need it
     from controlplane.errors import InputError  # noqa: PLC0415 - the same
 
     try:
-        given = read_given(file)
-        _, desired = load(given.raw, given.source, given.folder)
+        desired = Proposal.of_file(file).desired
     except InputError as error:
         if not as_json:
             raise
@@ -77,8 +76,8 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     The data planes themselves say so, from live counters; without one it is the difference to what was applied
     last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
     """
-    from controlplane.desired.proposal import Proposal  # noqa: PLC0415 - the same
-    from controlplane.operations.rules import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.desired.document import Proposal  # noqa: PLC0415 - the same
+    from controlplane.operations.options import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
 
     with output.errors(as_json=as_json):
         report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions(force=force))
@@ -139,8 +138,8 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     Exit 0: all run it; 1: one refuses, is unreachable or late, or a service is not served, since nothing is known of its
     backends; it is named; 2: FILE is invalid.
     """
-    from controlplane.desired.proposal import Proposal  # noqa: PLC0415 - the same
-    from controlplane.operations.rules import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.desired.document import Proposal  # noqa: PLC0415 - the same
+    from controlplane.operations.options import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
 
     if key is not None:
         if max_remap is not None:
@@ -157,12 +156,12 @@ def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: 
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
-    from controlplane.desired.document import load, read_given  # noqa: PLC0415 - pydantic, only in commands that need it
+    from controlplane.desired.document import Proposal, read_given  # noqa: PLC0415 - only in commands that need it
     from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
 
     with output.errors(as_json=as_json):
         given = read_given(file)
-        load(given.raw, given.source, given.folder)
+        Proposal.of_text(*given)
         changed = asyncio.run(write_key(key.consul, key.path, given.raw, timeout_s, force=force))
     if as_json:
         output.print_json({"key": key.name, "changed": changed})

@@ -85,7 +85,7 @@ def rollback(
 
     Exit 0: all data planes run it; 1: there is no such generation, or a data plane did not take it.
     """
-    from controlplane.operations.rules import ApplyOptions  # noqa: PLC0415 - loaded by the commands that need it
+    from controlplane.operations.options import ApplyOptions  # noqa: PLC0415 - loaded by the commands that need it
 
     with output.errors(as_json=as_json):
         report = settings.gateway().rollback(generation, ApplyOptions(timeout, max_remap, force))

@@ -15,11 +15,9 @@ from aiohttp import web
 from controlplane.daemon.events import Events
 from controlplane.daemon.http import Page, Refusal, Tcp
 from controlplane.daemon.socket import peer_uid
-from controlplane.desired.document import input_error
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal, input_error
 from controlplane.errors import ControlError, InputError
-from controlplane.operations.rules import Origin
-from controlplane.operations.through_daemon import options_of_query
+from controlplane.operations.options import Origin, options_of_query
 from schemas.api import parse_backend_patch
 from schemas.errors import InvalidDocument
 

@@ -35,7 +35,7 @@ from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
 from controlplane.operations.controller import Controller
-from controlplane.operations.rules import now_text
+from controlplane.operations.options import now_text
 from controlplane.store import Store
 from schemas.http.reloaded import Renewed
 from schemas.http.server import ImpatientRunner

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.backoff import Backoff
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError, InputError
 from controlplane.operations.controller import Controller
-from controlplane.operations.rules import ApplyOptions, Origin, now_text
+from controlplane.operations.options import ApplyOptions, Origin, now_text
 
 if TYPE_CHECKING:
     from controlplane.desired.location import Home

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from controlplane.operations.rules import now_text
+from controlplane.operations.options import now_text
 
 __all__ = ["Log"]
 

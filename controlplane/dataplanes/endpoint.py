@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from controlplane.errors import GoneError, PlaceError, UnreachableError
+from controlplane.errors import DataPlaneError, GoneError, PlaceError, UnreachableError
 from schemas.system.locks import is_free, lock_of
 from schemas.system.ownership import explain_error
 
@@ -25,6 +25,7 @@ __all__ = [
     "endpoint_of",
     "find_dataplanes",
     "find_draining",
+    "result_row",
     "runtime_dir",
     "state_dir",
     "unreachable",
@@ -63,6 +64,20 @@ class Endpoint:
         """What to add to the message that nobody answers: something, if a path looks like an address."""
         here = self.location
         return f"; for TCP write http://{here} or https://{here}" if _TCP.fullmatch(here) else ""
+
+
+def result_row(
+    endpoint: Endpoint, error: DataPlaneError | None, running: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tell how one data plane took it, and what it runs now."""
+    return {
+        "name": running.get("name", endpoint.name),
+        "socket": endpoint.location,
+        "result": "ok" if error is None else error.code,
+        "error": None if error is None else str(error),
+        "generation": running.get("generation"),
+        "hash": running.get("hash"),
+    }
 
 
 def runtime_dir(environ: Mapping[str, str], uid: int) -> Path:

@@ -13,11 +13,10 @@ from typing import Any, Final
 
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.endpoint import Endpoint, result_row
 from controlplane.dataplanes.pushed_by import said_by
 from controlplane.dataplanes.pusher import Asks, Pusher, Timing, Wish
 from controlplane.errors import DataPlaneError, LateError, OvertakenError, PlaceError
-from controlplane.operations.rules import result_row
 from schemas.loops import ANYWHERE, Machine
 from schemas.system.machine import HERE
 

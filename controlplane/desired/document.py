@@ -1,9 +1,10 @@
-"""Reading an lb.yaml from a file, a pipe or standard input, and turning what is wrong with one into our errors."""
+"""An lb.yaml: read from a file, a pipe or standard input, and checked; what is wrong with one becomes our errors."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import select
 import stat
@@ -11,16 +12,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane.errors import InputError, UnreadableError
 from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
-    from schemas.desired import Desired
+    from schemas.desired import ConsulQuery, Desired
     from schemas.errors import InvalidDocument
 
-__all__ = ["STDIN", "Given", "input_error", "load", "read_file", "read_given"]
+__all__ = ["STDIN", "Given", "Proposal", "input_error", "read_file", "read_given"]
 
 MAX_BYTES: Final = 1024 * 1024
 """As lb.yaml's own limit says."""
@@ -32,8 +33,7 @@ _STDIN: Final = 0
 _DIRECTORY: Final = "is a directory, not a file; Docker makes one where a bind mount's source is missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """An lb.yaml that a command was given."""
 
     raw: bytes
@@ -112,29 +112,56 @@ def _read(path: Path, handle: int, deadline_s: float) -> bytes:
     raise _wrong(path, "is larger than 1 MiB")
 
 
-def load(raw: bytes, source: str, folder: Path) -> tuple[dict[str, Any], Desired]:
-    """Check the text of an lb.yaml, and return it as JSON and with all that it means.
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What somebody wants to run: a valid lb.yaml, as JSON and as values."""
 
-    Args:
-        raw: YAML or JSON.
-        source: What messages call it.
-        folder: What relative paths of files in it are relative to; in both results they are absolute.
+    document: dict[str, Any]
+    """As written, with absolute paths of files: what the history keeps and the daemon is sent."""
+    desired: Desired
 
-    Raises:
-        InputError: With every problem, by line.
-    """
-    from schemas.desired import at_folder, desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
-    from schemas.errors import InvalidDocument  # noqa: PLC0415 - the same
-    from schemas.reading.document import scan_document  # noqa: PLC0415 - the same
+    @classmethod
+    def of_text(cls, raw: bytes, source: str, folder: Path) -> Proposal:
+        """Check the text of an lb.yaml, YAML or JSON.
 
-    try:
-        # Once: 10,000 backends take a third of a second.
-        document = at_folder(scan_document(raw), folder.absolute())
-        desired = desired_of(document)
-    except InvalidDocument as error:
-        raise input_error(error, source) from error
-    assert isinstance(document.value, dict)  # noqa: S101 - or it would not be valid
-    return document.value, desired
+        Args:
+            raw: The text.
+            source: What messages call it.
+            folder: What relative paths of files in it are relative to; in the proposal they are absolute.
+
+        Raises:
+            InputError: With every problem, by line.
+        """
+        from schemas.desired import at_folder, desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
+        from schemas.errors import InvalidDocument  # noqa: PLC0415 - the same
+        from schemas.reading.document import scan_document  # noqa: PLC0415 - the same
+
+        try:
+            # Once: 10,000 backends take a third of a second.
+            document = at_folder(scan_document(raw), folder.absolute())
+            desired = desired_of(document)
+        except InvalidDocument as error:
+            raise input_error(error, source) from error
+        assert isinstance(document.value, dict)  # noqa: S101 - or it would not be valid
+        return cls(document.value, desired)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Proposal:
+        """Read and check what a command was given; raises what `read_given` and `of_text` raise."""
+        return cls.of_text(*read_given(path))
+
+    @classmethod
+    def of_document(cls, document: dict[str, Any], source: str, folder: Path) -> Proposal:
+        """Check an lb.yaml that is JSON already; see `of_text`."""
+        return cls.of_text(json.dumps(document).encode(), source, folder)
+
+    def queries(self) -> dict[str, ConsulQuery]:
+        """Return what has to be asked of Consul, by service."""
+        return {
+            name: each.discover.consul
+            for name, each in self.desired.services.items()
+            if each.discover is not None
+        }
 
 
 def input_error(error: InvalidDocument, source: str) -> InputError:

@@ -24,18 +24,16 @@ from controlplane.core.rollout import Running, next_generation
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pushed_by import said_by
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError, RefusedError, StoreError
 from controlplane.operations.discovery import Discovering
+from controlplane.operations.options import ApplyOptions, Origin, now_text
 from controlplane.operations.resolution import Resolving, unserved
 from controlplane.operations.rules import (
     ANY_GENERATION,
-    ApplyOptions,
-    Origin,
     accept,
     attributed,
     entry_of,
-    now_text,
     override,
     plan_report,
     refuse_if,

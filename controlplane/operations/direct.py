@@ -17,9 +17,9 @@ from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import LOOK_S, Asking, ask_all, asking
 from controlplane.dataplanes.threaded_client import Threaded
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
-from controlplane.operations.rules import ApplyOptions, Origin
+from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.store import Entry, History, State, Store
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from controlplane.core.instances import with_rejected
 
 if TYPE_CHECKING:
     from controlplane.core.instances import Remark
-    from controlplane.desired.proposal import Proposal
+    from controlplane.desired.document import Proposal
     from controlplane.discovery.consul.discovery import ConsulDiscovery
     from schemas.desired import Desired
     from schemas.snapshot import Backend

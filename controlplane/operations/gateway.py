@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from controlplane.desired.proposal import Proposal
-from controlplane.operations.rules import ApplyOptions
+from controlplane.desired.document import Proposal
+from controlplane.operations.options import ApplyOptions
 
 __all__ = ["Gateway"]
 

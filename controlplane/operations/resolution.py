@@ -16,7 +16,7 @@ from controlplane.operations.discovery import Discovering, Found
 
 if TYPE_CHECKING:
     from controlplane.dataplanes.fleet import Fleet
-    from controlplane.desired.proposal import Proposal
+    from controlplane.desired.document import Proposal
     from schemas.snapshot import Backend
 
 __all__ = ["Resolved", "Resolving", "unserved"]

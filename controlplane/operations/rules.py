@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.merge import FIELDS, Override, Place, put, surviving, words
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
 from controlplane.core.rollout import Target
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.endpoint import Endpoint, result_row
 from controlplane.dataplanes.pusher import Wish
 from controlplane.errors import DataPlaneError, HeldBackError, InputError, StoreError, UnknownError
+from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.store import KEPT_CHANGES, Entry, History, State, digest_of
 
 if TYPE_CHECKING:
@@ -21,17 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY_GENERATION",
-    "ApplyOptions",
-    "Origin",
     "accept",
     "attributed",
     "entry_of",
-    "now_text",
     "override",
     "plan_report",
     "refuse_if",
     "refuse_loops",
-    "result_row",
     "rollback_entry",
     "wish_of",
 ]
@@ -39,32 +35,6 @@ __all__ = [
 _KEPT_RETRACTIONS: Final = 100
 ANY_GENERATION: Final = 2**63 - 1
 """For a dry run: the highest that there is, so that no data plane is ahead of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyOptions:
-    """How careful an apply is."""
-
-    timeout_s: float = 30.0
-    """For the whole of it."""
-    max_remap: float | None = None
-    """Largest share (0..1) of any service's sticky clients that may move; None: any."""
-    force: bool = False
-    """Overwrite what somebody else has pushed meanwhile, and release what discovery's guard holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who changes something, and how."""
-
-    by: str
-    kind: str
-    """`apply`, `file`, `rollback` or `discovery`."""
-
-
-def now_text() -> str:
-    """Return the wall clock as RFC 3339 in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def accept(state: State, compiled: Compiled, document: dict[str, Any], generation: int) -> State:
@@ -175,20 +145,6 @@ def plan_report(
         "changes": join_changes(answer["changes"] for answer in planned) if planned else diff(old, new),
         "impact": join_impacts([answer["impact"] for answer in planned]),
         "dataplanes": [result_row(endpoint, error, {}) for endpoint, _, error in answers],
-    }
-
-
-def result_row(
-    endpoint: Endpoint, error: DataPlaneError | None, running: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Tell how one data plane took it, and what it runs now."""
-    return {
-        "name": running.get("name", endpoint.name),
-        "socket": endpoint.location,
-        "result": "ok" if error is None else error.code,
-        "error": None if error is None else str(error),
-        "generation": running.get("generation"),
-        "hash": running.get("hash"),
     }
 
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import BlockingClient
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError, InputError, RefusedError, UnknownError
-from controlplane.operations.rules import ApplyOptions
+from controlplane.operations.options import ApplyOptions, query_of_options
 
-__all__ = ["Remote", "options_of_query", "query_of_options"]
+__all__ = ["Remote"]
 
 _LOOK_S: Final = 10.0
 _GRACE_S: Final = 5.0
@@ -67,49 +67,3 @@ class Remote:
             if error.http_status == _UNKNOWN:
                 raise UnknownError(error.message) from error
             raise HeldBackError(error.message) from error
-
-
-def query_of_options(options: ApplyOptions) -> dict[str, str]:
-    """Write the options as a query."""
-    query = {"timeout": f"{round(options.timeout_s * 1000)}ms"}
-    if options.max_remap is not None:
-        query["max_remap"] = f"{options.max_remap * 100:.4g}%"
-    if options.force:
-        query["force"] = "true"
-    return query
-
-
-def options_of_query(query: Mapping[str, str]) -> ApplyOptions:
-    """Read the options of a query.
-
-    Raises:
-        InputError: One of them is no duration, percentage or boolean, or is unknown.
-    """
-    from schemas.fields import parse_duration, parse_percent  # noqa: PLC0415 - pydantic, only in the daemon
-
-    readers = {"timeout": parse_duration, "max_remap": parse_percent, "force": _boolean}
-    values: dict[str, Any] = {}
-    problems = []
-    for key, text in query.items():
-        try:
-            values[key] = readers[key](text)
-        except KeyError:
-            problems.append({"path": key, "message": f"unknown; known are {', '.join(readers)}"})
-        except ValueError as error:
-            problems.append({"path": key, "message": str(error)})
-    if problems:
-        raise InputError("", problems)
-    defaults = ApplyOptions()
-    return ApplyOptions(
-        timeout_s=values.get("timeout", defaults.timeout_s),
-        max_remap=values.get("max_remap"),
-        force=values.get("force", False),
-    )
-
-
-def _boolean(text: object) -> bool:
-    if text in {"true", "1"}:
-        return True
-    if text in {"false", "0"}:
-        return False
-    raise ValueError("must be true or false")

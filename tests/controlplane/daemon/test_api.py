@@ -17,9 +17,7 @@ from controlplane.daemon.events import Events
 from controlplane.daemon.socket import bound
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
-from controlplane.errors import InputError
-from controlplane.operations.rules import ApplyOptions, Origin
-from controlplane.operations.through_daemon import options_of_query, query_of_options
+from controlplane.operations.options import ApplyOptions, Origin
 from schemas.http.reloaded import Renewed
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon, document, proposal
@@ -218,16 +216,3 @@ async def test_slow_reader_of_events_keeps_the_newest():
         last = await anext(reader)
     assert last == {"type": "x", "number": 999}
     await reader.aclose()
-
-
-@pytest.mark.parametrize("options", [ApplyOptions(), ApplyOptions(1.5, 0.125, force=True)])
-def test_options_travel(options):
-    """What a command was told, the daemon does."""
-    assert options_of_query(query_of_options(options)) == options
-
-
-def test_unreadable_options_are_all_named():
-    """Every wrong option is a problem of its own."""
-    with pytest.raises(InputError) as caught:
-        options_of_query({"timeout": "x", "max_remap": "200%", "force": "maybe"})
-    assert [each["path"] for each in caught.value.problems] == ["timeout", "max_remap", "force"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from controlplane.core.backoff import Backoff
 from controlplane.daemon.desired_watch import WatchedFile
-from controlplane.operations.rules import ApplyOptions, Origin
+from controlplane.operations.options import ApplyOptions, Origin
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon, document, proposal, until
 

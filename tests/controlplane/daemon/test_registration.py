@@ -8,9 +8,9 @@ import contextlib
 import pytest
 
 from controlplane.daemon.registration import Registering, left_out_of, served_by
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.discovery.consul.registration import Served
-from controlplane.operations.rules import ApplyOptions, Origin
+from controlplane.operations.options import ApplyOptions, Origin
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.desired import document
-from controlplane.desired.document import MAX_BYTES, STDIN, Given, read_given
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import MAX_BYTES, STDIN, Given, Proposal, read_given
 from controlplane.errors import InputError, UnreadableError
 
 TEXT = b"version: 1\nservices: {}\n"

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Timing
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError, InputError, UnknownError
 from controlplane.operations.controller import Controller
-from controlplane.operations.rules import ApplyOptions, Origin
+from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine
 from tests.controlplane.fakes import FakeDataPlane

@@ -12,7 +12,7 @@ from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.threaded_client import Threaded
 from controlplane.errors import LateError, PlaceError, UnreachableError
 from controlplane.operations.direct import Direct
-from controlplane.operations.rules import ApplyOptions
+from controlplane.operations.options import ApplyOptions
 from controlplane.store import State, Store
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_both_ways import Blocking

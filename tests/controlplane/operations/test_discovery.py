@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 
 from controlplane.daemon.fault_log import Noticing, source_faults
-from controlplane.desired.proposal import Proposal
+from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError
 from controlplane.operations.discovery import Discovering
-from controlplane.operations.rules import ApplyOptions, Origin
+from controlplane.operations.options import ApplyOptions, Origin
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually
