@@ -38,7 +38,6 @@ CIRCLES: set[str] = {
     "dataplane.net.dialer",
     "dataplane.net.flow",
     "dataplane.net.leg",
-    "dataplane.net.observer",
     "dataplane.net.pool",
     "dataplane.net.proxy_header",
     "dataplane.net.service",

@@ -198,12 +198,12 @@ class Connector:
             flow.deadline = 0.0
         flow.detail = error_text(code)
         if code in LOCAL_ERRNOS:
-            service.observer.local_error(service, code)
+            service.observer.local_error(code)
             return CloseReason.LOCAL_ERROR
         if code == BUSY:  # it works: all that it lacks is time
             return CloseReason.CONNECT_TIMEOUT
         backend.totals.connect_failures += 1
         # It had accepted, and reset before we looked: no failed connect, and nothing that a client has sent.
         evidence = Evidence.UNPROVOKED_RESET if code == errno.ECONNRESET else Evidence.CONNECT
-        service.observer.backend_failed(service, backend, evidence, flow.detail)
+        service.observer.backend_failed(backend, evidence, flow.detail)
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED

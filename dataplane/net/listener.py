@@ -178,7 +178,7 @@ class Listener:
     def on_timer(self, now: float) -> None:
         """Go on after a pause, unless the next client would have to be turned away."""
         if self.reactor.is_short():
-            self.service.observer.local_error(self.service, errno.EMFILE)
+            self.service.observer.local_error(errno.EMFILE)
             self.reactor.wheel.at(self, now + PAUSE_S)
             return
         self.paused = False
@@ -198,7 +198,7 @@ class Listener:
                 if error.errno in _RETRY:
                     continue
                 if error.errno in LOCAL_ERRNOS:
-                    service.observer.local_error(service, error.errno or 0)
+                    service.observer.local_error(error.errno or 0)
                     self._pause()
                     break
                 raise
@@ -208,7 +208,7 @@ class Listener:
                 None if family == UNIX else address if family == INET else address[:2],
             )
             if fd >= ceiling:
-                service.observer.local_error(service, errno.EMFILE)
+                service.observer.local_error(errno.EMFILE)
                 self._pause()
                 break
         self.accepted += taken

@@ -1,4 +1,4 @@
-"""What services tell whoever keeps their health."""
+"""What a service tells whoever keeps its health."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from dataplane.core.outlier import Evidence
     from dataplane.net.backend import Backend
-    from dataplane.net.service import Service
 
 __all__ = ["Observer"]
 
 
 class Observer(Protocol):
-    """Who is told what a service meets."""
+    """Who is told what one service meets."""
 
-    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
+    def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
         """A connect failed, or a reset came before the first byte."""
 
-    def backend_spoke(self, service: Service, backend: Backend) -> None:
+    def backend_spoke(self, backend: Backend) -> None:
         """A backend with failures sent a first byte."""
 
-    def local_error(self, service: Service, code: int) -> None:
+    def local_error(self, code: int) -> None:
         """This machine refused a socket or a port."""
 
-    def drained(self, service: Service) -> None:
-        """A connection of a draining service ended."""
+    def drained(self) -> None:
+        """A connection of the service ended while it drains."""

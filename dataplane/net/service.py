@@ -227,11 +227,11 @@ class Service:
 
     def on_backend_reset(self, backend: Backend, evidence: Evidence) -> None:
         """Tell passive health of a reset before the first byte."""
-        self.observer.backend_failed(self, backend, evidence, "reset before the first byte")
+        self.observer.backend_failed(backend, evidence, "reset before the first byte")
 
     def on_backend_success(self, backend: Backend) -> None:
         """Tell passive health that a backend with failures spoke."""
-        self.observer.backend_spoke(self, backend)
+        self.observer.backend_spoke(backend)
 
     def tune_long_lived(self, flow: Flow) -> None:
         """Give the backend leg of a connection that lasts its keepalive."""
@@ -269,4 +269,4 @@ class Service:
         if self.queue:
             self.serve_queue()
         if self.draining:
-            self.observer.drained(self)
+            self.observer.drained()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.flow import Flow
     from dataplane.net.listener import Listener
+    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.telemetry.events import Events
     from schemas.health import HealthUpdate, Verdict
@@ -177,14 +178,13 @@ class Node:
             )
             self.reassess(running, backend)
 
-    # -- what services meet (net.observer.Observer) ----------------------------------------------------
+    # -- what services meet ---------------------------------------------------------------------------
 
-    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
+    def backend_failed(self, running: Running, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Count a failed connect or an early reset."""
-        running = self.running.get(service.name)
-        if running is None or backend.removed:
+        service, outliers = running.service, running.outliers
+        if self.running.get(service.name) is not running or backend.removed:
             return
-        outliers = running.outliers
         answer = outliers.failure(
             Failure(backend.id, evidence, cause, self.reactor.now),
             population=len(service.backends),
@@ -213,29 +213,22 @@ class Node:
                 cause=f"{cause}; {answer.value}",
             )
 
-    def backend_spoke(self, service: Service, backend: Backend) -> None:
-        """End a streak of failures."""
-        running = self.running.get(service.name)
-        backend.failures = 0
-        if running is not None:
-            running.outliers.success(backend.id)
-
-    def local_error(self, service: Service, code: int) -> None:
+    def local_error(self, service: str, code: int) -> None:
         """Say at most once a second that this machine ran out of something."""
         now = self.reactor.now
         at, count = self._local_errors.get(code, (0.0, 0))
         count += 1
         if now - at >= LOCAL_ERROR_EVERY_S:
-            self.events.emit("local_error", service=service.name, cause=error_text(code), times=count)
+            self.events.emit("local_error", service=service, cause=error_text(code), times=count)
             at, count = now, 0
         self._local_errors[code] = (at, count)
 
-    def drained(self, service: Service) -> None:
+    def drained(self, running: Running) -> None:
         """Forget a removed service when its last connection has gone."""
+        service = running.service
         if service.flows:
             return
-        running = self.leaving.get(service.name)
-        if running is not None and running.service is service:
+        if self.leaving.get(service.name) is running:
             del self.leaving[service.name]
             self.events.emit("service_drained", service=service.name)
         self.idle.set()
@@ -376,9 +369,9 @@ class Node:
 
     # -- creating -------------------------------------------------------------------------------------
 
-    def make_service(self, spec: ServiceSpec) -> Service:
+    def make_service(self, spec: ServiceSpec, observer: Observer) -> Service:
         """Make a service without backends."""
-        return Service(self.reactor, spec, self)
+        return Service(self.reactor, spec, observer)
 
     def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
         """Make a backend, configured and not yet checked."""
@@ -388,9 +381,9 @@ class Node:
         """Make a service, or take back one that is leaving."""
         running = self.leaving.pop(spec.name, None)
         if running is None:
-            service = self.make_service(spec)
-            service.access_log = self.access_log
-            return Running(self, service)
+            running = Running(self, spec)
+            running.service.access_log = self.access_log
+            return running
         running.service.draining = False
         # Those that have a backend are undrained when it comes back, too (`after_state`): it may not.
         undrain(flow for flow in running.service.flows if flow.backend is None)

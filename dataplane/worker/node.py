@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
     from dataplane.telemetry.events import Events
@@ -54,9 +55,9 @@ class WorkerNode(Node):
         """Those that this round of refreshing has still to look at."""
         self.tick = 0
 
-    def make_service(self, spec: ServiceSpec) -> BalancedService:
+    def make_service(self, spec: ServiceSpec, observer: Observer) -> BalancedService:
         """Make a service without backends."""
-        return BalancedService(self.reactor, spec, self, self._board, self.siblings)
+        return BalancedService(self.reactor, spec, observer, self._board, self.siblings)
 
     def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
         """Make a backend."""

@@ -88,16 +88,16 @@ class Ended:
 class _Nobody:
     """Is told what a service meets, and does nothing about it."""
 
-    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
+    def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Do nothing."""
 
-    def backend_spoke(self, service: Service, backend: Backend) -> None:
+    def backend_spoke(self, backend: Backend) -> None:
         """Do nothing."""
 
-    def local_error(self, service: Service, code: int) -> None:
+    def local_error(self, code: int) -> None:
         """Do nothing."""
 
-    def drained(self, service: Service) -> None:
+    def drained(self) -> None:
         """Do nothing."""
 
 

@@ -276,22 +276,22 @@ class Rig:
 
     # -- net.observer.Observer
 
-    def backend_failed(self, service: Service, backend: Backend, evidence: Evidence, cause: str) -> None:
+    def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Note it."""
         backend.failures += 1
         self.failures.append((backend.id, cause))
         self.evidence.append(evidence)
 
-    def backend_spoke(self, service: Service, backend: Backend) -> None:
+    def backend_spoke(self, backend: Backend) -> None:
         """Note it."""
         backend.failures = 0
         self.spoke.append(backend.id)
 
-    def local_error(self, service: Service, code: int) -> None:
+    def local_error(self, code: int) -> None:
         """Note it."""
         self.local_errors.append(code)
 
-    def drained(self, service: Service) -> None:
+    def drained(self) -> None:
         """Nothing."""
 
     # -- the end
