@@ -7,21 +7,25 @@ Theory of operation:
    a pause, which doubles while it keeps failing. Work that is done once is told, and that is all.
 2. What no task owns is told in the same manner: callbacks of the loop, handlers of the reactor, one check of many.
 3. All of it belongs to a group, which nothing outlives. `kept` raises nothing into it.
+4. Several things that are done at once (`together`, `first_of`) have a group of their own: when it is over, nothing of it
+   goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import TypeAlias
 
     Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-__all__ = ["Background", "report_bug", "tell_bugs", "traced"]
+__all__ = ["Background", "first_of", "report_bug", "tell_bugs", "together", "traced"]
+
+T = TypeVar("T")
 
 FIRST_PAUSE_S: Final = 1.0
 MOST_PAUSE_S: Final = 60.0
@@ -103,3 +107,26 @@ async def _tried(name: str, work: Work, outcome: str) -> bool:
         report_bug(f"{name} {outcome}", error)
         return False
     return True
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T | Exception]:
+    """Do all of it, and return what came of each, in order; one that raises is its own result, and ends no other."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_outcome(one)) for one in work]
+    return [task.result() for task in tasks]
+
+
+async def _outcome(work: Coroutine[Any, Any, T]) -> T | Exception:
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - whoever asked for all of it decides what each error means
+        return error
+
+
+async def first_of(*events: asyncio.Event, within_s: float | None = None) -> None:
+    """Wait until one of them is set, but no longer than so long; the events themselves tell which."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(event.wait()) for event in events]
+        await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()

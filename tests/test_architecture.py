@@ -25,7 +25,7 @@ LARGE_CLASSES: set[str] = {
     "dataplane.single.Process",
     "dataplane.supervisor.dataplane.Supervisor",
     "dataplane.supervisor.process.Supervision",
-    "dataplane.supervisor.workers.Crew",
+    "dataplane.supervisor.workers.Workers",
     "dataplane.worker.pool.SharedPool",
     "dataplane.worker.process.Worker",
 }

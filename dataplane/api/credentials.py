@@ -10,9 +10,9 @@ import contextlib
 import ssl
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from dataplane.api.validity import not_after
 from dataplane.telemetry.events import rfc3339
 from schemas.http.authorities import trusting
 from schemas.http.reloaded import Renewed
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["WRONG", "CredentialFiles", "Credentials"]
+__all__ = ["WRONG", "CredentialFiles", "Credentials", "not_after"]
 
 WRONG: Final = (OSError, ValueError)
 """What is raised for files that cannot be used; ssl.SSLError and UnicodeError are among them."""
 _RENEW: Final = "clients refuse it: renew it, and the next connection takes the new one"
 _TODO: Final = "what was read before is in force; put it right, and the next connection takes it"
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_END: Final = "-----END CERTIFICATE-----"
+_VERSION: Final = 0xA0
+_FORMATS: Final = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
+"""Of UTCTime and GeneralizedTime."""
+_LONG: Final = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +152,38 @@ def _context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
 def _no_password() -> NoReturn:
     """Refuse: OpenSSL would ask at the terminal."""
     raise ValueError("the key is encrypted; it has to be in plain, in a file that only its owner can read")
+
+
+def not_after(pem: str) -> float:
+    """Return when the first certificate of a PEM file expires, in Unix seconds.
+
+    It is the one field of X.509 (RFC 5280, 4.1) that the ssl module does not tell of our own.
+
+    Raises:
+        ValueError: There is none.
+    """
+    start, end = pem.index(_BEGIN), pem.index(_END) + len(_END)
+    der = ssl.PEM_cert_to_DER_cert(pem[start:end])
+    try:
+        ((_, certificate),) = _elements(der)
+        (_, signed), *_ = _elements(certificate)
+        fields = [content for tag, content in _elements(signed) if tag != _VERSION]
+        _serial, _algorithm, _issuer, validity, *_ = fields
+        _, (tag, text) = _elements(validity)
+        return datetime.strptime(text.decode("ascii"), _FORMATS[tag]).replace(tzinfo=UTC).timestamp()
+    except (IndexError, KeyError) as error:
+        raise ValueError("is no certificate") from error
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and content of each element."""
+    at = 0
+    while at < len(der):
+        tag, size = der[at], der[at + 1]
+        at += 2
+        if size & _LONG:  # it is the number of bytes that say the size
+            count = size & ~_LONG
+            size = int.from_bytes(der[at : at + count], "big")
+            at += count
+        yield tag, der[at : at + size]
+        at += size

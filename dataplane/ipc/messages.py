@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["CrewSettings", "Families", "PackedService", "Sample", "Welcome", "families_of", "pack", "unpack"]
+__all__ = [
+    "Families",
+    "PackedService",
+    "Sample",
+    "Welcome",
+    "WorkerSettings",
+    "families_of",
+    "pack",
+    "unpack",
+]
 
 SLICE: Final = 250
 """Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
@@ -30,7 +39,7 @@ Families = list[tuple[str, str, str, list[Sample]]]
 
 
 @dataclass(frozen=True, slots=True)
-class CrewSettings:
+class WorkerSettings:
     """What each worker is started with; the same for all."""
 
     name: str
@@ -48,7 +57,7 @@ class Welcome:
     row: int
     """Of the shared counters."""
     rows: int
-    settings: CrewSettings
+    settings: WorkerSettings
 
 
 def pack(spec: ServiceSpec) -> PackedService:

@@ -24,10 +24,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.background import first_of
 from dataplane.ipc.channel import Channel, Gone, PeerError
 from dataplane.ipc.unix_socket import listen_privately, reachable
 from dataplane.net.sockopts import to_sockaddr
-from dataplane.together import first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

@@ -14,14 +14,13 @@ from collections import defaultdict
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
 
-from dataplane.background import report_bug
+from dataplane.background import report_bug, together
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import Absence
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.node.address_watch import address_changes
 from dataplane.node.backend_loops import find_loops
-from dataplane.together import together
 from schemas.loops import Loops
 from schemas.system.machine import HERE
 

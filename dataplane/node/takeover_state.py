@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dataplane.supervisor.listening_sockets import SocketGroup
     from dataplane.worker.node import Found
 
-__all__ = ["CrewHolder", "SingleHolder", "found", "inherit", "state_of", "verdicts_of"]
+__all__ = ["SingleHolder", "SupervisorHolder", "found", "inherit", "state_of", "verdicts_of"]
 
 
 def found(service: str, backend: Backend, *, passed: bool) -> Found:
@@ -114,7 +114,7 @@ class SingleHolder:
         self._applier.lock.release()
 
 
-class CrewHolder:
+class SupervisorHolder:
     """Hands over the listening sockets of a supervisor (dataplane.ipc.takeover.Holder).
 
     Args:
@@ -148,6 +148,6 @@ class CrewHolder:
         """Have the workers stop accepting, and let go of the sockets; who waits in a queue is the successor's."""
         refusal = Refused(503, "handed_over", "another process has taken over; ask again")
         self._supervisor.begin_draining(refusal)
-        await self._supervisor.crew.let_all_go(last=False)
+        await self._supervisor.workers.let_all_go(last=False)
         self._on_released()
         self._applier.lock.release()

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dataplane.background import together
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.ipc.messages import PackedService, pack
 from dataplane.node.apply import Applier
@@ -13,7 +14,6 @@ from dataplane.node.change import Refused
 from dataplane.node.impact import impact_of
 from dataplane.node.takeover_state import verdicts_of
 from dataplane.report.merge import whole_services
-from dataplane.together import together
 
 if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dataplane.node.snapshot_file import SnapshotStore
     from dataplane.supervisor.listening_sockets import SocketGroup
     from dataplane.supervisor.node import SupervisorNode
-    from dataplane.supervisor.worker_process import Member
-    from dataplane.supervisor.workers import Crew
+    from dataplane.supervisor.worker_process import WorkerProcess
+    from dataplane.supervisor.workers import Workers
     from schemas.api import Change, Impact
     from schemas.snapshot import Snapshot
 
@@ -43,7 +43,7 @@ class SupervisedApplier(Applier):
     """
 
     node: SupervisorNode
-    crew: Crew
+    workers: Workers
     """Set as soon as there is one."""
 
     def __init__(
@@ -62,12 +62,12 @@ class SupervisedApplier(Applier):
             Refused: A worker cannot.
         """
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
-        members = list(self.crew.members.values())
+        members = list(self.workers.members.values())
         change = self._change(snapshot, specs)
         results = await together(one.ask("stage", change) for one in members)
         for member, result in zip(members, results, strict=True):
             if isinstance(result, Exception) and not isinstance(result, Gone):
-                self.crew.tell_all("abandon")
+                self.workers.tell_all("abandon")
                 self._assign([running.service.spec for running in self.node.running.values()])
                 if not isinstance(result, PeerError):
                     raise result
@@ -78,25 +78,25 @@ class SupervisedApplier(Applier):
         """Have every worker run what it has staged."""
         verdicts = verdicts_of(self.node)
         async with asyncio.TaskGroup() as group:
-            for one in list(self.crew.members.values()):
+            for one in list(self.workers.members.values()):
                 group.create_task(self._commit(one, verdicts))
-        await self.crew.spread()
+        await self.workers.spread()
         self._sockets.finish()
-        self.crew.tell_all("put", self.node.whereabouts.all())
-        self.crew.tell_all("arm")
+        self.workers.tell_all("put", self.node.whereabouts.all())
+        self.workers.tell_all("arm")
 
     async def override(self, service: str, effective: BackendSpec) -> None:
         """Have every worker override a backend."""
         body = (service, effective.id, effective.state.value, effective.weight)
         try:
-            await self.crew.ask_all("patch", body)
+            await self.workers.ask_all("patch", body)
         except PeerError as error:
             raise Refused(503, "worker_refused", str(error)) from error
 
     async def impact(self, changes: list[Change], draft: Draft) -> Impact:
         """Say what a change would do, from the connections of all workers."""
         held: dict[tuple[str, str], tuple[int, int]] = {}
-        for _, _, parts in await self.crew.ask_all("report", former=True):
+        for _, _, parts in await self.workers.ask_all("report", former=True):
             for name, service in whole_services(parts).items():
                 for backend in service["backends"]:
                     active, pooled = held.get((name, backend["id"]), (0, 0))
@@ -109,7 +109,7 @@ class SupervisedApplier(Applier):
 
     # -- one worker -----------------------------------------------------------------------------------
 
-    async def brief(self, member: Member) -> None:
+    async def brief(self, member: WorkerProcess) -> None:
         """Have a new worker run what runs.
 
         Raises:
@@ -134,7 +134,7 @@ class SupervisedApplier(Applier):
         packed: list[PackedService] = [pack(spec) for spec in specs]
         return snapshot.generation, snapshot.hash, packed, columns
 
-    async def _commit(self, member: Member, verdicts: Any) -> None:
+    async def _commit(self, member: WorkerProcess, verdicts: Any) -> None:
         try:
             await member.ask("commit", verdicts)
         except Gone:

@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-1. What runs is kept and checked here once (`SupervisorNode`), and is run by each worker (`SupervisedApplier`, `Crew`).
+1. What runs is kept and checked here once (`SupervisorNode`), and is run by each worker (`SupervisedApplier`, `Workers`).
 2. What is counted is each worker's. Status and metrics are sums, to which those of workers that have ended still
    belong: a counter never falls. Of a worker that was killed, what was last asked of it counts.
 3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from dataplane.ipc.messages import Families
     from dataplane.supervisor.listening_sockets import SocketGroup
     from dataplane.supervisor.node import SupervisorNode
-    from dataplane.supervisor.worker_process import Member
-    from dataplane.supervisor.workers import Crew
+    from dataplane.supervisor.worker_process import WorkerProcess
+    from dataplane.supervisor.workers import Workers
     from dataplane.telemetry.events import Events
     from schemas.api import Applied, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
@@ -58,10 +58,10 @@ class Supervisor:
         applier: Who changes it.
         sockets: What is listened on.
         events: Where happenings are told.
-        most_workers: To how many the crew may grow.
+        most_workers: How many there may be.
     """
 
-    crew: Crew
+    workers: Workers
     """Set as soon as there is one."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Supervisor:
             "pid": os.getpid(),
             "instance": self.events.instance,
             "version": VERSION,
-            "workers": self.crew.count,
+            "workers": self.workers.count,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
             "generation": self._applier.snapshot.generation,
             "hash": self._applier.snapshot.hash,
@@ -135,7 +135,7 @@ class Supervisor:
             self._reporter.explain(running, client)  # for the client's address
         except ValueError as error:
             raise Refused(422, "invalid", f"client: {error}") from error
-        for _, member in sorted(self.crew.members.items()):
+        for _, member in sorted(self.workers.members.items()):
             try:
                 explanation, _ = await member.ask("explain", (service, client))
             except (Gone, PeerError):
@@ -151,14 +151,14 @@ class Supervisor:
             Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
         """
         self._refuse_late()
-        self.events.emit("restart", workers=self.crew.count)
+        self.events.emit("restart", workers=self.workers.count)
         try:
-            pids = await self.crew.restart()
+            pids = await self.workers.restart()
         except (Gone, PeerError, OSError) as error:
             cause = str(error) or "the new worker died while starting"
             self.events.emit("restart_failed", cause=cause)
             raise Refused(503, "restart_failed", cause) from error
-        self.events.emit("restarted", workers=self.crew.count)
+        self.events.emit("restarted", workers=self.workers.count)
         return {"workers": len(pids), "pids": pids}
 
     async def resize(self, count: int) -> dict[str, Any]:
@@ -171,9 +171,9 @@ class Supervisor:
             raise Refused(422, "invalid", f"count: from 1 to {self._most_workers}; more need a takeover")
         self._refuse_late()
         async with self._resizing:
-            before = self.crew.count
+            before = self.workers.count
             try:
-                await self.crew.resize(count)
+                await self.workers.resize(count)
             except (Gone, PeerError, OSError) as error:
                 raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
             self.events.emit("resized", workers=count, before=before)
@@ -192,7 +192,7 @@ class Supervisor:
         """Describe everything: configuration and checks as known here, the rest as the workers' sum."""
         services = await self._reporter.services()
         workers: list[WorkerStatus] = []
-        for member, (generation, digest, active), parts in await self.crew.ask_all("report", former=True):
+        for member, (generation, digest, active), parts in await self.workers.ask_all("report", former=True):
             report = whole_services(parts)
             member.last_report = report
             add_report(services, report, accepting=not member.leaving)
@@ -243,7 +243,7 @@ class Supervisor:
         """Return Prometheus text, all workers in one."""
         total = FamilySum()
         loads: list[tuple[dict[str, str], float]] = []
-        answers = await self.crew.ask_all("metrics", former=True)
+        answers = await self.workers.ask_all("metrics", former=True)
         # At once, without giving the loop its turn: who ends from now on is among the answers, too.
         total.add(self._past_metrics.families(), ended=True)
         for member, _, parts in answers:
@@ -271,7 +271,7 @@ class Supervisor:
         total.set("lb_generation", "Generation of the snapshot that runs", [({}, snapshot.generation)])
         total.set("lb_snapshot_info", "Hash of the snapshot that runs", [({"hash": snapshot.hash}, 1)])
         total.set("lb_snapshot_saved", SAVED, [({}, self._applier.saved)])
-        total.set("lb_workers", "Workers that accept", [({}, len(self.crew.members))])
+        total.set("lb_workers", "Workers that accept", [({}, len(self.workers.members))])
         total.set("lb_worker_connections_active", "Clients of each worker, those that drain as well", loads)
         total.count(
             "lb_worker_ends",
@@ -303,7 +303,7 @@ class Supervisor:
             return "the process is ending"
         if not self._applier.snapshot.generation:
             return "generation 0: waiting for a snapshot"
-        if not self.crew.members:
+        if not self.workers.members:
             return "no worker is there"
         if time.monotonic() - self._exhausted_at < EXHAUSTED_S:
             return "accepting is paused in a worker: out of descriptors"
@@ -329,11 +329,11 @@ class Supervisor:
         """Held while what runs is changed."""
         return self._applier.lock
 
-    async def brief(self, member: Member) -> None:
+    async def brief(self, member: WorkerProcess) -> None:
         """Bring a new worker up to date."""
         await self._applier.brief(member)
 
-    def heard(self, member: Member, kind: str, fields: dict[str, Any]) -> None:
+    def heard(self, member: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
         """Pass on what happened in a worker or to it, and note what matters here."""
         if kind in {"backend_ejected", "backend_reinstated"}:
             key = (member.pid, fields["service"], fields["backend"])
@@ -342,7 +342,7 @@ class Supervisor:
             self._exhausted_at = time.monotonic()
         self.events.emit(kind, worker=member.index, **fields)
 
-    def ended(self, member: Member) -> None:
+    def ended(self, member: WorkerProcess) -> None:
         """Keep the numbers of a worker that has ended."""
         drained = member.leaving and member.process.returncode == 0
         self._ends["drained" if drained else "died"] += 1

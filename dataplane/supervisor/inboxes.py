@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
 
-    from dataplane.supervisor.worker_process import Member
+    from dataplane.supervisor.worker_process import WorkerProcess
 
 __all__ = ["INBOX", "Inboxes"]
 
@@ -51,7 +51,7 @@ class Inboxes:
             end.close()
         self._ends = []
 
-    def introduce(self, members: Collection[Member], group: asyncio.TaskGroup) -> None:
+    def introduce(self, members: Collection[WorkerProcess], group: asyncio.TaskGroup) -> None:
         """Tell workers of each other, in tasks of `group`: nobody waits for one that hangs."""
         for member in members:
             others = [(one.index, one.row) for one in members if one is not member]
@@ -59,7 +59,7 @@ class Inboxes:
                 member.siblings = others
                 group.create_task(self._meet(member, others))
 
-    async def _meet(self, member: Member, others: list[tuple[int, int]]) -> None:
+    async def _meet(self, member: WorkerProcess, others: list[tuple[int, int]]) -> None:
         rows = [row for _, row in others]
         writers = [self._ends[index][1].fileno() for index, _ in others]
         with contextlib.suppress(Gone):

@@ -15,7 +15,7 @@ from dataplane.api.name_release import Kept, move_away
 from dataplane.api.server import Endpoints, InUse, OwnSocket
 from dataplane.background import Background, tell_bugs
 from dataplane.ipc.channel import Gone, PeerError
-from dataplane.ipc.messages import CrewSettings
+from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, HandoverError, Taken, giver_path, orphans, take
@@ -25,12 +25,12 @@ from dataplane.node.change import Refused
 from dataplane.node.initial import StartError, check_config, load_initial, reread
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.node.takeover_state import CrewHolder, inherit
+from dataplane.node.takeover_state import SupervisorHolder, inherit
 from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.supervisor.dataplane import Supervisor
 from dataplane.supervisor.listening_sockets import SocketGroup
 from dataplane.supervisor.node import SupervisorNode
-from dataplane.supervisor.workers import Crew
+from dataplane.supervisor.workers import Workers
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.instance import draw_instance
 from dataplane.telemetry.log import log_event
@@ -73,29 +73,29 @@ class Supervision:
         self.events = Events(log_event, time.time, draw_instance(os.urandom))
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
-        self._sockets = SocketGroup(lambda: self._crew.count)
+        self._sockets = SocketGroup(lambda: self._workers.count)
         self._node = SupervisorNode(
             self._reactor,
             self.events,
             random.SystemRandom(),
-            lambda found: self._crew.tell_all("judge", found),
+            lambda found: self._workers.tell_all("judge", found),
             lambda service, backend: self._board.total((service, backend)),
         )
-        self._node.whereabouts.on_put = lambda places: self._crew.tell_all("put", places)
+        self._node.whereabouts.on_put = lambda places: self._workers.tell_all("put", places)
         self._store = SnapshotStore(options.state_dir, options.name)
         self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board)
         self._supervisor = Supervisor(
             options.name, self._node, self._applier, self._sockets, self.events, self._board.rows // 2
         )
-        settings = CrewSettings(
+        settings = WorkerSettings(
             name=options.name,
             runtime_dir=options.runtime_dir,
             recording=options.recording,
             log_format=options.log_format,
             affinity=options.cpu_affinity,
         )
-        self._crew = Crew(options.workers, settings, self._sockets, self._board, self._supervisor)
-        self._applier.crew = self._supervisor.crew = self._crew
+        self._workers = Workers(options.workers, settings, self._sockets, self._board, self._supervisor)
+        self._applier.workers = self._supervisor.workers = self._workers
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
         self._supervisor.dropped_lines = lambda: log.dropped
@@ -115,7 +115,7 @@ class Supervision:
         self._reactor.start()
         LossWatch({"log": self._log}, self.events.emit).start(self._reactor)
         # A bug of ours that is met there ends this process: its workers serve on, until the next one has their sockets.
-        crew = self._group.create_task(self._crew.run())
+        watching = self._group.create_task(self._workers.run())
         keep = self._background.keep
         keep("checking backends", self._node.prober.run)
         keep("looking up names", self._resolver.run)
@@ -135,7 +135,7 @@ class Supervision:
             await move_away(self._endpoints, self._supervisor, self._options, self._own, self.events.emit)
             if self._stopping:
                 self._kept.let_go()
-            await self._crew.wait_empty()
+            await self._workers.wait_empty()
         except StartError as error:
             await self._give_up(error)
             raise
@@ -143,7 +143,7 @@ class Supervision:
             # Should a bug of ours have brought us here, the workers live on, as if the supervisor had been killed.
             self.events.close()
             self._background.cancel()
-            crew.cancel()
+            watching.cancel()
             if self._endpoints is not None:
                 await self._endpoints.cleanup()
             self._sockets.leave()
@@ -168,7 +168,7 @@ class Supervision:
                 for address, group in inherited_sockets().items():
                     self._sockets.inherited.setdefault(address, []).extend(group)
                 await load_initial(self._applier, self._store, options.config)
-                await self._crew.start()
+                await self._workers.start()
                 endpoints.listen()
                 for taken in predecessors:
                     await taken.confirm()
@@ -193,7 +193,7 @@ class Supervision:
         try:
             async with take(path) as taken:
                 await self._run_what_was_taken(taken)
-                await self._crew.start()
+                await self._workers.start()
                 endpoints.listen()
                 self._see_that_it_is_wanted()
                 await taken.confirm()
@@ -237,11 +237,11 @@ class Supervision:
 
     async def _give_up(self, cause: StartError) -> None:
         """End the workers. If others serve on, these lose no client either whom they have accepted already."""
-        if self._options.takeover and self._crew.members:
+        if self._options.takeover and self._workers.members:
             self.events.emit("takeover_failed", cause=str(cause))
-            await self._crew.let_all_go(last=False)
-            await self._crew.wait_empty()
-        self._crew.kill_all()
+            await self._workers.let_all_go(last=False)
+            await self._workers.wait_empty()
+        self._workers.kill_all()
 
     async def _run_what_was_taken(self, taken: Taken) -> None:
         snapshot = parse_snapshot(taken.state["snapshot"])
@@ -299,11 +299,11 @@ class Supervision:
                 await self._applier.saving.again()
                 self._supervisor.begin_draining(Refused(503, "stopping", "the process is ending"))
                 await self._sockets.keep_out()
-                await self._crew.let_all_go(last=True)
+                await self._workers.let_all_go(last=True)
 
     def _giver(self) -> Giver:
         path = giver_path(self._options.runtime_dir, self._options.name)
-        holder = CrewHolder(self._supervisor, self._applier, self._sockets, self._on_released)
+        holder = SupervisorHolder(self._supervisor, self._applier, self._sockets, self._on_released)
         return Giver(path, holder, self.events)
 
     def _on_released(self) -> None:
@@ -318,14 +318,14 @@ class Supervision:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        loop.add_signal_handler(signal.SIGUSR1, self._crew.reopen)
+        loop.add_signal_handler(signal.SIGUSR1, self._workers.reopen)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stopping:
             self.events.emit("stopping_now", signal=number.name)
             if self._endpoints is not None:
                 self._endpoints.abandon()
-            self._crew.kill_all()
+            self._workers.kill_all()
             self._log.close()
             os._exit(1)
         self._stopping = True

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from dataplane.ipc.messages import Families
     from schemas.status import ServiceStatus
 
-__all__ = ["Member"]
+__all__ = ["WorkerProcess"]
 
 ANSWER_S: Final = 30.0
 """A worker that does not answer for so long hangs."""
 
 
-class Member:
+class WorkerProcess:
     """One worker's process, from its start to its end (dataplane.ipc.channel.Handler)."""
 
-    def __init__(self, index: int, row: int, hear: Callable[[Member, str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, index: int, row: int, hear: Callable[[WorkerProcess, str, dict[str, Any]], None]
+    ) -> None:
         self.index = index
         self.row = row
         self.held: set[tuple[str, int]] = set()

@@ -23,18 +23,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.background import together
 from dataplane.ipc.channel import Channel, Gone, PeerError
-from dataplane.ipc.messages import CrewSettings, Welcome
+from dataplane.ipc.messages import Welcome, WorkerSettings
 from dataplane.node.change import Refused
 from dataplane.supervisor.inboxes import INBOX, Inboxes
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
-from dataplane.supervisor.worker_process import Member
-from dataplane.together import together
+from dataplane.supervisor.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from dataplane.ipc.shared_counters import CounterBoard
 
-__all__ = ["Crew", "CrewSettings", "Owner"]
+__all__ = ["Owner", "WorkerSettings", "Workers"]
 
 YOUNG_S: Final = 2.0
 """A worker that dies within this time is not replaced at once."""
@@ -52,17 +52,17 @@ class Owner(Protocol):
     def lock(self) -> asyncio.Lock:
         """Held while what runs is changed."""
 
-    async def brief(self, member: Member) -> None:
+    async def brief(self, member: WorkerProcess) -> None:
         """Bring a new worker up to date: what runs, and what is known of health."""
 
-    def heard(self, member: Member, kind: str, fields: dict[str, Any]) -> None:
+    def heard(self, member: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
         """Take note of something that happened in a worker, or to it."""
 
-    def ended(self, member: Member) -> None:
+    def ended(self, member: WorkerProcess) -> None:
         """Take note that a worker's process has ended; its last numbers are in it."""
 
 
-class Crew:
+class Workers:
     """All workers.
 
     Args:
@@ -74,12 +74,12 @@ class Crew:
     """
 
     def __init__(
-        self, count: int, settings: CrewSettings, sockets: SocketGroup, board: CounterBoard, owner: Owner
+        self, count: int, settings: WorkerSettings, sockets: SocketGroup, board: CounterBoard, owner: Owner
     ) -> None:
         self.count = count
-        self.members: dict[int, Member] = {}
+        self.members: dict[int, WorkerProcess] = {}
         """Those who accept, by index."""
-        self.leaving: set[Member] = set()
+        self.leaving: set[WorkerProcess] = set()
         """Those who drain."""
         self._settings = settings
         self._sockets = sockets
@@ -91,7 +91,7 @@ class Crew:
         self._young_deaths = 0
         self._ending = False
         self._empty = asyncio.Event()
-        self._alive: set[Member] = set()
+        self._alive: set[WorkerProcess] = set()
 
     async def run(self) -> None:
         """Own the tasks that watch the workers, until cancelled."""
@@ -110,7 +110,7 @@ class Crew:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    async def bring_up(self, index: int) -> Member:
+    async def bring_up(self, index: int) -> WorkerProcess:
         """Start a worker and return it when it accepts; whoever was in its place drains.
 
         Raises:
@@ -141,11 +141,11 @@ class Crew:
         if self._ending:
             raise Gone  # nobody would tell a worker to drain that comes now
 
-    async def _spawn(self, index: int) -> Member:
+    async def _spawn(self, index: int) -> WorkerProcess:
         row = self._board.take_row()
         if row is None:
             raise PeerError("too many former workers are still draining")
-        member = Member(index, row, self._heard)
+        member = WorkerProcess(index, row, self._heard)
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
@@ -175,7 +175,7 @@ class Crew:
 
     # -- listening sockets ----------------------------------------------------------------------------
 
-    def _wanted(self, members: dict[int, Member]) -> dict[int, set[tuple[str, int]]]:
+    def _wanted(self, members: dict[int, WorkerProcess]) -> dict[int, set[tuple[str, int]]]:
         wanted: dict[int, set[tuple[str, int]]] = {index: set() for index in members}
         workers = max(self.count, max(members, default=0) + 1)
         counts = {address: len(group) for address, group in self._sockets.sockets.items()}
@@ -211,7 +211,7 @@ class Crew:
             assert self._group is not None  # noqa: S101 - run() has begun
             self._inboxes.introduce(members.values(), self._group)
 
-    async def _lend(self, member: Member, sockets: set[tuple[str, int]]) -> None:
+    async def _lend(self, member: WorkerProcess, sockets: set[tuple[str, int]]) -> None:
         chosen = sorted(sockets)
         if chosen:
             fds = [
@@ -225,12 +225,12 @@ class Crew:
 
     # -- ends and beginnings --------------------------------------------------------------------------
 
-    def _heard(self, member: Member, kind: str, fields: dict[str, Any]) -> None:
+    def _heard(self, member: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
         self._owner.heard(member, kind, fields)
         if kind == "worker_terminated" and self._group is not None:
             self._group.create_task(self._relieve(member))
 
-    async def _relieve(self, member: Member) -> None:
+    async def _relieve(self, member: WorkerProcess) -> None:
         """Replace a worker that was told to end; if that cannot be, it stays."""
         if self.members.get(member.index) is member and not self._ending:
             try:
@@ -239,14 +239,14 @@ class Crew:
                 cause = str(error) or "its successor died while starting"
                 self._owner.heard(member, "worker_failed", {"cause": cause})
 
-    def _let_go(self, member: Member, *, last: bool = False) -> asyncio.Task[None]:
+    def _let_go(self, member: WorkerProcess, *, last: bool = False) -> asyncio.Task[None]:
         """Have a worker drain; the task ends when it holds no listening socket any more."""
         member.leaving = True
         self.leaving.add(member)
         assert self._group is not None  # noqa: S101 - run() has begun
         return self._group.create_task(member.part(last=last))
 
-    async def _watch(self, member: Member) -> None:
+    async def _watch(self, member: WorkerProcess) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(member.channel.run())
             ended = group.create_task(member.process.wait())
@@ -268,7 +268,7 @@ class Crew:
             self._empty.set()
         await self._succeed(member, {"pid": member.pid, "status": code})
 
-    async def _succeed(self, member: Member, end: dict[str, Any]) -> None:
+    async def _succeed(self, member: WorkerProcess, end: dict[str, Any]) -> None:
         """Have siblings and a successor take the place of a worker, if it has not been filled yet."""
         if self.members.get(member.index) is not member:
             return
@@ -278,7 +278,7 @@ class Crew:
             await self.spread()
             await self._replace(member)
 
-    async def _replace(self, dead: Member) -> None:
+    async def _replace(self, dead: WorkerProcess) -> None:
         lived_s = time.monotonic() - dead.started_at
         while not self._ending and dead.index < self.count and dead.index not in self.members:
             if lived_s < YOUNG_S:
@@ -368,7 +368,7 @@ class Crew:
 
     async def ask_all(
         self, kind: str, body: Any = None, *, former: bool = False
-    ) -> list[tuple[Member, Any, list[Any]]]:
+    ) -> list[tuple[WorkerProcess, Any, list[Any]]]:
         """Ask every worker; those that die meanwhile are left out.
 
         Raises:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from dataplane.background import Background, tell_bugs
+from dataplane.background import Background, first_of, tell_bugs
 from dataplane.core.spec import OperatorState
 from dataplane.ipc.channel import Channel
 from dataplane.ipc.messages import PackedService, Welcome, unpack
@@ -48,7 +48,6 @@ from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.lost_lines import LossWatch
-from dataplane.together import first_of
 from dataplane.worker.node import Columns, Found, HeldDoors, WorkerNode
 from dataplane.worker.shared import Board
 

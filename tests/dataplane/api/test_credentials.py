@@ -7,8 +7,10 @@ import ssl
 from contextlib import closing
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from dataplane.api.credentials import CredentialFiles, Credentials
+from dataplane.api.credentials import CredentialFiles, Credentials, not_after
 from tests.support.authority import Authority
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
@@ -216,3 +218,31 @@ def test_what_is_no_token(tmp_path):
     file.write_bytes("secret".encode("utf-16"))
     with pytest.raises(ValueError, match=f"^--token-file {file}: is UTF-16; save it as UTF-8$"):
         Credentials(CredentialFiles(file, None, None, None))
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [("20200102030405Z", 1577934245), ("20491231235959Z", 2524607999), ("20500101000000Z", 2524608000)],
+)
+def test_the_end_is_read(tmp_path, until, seconds):
+    """Either form of a time, UTCTime until 2049 and GeneralizedTime after; of a chain, that of the first."""
+    authority = Authority(tmp_path)
+    cert, _ = authority.issue("it", dates=("20200101000000Z", until))
+    assert not_after("words before\n" + cert.read_text() + authority.ca.read_text()) == seconds
+
+
+@given(st.binary(max_size=60))
+@example(b"0\x020\x00")
+@example(b"0")
+def test_what_is_none_is_refused(der):
+    """Whatever bytes there are, it is a ValueError or a time."""
+    with pytest.raises(ValueError):
+        not_after(ssl.DER_cert_to_PEM_cert(der))
+
+
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"])
+def test_no_certificate(text):
+    """A file without one is a ValueError."""
+    with pytest.raises(ValueError):
+        not_after(text)

@@ -10,7 +10,7 @@ import pytest
 
 from dataplane.ipc.channel import Channel
 from dataplane.supervisor import worker_process as members
-from dataplane.supervisor.worker_process import Member
+from dataplane.supervisor.worker_process import WorkerProcess
 
 
 class Process:
@@ -44,11 +44,11 @@ class Answering:
         """Take no note."""
 
 
-async def parted(worker: Answering) -> Member:
+async def parted(worker: Answering) -> WorkerProcess:
     """Have a worker part, and return it."""
     ours, theirs = socket.socketpair()
     heard: list[str] = []
-    member = Member(0, 0, lambda _member, kind, _fields: heard.append(kind))
+    member = WorkerProcess(0, 0, lambda _member, kind, _fields: heard.append(kind))
     member.process = Process()  # type: ignore[assignment] # as much of one as is needed
     async with asyncio.TaskGroup() as group:
         member.channel, other = Channel(ours, member), Channel(theirs, worker)
