@@ -1,0 +1,143 @@
+"""Nodes of which every number is another one, so that two that are mixed up are seen."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from dataplane.core.outlier import Evidence, Failure
+from dataplane.net.counters import Histogram
+from dataplane.net.reactor import Reactor
+from dataplane.node.change import Changer
+from dataplane.node.node import Node
+from dataplane.node.specs import service_spec
+from dataplane.telemetry.events import Events
+from schemas.snapshot import parse_snapshot
+
+__all__ = ["NOW", "SERVICES", "make_node"]
+
+NOW = 5000.25
+"""Monotonic seconds, and Unix seconds too."""
+SERVICES: dict[str, Any] = {
+    "big": {"listen": ["unix:/big"], "backends": ["unix:/1", "unix:/2", "unix:/3"]},
+    "web": {
+        "mode": "sticky",
+        "listen": ["unix:/x", "unix:/y"],
+        "backends": [
+            {"id": "a", "address": "unix:/a", "weight": 5},
+            {"id": "b", "address": "unix:/b", "tier": 1},
+        ],
+    },
+}
+
+
+class Still(Reactor):
+    """A reactor whose clock stands."""
+
+    __slots__ = ()
+
+    def clock(self) -> float:
+        """Return the time."""
+        return NOW
+
+
+class Sized:
+    """Something of a length: a pool, a queue."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class Flow:
+    """As much of a connection in place as is read of it."""
+
+    def __init__(self, backend: object, received: int, answered: int) -> None:
+        self.backend = backend
+        self.client = SimpleNamespace(received=received)
+        self.server = SimpleNamespace(received=answered)
+
+
+class NoDoors:
+    """Listeners of nobody."""
+
+    def shut(self, addresses: object) -> None:
+        """Do nothing."""
+
+    def open(self, addresses: object) -> None:
+        """Do nothing."""
+
+
+async def make_node(
+    first: int, *ejected: tuple[str, str, float], services: dict[str, Any] | None = None
+) -> Node:
+    """Return a node.
+
+    Args:
+        first: It has counted from there on; 0: nothing at all.
+        ejected: Service and id of backends that passive health has ejected, and when.
+        services: What it runs.
+    """
+    reactor = Still(asyncio.get_running_loop(), 1024)
+    reactor.now = NOW - 100
+    node = Node(reactor, Events(lambda kind, **fields: None, lambda: NOW), Random(1))
+    quiet: dict[str, Any] = {"pool": {"mode": "off"}, "health": {"active": {"type": "none"}}}
+    body = {name: quiet | one for name, one in (SERVICES if services is None else services).items()}
+    snapshot = parse_snapshot({"version": 1, "generation": 1, "services": body})
+    changer = Changer(node)
+    specs = [service_spec(name, service) for name, service in snapshot.services.items()]
+    await changer.swap(await changer.prepare(specs), NoDoors())  # type: ignore[arg-type] # none are needed
+    for one in ejected:
+        _eject(node, *one)
+    if first:
+        _count(node, itertools.count(first))
+    reactor.close()
+    return node
+
+
+def _count(node: Node, numbers: itertools.count[int]) -> None:
+    node.reactor.lag_s = next(numbers) / 1024
+    for name, running in node.running.items():
+        service: Any = running.service
+        _fill(service.totals, numbers)
+        service.active, service.queue = next(numbers), Sized(next(numbers))
+        for backend in service.backends.values():
+            _fill(backend.totals, numbers)
+            backend.active, backend.pool = next(numbers), Sized(next(numbers))
+            service.flows.add(Flow(backend, next(numbers), next(numbers)))
+        for address in service.spec.listen:
+            listener: Any = SimpleNamespace(
+                address=address, service=service, accepted=next(numbers), paused=False
+            )
+            node.listeners[f"{name} {address}"] = listener
+
+
+def _fill(totals: Any, numbers: itertools.count[int]) -> None:
+    for field in totals.__slots__:
+        value = getattr(totals, field)
+        if isinstance(value, dict):
+            value.update((key, next(numbers)) for key in value)
+        elif isinstance(value, Histogram):
+            value.counts = [next(numbers) for _ in value.counts]
+            value.sum = next(numbers) / 8
+        else:
+            setattr(totals, field, next(numbers))
+
+
+def _eject(node: Node, service: str, backend_id: str, at: float) -> None:
+    running = node.running[service]
+    backend = running.service.backends[backend_id]
+    for _ in range(10):
+        running.outliers.failure(
+            Failure(backend_id, Evidence.CONNECT, f"refused at {at}", at),
+            population=9,
+            has_others=lambda: True,
+        )
+    assert running.outliers.ejection(backend_id)
+    node.reassess(running, backend)
+    node.rebuild_stale()
