@@ -73,17 +73,21 @@ class Connector:
     def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
         """Go on after a dial that had to be waited for."""
         flow.waiting = None
+        backend = flow.backend
+        assert backend is not None  # noqa: S101 - it was chosen before it was dialled
         if code:
-            self.connect(flow, self._failed(flow, dial.backend, code))
+            self.connect(flow, self._failed(flow, backend, code))
             self._service.serve_queue()  # there is a place at that backend again
             return
         now = self._service.reactor.clock()
         flow.born_at = now
         flow.dialled_to = dial.target
-        dial.backend.totals.connect.observe(now - dial.started_at)
+        if dial.failure:
+            backend.prefer(dial.target)
+        backend.totals.connect.observe(now - dial.started_at)
         if not dial.pause_s:  # more idle connections would only fill its accept queue
-            dial.backend.pool.demand.dialled(now - dial.started_at)
-        self._start(flow, dial.backend, dial.sock, OUT)
+            backend.pool.demand.dialled(now - dial.started_at)
+        self._start(flow, backend, dial.sock, OUT)
 
     def redial(self, flow: Flow) -> None:
         """Replace a pooled connection that turned out dead before anything was sent on it."""
@@ -125,8 +129,6 @@ class Connector:
         heir.active += 1
         if service.selection.tracks_load:
             service.selection.changed(heir)
-        if isinstance(flow.waiting, Dial):
-            flow.waiting.backend = heir
 
     def _attempt(self, flow: Flow, backend: Backend) -> int:
         """Take a pooled connection or dial; return 0 (relaying, or under way) or an errno."""
@@ -169,7 +171,7 @@ class Connector:
             backend.totals.connect.observe(flow.born_at - started_at)
             self._start(flow, backend, sock, UNWATCHED)
         elif code in UNDER_WAY:
-            dial = Dial(reactor, backend, address, sock, code)
+            dial = Dial(reactor, address, backend.others, sock, code)
             flow.waiting = dial
             flow.watch_client()
             dial.start(flow, backend.connect_timeout_s)
@@ -177,7 +179,7 @@ class Connector:
             sock.close()
             if not backend.others:
                 return code
-            dial = Dial(reactor, backend, address, sock, code)
+            dial = Dial(reactor, address, backend.others, sock, code)
             code = dial.start_elsewhere(flow, backend.connect_timeout_s, code)
             if code != PENDING:
                 return code

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dataplane.net.sockopts import LOCAL_ERRNOS, SocketAddress
 
 if TYPE_CHECKING:
-    from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
 
 __all__ = ["BUSY", "PENDING", "UNDER_WAY", "Dial", "DialOwner", "begin", "share_s"]
@@ -84,17 +83,27 @@ class DialOwner(Protocol):
     """Who wants the connection."""
 
     def dialled(self, dial: Dial, code: int) -> None:
-        """Take `dial.sock` if `code` is 0; else it is closed, and `code` is the errno."""
+        """Take `dial.sock` if `code` is 0; else it is closed, and `code` is the errno.
+
+        If `dial.failure` is set, `dial.target` has answered where those before it did not (rule 4).
+        """
 
 
 class Dial:
-    """One attempt under way, at one address of a backend and then at the others; `code` is what `begin` returned."""
+    """One attempt under way, at one address of a backend and then at the others.
+
+    Args:
+        reactor: Who watches it.
+        target: Where `sock` leads.
+        others: The addresses to try after it.
+        sock: What `begin` returned, with
+        code: this.
+    """
 
     __slots__ = (
-        "_failure",
         "_others",
-        "backend",
         "deadline",
+        "failure",
         "fd",
         "owner",
         "pause_s",
@@ -106,10 +115,14 @@ class Dial:
     )
 
     def __init__(
-        self, reactor: Reactor, backend: Backend, target: SocketAddress, sock: socket.SocketType, code: int
+        self,
+        reactor: Reactor,
+        target: SocketAddress,
+        others: tuple[SocketAddress, ...],
+        sock: socket.SocketType,
+        code: int,
     ) -> None:
         self.reactor = reactor
-        self.backend = backend
         self.target = target
         self.sock = sock
         self.fd = sock.fileno()
@@ -120,10 +133,10 @@ class Dial:
         self.pause_s = reactor.wheel.resolution_s if code == BUSY else 0.0
         """How long it waits before it knocks again; 0: it never had to."""
         self.owner: DialOwner | None = None
-        self._others = backend.others
+        self._others = others
         """The addresses that have not been tried."""
-        self._failure = 0
-        """How the addresses before this one have failed."""
+        self.failure = 0
+        """How the addresses before this one have failed; 0: it is the first."""
 
     def start(self, owner: DialOwner, timeout_s: float) -> None:
         """Wait for the handshake, at most `timeout_s` seconds (0: as long as the kernel does)."""
@@ -210,15 +223,13 @@ class Dial:
                 return
         else:
             self.reactor.wheel.cancel(self)
-            if self._failure:
-                self.backend.prefer(self.target)
         owner.dialled(self, code)
 
     def _go_on(self, code: int) -> int:
         """Begin at the next address that does not fail at once; return PENDING, or the errno if there is none."""
-        if not self._failure or self._failure in LOCAL_ERRNOS:
-            self._failure = (
-                code  # what one address says of the backend outlives what this machine lacks for another
+        if not self.failure or self.failure in LOCAL_ERRNOS:
+            self.failure = (
+                code  # what an address says of the backend outlives what this machine lacks for another
             )
         while self._others and not 0.0 < self.deadline <= self.reactor.now:
             self.target, *others = self._others
@@ -232,9 +243,9 @@ class Dial:
                 self._watch()
                 return PENDING
             self.sock.close()
-            if self._failure in LOCAL_ERRNOS:
-                self._failure = code
-        return self._failure
+            if self.failure in LOCAL_ERRNOS:
+                self.failure = code
+        return self.failure
 
     def _close(self) -> None:
         self.reactor.wheel.cancel(self)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.pool import Demand, Greeting
 from dataplane.core.reasons import DiscardCause
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dataplane.core.spec import PoolSpec
-    from dataplane.net.backend import Backend
+    from dataplane.net.counters import BackendTotals
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "PoolOwner"]
 
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
@@ -52,6 +52,23 @@ MAX_DIALS: Final = 64
 
 _UNASKED: Final = frozenset({DiscardCause.EOF, DiscardCause.UNREAD})
 """Ends that the backend chose: the pool is short of one, and nothing else would notice."""
+
+
+class PoolOwner(Protocol):
+    """The backend that a pool's connections lead to."""
+
+    usable: bool
+    address: SocketAddress | None
+    others: tuple[SocketAddress, ...]
+    connect_timeout_s: float
+    totals: BackendTotals
+
+    @property
+    def active(self) -> int:
+        """How many clients it has, in all processes that share its limit."""
+
+    def prefer(self, address: SocketAddress) -> None:
+        """Take note that one of `others` has answered where `address` did not."""
 
 
 class Pool:
@@ -73,7 +90,7 @@ class Pool:
         "tick",
     )
 
-    def __init__(self, reactor: Reactor, backend: Backend, spec: PoolSpec, *, limit: int) -> None:
+    def __init__(self, reactor: Reactor, backend: PoolOwner, spec: PoolSpec, *, limit: int) -> None:
         self.reactor = reactor
         self.backend = backend
         self.spec = spec
@@ -292,7 +309,7 @@ class Pool:
             idle = self._add(sock, address, started_at, reactor.clock())
             reactor.watch(sock.fileno(), idle, IN)
         elif code == PENDING:
-            dial = Dial(reactor, self.backend, address, sock, code)
+            dial = Dial(reactor, address, self.backend.others, sock, code)
             dial.started_at = started_at
             self._dials.add(dial)
             dial.start(self, self.backend.connect_timeout_s)
@@ -304,7 +321,7 @@ class Pool:
         return True
 
     def _dial_elsewhere(self, address: SocketAddress, sock: socket.SocketType, code: int) -> bool:
-        dial = Dial(self.reactor, self.backend, address, sock, code)
+        dial = Dial(self.reactor, address, self.backend.others, sock, code)
         if dial.start_elsewhere(self, self.backend.connect_timeout_s, code) != PENDING:
             return False
         self._dials.add(dial)
@@ -316,6 +333,8 @@ class Pool:
         if code:
             self._back_off()
         else:
+            if dial.failure:
+                self.backend.prefer(dial.target)
             idle = self._add(dial.sock, dial.target, dial.started_at, self.reactor.now)
             self.reactor.handlers[dial.fd] = idle
             self.reactor.epoll.modify(dial.fd, IN)
