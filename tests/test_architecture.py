@@ -33,12 +33,9 @@ LARGE_CLASSES: set[str] = {
 
 CIRCLES: set[str] = {
     "dataplane.api.server",
-    "dataplane.net.backend",
     "dataplane.net.connect",
-    "dataplane.net.dialer",
     "dataplane.net.flow",
     "dataplane.net.leg",
-    "dataplane.net.pool",
     "dataplane.net.proxy_header",
     "dataplane.net.service",
     "dataplane.node.backend_addresses",
@@ -50,8 +47,6 @@ CIRCLES: set[str] = {
     "dataplane.supervisor.apply",
     "dataplane.supervisor.dataplane",
     "dataplane.supervisor.node",
-    "dataplane.worker.pool",
-    "dataplane.worker.shared",
 }
 """Modules that import each other, for a type or at run time. This list may only shrink."""
 

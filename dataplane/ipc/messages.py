@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 __all__ = [
+    "INBOX",
     "Families",
     "PackedService",
     "Sample",
@@ -27,6 +28,8 @@ __all__ = [
     "unpack",
 ]
 
+INBOX: Final = "inbox"
+"""What stands for an address where an inbox is lent instead of a listening socket; no address looks like it."""
 SLICE: Final = 250
 """Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dataplane.ipc.channel import Gone, PeerError
 
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
     from dataplane.supervisor.worker_process import WorkerProcess
 
-__all__ = ["INBOX", "Inboxes"]
-
-INBOX: Final = "inbox"
-"""What stands for an address where an inbox is lent instead of a listening socket; no address looks like it."""
+__all__ = ["Inboxes"]
 
 
 class Inboxes:

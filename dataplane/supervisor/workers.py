@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.background import together
 from dataplane.ipc.channel import Channel, Gone, PeerError
-from dataplane.ipc.messages import Welcome, WorkerSettings
+from dataplane.ipc.messages import INBOX, Welcome, WorkerSettings
 from dataplane.node.change import Refused
-from dataplane.supervisor.inboxes import INBOX, Inboxes
+from dataplane.supervisor.inboxes import Inboxes
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
 from dataplane.supervisor.worker_process import WorkerProcess
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dataplane.net.leg import Leg
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
-    from dataplane.worker.shared import Board
+    from dataplane.worker.board import Board
 
 __all__ = ["BalancedService", "Inbox", "Siblings"]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
+from dataplane.ipc.messages import INBOX
 from dataplane.net.listener import Listener
 from dataplane.node.node import Node
-from dataplane.supervisor.inboxes import INBOX
+from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import BalancedService, Inbox, Siblings
-from dataplane.worker.shared import Board, SharedBackend, SharedService
+from dataplane.worker.shared import SharedBackend, SharedService
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping

@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dataplane.core.spec import PoolSpec
-    from dataplane.net.backend import Backend
     from dataplane.net.dialer import Dial
     from dataplane.net.idle import Idle
+    from dataplane.net.pool import PoolOwner
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
-    from dataplane.worker.shared import Board
+    from dataplane.worker.board import Board
 
 __all__ = ["SharedPool", "divide", "part"]
 
@@ -138,7 +138,7 @@ class SharedPool(Pool):
     def __init__(
         self,
         reactor: Reactor,
-        backend: Backend,
+        backend: PoolOwner,
         spec: PoolSpec,
         *,
         limit: int,

@@ -48,8 +48,8 @@ from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.lost_lines import LossWatch
+from dataplane.worker.board import Board
 from dataplane.worker.node import Columns, Found, HeldDoors, WorkerNode
-from dataplane.worker.shared import Board
 
 if TYPE_CHECKING:
     from collections.abc import Callable

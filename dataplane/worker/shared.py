@@ -6,12 +6,11 @@ node's, too (`worker.pool`), and so is the length of a queue; who waits where is
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, TypeVar
 
 from dataplane.core.admission import Admission, Counts, RateLimiter, WaitQueue
-from dataplane.ipc.shared_counters import CLIENTS, WAITING, CounterBoard, buckets_of
+from dataplane.ipc.shared_counters import buckets_of
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
 from dataplane.worker.pool import SharedPool
@@ -23,37 +22,11 @@ if TYPE_CHECKING:
     from dataplane.net.flow import Flow
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
+    from dataplane.worker.board import Board
 
-__all__ = ["Board", "SharedBackend", "SharedQueue", "SharedService"]
+__all__ = ["SharedBackend", "SharedQueue", "SharedService"]
 
 T = TypeVar("T", bound=Hashable)
-
-
-class Board:
-    """The shared memory as one worker uses it: its row, and a private column for what has none."""
-
-    def __init__(self, counters: CounterBoard, row: int) -> None:
-        self.counters = counters
-        self.row = row
-        self.head = counters.head
-
-    def cells(self, column: int | None) -> memoryview:
-        """Return a column's cells; without a column, cells that nobody else sees."""
-        if column is None:
-            return memoryview(array("q", bytes(8 * self.counters.rows)))
-        return self.counters.column(column)
-
-    def waiting(self, column: int | None) -> memoryview:
-        """Return the cells of those who wait for a service; without a column, cells that nobody else sees."""
-        return self.cells(None) if column is None else self.counters.part(WAITING, column)
-
-    def clients(self, column: int | None) -> memoryview:
-        """Return the cells of each worker's clients of a service; without a column, cells that nobody else sees."""
-        return self.cells(None) if column is None else self.counters.part(CLIENTS, column)
-
-    def set_present(self, *, present: bool) -> None:
-        """Say whether this worker takes clients."""
-        self.counters.present[self.row] = present
 
 
 class SharedBackend(Backend):

@@ -18,7 +18,8 @@ import pytest
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net import reactor as reactor_module
 from dataplane.net.reactor import Reactor
-from dataplane.worker.shared import Board, SharedBackend
+from dataplane.worker.board import Board
+from dataplane.worker.shared import SharedBackend
 from tests.dataplane.net.rig import spec
 from tests.support.clock import FakeClock
 

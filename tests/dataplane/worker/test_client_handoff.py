@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from dataplane.core.reasons import CloseReason
+from dataplane.ipc.messages import INBOX
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.node.running_service import Running
-from dataplane.supervisor.inboxes import INBOX
 from dataplane.telemetry.events import Events
+from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import BalancedService, Inbox
 from dataplane.worker.node import HeldDoors, WorkerNode
-from dataplane.worker.shared import Board
 from tests.dataplane.net.rig import spec
 
 WAITING = {

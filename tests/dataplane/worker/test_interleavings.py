@@ -24,7 +24,8 @@ from dataplane.core.selection import Selection
 from dataplane.core.spec import Mode
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
-from dataplane.worker.shared import Board, SharedBackend, SharedService
+from dataplane.worker.board import Board
+from dataplane.worker.shared import SharedBackend, SharedService
 from tests.dataplane.net.rig import spec
 
 PER_BACKEND = 2

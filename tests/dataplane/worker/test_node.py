@@ -19,9 +19,10 @@ from dataplane.node.drain import drain_node
 from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
 from dataplane.worker import node
+from dataplane.worker.board import Board
 from dataplane.worker.node import Columns, HeldDoors, WorkerNode
 from dataplane.worker.pool import SharedPool
-from dataplane.worker.shared import Board, SharedBackend
+from dataplane.worker.shared import SharedBackend
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import backend, saying
 
