@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from dataplane.api.name_release import sweep
-from dataplane.api.server import InUse, OwnSocket, api_path
+from dataplane.api.server import api_path
 from dataplane.background import traced
 from dataplane.ipc.takeover import orphans
 from dataplane.node.initial import StartError
@@ -19,6 +19,7 @@ from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import configure_log, log_event
 from schemas.system.ownership import explain_error
+from schemas.system.unix_socket import InUse, OwnSocket
 
 if TYPE_CHECKING:
     from dataplane.options import Options
@@ -59,6 +60,8 @@ def _words(error: Exception) -> str:
     """Return what to say of it; of a path, also whose it is."""
     if isinstance(error, OSError) and isinstance(error.filename, str):
         return f"{error.filename}: {explain_error(Path(error.filename), error)}"
+    if isinstance(error, InUse):
+        return f"{error}; choose another --name, or end that one"
     return str(error)
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
-from dataplane.api.server import InUse, OwnSocket, draining_path
+from dataplane.api.server import draining_path
 from dataplane.telemetry.access_log import Wanted
 from dataplane.telemetry.connection_log import RecordingOptions
 from schemas.addresses import too_long
 from schemas.fields import parse_duration
 from schemas.system.ownership import explain_error
+from schemas.system.unix_socket import InUse, OwnSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -37,12 +37,12 @@ from dataplane.telemetry.lost_lines import LossWatch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dataplane.api.server import OwnSocket
     from dataplane.options import Options
     from dataplane.telemetry.line_writer import LineSink
     from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
     from schemas.health import HealthUpdate
     from schemas.status import Status
+    from schemas.system.unix_socket import OwnSocket
 
 __all__ = ["Process"]
 

@@ -12,7 +12,6 @@ MAX_LINES = 400
 
 LARGE_CLASSES: set[str] = {
     "controlplane.core.track.Track",
-    "controlplane.daemon.api.Api",
     "controlplane.dataplanes.pusher.Pusher",
     "controlplane.discovery.consul.discovery.ConsulDiscovery",
     "controlplane.operations.controller.Controller",
@@ -179,7 +178,6 @@ UNMIRRORED: set[str] = {
     "dataplane.cli",
     "dataplane.core.balance.base",
     "dataplane.core.spec",
-    "dataplane.ipc.unix_socket",
     "dataplane.keeper",
     "dataplane.main",
     "dataplane.net.backend",

@@ -136,20 +136,22 @@ def typed_dicts(module: Any) -> dict[str, tuple[str, list[Field]]]:
 
 _HTTP: Final = (("not_found", 404), ("method_not_allowed", 405))
 """What aiohttp says of a path or method that nobody serves; both APIs write it as an error body."""
-_MAKERS: Final = {"Refused": "data", "error_response": "data", "_error": "control", "Refusal": "control"}
+_MAKERS: Final = frozenset({"Refused", "Refusal"})
+_PLANES: Final = {"dataplane": ("data",), "controlplane": ("control",), "schemas": ("data", "control")}
+"""Whose code is in a package."""
 
 
 def error_codes() -> list[ErrorCode]:
     """Return every code that either API may answer with."""
     codes = {ErrorCode(code, status, plane) for code, status in _HTTP for plane in ("data", "control")}
     codes.add(ErrorCode("bad_request", 400, "control"))  # a body that is not JSON
-    for _, tree in _modules():
+    for path, tree in _modules():
         for call in _calls(tree):
-            plane = _MAKERS.get(_called(call))
-            if plane is not None and len(call.args) > 1:
+            if _called(call) in _MAKERS and len(call.args) > 1:
                 status, code = call.args[0], call.args[1]
                 if isinstance(status, ast.Constant) and isinstance(code, ast.Constant):
-                    codes.add(ErrorCode(str(code.value), int(str(status.value)), plane))
+                    for plane in _PLANES[path.relative_to(ROOT).parts[0]]:
+                        codes.add(ErrorCode(str(code.value), int(str(status.value)), plane))
     for found in vars(control_errors).values():
         if (
             inspect.isclass(found)
@@ -162,7 +164,7 @@ def error_codes() -> list[ErrorCode]:
 
 @cache
 def _modules() -> tuple[tuple[Path, ast.Module], ...]:
-    paths = [path for plane in ("dataplane", "controlplane") for path in sorted((ROOT / plane).rglob("*.py"))]
+    paths = [path for package in _PLANES for path in sorted((ROOT / package).rglob("*.py"))]
     return tuple((path, ast.parse(path.read_text(encoding="utf-8"))) for path in paths)
 
 

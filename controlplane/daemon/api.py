@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
 from controlplane.daemon.events import Events
-from controlplane.daemon.http import Page, Refusal, Tcp
-from controlplane.daemon.socket import peer_uid
+from controlplane.daemon.http import Page, Tcp
 from controlplane.desired.document import Proposal, input_error
 from controlplane.errors import ControlError, InputError
 from controlplane.operations.options import Origin, options_of_query
 from schemas.api import parse_backend_patch
 from schemas.errors import InvalidDocument
+from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
+from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
+from schemas.http.guard import peer_uid, refuse_page, refuse_peer
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from aiohttp.typedefs import Handler
 
     from controlplane.operations.controller import Controller
 
 __all__ = ["Api", "Node", "Tcp"]
 
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-HEARTBEAT_S: Final = 10.0
-_MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 _PATCH_S: Final = 5.0
 
 
@@ -66,7 +60,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Return the application for one listening socket."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._errors, self._admission])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered(self._refuse, _explain)])
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
@@ -78,45 +72,22 @@ class Api:
                 web.post("/v1/rollback", self._rollback),
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
                 web.get("/metrics", self._metrics),
-                web.get("/livez", self._livez),
+                web.get("/livez", alive),
             ]
         )
         if self._tcp is not None:
             Page(token=self._tcp.token is not None).add_to(app)
         return app
 
-    # --- who may call, and what an error looks like
+    # --- who may call
 
-    @web.middleware
-    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except InvalidDocument as error:
-            return _error(422, "invalid", "the body is not valid", input_error(error, "").problems)
-        except InputError as error:
-            return _error(error.status, error.code, "the input is not valid", error.problems)
-        except ControlError as error:
-            return _error(error.status, error.code, str(error))
-        except web.HTTPRequestEntityTooLarge:
-            return _error(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
-        except web.HTTPException as error:
-            return _error(error.status, error.reason.lower().replace(" ", "_"), error.text or error.reason)
-
-    @web.middleware
-    async def _admission(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = self._refuse_peer(request) if self._tcp is None else self._tcp.refusal(request)
-        return _error(*refusal) if refusal is not None else await handler(request)
-
-    def _refuse_peer(self, request: web.Request) -> Refusal | None:
-        if request.method in _MUTATIONS and "Origin" in request.headers:
-            return Refusal(403, "foreign_origin", "a web page may not change anything here")
-        uid = _uid(request)
-        if uid in {0, os.geteuid()}:
-            return None
-        return Refusal(403, "foreign_peer", f"uid {uid} may not use this socket")
+    def _refuse(self, request: web.Request) -> Refusal | None:
+        if self._tcp is not None:
+            return self._tcp.refusal(request)
+        return refuse_page(request) or refuse_peer(request)
 
     def _by(self, request: web.Request) -> str:
-        uid = _uid(request)
+        uid = peer_uid(request)
         return "http" if uid is None else self._user_name(uid)
 
     # --- the calls
@@ -163,26 +134,16 @@ class Api:
         return await _answer(report)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=await self._node.metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
-
-    async def _livez(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return prometheus(await self._node.metrics())
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
-        await response.prepare(request)
         remembered = request.query.get("remembered") == "true"
-        with contextlib.suppress(ConnectionResetError):  # whoever followed has gone, as followers do
-            await response.write(b": livelb control events\n\n")
-            async for event in self._node.events.follow(HEARTBEAT_S, remembered=remembered):
-                told = "" if event is None else f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
-                await response.write(told.encode() or b": heartbeat\n\n")
-        return response
+        return await event_stream(
+            request,
+            "livelb control events",
+            self._node.events.follow(HEARTBEAT_S, remembered=remembered),
+            lambda event: event_text(event["type"], event),
+        )
 
     async def _proposal(self, request: web.Request) -> Proposal:
         await _json_object(request)
@@ -190,11 +151,15 @@ class Api:
         return await asyncio.to_thread(Proposal.of_text, raw, "", self._node.base)
 
 
-def _uid(request: web.Request) -> int | None:
-    sock = request.get_extra_info("socket")
-    if sock is None or sock.family != socket.AF_UNIX:
-        return None
-    return peer_uid(sock)
+def _explain(error: Exception) -> Refusal | None:
+    """Return what an error of a call is to the caller; None: it is a bug of ours."""
+    if isinstance(error, InvalidDocument):
+        return Refusal(422, "invalid", "the body is not valid", input_error(error, "").problems)
+    if isinstance(error, InputError):
+        return Refusal(error.status, error.code, "the input is not valid", error.problems)
+    if isinstance(error, ControlError):
+        return Refusal(error.status, error.code, str(error))
+    return None
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
@@ -211,7 +176,3 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 async def _answer(value: dict[str, Any]) -> web.Response:
     body = await asyncio.to_thread(json.dumps, value)
     return web.Response(text=body, content_type="application/json")
-
-
-def _error(status: int, code: str, message: str, details: tuple[dict[str, Any], ...] = ()) -> web.Response:
-    return web.json_response({"code": code, "message": message, "details": list(details)}, status=status)

@@ -13,8 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
-
 from controlplane.daemon.api import Api, Tcp
 from controlplane.daemon.bugs import kept, tell_bug, tell_bugs
 from controlplane.daemon.desired_watch import WatchedFile
@@ -38,7 +36,7 @@ from controlplane.operations.controller import Controller
 from controlplane.operations.options import now_text
 from controlplane.store import Store
 from schemas.http.reloaded import Renewed
-from schemas.http.server import ImpatientRunner
+from schemas.http.server import serve
 
 __all__ = ["Daemon", "DaemonSettings", "run"]
 
@@ -194,12 +192,12 @@ class Daemon:
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
             local = Api(self, settings.user_name)
-            await _serve(stack, local.application(), listener)
+            stack.push_async_callback((await serve(local.application(), listener)).cleanup)
             if settings.http is not None:
                 sock, address = http_listener(settings.http, token=settings.http_token is not None)
                 who = Tcp(address, settings.http_token, settings.http_hosts)
                 tcp = Api(self, settings.user_name, who)
-                await _serve(stack, tcp.application(), sock)
+                stack.push_async_callback((await serve(tcp.application(), sock)).cleanup)
                 self.log(f"dashboard at http://{address}/")
             yield
 
@@ -212,13 +210,6 @@ async def _cancelled_at_end(group: asyncio.TaskGroup) -> AsyncIterator[Callable[
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, listener: socket.socket) -> None:
-    runner = ImpatientRunner(app)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listener).start()
 
 
 def run(settings: DaemonSettings) -> None:

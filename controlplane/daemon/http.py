@@ -14,21 +14,22 @@ Theory of operation:
 from __future__ import annotations
 
 import hashlib
-import hmac
 import ipaddress
 import os
 import socket
 from collections.abc import Sequence
 from importlib import resources
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import web
 
 from controlplane.errors import PlaceError
+from schemas.http.answers import Refusal
+from schemas.http.guard import MUTATIONS, refuse_host, refuse_token
 from schemas.http.hosts import Hosts
 from schemas.http.reloaded import Renewed
 
-__all__ = ["HEADERS", "Page", "Refusal", "Tcp", "listener"]
+__all__ = ["HEADERS", "Page", "Tcp", "listener"]
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -65,15 +66,6 @@ _FILES: Final = {
 }
 _OPEN: Final = frozenset({*_FILES, "/access.json", "/livez"})
 _MAX_PORT: Final = 65535
-_CHANGES: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
-
-
-class Refusal(NamedTuple):
-    """An answer to a call that is not allowed."""
-
-    status: int
-    code: str
-    message: str
 
 
 class Tcp:
@@ -95,21 +87,17 @@ class Tcp:
         if foreign is not None or request.path in _OPEN:
             return foreign
         if self.token is None:
-            changes = request.method in _CHANGES
+            changes = request.method in MUTATIONS
             return (
                 Refusal(403, "read_only", "without a token nothing can be changed here") if changes else None
             )
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode(errors="surrogateescape"), self.token.now().encode()):
-            return None
-        return Refusal(401, "no_token", "a valid bearer token is required")
+        return refuse_token(request, self.token.now())
 
     def _foreign(self, request: web.Request) -> Refusal | None:
-        hosts = request.headers.getall("Host", [])
-        if (why := self._hosts.foreign_host(hosts)) is not None:
-            return Refusal(403, "foreign_host", why)
+        if (refusal := refuse_host(request, self._hosts)) is not None:
+            return refusal
         origin = request.headers.get("Origin")
-        if origin is not None and not self._hosts.is_own(origin, hosts):
+        if origin is not None and not self._hosts.is_own(origin, request.headers.getall("Host", [])):
             words = "another web page may neither read nor change anything here"
             return Refusal(
                 403, "foreign_origin", f"{words}; behind a proxy, name the page's host: --http-host"

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from controlplane.errors import BusyError, PlaceError
 from schemas.addresses import too_long
-from schemas.system.locks import LockedError, lock, lock_of
-from schemas.system.ownership import explain_error, make_directory, open_or_make
+from schemas.system.ownership import explain_error
+from schemas.system.unix_socket import InUse, OwnSocket
 
-__all__ = ["bound", "peer_uid"]
+__all__ = ["bound"]
 
 
 @contextlib.contextmanager
 def bound(path: Path) -> Iterator[socket.socket]:
     """Bind and listen, as the only process that does.
 
-    The lock is taken first: whoever holds it owns the path, so a socket that is there then is a dead one's.
-    Binding happens under a umask of 0177, at start-up, before there are threads to suffer from it.
+    It changes the umask for a moment: at start-up, before there are threads to suffer from it.
 
     Raises:
         BusyError: Another process holds the path; its pid is in the message.
@@ -30,46 +27,18 @@ def bound(path: Path) -> Iterator[socket.socket]:
     """
     if problem := too_long(path):
         raise PlaceError(f"--runtime-dir {path.parent}: {problem}")
-    with contextlib.ExitStack() as stack:
-        try:
-            make_directory(path.parent)
-            stack.enter_context(_locked(lock_of(path), path))
-            path.unlink(missing_ok=True)
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listener.setblocking(False)
-            umask = os.umask(0o177)
-            try:
-                listener.bind(str(path))
-            finally:
-                os.umask(umask)
-            listener.listen()
-        except OSError as error:
-            place = Path(error.filename) if isinstance(error.filename, str) else path
-            raise PlaceError(f"{path}: {explain_error(place, error)}") from error
-        inode = path.stat().st_ino
-        try:
-            yield listener
-        finally:
-            with contextlib.suppress(OSError):
-                if path.stat().st_ino == inode:
-                    path.unlink()
-
-
-@contextlib.contextmanager
-def _locked(beside: Path, path: Path) -> Iterator[None]:
-    handle = open_or_make(beside, os.O_RDWR | os.O_NOFOLLOW)
+    own = OwnSocket(path)
     try:
-        try:
-            lock(handle)
-        except LockedError as error:
-            raise BusyError(str(path), error.pid) from error
-        yield
+        own.acquire()
+        listener = own.listen()
+    except InUse as error:
+        raise BusyError(str(path), error.pid) from error
+    except OSError as error:
+        own.unlock()
+        place = Path(error.filename) if isinstance(error.filename, str) else path
+        raise PlaceError(f"{path}: {explain_error(place, error)}") from error
+    try:
+        yield listener
     finally:
-        os.close(handle)
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user at the other end of a Unix socket, as the kernel knows it (unix(7), SO_PEERCRED)."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return int(uid)
+        own.close()
+        listener.close()

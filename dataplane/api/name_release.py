@@ -17,8 +17,9 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from dataplane.api.server import InUse, OwnSocket, draining_path
+from dataplane.api.server import draining_path
 from dataplane.keeper import VARIABLE
+from schemas.system.unix_socket import InUse, OwnSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hmac
 import json
-import os
-import socket
-import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
@@ -17,12 +12,13 @@ from dataplane.node.apply import Refused
 from schemas.api import parse_backend_patch, parse_pushed_by
 from schemas.errors import InvalidDocument
 from schemas.health import parse_health
+from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
+from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
+from schemas.http.guard import refuse_host, refuse_page, refuse_peer, refuse_token
 from schemas.http.headers import PUSHED_BY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from aiohttp.typedefs import Handler
 
     from dataplane.api.credentials import Credentials
     from dataplane.telemetry.events import Events
@@ -33,11 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Api", "DataPlane", "Tcp"]
 
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-HEARTBEAT_S: Final = 10.0
 LONG: Final = 250
 """Items of JSON made between two turns of the loop: about a millisecond."""
-_MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
 
 
 class DataPlane(Protocol):
@@ -82,13 +75,6 @@ class DataPlane(Protocol):
         """Return why this node should get no traffic; None if it may."""
 
 
-def error_response(
-    status: int, code: str, message: str, details: list[dict[str, Any]] | None = None
-) -> web.Response:
-    """Answer with the one body that errors have."""
-    return web.json_response({"code": code, "message": message, "details": details or []}, status=status)
-
-
 class Tcp(NamedTuple):
     """Who may call over TCP."""
 
@@ -96,6 +82,14 @@ class Tcp(NamedTuple):
     """Host headers that are accepted; None: any."""
     credentials: Credentials | None = None
     """Its token is required on every call but /livez and /readyz; None: there is nothing to protect."""
+
+    def refuse(self, request: web.Request) -> Refusal | None:
+        """Return why a call is not allowed; None if it is."""
+        refusal = None if self.hosts is None else refuse_host(request, self.hosts)
+        token = None if self.credentials is None else self.credentials.token()
+        if refusal is not None or token is None or request.path in {"/livez", "/readyz"}:
+            return refusal
+        return refuse_token(request, token)
 
 
 class Api:
@@ -131,66 +125,20 @@ class Api:
 
     def observation(self) -> web.Application:
         """Return an application that tells numbers and whether all is well, and can change nothing."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._errors, self._admission])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered(self._refuse, _explain)])
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
-                web.get("/livez", self._livez),
+                web.get("/livez", alive),
                 web.get("/readyz", self._readyz),
             ]
         )
         return app
 
-    # -- who may call ---------------------------------------------------------------------------------
-
-    @web.middleware
-    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except InvalidDocument as error:
-            details = [{"path": problem.path, "message": problem.message} for problem in error.problems]
-            return error_response(422, "invalid", "the body is not valid", details)
-        except Refused as error:
-            return error_response(error.status, error.code, error.message)
-        except web.HTTPRequestEntityTooLarge:
-            return error_response(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
-        except web.HTTPException as error:
-            return error_response(
-                error.status, error.reason.lower().replace(" ", "_"), error.text or error.reason
-            )
-
-    @web.middleware
-    async def _admission(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = self._refusal(request)
-        return refusal if refusal is not None else await handler(request)
-
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        if request.method in _MUTATIONS and "Origin" in request.headers:
-            return error_response(403, "foreign_origin", "a web page may not change anything here")
-        tcp = self._tcp
-        if tcp is None:
-            return self._refuse_peer(request)
-        hosts = request.headers.getall("Host", [])
-        why = None if tcp.hosts is None else tcp.hosts.foreign_host(hosts)
-        if why is not None:
-            return error_response(403, "foreign_host", why)
-        token = None if tcp.credentials is None else tcp.credentials.token()
-        if token is None or request.path in {"/livez", "/readyz"}:
-            return None
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
-            return None
-        return error_response(401, "no_token", "a valid bearer token is required")
-
-    @staticmethod
-    def _refuse_peer(request: web.Request) -> web.Response | None:
-        sock = request.get_extra_info("socket")
-        if sock is None or sock.family != socket.AF_UNIX:
-            return error_response(403, "foreign_peer", "the peer cannot be identified")
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid in {0, os.geteuid()}:
-            return None
-        return error_response(403, "foreign_peer", f"uid {uid} may not use this socket")
+    def _refuse(self, request: web.Request) -> Refusal | None:
+        return refuse_page(request) or (
+            refuse_peer(request) if self._tcp is None else self._tcp.refuse(request)
+        )
 
     # -- the calls ------------------------------------------------------------------------------------
 
@@ -240,39 +188,30 @@ class Api:
         return web.json_response(await self._plane.resize(count))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=await self._plane.metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+        return prometheus(await self._plane.metrics())
 
-    async def _livez(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _readyz(self, _request: web.Request) -> web.Response:
+    async def _readyz(self, request: web.Request) -> web.Response:
         reason = self._plane.not_ready()
-        return (
-            web.json_response({"status": "ok"})
-            if reason is None
-            else error_response(503, "not_ready", reason)
-        )
+        return await alive(request) if reason is None else Refusal(503, "not_ready", reason).response()
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         events = self._plane.events
         after = events.after(request.headers.get("Last-Event-ID", ""))
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        return await event_stream(
+            request,
+            "livelb events",
+            events.follow(after, HEARTBEAT_S),
+            lambda event: event_text(event.kind, event.fields, events.id_of(event)),
         )
-        await response.prepare(request)
-        await response.write(b": livelb events\n\n")
-        with contextlib.suppress(ConnectionResetError):  # the follower has left
-            async for event in events.follow(after, HEARTBEAT_S):
-                if event is None:
-                    await response.write(b": heartbeat\n\n")
-                    continue
-                data = json.dumps(event.fields)
-                told = f"id: {events.id_of(event)}\nevent: {event.kind}\ndata: {data}\n\n"
-                await response.write(told.encode())
-        return response
+
+
+def _explain(error: Exception) -> Refusal | None:
+    """Return what an error of a call is to the caller; None: it is a bug of ours."""
+    if isinstance(error, InvalidDocument):
+        return Refusal(422, "invalid", "the body is not valid", error.details())
+    if isinstance(error, Refused):
+        return Refusal(error.status, error.code, error.message)
+    return None
 
 
 async def _json(request: web.Request) -> object:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
-import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
 from dataplane.api.credentials import WRONG, Credentials
 from dataplane.api.routes import Api, Tcp
-from dataplane.ipc.unix_socket import listen_privately
 from dataplane.net.listener import BindError, open_listener
 from dataplane.node.initial import StartError
 from schemas.http.hosts import Hosts
-from schemas.http.server import ImpatientRunner
-from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
-from schemas.system.ownership import make_directory, open_or_make
+from schemas.http.server import serve
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
+    from aiohttp import web
+
     from dataplane.api.routes import DataPlane
     from dataplane.options import Options
+    from schemas.system.unix_socket import OwnSocket
 
-__all__ = ["Endpoints", "InUse", "OwnSocket", "api_path", "draining_path", "serve"]
+__all__ = ["Endpoints", "api_path", "draining_path"]
 
 
 BACKLOG: Final = 128
@@ -43,94 +38,6 @@ def api_path(directory: Path, name: str) -> Path:
 def draining_path(directory: Path, name: str, pid: int) -> Path:
     """Return where a process of that name does that has given the name away, and drains."""
     return directory / f"draining-{name}.{pid}.sock"
-
-
-class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
-    """Another process has the socket."""
-
-    def __init__(self, path: Path, pid: int | None) -> None:
-        super().__init__(path, pid)
-        self.path = path
-        self.pid = pid
-
-    def __str__(self) -> str:
-        return f"{self.path} is in use by process {self.pid or 'unknown'}; choose another --name, or end that one"
-
-
-class OwnSocket:
-    """A Unix socket under a lock, so that a live one is never taken over and a stale one always is.
-
-    The directory is made with mode 0700 and the socket with 0600: it is bound under umask 0177, because there is
-    no moment after bind() at which others could not connect already.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sock: socket.socket | None = None
-        self._lock = -1
-        self._inode = 0
-
-    def acquire(self) -> None:
-        """Take the lock; it holds until this process ends.
-
-        Raises:
-            InUse: Somebody has it.
-            OSError: The directory cannot be had.
-        """
-        if self._lock >= 0:
-            return
-        make_directory(self.path.parent)
-        handle = open_or_make(lock_of(self.path), os.O_RDWR | os.O_NOFOLLOW)
-        try:
-            lock(handle)
-        except LockedError as error:
-            os.close(handle)
-            raise InUse(self.path, error.pid) from None
-        self._lock = handle
-
-    def listen(self) -> socket.socket:
-        """Bind and listen; whatever was at the path is stale, or a predecessor's that is ending: we have the lock."""
-        sock = listen_privately(self.path)
-        self._inode = self.path.stat().st_ino
-        self.sock = sock
-        return sock
-
-    def unlock(self) -> None:
-        """Let a successor have the lock, and replace the socket."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def close(self) -> None:
-        """Remove the socket if it is still ours, and let the lock go."""
-        with contextlib.suppress(OSError):
-            if self._inode and self.path.stat().st_ino == self._inode:
-                self.path.unlink()
-        self.unlock()
-
-    def remove(self) -> None:
-        """Remove the lock as well: nobody else will ever want this name."""
-        if self._lock >= 0:
-            with contextlib.suppress(OSError):
-                lock_of(self.path).unlink()
-        self.close()
-
-    async def live(self) -> None:
-        """Say from time to time that this process lives, to whoever finds its socket after its death."""
-        while True:
-            await asyncio.sleep(TOUCH_S)
-            if self._lock >= 0:
-                touch(self._lock)
-
-
-async def serve(
-    app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None = None
-) -> web.AppRunner:
-    """Serve `app` on a listening socket; end it with the runner's `cleanup`."""
-    runner = ImpatientRunner(app)
-    await runner.setup()
-    await web.SockSite(runner, sock, ssl_context=tls).start()
-    return runner
 
 
 class Endpoints:

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.background import first_of
 from dataplane.ipc.channel import Channel, Gone, PeerError
-from dataplane.ipc.unix_socket import listen_privately, reachable
 from dataplane.net.sockopts import to_sockaddr
+from schemas.system.unix_socket import listen_privately, reachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

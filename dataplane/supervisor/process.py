@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 from dataplane.api.name_release import Kept, move_away
-from dataplane.api.server import Endpoints, InUse, OwnSocket
+from dataplane.api.server import Endpoints
 from dataplane.background import Background, tell_bugs
 from dataplane.ipc.channel import Gone, PeerError
 from dataplane.ipc.messages import WorkerSettings
@@ -37,6 +37,7 @@ from dataplane.telemetry.log import log_event
 from dataplane.telemetry.lost_lines import LossWatch
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
+from schemas.system.unix_socket import InUse, OwnSocket
 
 if TYPE_CHECKING:
     from dataplane.options import Options

@@ -10,9 +10,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
     from collections.abc import Callable
 
-__all__ = ["HEADERS_S", "ImpatientRunner"]
+__all__ = ["HEADERS_S", "ImpatientRunner", "serve"]
 
 HEADERS_S: Final = 5.0
 """For the headers of a connection's first request; aiohttp itself waits for ever."""
@@ -105,3 +107,13 @@ class ImpatientRunner(web.AppRunner):
         """What makes the protocol of each connection; None before `setup`."""
         make: Callable[[], asyncio.Protocol] | None = super().server
         return None if make is None else lambda: _Impatient(make())
+
+
+async def serve(
+    app: web.Application, sock: socket.socket, tls: ssl.SSLContext | None = None
+) -> web.AppRunner:
+    """Serve `app` on a listening socket; end it with the runner's `cleanup`."""
+    runner = ImpatientRunner(app)
+    await runner.setup()
+    await web.SockSite(runner, sock, ssl_context=tls).start()
+    return runner
