@@ -184,8 +184,9 @@ def main(**given: object) -> None:
     What to run comes from --config, from LISTEN and BACKENDS in the environment, from the control plane
     (lb-control), or from what ran last.
     """
+    from dataplane.errors import UsageError  # noqa: PLC0415 - the same
     from dataplane.main import run  # noqa: PLC0415 - --help answers without it
-    from dataplane.options import UsageError, options_from  # noqa: PLC0415 - the same
+    from dataplane.options import options_from  # noqa: PLC0415 - the same
 
     try:
         options = options_from(given, _directory)

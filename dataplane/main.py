@@ -12,8 +12,8 @@ import uvloop
 from dataplane.api.name_release import sweep
 from dataplane.api.server import api_path
 from dataplane.background import traced
+from dataplane.errors import StartError
 from dataplane.ipc.takeover import orphans
-from dataplane.node.initial import StartError
 from dataplane.single import Process
 from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink

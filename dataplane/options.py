@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
 from dataplane.api.server import draining_path
+from dataplane.errors import UsageError
 from dataplane.telemetry.access_log import Wanted
 from dataplane.telemetry.connection_log import RecordingOptions
 from schemas.addresses import too_long
@@ -22,7 +23,7 @@ from schemas.system.unix_socket import InUse, OwnSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Options", "UsageError", "options_from"]
+__all__ = ["Options", "options_from"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 MAX_CORES: Final = 1024
@@ -52,10 +53,6 @@ class Options:
     metrics: str | None
     credentials: CredentialFiles
     """Of `api`."""
-
-
-class UsageError(Exception):
-    """The command line contradicts itself."""
 
 
 def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, str], Path]) -> Options:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.api.name_release import Kept, move_away
 from dataplane.api.server import Endpoints
 from dataplane.background import Background, tell_bugs
+from dataplane.errors import Refused, StartError
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.node.apply import Applier, Refused
+from dataplane.node.apply import Applier
 from dataplane.node.drain import connections, drain_node
 from dataplane.node.gc_tuning import tune_collector
-from dataplane.node.initial import StartError, load_initial, reread
+from dataplane.node.initial import load_initial, reread
 from dataplane.node.listeners import OwnDoors
 from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
-from dataplane.node.apply import Refused
+from dataplane.errors import Refused
 from schemas.api import parse_backend_patch, parse_pushed_by
 from schemas.errors import InvalidDocument
 from schemas.health import parse_health

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.api.credentials import WRONG, Credentials
 from dataplane.api.routes import Api, Tcp
-from dataplane.net.listener import BindError, open_listener
-from dataplane.node.initial import StartError
+from dataplane.errors import BindError, StartError
+from dataplane.net.listener import open_listener
 from schemas.http.hosts import Hosts
 from schemas.http.server import serve
 

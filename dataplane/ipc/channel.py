@@ -19,10 +19,12 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.errors import PeerError, PeerGone
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FDS_A_FRAME", "Channel", "Gone", "Handler", "PeerError"]
+__all__ = ["FDS_A_FRAME", "Channel", "Handler"]
 
 FDS_A_FRAME: Final = 250
 READ_BYTES: Final = 256 * 1024
@@ -30,14 +32,6 @@ CROWDED_S: Final = 0.01
 """Wait after ETOOMANYREFS: too many descriptors of this user are under way (unix(7)); the peer is taking them."""
 _HEADER: Final = struct.Struct("!IH")
 _INT_BYTES: Final = 4
-
-
-class Gone(Exception):  # noqa: N818 - a fact about the peer, not a failure of ours
-    """The peer has closed its end, or has ended."""
-
-
-class PeerError(Exception):
-    """The peer answered a request with an error; its text says which."""
 
 
 class Handler(Protocol):
@@ -74,7 +68,7 @@ class Channel:
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Read messages and answer requests until the peer is gone; then everything that waits gets `Gone`."""
+        """Read messages and answer requests until the peer is gone; then everything that waits gets `PeerGone`."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -98,7 +92,7 @@ class Channel:
         waiting, self._open = self._open, {}
         for future, _ in waiting.values():
             if not future.done():
-                future.set_exception(Gone())
+                future.set_exception(PeerGone())
         self.closed.set()
 
     # -- sending --------------------------------------------------------------------------------------
@@ -119,11 +113,11 @@ class Channel:
             The result and the parts that came ahead of it.
 
         Raises:
-            Gone: The peer is gone.
+            PeerGone: The peer is gone.
             PeerError: The peer's answer is an error.
         """
         if self.closed.is_set():
-            raise Gone
+            raise PeerGone
         number = next(self._numbers)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._open[number] = (future, [])

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.background import first_of
-from dataplane.ipc.channel import Channel, Gone, PeerError
+from dataplane.errors import PeerError, PeerGone, TakeoverError
+from dataplane.ipc.channel import Channel
 from dataplane.net.sockopts import to_sockaddr
 from schemas.system.unix_socket import listen_privately, reachable
 
@@ -35,26 +36,13 @@ if TYPE_CHECKING:
 
     from dataplane.telemetry.events import Events
 
-__all__ = [
-    "Giver",
-    "HandoverError",
-    "Holder",
-    "Offer",
-    "Taken",
-    "giver_path",
-    "orphans",
-    "take",
-]
+__all__ = ["Giver", "Holder", "Offer", "Taken", "giver_path", "orphans", "take"]
 
 TAKE_S: Final = 60.0
 """How long a taker may need until it accepts."""
 RELEASE_S: Final = 10.0
 RETRY_S: Final = 1.0
 _TODO: Final = "clients are served; what is in the way is in the way of lb-dataplane --takeover, too"
-
-
-class HandoverError(Exception):
-    """Nobody gives, or what was given is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +138,11 @@ class Giver:
                 async with asyncio.timeout(TAKE_S):
                     fds = [sock.fileno() for sock in offer.sockets]
                     await channel.request("sockets", (offer.state, offer.addresses), fds)
-            except (Gone, PeerError, TimeoutError) as error:
+            except (PeerGone, PeerError, TimeoutError) as error:
                 self._holder.keep(str(error) or "the other process has ended")
                 return False
             await self._holder.release()
-            with contextlib.suppress(Gone, PeerError, TimeoutError):
+            with contextlib.suppress(PeerGone, PeerError, TimeoutError):
                 async with asyncio.timeout(RELEASE_S):
                     await channel.request("released")
             return True
@@ -168,7 +156,7 @@ class _Deaf:
         del body, part
         for fd in sockets:
             os.close(fd)
-        raise HandoverError(f"{kind} is not served here")
+        raise TakeoverError(f"{kind} is not served here")
 
     def notice(self, kind: str, body: Any) -> None:
         """Take no note."""
@@ -204,7 +192,7 @@ class Taken:
     def refuse(self, cause: str) -> None:
         """Say that the giver has to go on."""
         if not self._decision.done():
-            self._decision.set_exception(HandoverError(cause))
+            self._decision.set_exception(TakeoverError(cause))
 
     # -- the channel's side ---------------------------------------------------------------------------
 
@@ -259,7 +247,7 @@ async def take(path: Path) -> AsyncIterator[Taken]:
     """Receive what the process at `path` has to give; leaving the block without `confirm` lets it go on.
 
     Raises:
-        HandoverError: Nobody is there, or what came is not what was announced.
+        TakeoverError: Nobody is there, or what came is not what was announced.
     """
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -268,20 +256,20 @@ async def take(path: Path) -> AsyncIterator[Taken]:
             await loop.sock_connect(sock, name)
     except OSError as error:
         sock.close()
-        raise HandoverError(f"nothing to take over at {path}: {error.strerror}") from error
+        raise TakeoverError(f"nothing to take over at {path}: {error.strerror}") from error
     if not _is_ours(sock):
         sock.close()
-        raise HandoverError(f"whoever listens at {path} is another user")
+        raise TakeoverError(f"whoever listens at {path} is another user")
     taken = Taken({}, {})
     async with _running(sock, taken) as channel:
         taken.gone = channel.closed
         await first_of(taken.arrived, channel.closed, within_s=TAKE_S)
         if not taken.arrived.is_set():
-            raise HandoverError("the running process did not send its sockets")
+            raise TakeoverError("the running process did not send its sockets")
         if taken.problem:
             taken.refuse(taken.problem)
             await channel.flush(1.0)
-            raise HandoverError(taken.problem)
+            raise TakeoverError(taken.problem)
         try:
             yield taken
         except BaseException as error:

@@ -11,7 +11,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.net.socket_files import PLAIN, BindError, dress, find_ids
+from dataplane.errors import BindError
+from dataplane.net.socket_files import PLAIN, dress, find_ids
 from dataplane.net.sockopts import LOCAL_ERRNOS, to_sockaddr, tune_listener
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
 
-__all__ = ["BindError", "Listener", "open_listener"]
+__all__ = ["Listener", "open_listener"]
 
 BACKLOG: Final = 4096
 """The kernel cuts it to net.core.somaxconn, which is 4096 since Linux 5.4."""

@@ -14,7 +14,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.spec import CheckType
-from dataplane.net.probes import LocalError, NowhereError, Probe, Target
+from dataplane.errors import LocalError, NowhereError
+from dataplane.net.probes import Probe, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -22,6 +22,7 @@ from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
 from dataplane.core.http_status import http_status
 from dataplane.core.spec import CheckType, ProxySend
+from dataplane.errors import LocalError, NowhereError
 from dataplane.net.dialer import BUSY, share_s
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
 
@@ -29,15 +30,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import ActiveCheckSpec
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = [
-    "Connection",
-    "LocalError",
-    "Locate",
-    "NowhereError",
-    "Probe",
-    "Target",
-    "excerpt",
-]
+__all__ = ["Connection", "Locate", "Probe", "Target", "excerpt"]
 
 READ_BYTES: Final = 16 * 1024
 EXPECT_BYTES: Final = 64 * 1024
@@ -72,18 +65,6 @@ class Target:
 
 Locate = Callable[[Target], Awaitable[Sequence["SocketAddress"]]]
 """Tells where a backend is (see `Probe`)."""
-
-
-class LocalError(Exception):
-    """This machine could not probe: out of descriptors, ports or memory. It says nothing of the backend."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-class NowhereError(Exception):
-    """A backend has no address that may be called, or none yet. Whoever knows why has said it."""
 
 
 class _FailedError(Exception):

@@ -6,57 +6,20 @@ import errno
 import grp
 import os
 import pwd
-import shlex
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from dataplane.core.spec import ListenSpec
+from dataplane.errors import BindError
 
-__all__ = ["NO_OPTIONS", "PLAIN", "BindError", "SocketFiles", "dress", "find_ids", "rehearse"]
+__all__ = ["NO_OPTIONS", "PLAIN", "SocketFiles", "dress", "find_ids", "rehearse"]
 
 MAX_ID: Final = 0xFFFFFFFE
 """The number above it means "leave it as it is" to chown(2)."""
 PLAIN: Final = ListenSpec()
 NO_OPTIONS: Final[Mapping[str, ListenSpec]] = MappingProxyType({})
 """By address: none has any."""
-
-
-class BindError(Exception):
-    """A listening socket could not be had."""
-
-    def __init__(self, address: str, error: OSError) -> None:
-        super().__init__(address, error)
-        self.address = address
-        self.error = error
-
-    def __str__(self) -> str:
-        number = self.error.errno or 0
-        said = self.error.strerror or os.strerror(number)
-        hint = _unix_hint(self.address, number) if self.address.startswith("unix:") else _HINTS.get(number)
-        # One with words of its own says all that there is.
-        return f"cannot listen on {self.address}: {said}{f'; {hint}' if hint and said == os.strerror(number) else ''}"
-
-
-_HINTS: Final = {
-    errno.EADDRINUSE: "see who has it with: ss -ltnp",
-    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE",
-    errno.ENODEV: "its network interface is not there: see ip link",
-    errno.EADDRNOTAVAIL: "no interface has it: for a virtual IP, listen with freebind: true",
-}
-
-
-def _unix_hint(address: str, number: int) -> str | None:
-    path = Path(address.removeprefix("unix:"))
-    there, folder = shlex.quote(str(path)), shlex.quote(str(path.parent))
-    return {
-        errno.EADDRINUSE: f"see who has it with: ss -xlp | grep -F {there}",
-        errno.EEXIST: f"what is there is no socket, and is left alone: see ls -l {there}",
-        errno.EACCES: f"its folder may not be written: see ls -ld {folder}",
-        errno.ENOENT: f"its folder is not there: {folder}",
-        errno.EPERM: "only root, or CAP_CHOWN, gives a socket to another user, or to a group that one is not in",
-    }.get(number)
 
 
 def find_ids(spec: ListenSpec) -> tuple[int, int]:

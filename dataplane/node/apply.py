@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from dataplane.core.spec import OperatorState
+from dataplane.errors import Refused
 from dataplane.net.socket_files import NO_OPTIONS
-from dataplane.node.change import Changer, Doors, Refused
+from dataplane.node.change import Changer, Doors
 from dataplane.node.diff import change_steps
 from dataplane.node.impact import impact_of
 from dataplane.node.saving import Saving
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dataplane.node.snapshot_file import SnapshotStore
     from schemas.api import Applied, BackendPatch, Change, Impact, Planned, PushedBy, PushOrigin
 
-__all__ = ["Applier", "Entrances", "Refused"]
+__all__ = ["Applier", "Entrances"]
 
 EMPTY: Final = Snapshot(generation=0, services={})
 

@@ -22,25 +22,12 @@ if TYPE_CHECKING:
     from dataplane.node.node import Node
     from dataplane.node.running_service import Running
 
-__all__ = ["Changer", "Doors", "Draft", "Refused"]
+__all__ = ["Changer", "Doors", "Draft"]
 
 SLICE: Final = 250
 """Backends handled between two turns of the loop: about a millisecond."""
 IN_PLACE: Final = 16
 """So many weights are taken in place one by one: each may have to be searched for, in up to 0.2 ms."""
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """A request that changes nothing, with the HTTP status that says why."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(status, code, message)
-        self.status = status
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclass(slots=True)

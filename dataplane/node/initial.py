@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataplane.node.apply import Refused
+from dataplane.errors import Refused, StartError
 from schemas.api import PushedBy
 from schemas.desired import load_desired, resolve
 from schemas.environment import desired_from_environment
@@ -26,22 +26,10 @@ if TYPE_CHECKING:
     from dataplane.node.snapshot_file import SnapshotStore
     from schemas.desired import Desired
 
-__all__ = ["StartError", "check_config", "load_initial", "read_config", "reread"]
+__all__ = ["check_config", "load_initial", "read_config", "reread"]
 
 MAX_BYTES = 1024 * 1024
 DIRECTORY = "is a directory, not a file; Docker makes one where a bind mount's source is missing"
-
-
-class StartError(Exception):
-    """The process cannot start as it was asked to; the text tells the operator why."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message, exit_code)
-        self.message = message
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def read_config(path: Path) -> Desired:

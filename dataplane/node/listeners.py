@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataplane.errors import BindError, Refused
 from dataplane.net.listener import Listener, open_listener
-from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
-from dataplane.node.change import Refused
+from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
 from dataplane.supervisor.listening_sockets import let_in
 
 if TYPE_CHECKING:

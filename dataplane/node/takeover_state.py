@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dataplane.core.health import HealthState
+from dataplane.errors import Refused
 from dataplane.ipc.takeover import Offer
-from dataplane.node.change import Refused
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataplane.background import together
-from dataplane.ipc.channel import Gone, PeerError
+from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.ipc.messages import PackedService, pack
 from dataplane.node.apply import Applier
-from dataplane.node.change import Refused
 from dataplane.node.impact import impact_of
 from dataplane.node.takeover_state import verdicts_of
 from dataplane.report.merge import whole_services
@@ -66,7 +65,7 @@ class SupervisedApplier(Applier):
         change = self._change(snapshot, specs)
         results = await together(one.ask("stage", change) for one in members)
         for member, result in zip(members, results, strict=True):
-            if isinstance(result, Exception) and not isinstance(result, Gone):
+            if isinstance(result, Exception) and not isinstance(result, PeerGone):
                 self.workers.tell_all("abandon")
                 self._assign([running.service.spec for running in self.node.running.values()])
                 if not isinstance(result, PeerError):
@@ -113,7 +112,7 @@ class SupervisedApplier(Applier):
         """Have a new worker run what runs.
 
         Raises:
-            Gone: It has died.
+            PeerGone: It has died.
             PeerError: It cannot.
         """
         specs = [
@@ -137,7 +136,7 @@ class SupervisedApplier(Applier):
     async def _commit(self, member: WorkerProcess, verdicts: Any) -> None:
         try:
             await member.ask("commit", verdicts)
-        except Gone:
+        except PeerGone:
             return
         except PeerError as error:
             member.kill(f"it could not run a change: {error}")

@@ -19,8 +19,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.handoff import skew
-from dataplane.ipc.channel import Gone, PeerError
-from dataplane.node.change import Refused
+from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.report.exposition import exposition
 from dataplane.report.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.report.metrics import DESCRIPTORS, SAVED
@@ -138,7 +137,7 @@ class Supervisor:
         for _, member in sorted(self.workers.members.items()):
             try:
                 explanation, _ = await member.ask("explain", (service, client))
-            except (Gone, PeerError):
+            except (PeerGone, PeerError):
                 continue
             answer: Explanation = explanation
             return answer
@@ -154,7 +153,7 @@ class Supervisor:
         self.events.emit("restart", workers=self.workers.count)
         try:
             pids = await self.workers.restart()
-        except (Gone, PeerError, OSError) as error:
+        except (PeerGone, PeerError, OSError) as error:
             cause = str(error) or "the new worker died while starting"
             self.events.emit("restart_failed", cause=cause)
             raise Refused(503, "restart_failed", cause) from error
@@ -174,7 +173,7 @@ class Supervisor:
             before = self.workers.count
             try:
                 await self.workers.resize(count)
-            except (Gone, PeerError, OSError) as error:
+            except (PeerGone, PeerError, OSError) as error:
                 raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
             self.events.emit("resized", workers=count, before=before)
         return {"workers": count}

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from dataplane.ipc.channel import Gone, PeerError
+from dataplane.errors import PeerError, PeerGone
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +59,7 @@ class Inboxes:
     async def _meet(self, member: WorkerProcess, others: list[tuple[int, int]]) -> None:
         rows = [row for _, row in others]
         writers = [self._ends[index][1].fileno() for index, _ in others]
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(PeerGone):
             try:
                 await member.ask("meet", rows, writers)
             except PeerError as error:

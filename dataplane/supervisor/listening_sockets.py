@@ -26,9 +26,9 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dataplane.errors import BindError, Refused
 from dataplane.net.listener import open_listener
-from dataplane.net.socket_files import NO_OPTIONS, PLAIN, BindError, SocketFiles, rehearse
-from dataplane.node.change import Refused
+from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Final
 from dataplane.api.name_release import Kept, move_away
 from dataplane.api.server import Endpoints
 from dataplane.background import Background, tell_bugs
-from dataplane.ipc.channel import Gone, PeerError
+from dataplane.errors import PeerError, PeerGone, Refused, StartError, TakeoverError
 from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
-from dataplane.ipc.takeover import Giver, HandoverError, Taken, giver_path, orphans, take
+from dataplane.ipc.takeover import Giver, Taken, giver_path, orphans, take
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.node.change import Refused
-from dataplane.node.initial import StartError, check_config, load_initial, reread
+from dataplane.node.initial import check_config, load_initial, reread
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import SupervisorHolder, inherit
@@ -176,7 +175,7 @@ class Supervision:
                     taken.serve()
             await self._close_unused()
             await endpoints.serve(self._supervisor, self._own)
-        except (Gone, PeerError) as error:
+        except (PeerGone, PeerError) as error:
             cause = str(error) or "it died while starting"
             raise StartError(f"a worker could not start: {cause}") from error
         except OSError as error:
@@ -200,7 +199,7 @@ class Supervision:
                 await taken.confirm()
                 await self._succeed(taken, endpoints)
                 taken.serve()
-        except HandoverError as error:
+        except TakeoverError as error:
             raise StartError(f"--takeover: {error}") from error
         except (InvalidDocument, Refused) as error:
             raise StartError(f"--takeover: what runs cannot be run here: {error}") from error
@@ -211,16 +210,16 @@ class Supervision:
         """Take nothing over only to end: the process that runs serves.
 
         Raises:
-            HandoverError: A signal has come.
+            TakeoverError: A signal has come.
         """
         if self._stop.is_set():
-            raise HandoverError("this process was told to end")
+            raise TakeoverError("this process was told to end")
 
     async def _succeed(self, taken: Taken, endpoints: Endpoints) -> None:
         """Serve the API in the place of the process taken over; the workers serve its clients already.
 
         Raises:
-            HandoverError: That process has not let go, and never will.
+            TakeoverError: That process has not let go, and never will.
         """
         told = False
         while not self._stop.is_set():
@@ -230,7 +229,7 @@ class Supervision:
                 return
             except (InUse, OSError) as error:
                 if taken.not_released and isinstance(error, InUse):
-                    raise HandoverError("the running process had stopped waiting, and goes on") from error
+                    raise TakeoverError("the running process had stopped waiting, and goes on") from error
                 if not told:
                     self.events.emit("api_not_served", cause=str(error), todo=TODO)
                 told = True
@@ -249,7 +248,7 @@ class Supervision:
         wanted = {address for service in snapshot.services.values() for address in service.addresses}
         if wanted != taken.sockets.keys():
             different = ", ".join(sorted(wanted ^ taken.sockets.keys()))
-            raise HandoverError(f"sockets and snapshot do not agree on {different}")
+            raise TakeoverError(f"sockets and snapshot do not agree on {different}")
         self._sockets.inherited = taken.sockets
         await self._applier.restore(snapshot)
         await inherit(self._applier, taken.state)
@@ -262,7 +261,7 @@ class Supervision:
         for path in orphans(self._options.runtime_dir, self._options.name):
             try:
                 taken = await stack.enter_async_context(take(path))
-            except HandoverError as error:
+            except TakeoverError as error:
                 self.events.emit("orphan_gives_nothing", path=str(path), cause=str(error))
                 path.unlink(missing_ok=True)
                 continue

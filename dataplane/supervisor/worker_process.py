@@ -8,7 +8,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from dataplane.ipc.channel import Channel, Gone, PeerError
+from dataplane.errors import PeerError, PeerGone
+from dataplane.ipc.channel import Channel
 from dataplane.report.merge import whole_services
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class WorkerProcess:
         """Ask it; a worker that does not answer is killed.
 
         Raises:
-            Gone: It has died, or had to be killed.
+            PeerGone: It has died, or had to be killed.
             PeerError: It could not.
         """
         try:
@@ -71,11 +72,11 @@ class WorkerProcess:
                 return await self.channel.request(kind, body, list(fds))
         except TimeoutError:
             self.kill("it does not answer")
-            raise Gone from None
+            raise PeerGone from None
 
     async def part(self, *, last: bool) -> None:
         """Have it drain, and return when it holds no listening socket any more; if it does not let go, it is killed."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(PeerGone):
             try:
                 await self.ask("drain", last)
             except PeerError as error:

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.background import together
-from dataplane.ipc.channel import Channel, Gone, PeerError
+from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.ipc.channel import Channel
 from dataplane.ipc.messages import INBOX, Welcome, WorkerSettings
-from dataplane.node.change import Refused
 from dataplane.supervisor.inboxes import Inboxes
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
 from dataplane.supervisor.worker_process import WorkerProcess
@@ -103,7 +103,7 @@ class Workers:
         """Bring all workers up.
 
         Raises:
-            Gone: One died before it was there.
+            PeerGone: One died before it was there.
             PeerError: One could not run what it should.
         """
         for outcome in await together(self.bring_up(index) for index in range(self.count)):
@@ -114,7 +114,7 @@ class Workers:
         """Start a worker and return it when it accepts; whoever was in its place drains.
 
         Raises:
-            Gone: It died before it was there.
+            PeerGone: It died before it was there.
             PeerError: It could not run what it should.
         """
         self._inboxes.grow(index + 1)
@@ -139,7 +139,7 @@ class Workers:
 
     def _refuse_late(self) -> None:
         if self._ending:
-            raise Gone  # nobody would tell a worker to drain that comes now
+            raise PeerGone  # nobody would tell a worker to drain that comes now
 
     async def _spawn(self, index: int) -> WorkerProcess:
         row = self._board.take_row()
@@ -201,7 +201,7 @@ class Workers:
             for member, result in zip(members.values(), results, strict=True):
                 if isinstance(result, PeerError):
                     member.kill(f"it could not take a socket: {result}")
-                elif isinstance(result, Exception) and not isinstance(result, Gone):
+                elif isinstance(result, Exception) and not isinstance(result, PeerGone):
                     raise result
             for index, member in members.items():
                 surplus = member.held - wanted[index]
@@ -235,7 +235,7 @@ class Workers:
         if self.members.get(member.index) is member and not self._ending:
             try:
                 await self.bring_up(member.index)
-            except (Gone, PeerError, OSError) as error:
+            except (PeerGone, PeerError, OSError) as error:
                 cause = str(error) or "its successor died while starting"
                 self._owner.heard(member, "worker_failed", {"cause": cause})
 
@@ -288,7 +288,7 @@ class Workers:
                 self._young_deaths = 0
             try:
                 await self.bring_up(dead.index)
-            except (Gone, PeerError, OSError) as error:
+            except (PeerGone, PeerError, OSError) as error:
                 self._owner.heard(dead, "worker_failed", {"cause": str(error) or "it died while starting"})
                 lived_s = 0.0
 
@@ -296,7 +296,7 @@ class Workers:
         """Replace every worker, one at a time; return the new pids.
 
         Raises:
-            Gone: A new one died; its predecessor serves on, and so do those that were not replaced yet.
+            PeerGone: A new one died; its predecessor serves on, and so do those that were not replaced yet.
             PeerError: A new one could not run what it should; the same.
         """
         return [(await self.bring_up(index)).pid for index in range(self.count)]
@@ -309,7 +309,7 @@ class Workers:
 
         Raises:
             Refused: 503, no further sockets can be had; nothing has changed.
-            Gone: A new worker died; there are as many as came up before it.
+            PeerGone: A new worker died; there are as many as came up before it.
             PeerError: A new worker could not run what it should; the same.
         """
         before, self.count = self.count, count
@@ -321,7 +321,7 @@ class Workers:
         for index in range(before, count):
             try:
                 await self.bring_up(index)
-            except (Gone, PeerError, OSError):
+            except (PeerGone, PeerError, OSError):
                 self.count = index
                 await self.spread()  # somebody has to accept from what it would have had
                 raise
@@ -378,7 +378,7 @@ class Workers:
         results = await together(one.ask(kind, body) for one in members)
         answers = []
         for member, result in zip(members, results, strict=True):
-            if isinstance(result, Gone):
+            if isinstance(result, PeerGone):
                 continue
             if isinstance(result, Exception):
                 raise result

@@ -16,9 +16,10 @@ from random import Random
 
 import pytest
 
+from dataplane.errors import StartError
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
-from dataplane.node.initial import StartError, load_initial
+from dataplane.node.initial import load_initial
 from dataplane.node.listeners import OwnDoors
 from dataplane.node.node import Node
 from dataplane.node.snapshot_file import SnapshotStore

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dataplane.ipc.channel import FDS_A_FRAME, Channel, Gone, PeerError
+from dataplane.errors import PeerError, PeerGone
+from dataplane.ipc.channel import FDS_A_FRAME, Channel
 
 
 class Peer:
@@ -100,9 +101,9 @@ async def test_who_waits_learns_of_the_end() -> None:
         waiting = asyncio.create_task(one.request("hang"))
         assert (await one.request("echo", 1))[0] == 1
         other.close()
-        with pytest.raises(Gone):
+        with pytest.raises(PeerGone):
             await waiting
-        with pytest.raises(Gone):
+        with pytest.raises(PeerGone):
             await one.request("echo")
         one.send("late")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.ipc.takeover import Giver, HandoverError, Offer, giver_path, orphans, take
+from dataplane.errors import TakeoverError
+from dataplane.ipc.takeover import Giver, Offer, giver_path, orphans, take
 from dataplane.telemetry.events import Events
 from tests.support.wait import DEADLINE_S
 
@@ -127,7 +128,7 @@ async def test_what_is_not_as_announced_is_refused(tmp_path: Path, listener, fau
         }[fault]
         holder = Holder(addresses, sockets)
         async with giving(tmp_path / "h", holder):
-            with pytest.raises(HandoverError):
+            with pytest.raises(TakeoverError):
                 async with take(tmp_path / "h"):
                     pytest.fail("it was taken")
             await asyncio.wait_for(holder.said.wait(), DEADLINE_S)
@@ -136,7 +137,7 @@ async def test_what_is_not_as_announced_is_refused(tmp_path: Path, listener, fau
 
 async def test_nobody_to_take_from(tmp_path: Path) -> None:
     """Without a giver there is nothing to take over."""
-    with pytest.raises(HandoverError, match="nothing to take over"):
+    with pytest.raises(TakeoverError, match="nothing to take over"):
         async with take(tmp_path / "h"):
             pytest.fail("it was taken")
 

@@ -10,7 +10,8 @@ import subprocess
 
 import pytest
 
-from dataplane.net.listener import BindError, open_listener
+from dataplane.errors import BindError
+from dataplane.net.listener import open_listener
 from tests.dataplane.net.rig import rigged
 
 PAUSE_S = 0.15

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
 from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
-from dataplane.net.probes import LocalError, NowhereError, Probe, Target, excerpt
+from dataplane.errors import LocalError, NowhereError
+from dataplane.net.probes import Probe, Target, excerpt
 from dataplane.net.sockopts import error_text, to_sockaddr
 from tests.support.checked import backend, saying
 from tests.support.loops import on_both_loops

@@ -10,8 +10,9 @@ import stat
 import pytest
 
 from dataplane.core.spec import ListenSpec
+from dataplane.errors import BindError
 from dataplane.net.listener import open_listener
-from dataplane.net.socket_files import PLAIN, BindError, SocketFiles
+from dataplane.net.socket_files import PLAIN, SocketFiles
 
 ME = str(os.geteuid())
 MY_GROUP = grp.getgrgid(os.getegid()).gr_name

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from dataplane.node.change import Refused
+from dataplane.errors import Refused
 from tests.dataplane.node.bench import benched, greeter
 from tests.support.ports import HeldPort
 from tests.support.process import answers

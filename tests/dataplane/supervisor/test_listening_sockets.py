@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core.spec import ListenSpec
-from dataplane.node.change import Refused
+from dataplane.errors import Refused
 from dataplane.supervisor.listening_sockets import SocketGroup, let_in, shares
 from tests.support.ports import HeldPort
 
