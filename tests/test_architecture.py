@@ -16,9 +16,7 @@ LARGE_CLASSES: set[str] = {
     "controlplane.discovery.consul.discovery.ConsulDiscovery",
     "controlplane.operations.controller.Controller",
     "dataplane.api.routes.Api",
-    "dataplane.net.flow.Flow",
     "dataplane.net.pool.Pool",
-    "dataplane.net.service.Service",
     "dataplane.node.apply.Applier",
     "dataplane.node.node.Node",
     "dataplane.single.Process",
@@ -32,11 +30,6 @@ LARGE_CLASSES: set[str] = {
 
 CIRCLES: set[str] = {
     "dataplane.api.server",
-    "dataplane.net.connect",
-    "dataplane.net.flow",
-    "dataplane.net.leg",
-    "dataplane.net.proxy_header",
-    "dataplane.net.service",
     "dataplane.node.backend_addresses",
     "dataplane.node.drain",
     "dataplane.node.node",

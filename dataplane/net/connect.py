@@ -1,38 +1,84 @@
 """From an admitted client to its backend: choose one, take a pooled connection or dial, and try the next.
 
 A client makes as many attempts as `retries` allows, each at another backend. Its socket is not read meanwhile, so
-every attempt may still go to any backend. Who finds every backend full waits in the service's queue, and comes
-back here.
+every attempt may still go to any backend. Who finds every backend full waits in the service's queue (`QueuePlace`), and
+comes back here. Who waits for a dial waits for the `Connector`, which knows the dial as the flow's own.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
 from dataplane.net.dialer import BUSY, PENDING, UNDER_WAY, Dial, begin
+from dataplane.net.flow import end_if_late
 from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 
 if TYPE_CHECKING:
     import socket
 
+    from dataplane.core.admission import WaitQueue
+    from dataplane.core.selection import Selection
+    from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.counters import ServiceTotals
     from dataplane.net.flow import Flow
-    from dataplane.net.service import Service
+    from dataplane.net.observer import Observer
+    from dataplane.net.reactor import Reactor
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "ConnectorOwner", "QueuePlace"]
 
 
-class Connector:
-    """What gives the clients of one service their backends, and keeps the backends' accounts of them."""
+class ConnectorOwner(Protocol):
+    """The service whose clients want a backend."""
+
+    reactor: Reactor
+    spec: ServiceSpec
+    observer: Observer
+    totals: ServiceTotals
+    selection: Selection[Backend]
+    leaving: list[Backend]
+    queue: WaitQueue[Flow]
+    draining: bool
+
+    def enqueue(self, flow: Flow, refusal: CloseReason) -> None:
+        """Let `flow` wait for a place, or end it."""
+
+    def serve_queue(self) -> None:
+        """Give free places to those who wait."""
+
+
+class QueuePlace:
+    """What a client waits for that stands in its service's queue (`net.flow.Waiting`)."""
 
     __slots__ = ("_service",)
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ConnectorOwner) -> None:
+        self._service = service
+
+    def cancel(self, flow: Flow) -> None:
+        """Leave the queue."""
+        self._service.queue.discard(flow)
+
+    def on_timeout(self, flow: Flow, now: float) -> None:
+        """End a flow whose turn does not come."""
+        limit_s = self._service.spec.limits.queue_timeout_s
+        end_if_late(flow, now, flow.last, limit_s, CloseReason.QUEUE_TIMEOUT)
+
+
+class Connector:
+    """What gives the clients of one service their backends, and keeps the backends' accounts of them.
+
+    It is also what a client waits for that is being dialled (`net.flow.Waiting`).
+    """
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: ConnectorOwner) -> None:
         self._service = service
 
     def choose(self, flow: Flow) -> Backend | Lack:
@@ -72,7 +118,7 @@ class Connector:
 
     def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
         """Go on after a dial that had to be waited for."""
-        flow.waiting = None
+        flow.waiting = flow.dial = None
         backend = flow.backend
         assert backend is not None  # noqa: S101 - it was chosen before it was dialled
         if code:
@@ -88,6 +134,15 @@ class Connector:
         if not dial.pause_s:  # more idle connections would only fill its accept queue
             backend.pool.demand.dialled(now - dial.started_at)
         self._start(flow, backend, dial.sock, OUT)
+
+    def cancel(self, flow: Flow) -> None:
+        """Forget the dial of a flow that ends."""
+        dial, flow.dial = flow.dial, None
+        if dial is not None:
+            dial.cancel()
+
+    def on_timeout(self, flow: Flow, now: float) -> None:
+        """Do nothing: a dial has a deadline of its own."""
 
     def redial(self, flow: Flow) -> None:
         """Replace a pooled connection that turned out dead before anything was sent on it."""
@@ -172,7 +227,7 @@ class Connector:
             self._start(flow, backend, sock, UNWATCHED)
         elif code in UNDER_WAY:
             dial = Dial(reactor, address, backend.others, sock, code)
-            flow.waiting = dial
+            flow.waiting, flow.dial = self, dial
             flow.watch_client()
             dial.start(flow, backend.connect_timeout_s)
         else:
@@ -183,7 +238,7 @@ class Connector:
             code = dial.start_elsewhere(flow, backend.connect_timeout_s, code)
             if code != PENDING:
                 return code
-            flow.waiting = dial
+            flow.waiting, flow.dial = self, dial
             flow.watch_client()
         return 0
 

@@ -1,11 +1,12 @@
-"""The flow of one client: two legs, their deadlines, and the one place where their ends are settled.
+"""The flow of one client: two legs, and the one place where their ends are settled.
 
-`dataplane.net.leg` has the theory of operation of the relay.
+`dataplane.net.leg` has the theory of operation of the relay. Before the relay a flow waits, for one thing at a time
+(`Waiting`), or for none; its client's socket is watched meanwhile only to hear of a client that leaves.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
@@ -14,24 +15,91 @@ from dataplane.net.sockopts import RDHUP, events_now, reset_on_close, unsent_byt
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
+    from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.dialer import Dial
+    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
-    from dataplane.net.service import Service
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["LONG_LIVED_S", "Flow"]
+__all__ = ["Flow", "FlowOwner", "Waiting", "end_if_late"]
 
 VICTIM_CHECK_S: Final = 0.05
 PROMPT_S: Final = 1.0
 """A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
-QUIET_S: Final = 1.0
-"""What has not moved for so long rests: it may be told that this is the end."""
-_CUTS: Final = frozenset({CloseReason.LIFETIME, CloseReason.DRAIN_TIMEOUT, CloseReason.SHUTDOWN})
-"""Deadlines that come whatever the flow does."""
-LONG_LIVED_S: Final = 15.0
-"""A connection that lasts so long gets keepalive on its backend leg; a shorter one never pays for it."""
+
+
+class Waiting(Protocol):
+    """What a flow waits for before its relay begins: its PROXY header, a place in the queue, or a dial."""
+
+    def cancel(self, flow: Flow) -> None:
+        """Forget a flow that ends."""
+
+    def on_timeout(self, flow: Flow, now: float) -> None:
+        """End a flow that has waited for too long; it is in the wheel no longer."""
+
+
+def end_if_late(flow: Flow, now: float, since: float, limit_s: float, reason: CloseReason) -> None:
+    """End a flow that has waited for `limit_s`; else what passed was the deadline of a drain that was taken back."""
+    if limit_s and since + limit_s <= now:
+        flow.end(reason)
+    elif limit_s:
+        flow.reactor.wheel.at(flow, since + limit_s)
+
+
+class _Connector(Protocol):
+    """What gives flows their backends (`net.connect`)."""
+
+    def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
+        """Go on after a dial that had to be waited for."""
+
+    def redial(self, flow: Flow) -> None:
+        """Replace a pooled connection that turned out dead before anything was sent on it."""
+
+
+class _Deadlines(Protocol):
+    """When flows have to end (`net.deadlines`)."""
+
+    first_check_s: float
+
+    def schedule(self, flow: Flow) -> None:
+        """Put the earliest deadline of a flow into the wheel."""
+
+    def half_closed(self, flow: Flow, now: float) -> None:
+        """Take note that the backend has finished first."""
+
+    def on_timer(self, flow: Flow, now: float) -> None:
+        """End a relaying flow if a deadline has really passed."""
+
+
+class FlowOwner(Protocol):
+    """A flow's service."""
+
+    name: str
+    reactor: Reactor
+    spec: ServiceSpec
+    observer: Observer
+    drain_reason: CloseReason
+    leaving_events: int
+    """What epoll is asked for while a client waits, besides resets."""
+    reuses: bool
+    """The pool takes connections back."""
+    proxy_required: bool
+    proxy_header: Callable[[Flow], bytes] | None
+    """Makes what a backend is sent first."""
+
+    @property
+    def connector(self) -> _Connector:
+        """What gives its flows their backends."""
+
+    @property
+    def deadlines(self) -> _Deadlines:
+        """When its flows have to end."""
+
+    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
+        """Settle the accounts of a flow whose sockets are closed, but for `server` if it is for the pool."""
 
 
 class Flow:
@@ -48,6 +116,7 @@ class Flow:
         "deadline",
         "destination",
         "detail",
+        "dial",
         "dialled_to",
         "first_at",
         "key",
@@ -70,7 +139,7 @@ class Flow:
         "waiting",
     )
 
-    def __init__(self, service: Service, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
+    def __init__(self, service: FlowOwner, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
         self.service = service
         self.reactor: Reactor = service.reactor
         self.client = Leg(self, sock)
@@ -96,8 +165,10 @@ class Flow:
         """The backend leg has its keepalive."""
         self.pooled = False
         """The backend connection came from the pool."""
-        self.waiting: object | None = None
-        """What holds the flow before its relay begins: a header reader, a queue place or a dial."""
+        self.waiting: Waiting | None = None
+        """What holds the flow before its relay begins."""
+        self.dial: Dial | None = None
+        """The connection attempt under way."""
         self.reason: CloseReason | None = None
         """Set when the outcome is known but the flow is not over."""
         self.victim: Leg | None = None
@@ -113,18 +184,6 @@ class Flow:
         self.started_at = self.last = self.reactor.now
         self.connected_at = self.first_at = self.born_at = self.queued_s = 0.0
 
-    @property
-    def client_ip(self) -> str:
-        """The client's address without its port; empty on a Unix socket."""
-        return self.address[0] if self.address else ""
-
-    def local_address(self) -> tuple[str, int] | None:
-        """Return what the client connected to, or what a PROXY header said; None on a Unix socket."""
-        if self.destination is not None or self.address is None:
-            return self.destination
-        name = self.client.sock.getsockname()
-        return (name[0], name[1]) if isinstance(name, tuple) else None
-
     # -- before the relay -----------------------------------------------------------------------------
 
     def watch_client(self) -> None:
@@ -138,30 +197,19 @@ class Flow:
         client.mask = mask
 
     def on_event(self, events: int) -> None:
-        """Leave: all that epoll reports while nothing is read is that the client does.
+        """End the flow if its client has left: that is all that epoll reports while nothing is read.
 
         The kernel is asked again, because the event may be one of a connection that had this descriptor before.
+        A FIN says that the client sends no more. Whether it still waits for an answer, nobody can tell, neither from
+        the FIN nor from what is unread before it: so the service's `leaving_events` say what it is taken for.
         """
         del events
-        reason = self.departure()
-        if reason is not None:
-            self.service.stop_waiting(self)
-            self.end(reason)
-
-    def departure(self) -> CloseReason | None:
-        """Return how the client has left, as of now; None if it has not.
-
-        A FIN says that it sends no more. Whether it still waits for an answer, nobody can tell, neither from the FIN
-        nor from what is unread before it: so the service's `leaving_events` say what it is taken for.
-        """
-        events = events_now(self.client.fd, self.service.leaving_events)
-        if not events:
-            return None
-        return CloseReason.ABANDONED if events == RDHUP else CloseReason.CLIENT_GONE
+        seen = events_now(self.client.fd, self.service.leaving_events)
+        if seen:
+            self.end(CloseReason.ABANDONED if seen == RDHUP else CloseReason.CLIENT_GONE)
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""
-        self.service.stop_waiting(self)
         self.end(CloseReason.LOCAL_ERROR, reset=True)
 
     def dialled(self, dial: Dial, code: int) -> None:
@@ -187,7 +235,7 @@ class Flow:
         if client.mask != UNWATCHED:
             self.reactor.handlers[client.fd] = client
         self.last = self.connected_at = self.reactor.now
-        when = self.last + self.service.first_check_s
+        when = self.last + self.service.deadlines.first_check_s
         self.reactor.wheel.move(self, min(when, self.deadline) if self.deadline else when)
         header = self.service.proxy_header
         if header is not None:
@@ -206,7 +254,7 @@ class Flow:
             assert backend is not None  # noqa: S101 - a server leg has one
             self.first_at = self.reactor.clock()
             if backend.failures:
-                self.service.on_backend_success(backend)
+                self.service.observer.backend_spoke(backend)
 
     def replaces(self, leg: Leg) -> bool:
         """Return whether `leg`'s end is not the flow's: the pool takes its connection, or gives another."""
@@ -220,7 +268,9 @@ class Flow:
                 return True
             if server.broken:
                 assert self.backend is not None  # noqa: S101 - a server leg has one
-                self.service.on_backend_reset(self.backend, self._reset_evidence())
+                self.service.observer.backend_failed(
+                    self.backend, self._reset_evidence(), "reset before the first byte"
+                )
             return False
         return self.service.reuses and self._gives_back(server)
 
@@ -257,7 +307,7 @@ class Flow:
             elif client.eof and client.dead:
                 self.victim, self.reason = server, CloseReason.CLIENT_RESET
         if self.victim is not None:
-            self._reset_victim(self.victim)
+            self.reset_victim(self.victim)
         elif client.eof and server.eof and client.pending is None and server.pending is None:
             self.end(self.reason or CloseReason.CLIENT_CLOSED)
         else:
@@ -275,13 +325,11 @@ class Flow:
         """
         self.reason = reason
         self.last = now = self.reactor.now
-        wheel, half_closed_s = self.reactor.wheel, self.service.spec.timeouts.half_closed_s
-        if reason is CloseReason.CLIENT_CLOSED:
-            return
-        if half_closed_s and (not self.tick or self.tick * wheel.resolution_s > now + half_closed_s):
-            wheel.move(self, now + half_closed_s)
+        if reason is CloseReason.BACKEND_CLOSED:
+            self.service.deadlines.half_closed(self, now)
 
-    def _reset_victim(self, victim: Leg) -> None:
+    def reset_victim(self, victim: Leg) -> None:
+        """Reset `victim` and end the flow, if all that it is owed has arrived; else look again soon."""
         victim.peer.dead = True
         victim.peer.pending = None
         if victim.dead or (victim.pending is None and not unsent_bytes(victim.sock)):
@@ -291,83 +339,14 @@ class Flow:
         victim.rewatch()
         self.reactor.wheel.move(self, self.reactor.now + VICTIM_CHECK_S)
 
-    # -- deadlines ------------------------------------------------------------------------------------
-
-    def schedule(self) -> None:
-        """Put the earliest deadline into the wheel."""
-        wheel = self.reactor.wheel
-        if self.victim is not None:  # it is looked at every few ticks already
-            return
-        if self.server is None:  # what it waits for has a deadline of its own
-            if self.deadline and not 0 < self.tick * wheel.resolution_s <= self.deadline:
-                wheel.move(self, self.deadline)
-            return
-        when = self._due()[0]
-        if when:
-            wheel.move(self, when)
-        else:
-            wheel.cancel(self)
-
-    def _due(self) -> tuple[float, CloseReason]:
-        """Return when the flow has to end if nothing happens until then, and why; (0, ...) for never."""
-        timeouts = self.service.spec.timeouts
-        when, reason = 0.0, CloseReason.IDLE_TIMEOUT
-        if self.reason is CloseReason.BACKEND_CLOSED and timeouts.half_closed_s:
-            when, reason = self.last + timeouts.half_closed_s, CloseReason.HALF_CLOSED_TIMEOUT
-        elif timeouts.idle_s:
-            when = self.last + timeouts.idle_s
-        if timeouts.lifetime_s and not 0 < when < self.started_at + timeouts.lifetime_s:
-            when, reason = self.started_at + timeouts.lifetime_s, CloseReason.LIFETIME
-        if self.deadline and not 0 < when < self.deadline:
-            when, reason = self.deadline, self.service.drain_reason
-        return when, reason
-
     def on_timer(self, now: float) -> None:
-        """End the flow if a deadline has really passed; bytes may have moved since it was set."""
-        if self.server is None:
-            self.service.on_waiting_timeout(self)
-            return
-        progress = self._is_being_read()
-        when, reason = self._due()
-        if progress and (self.victim is not None or 0 < when <= now):
-            self.last = now
-            when, reason = self._due()
-        if when and when <= now:
-            self.end(reason, reset=self.victim is not None or self._is_cut_short(reason, now))
-            return
-        if self.victim is not None:
-            self._reset_victim(self.victim)
-            return
-        if not self.tuned:
-            long_lived = self.connected_at + LONG_LIVED_S
-            if long_lived <= now:
-                self.tuned = True
-                self.service.tune_long_lived(self)
-            elif not when or long_lived < when:
-                when = long_lived
-        if when:
-            self.reactor.wheel.at(self, when)
-
-    def _is_being_read(self) -> bool:
-        """Return whether a peer's kernel has taken or been given anything since the last look.
-
-        Megabytes may wait in ours. A reader that takes them slowly is not idle, although we write nothing.
-        """
-        assert self.server is not None  # noqa: S101 - asked while relaying
-        unsent = unsent_bytes(self.client.sock) + unsent_bytes(self.server.sock)
-        moved = unsent != self.unsent
-        self.unsent = unsent
-        return moved
-
-    def _is_cut_short(self, reason: CloseReason, now: float) -> bool:
-        """Return whether a deadline comes in the middle of something, so that a FIN would be taken for its end.
-
-        Held back by a slow reader, or, where it is not silence that ends the flow, something moved just now.
-        """
-        assert self.server is not None  # noqa: S101 - asked while relaying
-        if self.client.pending is not None or self.server.pending is not None:
-            return True
-        return reason in _CUTS and self.speaker is not None and now - self.last < QUIET_S
+        """End the flow if a deadline has really passed."""
+        if self.server is not None:
+            self.service.deadlines.on_timer(self, now)
+        elif self.deadline and self.deadline <= now:
+            self.end(self.service.drain_reason)
+        elif self.waiting is not None:
+            self.waiting.on_timeout(self, now)
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -377,6 +356,10 @@ class Flow:
             return
         reactor = self.reactor
         self.over = True
+        waiting = self.waiting
+        if waiting is not None:
+            self.waiting = None
+            waiting.cancel(self)
         if self.tick:
             reactor.wheel.cancel(self)
         client, server = self.client, self.server

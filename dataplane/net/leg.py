@@ -35,18 +35,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import select
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import CloseReason
-from dataplane.net.reactor import BUFFER_BYTES
+from dataplane.net.reactor import BUFFER_BYTES, Deferred
 from dataplane.net.sockopts import DONTWAIT, limit_unsent
 
 if TYPE_CHECKING:
     import socket
 
-    from dataplane.net.flow import Flow
+    from dataplane.net.reactor import Reactor
 
-__all__ = ["ERR", "HUP", "IN", "OUT", "UNWATCHED", "Leg"]
+__all__ = ["ERR", "HUP", "IN", "OUT", "UNWATCHED", "Leg", "LegOwner"]
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
@@ -60,6 +60,25 @@ RESERVE_BYTES: Final = 256 * 1024
 """How much of a peer's data its kernel takes beyond what it may send at once. Bulk is as without a bound; with 128 KiB it
 is half of that on a busy machine, as a reader that is not scheduled for a moment finds too little. With 512 KiB reads of
 a reader that takes nothing grow so large that three times as much lies here in the end."""
+
+
+class LegOwner(Deferred, Protocol):
+    """A leg's flow."""
+
+    reactor: Reactor
+    last: float
+    """When a byte was read or written last."""
+    speaker: Leg | None
+    """The leg that sent last."""
+
+    def on_first_byte(self, leg: Leg) -> None:
+        """Take note of the first byte that `leg` sent."""
+
+    def replaces(self, leg: Leg) -> bool:
+        """Return whether `leg`'s end is not the flow's."""
+
+    def end(self, reason: CloseReason, *, reset: bool = False) -> None:
+        """Close both legs."""
 
 
 class Leg:
@@ -84,7 +103,7 @@ class Leg:
 
     peer: Leg
 
-    def __init__(self, flow: Flow, sock: socket.SocketType) -> None:
+    def __init__(self, flow: LegOwner, sock: socket.SocketType) -> None:
         self.flow = flow
         self.sock = sock
         self.fd = sock.fileno()

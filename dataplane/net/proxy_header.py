@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode, encode_v1, encode_v2
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import ProxySend
+from dataplane.net.flow import end_if_late
 from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataplane.core.admission import NetworkSet
+    from dataplane.core.spec import ServiceSpec
     from dataplane.net.flow import Flow
+    from dataplane.net.reactor import Reactor
 
 __all__ = ["HEADERS", "HeaderReader"]
 
 PEEK_BYTES: Final = 4096
 
 
+class HeaderOwner(Protocol):
+    """The service that wants a header from its clients."""
+
+    reactor: Reactor
+    spec: ServiceSpec
+    trusted: NetworkSet
+    """Addresses whose headers are believed."""
+
+    def admit(self, flow: Flow) -> None:
+        """Go on with a client whose header has been read."""
+
+
 class HeaderReader:
-    """Waits for the header of one client.
+    """Waits for the header of one client (`net.flow.Waiting`).
 
     What has arrived is peeked at first, and only the header's own bytes are taken: whatever follows stays in the
     socket for the relay. While the header is incomplete, all that is there belongs to it and is taken, so that the
     level-triggered epoll does not report the same bytes again and again.
     """
 
-    __slots__ = ("flow", "head")
+    __slots__ = ("flow", "head", "service")
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, service: HeaderOwner) -> None:
         self.flow = flow
+        self.service = service
         self.head = b""
 
     def start(self) -> None:
         """Refuse a peer that is not trusted; else wait for its header, up to the deadline."""
-        flow = self.flow
-        service, client = flow.service, flow.client
+        flow, service = self.flow, self.service
+        client = flow.client
         if flow.address is not None and flow.address[0] not in service.trusted:
             flow.end(CloseReason.PROXY_UNTRUSTED)
             return
@@ -84,6 +101,14 @@ class HeaderReader:
         """End the flow: a bug of ours was met."""
         self.flow.end(CloseReason.LOCAL_ERROR, reset=True)
 
+    def cancel(self, flow: Flow) -> None:
+        """Do nothing: the socket is the flow's."""
+
+    def on_timeout(self, flow: Flow, now: float) -> None:
+        """End a flow whose header is late."""
+        limit_s = self.service.spec.timeouts.proxy_header_s
+        end_if_late(flow, now, flow.started_at, limit_s, CloseReason.PROXY_TIMEOUT)
+
     def _done(self) -> None:
         flow = self.flow
         reactor = flow.reactor
@@ -92,20 +117,20 @@ class HeaderReader:
         flow.client.mask = 0
         reactor.handlers[flow.client.fd] = flow
         reactor.epoll.modify(flow.client.fd, 0)
-        flow.service.admit(flow)
+        self.service.admit(flow)
 
 
-def _v1(flow: Flow) -> bytes:
-    return encode_v1(flow.address, flow.local_address())
-
-
-def _v2(flow: Flow) -> bytes:
-    return encode_v2(flow.address, flow.local_address())
+def _destination(flow: Flow) -> tuple[str, int] | None:
+    """Return what a client connected to, or what its own PROXY header said; None on a Unix socket."""
+    if flow.destination is not None or flow.address is None:
+        return flow.destination
+    name = flow.client.sock.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else None
 
 
 HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
     ProxySend.OFF: None,
-    ProxySend.V1: _v1,
-    ProxySend.V2: _v2,
+    ProxySend.V1: lambda flow: encode_v1(flow.address, _destination(flow)),
+    ProxySend.V2: lambda flow: encode_v2(flow.address, _destination(flow)),
 }
 """What a backend is sent first, by `proxy_protocol.send`."""

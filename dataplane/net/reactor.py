@@ -113,7 +113,8 @@ class Wheel:
 
     def move(self, item: Timed, when: float) -> None:
         """Put `item` at `when`, wherever it was."""
-        self.cancel(item)
+        if item.tick:
+            self.cancel(item)
         self.at(item, when)
 
     def advance(self, now: float) -> None:

@@ -15,18 +15,17 @@ from dataplane.core.balance import client_key
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack, Selection
 from dataplane.core.spec import Mode, PoolMode, ProxyAccept
-from dataplane.net.connect import Connector
+from dataplane.net.connect import Connector, QueuePlace
 from dataplane.net.counters import ServiceTotals
-from dataplane.net.dialer import Dial
-from dataplane.net.flow import LONG_LIVED_S, Flow
+from dataplane.net.deadlines import Deadlines
+from dataplane.net.flow import Flow
 from dataplane.net.proxy_header import HEADERS, HeaderReader
-from dataplane.net.sockopts import RDHUP, tune_backend, user_timeout_ms
+from dataplane.net.sockopts import RDHUP
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from dataplane.core.outlier import Evidence
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.leg import Leg
@@ -59,7 +58,9 @@ class Service:
         self.drain_reason = CloseReason.DRAIN_TIMEOUT
         self.admission = Admission(spec.limits, spec.access)
         self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
+        self.queue_place = QueuePlace(self)
         self.connector = Connector(self)
+        self.deadlines = Deadlines(reactor.wheel, spec.timeouts)
         self.leaving_events = 0
         """What epoll is asked for while a client waits, besides resets."""
         self._serving = False
@@ -75,20 +76,18 @@ class Service:
         self.spec = spec
         self.admission.reconfigure(spec.limits, spec.access)
         if spec.limits.per_client:
-            self.admission.recount(flow.client_ip for flow in self.flows if flow.counted)
+            self.admission.recount(_client_ip(flow) for flow in self.flows if flow.counted)
         self.queue.reconfigure(spec.limits.queue)
         self.reuses = spec.pool.mode is PoolMode.REUSE
         self.trusted = NetworkSet.build(spec.proxy.trusted)
         self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
         self.proxy_header = HEADERS[spec.proxy.send]
-        self.user_timeout_ms = user_timeout_ms(spec.timeouts.idle_s)
-        timeouts = (spec.timeouts.idle_s, spec.timeouts.lifetime_s, LONG_LIVED_S)
-        self.first_check_s = min(seconds for seconds in timeouts if seconds)
+        self.deadlines.configure(spec.timeouts)
         leaving_events = RDHUP if spec.limits.drop_abandoned else 0
         if leaving_events != self.leaving_events:
             self.leaving_events = leaving_events
             for flow in self.flows:
-                if isinstance(flow.waiting, WaitQueue | Dial):
+                if self.reactor.handlers.get(flow.client.fd) is flow:  # it waits, and not for its header
                     flow.watch_client()
         self.guarded = bool(
             spec.limits.per_client or spec.limits.client_rate or spec.access.allow or spec.access.deny
@@ -103,7 +102,7 @@ class Service:
         self.flows.add(flow)
         try:
             if self.proxy_required:
-                HeaderReader(flow).start()
+                HeaderReader(flow, self).start()
             else:
                 self.admit(flow)
         except Exception:  # a full epoll (fs.epoll.max_user_watches), or a bug of ours
@@ -113,19 +112,16 @@ class Service:
     def admit(self, flow: Flow) -> None:
         """Apply access rules and limits, then look for a backend."""
         if self.guarded:
-            refusal = self.admission.refuse(flow.client_ip, self.reactor.now)
+            refusal = self.admission.refuse(_client_ip(flow), self.reactor.now)
             if refusal is not None:
                 flow.end(refusal)
                 return
-            self.admission.opened(flow.client_ip)
+            self.admission.opened(_client_ip(flow))
         flow.counted = True
         limit = self.spec.limits.connections
         if limit and self.active >= limit:
             self.enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
             return
-        self._enter(flow)
-
-    def _enter(self, flow: Flow) -> None:
         self.active += 1
         flow.admitted = True
         self._choose_key(flow)
@@ -133,7 +129,7 @@ class Service:
 
     def _choose_key(self, flow: Flow) -> None:
         if self.spec.mode is Mode.STICKY:
-            flow.key = client_key(flow.client_ip.encode(), self.spec.seed)
+            flow.key = client_key(_client_ip(flow).encode(), self.spec.seed)
 
     # -- the queue ------------------------------------------------------------------------------------
 
@@ -143,7 +139,7 @@ class Service:
         if not self.queue.push(flow):
             flow.end(CloseReason.QUEUE_FULL if self.spec.limits.queue else refusal)
             return
-        flow.waiting = self.queue
+        flow.waiting = self.queue_place
         flow.last = now
         flow.watch_client()
         if self.spec.limits.queue_timeout_s:
@@ -165,10 +161,10 @@ class Service:
     def _serve_queue(self) -> None:
         limit = self.spec.limits.connections
         while (flow := self.queue.peek()) is not None:
-            if self.leaving_events and (reason := flow.departure()) is not None:
-                self.stop_waiting(flow)  # its FIN has come in this very batch of events
-                flow.end(reason)
-                continue
+            if self.leaving_events:
+                flow.on_event(0)  # its FIN may have come in this very batch of events
+                if flow.over:
+                    continue
             if limit and self.active >= limit and not flow.admitted:
                 return
             self._choose_key(flow)  # the mode may be another by now
@@ -187,56 +183,7 @@ class Service:
                 flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND
             )
 
-    # -- what happens while waiting -------------------------------------------------------------------
-
-    def on_waiting_timeout(self, flow: Flow) -> None:
-        """The wait took too long; a dial has a deadline of its own."""
-        now = self.reactor.now
-        if flow.deadline and flow.deadline <= now:
-            reason = self.drain_reason
-        elif isinstance(flow.waiting, WaitQueue):
-            reason = CloseReason.QUEUE_TIMEOUT
-            if self._goes_on_waiting(flow, flow.last, self.spec.limits.queue_timeout_s):
-                return
-        elif isinstance(flow.waiting, HeaderReader):
-            reason = CloseReason.PROXY_TIMEOUT
-            if self._goes_on_waiting(flow, flow.started_at, self.spec.timeouts.proxy_header_s):
-                return
-        else:
-            return
-        self.stop_waiting(flow)
-        flow.end(reason)
-
-    def _goes_on_waiting(self, flow: Flow, since: float, limit_s: float) -> bool:
-        """Return whether a wait is not over: what passed was the deadline of a drain that was taken back."""
-        if limit_s and since + limit_s <= self.reactor.now:
-            return False
-        if limit_s:
-            self.reactor.wheel.at(flow, since + limit_s)
-        return True
-
-    def stop_waiting(self, flow: Flow) -> None:
-        """Take back whatever `flow` waits for."""
-        waiting, flow.waiting = flow.waiting, None
-        if isinstance(waiting, WaitQueue):
-            waiting.discard(flow)
-        elif isinstance(waiting, Dial):
-            waiting.cancel()
-
     # -- the accounts ---------------------------------------------------------------------------------
-
-    def on_backend_reset(self, backend: Backend, evidence: Evidence) -> None:
-        """Tell passive health of a reset before the first byte."""
-        self.observer.backend_failed(backend, evidence, "reset before the first byte")
-
-    def on_backend_success(self, backend: Backend) -> None:
-        """Tell passive health that a backend with failures spoke."""
-        self.observer.backend_spoke(backend)
-
-    def tune_long_lived(self, flow: Flow) -> None:
-        """Give the backend leg of a connection that lasts its keepalive."""
-        if flow.server is not None and flow.backend is not None and flow.backend.address is not None:
-            tune_backend(flow.server.sock, flow.backend.address.family, self.user_timeout_ms)
 
     def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
         """Settle the accounts of a flow whose sockets are closed, but for `server` if it is for the pool."""
@@ -265,8 +212,13 @@ class Service:
         if flow.admitted:
             self.active -= 1
         if flow.counted and self.guarded:
-            self.admission.closed(flow.client_ip)
+            self.admission.closed(_client_ip(flow))
         if self.queue:
             self.serve_queue()
         if self.draining:
             self.observer.drained()
+
+
+def _client_ip(flow: Flow) -> str:
+    """Return a client's address without its port; empty on a Unix socket."""
+    return flow.address[0] if flow.address else ""

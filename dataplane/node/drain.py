@@ -25,7 +25,7 @@ def undrain(flows: Iterable[Flow]) -> None:
     for flow in flows:
         if flow.deadline:
             flow.deadline = 0.0
-            flow.schedule()
+            flow.service.deadlines.schedule(flow)
 
 
 async def drain_node(node: Node) -> None:

@@ -358,7 +358,7 @@ class Node:
         times = closing_times(len(chosen), self.reactor.now, timeout_s=spec.timeout_s, close_s=spec.close_s)
         for flow, when in zip(chosen, times, strict=True):
             flow.deadline = when
-            flow.schedule()
+            service.deadlines.schedule(flow)
         return len(chosen)
 
     def drain_backend(self, service: Service, backend: Backend) -> int:

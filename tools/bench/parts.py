@@ -55,6 +55,7 @@ class Ended:
         self.reason: CloseReason | None = None
         self.server: Leg | None = None
         self.backend: Backend | None = None
+        self.service: Service | None = None
         self._over = asyncio.Event()
 
     def __call__(self, flow: Flow, reason: CloseReason, server: Leg | None) -> None:
@@ -66,7 +67,7 @@ class Ended:
         """Let it come and go."""
         reactor = Reactor(asyncio.get_running_loop(), _DESCRIPTORS)
         echo = await asyncio.start_server(_echo, "127.0.0.1", 0)
-        service = _service(reactor, "{}:{}".format(*echo.sockets[0].getsockname()))
+        service = self.service = _service(reactor, "{}:{}".format(*echo.sockets[0].getsockname()))
         service.access_log = self
         sock = open_listener("127.0.0.1:0", reuse_port=False)
         host, port = sock.getsockname()
@@ -166,8 +167,8 @@ def _timer(ended: Ended) -> float:
 def _accounts(ended: Ended) -> float:
     """Settle the accounts of a connection: counters, histograms, places; what metrics and status read."""
     flow, reason, server, backend = ended.flow, ended.reason, ended.server, ended.backend
-    assert flow is not None and reason is not None  # noqa: S101, PT018 - it has ended
-    service = flow.service
+    service = ended.service
+    assert flow is not None and reason is not None and service is not None  # noqa: S101, PT018 - it has ended
     service.access_log = None
 
     def work() -> None:
@@ -205,9 +206,9 @@ def _log(ended: Ended) -> float:
 
 def _pick(ended: Ended) -> float:
     """Pick a backend in turn."""
-    flow = ended.flow
-    assert flow is not None  # noqa: S101 - it has ended
-    pick = flow.service.selection.pick
+    service = ended.service
+    assert service is not None  # noqa: S101 - it has ended
+    pick = service.selection.pick
 
     def work() -> None:
         for _ in range(_TIMES):

@@ -310,7 +310,8 @@ class Rig:
     def close(self) -> None:
         """Close everything."""
         for flow in list(self.service.flows):
-            self.service.stop_waiting(flow)
+            if flow.waiting is not None:
+                flow.waiting.cancel(flow)
             reset(flow.client.sock)  # type: ignore[arg-type]
             if flow.server is not None:
                 flow.server.sock.close()

@@ -131,7 +131,8 @@ class TestBusy:
         rig, _ = busy()
         rig.client()
         (flow,) = rig.service.flows
-        dial, pauses = flow.waiting, set()
+        dial, pauses = flow.dial, set()
+        assert dial is not None
         for _ in range(20):
             rig.pass_time(0.05)
             pauses.add(dial.pause_s)

@@ -380,7 +380,7 @@ class TestDeadlines:
             (flow,) = rig.service.flows
             if drained:
                 flow.deadline = rig.reactor.now + 5.0
-                flow.schedule()
+                rig.service.deadlines.schedule(flow)
             rig.pass_time(5.0 - (silent_s or 0.0) - 0.1)
             if silent_s is not None:
                 server.sendall(b"half of it")

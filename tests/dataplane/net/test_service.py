@@ -175,12 +175,12 @@ class TestQueue:
         with rigged(limits=limits) as rig:
             rig.client()
             rig.client()
-            (waiting,) = [flow for flow in rig.service.flows if flow.waiting is rig.service.queue]
+            (waiting,) = [flow for flow in rig.service.flows if flow.waiting is rig.service.queue_place]
             waiting.deadline = rig.reactor.now + 1.0
-            waiting.schedule()
+            rig.service.deadlines.schedule(waiting)
             rig.pass_time(0.5)
             waiting.deadline = 0.0
-            waiting.schedule()
+            rig.service.deadlines.schedule(waiting)
             rig.pass_time(4.4)
             assert rig.reasons == []
             rig.pass_time(0.2)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
-from dataplane.net.dialer import Dial
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.node.rehoming import home_of
 from dataplane.report.status import live_bytes
@@ -282,7 +281,7 @@ async def test_a_dial_under_way_moves(bench):
             _, writer = await asyncio.open_connection(bench.port.host, bench.port.port)
             await bench.until(lambda: bench.service.flows)
             (flow,) = bench.service.flows
-            assert isinstance(flow.waiting, Dial)
+            assert flow.dial is not None
             await bench.put(*named(b=address), timeouts={"connect": "10s"}, **LONG)
             assert accounts(bench) == {"b": 1}
             full.accept()[0].close()

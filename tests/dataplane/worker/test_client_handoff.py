@@ -99,7 +99,6 @@ class Worker:
     def end_clients(self) -> None:
         """End all whom it serves."""
         for flow in list(self.service.flows):
-            self.service.stop_waiting(flow)
             flow.end(CloseReason.CLIENT_GONE)
 
     def close(self) -> None:

@@ -134,7 +134,6 @@ class Site:
         """End everybody, those who wait first."""
         self.board.still = True
         for flow in sorted(self.service.flows, key=lambda flow: flow.server is not None):
-            self.service.stop_waiting(flow)
             flow.end(CloseReason.SHUTDOWN)
 
 
