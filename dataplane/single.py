@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
     from dataplane.options import Options
     from dataplane.telemetry.line_writer import LineSink
-    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
+    from schemas.api import BackendPatch, PushedBy
     from schemas.health import HealthUpdate
+    from schemas.replies import Applied, Explanation, Info, Planned
     from schemas.status import Status
     from schemas.system.unix_socket import OwnSocket
 

@@ -15,8 +15,7 @@ from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
 from dataplane.core.reasons import HARMS, REASONS, CloseReason, DiscardCause
 from dataplane.report.metrics import MAX_BACKENDS
-from schemas import api as api_bodies
-from schemas import environment, status
+from schemas import api, environment, replies, status
 from tools import reference_code as code
 from tools.reference_config import config, table
 from tools.reference_texts import CALLS, CONTROL_CALLS, CONTROL_EVENTS, EVENTS, SKIPS, VARIABLES, Call
@@ -151,7 +150,7 @@ def _api() -> Iterator[str]:
         ((f"`{each.code}`", str(each.status), each.plane) for each in code.error_codes()),
     )
     yield from ("## Bodies", "")
-    for module in (api_bodies, status):
+    for module in (replies, api, status):
         for name, (about, fields) in code.typed_dicts(module).items():
             yield from (f"### {name}", "", about, "")
             rows = ((f"`{each.name}`", _json_kind(each.kind), each.doc) for each in fields)

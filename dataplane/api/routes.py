@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from dataplane.api.credentials import Credentials
     from dataplane.telemetry.events import Events
-    from schemas.api import Applied, BackendPatch, Explanation, Info, Planned, PushedBy
+    from schemas.api import BackendPatch, PushedBy
     from schemas.health import HealthUpdate
     from schemas.http.hosts import Hosts
+    from schemas.replies import Applied, Explanation, Info, Planned
     from schemas.status import Status
 
 __all__ = ["Api", "DataPlane", "Tcp"]

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from dataplane.node.change import Draft
     from dataplane.node.node import Node
     from dataplane.node.snapshot_file import SnapshotStore
-    from schemas.api import Applied, BackendPatch, Change, Impact, Planned, PushedBy, PushOrigin
+    from schemas.api import BackendPatch, PushedBy
+    from schemas.replies import Applied, Change, Impact, Planned, PushOrigin
 
 __all__ = ["Applier", "Entrances"]
 

@@ -10,7 +10,7 @@ from schemas.listeners import addresses_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from schemas.api import Change
+    from schemas.replies import Change
     from schemas.snapshot import Service
 
 __all__ = ["change_steps"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.node.node import Node
     from dataplane.node.running_service import Running
-    from schemas.api import Change, Impact
+    from schemas.replies import Change, Impact
 
 __all__ = ["Prepared", "impact_of"]
 

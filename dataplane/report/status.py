@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dataplane.net.service import Service
     from dataplane.node.node import Node
     from dataplane.node.running_service import Running
-    from schemas.api import Explanation, Skipped
+    from schemas.replies import Explanation, Skipped
     from schemas.status import BackendStatus, ListenerStatus, Override, ServiceStatus
 
 __all__ = ["Reporter", "live_bytes"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dataplane.supervisor.node import SupervisorNode
     from dataplane.supervisor.worker_process import WorkerProcess
     from dataplane.supervisor.workers import Workers
-    from schemas.api import Change, Impact
+    from schemas.replies import Change, Impact
     from schemas.snapshot import Snapshot
 
 __all__ = ["SupervisedApplier"]

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from dataplane.supervisor.worker_process import WorkerProcess
     from dataplane.supervisor.workers import Workers
     from dataplane.telemetry.events import Events
-    from schemas.api import Applied, Explanation, Info, Planned, PushedBy
+    from schemas.api import PushedBy
     from schemas.health import HealthUpdate
+    from schemas.replies import Applied, Explanation, Info, Planned
     from schemas.status import ServiceStatus, Status, WorkerStatus
 
 __all__ = ["Supervisor"]
