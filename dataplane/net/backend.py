@@ -46,7 +46,6 @@ class Backend:
 
     __slots__ = (
         "absence",
-        "active",
         "address",
         "connect_timeout_s",
         "draining_since",
@@ -56,6 +55,7 @@ class Backend:
         "id",
         "named",
         "others",
+        "own",
         "pool",
         "ramp_from",
         "reachable",
@@ -78,8 +78,8 @@ class Backend:
         """Whether its address is a host name or at a network interface by name, and may so become another."""
         self.absence = ABSENT if self.address is None else None
         """Why it has no address."""
-        self.active = 0
-        """Clients' connections to it, those being dialled included."""
+        self.own = 0
+        """Clients' connections of this process to it, those being dialled included."""
         self.failures = 0
         """Consecutive failures that passive health has counted."""
         self.health = ActiveHealth(service.active.rise, service.active.fall, now=reactor.now)
@@ -109,9 +109,17 @@ class Backend:
         return f"<Backend {self.id} at {self.spec.address}>"
 
     @property
-    def own(self) -> int:
-        """This process's part of `active`: all of it, unless counts are shared with other processes."""
-        return self.active
+    def active(self) -> int:
+        """Connections to it that limits and balancers count: those of all processes that count together."""
+        return self.own
+
+    def enter(self) -> None:
+        """Count one more connection."""
+        self.own += 1
+
+    def leave(self) -> None:
+        """Count one connection less."""
+        self.own -= 1
 
     def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
         """Take a new configuration; what it does not change stays as it is."""

@@ -162,7 +162,7 @@ class Connector:
         """Give back the place of `flow` at `backend`."""
         service = self._service
         flow.backend = None
-        backend.active -= 1
+        backend.leave()
         if service.selection.tracks_load:
             service.selection.changed(backend)
         if backend.removed and not backend.own and backend in service.leaving:
@@ -181,7 +181,7 @@ class Connector:
             heir.totals.bytes_out -= answered
         self.release(flow, backend)
         flow.backend = heir
-        heir.active += 1
+        heir.enter()
         if service.selection.tracks_load:
             service.selection.changed(heir)
 
@@ -190,7 +190,7 @@ class Connector:
         selection = self._service.selection
         flow.backend = backend
         flow.place = backend.spec.address
-        backend.active += 1
+        backend.enter()
         if selection.tracks_load:
             selection.changed(backend)
         pool = backend.pool

@@ -50,8 +50,8 @@ class Service:
         """Addresses of connections in place that no backend had when that was last looked at."""
         self.selection: Selection[Backend] = Selection({})
         self.flows: set[Flow] = set()
-        self.active = 0
-        """Admitted connections: those that `limits.connections` counts."""
+        self.own = 0
+        """Admitted connections of this process."""
         self.totals = ServiceTotals()
         self.access_log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
         self.draining = False
@@ -67,9 +67,17 @@ class Service:
         self.configure(spec)
 
     @property
-    def own(self) -> int:
-        """This process's part of `active`: all of it, unless counts are shared with other processes."""
-        return self.active
+    def active(self) -> int:
+        """Admitted connections that `limits.connections` counts: those of all processes that count together."""
+        return self.own
+
+    def enter(self) -> None:
+        """Count one more admitted connection."""
+        self.own += 1
+
+    def leave(self) -> None:
+        """Count one admitted connection less."""
+        self.own -= 1
 
     def configure(self, spec: ServiceSpec) -> None:
         """Take everything but the backends from `spec`; connections in place keep what they began with."""
@@ -122,7 +130,7 @@ class Service:
         if limit and self.active >= limit:
             self.enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
             return
-        self.active += 1
+        self.enter()
         flow.admitted = True
         self._choose_key(flow)
         self.connector.connect(flow)
@@ -177,7 +185,7 @@ class Service:
             flow.queued_s = self.reactor.now - flow.last
             self.totals.queue.observe(flow.queued_s)
             if not flow.admitted:
-                self.active += 1
+                self.enter()
                 flow.admitted = True
             self.connector.proceed(
                 flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND
@@ -210,7 +218,7 @@ class Service:
             ):  # before a place is given to the next: it is the same connection
                 backend.pool.put(server.sock, server.mask, flow.born_at, flow.dialled_to)
         if flow.admitted:
-            self.active -= 1
+            self.leave()
         if flow.counted and self.guarded:
             self.admission.closed(_client_ip(flow))
         if self.queue:

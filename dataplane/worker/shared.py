@@ -1,6 +1,6 @@
 """Backends and services whose counts are the node's, not the worker's; see shared_counters for the theory.
 
-`active` is what limits and balancers look at: the node's count. `own` is this process's part of it. Pools are the
+`own` is what this process counts, published with one store; `active` is the sum of all, for limits and balancers. Pools are the
 node's, too (`worker.pool`), and so is the length of a queue; who waits where is each worker's.
 """
 
@@ -32,7 +32,7 @@ T = TypeVar("T", bound=Hashable)
 class SharedBackend(Backend):
     """A backend whose `active` is the node's count; `column` as the supervisor has given it out."""
 
-    __slots__ = ("_board", "_cells", "_column", "_own", "_seen", "_told")
+    __slots__ = ("_board", "_cells", "_column", "_told")
     pool: SharedPool
 
     def __init__(
@@ -46,29 +46,25 @@ class SharedBackend(Backend):
         self._board = board
         self._column = column
         self._cells = board.cells(column)
-        self._own = 0
-        self._seen = self._told = 0
+        self._told = 0
         super().__init__(reactor, spec, service)
         limit = service.limits.per_backend
         self.pool = SharedPool(reactor, self, service.pool, limit=limit, board=board, column=column)
 
     @property
-    def own(self) -> int:
-        """This process's part."""
-        return self._own
-
-    @property
     def active(self) -> int:
         """The node's count, as of now."""
-        self._seen = seen = sum(self._cells[: self._board.head[0]])
-        return seen
+        return sum(self._cells[: self._board.head[0]])
 
-    @active.setter
-    def active(self, value: int) -> None:
-        """Take the change since the last look (`active += 1` looks, then sets) as this process's own."""
-        self._own += value - self._seen
-        self._seen = value
-        self._cells[self._board.row] = self._own
+    def enter(self) -> None:
+        """Count one more connection."""
+        self.own = own = self.own + 1
+        self._cells[self._board.row] = own
+
+    def leave(self) -> None:
+        """Count one connection less."""
+        self.own = own = self.own - 1
+        self._cells[self._board.row] = own
 
     def has_moved(self) -> bool:
         """Tell whether the count has changed since this was asked last, so that a balancer must look again."""
@@ -77,14 +73,13 @@ class SharedBackend(Backend):
 
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
-        if column == self._column:
-            return
-        row = self._board.row
-        self._cells[row] = 0
-        self._column = column
-        self._cells = self._board.cells(column)
-        self._cells[row] = self._own
-        self.pool.use(column)
+        if column != self._column:
+            row = self._board.row
+            self._cells[row] = 0
+            self._column = column
+            self._cells = self._board.cells(column)
+            self._cells[row] = self.own
+            self.pool.use(column)
 
 
 class SharedService(Service):
@@ -95,36 +90,31 @@ class SharedService(Service):
     def __init__(self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board) -> None:
         self._board = board
         self._cells = board.cells(None)
-        self._own = 0
-        self._seen = 0
         super().__init__(reactor, spec, observer)
         self.admission = _SharedAdmission(spec, board)
         self.queue = SharedQueue(spec.limits.queue, board)
 
     @property
-    def own(self) -> int:
-        """This process's part."""
-        return self._own
-
-    @property
     def active(self) -> int:
         """The node's count, as of now."""
-        self._seen = seen = sum(self._cells[: self._board.head[0]])
-        return seen
+        return sum(self._cells[: self._board.head[0]])
 
-    @active.setter
-    def active(self, value: int) -> None:
-        """Take the change since the last look as this process's own."""
-        self._own += value - self._seen
-        self._seen = value
-        self._cells[self._board.row] = self._own
+    def enter(self) -> None:
+        """Count one more connection."""
+        self.own = own = self.own + 1
+        self._cells[self._board.row] = own
+
+    def leave(self) -> None:
+        """Count one connection less."""
+        self.own = own = self.own - 1
+        self._cells[self._board.row] = own
 
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
         row = self._board.row
         self._cells[row] = 0
         self._cells = self._board.cells(column)
-        self._cells[row] = self._own
+        self._cells[row] = self.own
         self.queue.use(self._board.waiting(column))
 
 

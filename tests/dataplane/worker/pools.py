@@ -66,7 +66,7 @@ class Worker:
 
     def come(self) -> bool:
         """Serve a client; tell whether it got a pooled connection."""
-        self.backend.active += 1
+        self.backend.enter()
         idle = self.pool.take()
         if idle is not None:
             self.clients.append(idle.sock)
@@ -81,7 +81,7 @@ class Worker:
     def leave(self) -> None:
         """Let a client leave, in mode `reuse` cleanly."""
         sock = self.clients.pop()
-        self.backend.active -= 1
+        self.backend.leave()
         self.pool.reactor.unwatch(sock.fileno())
         self.pool.put(sock, -1, self.pool.reactor.now, self.pool.backend.address)
 
