@@ -11,7 +11,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.api.name_release import Kept, move_away
-from dataplane.api.server import Endpoints
+from dataplane.api.routes import DataPlane
+from dataplane.api.server import Endpoints, draining_path
 from dataplane.background import Background, tell_bugs
 from dataplane.errors import Refused, StartError
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
@@ -34,84 +35,69 @@ from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.instance import draw_instance
 from dataplane.telemetry.log import log_event
 from dataplane.telemetry.lost_lines import LossWatch
+from schemas.system.unix_socket import OwnSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from dataplane.options import Options
     from dataplane.telemetry.line_writer import LineSink
-    from schemas.api import BackendPatch, PushedBy
-    from schemas.health import HealthUpdate
-    from schemas.replies import Applied, Explanation, Info, Planned
+    from schemas.replies import Explanation, Info
     from schemas.status import Status
-    from schemas.system.unix_socket import OwnSocket
 
 __all__ = ["Process"]
 
 VERSION: Final = version("livelb")
 
 
-class Process:
-    """A data plane of one process (dataplane.api.routes.DataPlane)."""
+class NoWorkers:
+    """What there is of workers where there are none (dataplane.api.routes.Workers)."""
 
-    def __init__(self, options: Options, log: LineSink, own: OwnSocket, group: asyncio.TaskGroup) -> None:
-        self._options = options
-        self._log = log
-        self._own = own
-        self._background = Background(group)
+    async def restart(self) -> dict[str, Any]:
+        """Refuse: what would be replaced is this process itself."""
+        hint = "start its successor with `lb-dataplane --takeover`"
+        raise Refused(409, "single_process", f"a single process has no workers to restart; {hint}")
+
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Refuse."""
+        hint = f"see lb-dataplane --takeover --workers {count}"
+        raise Refused(409, "single_process", f"a single process has no workers; {hint}")
+
+
+class SingleReport:
+    """How a data plane of one process is (dataplane.api.routes.Report).
+
+    Args:
+        name: Of the data plane.
+        applier: What runs.
+        recording: What is kept of connections.
+        dropped_lines: Tells how many lines the logs have lost.
+    """
+
+    def __init__(
+        self, name: str, applier: Applier, recording: Recording, dropped_lines: Callable[[], int]
+    ) -> None:
+        self.draining_since: str | None = None
+        self.reporter = Reporter(applier.node, time.time)
+        self._name = name
+        self._applier = applier
+        self._node = applier.node
         self._started_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        self.events = Events(log_event, time.time, draw_instance(os.urandom))
-        self.reactor = Reactor(loop, descriptor_limit())
-        self.node = Node(self.reactor, self.events, random.SystemRandom())
-        self.store = SnapshotStore(options.state_dir, options.name)
-        self.doors = OwnDoors(self.node, reuse_port=options.reuse_port)
-        self.applier = Applier(self.node, self.store, self.doors)
-        self.reporter = Reporter(self.node, time.time)
-        try:
-            draw = random.Random().random  # noqa: S311 - it decides what is logged
-            self._recording = Recording(options.recording, options.name, draw, self.events.emit)
-        except ValueError as error:
-            raise StartError(f"OpenTelemetry: {error}") from error
-        self.node.access_log = self._recording.record
-        self._metrics = Metrics(
-            self.node, self.applier, self._dropped_lines, time.monotonic, self._recording.spans
-        )
-        self._resolver = Resolver(self.node)
-        self.applier.on_change = self._resolver.wake
-        self._stop = asyncio.Event()
-        self._kept = Kept(self._on_loss)
-        self._endpoints: Endpoints | None = None
-        self._draining_since: str | None = None
-        self._handed_over = False
-
-    # -- the API --------------------------------------------------------------------------------------
+        self._metrics = Metrics(self._node, applier, dropped_lines, time.monotonic, recording.spans)
 
     def info(self) -> Info:
         """Say who answers, and what it runs."""
         return {
-            "name": self._options.name,
+            "name": self._name,
             "pid": os.getpid(),
-            "instance": self.events.instance,
+            "instance": self._node.events.instance,
             "version": VERSION,
             "workers": 1,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
-            "generation": self.applier.snapshot.generation,
-            "hash": self.applier.snapshot.hash,
-            "pushed_by": self.applier.pushed_by,
+            "generation": self._applier.snapshot.generation,
+            "hash": self._applier.snapshot.hash,
+            "pushed_by": self._applier.pushed_by,
         }
-
-    async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
-        """Run a snapshot."""
-        return await self.applier.apply(data, if_match=if_match, by=by)
-
-    async def plan(self, data: object, *, if_match: str | None) -> Planned:
-        """Say what running a snapshot would change."""
-        return await self.applier.plan(data, if_match=if_match)
-
-    def snapshot(self) -> Iterator[str]:
-        """Yield what runs, as pieces of JSON."""
-        return self.applier.snapshot.text()
 
     async def status(self) -> Status:
         """Describe everything."""
@@ -125,8 +111,8 @@ class Process:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
-            "saved": self.applier.saved,
-            "draining_since": self._draining_since,
+            "saved": self._applier.saved,
+            "draining_since": self.draining_since,
             "skew": 1.0,
             "workers": [
                 {
@@ -143,17 +129,9 @@ class Process:
             "services": services,
         }
 
-    def judge(self, update: HealthUpdate) -> list[str]:
-        """Take verdicts of somebody else's checks."""
-        return self.node.decide_all(update)
-
-    async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
-        """Override a backend."""
-        return await self.applier.patch(service, backend, patch)
-
     async def explain(self, service: str, client: str) -> Explanation:
         """Say what a client would get."""
-        running = self.node.running.get(service)
+        running = self._node.running.get(service)
         if running is None:
             raise Refused(404, "no_such_service", f"there is no service {service}")
         try:
@@ -165,24 +143,45 @@ class Process:
         """Return Prometheus text."""
         return await self._metrics.text()
 
-    async def restart(self) -> dict[str, Any]:
-        """Refuse: what would be replaced is this process itself."""
-        hint = "start its successor with `lb-dataplane --takeover`"
-        raise Refused(409, "single_process", f"a single process has no workers to restart; {hint}")
-
-    async def resize(self, count: int) -> dict[str, Any]:
-        """Refuse: there are no workers."""
-        hint = f"see lb-dataplane --takeover --workers {count}"
-        raise Refused(409, "single_process", f"a single process has no workers; {hint}")
-
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""
-        if self._draining_since:
+        if self.draining_since:
             return "the process is ending"
-        if not self.applier.snapshot.generation:
+        if not self._applier.snapshot.generation:
             return "generation 0: waiting for a snapshot"
-        paused = [listener.address for listener in self.node.listeners.values() if listener.paused]
+        paused = [listener.address for listener in self._node.listeners.values() if listener.paused]
         return f"accepting is paused on {', '.join(paused)}: out of descriptors" if paused else None
+
+
+class Process:
+    """A data plane of one process."""
+
+    def __init__(self, options: Options, log: LineSink, own: OwnSocket, group: asyncio.TaskGroup) -> None:
+        self._options = options
+        self._log = log
+        self._own = own
+        self._background = Background(group)
+        loop = asyncio.get_running_loop()
+        self.events = Events(log_event, time.time, draw_instance(os.urandom))
+        self.reactor = Reactor(loop, descriptor_limit())
+        self.node = Node(self.reactor, self.events, random.SystemRandom())
+        self.store = SnapshotStore(options.state_dir, options.name)
+        self.doors = OwnDoors(self.node, reuse_port=options.reuse_port)
+        self.applier = Applier(self.node, self.store, self.doors)
+        try:
+            draw = random.Random().random  # noqa: S311 - it decides what is logged
+            self._recording = Recording(options.recording, options.name, draw, self.events.emit)
+        except ValueError as error:
+            raise StartError(f"OpenTelemetry: {error}") from error
+        self.node.access_log = self._recording.record
+        self._report = SingleReport(options.name, self.applier, self._recording, self._dropped_lines)
+        self._plane = DataPlane(self.applier, self._report, self.node, NoWorkers(), self.events)
+        self._resolver = Resolver(self.node)
+        self.applier.on_change = self._resolver.wake
+        self._stop = asyncio.Event()
+        self._kept = Kept(self._on_loss)
+        self._endpoints: Endpoints | None = None
+        self._handed_over = False
 
     def _dropped_lines(self) -> int:
         return self._log.dropped + self._recording.dropped_lines
@@ -199,7 +198,7 @@ class Process:
         self._handle_signals()
         tune_collector()
         self.reactor.start()
-        self.reporter.outcomes.start()
+        self._report.reporter.outcomes.start()
         sinks = {"log": self._log, "access log": self._recording.sink}
         LossWatch(sinks, self.events.emit).start(self.reactor)
         keep = self._background.keep
@@ -207,12 +206,15 @@ class Process:
         keep("looking up names", self._resolver.run)
         keep("saving the snapshot", self.applier.keep_saved)
         self.doors.inherited = inherited_sockets()
+        options = self._options
         try:
-            endpoints = self._endpoints = Endpoints(self._options, self.events.emit, beside=False)
+            endpoints = self._endpoints = Endpoints(
+                options.api, options.metrics, options.credentials, self.events.emit, beside=False
+            )
             await load_initial(self.applier, self.store, self._options.config)
             endpoints.listen()
-            await endpoints.serve(self, self._own)
-            self.events.emit("started", **self.info(), socket=str(self._own.path))
+            await endpoints.serve(self._plane, self._own)
+            self.events.emit("started", **self._report.info(), socket=str(self._own.path))
             giver = self._background.begin("offering a takeover", self._giver().run)
             keep("the watchdog", watchdog)
             keep("showing that it lives", self._own.live)
@@ -224,7 +226,8 @@ class Process:
             else:
                 giver.cancel()
                 await self._stop_accepting()
-            await move_away(endpoints, self, self._options, self._own, self.events.emit)
+            away = OwnSocket(draining_path(options.runtime_dir, options.name, os.getpid()))
+            await move_away(endpoints, self._plane, self._own, away, self.events.emit)
             if not self._handed_over:
                 self._kept.let_go()
             await drain_node(self.node)
@@ -245,19 +248,19 @@ class Process:
         loop.add_signal_handler(signal.SIGUSR1, self._recording.reopen)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
-        if self._draining_since:
+        if self._report.draining_since:
             self.events.emit("stopping_now", signal=number.name, connections=connections(self.node))
             if self._endpoints is not None:
                 self._endpoints.abandon()
             self._log.close()
             os._exit(1)
-        self._draining_since = rfc3339(time.time())
+        self._report.draining_since = rfc3339(time.time())
         self.events.emit("stopping", signal=number.name, connections=connections(self.node))
         self._stop.set()
 
     def _on_loss(self) -> None:
         """Do as if the signal had come that killed the process that the service manager knows."""
-        if not self._draining_since:
+        if not self._report.draining_since:
             self._on_stop_signal(signal.SIGTERM)
 
     def _on_hangup(self) -> None:
@@ -271,7 +274,7 @@ class Process:
         """Return what hands over to a process with --takeover."""
 
         def released() -> None:
-            self._draining_since = rfc3339(time.time())
+            self._report.draining_since = rfc3339(time.time())
             self._handed_over = True
             self._own.unlock()
             self.events.emit("handed_over", connections=connections(self.node))

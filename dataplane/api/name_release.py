@@ -17,7 +17,6 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from dataplane.api.server import draining_path
 from dataplane.keeper import VARIABLE
 from schemas.system.unix_socket import InUse, OwnSocket
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from dataplane.api.routes import DataPlane
     from dataplane.api.server import Endpoints
-    from dataplane.options import Options
 
 __all__ = ["Kept", "move_away", "sweep"]
 
@@ -35,11 +33,10 @@ _TODO = "it drains and ends by itself; until then status does not show it: ps -f
 
 
 async def move_away(
-    endpoints: Endpoints, plane: DataPlane, options: Options, own: OwnSocket, emit: Callable[..., None]
+    endpoints: Endpoints, plane: DataPlane, own: OwnSocket, away: OwnSocket, emit: Callable[..., None]
 ) -> None:
-    """Serve the API of a process that drains where it is in nobody's way."""
+    """Serve the API of a process that drains at `away`, where it is in nobody's way."""
     pid = os.getpid()
-    away = OwnSocket(draining_path(options.runtime_dir, options.name, pid))
     try:
         await endpoints.move(plane, own, away)
     except (OSError, InUse) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
     from schemas.health import HealthUpdate
     from schemas.http.hosts import Hosts
     from schemas.replies import Applied, Explanation, Info, Planned
+    from schemas.snapshot import Snapshot
     from schemas.status import Status
 
-__all__ = ["Api", "DataPlane", "Tcp"]
+__all__ = ["Api", "Applier", "DataPlane", "Health", "Observation", "Report", "Tcp", "Workers"]
 
 LONG: Final = 250
 """Items of JSON made between two turns of the loop: about a millisecond."""
 
 
-class DataPlane(Protocol):
-    """What the API serves: one process, or a supervisor with all of its workers."""
+class Applier(Protocol):
+    """Who changes what runs."""
 
-    events: Events
-
-    def info(self) -> Info:
-        """Say who answers, and what it runs."""
+    @property
+    def snapshot(self) -> Snapshot:
+        """What runs."""
 
     async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
         """Run a snapshot; `by` is whose it is, if that is said."""
@@ -48,17 +49,18 @@ class DataPlane(Protocol):
     async def plan(self, data: object, *, if_match: str | None) -> Planned:
         """Say what running a snapshot would change."""
 
-    def snapshot(self) -> Iterator[str]:
-        """Yield what runs, as pieces of JSON."""
+    async def patch(self, service: str, backend: str, patch: BackendPatch, /) -> dict[str, Any]:
+        """Override a backend."""
+
+
+class Report(Protocol):
+    """Who tells how all is."""
+
+    def info(self) -> Info:
+        """Say who answers, and what it runs."""
 
     async def status(self) -> Status:
         """Describe everything."""
-
-    def judge(self, update: HealthUpdate) -> list[str]:
-        """Take verdicts; return the `service/backend` of those that do not exist here."""
-
-    async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
-        """Override a backend."""
 
     async def explain(self, service: str, client: str) -> Explanation:
         """Say what a client would get."""
@@ -66,14 +68,36 @@ class DataPlane(Protocol):
     async def metrics(self) -> bytes:
         """Return Prometheus text."""
 
+    def not_ready(self) -> str | None:
+        """Return why this node should get no traffic; None if it may."""
+
+
+class Health(Protocol):
+    """Who takes verdicts of somebody else's checks."""
+
+    def decide_all(self, update: HealthUpdate) -> list[str]:
+        """Take verdicts; return the `service/backend` of those that do not exist here."""
+
+
+class Workers(Protocol):
+    """Who has workers, or says that there are none."""
+
     async def restart(self) -> dict[str, Any]:
         """Replace every worker, one at a time, and return when all of them are new."""
 
     async def resize(self, count: int) -> dict[str, Any]:
         """Have `count` workers from now on."""
 
-    def not_ready(self) -> str | None:
-        """Return why this node should get no traffic; None if it may."""
+
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    """What the API serves: one process, or a supervisor with all of its workers."""
+
+    applier: Applier
+    report: Report
+    health: Health
+    workers: Workers
+    events: Events
 
 
 class Tcp(NamedTuple):
@@ -93,6 +117,43 @@ class Tcp(NamedTuple):
         return refuse_token(request, token)
 
 
+class Observation:
+    """What tells numbers and whether all is well, and can change nothing.
+
+    Args:
+        report: Who knows.
+        tcp: None: over a Unix socket, whose peer is looked at.
+    """
+
+    def __init__(self, report: Report, tcp: Tcp | None = None) -> None:
+        self._report = report
+        self._tcp = tcp
+
+    def application(self) -> web.Application:
+        """Return the application for one listening socket."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered(self._refuse, _explain)])
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/livez", alive),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+        return app
+
+    def _refuse(self, request: web.Request) -> Refusal | None:
+        return refuse_page(request) or (
+            refuse_peer(request) if self._tcp is None else self._tcp.refuse(request)
+        )
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return prometheus(await self._report.metrics())
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reason = self._report.not_ready()
+        return await alive(request) if reason is None else Refusal(503, "not_ready", reason).response()
+
+
 class Api:
     """The routes, and who may call them.
 
@@ -106,8 +167,8 @@ class Api:
         self._tcp = tcp
 
     def application(self) -> web.Application:
-        """Return the application for one listening socket."""
-        app = self.observation()
+        """Return the application for one listening socket, with what can be observed."""
+        app = Observation(self._plane.report, self._tcp).application()
         app.add_routes(
             [
                 web.get("/v1/info", self._info),
@@ -124,76 +185,50 @@ class Api:
         )
         return app
 
-    def observation(self) -> web.Application:
-        """Return an application that tells numbers and whether all is well, and can change nothing."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered(self._refuse, _explain)])
-        app.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/livez", alive),
-                web.get("/readyz", self._readyz),
-            ]
-        )
-        return app
-
-    def _refuse(self, request: web.Request) -> Refusal | None:
-        return refuse_page(request) or (
-            refuse_peer(request) if self._tcp is None else self._tcp.refuse(request)
-        )
-
-    # -- the calls ------------------------------------------------------------------------------------
-
     async def _info(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._plane.info())
+        return web.json_response(self._plane.report.info())
 
     async def _put_snapshot(self, request: web.Request) -> web.Response:
         data = await _json(request)
         if_match = request.headers.get("If-Match")
         if request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}:
-            return web.json_response(await self._plane.plan(data, if_match=if_match))
+            return web.json_response(await self._plane.applier.plan(data, if_match=if_match))
         said = request.headers.get(PUSHED_BY)
         by = None if said is None else parse_pushed_by(said)
-        return web.json_response(await self._plane.apply(data, if_match=if_match, by=by))
+        return web.json_response(await self._plane.applier.apply(data, if_match=if_match, by=by))
 
     async def _get_snapshot(self, _request: web.Request) -> web.Response:
-        return await _dumped(self._plane.snapshot())
+        return await _dumped(self._plane.applier.snapshot.text())
 
     async def _put_health(self, request: web.Request) -> web.Response:
         update = parse_health(await _json(request))
-        unknown = self._plane.judge(update)
+        unknown = self._plane.health.decide_all(update)
         return web.json_response({"unknown": unknown})
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return await _dumped(_pieces(await self._plane.status()))
+        return await _dumped(_pieces(await self._plane.report.status()))
 
     async def _patch(self, request: web.Request) -> web.Response:
         patch = parse_backend_patch(await _json(request))
         service, backend = request.match_info["service"], request.match_info["backend"]
-        return web.json_response(await self._plane.patch(service, backend, patch))
+        return web.json_response(await self._plane.applier.patch(service, backend, patch))
 
     async def _explain(self, request: web.Request) -> web.Response:
         try:
             service, client = request.query["service"], request.query["client"]
         except KeyError as error:
             raise Refused(422, "invalid", f"the query lacks {error.args[0]}") from error
-        return web.json_response(await self._plane.explain(service, client))
+        return web.json_response(await self._plane.report.explain(service, client))
 
     async def _restart(self, _request: web.Request) -> web.Response:
-        return web.json_response(await self._plane.restart())
+        return web.json_response(await self._plane.workers.restart())
 
     async def _resize(self, request: web.Request) -> web.Response:
         body = await _json(request)
         count = body.get("count") if isinstance(body, dict) else None
         if not isinstance(count, int) or isinstance(count, bool) or body != {"count": count}:
             raise Refused(422, "invalid", 'the body is {"count": N}')
-        return web.json_response(await self._plane.resize(count))
-
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        return prometheus(await self._plane.metrics())
-
-    async def _readyz(self, request: web.Request) -> web.Response:
-        reason = self._plane.not_ready()
-        return await alive(request) if reason is None else Refusal(503, "not_ready", reason).response()
+        return web.json_response(await self._plane.workers.resize(count))
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         events = self._plane.events

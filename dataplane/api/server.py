@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from dataplane.api.credentials import WRONG, Credentials
-from dataplane.api.routes import Api, Tcp
+from dataplane.api.routes import Api, Observation, Tcp
 from dataplane.errors import BindError, StartError
 from dataplane.net.listener import open_listener
 from schemas.http.hosts import Hosts
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from dataplane.api.credentials import CredentialFiles
     from dataplane.api.routes import DataPlane
-    from dataplane.options import Options
     from schemas.system.unix_socket import OwnSocket
 
 __all__ = ["Endpoints", "api_path", "draining_path"]
@@ -44,7 +44,9 @@ class Endpoints:
     """Where the API and the metrics are served: all that can fail when it is made, and serving when all else runs.
 
     Args:
-        options: What the command line says.
+        api: The address on TCP; None: only the own socket.
+        metrics: Where what can be observed is served to whoever asks; None: nowhere.
+        files: What callers of `api` are asked for.
         emit: Takes the events of renewed credentials.
         beside: Bind the TCP addresses beside the process that this one takes over from.
 
@@ -52,18 +54,27 @@ class Endpoints:
         StartError: A TCP address cannot be had, or its credentials cannot be used any more.
     """
 
-    def __init__(self, options: Options, emit: Callable[..., None], *, beside: bool) -> None:
-        self._options = options
+    def __init__(
+        self,
+        api: str | None,
+        metrics: str | None,
+        files: CredentialFiles,
+        emit: Callable[..., None],
+        *,
+        beside: bool,
+    ) -> None:
+        self._api = api
+        self._metrics = metrics
         self._credentials: Credentials | None = None
         self._bound: dict[str, socket.socket] = {}
         self._runners: list[web.AppRunner] = []
         self._away: OwnSocket | None = None
         try:
-            if options.api is not None:
-                self._credentials = Credentials(options.credentials, emit)
-                self._bind("--api", options.api, beside=beside)
-            if options.metrics is not None:
-                self._bind("--metrics", options.metrics, beside=beside)
+            if api is not None:
+                self._credentials = Credentials(files, emit)
+                self._bind("--api", api, beside=beside)
+            if metrics is not None:
+                self._bind("--metrics", metrics, beside=beside)
         except WRONG as error:
             self.close()
             raise StartError(str(error)) from error
@@ -103,12 +114,12 @@ class Endpoints:
             OSError: The path of the own socket cannot be bound.
         """
         self._runners.append(await serve(Api(plane).application(), own.listen()))
-        api, metrics = self._options.api, self._options.metrics
+        api, metrics = self._api, self._metrics
         if api is not None and self._credentials is not None:
             app = Api(plane, Tcp(Hosts(api, option="--api"), self._credentials)).application()
             self._runners.append(await serve(app, self._bound["--api"], self._credentials.tls()))
         if metrics is not None:
-            app = Api(plane, Tcp(_readers(metrics))).observation()
+            app = Observation(plane.report, Tcp(_readers(metrics))).application()
             self._runners.append(await serve(app, self._bound["--metrics"]))
 
     async def move(self, plane: DataPlane, own: OwnSocket, away: OwnSocket) -> None:

@@ -1,4 +1,4 @@
-"""A data plane of several workers behind one API (dataplane.api.routes.DataPlane); relays nothing itself.
+"""A data plane of several workers behind one API (dataplane.api.routes.Report and Workers); relays nothing itself.
 
 Theory of operation:
 
@@ -26,10 +26,9 @@ from dataplane.report.metrics import DESCRIPTORS, SAVED
 from dataplane.report.status import Reporter
 from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.telemetry.events import rfc3339
-from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from dataplane.ipc.messages import Families
     from dataplane.supervisor.listening_sockets import SocketGroup
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
     from dataplane.supervisor.worker_process import WorkerProcess
     from dataplane.supervisor.workers import Workers
     from dataplane.telemetry.events import Events
-    from schemas.api import PushedBy
-    from schemas.health import HealthUpdate
-    from schemas.replies import Applied, Explanation, Info, Planned
+    from schemas.replies import Explanation, Info
     from schemas.status import ServiceStatus, Status, WorkerStatus
 
 __all__ = ["Supervisor"]
@@ -105,26 +102,6 @@ class Supervisor:
             "hash": self._applier.snapshot.hash,
             "pushed_by": self._applier.pushed_by,
         }
-
-    async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
-        """Run a snapshot, in every worker."""
-        return await self._applier.apply(data, if_match=if_match, by=by)
-
-    async def plan(self, data: object, *, if_match: str | None) -> Planned:
-        """Say what running a snapshot would change."""
-        return await self._applier.plan(data, if_match=if_match)
-
-    def snapshot(self) -> Iterator[str]:
-        """Yield what runs, as pieces of JSON."""
-        return self._applier.snapshot.text()
-
-    def judge(self, update: HealthUpdate) -> list[str]:
-        """Take verdicts of somebody else's checks."""
-        return self._node.decide_all(update)
-
-    async def patch(self, service: str, backend: str, patch: BackendPatch) -> dict[str, Any]:
-        """Override a backend, in every worker."""
-        return await self._applier.patch(service, backend, patch)
 
     async def explain(self, service: str, client: str) -> Explanation:
         """Say what a client would get, from the first worker that is there."""

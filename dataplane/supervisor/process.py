@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 from dataplane.api.name_release import Kept, move_away
-from dataplane.api.server import Endpoints
+from dataplane.api.routes import DataPlane
+from dataplane.api.server import Endpoints, draining_path
 from dataplane.background import Background, tell_bugs
 from dataplane.errors import PeerError, PeerGone, Refused, StartError, TakeoverError
 from dataplane.ipc.messages import WorkerSettings
@@ -96,6 +97,7 @@ class Supervision:
         )
         self._workers = Workers(options.workers, settings, self._sockets, self._board, self._supervisor)
         self._applier.workers = self._supervisor.workers = self._workers
+        self._plane = DataPlane(self._applier, self._supervisor, self._node, self._supervisor, self.events)
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
         self._supervisor.dropped_lines = lambda: log.dropped
@@ -121,7 +123,14 @@ class Supervision:
         keep("looking up names", self._resolver.run)
         keep("saving the snapshot", self._applier.keep_saved)
         try:
-            self._endpoints = Endpoints(self._options, self.events.emit, beside=self._options.takeover)
+            options = self._options
+            self._endpoints = Endpoints(
+                options.api,
+                options.metrics,
+                options.credentials,
+                self.events.emit,
+                beside=options.takeover,
+            )
             await self._begin(self._endpoints)
             giver = self._background.begin("offering a takeover", self._giver().run)
             keep("the watchdog", watchdog)
@@ -132,7 +141,8 @@ class Supervision:
             await self._stop.wait()
             notify("STOPPING=1")
             await self._end(giver)
-            await move_away(self._endpoints, self._supervisor, self._options, self._own, self.events.emit)
+            away = OwnSocket(draining_path(options.runtime_dir, options.name, os.getpid()))
+            await move_away(self._endpoints, self._plane, self._own, away, self.events.emit)
             if self._stopping:
                 self._kept.let_go()
             await self._workers.wait_empty()
@@ -174,7 +184,7 @@ class Supervision:
                     await taken.confirm()
                     taken.serve()
             await self._close_unused()
-            await endpoints.serve(self._supervisor, self._own)
+            await endpoints.serve(self._plane, self._own)
         except (PeerGone, PeerError) as error:
             cause = str(error) or "it died while starting"
             raise StartError(f"a worker could not start: {cause}") from error
@@ -225,7 +235,7 @@ class Supervision:
         while not self._stop.is_set():
             try:
                 self._own.acquire()
-                await endpoints.serve(self._supervisor, self._own)
+                await endpoints.serve(self._plane, self._own)
                 return
             except (InUse, OSError) as error:
                 if taken.not_released and isinstance(error, InUse):
