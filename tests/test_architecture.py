@@ -11,9 +11,7 @@ MAX_METHODS = 15
 MAX_LINES = 400
 
 LARGE_CLASSES: set[str] = {
-    "controlplane.core.track.Track",
     "controlplane.dataplanes.pusher.Pusher",
-    "controlplane.discovery.consul.discovery.ConsulDiscovery",
     "controlplane.operations.controller.Controller",
     "dataplane.net.pool.Pool",
     "dataplane.node.apply.Applier",
@@ -154,7 +152,6 @@ UNMIRRORED: set[str] = {
     "controlplane.discovery.consul.backends",
     "controlplane.discovery.consul.config",
     "controlplane.discovery.consul.pool",
-    "controlplane.discovery.consul.runner",
     "controlplane.discovery.consul.status",
     "controlplane.discovery.consul.watch",
     "controlplane.errors",

@@ -47,7 +47,7 @@ from controlplane.store import State, digest_of
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
     from controlplane.dataplanes.pusher import Wish
-    from controlplane.operations.discovery import Found
+    from controlplane.discovery.source import Found
     from controlplane.operations.resolution import Resolved
     from schemas.desired import Desired
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.compile import Compiled, compile_services
-from controlplane.operations.discovery import Discovering, Found
+from controlplane.discovery.source import Found
+from controlplane.operations.discovery import Discovering
 
 if TYPE_CHECKING:
     from controlplane.dataplanes.fleet import Fleet

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from controlplane.discovery.consul.discovery import ConsulDiscovery
 from controlplane.discovery.consul.watch import Pace, Runtime
-from schemas.discovery import Consul, ConsulQuery, Guard
+from schemas.desired import Desired, DesiredService
+from schemas.discovery import Consul, ConsulQuery, Discover, Guard
 from tests.support.wait import DEADLINE_S
 
 __all__ = ["FAST", "RUNTIME", "Discovering", "eventually"]
@@ -77,14 +78,20 @@ class Discovering:
 
     def update(self, queries: Mapping[str, Any]) -> None:
         """Set the queries."""
-        self.discovery.update(
-            self.settings,
-            self.guard,
+        self.follow(
             {
                 service: ConsulQuery(**({"service": query} if isinstance(query, str) else query))
                 for service, query in queries.items()
-            },
+            }
         )
+
+    def follow(self, queries: Mapping[str, ConsulQuery]) -> None:
+        """Set the queries, as lb.yaml has them."""
+        services = {
+            service: DesiredService(listen=("127.0.0.1:1",), discover=Discover(consul=query))
+            for service, query in queries.items()
+        }
+        self.discovery.follow(Desired(version=1, services=services, consul=self.settings, guard=self.guard))
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.discovery.run())

@@ -13,22 +13,18 @@ from controlplane.discovery.consul.query import Query, Selection
 from controlplane.discovery.consul.settings import ConsulSettings, with_address
 
 if TYPE_CHECKING:
+    from schemas.desired import Desired
     from schemas.discovery import Consul, ConsulQuery, Guard
 
-__all__ = ["policy_of", "selection_of", "settings_of"]
+__all__ = ["policy_of", "selection_of", "selections_of", "settings_of"]
 
 
-def settings_of(consul: Consul | None) -> ConsulSettings:
+def settings_of(consul: Consul) -> ConsulSettings:
     """Return the agent and its credentials.
-
-    Args:
-        consul: lb.yaml's `consul`; None: its defaults.
 
     Raises:
         SettingsError: The address cannot be used.
     """
-    if consul is None:
-        return ConsulSettings()
 
     def path(text: str | None) -> Path | None:
         return None if text is None else Path(text)
@@ -42,10 +38,8 @@ def settings_of(consul: Consul | None) -> ConsulSettings:
     )
 
 
-def policy_of(guard: Guard | None) -> GuardPolicy:
-    """Return the guard's limits; None: the defaults."""
-    if guard is None:
-        return GuardPolicy()
+def policy_of(guard: Guard) -> GuardPolicy:
+    """Return the guard's limits."""
     return GuardPolicy(
         max_shrink=guard.max_shrink,
         allow_empty=guard.allow_empty,
@@ -53,6 +47,19 @@ def policy_of(guard: Guard | None) -> GuardPolicy:
         hold_s=guard.hold,
         absent_s=guard.absent_ttl,
     )
+
+
+def selections_of(desired: Desired) -> dict[str, Selection]:
+    """Return what the services of an lb.yaml ask Consul for, by service.
+
+    Raises:
+        SettingsError: A name in one cannot be asked for.
+    """
+    return {
+        name: selection_of(service.discover.consul, desired.consul.datacenter)
+        for name, service in desired.services.items()
+        if service.discover is not None
+    }
 
 
 def selection_of(query: ConsulQuery, default_datacenter: str | None = None) -> Selection:

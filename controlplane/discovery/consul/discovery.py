@@ -1,7 +1,7 @@
 """Discovery from Consul: services' queries in, their last known good backends out.
 
-Equal queries share one watch, equal selections share one pool: ten services that balance over one Consul service
-cost its agent one connection.
+Equal selections share one pool, and equal queries one watch: ten services that balance over one Consul service cost its
+agent one connection.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from controlplane.core.guard import GuardPolicy
-from controlplane.discovery.consul.config import policy_of, selection_of, settings_of
+from controlplane.discovery.consul.client import check_library
+from controlplane.discovery.consul.config import policy_of, selections_of, settings_of
 from controlplane.discovery.consul.pool import Pool
-from controlplane.discovery.consul.pulse import Pulse, is_silence
-from controlplane.discovery.consul.runner import WatchRunner
+from controlplane.discovery.consul.runner import SharedWatches
 from controlplane.discovery.consul.status import StateClock, doubt, pool_status
-from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
+from controlplane.discovery.consul.watch import Pace, Runtime
+from controlplane.discovery.source import Found
 
 if TYPE_CHECKING:
-    from controlplane.core.instances import Names
-    from controlplane.core.track import Trust
-    from controlplane.discovery.consul.query import Query, Selection
-    from schemas.discovery import Consul, ConsulQuery, Guard
+    from controlplane.core.guard import GuardPolicy
+    from controlplane.discovery.consul.query import Selection
+    from schemas.desired import Desired
     from schemas.snapshot import Backend
 
 __all__ = ["ConsulDiscovery", "system_runtime"]
@@ -51,7 +49,7 @@ class _Entry:
 
 
 class ConsulDiscovery:
-    """Watches Consul for all services that ask for it.
+    """Watches Consul for all services that ask for it (`discovery.source.Source`).
 
     Args:
         on_change: Called, from the event loop, after `discovered` has changed.
@@ -74,31 +72,20 @@ class ConsulDiscovery:
         self._pace = pace or Pace()
         self._runtime = runtime or system_runtime()
         self._entries: dict[str, _Entry] = {}
-        self._watches: dict[Query, Watch] = {}
-        self._pulses: dict[str, Pulse] = {}
-        """By datacenter."""
-        self._users: dict[Query, list[tuple[Pool, int]]] = {}
-        self._runner = WatchRunner()
+        self._watches = SharedWatches(self._note, pace=self._pace, runtime=self._runtime)
         self._restored: dict[str, Any] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._advanced = asyncio.Event()
 
-    def update(
-        self, settings: Consul | None, guard: Guard | None, queries: Mapping[str, ConsulQuery]
-    ) -> None:
+    def follow(self, desired: Desired) -> None:
         """Take the complete set of queries; equal ones keep their watch and what is known.
 
-        Args:
-            settings: The agent; None: the one of the environment's defaults.
-            guard: How much may vanish at once; None: the defaults.
-            queries: By service: its `discover.consul`.
-
         Raises:
-            SettingsError: One of them cannot be used; nothing has changed.
+            SettingsError: The agent or a query cannot be used; nothing has changed.
         """
-        wanted = {service: selection_of(query, _datacenter(settings)) for service, query in queries.items()}
-        agent, policy = settings_of(settings), policy_of(guard)
+        wanted = selections_of(desired)
+        agent, policy = settings_of(desired.consul), policy_of(desired.guard)
         entries: dict[str, _Entry] = {}
         for service, selection in wanted.items():
             key = selection.key()
@@ -109,10 +96,45 @@ class ConsulDiscovery:
                 entries[key] = entry
             entry.services.add(service)
         self._entries = entries
-        self._dirty = set(entries)
-        newcomers = self._connect()
-        self._runner.want(agent, [*self._watches.items(), *self._pulses.items()], newcomers)
-        self._wake.set()
+        self._watches.want(agent, [entry.pool for entry in entries.values()])
+        self._note(entries)
+
+    async def look(self, desired: Desired, timeout_s: float, *, released: bool = False) -> Found:
+        """Find what `follow` would: what is followed already is known, and Consul is asked for the rest.
+
+        Raises:
+            SettingsError: The agent or a query cannot be used.
+            ConsulError: The client library cannot be used.
+        """
+        await check_library()
+        asked = selections_of(desired).items()
+        others = {name: desired.services[name] for name, each in asked if each.key() not in self._entries}
+        rest = desired.model_copy(update={"services": others})
+        trial = ConsulDiscovery(
+            lambda: None, answers=self._answers, pace=replace(self._pace, pulse_s=0.0), runtime=self._runtime
+        )
+        trial.restore({"version": SAVED_VERSION, "pools": {**self._restored, **self.saved()["pools"]}})
+        trial.follow(rest)
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(trial.run())
+            async with asyncio.TaskGroup() as waits:
+                followed = waits.create_task(self.settled(desired, timeout_s))
+                found = waits.create_task(trial.settled(rest, timeout_s))
+            pools = {**followed.result(), **found.result()}
+            known = {name: pool.shown() if released else pool.backends for name, pool in pools.items()}
+            doubts = {name: doubt(pool, released=released) for name, pool in pools.items()}
+            if released:
+                trial.release()
+            asking.cancel()
+        return Found(
+            {name: backends for name, backends in known.items() if backends is not None},
+            {name: why for name, why in doubts.items() if why is not None},
+            trial.saved(),
+        )
+
+    def place(self, desired: Desired) -> str:
+        """Name the agent."""
+        return f"Consul at {settings_of(desired.consul).address()}"
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Begin with what `saved` returned in an earlier life, as far as it still matters; never raises for it."""
@@ -128,31 +150,25 @@ class ConsulDiscovery:
         """Let what the guard holds go."""
         for entry in self._entries.values():
             entry.pool.release()
-        self._dirty = set(self._entries)
-        self._wake.set()
+        self._note(self._entries)
 
-    def pools(self, settings: Consul | None, queries: Mapping[str, ConsulQuery]) -> dict[str, Pool]:
-        """Return what is known of those of the queries that are followed, by service.
+    async def settled(self, desired: Desired, timeout_s: float) -> dict[str, Pool]:
+        """Return what is known of those of the services that are followed, once a moment longer would tell nothing new.
 
         Args:
-            settings: Of the lb.yaml of the queries.
-            queries: By service: its `discover.consul`.
+            desired: The lb.yaml of the services.
+            timeout_s: How long to wait for that at most.
 
         Raises:
             SettingsError: A query cannot be used.
         """
-        keys = {
-            service: selection_of(query, _datacenter(settings)).key() for service, query in queries.items()
-        }
-        return {service: self._entries[key].pool for service, key in keys.items() if key in self._entries}
-
-    async def wait_settled(self, pools: Iterable[Pool], timeout_s: float) -> None:
-        """Wait until a moment longer would tell nothing new of these, but no longer than that."""
-        waited = tuple(pools)
+        keys = {service: selection.key() for service, selection in selections_of(desired).items()}
+        pools = {service: self._entries[key].pool for service, key in keys.items() if key in self._entries}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not all(pool.settled() for pool in waited):
+                while not all(pool.settled() for pool in pools.values()):
                     await self._advanced.wait()
+        return pools
 
     def discovered(self) -> Mapping[str, Sequence[Backend]]:
         """Return the last known good backends by service, sorted by id; services without any yet are missing."""
@@ -190,7 +206,7 @@ class ConsulDiscovery:
             ConsulError: The client library cannot be used (in an exception group).
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._runner.run(), name="consul watches")
+            group.create_task(self._watches.run(), name="consul watches")
             while True:
                 self._advance()
                 due = min(
@@ -202,6 +218,11 @@ class ConsulDiscovery:
                     ):
                         await self._wake.wait()
                 self._wake.clear()
+
+    def _note(self, keys: Iterable[str]) -> None:
+        """Have the pools of these keys looked at."""
+        self._dirty.update(keys)
+        self._wake.set()
 
     def _advance(self) -> None:
         """Publish what is due in the pools that have news or whose time has come."""
@@ -227,56 +248,3 @@ class ConsulDiscovery:
         pool.restore(self._restored.pop(key, {}))
         pool.advance()
         return _Entry(pool)
-
-    def _connect(self) -> set[Query]:
-        """Give every pool its watches, shared among those that ask the same.
-
-        Returns:
-            The queries of which somebody new waits for an answer.
-        """
-        users: dict[Query, list[tuple[Pool, int]]] = defaultdict(list)
-        for entry in self._entries.values():
-            for index, query in enumerate(entry.pool.selection.queries()):
-                users[query].append((entry.pool, index))
-        before = {(id(pool), index) for members in self._users.values() for pool, index in members}
-        self._users = dict(users)
-        self._watches = {query: self._watches.get(query) or self._new_watch(query) for query in users}
-        places = {query.datacenter for query in users}
-        self._pulses = {place: self._pulses.get(place) or self._new_pulse(place) for place in places}
-        for entry in self._entries.values():
-            queries = entry.pool.selection.queries()
-            entry.pool.watches = tuple(self._watches[query] for query in queries)
-            entry.pool.pulses = tuple(self._pulses[query.datacenter] for query in queries)
-        return {
-            query
-            for query, members in users.items()
-            if any((id(pool), index) not in before for pool, index in members)
-        }
-
-    def _new_pulse(self, datacenter: str) -> Pulse:
-        def notify() -> None:
-            there = [query for query in self._watches if query.datacenter == datacenter]
-            self._dirty.update(pool.selection.key() for query in there for pool, _ in self._users[query])
-            self._wake.set()
-            if pulse.error is None:
-                # their pauses may have grown to half a minute
-                self._runner.again([q for q in there if is_silence(self._watches[q].health.error)])
-
-        pulse = Pulse(notify, pace=self._pace, runtime=self._runtime, datacenter=datacenter)
-        return pulse
-
-    def _new_watch(self, query: Query) -> Watch:
-        def mark() -> None:
-            self._dirty.update(pool.selection.key() for pool, _ in self._users.get(query, ()))
-            self._wake.set()
-
-        def receive(entries: list[object], trust: Trust, whole: Names | None) -> Wish:
-            return Wish.of_all(
-                [pool.receive(index, entries, trust, whole) for pool, index in self._users.get(query, ())]
-            )
-
-        return Watch(query, receive, mark, pace=self._pace, runtime=self._runtime)
-
-
-def _datacenter(settings: Consul | None) -> str | None:
-    return None if settings is None else settings.datacenter

@@ -56,19 +56,15 @@ class Pool:
         self._runtime = runtime
         self._policy = policy
         self._failover = Failover(runtime.clock())
-        self._backends: tuple[Backend, ...] | None = None
-        self._may_be_empty = False
-
-    @property
-    def backends(self) -> tuple[Backend, ...] | None:
+        self.backends: tuple[Backend, ...] | None = None
         """The last known good set, sorted by id; None before the first one."""
-        return self._backends
+        self._may_be_empty = False
 
     def set_policy(self, policy: GuardPolicy) -> None:
         """Let other limits of the guard hold."""
         self._policy = policy
         for track in self.tracks:
-            track.set_policy(self._track_policy(policy))
+            track.guard.policy = self._track_policy(policy)
 
     def receive(self, index: int, entries: list[object], trust: Trust, whole: Names | None = None) -> Wish:
         """Take an answer of one datacenter's watch; arguments and result as for `Receive`."""
@@ -89,8 +85,8 @@ class Pool:
         if table is None:
             return False
         backends, self.divided = _backends_of(table)
-        changed = backends != self._backends
-        self._backends = backends
+        changed = backends != self.backends
+        self.backends = backends
         return changed
 
     def due(self) -> float | None:
@@ -114,10 +110,10 @@ class Pool:
         tables = [track.shown(now) for track in self.tracks]
         chosen: int | None = 0
         if len(tables) > 1:
-            usable = [None if table is None else _usable(table) for table in tables]
+            usable = [_usable(table) for table in tables]
             chosen = copy.deepcopy(self._failover).choose(usable, now)
         table = None if chosen is None else tables[chosen]
-        return self._backends if table is None else _backends_of(table)[0]
+        return self.backends if table is None else _backends_of(table)[0]
 
     def settled(self) -> bool:
         """Tell whether a moment of waiting would tell nothing new.
@@ -130,7 +126,7 @@ class Pool:
             if track.heard:
                 if not track.settled:
                     return False
-            elif error is None or not (error.is_operators or self._backends is not None):
+            elif error is None or not (error.is_operators or self.backends is not None):
                 return False
         return True
 
@@ -139,9 +135,9 @@ class Pool:
         return {
             "at": self._runtime.wall() if self.saved_at is None else self.saved_at,
             "datacenters": {
-                name: [packed(item) for item in track.published.values()]
+                name: [packed(item) for item in track.guard.published.values()]
                 for name, track in zip(self.selection.datacenters, self.tracks, strict=True)
-                if track.published
+                if track.guard.published
             },
         }
 
@@ -155,8 +151,8 @@ class Pool:
             rows = by_name.get(name)
             found = [unpacked(row) for row in rows] if isinstance(rows, list) else []
             table = {item.id: item for item in found if item is not None}
-            if table and track.published is None:
-                track.restore(table, now)
+            if table and track.guard.published is None:
+                track.guard.restore(table, now)
                 self.saved_at = float(at)
 
     def _track_policy(self, policy: GuardPolicy) -> GuardPolicy:
@@ -166,17 +162,17 @@ class Pool:
     def _table(self, now: float) -> Mapping[str, Instance] | None:
         """Return the instances that hold; None for what is known, or that there is nothing to know yet."""
         if len(self.tracks) == 1:
-            return self.tracks[0].published
-        usable = [None if track.published is None else _usable(track.published) for track in self.tracks]
+            return self.tracks[0].guard.published
+        usable = [_usable(track.guard.published) for track in self.tracks]
         chosen = self._failover.choose(usable, now)
         if chosen is None:
             # empty everywhere from the start; that is an answer only to those who asked for it
             return {} if self._policy.allow_empty and None not in usable else None
         self.chosen = chosen
-        table = self.tracks[chosen].published or {}
+        table = self.tracks[chosen].guard.published or {}
         if table:
             self._may_be_empty = False
-        elif self._backends and not self._policy.allow_empty and not self._may_be_empty:
+        elif self.backends and not self._policy.allow_empty and not self._may_be_empty:
             self.kept_since = now if self.kept_since is None else self.kept_since
             return None
         self.kept_since = None
@@ -189,6 +185,8 @@ def _backends_of(table: Mapping[str, Instance]) -> tuple[tuple[Backend, ...], tu
     return tuple(backend_of(table[name], weights[name]) for name in sorted(table)), divided
 
 
-def _usable(table: Mapping[str, Instance]) -> int:
-    """Count the instances that take new connections: a datacenter in maintenance has none."""
+def _usable(table: Mapping[str, Instance] | None) -> int | None:
+    """Count the instances that take new connections: a datacenter in maintenance has none; None: nothing is known."""
+    if table is None:
+        return None
     return sum(item.condition is not Condition.MAINTENANCE for item in table.values())

@@ -1,19 +1,26 @@
-"""Runs the watches and pulses that are wanted, over one client, and follows changes of either."""
+"""Runs the watches and pulses that pools need, over one client: equal questions are asked once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 from controlplane.discovery.consul.client import ConsulClient, check_library
+from controlplane.discovery.consul.pulse import Pulse, is_silence
+from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 
+    from controlplane.core.instances import Names
+    from controlplane.core.track import Trust
+    from controlplane.discovery.consul.pool import Pool
+    from controlplane.discovery.consul.query import Query
     from controlplane.discovery.consul.settings import ConsulSettings
 
-__all__ = ["Asking", "WatchRunner"]
+__all__ = ["Asking", "SharedWatches", "WatchRunner"]
 
 
 class Asking(Protocol):
@@ -97,3 +104,75 @@ class WatchRunner:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+
+class SharedWatches:
+    """The watches of all pools, shared among those that ask the same, and a pulse for each datacenter.
+
+    Args:
+        note: Takes the keys of the selections whose pools have news.
+        pace: How often to ask.
+        runtime: Time and chance.
+    """
+
+    def __init__(self, note: Callable[[Iterable[str]], None], *, pace: Pace, runtime: Runtime) -> None:
+        self._note = note
+        self._pace = pace
+        self._runtime = runtime
+        self._runner = WatchRunner()
+        self._watches: dict[Query, Watch] = {}
+        self._pulses: dict[str, Pulse] = {}
+        """By datacenter."""
+        self._users: dict[Query, list[tuple[Pool, int]]] = {}
+        """By query: the pools that it is for, each with the index of its datacenter there."""
+
+    def want(self, agent: ConsulSettings, pools: Sequence[Pool]) -> None:
+        """Set the pools, and give each its watches and pulses; those that are still needed go on."""
+        users: dict[Query, list[tuple[Pool, int]]] = defaultdict(list)
+        for pool in pools:
+            for index, query in enumerate(pool.selection.queries()):
+                users[query].append((pool, index))
+        before = {(id(pool), index) for members in self._users.values() for pool, index in members}
+        newcomers = {
+            query
+            for query, members in users.items()
+            if any((id(pool), index) not in before for pool, index in members)
+        }
+        self._users = dict(users)
+        self._watches = {query: self._watches.get(query) or self._new_watch(query) for query in users}
+        places = {query.datacenter for query in users}
+        self._pulses = {place: self._pulses.get(place) or self._new_pulse(place) for place in places}
+        for pool in pools:
+            queries = pool.selection.queries()
+            pool.watches = tuple(self._watches[query] for query in queries)
+            pool.pulses = tuple(self._pulses[query.datacenter] for query in queries)
+        self._runner.want(agent, [*self._watches.items(), *self._pulses.items()], newcomers)
+
+    async def run(self) -> None:
+        """Ask until cancelled; as `WatchRunner.run`."""
+        await self._runner.run()
+
+    def _keys(self, query: Query) -> list[str]:
+        return [pool.selection.key() for pool, _ in self._users.get(query, ())]
+
+    def _new_watch(self, query: Query) -> Watch:
+        def receive(entries: list[object], trust: Trust, whole: Names | None) -> Wish:
+            return Wish.of_all(
+                [pool.receive(index, entries, trust, whole) for pool, index in self._users.get(query, ())]
+            )
+
+        def note() -> None:
+            self._note(self._keys(query))
+
+        return Watch(query, receive, note, pace=self._pace, runtime=self._runtime)
+
+    def _new_pulse(self, datacenter: str) -> Pulse:
+        def note() -> None:
+            there = [query for query in self._watches if query.datacenter == datacenter]
+            self._note(key for query in there for key in self._keys(query))
+            if pulse.error is None:
+                # their pauses may have grown to half a minute
+                self._runner.again([q for q in there if is_silence(self._watches[q].health.error)])
+
+        pulse = Pulse(note, pace=self._pace, runtime=self._runtime, datacenter=datacenter)
+        return pulse

@@ -50,7 +50,9 @@ def pool_status(pool: Pool, services: list[str], states: StateClock, runtime: Ru
     healths = [watch.health for watch in pool.watches]
     chosen = healths[pool.chosen] if healths else None
     seen = [track.seen for track in pool.tracks]
-    flapping = [Remark(name, "flaps: kept down") for track in pool.tracks for name in track.flapping(now)]
+    flapping = [
+        Remark(name, "flaps: kept down") for track in pool.tracks for name in track.wanted.flapping(now)
+    ]
     return {
         "name": pool.selection.name(),
         "services": services,
@@ -90,7 +92,7 @@ def _state(pool: Pool) -> tuple[str, float | None]:
         One of `ok`, `stale`, `held`, `denied`, `error`; monotonic seconds, or None for now.
     """
     errors = [watch.health.error for watch in pool.watches if watch.health.error is not None]
-    held = {track.held.why for track in pool.tracks if track.held is not None}
+    held = {track.guard.held.why for track in pool.tracks if track.guard.held is not None}
     if "denied" in held or any(error.kind == "denied" for error in errors):
         return "denied", None
     if held or pool.kept_since is not None:
@@ -127,7 +129,7 @@ def doubt(pool: Pool, *, released: bool = False) -> str | None:
         return "Consul has not answered"
     if released:
         return None
-    missing = sum(len(track.held.missing) for track in pool.tracks if track.held is not None)
+    missing = sum(len(track.guard.held.missing) for track in pool.tracks if track.guard.held is not None)
     return f"{missing} that Consul no longer lists are kept; --force lets them go" if missing else None
 
 
@@ -161,7 +163,7 @@ def _age_s(pool: Pool, healths: Sequence[WatchHealth], runtime: Runtime) -> floa
 
 def _held(pool: Pool, runtime: Runtime) -> dict[str, Any] | None:
     """Return what is kept against Consul's word, and why."""
-    held = next((track.held for track in pool.tracks if track.held is not None), None)
+    held = next((track.guard.held for track in pool.tracks if track.guard.held is not None), None)
     if held is not None:
         ends_in_s = None if held.until is None else round(max(0.0, held.until - runtime.clock()), 3)
         why, missing, seen, since = held.why, list(held.missing), held.seen, held.since

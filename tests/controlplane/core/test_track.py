@@ -62,7 +62,7 @@ class Play:
     @property
     def shown(self):
         """What is published; None before the first table."""
-        return None if self.track.published is None else "".join(sorted(self.track.published))
+        return None if self.track.guard.published is None else "".join(sorted(self.track.guard.published))
 
 
 def test_nothing_is_known_before_the_first_reply():
@@ -108,14 +108,14 @@ def test_a_burst_that_takes_itself_back():
     play.see(up("a"), after=1.0)
     play.see(up("abcd"), after=0.05)
     assert play.wait(5.0) == "abcd"
-    assert play.track.held is None
+    assert play.track.guard.held is None
 
 
 def test_maintenance_goes_at_once():
     """An instance that goes into maintenance is published so at once."""
     play = Play("ab")
     play.see(reply(a="m", b="p"))
-    assert play.track.published["a"].condition is Condition.MAINTENANCE
+    assert play.track.guard.published["a"].condition is Condition.MAINTENANCE
 
 
 def test_critical_is_out_and_warning_stays():
@@ -123,7 +123,7 @@ def test_critical_is_out_and_warning_stays():
     play = Play("abcd")
     play.see(reply(a="c", b="w", c="p", d="p"))
     assert play.wait(0.1) == "bcd"
-    assert play.track.published["b"].condition is Condition.WARNING
+    assert play.track.guard.published["b"].condition is Condition.WARNING
 
 
 def test_a_silent_agent_takes_nothing_away():
@@ -148,10 +148,10 @@ def test_agent_killed_and_restarted_changes_nothing():
     for row in ("pppp", "cppp", "ccpp", "cccp"):
         play.see(reply(**dict(zip("abcd", row, strict=True))), after=0.003)
     assert play.wait(3.0) == "abcd"
-    assert play.track.held.why == "shrink"
+    assert play.track.guard.held.why == "shrink"
     play.see(up("abcd"), after=5.0)
     assert play.wait(1.0) == "abcd"
-    assert play.track.held is None
+    assert play.track.guard.held is None
 
 
 def test_wiped_servers_and_a_slow_return():
@@ -164,7 +164,7 @@ def test_wiped_servers_and_a_slow_return():
             assert play.wait(0.0) == "abcd"
     play.see(up("abcd"), LEADER, after=1.0)
     assert play.wait(0.1) == "abcd"
-    assert play.track.held is None
+    assert play.track.guard.held is None
 
 
 def test_doubted_removals_wait_for_a_leader():
@@ -188,7 +188,7 @@ def test_blue_and_green():
     play.track.advance(play.now)
     assert not play.track.lacks()
     assert play.wait(0.1) == "efg"
-    assert play.track.held is None
+    assert play.track.guard.held is None
     assert play.track.confirm_every(play.now) is None
 
 
@@ -198,11 +198,11 @@ def test_servers_under_other_ids_have_not_vanished():
     renamed = Classified(tuple(Instance(f"{name}2", f"{name}:1") for name in "abc"))
     play.see(renamed)
     assert play.wait(0.1) == "a2b2c2"
-    assert play.track.held is None
+    assert play.track.guard.held is None
     fewer = Classified(renamed.instances[:2])
     play.see(fewer)
     play.wait(0.1)
-    assert (sorted(play.track.published), play.track.held) == (["a2", "b2"], None)
+    assert (sorted(play.track.guard.published), play.track.guard.held) == (["a2", "b2"], None)
 
 
 def test_a_hold_ends_for_what_turns_up_elsewhere():
@@ -210,14 +210,14 @@ def test_a_hold_ends_for_what_turns_up_elsewhere():
     play = Play("abcd", answering="abcd")
     play.see(up("a"))
     play.wait(1.0)
-    assert play.track.held.missing == ("b", "c", "d")
+    assert play.track.guard.held.missing == ("b", "c", "d")
     play.track.observe(up("a"), play.now, ANY, frozenset("bc"))
     play.track.advance(play.now)
     assert play.shown == "ad"
-    assert play.track.held.missing == ("d",)
+    assert play.track.guard.held.missing == ("d",)
     play.track.observe(up("a"), play.now, ANY, frozenset("bcd"))
     play.track.advance(play.now)
-    assert (play.shown, play.track.held) == ("a", None)
+    assert (play.shown, play.track.guard.held) == ("a", None)
 
 
 def test_a_doubted_reply_asks_for_no_more():
@@ -271,10 +271,10 @@ def test_flapping_is_damped():
     for _ in range(3):
         play.see(reply(a="c", b="p", c="p", d="p"), after=1.0)
         play.see(up("abcd"), after=1.0)
-    assert play.track.flapping(play.now) == ["a"]
+    assert play.track.wanted.flapping(play.now) == ["a"]
     assert play.wait(1.0) == "bcd"
     assert play.wait(120.0) == "abcd"
-    assert play.track.flapping(play.now) == []
+    assert play.track.wanted.flapping(play.now) == []
 
 
 def test_registering_again_and_again_is_no_flapping():
@@ -301,11 +301,11 @@ def test_release():
 def test_restored_tables_hold_until_consul_answers():
     """What was saved is published until the first reply, and then guarded like anything that was published."""
     play = Play(first="")
-    play.track.restore({name: Instance(name, f"{name}:1") for name in "abcd"}, 0.0)
+    play.track.guard.restore({name: Instance(name, f"{name}:1") for name in "abcd"}, 0.0)
     assert play.shown == "abcd"
     play.see(up("a"), LEADER)
     assert play.wait(1.0) == "abcd"
-    assert play.track.held is not None
+    assert play.track.guard.held is not None
 
 
 def test_weights_change_after_the_burst():
@@ -314,7 +314,7 @@ def test_weights_change_after_the_burst():
     heavier = Classified((Instance("a", "a:1", weight=9), Instance("b", "b:1")))
     play.see(heavier)
     play.wait(0.1)
-    assert play.track.published["a"].weight == 9
+    assert play.track.guard.published["a"].weight == 9
 
 
 replies = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("pwcml"), max_size=6)
@@ -332,7 +332,7 @@ def test_whatever_happens(moves, answering):
         play.see(reply(**conditions), trust)
         play.wait(pause)
         assert play.shown or not known
-        flapping = set(play.track.flapping(play.now))
+        flapping = set(play.track.wanted.flapping(play.now))
         passing = {name for name, word in conditions.items() if word in "pwm"} - flapping
         assert passing <= set(play.shown or "")
 

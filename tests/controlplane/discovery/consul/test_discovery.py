@@ -374,7 +374,7 @@ async def test_who_failed_in_a_silence_asks_at_once_when_it_ends(consul):
         await consul.wake()
         await sits.wait()
         await found.is_in("stale")
-        await eventually(lambda: found.discovery._pulses[""].error, "the silence")
+        await eventually(lambda: found.discovery._watches._pulses[""].error, "the silence")
         consul.fault = None
         await found.is_in("ok")
 
@@ -896,5 +896,5 @@ async def test_names_that_are_paths():
     found = Discovering("http://127.0.0.1:1", {"web": "web"})
     bad = ConsulQuery.model_construct(**{**ConsulQuery(service="x").model_dump(), "service": "../kv"})
     with pytest.raises(SettingsError):
-        found.discovery.update(None, None, {"bad": bad})
+        found.follow({"bad": bad})
     assert found.ids() is None
