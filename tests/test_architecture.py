@@ -12,7 +12,6 @@ MAX_LINES = 400
 
 LARGE_CLASSES: set[str] = {
     "controlplane.dataplanes.pusher.Pusher",
-    "controlplane.operations.controller.Controller",
     "dataplane.net.pool.Pool",
     "dataplane.node.apply.Applier",
     "dataplane.node.node.Node",

@@ -96,10 +96,10 @@ class Api:
         return await _answer(await self._node.status())
 
     async def _snapshot(self, _request: web.Request) -> web.Response:
-        return await _answer(await self._node.controller.snapshot())
+        return await _answer(await self._node.controller.accepted.snapshot())
 
     async def _history(self, _request: web.Request) -> web.Response:
-        return await _answer(await self._node.controller.history())
+        return await _answer(await self._node.controller.accepted.history())
 
     async def _plan(self, request: web.Request) -> web.Response:
         options = options_of_query(request.query)

@@ -34,6 +34,7 @@ from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import now_text
+from controlplane.operations.saving import Keeping
 from controlplane.store import Store
 from schemas.http.reloaded import Renewed
 from schemas.http.server import serve
@@ -87,7 +88,7 @@ class Daemon:
         instance = os.urandom(8).hex()
         self._ids = (f"{instance}-{number}" for number in count(1))
         self.controller = Controller(
-            store,
+            Keeping(store, log),
             lambda on_ahead, on_change: Fleet(
                 settings.find,
                 connect=self._connect,
@@ -119,17 +120,17 @@ class Daemon:
 
     def _register(self) -> None:
         desired = self.controller.desired
-        self.registering.follow(None if desired is None else desired.consul, self.controller.state.services)
+        self.registering.follow(
+            None if desired is None else desired.consul, self.controller.accepted.state.services
+        )
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
-        file, history = self.file, self.controller.keeping.error
+        file, accepted = self.file, self.controller.accepted
         sources = [] if file is None else [file.source()]
         sources += self._sources()
-        if history is not None:
-            sources.append(_broken("history", history))
-        if self.controller.lost is not None:
-            sources.append(_broken("overrides", self.controller.lost))
+        troubles = {"history": accepted.keeping.error, "overrides": accepted.lost}
+        sources += [_broken(name, trouble) for name, trouble in troubles.items() if trouble is not None]
         return await self.observer.status(sources, None if file is None else file.config_error)
 
     def _sources(self) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ class Daemon:
             await self.controller.start()
             self._register()
             spawn(self.controller.run())
-            spawn(self.controller.keeping.run())
+            spawn(self.controller.accepted.keeping.run())
             spawn(self.controller.discovering.run())
             spawn(kept("looking at health", self.observer.run, self.log))
             spawn(kept("telling what breaks", self._notice, self.log))
@@ -233,7 +234,7 @@ def run(settings: DaemonSettings) -> None:
 
         async def main() -> None:
             daemon = Daemon(settings, store, log)
-            daemon.controller.keeping.error = unwritable
+            daemon.controller.accepted.keeping.error = unwritable
             await daemon.run(listener)
 
         reason: BaseException

@@ -95,7 +95,7 @@ class WatchedFile:
                 refused = self._refused
                 if refused is None:
                     continue
-                if self._controller.state.document is refused.instead:
+                if self._controller.accepted.state.document is refused.instead:
                     await self._take(refused.raw, forced=refused.forced)
                 else:
                     self._waits_for(None)
@@ -103,9 +103,9 @@ class WatchedFile:
 
     async def _take(self, raw: bytes, *, forced: bool) -> None:
         self._waits_for(None)
-        before = self._controller.state.document
+        before = self._controller.accepted.state.document
         digest = hashlib.sha256(raw).hexdigest()
-        if digest == self._controller.state.file_digest and not forced:
+        if digest == self._controller.accepted.state.file_digest and not forced:
             self._fine()
             return
         try:
@@ -154,7 +154,7 @@ class WatchedFile:
 
     def source(self) -> dict[str, Any]:
         """Return its row in the status: `stale` while somebody has applied something else."""
-        state = self._controller.state
+        state = self._controller.accepted.state
         row = {"name": self.home.name, "state": "ok", "since": self._since, "last_error": None}
         row |= self._watcher.status()
         if self.config_error is not None:

@@ -49,7 +49,7 @@ class Observer:
     ) -> dict[str, Any]:
         """Ask everybody, and put the answers together; who does not answer is shown with what was known, and its age."""
         await self.look()
-        state = self._controller.state
+        state = self._controller.accepted.state
         contested = self._controller.contest.status(time.monotonic())
         if contested is not None:
             by = contested["by"]
@@ -94,7 +94,7 @@ class Observer:
                 self._known[pusher.endpoint] = (now, answer)
         there = self._controller.fleet.pushers
         self._known = {endpoint: known for endpoint, known in self._known.items() if endpoint in there}
-        self._controller.healthy = frozenset(
+        self._controller.discovering.healthy = frozenset(
             (service, backend["id"])
             for _, status in self._known.values()
             for service, each in status["services"].items()

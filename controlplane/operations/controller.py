@@ -20,43 +20,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.contest import Contest
-from controlplane.core.rollout import Running, next_generation
+from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pushed_by import said_by
 from controlplane.desired.document import Proposal
-from controlplane.errors import ControlError, RefusedError, StoreError
+from controlplane.errors import ControlError
+from controlplane.operations.accepted import Accepted
 from controlplane.operations.discovery import Discovering
 from controlplane.operations.options import ApplyOptions, Origin, now_text
-from controlplane.operations.resolution import Resolving, unserved
-from controlplane.operations.rules import (
-    ANY_GENERATION,
-    accept,
-    attributed,
-    entry_of,
-    override,
-    plan_report,
-    refuse_if,
-    refuse_loops,
-    rollback_entry,
-    wish_of,
-)
-from controlplane.operations.saving import Books, Keeping
-from controlplane.store import State, digest_of
+from controlplane.operations.resolution import FIRST_LOOK_S, Resolving, unserved
+from controlplane.operations.rules import accept, attributed, override, refuse_if, wish_of
+from controlplane.operations.saving import Keeping
 
 if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
     from controlplane.dataplanes.pusher import Wish
-    from controlplane.discovery.source import Found
-    from controlplane.operations.resolution import Resolved
     from schemas.desired import Desired
 
-__all__ = ["Controller", "Taken"]
+__all__ = ["Controller", "News", "Taken"]
 
-_DRY_RUN_S: Final = 5.0
-_FIRST_LOOK_S: Final = 3.0
-_FIRST_ANSWER_S: Final = 5.0
-"""For Consul, which may need an election; nothing else can be changed meanwhile."""
+_RESUMED: Final = Origin("lb-control run", "resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +52,41 @@ class Taken:
     """What `Controller.plan` returns."""
 
 
+class News:
+    """What has happened by itself: of each kind one slot, for only the newest counts."""
+
+    def __init__(self) -> None:
+        self._ahead: Running | None = None
+        self._discovered = False
+        self._any = asyncio.Event()
+
+    def ahead(self, running: Running) -> None:
+        """Note what a data plane runs that the wish cannot follow."""
+        self._ahead = running
+        self._any.set()
+
+    def discovered(self) -> None:
+        """Note that discovery has something new."""
+        self._discovered = True
+        self._any.set()
+
+    async def wait(self) -> None:
+        """Wait until there is some."""
+        await self._any.wait()
+        self._any.clear()
+
+    def take(self) -> tuple[bool, Running | None]:
+        """Return whether something was discovered, and what runs ahead; both slots are empty then."""
+        found = self._discovered, self._ahead
+        self._discovered, self._ahead = False, None
+        return found
+
+
 class Controller:
     """Decides what the fleet should run.
 
     Args:
-        store: What outlives the process.
+        keeping: Reads and writes what outlives the process.
         make_fleet: Makes the fleet, given what to call when a data plane is ahead, and after any change.
         base: What relative paths are relative to in what an older version wrote down.
         on_event: Told of everything that somebody who watches might want to see.
@@ -82,7 +96,7 @@ class Controller:
 
     def __init__(
         self,
-        store: Books,
+        keeping: Keeping,
         make_fleet: Callable[[Callable[[Running], None], Callable[[], None]], Fleet],
         *,
         base: Path,
@@ -90,25 +104,16 @@ class Controller:
         log: Callable[[str], None],
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self.state = State()
-        self.fleet = make_fleet(self._on_ahead, self._on_change)
-        self.discovering = Discovering(self._on_discovery, self._answers, tell or log)
-        self.keeping = Keeping(store, log)
+        self._news = News()
+        self.fleet = make_fleet(self._news.ahead, lambda: on_event({"type": "dataplanes"}))
+        self.discovering = Discovering(self._news.discovered, tell or log)
+        self.accepted = Accepted(keeping, self.fleet, on_event, log)
         self.contest = Contest()
         self._resolving = Resolving(self.fleet, self.discovering)
-        self.lost: str | None = None
-        """Why what was written down could not be read at the start; None: it was."""
-        self.healthy: frozenset[tuple[str, str]] = frozenset()
-        """Service and id of the backends that pass the data planes' checks, as last seen."""
-        self._store = store
         self._base = base
-        self._on_event = on_event
         self._log = log
         self._proposal: Proposal | None = None
         self._writing = asyncio.Lock()
-        self._work = asyncio.Event()
-        self._ahead: Running | None = None
-        self._discovered = False
 
     @property
     def desired(self) -> Desired | None:
@@ -119,93 +124,64 @@ class Controller:
 
     async def load(self) -> None:
         """Read what was written down; nothing is wished."""
-        try:
-            self.state = await asyncio.to_thread(self._store.load)
-        except StoreError as error:
-            self.lost = (
-                f"overrides and the last snapshot are unknown: {error}; say again which backends are to be drained, "
-                "disabled or weighted otherwise"
-            )
-            self._log(self.lost)
-            self.state = await asyncio.to_thread(self._store.recover)
-        self.discovering.restore(self.state.discovery)
+        await self.accepted.load()
+        self.discovering.restore(self.accepted.state.discovery)
 
     async def start(self) -> None:
         """Take up what was written down, and wish it."""
         await self.load()
-        if self.state.document is None:
+        state = self.accepted.state
+        if state.document is None:
             return
-        source = f"generation {self.state.generation}"
         try:
-            proposal = await asyncio.to_thread(Proposal.of_document, self.state.document, source, self._base)
+            proposal = await _checked(state.document, state.generation, self._base)
             self.discovering.follow(proposal)
         except ControlError as error:  # what ran was valid for another version of us
             self._log(f"goes on with the snapshot of before: {error}")
-            self._wish()
+            self.accepted.wish()
             return
         self._proposal = proposal
         compiled = await self._known(proposal)
-        self.discovering.rejected = compiled.rejected
-        if compiled.hash == self.state.hash:
-            self._wish()
+        if compiled.hash == state.hash:
+            self.accepted.wish()
         else:  # another version of us resolves defaults otherwise, or the snapshot was lost
-            await self._keep(
-                proposal, compiled, self.state.generation + 1, Origin("lb-control run", "resume")
-            )
+            await self._accept(proposal, compiled, state.generation + 1, _RESUMED)
 
     async def run(self) -> None:
         """Follow discovery and the generations of the fleet until cancelled."""
         while True:
-            await self._work.wait()
-            self._work.clear()
+            await self._news.wait()
             async with self._writing:
-                if self._discovered:
-                    self._discovered = False
+                discovered, ahead = self._news.take()
+                if discovered:
                     await self._rediscover()
-                if (ahead := self._ahead) is not None:
-                    self._ahead = None
+                if ahead is not None:
                     await self._raise_wish(ahead)
-
-    def _on_ahead(self, running: Running) -> None:
-        self._ahead = running
-        self._work.set()
-
-    def _on_discovery(self) -> None:
-        self._discovered = True
-        self._work.set()
-
-    def _on_change(self) -> None:
-        self._on_event({"type": "dataplanes"})
-
-    def _answers(self, service: str, backend: str) -> bool:
-        return (service, backend) in self.healthy
 
     async def _rediscover(self) -> None:
         if self._proposal is None:
             return
         compiled = await self._known(self._proposal)
-        self.discovering.rejected = compiled.rejected
-        if compiled.hash == self.state.hash:
+        if compiled.hash == self.accepted.state.hash:
             # The same backends, perhaps seen by other means: remembered with the next change.
             return
-        generation = next_generation(
-            self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)
-        )
-        await self._keep(self._proposal, compiled, generation, Origin("consul", "discovery"))
+        generation = self.accepted.next_generation(compiled.hash)
+        await self._accept(self._proposal, compiled, generation, Origin("consul", "discovery"))
 
     async def _raise_wish(self, ahead: Running) -> None:
-        state, running = self.state, self.fleet.running()
+        state = self.accepted.state
         if state.document is None:
             return
-        generation = next_generation(running, state.hash, floor=(state.generation, state.hash))
+        generation = self.accepted.next_generation(state.hash)
         if generation == state.generation:
             return
-        if (generation, state.hash) not in running:  # else it is the same content: its generation is adopted
+        # The same content of a higher generation: that one is adopted.
+        if (generation, state.hash) not in self.fleet.running():
             if not self.contest.may_push(ahead.by, time.monotonic()):
                 return  # the next look asks again
             runs = f"generation {ahead.generation} of {said_by(ahead.by)}"
             self._log(f"a data plane runs {runs}: what was accepted here is pushed again as {generation}")
-        await self._write(replace(state, generation=generation), Origin("lb-control run", "resume"))
+        await self.accepted.accept(replace(state, generation=generation), _RESUMED)
 
     # --- changes
 
@@ -218,29 +194,7 @@ class Controller:
         Raises:
             ControlError: It would refuse the change, for another reason than a data plane's.
         """
-        return (await self._planned(proposal, options))[1]
-
-    async def _planned(
-        self, proposal: Proposal, options: ApplyOptions
-    ) -> tuple[Resolved, dict[str, Any], list[RefusedError]]:
-        """Return what the change comes to, what it would do, and who says no."""
-        await self.fleet.wait_looked(min(_FIRST_LOOK_S, options.timeout_s / 3))
-        ran = self.state.services
-        if self.state.document is None:  # what runs was started by other means
-            ran = await self.fleet.services()
-        patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
-        resolved = await self._resolving.resolve(
-            proposal, ran, patience_s, before=self.state.document, released=options.force
-        )
-        refuse_loops(resolved.compiled)
-        # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
-        body = requests.encode(resolved.compiled.body(ANY_GENERATION))
-        answers = await self.fleet.dry_run(
-            requests.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
-        )
-        report = plan_report(answers, ran, resolved.compiled.services)
-        report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
-        return resolved, report, [error for _, _, error in answers if isinstance(error, RefusedError)]
+        return (await self._resolving.plan(proposal, options, self.accepted)).report
 
     async def take(
         self,
@@ -261,25 +215,22 @@ class Controller:
         Raises:
             ControlError: It was refused.
         """
+        accepted = self.accepted
         async with self._writing:
-            resolved, planned, refusals = await self._planned(proposal, options)
-            refuse_if(refusals, planned["impact"], options)
-            if self.state.document is None:
-                self.state = replace(self.state, services=await self.fleet.services())
-            compiled = resolved.compiled
-            generation = next_generation(
-                self.fleet.running(), compiled.hash, floor=(self.state.generation, self.state.hash)
-            )
-            self._follow(proposal, resolved.found, released=options.force)
-            kept = await self._keep(proposal, compiled, generation, origin, file_digest=file_digest)
-            return Taken(wish_of(self.state), {**planned, "warnings": [*kept, *planned["warnings"]]})
-
-    def _follow(self, proposal: Proposal, found: Found, *, released: bool) -> None:
-        """Let discovery be about this lb.yaml from now on."""
-        self.discovering.follow(proposal, found)
-        self._proposal = proposal
-        if released:
-            self.discovering.release()
+            planned = await self._resolving.plan(proposal, options, accepted)
+            refuse_if(planned.refusals, planned.report["impact"], options)
+            if accepted.state.document is None:
+                accepted.state = replace(accepted.state, services=await self.fleet.services())
+            compiled = planned.resolved.compiled
+            generation = accepted.next_generation(compiled.hash)
+            # From here on discovery is about this lb.yaml.
+            self.discovering.follow(proposal, planned.resolved.found)
+            self._proposal = proposal
+            if options.force:
+                self.discovering.release()
+            warnings = await self._accept(proposal, compiled, generation, origin, file_digest=file_digest)
+            warnings += planned.report["warnings"]
+            return Taken(wish_of(accepted.state), {**planned.report, "warnings": warnings})
 
     async def apply(self, proposal: Proposal, options: ApplyOptions, origin: Origin) -> dict[str, Any]:
         """Take a change, and wait until every data plane runs it."""
@@ -297,11 +248,8 @@ class Controller:
 
     async def rollback(self, generation: int | None, options: ApplyOptions, by: str) -> dict[str, Any]:
         """Apply an earlier generation's lb.yaml."""
-        history = await asyncio.to_thread(self._store.history)
-        entry = rollback_entry(history, digest_of(self.state.document), generation)
-        document = await asyncio.to_thread(self._store.document, entry.document)
-        source = f"generation {entry.generation}"
-        proposal = await asyncio.to_thread(Proposal.of_document, document, source, self._base)
+        entry, document = await self.accepted.earlier(generation)
+        proposal = await _checked(document, entry.generation, self._base)
         return {**await self.apply(proposal, options, Origin(by, "rollback")), "restored": entry.generation}
 
     async def patch(
@@ -315,21 +263,21 @@ class Controller:
         deadline = time.monotonic() + timeout_s
         async with self._writing:
             wish = self.fleet.wish
-            running = self.state
+            running = self.accepted.state
             if wish is None:  # nobody has said what should run, or nobody keeps to it
-                await self.fleet.wait_looked(min(_FIRST_LOOK_S, timeout_s / 2))
+                await self.fleet.wait_looked(min(FIRST_LOOK_S, timeout_s / 2))
                 running = replace(running, services=await self.fleet.services(must=True))
             after = override(running, service, backend, fields, by=by, when=now_text())
-            after = replace(after, services=self.state.services)
+            after = replace(after, services=self.accepted.state.services)
             rows: list[dict[str, Any]] = []
             if wish is None:
                 rows = await self.fleet.tell(requests.patch_backend(service, backend, fields), timeout_s)
             warnings: list[str] = []
             if wish is not None or any(row["result"] == "ok" for row in rows):
-                self.state = after
-                warnings = await self.keeping.keep(after)
+                self.accepted.state = after
+                warnings = await self.accepted.keeping.keep(after)
             if wish is not None:
-                self._wish()
+                self.accepted.wish()
                 wish = self.fleet.wish
         if wish is not None:
             rows = await self.fleet.settled(wish, deadline - time.monotonic())
@@ -344,26 +292,20 @@ class Controller:
 
     def unserved(self) -> list[dict[str, str]]:
         """Name the services that are asked for and not served, with the reason of each."""
-        waiting = set(self.state.discovered) - set(self.state.services)
+        state = self.accepted.state
+        waiting = set(state.discovered) - set(state.services)
         return unserved(tuple(waiting), self.discovering.doubts())
-
-    async def history(self) -> dict[str, Any]:
-        """Return every known generation, the oldest first, and what cannot be read."""
-        return (await asyncio.to_thread(self._store.history)).report()
-
-    async def snapshot(self) -> dict[str, Any]:
-        """Return what should run; before anything was taken, what the newest data plane runs."""
-        state = self.state
-        services = state.services if state.document is not None else await self.fleet.services()
-        return {"version": 1, "generation": state.generation, "hash": state.hash, "services": services}
 
     # --- parts of a change
 
     async def _known(self, proposal: Proposal) -> Compiled:
         """Return what an lb.yaml that is followed comes to."""
-        return await self._resolving.compile(proposal, self.discovering.discovered(), self.state.services)
+        discovered = self.discovering.discovered()
+        compiled = await self._resolving.compile(proposal, discovered, self.accepted.state.services)
+        self.discovering.rejected = compiled.rejected
+        return compiled
 
-    async def _keep(
+    async def _accept(
         self,
         proposal: Proposal,
         compiled: Compiled,
@@ -372,24 +314,15 @@ class Controller:
         *,
         file_digest: str | None = None,
     ) -> list[str]:
-        """Write a change down, and wish it."""
+        """Make a change the accepted one."""
         self.discovering.rejected = compiled.rejected
-        after = replace(
-            accept(self.state, compiled, proposal.document, generation), discovery=self.discovering.saved()
-        )
-        after = attributed(self.state, after, origin, now_text(), file_digest=file_digest)
-        return await self._write(after, origin)
+        before = self.accepted.state
+        after = accept(before, compiled, proposal.document, generation)
+        after = replace(after, discovery=self.discovering.saved())
+        after = attributed(before, after, origin, now_text(), file_digest=file_digest)
+        return await self.accepted.accept(after, origin)
 
-    async def _write(self, after: State, origin: Origin) -> list[str]:
-        before, self.state = self.state, after
-        again = origin.kind == "resume" and after.hash == before.hash
-        entry = None if again else entry_of(before, after, origin, now_text())
-        warnings = await self.keeping.keep(after, entry, after.document)
-        self._wish()
-        what = {"generation": after.generation, "hash": after.hash, "by": origin.by}
-        self._on_event({"type": "generation", **what})
-        return warnings
 
-    def _wish(self) -> None:
-        if self.state.document is not None:
-            self.fleet.want(wish_of(self.state))
+async def _checked(document: dict[str, Any], generation: int, base: Path) -> Proposal:
+    """Check the lb.yaml of a generation, which another version of us may have written."""
+    return await asyncio.to_thread(Proposal.of_document, document, f"generation {generation}", base)

@@ -20,7 +20,8 @@ from controlplane.dataplanes.threaded_client import Threaded
 from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
 from controlplane.operations.options import ApplyOptions, Origin
-from controlplane.store import Entry, History, State, Store
+from controlplane.operations.saving import Keeping
+from controlplane.store import Store
 
 if TYPE_CHECKING:
     from controlplane.operations.controller import Controller
@@ -31,51 +32,6 @@ T = TypeVar("T")
 _OVERTAKEN: Final = "overtaken"
 _TRIES: Final = 3
 """With --force, against somebody who pushes at the same time."""
-
-
-class _Later:
-    """A store that keeps what it is given until it is known whether it came true."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._entries: list[tuple[Entry, dict[str, Any]]] = []
-        self._state: State | None = None
-
-    def load(self) -> State:
-        """Read what was written down before."""
-        return self._store.load()
-
-    def recover(self) -> State:
-        """Return what can be known without that."""
-        return self._store.recover()
-
-    def document(self, digest: str) -> dict[str, Any]:
-        """Read an lb.yaml of the history."""
-        return self._store.document(digest)
-
-    def history(self) -> History:
-        """Read what was written down before."""
-        return self._store.history()
-
-    def record(self, entry: Entry, document: dict[str, Any]) -> None:
-        """Remember an entry of the history."""
-        self._entries.append((entry, document))
-
-    def save(self, state: State) -> None:
-        """Remember a state."""
-        self._state = state
-
-    def write(self) -> list[str]:
-        """Write all of it down; return what an operator should know of it, if that fails."""
-        try:
-            for entry, document in self._entries:
-                self._store.record(entry, document)
-            if self._state is not None:
-                self._store.save(self._state)
-        except StoreError as error:
-            where = "to the history" if self._entries else "down, so a restart forgets it"
-            return [f"applied, but not written {where}: {error}"]
-        return []
 
 
 class Direct:
@@ -110,8 +66,8 @@ class Direct:
         except PlaceError:
             clients = ()
         warnings: list[str] = []
-        later = _Later(self._store)
-        return _with(warnings, self._run(clients, later, warnings, lambda it: it.plan(proposal, options)))
+        report, _ = self._run(clients, warnings, lambda it: it.plan(proposal, options))
+        return _with(warnings, report)
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Push to every data plane, each all or nothing, and wait until all run it."""
@@ -128,26 +84,25 @@ class Direct:
         with self._writing(options.timeout_s) as warnings:
             tries = _TRIES if options.force else 1
             while True:
-                later = _Later(self._store)
-                report = self._run(clients, later, warnings, change)
+                report, keeping = self._run(clients, warnings, change)
                 results, tries = {row["result"] for row in report["dataplanes"]}, tries - 1
                 if _OVERTAKEN not in results or not tries:
                     break
-            warnings.extend(later.write() if "ok" in results else ())
+            if "ok" in results:
+                warnings.extend(_written(keeping))
             del report["kept"]
             return _with(warnings, report)
 
     def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Override fields of a backend on every data plane."""
-        clients, later = self._find(), _Later(self._store)
+        clients = self._find()
         with self._writing(LOOK_S) as warnings:
-            report = self._run(
+            report, keeping = self._run(
                 clients,
-                later,
                 warnings,
                 lambda it: it.patch(service, backend, fields, by=self._by, timeout_s=LOOK_S),
             )
-            warnings.extend(later.write())
+            warnings.extend(_written(keeping))
             return _with(warnings, report)
 
     def status(self) -> dict[str, Any]:
@@ -210,19 +165,19 @@ class Direct:
     def _run(
         self,
         clients: Sequence[Asking],
-        store: _Later,
         warnings: list[str],
         job: Callable[[Controller], Awaitable[T]],
-    ) -> T:
-        """Have one controller do one thing."""
+    ) -> tuple[T, Keeping]:
+        """Have one controller do one thing; what it has to write down waits until it is known whether it came true."""
         from controlplane.dataplanes.fleet import Fleet  # noqa: PLC0415 - the same
         from controlplane.operations.controller import Controller  # noqa: PLC0415 - pydantic, only where it is needed
 
         by_endpoint = {client.endpoint: client for client in clients}
+        keeping = Keeping(self._store, log=lambda _: None, held=True)
 
         async def run() -> T:
             controller = Controller(
-                store,
+                keeping,
                 lambda on_ahead, on_change: Fleet(
                     lambda: tuple(by_endpoint),
                     connect=lambda endpoint: Threaded(by_endpoint[endpoint]),
@@ -237,7 +192,7 @@ class Direct:
             await controller.load()
             return await _beside(controller.fleet.run(), job(controller))
 
-        return asyncio.run(run())
+        return asyncio.run(run()), keeping
 
 
 async def _beside(work: Coroutine[Any, Any, None], job: Awaitable[T]) -> T:
@@ -253,6 +208,11 @@ async def _beside(work: Coroutine[Any, Any, None], job: Awaitable[T]) -> T:
     if isinstance(outcome, ControlError):
         raise outcome
     return outcome
+
+
+def _written(keeping: Keeping) -> list[str]:
+    """Write down what came true; return what an operator should know of it, if that fails."""
+    return [f"applied, but {each}" for each in asyncio.run(keeping.write())]
 
 
 def _with(warnings: Sequence[str], report: dict[str, Any]) -> dict[str, Any]:

@@ -28,24 +28,22 @@ class Discovering:
 
     Args:
         on_change: Called after what is discovered has changed.
-        answers: Tells whether a service's backend passes the data planes' own checks.
         tell: Told what is waited for, if that takes longer than somebody expects.
     """
 
-    def __init__(
-        self,
-        on_change: Callable[[], None],
-        answers: Callable[[str, str], bool],
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, on_change: Callable[[], None], tell: Callable[[str], None]) -> None:
+        self.healthy: frozenset[tuple[str, str]] = frozenset()
+        """Service and id of the backends that pass the data planes' own checks, as last seen."""
         self._on_change = on_change
-        self._answers = answers
         self._tell = tell
         self._source: Source | None = None
         self._needed = asyncio.Event()
         self._restored: Mapping[str, Any] = {}
         self.rejected: Mapping[str, Sequence[Remark]] = {}
         """By service: what was found and is not used, since it leads back into the balancer."""
+
+    def _answers(self, service: str, backend: str) -> bool:
+        return (service, backend) in self.healthy
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Begin with what `saved` returned in an earlier life."""

@@ -9,18 +9,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.compile import Compiled, compile_services
+from controlplane.dataplanes import requests
 from controlplane.discovery.source import Found
+from controlplane.errors import RefusedError
 from controlplane.operations.discovery import Discovering
+from controlplane.operations.options import ApplyOptions
+from controlplane.operations.rules import plan_report, refuse_loops
 
 if TYPE_CHECKING:
     from controlplane.dataplanes.fleet import Fleet
     from controlplane.desired.document import Proposal
+    from controlplane.operations.accepted import Accepted
     from schemas.snapshot import Backend
 
-__all__ = ["Resolved", "Resolving", "unserved"]
+__all__ = ["FIRST_LOOK_S", "Planned", "Resolved", "Resolving", "unserved"]
+
+FIRST_LOOK_S: Final = 3.0
+"""For all data planes to be found and looked at."""
+_DRY_RUN_S: Final = 5.0
+_FIRST_ANSWER_S: Final = 5.0
+"""For Consul, which may need an election; nothing else can be changed meanwhile."""
+_ANY_GENERATION: Final = 2**63 - 1
+"""For a dry run: the highest that there is, so that no data plane is ahead of it."""
 
 
 def unserved(compiled: Sequence[str], doubts: Mapping[str, str]) -> list[dict[str, str]]:
@@ -80,6 +93,17 @@ class Resolved:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a change would do."""
+
+    resolved: Resolved
+    report: dict[str, Any]
+    """As `--json` prints it."""
+    refusals: Sequence[RefusedError]
+    """Of data planes that would say no."""
+
+
 class Resolving:
     """Resolves for one fleet and one discovery."""
 
@@ -87,35 +111,39 @@ class Resolving:
         self._fleet = fleet
         self._discovering = discovering
 
-    async def resolve(
-        self,
-        proposal: Proposal,
-        ran: Mapping[str, Any],
-        timeout_s: float,
-        *,
-        before: Mapping[str, Any] | None,
-        released: bool,
-    ) -> Resolved:
-        """Ask discovery, and put everything together; nothing changes.
+    async def plan(self, proposal: Proposal, options: ApplyOptions, accepted: Accepted) -> Planned:
+        """Ask discovery and every data plane what a change would come to; nothing changes.
 
         Args:
             proposal: What should be.
-            ran: The services of the last snapshot, which stand in where discovery knows nothing.
-            timeout_s: How long to wait for discovery.
-            before: The lb.yaml of the last snapshot; None: unknown.
-            released: Believe discovery's word against its guard's.
+            options: How careful to be.
+            accepted: What was before; its services stand in where discovery knows nothing.
 
         Raises:
-            ControlError: Discovery cannot be asked in the way that the lb.yaml says.
+            ControlError: It cannot be, for another reason than a data plane's.
         """
-        found = await self._discovering.look(proposal, timeout_s, released=released)
+        await self._fleet.wait_looked(min(FIRST_LOOK_S, options.timeout_s / 3))
+        ran = await accepted.services()
+        patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
+        found = await self._discovering.look(proposal, patience_s, released=options.force)
         compiled = await self.compile(proposal, found.backends, ran)
-        return Resolved(compiled, found, _asked_anew(before, proposal.document))
+        resolved = Resolved(compiled, found, _asked_anew(accepted.state.document, proposal.document))
+        refuse_loops(compiled)
+        # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
+        body = requests.encode(compiled.body(_ANY_GENERATION))
+        answers = await self._fleet.dry_run(
+            requests.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
+        )
+        report = plan_report(answers, ran, compiled.services)
+        report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
+        return Planned(
+            resolved, report, [error for _, _, error in answers if isinstance(error, RefusedError)]
+        )
 
     async def compile(
         self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]
     ) -> Compiled:
-        """Put together what is known."""
+        """Put together what is known; `ran` are the services of before."""
         if proposal.queries().keys() - discovered.keys() - ran.keys():
             # Our state directory is new, and discovery knows nothing: what runs goes on.
             ran = {**await self._fleet.services(), **ran}

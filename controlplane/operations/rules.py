@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from controlplane.core.compile import Compiled
 
 __all__ = [
-    "ANY_GENERATION",
     "accept",
     "attributed",
     "entry_of",
@@ -33,8 +32,6 @@ __all__ = [
 ]
 
 _KEPT_RETRACTIONS: Final = 100
-ANY_GENERATION: Final = 2**63 - 1
-"""For a dry run: the highest that there is, so that no data plane is ahead of it."""
 
 
 def accept(state: State, compiled: Compiled, document: dict[str, Any], generation: int) -> State:

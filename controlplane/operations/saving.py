@@ -5,40 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.backoff import Backoff
 from controlplane.errors import StoreError
 
 if TYPE_CHECKING:
-    from controlplane.store import Entry, History, State
+    from controlplane.store import Entry, State, Store
 
-__all__ = ["Books", "Keeping"]
+__all__ = ["Keeping"]
 
 _MOST_OWED: Final = 200
 """Entries of the history that wait; of more the oldest is forgotten, as the history itself does."""
-
-
-class Books(Protocol):
-    """Where it is written; `Store` says what each of these does."""
-
-    def load(self) -> State:
-        """Read the state."""
-
-    def recover(self) -> State:
-        """Return what can be known without it."""
-
-    def history(self) -> History:
-        """Read the history."""
-
-    def document(self, digest: str) -> dict[str, Any]:
-        """Read an lb.yaml of the history."""
-
-    def record(self, entry: Entry, document: dict[str, Any]) -> None:
-        """Write an entry of the history."""
-
-    def save(self, state: State) -> None:
-        """Write the state."""
 
 
 class Keeping:
@@ -48,12 +26,21 @@ class Keeping:
         store: Where to.
         log: Told what an operator has to know.
         backoff: The pauses between tries.
+        held: Write only when `write` says so: when it is known whether what was taken came true.
     """
 
-    def __init__(self, store: Books, log: Callable[[str], None], backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        log: Callable[[str], None],
+        backoff: Backoff | None = None,
+        *,
+        held: bool = False,
+    ) -> None:
         self.error: str | None = None
         """Why something is not written down; None: all of it is."""
-        self._store = store
+        self.store = store
+        self._held = held
         self._log = log
         self._backoff = backoff or Backoff(base_s=1.0, least=0.5)
         self._state: State | None = None
@@ -77,22 +64,25 @@ class Keeping:
         self._state = state
         if entry is not None:
             self._entries = [*self._entries, (entry, document or {})][-_MOST_OWED:]
-        async with self._turn:
-            return await self._write()
+        return [] if self._held else await self.write()
 
     async def run(self) -> None:
         """Try again what could not be written, until cancelled."""
         while True:
             await self._owes.wait()
             await asyncio.sleep(self._backoff.fail(random.random))
-            async with self._turn:
-                await self._write()
+            await self.write()
+
+    async def write(self) -> list[str]:
+        """Write what is not written yet; return what an operator should know of it, if that fails."""
+        async with self._turn:
+            return await self._write()
 
     async def _write(self) -> list[str]:
         warnings: list[str] = []
         while self._entries:
             try:
-                await asyncio.to_thread(self._store.record, *self._entries[0])
+                await asyncio.to_thread(self.store.record, *self._entries[0])
             except StoreError as error:
                 warnings.append(f"not written to the history: {error}")
                 break
@@ -100,7 +90,7 @@ class Keeping:
         state = self._state
         if state is not None:
             try:
-                await asyncio.to_thread(self._store.save, state)
+                await asyncio.to_thread(self.store.save, state)
             except StoreError as error:
                 warnings.append(f"not written down, so a restart forgets it: {error}")
             else:

@@ -94,7 +94,7 @@ async def test_wrong_content_waits_for_another(tmp_path):
         assert file.config_error["details"]
         assert "tried again" not in file.config_error["message"]
         await hand.write(document(weight=0, more=WORTH_A_TRY))
-        assert (file.config_error, set(controller.state.services)) == (None, {"web", "more"})
+        assert (file.config_error, set(controller.accepted.state.services)) == (None, {"web", "more"})
 
 
 async def test_newer_content_takes_the_place_of_the_one_that_waits(tmp_path):
@@ -103,7 +103,7 @@ async def test_newer_content_takes_the_place_of_the_one_that_waits(tmp_path):
     async with watched(tmp_path, plane) as (hand, file, controller, _):
         await hand.write(document(extra=WORTH_A_TRY))
         await hand.write(document(weight=3))
-        assert (file.config_error, set(controller.state.services)) == (None, {"web"})
+        assert (file.config_error, set(controller.accepted.state.services)) == (None, {"web"})
         plane.refuses = None
         asked = len(plane.asked)
         await until(lambda: len(plane.asked) > asked + 10)
@@ -121,5 +121,5 @@ async def test_what_was_applied_meanwhile_is_the_newer_word(tmp_path):
         plane.refuses = None
         asked = len(plane.asked)
         await until(lambda: len(plane.asked) > asked + 10)
-        assert controller.state.applied_by == "op"
+        assert controller.accepted.state.applied_by == "op"
         assert plane.services["web"]["backends"][0]["weight"] == 7

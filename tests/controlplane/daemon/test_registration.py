@@ -40,7 +40,7 @@ async def registering(controller, tmp_path, log=lambda _: None):
 
     async def apply(wanted):
         await controller.apply(wanted, QUICK, BY)
-        registered.follow(controller.desired.consul, controller.state.services)
+        registered.follow(controller.desired.consul, controller.accepted.state.services)
 
     try:
         yield registered, apply

@@ -21,6 +21,7 @@ from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError, InputError, UnknownError
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import ApplyOptions, Origin
+from controlplane.operations.saving import Keeping
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine
 from tests.controlplane.fakes import FakeDataPlane
@@ -48,7 +49,7 @@ async def daemon(directory, planes, log=None):
     """Run a controller over these data planes."""
     by_endpoint = {plane.endpoint: plane for plane in planes}
     controller = Controller(
-        Store(directory),
+        Keeping(Store(directory), (lambda _: None) if log is None else log.append),
         lambda on_ahead, on_change: Fleet(
             lambda: tuple(by_endpoint),
             connect=by_endpoint.__getitem__,
@@ -101,11 +102,11 @@ async def test_somebody_who_pushes_again_and_again_is_told_of_and_fills_no_histo
         told = controller.contest.status(time.monotonic())
         assert told["by"]["source"] == "/etc/other.yaml"
         assert told["times"] >= 2
-        assert [each["generation"] for each in (await controller.history())["history"]] == [1]
+        assert [each["generation"] for each in (await controller.accepted.history())["history"]] == [1]
         assert "lb-control run of root (pid 7 on b), from /etc/other.yaml" in log[-1]
         second = await controller.apply(proposal(weight=7), QUICK, BY)
         assert second["converged"]
-        assert len((await controller.history())["history"]) == 2
+        assert len((await controller.accepted.history())["history"]) == 2
 
 
 async def test_the_same_content_of_somebody_else_is_no_contest(tmp_path):
@@ -115,9 +116,9 @@ async def test_the_same_content_of_somebody_else_is_no_contest(tmp_path):
         first = await controller.apply(proposal(), QUICK, BY)
         for _ in range(5):
             plane.push_by_hand(plane.generation + 1, first["hash"])
-            await until(lambda: controller.state.generation == plane.generation)
+            await until(lambda: controller.accepted.state.generation == plane.generation)
         assert controller.contest.status(time.monotonic()) is None
-        assert len((await controller.history())["history"]) == 1
+        assert len((await controller.accepted.history())["history"]) == 1
 
 
 async def test_same_apply_again_is_no_new_generation(tmp_path):
@@ -125,7 +126,7 @@ async def test_same_apply_again_is_no_new_generation(tmp_path):
     async with daemon(tmp_path, [FakeDataPlane()]) as controller:
         await controller.apply(proposal(), QUICK, BY)
         again = await controller.apply(proposal(), QUICK, BY)
-        assert (again["generation"], len((await controller.history())["history"])) == (1, 1)
+        assert (again["generation"], len((await controller.accepted.history())["history"])) == (1, 1)
 
 
 async def test_the_balancer_as_its_own_backend(tmp_path, monkeypatch):
@@ -157,7 +158,7 @@ async def test_refusal_of_one_changes_nobody(tmp_path):
         await controller.apply(proposal(), QUICK, BY)
         with pytest.raises(HeldBackError, match="b: refused: no such thing here"):
             await controller.apply(proposal(extra=extra), QUICK, BY)
-        assert (good.generation, bad.generation, controller.state.generation) == (1, 1, 1)
+        assert (good.generation, bad.generation, controller.accepted.state.generation) == (1, 1, 1)
 
 
 async def test_unreachable_data_plane_is_named_and_served_when_it_returns(tmp_path):
@@ -224,7 +225,7 @@ async def test_data_plane_that_is_ahead_raises_the_generation(tmp_path):
         report = await controller.apply(proposal(), QUICK, BY)
         plane.generation, plane.hash = 41, "foreign"
         await until(lambda: (plane.generation, plane.hash) == (42, report["hash"]))
-        assert controller.state.generation == 42
+        assert controller.accepted.state.generation == 42
 
 
 async def test_daemon_that_knows_nothing_leaves_data_planes_alone(tmp_path):
@@ -254,7 +255,7 @@ async def test_override_survives_restarts_of_both_and_ends_with_a_new_word(tmp_p
         backends = [{"address": "10.0.0.1:1", "state": "disabled"}]
         changed = proposal(web={"listen": "127.0.0.1:4000", "backends": backends})
         await controller.apply(changed, QUICK, BY)
-        assert controller.state.overrides == ()
+        assert controller.accepted.state.overrides == ()
         assert plane.overrides == {}
 
 
@@ -311,11 +312,11 @@ async def test_what_was_applied_after_the_file_is_known_to_hold(tmp_path):
         digest = hashlib.sha256(b"1").hexdigest()
         await controller.take(proposal(), QUICK, Origin("file", "file"), file_digest=digest)
         await controller.apply(proposal(2), QUICK, BY)
-        assert controller.state.applied_by == "op"
+        assert controller.accepted.state.applied_by == "op"
     async with daemon(tmp_path, [FakeDataPlane()]) as controller:
-        assert (controller.state.applied_by, controller.state.file_digest) == ("op", digest)
+        assert (controller.accepted.state.applied_by, controller.accepted.state.file_digest) == ("op", digest)
         await controller.take(proposal(3), QUICK, Origin("file", "file"), file_digest="other")
-        assert controller.state.applied_by is None
+        assert controller.accepted.state.applied_by is None
 
 
 async def test_apply_of_what_the_watched_file_says_is_the_files_word(tmp_path):
@@ -324,15 +325,18 @@ async def test_apply_of_what_the_watched_file_says_is_the_files_word(tmp_path):
         digest = hashlib.sha256(b"1").hexdigest()
         await controller.take(proposal(), QUICK, Origin("file", "file"), file_digest=digest)
         await controller.apply(proposal(), QUICK, BY)
-        assert (controller.state.applied_by, controller.state.applied_since) == (None, None)
+        assert (controller.accepted.state.applied_by, controller.accepted.state.applied_since) == (None, None)
         await controller.apply(proposal(2), QUICK, BY)
-        since = controller.state.applied_since
+        since = controller.accepted.state.applied_since
         await controller.apply(proposal(2), QUICK, Origin("another", "apply"))
-        assert (controller.state.applied_by, controller.state.applied_since) == ("op", since)
+        assert (controller.accepted.state.applied_by, controller.accepted.state.applied_since) == (
+            "op",
+            since,
+        )
     async with daemon(tmp_path, [FakeDataPlane()]) as controller:
         await controller.apply(proposal(), QUICK, BY)
-        assert (controller.state.applied_by, controller.state.applied_since) == (None, None)
-        assert controller.state.file_digest == digest
+        assert (controller.accepted.state.applied_by, controller.accepted.state.applied_since) == (None, None)
+        assert controller.accepted.state.file_digest == digest
 
 
 async def test_damaged_state_is_said_and_the_history_takes_over(tmp_path):
@@ -412,7 +416,7 @@ def test_what_runs_in_the_end_is_what_was_taken_last(lives):
             async with daemon(script.directory, planes) as controller:
                 if script.taken is None:
                     return
-                assert controller.state.hash == script.taken
+                assert controller.accepted.state.hash == script.taken
                 async with asyncio.timeout(DEADLINE_S):
                     await until(lambda: {plane.hash for plane in planes} == {script.taken})
                     await until(lambda: len({plane.generation for plane in planes}) == 1)

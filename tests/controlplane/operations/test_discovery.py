@@ -69,7 +69,10 @@ async def test_changes_in_consul_are_new_generations(tmp_path):
         assert (report["converged"], report["warnings"], ids(plane)) == (True, [], ["n1/s1"])
         await consul.put("redis", [entry("s1"), entry("s2", port=81)])
         await eventually(lambda: ids(plane) == ["n1/s1", "n1/s2"], "the new instance")
-        assert [each["origin"] for each in (await controller.history())["history"]] == ["apply", "discovery"]
+        assert [each["origin"] for each in (await controller.accepted.history())["history"]] == [
+            "apply",
+            "discovery",
+        ]
         assert controller.discovering.status()[0]["state"] == "ok"
 
 
@@ -189,7 +192,7 @@ async def test_force_releases_what_the_guard_holds(tmp_path):
         )
         report = await controller.apply(wanted, forced, BY)
         assert (report["converged"], report["warnings"], ids(plane)) == (True, [], ["n1/s0"])
-        last = (await controller.history())["history"][-1]
+        last = (await controller.accepted.history())["history"][-1]
         assert (last["by"], last["origin"], len(last["changes"])) == ("op", "apply", 3)
         assert controller.discovering.status()[0]["held"] is None
 
@@ -243,7 +246,7 @@ class TestLook:
     def looking(tmp_path, saved=None):
         """Return a discovery that follows nothing, and what it tells."""
         told = []
-        discovering = Discovering(lambda: None, lambda _service, _backend: False, told.append)
+        discovering = Discovering(lambda: None, told.append)
         discovering.restore(saved or {})
         return discovering, told
 
