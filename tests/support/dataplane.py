@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
-import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.prefork import command
 from tests.support.process import Program, answers
 from tests.support.wait import DEADLINE_S, wait_for
 
@@ -20,14 +19,6 @@ __all__ = ["DataPlane", "Metrics", "command", "unix_request"]
 
 ANSWER_S = 10.0
 """How long one call of the API may take."""
-
-
-def command(name: str) -> str:
-    """Return the path of one of our commands: the one installed beside this Python, else from PATH."""
-    beside = Path(sysconfig.get_path("scripts")) / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    assert found, f"{name} is not installed: run `make setup`"
-    return found
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support import prefork
 from tests.support.wait import wait_for
 
 __all__ = ["Program", "answers"]
@@ -70,7 +71,7 @@ class Program:
         }
         self._user = user
         self._stop_signal = stop_signal
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | prefork.Forked | None = None
         self._groups: list[int] = []
 
     @property
@@ -105,17 +106,22 @@ class Program:
 
     def _spawn(self) -> None:
         extra: dict[str, Any] = {"user": self._user, "extra_groups": []} if self._user else {}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                cwd=self.directory,
-                start_new_session=True,
-                **extra,
-            )
+        with self._log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if not extra and prefork.may_fork(self.argv, self._environment):
+                self._process = prefork.spawn(
+                    self.argv, self._environment, self.directory, stdin=nothing, stdout=log, stderr=log
+                )
+            else:
+                self._process = subprocess.Popen(
+                    self.argv,
+                    stdin=nothing,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    cwd=self.directory,
+                    start_new_session=True,
+                    **extra,
+                )
         self._groups.append(self._process.pid)
 
     def _ready_or_dead(self) -> bool:
