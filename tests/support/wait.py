@@ -11,14 +11,16 @@ __all__ = ["DEADLINE_S", "wait_for"]
 T = TypeVar("T")
 
 DEADLINE_S = 40.0
-"""How long anything here is waited for: under pytest's 20 s, far above any delay of a working part."""
+"""How long anything here is waited for: under pytest's limit, far above any delay of a working part."""
+RARELY_S = 0.05
+"""How long the longest pause between two questions is; asking has its price, and what is asked pays it, too."""
 
 
 def wait_for(ask: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S, every_s: float = 0.01) -> T:
     """Ask until the answer is true, and return it.
 
-    For what another process or the kernel does and tells nobody. It returns at once when `ask` holds; the
-    deadline only bounds how long a failing test takes.
+    For what another process or the kernel does and tells nobody. It returns at once when `ask` holds, and asks
+    more rarely the longer it waits; the deadline only bounds how long a failing test takes.
 
     Raises:
         AssertionError: `ask` was never true before the deadline; with its last answer.
@@ -32,3 +34,4 @@ def wait_for(ask: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S,
             msg = f"waited {deadline_s:g} s for {what}; last answer: {answer!r}"
             raise AssertionError(msg)
         time.sleep(every_s)
+        every_s = max(every_s, min(1.25 * every_s, RARELY_S))
