@@ -11,10 +11,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.backends import LineServer
-from tests.support.clients import dial, read_exactly
 from tests.support.dataplane import DataPlane, unix_request
-from tests.support.ports import HeldPort
+from tests.support.site import Site
 from tests.support.wait import wait_for
 
 
@@ -35,55 +33,22 @@ class Kept(DataPlane):
         )
 
 
-class Site:
-    """One of each kind, with a flow."""
-
-    def __init__(self, stack: ExitStack, workers: str) -> None:
-        self.backend = stack.enter_context(LineServer("a"))
-        self.port = stack.enter_context(HeldPort())
-        environment = {"LISTEN": self.port.address, "BACKENDS": self.backend.address, "POOL_MODE": "off"}
-        self._arguments = ["--workers", workers, "--drain-detached"]
-        self._environment = environment
-        self._stack = stack
-        self.plane = stack.enter_context(Kept(self._arguments, environment=environment))
-        self.flow = self.client()
-
-    def client(self) -> socket.socket:
-        """Connect a client, and see that it is served."""
-        client = self._stack.enter_context(dial(self.port.address))
-        self.ask(client)
-        return client
-
-    @staticmethod
-    def ask(client: socket.socket) -> None:
-        """See that a client is served."""
-        client.sendall(b"x\n")
-        assert read_exactly(client, 2) == b"a:"
-        while client.recv(1) != b"\n":
-            pass
-
-    def another(self) -> Kept:
-        """Start another data plane of the same name."""
-        plane = Kept(self._arguments, environment=self._environment, runtime_dir=self.plane.runtime_dir)
-        return self._stack.enter_context(plane)
-
-
-@pytest.fixture(params=["1", "2"], ids=["single", "supervisor"])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A data plane of each kind."""
+@pytest.fixture
+def site(workers: str) -> Iterator[Site]:
+    """A data plane of each kind that is kept, with a client."""
     with ExitStack() as stack:
-        yield Site(stack, request.param)
+        yield Site(stack, "--workers", workers, "--drain-detached", kind=Kept)
 
 
 def test_the_main_process_ends_while_the_other_one_drains(site: Site) -> None:
     """With SIGTERM it ends with 0 as soon as the name is free; the next one serves, and the flow goes on."""
     former = site.plane.started()
     assert site.plane.stop() == 0
-    site.another()
+    site.another().start()
     site.client().close()
     site.ask(site.flow)
     away = site.plane.runtime_dir / f"draining-test.{former}.sock"
-    assert unix_request(away, "GET", "/v1/status")[1]["services"]["default"]["active"] == 1
+    assert unix_request(away, "GET", "/v1/status")[1]["services"]["web"]["active"] == 1
     site.flow.close()
     wait_for(lambda: not away.exists(), "the former one to end")
 
@@ -100,12 +65,12 @@ def test_the_main_process_ends_as_the_other_one_does(site: Site) -> None:
     assert site.plane.wait() == -signal.SIGKILL
 
 
-def test_nobody_is_lost_when_the_main_process_is_killed(site: Site) -> None:
+def test_nobody_is_lost_when_the_main_process_is_killed(site: Site, workers: str) -> None:
     """The other one gives way as if it had been killed itself: who is in place is served, and the next one starts."""
     site.plane.kill()
-    if site._arguments[1] == "1":
+    if workers == "1":
         wait_for(lambda: '"draining"' in site.plane.output, "the name to be free")
-    site.another()
+    site.another().start()
     site.client().close()
     site.ask(site.flow)
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.backends import LineServer, Resetter
+from tests.support.clients import say
 from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
 from tests.support.process import Program
@@ -54,22 +55,13 @@ class Site:
         clients = []
         for _ in range(count):
             client = self.client()
-            clients.append((client, ask(client)))
+            clients.append((client, say(client)))
         return clients
 
     def service(self) -> dict[str, Any]:
         """Return the service's status."""
         service: dict[str, Any] = self.plane.status()["services"]["web"]
         return service
-
-
-def ask(client: socket.socket) -> str:
-    """Send a line and return the name of the backend that answers; empty if the client was closed."""
-    try:
-        client.sendall(b"x\n")
-        return client.recv(100).partition(b":")[0].decode()
-    except ConnectionError:
-        return ""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +113,7 @@ def test_a_supervisor_that_ends_has_closing_listeners(fresh: Site) -> None:
     """Nothing is wrong with them: they are not paused, and no gauge says so."""
     fresh.put(fresh.backend("a"))
     client = fresh.client()
-    assert ask(client) == "a"
+    assert say(client) == "a"
     fresh.plane.send_signal(signal.SIGTERM)
     fresh.plane.wait_draining()
     status = fresh.plane.status()
@@ -235,7 +227,7 @@ def test_backends_are_checked_once_and_every_worker_knows(site: Site) -> None:
             lambda status: status["services"]["web"]["backends"][1]["health"]["state"] == "down"
         )
         # the verdict and this client's connection travel separately, so nobody may be sent there from now on
-        wait_for(lambda: ask(site.client()) == "a" and ask(site.client()) == "a", "the workers to know")
+        wait_for(lambda: say(site.client()) == "a" and say(site.client()) == "a", "the workers to know")
         assert {name for _, name in site.clients(10)} == {"a"}
         site.plane.request("POST", "/v1/restart")
         assert {name for _, name in site.clients(10)} == {"a"}
@@ -251,7 +243,7 @@ def test_a_backend_that_one_worker_ejects_is_shown_as_ejected(site: Site) -> Non
         health={**UNCHECKED, "passive": {"failures": 1, "ejection": "60s", "resets": "any"}},
     )
     for _ in range(6):
-        ask(site.client())
+        say(site.client())
     status = site.plane.wait_status(
         lambda status: status["services"]["web"]["backends"][1]["health"]["state"] == "ejected"
     )
@@ -365,7 +357,7 @@ def test_a_unix_listener_is_shared_by_all_workers(site: Site, tmp_path: Path) ->
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
             client.connect(str(path))
-            assert ask(client) == "a"
+            assert say(client) == "a"
     site.plane.put_snapshot({})
     assert not path.exists()
 
@@ -405,7 +397,7 @@ def test_a_service_manager_may_open_the_sockets_and_hears_of_it(arguments: list[
             _spawn_with_stdin(program, listener)
             assert heard.recv(100) == b"READY=1\nMAINPID=%d" % program.pid
             with socket.create_connection(listener.getsockname(), timeout=10) as client:
-                assert ask(client) == "a"
+                assert say(client) == "a"
             assert program.stop() == 0
             assert heard.recv(100) == b"STOPPING=1"
 
@@ -437,7 +429,7 @@ def test_one_worker_for_each_core_and_one_access_log(tmp_path: Path) -> None:
         plane.put_snapshot({"web": {"listen": port.address, "backends": [backend.address]}})
         for _ in range(8):
             with socket.create_connection((port.host, port.port), timeout=10) as client:
-                assert ask(client) == "a"
+                assert say(client) == "a"
         wait_for(lambda: log.exists() and len(log.read_text().splitlines()) == 8, "a line for each client")
         if len(cores) > 1:
             workers = plane.status()["workers"]
@@ -453,7 +445,7 @@ def test_it_ends_in_good_order(fresh: Site) -> None:
     client, _ = fresh.clients(1)[0]
     fresh.plane.send_signal(signal.SIGTERM)
     wait_for(lambda: "stopping" in fresh.plane.output, "the signal to arrive")
-    assert ask(client) == "a"
+    assert say(client) == "a"
     client.close()
     assert fresh.plane.wait() == 0
     assert not list(fresh.plane.runtime_dir.glob("*.sock"))
@@ -495,4 +487,4 @@ def test_a_supervisor_knows_names():
         plane.wait_status(lambda now: now["services"]["s"]["tier"] == 0)
         wait_for(lambda: plane.get("/v1/explain?service=s&client=192.0.2.1")["candidates"], "a candidate")
         with socket.create_connection(("127.0.0.1", port.port), timeout=10) as client:
-            assert ask(client) == "one"
+            assert say(client) == "one"

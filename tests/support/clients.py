@@ -7,7 +7,7 @@ import socket
 import struct
 from pathlib import Path
 
-__all__ = ["ask", "dial", "read_exactly", "read_to_end", "read_to_reset", "reset", "wait_cut"]
+__all__ = ["ask", "dial", "read_exactly", "read_to_end", "read_to_reset", "reset", "say", "wait_cut"]
 
 STEP_S = 30.0
 """How long one blocking call may take before the test fails."""
@@ -37,6 +37,16 @@ def ask(address: str, message: bytes = b"hello\n", *, source: str | None = None)
         sock.sendall(message)
         sock.shutdown(socket.SHUT_WR)
         return read_to_end(sock)
+
+
+def say(sock: socket.socket) -> str:
+    """Say a line to a `LineServer`, and return the name of whoever answers it; nothing if the connection was cut."""
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(b"x\n")
+        while not answer.endswith(b"\n") and (piece := sock.recv(100)):
+            answer += piece
+    return answer.partition(b":")[0].decode()
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
