@@ -20,7 +20,6 @@ from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.apply import Applier
-from dataplane.node.drain import connections, drain_node
 from dataplane.node.gc_tuning import tune_collector
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.listeners import OwnDoors
@@ -230,7 +229,7 @@ class Process:
             await move_away(endpoints, self._plane, self._own, away, self.events.emit)
             if not self._handed_over:
                 self._kept.let_go()
-            await drain_node(self.node)
+            await self.node.drain()
         finally:
             self.events.close()
             self._background.cancel()
@@ -249,13 +248,13 @@ class Process:
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._report.draining_since:
-            self.events.emit("stopping_now", signal=number.name, connections=connections(self.node))
+            self.events.emit("stopping_now", signal=number.name, connections=self.node.connections())
             if self._endpoints is not None:
                 self._endpoints.abandon()
             self._log.close()
             os._exit(1)
         self._report.draining_since = rfc3339(time.time())
-        self.events.emit("stopping", signal=number.name, connections=connections(self.node))
+        self.events.emit("stopping", signal=number.name, connections=self.node.connections())
         self._stop.set()
 
     def _on_loss(self) -> None:
@@ -277,7 +276,7 @@ class Process:
             self._report.draining_since = rfc3339(time.time())
             self._handed_over = True
             self._own.unlock()
-            self.events.emit("handed_over", connections=connections(self.node))
+            self.events.emit("handed_over", connections=self.node.connections())
             self._stop.set()
 
         holder = SingleHolder(self.applier, self.doors, released)

@@ -19,12 +19,12 @@ from schemas.http.guard import refuse_host, refuse_page, refuse_peer, refuse_tok
 from schemas.http.headers import PUSHED_BY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dataplane.api.credentials import Credentials
     from dataplane.telemetry.events import Events
     from schemas.api import BackendPatch, PushedBy
-    from schemas.health import HealthUpdate
+    from schemas.health import Verdict
     from schemas.http.hosts import Hosts
     from schemas.replies import Applied, Explanation, Info, Planned
     from schemas.snapshot import Snapshot
@@ -75,8 +75,8 @@ class Report(Protocol):
 class Health(Protocol):
     """Who takes verdicts of somebody else's checks."""
 
-    def decide_all(self, update: HealthUpdate) -> list[str]:
-        """Take verdicts; return the `service/backend` of those that do not exist here."""
+    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
+        """Take verdicts by service and backend id; return the `service/backend` of those that do not exist here."""
 
 
 class Workers(Protocol):
@@ -202,7 +202,7 @@ class Api:
 
     async def _put_health(self, request: web.Request) -> web.Response:
         update = parse_health(await _json(request))
-        unknown = self._plane.health.decide_all(update)
+        unknown = self._plane.health.decide_all(update.verdicts)
         return web.json_response({"unknown": unknown})
 
     async def _status(self, _request: web.Request) -> web.Response:

@@ -13,15 +13,17 @@ from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import ABSENT, Absence
 from dataplane.net.sockopts import to_sockaddr
+from dataplane.node.running_service import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dataplane.net.backend import Backend
     from dataplane.net.probes import Target
+    from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
-    from dataplane.node.node import Node
-    from dataplane.node.running_service import Running
+    from dataplane.node.running_service import RunningService
+    from dataplane.telemetry.events import Events
 
 __all__ = ["Place", "Whereabouts"]
 
@@ -30,25 +32,37 @@ Place = tuple[str, str, str, tuple["SocketAddress", ...], Absence | None]
 
 
 class Whereabouts:
-    """Puts the backends of a node where they are."""
+    """Puts the backends of a node where they are.
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    Args:
+        running: The node's services, by name, as they come and go.
+        reactor: For the time.
+        events: Where happenings are told.
+    """
+
+    def __init__(self, running: Mapping[str, RunningService], reactor: Reactor, events: Events) -> None:
+        self._running = running
+        self._reactor = reactor
+        self._events = events
         self._put = asyncio.Event()
         self.on_put: Callable[[list[Place]], None] = lambda _: None
         """Told what has been put; the first of several addresses is the one to use."""
 
     def put(
-        self, running: Running, backend: Backend, addresses: Sequence[SocketAddress], absence: Absence | None
+        self,
+        running: RunningService,
+        backend: Backend,
+        addresses: Sequence[SocketAddress],
+        absence: Absence | None,
     ) -> None:
         """Give a backend its addresses (see `Backend.locate`)."""
         backend.locate(addresses, absence)
-        self._node.reassess(running, backend)
+        running.reassess(backend)
         put, self._put = self._put, asyncio.Event()
         put.set()
         self._tell(running, backend)
 
-    def hand_down(self, running: Running, known: Iterable[Backend], fresh: Iterable[Backend]) -> None:
+    def hand_down(self, running: RunningService, known: Iterable[Backend], fresh: Iterable[Backend]) -> None:
         """Put new backends where others with the same host name are: until it is looked up again, clients need them."""
         nowhere = [backend for backend in fresh if backend.named and backend.address is None]
         if not nowhere:
@@ -62,9 +76,9 @@ class Whereabouts:
             addresses = places.get(backend.spec.address)
             if addresses is not None:
                 backend.locate(addresses, None)
-                self._node.refresh(running, backend)
+                running.refresh(backend)
 
-    def turn_away(self, running: Running, loops: Mapping[str, Mapping[str, str]]) -> None:
+    def turn_away(self, running: RunningService, loops: Mapping[str, Mapping[str, str]]) -> None:
         """Call none of those backends that lead back, and call those again that no longer do.
 
         Args:
@@ -83,14 +97,12 @@ class Whereabouts:
                 address = to_sockaddr(backend.spec.address)
                 self.put(running, backend, () if address is None else (address,), None)
 
-    def refuse(self, running: Running, backend: Backend, why: str) -> None:
+    def refuse(self, running: RunningService, backend: Backend, why: str) -> None:
         """Call a backend no more, since it leads back."""
         if backend.absence is not None and backend.absence.cause == why:
             return
-        self.put(
-            running, backend, (), Absence(HealthState.DOWN, SkipReason.LOOP, why, self._node.reactor.now)
-        )
-        self._node.events.emit("backend_loop", service=running.service.name, backend=backend.id, cause=why)
+        self.put(running, backend, (), Absence(HealthState.DOWN, SkipReason.LOOP, why, self._reactor.now))
+        self._events.emit("backend_loop", service=running.service.name, backend=backend.id, cause=why)
 
     async def of(self, target: Target) -> Sequence[SocketAddress]:
         """Return where a checked backend is, waiting while that is not known yet; nothing if nobody may call it."""
@@ -109,13 +121,13 @@ class Whereabouts:
         backend = self._backend(target.service, target.backend_id, target.address)
         if backend is not None:
             backend.prefer(address)
-            self._tell(self._node.running[target.service], backend)
+            self._tell(self._running[target.service], backend)
 
     def all(self) -> list[Place]:
         """Return what a worker cannot know by itself."""
         return [
             _place(running, backend)
-            for running in self._node.running.values()
+            for running in self._running.values()
             for backend in running.service.backends.values()
             if backend.named or backend.absence is not None
         ]
@@ -126,19 +138,18 @@ class Whereabouts:
             backend = self._backend(service, backend_id, name)
             if backend is None:
                 continue
-            self.put(self._node.running[service], backend, addresses, absence)
+            self.put(self._running[service], backend, addresses, absence)
             if addresses:
                 backend.prefer(addresses[0])
 
     def _backend(self, service: str, backend_id: str, name: str) -> Backend | None:
-        running = self._node.running.get(service)
-        backend = running.service.backends.get(backend_id) if running else None
-        return backend if backend is not None and backend.spec.address == name else None
+        found = find(self._running, service, backend_id)
+        return found[1] if found is not None and found[1].spec.address == name else None
 
-    def _tell(self, running: Running, backend: Backend) -> None:
+    def _tell(self, running: RunningService, backend: Backend) -> None:
         self.on_put([_place(running, backend)])
 
 
-def _place(running: Running, backend: Backend) -> Place:
+def _place(running: RunningService, backend: Backend) -> Place:
     addresses = () if backend.address is None else (backend.address, *backend.others)
     return running.service.name, backend.id, backend.spec.address, addresses, backend.absence

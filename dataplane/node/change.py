@@ -6,8 +6,10 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import CheckType, Mode, OperatorState
 from dataplane.node.backend_loops import find_loops
+from dataplane.node.drain import drain, undrain
 from dataplane.node.impact import Prepared
 from dataplane.node.rehoming import rehome
 from dataplane.node.sticky_tables import build_tables
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.service import Service
     from dataplane.node.node import Node
-    from dataplane.node.running_service import Running
+    from dataplane.node.running_service import RunningService
 
 __all__ = ["Changer", "Doors", "Draft"]
 
@@ -82,7 +84,7 @@ class Changer:
             prepared[name] = Prepared(spec, configured, effective, tables, loops.get(name, {}))
         return Draft(prepared, await self._make_backends(prepared))
 
-    def _effective(self, name: str, running: Running | None, spec: BackendSpec) -> BackendSpec:
+    def _effective(self, name: str, running: RunningService | None, spec: BackendSpec) -> BackendSpec:
         """Apply those overrides that the new configuration leaves in force."""
         override = self.node.overrides.get((name, spec.id))
         old = running.configured.get(spec.id) if running else None
@@ -103,7 +105,7 @@ class Changer:
             leaving = {backend.id for backend in running.service.leaving} if running else set()
             for backend_id, spec in following.effective.items():
                 if backend_id not in known and backend_id not in leaving:
-                    made[name, backend_id] = self.node.new_backend(spec, following.spec)
+                    made[name, backend_id] = self.node.parts.backend(self.node.reactor, spec, following.spec)
                     if len(made) % SLICE == 0:
                         await asyncio.sleep(0)
         return made
@@ -130,15 +132,25 @@ class Changer:
         node.probe_all()
 
     def _end_overrides(self, prepared: Mapping[str, Prepared]) -> None:
+        """End the overrides of fields that a snapshot changes; those that it repeats stay."""
         node = self.node
         for name, backend_id in list(node.overrides):
             running, following = node.running.get(name), prepared.get(name)
             old = running.configured.get(backend_id) if running else None
             new = following.configured.get(backend_id) if following else None
-            node.drop_overrides(name, backend_id, old, new)
+            override = node.overrides.pop((name, backend_id))
+            if old is None or new is None:
+                continue
+            kept = {
+                field: value
+                for field, value in override.items()
+                if getattr(old, field) == getattr(new, field)
+            }
+            if kept:
+                node.overrides[name, backend_id] = kept
 
     async def _update(
-        self, running: Running, following: Prepared, made: Mapping[tuple[str, str], Backend]
+        self, running: RunningService, following: Prepared, made: Mapping[tuple[str, str], Backend]
     ) -> None:
         node, service, spec = self.node, running.service, following.spec
         node.reactor.clock()
@@ -152,7 +164,9 @@ class Changer:
             backend = old.get(backend_id) or returning.get(backend_id)
             if backend is None:
                 # One that was leaving when the change was prepared may have gone meanwhile: then it is new, too.
-                backend = made.get((spec.name, backend_id)) or node.new_backend(effective, spec)
+                backend = made.get((spec.name, backend_id)) or node.parts.backend(
+                    node.reactor, effective, spec
+                )
                 fresh.append(backend)
             elif not same_options or backend.removed or backend.spec != effective:
                 touched.append((backend, effective))
@@ -181,13 +195,13 @@ class Changer:
         node.whereabouts.turn_away(running, following.loops)
         await asyncio.sleep(0)
         if not stays:
-            node.rebuild(running)
+            running.rebuild()
             await asyncio.sleep(0)
         moves |= await self._remove(
             running, [backend for backend in old.values() if backend.id not in backends]
         )
         if moves or not service.strays.isdisjoint(backend.spec.address for backend in backends.values()):
-            await rehome(node, service)
+            await rehome(service, node.events)
         await self._stock(service)
 
     @staticmethod
@@ -201,7 +215,7 @@ class Changer:
                 await asyncio.sleep(0)
 
     def _reconfigure(
-        self, running: Running, backend: Backend, effective: BackendSpec, spec: ServiceSpec
+        self, running: RunningService, backend: Backend, effective: BackendSpec, spec: ServiceSpec
     ) -> bool:
         """Give a backend that stays what is new; tell whether it leaves connections behind at another address."""
         node, service, before = self.node, running.service, backend.spec
@@ -213,19 +227,46 @@ class Changer:
             backend.removed = False
         backend.configure(effective, spec, node.reactor.now)
         if moves or spec.active.type is CheckType.NONE or effective.state is OperatorState.DISABLED:
-            node.forget_health(running, backend)
-        node.after_state(running, backend, before)
-        node.refresh(running, backend)
+            self._forget_health(running, backend)
+        self._after_state(running, backend, before)
+        running.refresh(backend)
         return left
 
-    async def _remove(self, running: Running, backends: Iterable[Backend]) -> bool:
+    def _after_state(self, running: RunningService, backend: Backend, before: BackendSpec) -> None:
+        """Drain, or stop draining, the connections of a backend whose operator state may have changed."""
+        state, service, node = backend.spec.state, running.service, self.node
+        if state is before.state:
+            return
+        held = [flow for flow in service.flows if flow.backend is backend]
+        if state is OperatorState.ENABLED:
+            undrain(flow for flow in held if flow.place == backend.spec.address)
+        elif before.state is OperatorState.ENABLED:
+            count = drain(service, held, CloseReason.DRAIN_TIMEOUT)
+            node.events.emit(
+                "drain",
+                service=service.name,
+                backend=backend.id,
+                state=state.value,
+                connections=count + node.clients_elsewhere(service.name, backend.id),
+                timeout_s=service.spec.drain.timeout_s,
+            )
+        if state is OperatorState.DISABLED:
+            self._forget_health(running, backend)
+
+    def _forget_health(self, running: RunningService, backend: Backend) -> None:
+        """Take note that nobody checks a backend any more."""
+        change = backend.health.forget(self.node.reactor.now)
+        if change is not None:
+            running.tell_health(backend, change)
+
+    async def _remove(self, running: RunningService, backends: Iterable[Backend]) -> bool:
         """Let backends go that the selection does not know any more; tell whether any of them has connections."""
         node, service, left = self.node, running.service, False
         for count, backend in enumerate(backends, 1):
             backend.removed = True
             backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
             running.outliers.remove(backend.id)
-            node.refresh(running, backend)
+            running.refresh(backend)
             if backend.own:
                 service.leaving.append(backend)
                 left = True
@@ -233,21 +274,21 @@ class Changer:
                 await asyncio.sleep(0)
         return left
 
-    async def _remove_service(self, running: Running) -> None:
+    async def _remove_service(self, running: RunningService) -> None:
         node, service = self.node, running.service
         service.draining = True
         node.reactor.wheel.cancel(running)
         backends, service.backends, running.configured = list(service.backends.values()), {}, {}
-        node.rebuild(running)
+        running.rebuild()
         await self._remove(running, backends)
         service.strays |= {backend.spec.address for backend in service.leaving}
         if service.flows:
             node.leaving[service.name] = running
-            node.drain(service.flows, service, service.drain_reason)
+            drain(service, service.flows, service.drain_reason)
 
     # -- one backend ----------------------------------------------------------------------------------
 
-    async def reweigh(self, running: Running, backend: Backend, effective: BackendSpec) -> None:
+    async def reweigh(self, running: RunningService, backend: Backend, effective: BackendSpec) -> None:
         """Give one backend another operator state or weight."""
         node, spec = self.node, running.service.spec
         before = backend.spec
@@ -259,9 +300,9 @@ class Changer:
             )
         stood = backend.standing
         backend.set_spec(effective, node.reactor.clock())
-        node.after_state(running, backend, before)
-        node.refresh(running, backend)
+        self._after_state(running, backend, before)
+        running.refresh(backend)
         if not running.service.selection.reweigh(stood, backend.standing):
-            node.rebuild(running)
+            running.rebuild()
         if effective.state is not before.state:
             node.probe_all()

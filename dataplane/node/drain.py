@@ -1,23 +1,31 @@
-"""The end of a process that relays: nothing more is accepted, and connections have until their drain timeout."""
+"""Draining: connections go on until their deadline, which is given here, and taken back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataplane.core.drain import closing_times
 from dataplane.core.reasons import CloseReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dataplane.net.flow import Flow
-    from dataplane.node.node import Node
+    from dataplane.net.service import Service
 
-__all__ = ["connections", "drain_node", "undrain"]
+__all__ = ["drain", "undrain"]
 
 
-def connections(node: Node) -> int:
-    """Return how many clients there are."""
-    return sum(len(one.service.flows) for one in [*node.running.values(), *node.leaving.values()])
+def drain(service: Service, flows: Iterable[Flow], reason: CloseReason) -> int:
+    """Give flows of a service their last deadline; return how many there are that had none."""
+    service.drain_reason = reason
+    chosen = [flow for flow in flows if not flow.deadline or reason is CloseReason.SHUTDOWN]
+    spec, now = service.spec.drain, service.reactor.now
+    times = closing_times(len(chosen), now, timeout_s=spec.timeout_s, close_s=spec.close_s)
+    for flow, when in zip(chosen, times, strict=True):
+        flow.deadline = when
+        service.deadlines.schedule(flow)
+    return len(chosen)
 
 
 def undrain(flows: Iterable[Flow]) -> None:
@@ -26,16 +34,3 @@ def undrain(flows: Iterable[Flow]) -> None:
         if flow.deadline:
             flow.deadline = 0.0
             flow.service.deadlines.schedule(flow)
-
-
-async def drain_node(node: Node) -> None:
-    """Wait until the last connection has ended, by itself or at its drain timeout; nobody accepts any more."""
-    for running in [*node.running.values(), *node.leaving.values()]:
-        service = running.service
-        service.draining = True
-        for backend in service.backends.values():
-            backend.usable = backend.usable and bool(service.flows)
-        node.drain(service.flows, service, CloseReason.SHUTDOWN)
-    while connections(node):
-        node.idle.clear()
-        await node.idle.wait()

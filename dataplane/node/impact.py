@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.node.node import Node
-    from dataplane.node.running_service import Running
+    from dataplane.node.running_service import RunningService
     from schemas.replies import Change, Impact
 
 __all__ = ["Prepared", "impact_of"]
@@ -69,12 +69,12 @@ async def impact_of(
             and following.spec.mode is Mode.STICKY
             and running.service.spec.mode is Mode.STICKY
         ):
-            impact["remap"][name] = await _remap(node, running, following)
+            impact["remap"][name] = await _remap(running, following)
     return impact
 
 
 def _add_service(
-    running: Running,
+    running: RunningService,
     following: Prepared | None,
     impact: Impact,
     held: Callable[[str, Backend], tuple[int, int]],
@@ -101,12 +101,12 @@ def _add_service(
             impact["pool"].append({"service": name, "id": backend.id, "connections": pooled})
 
 
-async def _remap(node: Node, running: Running, following: Prepared) -> str:
+async def _remap(running: RunningService, following: Prepared) -> str:
     usable = {backend.id for backend in running.service.backends.values() if backend.usable}
     sick = {
         backend.id
         for backend in running.service.backends.values()
-        if not node.health(running, backend).state.usable
+        if not running.health(backend).state.usable
     }
     then = {
         spec.id

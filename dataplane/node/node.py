@@ -3,56 +3,92 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dataplane.core.drain import closing_times
-from dataplane.core.health import HealthState, HealthView, combine
-from dataplane.core.outlier import Ejection, Failure
-from dataplane.core.reasons import CloseReason, DiscardCause
-from dataplane.core.selection import Selection
-from dataplane.core.slowstart import next_step, ramp
+from dataplane.core.health import HealthState
+from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import CheckType, OperatorState
 from dataplane.net.backend import Backend
 from dataplane.net.prober import Prober, Target
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
 from dataplane.node.backend_addresses import Whereabouts
-from dataplane.node.drain import undrain
-from dataplane.node.running_service import Running
+from dataplane.node.drain import drain, undrain
+from dataplane.node.running_service import RunningService, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
+    from random import Random
 
-    from dataplane.core.health import Change, Outcome
-    from dataplane.core.outlier import Evidence
+    from dataplane.core.health import Outcome
     from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.net.flow import Flow
     from dataplane.net.listener import Listener
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
+    from dataplane.node.running_service import Parts
     from dataplane.telemetry.events import Events
-    from schemas.health import HealthUpdate, Verdict
 
-__all__ = ["Node"]
+__all__ = ["Node", "OwnParts"]
 
 LOCAL_ERROR_EVERY_S: Final = 1.0
 
 
-class Node:
-    """Owns everything that accepts, relays or checks in this process."""
+class OwnParts:
+    """Services and backends that are this process's alone."""
 
-    def __init__(self, reactor: Reactor, events: Events, random: Random) -> None:
+    def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> Service:
+        """Make a service without backends."""
+        return Service(reactor, spec, observer)
+
+    def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> Backend:
+        """Make a backend, configured and not yet checked."""
+        return Backend(reactor, spec, service)
+
+
+class Verdict(Protocol):
+    """What somebody else says of a backend (schemas.health.Verdict)."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def reachable(self) -> bool | None: ...
+
+
+class OnJudged(Protocol):
+    """Who is told of each verdict on a backend."""
+
+    def __call__(self, service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
+        """Take note of one: whether it has changed anything, or has to be known all the same; whether a check passed."""
+
+
+def _ignore(service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
+    """Take no note."""
+
+
+class Node:
+    """Owns everything that accepts, relays or checks in this process.
+
+    Args:
+        reactor: For timers and connections.
+        events: Where happenings are told.
+        random: For balancing and checks.
+        parts: What services are made of.
+    """
+
+    def __init__(self, reactor: Reactor, events: Events, random: Random, parts: Parts | None = None) -> None:
         self.reactor = reactor
         self.events = events
         self.random = random
-        self.running: dict[str, Running] = {}
-        self.leaving: dict[str, Running] = {}
+        self.parts: Parts = parts or OwnParts()
+        self.running: dict[str, RunningService] = {}
+        self.leaving: dict[str, RunningService] = {}
         """Removed services that still have connections."""
         self.listeners: dict[str, Listener] = {}
         self.overrides: dict[tuple[str, str], dict[str, tuple[Any, float]]] = {}
         """By (service, backend id): field -> (value, monotonic second since)."""
-        self.whereabouts = Whereabouts(self)
+        self.whereabouts = Whereabouts(self.running, reactor, events)
         self.prober = Prober(
             self.on_verdict,
             random=random.random,
@@ -60,44 +96,31 @@ class Node:
             locate=self.whereabouts.of,
             on_reached=self.whereabouts.reached,
         )
+        self.on_judged: OnJudged = _ignore
+        self.clients_elsewhere: Callable[[str, str], int] = lambda *_: 0
+        """Tells how many clients a backend (service, id) has in other processes that run what this one does."""
         self.access_log: Callable[..., None] | None = None
-        self.idle = asyncio.Event()
+        self._idle = asyncio.Event()
         """Set whenever a draining service has lost its last connection."""
-        self._stale: set[Running] = set()
+        self._stale: set[RunningService] = set()
         self._local_errors: dict[int, tuple[float, int]] = {}
 
-    # -- health and selection -------------------------------------------------------------------------
+    # -- its services (running_service.Owner) ---------------------------------------------------------
 
-    def health(self, running: Running, backend: Backend) -> HealthView:
-        """Return what is observed of a backend, or why it is nowhere."""
-        absence = backend.absence
-        if absence is not None:
-            since = absence.since or backend.health.since
-            return HealthView(absence.state, absence.cause, since, absence.state is not HealthState.DOWN)
-        ejection = running.outliers.ejection(backend.id)
-        return combine(backend.health.view, ejection.view if ejection else None)
+    def new_service(self, spec: ServiceSpec) -> RunningService:
+        """Make a service, or take back one that is leaving."""
+        running = self.leaving.pop(spec.name, None)
+        if running is None:
+            running = RunningService(self, spec)
+            running.service.access_log = self.access_log
+            return running
+        running.service.draining = False
+        # Those that have a backend are undrained when it comes back, too (node.change): it may not.
+        undrain(flow for flow in running.service.flows if flow.backend is None)
+        running.service.configure(spec)
+        return running
 
-    def reassess(self, running: Running, backend: Backend) -> None:
-        """Take note that something that decides a backend's usability has happened."""
-        self.refresh(running, backend)
-        self.restock(running)
-
-    def refresh(self, running: Running, backend: Backend) -> None:
-        """Find out whether a backend is usable; the selection is the caller's to rebuild."""
-        spec, was = backend.spec, backend.usable
-        enabled = spec.state is OperatorState.ENABLED and spec.weight > 0 and not backend.removed
-        health = self.health(running, backend)
-        backend.healthy = health.state.usable and backend.address is not None
-        backend.reachable = health.reachable and backend.address is not None
-        backend.usable = enabled and backend.healthy
-        backend.standing = backend.stand(1.0)
-        if backend.usable and not was:
-            backend.ramp_from = self.reactor.now
-            backend.pool.restock()
-        elif was and not backend.usable:
-            backend.pool.clear(DiscardCause.UNUSABLE)
-
-    def restock(self, running: Running) -> None:
+    def restock(self, running: RunningService) -> None:
         """Rebuild a service's selection before the loop's next round: a burst of changes costs one."""
         if not self._stale:
             asyncio.get_running_loop().call_soon(self.rebuild_stale)
@@ -107,111 +130,7 @@ class Node:
         """Rebuild what waits for the loop's next round."""
         stale, self._stale = self._stale, set()
         for running in stale:
-            self.rebuild(running)
-
-    def rebuild(self, running: Running) -> None:
-        """Make the selection of a service anew, and say what became of it."""
-        service = running.service
-        self._grow(running)
-        selection = Selection.build(
-            [backend.standing for backend in service.backends.values()],
-            mode=service.spec.mode,
-            panic=service.spec.panic,
-            random=self.random.random,
-            tables=running.tables,
-            previous=service.selection,
-        )
-        service.selection = selection
-        if selection.panic is not running.panic:
-            running.panic = selection.panic
-            self.events.emit(
-                "panic" if selection.panic else "panic_over",
-                service=service.name,
-                usable=selection.usable,
-                serving=len(selection.candidates),
-                threshold=f"{service.spec.panic:.0%}",
-            )
-        serving = len(selection.candidates)
-        if service.backends and (serving == 0) is not (running.serving == 0):
-            kind = "usable_again" if serving else "no_usable_backend"
-            if running.serving >= 0 or not serving:
-                self.events.emit(kind, service=service.name, usable=selection.usable)
-        running.serving = serving
-        self.set_timer(running)
-        service.serve_queue()
-
-    def _grow(self, running: Running) -> None:
-        """Give slow starters their share of now."""
-        slow = running.service.spec.slow_start_s
-        for backend in running.service.backends.values() if slow else ():
-            if backend.ramp_from is not None:
-                backend.standing = backend.stand(ramp(self.reactor.now, backend.ramp_from, slow))
-
-    def set_timer(self, running: Running) -> None:
-        """Wake up for the next end of an ejection or the next step of a slow start."""
-        now, slow = self.reactor.now, running.service.spec.slow_start_s
-        deadlines = [running.outliers.next_deadline()]
-        for backend in running.service.backends.values() if slow else ():
-            if backend.ramp_from is not None:
-                step = next_step(now, backend.ramp_from, slow)
-                if step is None:
-                    backend.ramp_from = None
-                deadlines.append(step)
-        due = [deadline for deadline in deadlines if deadline is not None]
-        if due:
-            self.reactor.wheel.move(running, min(due))
-        else:
-            self.reactor.wheel.cancel(running)
-
-    def on_service_timer(self, running: Running, now: float) -> None:
-        """Do what `set_timer` waited for."""
-        for backend_id in running.outliers.expire(now):
-            self._reinstated(running, backend_id, "the ejection's time is over")
-        self.restock(running)
-
-    def _reinstated(self, running: Running, backend_id: str, cause: str) -> None:
-        backend = running.service.backends.get(backend_id)
-        if backend is not None:
-            backend.failures = 0
-            self.events.emit(
-                "backend_reinstated", service=running.service.name, backend=backend_id, cause=cause
-            )
-            self.reassess(running, backend)
-
-    # -- what services meet ---------------------------------------------------------------------------
-
-    def backend_failed(self, running: Running, backend: Backend, evidence: Evidence, cause: str) -> None:
-        """Count a failed connect or an early reset."""
-        service, outliers = running.service, running.outliers
-        if self.running.get(service.name) is not running or backend.removed:
-            return
-        answer = outliers.failure(
-            Failure(backend.id, evidence, cause, self.reactor.now),
-            population=len(service.backends),
-            has_others=lambda: any(
-                other.usable and other.spec.tier == backend.spec.tier and other is not backend
-                for other in service.backends.values()
-            ),
-        )
-        backend.failures = outliers.failing.get(backend.id, 0)
-        if isinstance(answer, Ejection):
-            backend.totals.ejections += 1
-            self.events.emit(
-                "backend_ejected",
-                service=service.name,
-                backend=backend.id,
-                cause=cause,
-                seconds=answer.until - answer.since,
-                times=answer.times,
-            )
-            self.reassess(running, backend)
-        elif answer is not None:
-            self.events.emit(
-                "ejection_refused",
-                service=service.name,
-                backend=backend.id,
-                cause=f"{cause}; {answer.value}",
-            )
+            running.rebuild()
 
     def local_error(self, service: str, code: int) -> None:
         """Say at most once a second that this machine ran out of something."""
@@ -223,17 +142,15 @@ class Node:
             at, count = now, 0
         self._local_errors[code] = (at, count)
 
-    def drained(self, running: Running) -> None:
-        """Forget a removed service when its last connection has gone."""
-        service = running.service
-        if service.flows:
-            return
-        if self.leaving.get(service.name) is running:
-            del self.leaving[service.name]
-            self.events.emit("service_drained", service=service.name)
-        self.idle.set()
+    def drained(self, running: RunningService) -> None:
+        """Forget a removed service that has no connection any more."""
+        name = running.service.name
+        if self.leaving.get(name) is running:
+            del self.leaving[name]
+            self.events.emit("service_drained", service=name)
+        self._idle.set()
 
-    # -- active checks --------------------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------------------------
 
     def probe_all(self) -> None:
         """Tell the prober what to check from now on."""
@@ -249,143 +166,62 @@ class Node:
 
     def on_verdict(self, target: Target, outcome: Outcome) -> None:
         """Take what one active check has found."""
-        running = self.running.get(target.service)
-        backend = running.service.backends.get(target.backend_id) if running else None
-        if running is None or backend is None or backend.spec.address != target.address:
+        found = find(self.running, target.service, target.backend_id)
+        if found is None or found[1].spec.address != target.address:
             return
+        running, backend = found
         now = self.reactor.clock()
         change = backend.health.observe(outcome, now)
-        if outcome.ok and running.outliers.passed_check(backend.id, now):
-            self._reinstated(running, backend.id, "an active check passed")
-        if change is not None:
-            self._tell_health(running, backend, change)
-            if change.new.state is HealthState.UP:
-                backend.ramp_from = now
-            self.reassess(running, backend)
+        if change is not None and change.new.state is HealthState.UP:
+            backend.ramp_from = now
+        running.judged(backend, change, passed="an active check passed" if outcome.ok else "")
+        self.on_judged(target.service, backend, changed=change is not None, passed=outcome.ok)
 
-    def decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
-        """Take somebody else's verdict (`PUT /v1/health`), which needs no streak; False if there is no such backend.
+    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
+        """Take somebody else's verdicts by service and backend id (`PUT /v1/health`), which need no streak.
 
-        It holds until the next verdict of a check of our own, if there are any.
+        They hold until the next verdict of a check of our own, if there are any.
+
+        Returns:
+            The `service/backend` of those that do not exist here.
         """
-        running = self.running.get(service)
-        backend = running.service.backends.get(backend_id) if running else None
-        if running is None or backend is None:
-            return False
-        now, state = self.reactor.clock(), HealthState(verdict.state)
-        change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
-        if state is HealthState.UP and running.outliers.passed_check(backend_id, now):
-            self._reinstated(running, backend_id, "said to be up")
-        if change is not None:
-            self._tell_health(running, backend, change)
-            self.reassess(running, backend)
-        return True
-
-    def decide_all(self, update: HealthUpdate) -> list[str]:
-        """Take a whole body of `PUT /v1/health`; return the `service/backend` of those that do not exist here."""
         return [
             f"{service}/{backend_id}"
-            for service, verdicts in update.verdicts.items()
-            for backend_id, verdict in verdicts.items()
-            if not self.decide(service, backend_id, verdict)
+            for service, by_id in verdicts.items()
+            for backend_id, verdict in by_id.items()
+            if not self._decide(service, backend_id, verdict)
         ]
 
-    def forget_health(self, running: Running, backend: Backend) -> None:
-        """Take note that nobody checks a backend any more."""
-        change = backend.health.forget(self.reactor.now)
-        if change is not None:
-            self._tell_health(running, backend, change)
-
-    def _tell_health(self, running: Running, backend: Backend, change: Change) -> None:
-        old, new = change.old, change.new
-        kind = new.state.value
-        if new.state is old.state:
-            kind = "reachable" if new.reachable else "unreachable"
-        self.events.emit(
-            f"backend_{kind}",
-            service=running.service.name,
-            backend=backend.id,
-            address=backend.spec.address,
-            was=old.state.value,
-            reachable=new.reachable,
-            cause=new.cause,
-        )
+    def _decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
+        """Take one; return whether there is such a backend."""
+        found = find(self.running, service, backend_id)
+        if found is None:
+            return False
+        running, backend = found
+        state, now = HealthState(verdict.state), self.reactor.clock()
+        change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
+        up = state is HealthState.UP
+        running.judged(backend, change, passed="said to be up" if up else "")
+        self.on_judged(service, backend, changed=True, passed=up)
+        return True
 
     def _on_probe_error(self, cause: str) -> None:
         self.events.emit("local_error", service="", cause=f"active check: {cause}", times=1)
 
-    # -- overrides ------------------------------------------------------------------------------------
+    # -- the end --------------------------------------------------------------------------------------
 
-    def drop_overrides(
-        self, service: str, backend_id: str, old: BackendSpec | None, new: BackendSpec | None
-    ) -> None:
-        """End the overrides of fields that a snapshot changes; those that it repeats stay."""
-        override = self.overrides.pop((service, backend_id))
-        if old is None or new is None:
-            return
-        kept = {name: value for name, value in override.items() if getattr(old, name) == getattr(new, name)}
-        if kept:
-            self.overrides[service, backend_id] = kept
+    def connections(self) -> int:
+        """Return how many clients there are."""
+        return sum(len(one.service.flows) for one in [*self.running.values(), *self.leaving.values()])
 
-    def after_state(self, running: Running, backend: Backend, before: BackendSpec) -> None:
-        """Drain, or stop draining, the connections of a backend whose operator state may have changed."""
-        state, service = backend.spec.state, running.service
-        if state is before.state:
-            return
-        if state is OperatorState.ENABLED:
-            here = backend.spec.address
-            undrain(flow for flow in service.flows if flow.backend is backend and flow.place == here)
-        elif before.state is OperatorState.ENABLED:
-            count = self.drain_backend(service, backend)
-            self.events.emit(
-                "drain",
-                service=service.name,
-                backend=backend.id,
-                state=state.value,
-                connections=count,
-                timeout_s=service.spec.drain.timeout_s,
-            )
-        if state is OperatorState.DISABLED:
-            self.forget_health(running, backend)
-
-    # -- draining -------------------------------------------------------------------------------------
-
-    def drain(self, flows: Iterable[Flow], service: Service, reason: CloseReason) -> int:
-        """Give flows their last deadline; return how many there are."""
-        service.drain_reason = reason
-        chosen = [flow for flow in flows if not flow.deadline or reason is CloseReason.SHUTDOWN]
-        spec = service.spec.drain
-        times = closing_times(len(chosen), self.reactor.now, timeout_s=spec.timeout_s, close_s=spec.close_s)
-        for flow, when in zip(chosen, times, strict=True):
-            flow.deadline = when
-            service.deadlines.schedule(flow)
-        return len(chosen)
-
-    def drain_backend(self, service: Service, backend: Backend) -> int:
-        """Drain the connections of one backend; return how many there are."""
-        return self.drain(
-            (flow for flow in service.flows if flow.backend is backend), service, CloseReason.DRAIN_TIMEOUT
-        )
-
-    # -- creating -------------------------------------------------------------------------------------
-
-    def make_service(self, spec: ServiceSpec, observer: Observer) -> Service:
-        """Make a service without backends."""
-        return Service(self.reactor, spec, observer)
-
-    def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
-        """Make a backend, configured and not yet checked."""
-        return Backend(self.reactor, spec, service)
-
-    def new_service(self, spec: ServiceSpec) -> Running:
-        """Make a service, or take back one that is leaving."""
-        running = self.leaving.pop(spec.name, None)
-        if running is None:
-            running = Running(self, spec)
-            running.service.access_log = self.access_log
-            return running
-        running.service.draining = False
-        # Those that have a backend are undrained when it comes back, too (`after_state`): it may not.
-        undrain(flow for flow in running.service.flows if flow.backend is None)
-        running.service.configure(spec)
-        return running
+    async def drain(self) -> None:
+        """Wait until the last connection has ended, by itself or at its drain timeout; nobody accepts any more."""
+        for running in [*self.running.values(), *self.leaving.values()]:
+            service = running.service
+            service.draining = True
+            for backend in service.backends.values():
+                backend.usable = backend.usable and bool(service.flows)
+            drain(service, service.flows, CloseReason.SHUTDOWN)
+        while self.connections():
+            self._idle.clear()
+            await self._idle.wait()

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
-from dataplane.node.drain import undrain
+from dataplane.node.drain import drain, undrain
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.flow import Flow
     from dataplane.net.service import Service
-    from dataplane.node.node import Node
+    from dataplane.telemetry.events import Events
 
 __all__ = ["home_of", "rehome"]
 
@@ -57,7 +57,7 @@ def home_of(specs: Iterable[P]) -> dict[str, P]:
     return homes
 
 
-async def rehome(node: Node, service: Service) -> None:
+async def rehome(service: Service, events: Events) -> None:
     """Give each connection of a service to the backend that has its address, and drain those that nobody has.
 
     In slices: connections may come and go meanwhile, but only at backends that stay.
@@ -87,11 +87,11 @@ async def rehome(node: Node, service: Service) -> None:
         if count % SLICE == 0:
             await asyncio.sleep(0)
     service.strays = frozenset(strays)
-    node.drain((flow for flow in drained if not flow.over), service, CloseReason.DRAIN_TIMEOUT)
+    drain(service, (flow for flow in drained if not flow.over), CloseReason.DRAIN_TIMEOUT)
     for heir in heirs:
         _make_room(heir, service.spec.limits.per_backend)
     if heirs:
-        node.events.emit("connections_moved", service=service.name, connections=heirs.total())
+        events.emit("connections_moved", service=service.name, connections=heirs.total())
         service.serve_queue()
 
 

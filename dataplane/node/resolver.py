@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from dataplane.net.backend import Backend
     from dataplane.node.node import Node
-    from dataplane.node.running_service import Running
+    from dataplane.node.running_service import RunningService
     from schemas.loops import Machine
 
 __all__ = ["Resolver"]
@@ -38,7 +38,7 @@ REFRESH_S: Final = 15.0
 """How often a name is looked up again; asyncio's resolver does not tell a record's own lifetime."""
 RETRY_S: Final = 2.0
 
-Users = list[tuple["Running", "Backend"]]
+Users = list[tuple["RunningService", "Backend"]]
 """Backends with one name and port."""
 
 
@@ -114,14 +114,14 @@ class Resolver:
             if backend.spec.address == name and not backend.removed:
                 self._place(running, backend, loops.get(running.service.name, {}).get(backend.id, {}))
 
-    def _missing(self, running: Running, backend: Backend, cause: str) -> None:
+    def _missing(self, running: RunningService, backend: Backend, cause: str) -> None:
         if backend.absence is None or backend.absence.cause == cause or not backend.named:
             return
         absence = Absence(HealthState.DOWN, SkipReason.UNRESOLVED, cause, self._node.reactor.now)
         self._node.whereabouts.put(running, backend, (), absence)
         self._node.events.emit("unresolved", service=running.service.name, backend=backend.id, cause=cause)
 
-    def _place(self, running: Running, backend: Backend, loops: Mapping[str, str]) -> None:
+    def _place(self, running: RunningService, backend: Backend, loops: Mapping[str, str]) -> None:
         name = backend.spec.address
         found = {
             address: literal

@@ -1,26 +1,66 @@
-"""A service together with what only the runtime needs of it."""
+"""A service as its node runs it: who may get its clients now, and what is found out about its backends."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from dataplane.core.outlier import Outliers
+from dataplane.core.health import HealthState, HealthView, combine
+from dataplane.core.outlier import Ejection, Failure, Outliers
+from dataplane.core.reasons import DiscardCause
+from dataplane.core.selection import Selection
+from dataplane.core.slowstart import next_step, ramp
+from dataplane.core.spec import OperatorState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
     from dataplane.core.balance import StickyTable
+    from dataplane.core.health import Change
     from dataplane.core.outlier import Evidence
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.node.node import Node
+    from dataplane.net.observer import Observer
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.service import Service
+    from dataplane.telemetry.events import Events
 
-__all__ = ["Running"]
+__all__ = ["Owner", "Parts", "RunningService", "find"]
 
 
-class Running:
-    """A service together with what only the runtime needs of it."""
+class Parts(Protocol):
+    """What services are made of; each kind of process has its own."""
+
+    def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> Service:
+        """Make a service without backends."""
+
+    def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> Backend:
+        """Make a backend, configured and not yet checked."""
+
+
+class Owner(Protocol):
+    """The node that runs a service."""
+
+    reactor: Reactor
+    events: Events
+    random: Random
+    parts: Parts
+
+    def restock(self, running: RunningService) -> None:
+        """Rebuild its selection before the loop's next round: a burst of changes costs one."""
+
+    def local_error(self, service: str, code: int) -> None:
+        """Say that this machine ran out of something."""
+
+    def drained(self, running: RunningService) -> None:
+        """Forget a removed service that has no connection any more."""
+
+
+class RunningService:
+    """A service, with what only its node needs of it; it is told what the service meets (net.observer.Observer)."""
 
     __slots__ = (
-        "_node",
+        "_owner",
         "configured",
         "loops",
         "outliers",
@@ -31,14 +71,14 @@ class Running:
         "tick",
     )
 
-    def __init__(self, node: Node, spec: ServiceSpec) -> None:
-        self._node = node
-        self.service = service = node.make_service(spec, self)
+    def __init__(self, owner: Owner, spec: ServiceSpec) -> None:
+        self._owner = owner
+        self.service = owner.parts.service(owner.reactor, spec, self)
         self.configured: dict[str, BackendSpec] = {}
         """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
         self.loops: frozenset[str] = frozenset()
         """The ids of those backends that lead back into the balancer by what was configured."""
-        self.outliers = Outliers(service.spec.passive)
+        self.outliers = Outliers(spec.passive)
         self.tables: dict[int, StickyTable] = {}
         """Of mode `sticky`, by tier."""
         self.panic = False
@@ -46,15 +86,159 @@ class Running:
         """How many backends clients may get; -1 before the first selection."""
         self.tick = 0
 
+    # -- who may get clients --------------------------------------------------------------------------
+
+    def health(self, backend: Backend) -> HealthView:
+        """Return what is observed of a backend, or why it is nowhere."""
+        absence = backend.absence
+        if absence is not None:
+            since = absence.since or backend.health.since
+            return HealthView(absence.state, absence.cause, since, absence.state is not HealthState.DOWN)
+        ejection = self.outliers.ejection(backend.id)
+        return combine(backend.health.view, ejection.view if ejection else None)
+
+    def reassess(self, backend: Backend) -> None:
+        """Take note that something that decides a backend's usability has happened."""
+        self.refresh(backend)
+        self._owner.restock(self)
+
+    def refresh(self, backend: Backend) -> None:
+        """Find out whether a backend is usable; the selection is the caller's to rebuild."""
+        spec, was = backend.spec, backend.usable
+        enabled = spec.state is OperatorState.ENABLED and spec.weight > 0 and not backend.removed
+        health = self.health(backend)
+        backend.healthy = health.state.usable and backend.address is not None
+        backend.reachable = health.reachable and backend.address is not None
+        backend.usable = enabled and backend.healthy
+        backend.standing = backend.stand(1.0)
+        if backend.usable and not was:
+            backend.ramp_from = self._owner.reactor.now
+            backend.pool.restock()
+        elif was and not backend.usable:
+            backend.pool.clear(DiscardCause.UNUSABLE)
+
+    def rebuild(self) -> None:
+        """Make the selection anew, say what became of it, and wake up when it is due again."""
+        service = self.service
+        deadlines = [self._ramp(), self.outliers.next_deadline()]
+        service.selection = Selection.build(
+            [backend.standing for backend in service.backends.values()],
+            mode=service.spec.mode,
+            panic=service.spec.panic,
+            random=self._owner.random.random,
+            tables=self.tables,
+            previous=service.selection,
+        )
+        self._tell_selection(service.selection)
+        due = [deadline for deadline in deadlines if deadline is not None]
+        if due:
+            self._owner.reactor.wheel.move(self, min(due))
+        else:
+            self._owner.reactor.wheel.cancel(self)
+        service.serve_queue()
+
+    def _ramp(self) -> float | None:
+        """Give slow starters their share of now; return when the first of them grows (monotonic seconds)."""
+        slow, now = self.service.spec.slow_start_s, self._owner.reactor.now
+        steps = []
+        for backend in self.service.backends.values() if slow else ():
+            if backend.ramp_from is not None:
+                backend.standing = backend.stand(ramp(now, backend.ramp_from, slow))
+                step = next_step(now, backend.ramp_from, slow)
+                if step is None:
+                    backend.ramp_from = None
+                else:
+                    steps.append(step)
+        return min(steps, default=None)
+
+    def _tell_selection(self, selection: Selection[Backend]) -> None:
+        service, emit = self.service, self._owner.events.emit
+        serving = len(selection.candidates)
+        if selection.panic is not self.panic:
+            self.panic = selection.panic
+            emit(
+                "panic" if selection.panic else "panic_over",
+                service=service.name,
+                usable=selection.usable,
+                serving=serving,
+                threshold=f"{service.spec.panic:.0%}",
+            )
+        turned = service.backends and (serving == 0) is not (self.serving == 0)
+        if turned and (self.serving >= 0 or not serving):
+            kind = "usable_again" if serving else "no_usable_backend"
+            emit(kind, service=service.name, usable=selection.usable)
+        self.serving = serving
+
     def on_timer(self, now: float) -> None:
         """End ejections whose time is over, and let slow starters grow."""
-        self._node.on_service_timer(self, now)
+        for backend_id in self.outliers.expire(now):
+            self._reinstate(backend_id, "the ejection's time is over")
+        self._owner.restock(self)
 
-    # -- what the service meets (net.observer.Observer) ------------------------------------------------
+    # -- verdicts -------------------------------------------------------------------------------------
+
+    def judged(self, backend: Backend, change: Change | None, *, passed: str = "") -> None:
+        """Act on a verdict.
+
+        Args:
+            backend: Of which.
+            change: What it has changed.
+            passed: Why it ends an ejection, if it does.
+        """
+        if passed and self.outliers.passed_check(backend.id, self._owner.reactor.now):
+            self._reinstate(backend.id, passed)
+        if change is not None:
+            self.tell_health(backend, change)
+            self.reassess(backend)
+
+    def _reinstate(self, backend_id: str, cause: str) -> None:
+        backend = self.service.backends.get(backend_id)
+        if backend is not None:
+            backend.failures = 0
+            name = self.service.name
+            self._owner.events.emit("backend_reinstated", service=name, backend=backend_id, cause=cause)
+            self.reassess(backend)
+
+    def tell_health(self, backend: Backend, change: Change) -> None:
+        """Say what has changed in a backend's health."""
+        old, new = change.old, change.new
+        kind = new.state.value
+        if new.state is old.state:
+            kind = "reachable" if new.reachable else "unreachable"
+        self._owner.events.emit(
+            f"backend_{kind}",
+            service=self.service.name,
+            backend=backend.id,
+            address=backend.spec.address,
+            was=old.state.value,
+            reachable=new.reachable,
+            cause=new.cause,
+        )
+
+    # -- what the service meets (net.observer.Observer) -----------------------------------------------
 
     def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Count a failed connect or an early reset."""
-        self._node.backend_failed(self, backend, evidence, cause)
+        backends, owner = self.service.backends, self._owner
+        if backends.get(backend.id) is not backend:
+            return  # it is removed, or the service is
+        answer = self.outliers.failure(
+            Failure(backend.id, evidence, cause, owner.reactor.now),
+            population=len(backends),
+            has_others=lambda: any(
+                other.usable and other.spec.tier == backend.spec.tier and other is not backend
+                for other in backends.values()
+            ),
+        )
+        backend.failures = self.outliers.failing.get(backend.id, 0)
+        where = {"service": self.service.name, "backend": backend.id}
+        if isinstance(answer, Ejection):
+            backend.totals.ejections += 1
+            seconds = answer.until - answer.since
+            owner.events.emit("backend_ejected", **where, cause=cause, seconds=seconds, times=answer.times)
+            self.reassess(backend)
+        elif answer is not None:
+            owner.events.emit("ejection_refused", **where, cause=f"{cause}; {answer.value}")
 
     def backend_spoke(self, backend: Backend) -> None:
         """End a streak of failures."""
@@ -63,8 +247,18 @@ class Running:
 
     def local_error(self, code: int) -> None:
         """Say that this machine ran out of something."""
-        self._node.local_error(self.service.name, code)
+        self._owner.local_error(self.service.name, code)
 
     def drained(self) -> None:
-        """Forget a removed service when its last connection has gone."""
-        self._node.drained(self)
+        """Let the node forget a removed service when its last connection has gone."""
+        if not self.service.flows:
+            self._owner.drained(self)
+
+
+def find(
+    services: Mapping[str, RunningService], service: str, backend_id: str
+) -> tuple[RunningService, Backend] | None:
+    """Return a service and its backend; None if there is none of the name."""
+    running = services.get(service)
+    backend = running.service.backends.get(backend_id) if running else None
+    return None if running is None or backend is None else (running, backend)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataplane.core.health import HealthState
 from dataplane.errors import Refused
 from dataplane.ipc.takeover import Offer
+from dataplane.node.running_service import find
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
@@ -69,12 +70,12 @@ async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
     now = node.reactor.clock()
     unreachable = {(service, backend_id) for service, backend_id in state.get("unreachable", ())}
     for service, backend_id, health, cause, _ in state["verdicts"]:
-        running = node.running.get(service)
-        backend = running.service.backends.get(backend_id) if running else None
-        if running is not None and backend is not None:
+        there = find(node.running, service, backend_id)
+        if there is not None:
+            running, backend = there
             reachable = (service, backend_id) not in unreachable
             backend.health.decide(HealthState(health), cause, now, reachable=reachable)
-            node.reassess(running, backend)
+            running.reassess(backend)
 
 
 class SingleHolder:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.counters import Histogram
     from dataplane.node.node import Node
-    from dataplane.node.running_service import Running
+    from dataplane.node.running_service import RunningService
 
 __all__ = ["DESCRIPTORS", "MAX_BACKENDS", "MAX_IN_ALL", "SAVED", "Metrics", "Runs"]
 
@@ -160,7 +160,9 @@ class Metrics:
         families.counter("lb_spans_exported", "Spans that the collector has taken", {}, exported)
         families.counter("lb_spans_dropped", "Spans that the collector cost", {}, lost)
 
-    def _service(self, running: Running, backends: list[Backend], *, summed: bool) -> Iterator[Families]:
+    def _service(
+        self, running: RunningService, backends: list[Backend], *, summed: bool
+    ) -> Iterator[Families]:
         families = _Families()
         service, totals = running.service, running.service.totals
         own = {"service": service.name}
@@ -209,7 +211,7 @@ class Metrics:
 class _Figures:
     """The samples of one backend, or the sums of many."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: RunningService) -> None:
         self._running = running
         self._plain: dict[str, float] = dict.fromkeys([*_BACKEND_COUNTERS, *_BACKEND_GAUGES, *_CARRIED], 0)
         self._health: Counter[HealthState] = Counter()
@@ -256,7 +258,9 @@ def _carried(backend: Backend, live: dict[Backend | None, tuple[int, int]]) -> t
     return backend.totals.bytes_in + bytes_in, backend.totals.bytes_out + bytes_out
 
 
-def _each(running: Running, backends: list[Backend], carried: list[tuple[int, int]]) -> Iterator[Families]:
+def _each(
+    running: RunningService, backends: list[Backend], carried: list[tuple[int, int]]
+) -> Iterator[Families]:
     for start in range(0, len(backends), PART):
         families = _Families()
         for backend, both in zip(backends[start : start + PART], carried[start : start + PART], strict=True):
@@ -273,7 +277,7 @@ def _each(running: Running, backends: list[Backend], carried: list[tuple[int, in
 
 
 def _sum_of_all(
-    running: Running, backends: list[Backend], carried: list[tuple[int, int]]
+    running: RunningService, backends: list[Backend], carried: list[tuple[int, int]]
 ) -> Iterator[Families]:
     figures = _Figures(running)
     for start in range(0, len(backends), SLICE):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dataplane.net.listener import Listener
     from dataplane.net.service import Service
     from dataplane.node.node import Node
-    from dataplane.node.running_service import Running
+    from dataplane.node.running_service import RunningService
     from schemas.replies import Explanation, Skipped
     from schemas.status import BackendStatus, ListenerStatus, Override, ServiceStatus
 
@@ -60,7 +60,7 @@ class Reporter:
             described[running.service.name] = await self.service(running)
         return described
 
-    async def service(self, running: Running) -> ServiceStatus:
+    async def service(self, running: RunningService) -> ServiceStatus:
         """Describe one service, in slices."""
         service = running.service
         totals, live = service.totals, live_bytes(service.flows)
@@ -98,9 +98,9 @@ class Reporter:
             "accepted": listener.accepted,
         }
 
-    def _backend(self, running: Running, backend: Backend, live: tuple[int, int]) -> BackendStatus:
+    def _backend(self, running: RunningService, backend: Backend, live: tuple[int, int]) -> BackendStatus:
         spec, totals = backend.spec, backend.totals
-        health = self._node.health(running, backend)
+        health = running.health(backend)
         status: BackendStatus = {
             "id": backend.id,
             "address": spec.address,
@@ -141,7 +141,7 @@ class Reporter:
             for field, (value, since) in override.items()
         }
 
-    def explain(self, running: Running, client: str) -> Explanation:
+    def explain(self, running: RunningService, client: str) -> Explanation:
         """Say which backends a new connection from `client` would try, in order, and why not the others.
 
         Raises:
@@ -174,7 +174,7 @@ class Reporter:
             "skipped": skipped,
         }
 
-    def _skip_reason(self, running: Running, backend: Backend) -> SkipReason:
+    def _skip_reason(self, running: RunningService, backend: Backend) -> SkipReason:
         spec = backend.spec
         if spec.state is not OperatorState.ENABLED:
             return SkipReason(spec.state.value)
@@ -184,4 +184,4 @@ class Reporter:
             return backend.absence.reason
         if running.service.selection.panic and not backend.reachable:
             return SkipReason.UNREACHABLE
-        return SkipReason(self._node.health(running, backend).state.value)
+        return SkipReason(running.health(backend).state.value)

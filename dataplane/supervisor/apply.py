@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from dataplane.ipc.shared_counters import CounterBoard
     from dataplane.net.backend import Backend
     from dataplane.node.change import Draft
+    from dataplane.node.node import Node
     from dataplane.node.snapshot_file import SnapshotStore
     from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.supervisor.node import SupervisorNode
     from dataplane.supervisor.worker_process import WorkerProcess
     from dataplane.supervisor.workers import Workers
     from schemas.replies import Change, Impact
@@ -41,12 +41,11 @@ class SupervisedApplier(Applier):
     5. Sockets of new addresses are lent; those of old ones, which no worker has any more, are closed.
     """
 
-    node: SupervisorNode
     workers: Workers
     """Set as soon as there is one."""
 
     def __init__(
-        self, node: SupervisorNode, store: SnapshotStore | None, sockets: SocketGroup, board: CounterBoard
+        self, node: Node, store: SnapshotStore | None, sockets: SocketGroup, board: CounterBoard
     ) -> None:
         super().__init__(node, store, sockets)
         self._sockets = sockets

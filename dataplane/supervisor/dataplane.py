@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-1. What runs is kept and checked here once (`SupervisorNode`), and is run by each worker (`SupervisedApplier`, `Workers`).
+1. What runs is kept and checked here once (`Node`), and is run by each worker (`SupervisedApplier`, `Workers`).
 2. What is counted is each worker's. Status and metrics are sums, to which those of workers that have ended still
    belong: a counter never falls. Of a worker that was killed, what was last asked of it counts.
 3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dataplane.ipc.messages import Families
+    from dataplane.node.node import Node
     from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.supervisor.node import SupervisorNode
+    from dataplane.supervisor.node import CheckRelay
     from dataplane.supervisor.worker_process import WorkerProcess
     from dataplane.supervisor.workers import Workers
     from dataplane.telemetry.events import Events
@@ -60,11 +61,13 @@ class Supervisor:
 
     workers: Workers
     """Set as soon as there is one."""
+    relay: CheckRelay
+    """Likewise."""
 
     def __init__(
         self,
         name: str,
-        node: SupervisorNode,
+        node: Node,
         applier: SupervisedApplier,
         sockets: SocketGroup,
         events: Events,
@@ -314,7 +317,8 @@ class Supervisor:
         """Pass on what happened in a worker or to it, and note what matters here."""
         if kind in {"backend_ejected", "backend_reinstated"}:
             key = (member.pid, fields["service"], fields["backend"])
-            (self._node.ejected.add if kind == "backend_ejected" else self._node.ejected.discard)(key)
+            ejected = self.relay.ejected
+            (ejected.add if kind == "backend_ejected" else ejected.discard)(key)
         elif kind == "local_error" and "EMFILE" in fields["cause"]:
             self._exhausted_at = time.monotonic()
         self.events.emit(kind, worker=member.index, **fields)
@@ -323,7 +327,7 @@ class Supervisor:
         """Keep the numbers of a worker that has ended."""
         drained = member.leaving and member.process.returncode == 0
         self._ends["drained" if drained else "died"] += 1
-        self._node.ejected = {one for one in self._node.ejected if one[0] != member.pid}
+        self.relay.ejected = {one for one in self.relay.ejected if one[0] != member.pid}
         past = totals_of(member.last_report)
         for name, service in past.items():
             if name in self._past_status:

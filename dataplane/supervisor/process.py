@@ -23,13 +23,14 @@ from dataplane.ipc.takeover import Giver, Taken, giver_path, orphans, take
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.initial import check_config, load_initial, reread
+from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import SupervisorHolder, inherit
 from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.supervisor.dataplane import Supervisor
 from dataplane.supervisor.listening_sockets import SocketGroup
-from dataplane.supervisor.node import SupervisorNode
+from dataplane.supervisor.node import CheckRelay, UnusedParts
 from dataplane.supervisor.workers import Workers
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.instance import draw_instance
@@ -75,13 +76,10 @@ class Supervision:
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
         self._sockets = SocketGroup(lambda: self._workers.count)
-        self._node = SupervisorNode(
-            self._reactor,
-            self.events,
-            random.SystemRandom(),
-            lambda found: self._workers.tell_all("judge", found),
-            lambda service, backend: self._board.total((service, backend)),
-        )
+        relay = CheckRelay(lambda found: self._workers.tell_all("judge", found))
+        self._node = Node(self._reactor, self.events, random.SystemRandom(), UnusedParts())
+        self._node.on_judged = relay.judged
+        self._node.clients_elsewhere = lambda service, backend: self._board.total((service, backend))
         self._node.whereabouts.on_put = lambda places: self._workers.tell_all("put", places)
         self._store = SnapshotStore(options.state_dir, options.name)
         self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board)
@@ -97,6 +95,7 @@ class Supervision:
         )
         self._workers = Workers(options.workers, settings, self._sockets, self._board, self._supervisor)
         self._applier.workers = self._supervisor.workers = self._workers
+        self._supervisor.relay = relay
         self._plane = DataPlane(self._applier, self._supervisor, self._node, self._supervisor, self.events)
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change

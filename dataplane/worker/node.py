@@ -11,6 +11,7 @@ from dataplane.core.spec import PoolMode
 from dataplane.ipc.messages import INBOX
 from dataplane.net.listener import Listener
 from dataplane.node.node import Node
+from dataplane.node.running_service import find
 from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import BalancedService, Inbox, Siblings
 from dataplane.worker.shared import SharedBackend, SharedService
@@ -42,35 +43,45 @@ Found = tuple[str, str, str, str, bool, bool]
 """Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
 
 
+class SharedParts:
+    """Services and backends that count in shared memory (dataplane.node.running_service.Parts)."""
+
+    def __init__(self, board: Board, siblings: Siblings) -> None:
+        self._board = board
+        self._siblings = siblings
+        self.columns: Columns = {}
+        """Of what runs, and of what is about to."""
+
+    def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> BalancedService:
+        """Make a service without backends."""
+        return BalancedService(reactor, spec, observer, self._board, self._siblings)
+
+    def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
+        """Make a backend."""
+        column = self.columns.get((service.name, spec.id))
+        return SharedBackend(reactor, spec, service, self._board, column)
+
+
 class WorkerNode(Node):
     """A node whose backends and services count in shared memory."""
 
+    parts: SharedParts
+
     def __init__(self, reactor: Reactor, events: Events, random: Random, board: Board) -> None:
-        super().__init__(reactor, events, random)
-        self._board = board
-        self.columns: Columns = {}
-        """Of what runs, and of what is about to."""
-        self._next_refreshed = 0
         self.siblings = Siblings()
+        super().__init__(reactor, events, random, SharedParts(board, self.siblings))
+        self._board = board
+        self._next_refreshed = 0
         self._pools: list[tuple[Service, SharedPool]] = []
         """Those that this round of refreshing has still to look at."""
         self.tick = 0
-
-    def make_service(self, spec: ServiceSpec, observer: Observer) -> BalancedService:
-        """Make a service without backends."""
-        return BalancedService(self.reactor, spec, observer, self._board, self.siblings)
-
-    def new_backend(self, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
-        """Make a backend."""
-        column = self.columns.get((service.name, spec.id))
-        return SharedBackend(self.reactor, spec, service, self._board, column)
 
     def probe_all(self) -> None:
         """Do nothing: the supervisor checks."""
 
     def count_in(self, columns: Columns) -> None:
         """Count everything in the columns that the supervisor has chosen; what has none, here alone."""
-        self.columns = columns
+        self.parts.columns = columns
         for name, running in self.running.items():
             service = running.service
             if isinstance(service, SharedService):
@@ -103,14 +114,11 @@ class WorkerNode(Node):
         """Take what the supervisor's checks have found."""
         now = self.reactor.clock()
         for service, backend_id, state, cause, reachable, passed in verdicts:
-            running = self.running.get(service)
-            backend = running.service.backends.get(backend_id) if running else None
-            if running is None or backend is None:
-                continue
-            if passed and running.outliers.passed_check(backend_id, now):
-                self._reinstated(running, backend_id, "an active check passed")
-            if backend.health.decide(HealthState(state), cause, now, reachable=reachable) is not None:
-                self.reassess(running, backend)
+            found = find(self.running, service, backend_id)
+            if found is not None:
+                running, backend = found
+                change = backend.health.decide(HealthState(state), cause, now, reachable=reachable)
+                running.judged(backend, change, passed="an active check passed" if passed else "")
 
     # -- what the others did --------------------------------------------------------------------------
 

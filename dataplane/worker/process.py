@@ -40,7 +40,6 @@ from dataplane.ipc.takeover import Giver, Offer, giver_path
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Draft
-from dataplane.node.drain import connections, drain_node
 from dataplane.node.gc_tuning import tune_collector
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
@@ -179,7 +178,7 @@ class Worker:
         self, generation: int, digest: str, services: list[PackedService], columns: Columns
     ) -> None:
         specs = [await unpack(service) for service in services]
-        self._node.columns = columns  # before backends are made: they dial only where the others see it
+        self._node.parts.columns = columns  # before backends are made: they dial only where the others see it
         self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
         self._node.disarm({spec.name for spec in specs if spec.balance_workers})
 
@@ -214,7 +213,7 @@ class Worker:
             for start in range(0, len(backends), SLICE):
                 part((running.service.name, None, backends[start : start + SLICE]))
                 await asyncio.sleep(0)
-        return self.snapshot.generation, self.snapshot.hash, connections(node)
+        return self.snapshot.generation, self.snapshot.hash, node.connections()
 
     async def _tell_metrics(self, part: Callable[[Any], None]) -> None:
         for families in self._metrics.parts():
@@ -258,7 +257,7 @@ class Worker:
         if not self._stop.is_set():
             await self._serve_as_orphan()
             self._drain(last=False)
-        await drain_node(self._node)
+        await self._node.drain()
         if self._recording is not None:
             await self._recording.close()
         if not self._channel.closed.is_set():

@@ -65,7 +65,7 @@ async def test_a_name_that_comes_to_exist(bench, names, resolver):
         (backend,) = bench.service.backends.values()
         await bench.until(lambda: "unresolved" in kinds(bench))
         assert not backend.usable
-        health = bench.node.health(bench.node.running["s"], backend)
+        health = bench.node.running["s"].health(backend)
         assert (health.state.value, health.cause) == (
             "down",
             "name not resolved: Name or service not known",
@@ -193,7 +193,7 @@ async def test_a_name_of_our_own_listener(bench, names, resolver):
             await bench.put(f"db.test:{bench.port.port}", health=check)
             (backend,) = bench.service.backends.values()
             await bench.until(lambda: "backend_loop" in kinds(bench))
-            health = bench.node.health(bench.node.running["s"], backend)
+            health = bench.node.running["s"].health(backend)
             assert health.state.value == "down"
             assert f"{bench.port.address} is where this service itself listens" in health.cause
             assert backend.address is None
@@ -236,7 +236,7 @@ async def test_an_address_that_comes_to_this_machine(bench, names):
     own.add("192.0.2.7")
     resolver._on_move()
     await bench.until(lambda: not backend.usable)
-    assert "itself listens" in bench.node.health(bench.node.running["s"], backend).cause
+    assert "itself listens" in bench.node.running["s"].health(backend).cause
     own.clear()
     resolver._on_move()
     await bench.until(lambda: backend.usable)

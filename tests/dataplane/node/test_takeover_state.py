@@ -11,8 +11,9 @@ async def test_successors_of_any_version_can_read_what_checks_found():
     """The rows keep the five fields that they always had; who is unreachable stands beside them."""
     async with benched() as bench:
         await bench.put(*({"id": id_, "address": "127.0.0.1:1"} for id_ in "abc"))
-        bench.node.decide("s", "a", Verdict(state="down", cause="status 503"))
-        bench.node.decide("s", "b", Verdict(state="down", cause="refused", reachable=False))
+        a = Verdict(state="down", cause="status 503")
+        b = Verdict(state="down", cause="refused", reachable=False)
+        assert bench.node.decide_all({"s": {"a": a, "b": b, "x": b}}) == ["s/x"]
         state = state_of(bench.applier)
         assert state["verdicts"] == [
             ("s", "a", "down", "status 503", False),

@@ -105,10 +105,10 @@ def _count(node: Node, numbers: itertools.count[int]) -> None:
     for name, running in node.running.items():
         service: Any = running.service
         _fill(service.totals, numbers)
-        service.active, service.queue = next(numbers), Sized(next(numbers))
+        service.own, service.queue = next(numbers), Sized(next(numbers))
         for backend in service.backends.values():
             _fill(backend.totals, numbers)
-            backend.active, backend.pool = next(numbers), Sized(next(numbers))
+            backend.own, backend.pool = next(numbers), Sized(next(numbers))
             service.flows.add(Flow(backend, next(numbers), next(numbers)))
         for address in service.spec.listen:
             listener: Any = SimpleNamespace(
@@ -139,5 +139,5 @@ def _eject(node: Node, service: str, backend_id: str, at: float) -> None:
             has_others=lambda: True,
         )
     assert running.outliers.ejection(backend_id)
-    node.reassess(running, backend)
+    running.reassess(backend)
     node.rebuild_stale()

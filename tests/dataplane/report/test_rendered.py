@@ -17,7 +17,8 @@ from dataplane.report import metrics
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
 from dataplane.supervisor.dataplane import Supervisor
-from dataplane.supervisor.worker_process import Member
+from dataplane.supervisor.node import CheckRelay
+from dataplane.supervisor.worker_process import WorkerProcess
 from dataplane.telemetry.events import Events
 from tests.dataplane.report.counted import NOW, SERVICES, make_node
 
@@ -102,15 +103,15 @@ async def test_workers() -> None:
     next(iter(nodes[1].listeners.values())).paused = True
     own = await make_node(0)
     own.overrides["web", "a"] = {"weight": (5, NOW - 3)}
-    own.ejected = set()  # type: ignore[attr-defined] # as the supervisor's node has it
     events = Events(lambda kind, **fields: None, lambda: NOW, "instance")
     supervisor = Supervisor("main", own, APPLIER, None, events, 9)  # type: ignore[arg-type] # no sockets
     supervisor._reporter._wall_clock = lambda: NOW
-    crew: Any = Crew()
-    supervisor.crew = crew
+    workers: Any = Crew()
+    supervisor.workers = workers
     supervisor.dropped_lines = lambda: 3
+    supervisor.relay = CheckRelay(lambda _: None)
     for index, node in enumerate(nodes):
-        member: Any = Member(index, index, lambda *_: None)
+        member: Any = WorkerProcess(index, index, lambda *_: None)
         member.pid = 100 + index
         reporter = Reporter(node, lambda: NOW)
         node.reactor.wheel = SimpleNamespace(at=lambda *_: None)  # type: ignore[assignment]
@@ -127,21 +128,21 @@ async def test_workers() -> None:
         )
         numbered(member, reporter, told, 7, 40 + index)
         if index < 2:
-            crew.members[index] = member
+            workers.members[index] = member
         else:
-            crew.leaving.append(member)
+            workers.leaving.append(member)
             member.leaving = True
     await supervisor.status()
     await supervisor.metrics()
-    ended = crew.leaving.pop()
+    ended = workers.leaving.pop()
     ended.process = SimpleNamespace(returncode=0)
     supervisor.ended(ended)
     same("workers.json", json.dumps(await supervisor.status(), indent=1, sort_keys=True))
     same("workers.prom", in_order(await supervisor.metrics()))
-    crew.members[0].process = SimpleNamespace(returncode=-9)
-    supervisor.ended(crew.members.pop(0))
-    crew.members.clear()
-    crew.leaving.clear()
+    workers.members[0].process = SimpleNamespace(returncode=-9)
+    supervisor.ended(workers.members.pop(0))
+    workers.members.clear()
+    workers.leaving.clear()
     await asyncio.sleep(0)
     same("nobody.json", json.dumps(await supervisor.status(), indent=1, sort_keys=True))
     same("nobody.prom", in_order(await supervisor.metrics()))

@@ -19,7 +19,7 @@ from dataplane.ipc.messages import INBOX
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
-from dataplane.node.running_service import Running
+from dataplane.node.running_service import RunningService
 from dataplane.telemetry.events import Events
 from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import BalancedService, Inbox
@@ -249,7 +249,7 @@ def test_a_staged_end_stops_it_and_an_abandoned_one_starts_it_again(pair: tuple[
 def test_a_new_service_is_not_handed_over_before_all_run_it(make: Callable[[], Worker]) -> None:
     """Only the supervisor knows when; until it says so, clients are served where they come."""
     one = make()
-    service = Running(one.node, spec(**WAITING)).service
+    service = RunningService(one.node, spec(**WAITING)).service
     assert isinstance(service, BalancedService)
     assert service.accepted == service.serve
     service.use(0)

@@ -1,0 +1,73 @@
+"""The node of one process: what it says, and what it is told of its backends."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from dataplane.core.health import Outcome
+from dataplane.net.prober import Target
+from dataplane.node import node
+from schemas.health import Verdict
+from tests.dataplane.node.bench import benched
+
+PLAIN = ({"id": "a", "address": "127.0.0.1:1"}, {"id": "b", "address": "127.0.0.1:2"})
+
+
+@pytest.fixture
+async def bench():
+    """A node with two backends that nobody listens at."""
+    async with benched() as bench:
+        await bench.put(*PLAIN)
+        bench.told.clear()
+        yield bench
+
+
+async def test_a_burst_of_changes_costs_one_selection(bench):
+    """It is made anew in the loop's next round, however often something happened."""
+    running, before = bench.node.running["s"], bench.service.selection
+    for backend in bench.service.backends.values():
+        running.reassess(backend)
+    assert bench.service.selection is before
+    await bench.until(lambda: bench.service.selection is not before)
+
+
+async def test_what_the_machine_lacks_is_said_at_most_once_a_second(bench):
+    """With how often it was met; each errno by itself."""
+    bench.reactor.now = 100.0
+    for _ in range(5):
+        bench.node.local_error("s", errno.EMFILE)
+    bench.node.local_error("s", errno.EADDRNOTAVAIL)
+    bench.reactor.now += node.LOCAL_ERROR_EVERY_S
+    bench.node.local_error("s", errno.EMFILE)
+    assert [fields["times"] for kind, fields in bench.told if kind == "local_error"] == [1, 1, 5]
+
+
+async def test_verdicts_of_others_are_passed_on(bench):
+    """Each is told, even if it changes nothing: another process may know otherwise."""
+    told = []
+    bench.node.on_judged = lambda *who, **what: told.append((who[0], who[1].id, what))
+    up = Verdict(state="up")
+    for _ in range(2):
+        assert bench.node.decide_all({"s": {"a": up}, "t": {"a": up}}) == ["t/a"]
+    assert told == [("s", "a", {"changed": True, "passed": True})] * 2
+    assert [kind for kind, _ in bench.told] == ["backend_up"]
+
+
+async def test_a_check_of_an_address_that_is_no_more_says_nothing(bench):
+    """A verdict may come when the backend is elsewhere already."""
+    spec = bench.service.spec
+    for address in ("127.0.0.1:9", "127.0.0.1:1"):
+        target = Target("s", "a", address, spec.active, spec.proxy.send)
+        for _ in range(9):
+            bench.node.on_verdict(target, Outcome(ok=False, cause="no"))
+        down = bench.service.backends["a"].health.state.value == "down"
+        assert down is (address == "127.0.0.1:1")
+
+
+async def test_nobody_to_wait_for(bench):
+    """A node without connections has drained at once."""
+    assert bench.node.connections() == 0
+    await bench.node.drain()
+    assert bench.service.draining
