@@ -144,7 +144,6 @@ UNMIRRORED: set[str] = {
     "controlplane.dataplanes.threaded_client",
     "controlplane.desired.location",
     "controlplane.discovery.consul.backends",
-    "controlplane.discovery.consul.config",
     "controlplane.discovery.consul.pool",
     "controlplane.discovery.consul.status",
     "controlplane.discovery.consul.watch",

@@ -128,7 +128,7 @@ class Registering:
         self._settings, self._wanted = None, frozenset()
         left_out: tuple[LeftOut, ...] = ()
         if consul.register_services:
-            from controlplane.discovery.consul.config import settings_of  # noqa: PLC0415 - nothing needs it otherwise
+            from controlplane.discovery.consul.settings import settings_of  # noqa: PLC0415 - nothing needs it otherwise
 
             try:
                 self._settings = settings_of(consul)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,13 +40,7 @@ def only_backends(seen: Classified) -> Classified:
 
 def packed(item: Instance) -> dict[str, Any]:
     """Return an instance as JSON."""
-    return {
-        "id": item.id,
-        "address": item.address,
-        "weight": item.weight,
-        "tier": item.tier,
-        "condition": item.condition.value,
-    }
+    return {**asdict(item), "condition": item.condition.value}
 
 
 def unpacked(row: object) -> Instance | None:
@@ -54,13 +48,8 @@ def unpacked(row: object) -> Instance | None:
     if not isinstance(row, dict):
         return None
     try:
-        item = Instance(
-            id=row["id"],
-            address=row["address"],
-            weight=row["weight"],
-            tier=row["tier"],
-            condition=Condition(row["condition"]),
-        )
+        known = {each.name: row[each.name] for each in fields(Instance)}
+        item = Instance(**{**known, "condition": Condition(row["condition"])})
         _check(item)
     except (KeyError, ValueError, TypeError):
         return None

@@ -20,7 +20,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import aiohttp
 import consul
@@ -29,6 +29,7 @@ import consul.base
 
 from controlplane.errors import ControlError
 from schemas.http.authorities import trusting
+from schemas.http.reloaded import Renewed
 from schemas.http.tokens import TokenError, parse_token
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ConsulClient", "ConsulError", "ErrorKind", "Reply", "check_library"]
 
 ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overloaded", "failed", "protocol"]
+
+S = TypeVar("S")
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # 10,000 instances with four checks each take about 20 MiB
 CONNECT_TIMEOUT_S = 5.0
@@ -171,32 +174,28 @@ class ConsulClient:
         Raises:
             ConsulError: There is no answer, or it is neither 200 nor 404.
         """
-        await self._load_secrets()
-        headers = self._agent.prepare_headers(self._secrets.token)
-        call = self._agent.http.get(
-            _whole, path, list(params), headers=headers, connections_timeout=timeout_s
-        )
-        return await self._checked(call, timeout_s)
+        call = self._agent.http.get
+        headers = await self._headers()
+        answer = call(_whole, path, list(params), headers=headers, connections_timeout=timeout_s)
+        return await self._checked(answer, timeout_s)
 
     async def put(
         self, path: str, params: Sequence[tuple[str, str]] = (), body: bytes = b"", *, timeout_s: float
     ) -> Reply:
         """Write; arguments and errors as for `get`."""
-        await self._load_secrets()
-        headers = self._agent.prepare_headers(self._secrets.token)
-        call = self._agent.http.put(
-            _whole, path, list(params), body, headers=headers, connections_timeout=timeout_s
-        )
-        return await self._checked(call, timeout_s)
+        call = self._agent.http.put
+        headers = await self._headers()
+        answer = call(_whole, path, list(params), body, headers=headers, connections_timeout=timeout_s)
+        return await self._checked(answer, timeout_s)
 
     async def close(self) -> None:
         """Close every connection; what waits for an answer fails."""
         await self._agent.close()
 
-    async def _load_secrets(self) -> None:
-        if self._secrets.has_files:
-            await asyncio.to_thread(self._secrets.refresh)
-        self._agent.http.tls = self._secrets.tls
+    async def _headers(self) -> Any:
+        """Return the headers of a call, and have it go out with the certificates of this moment."""
+        token, self._agent.http.tls = await self._secrets.now()
+        return self._agent.prepare_headers(token)
 
     async def _checked(self, call: Awaitable[Any], timeout_s: float) -> Reply:
         """Wait for a call, and turn all that can go wrong into one kind of error."""
@@ -263,53 +262,54 @@ class _Secrets:
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
-        self._token_seen: tuple[int, ...] | None = None
-        self._tls_seen: list[tuple[int, ...]] | None = None
-        self.token = settings.token
-        self.tls: ssl.SSLContext | None = None
+        keys = ("ca_file", "cert_file", "key_file")
+        self._files = {key: path for key in keys if (path := getattr(settings, key)) is not None}
+        self._token: Renewed[str] | None = None
+        self._tls: Renewed[ssl.SSLContext] | None = None
+        if (path := settings.token_file) is not None:
+            self._token = Renewed([path], lambda: self._read_token(path), wrong=ConsulError)
+        if settings.scheme == "https":
+            self._tls = Renewed(self._files.values(), self._context, wrong=ConsulError)
 
-    @property
-    def has_files(self) -> bool:
-        """Whether there is anything to read."""
-        return self._settings.token_file is not None or self._settings.scheme == "https"
-
-    def refresh(self) -> None:
-        """Read what has changed; blocks, so it runs in a thread.
+    async def now(self) -> tuple[str, ssl.SSLContext | None]:
+        """Return the token, and the context for `https`.
 
         Raises:
             ConsulError: A file is missing or holds nothing that can be used (kind `misconfigured`).
         """
-        if self._settings.token_file is not None:
-            self._read_token(self._settings.token_file, self._settings.named("token_file"))
-        if self._settings.scheme == "https":
-            self._load_certificates()
+        if self._token is None and self._tls is None:
+            return self._settings.token, None
+        return await asyncio.to_thread(self._look)  # it reads files
 
-    def _read_token(self, path: Path, name: str) -> None:
-        with _file_errors(name):
-            seen = _signature(path)
-            if seen == self._token_seen:
-                return
-            token = parse_token(path.read_bytes())
-        self.token, self._token_seen = token, seen
+    def _look(self) -> tuple[str, ssl.SSLContext | None]:
+        token = self._settings.token if self._token is None else _newest(self._token)
+        return token, None if self._tls is None else _newest(self._tls)
 
-    def _load_certificates(self) -> None:
+    def _read_token(self, path: Path) -> str:
+        with _file_errors(self._settings.named("token_file")):
+            return parse_token(path.read_bytes())
+
+    def _context(self) -> ssl.SSLContext:
         settings = self._settings
-        files = {"ca_file": settings.ca_file, "cert_file": settings.cert_file, "key_file": settings.key_file}
-        paths = {settings.named(key): path for key, path in files.items() if path is not None}
-        seen = []
-        for name, path in paths.items():
-            with _file_errors(name):
-                seen.append(_signature(path))
-        if seen == self._tls_seen:
-            return
-        with _file_errors(*paths):
+        for key, path in self._files.items():
+            with _file_errors(settings.named(key)):
+                path.stat()
+        with _file_errors(*map(settings.named, self._files)):
             context = trusting(ssl.Purpose.SERVER_AUTH, settings.ca_file)
             if not settings.verify:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             if settings.cert_file is not None:
                 context.load_cert_chain(settings.cert_file, settings.key_file)
-        self.tls, self._tls_seen = context, seen
+        return context
+
+
+def _newest(secret: Renewed[S]) -> S:
+    """Return a secret unless its newest files cannot be used: what an agent is told must be what is configured."""
+    found = secret.now()
+    if secret.trouble is not None:
+        raise secret.trouble.with_traceback(None)
+    return found
 
 
 @contextlib.contextmanager
@@ -324,11 +324,6 @@ def _file_errors(*names: str) -> Any:
         raise ConsulError(
             "misconfigured", f"{', '.join(names)}: {reason}", retry_after_s=FILE_RETRY_S
         ) from error
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    seen = path.stat()
-    return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
 
 
 def _http_scheme(settings: ConsulSettings) -> str:
@@ -364,8 +359,7 @@ async def check_library() -> None:
 
 
 def _is_installed(name: str) -> bool:
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return True
+    return False

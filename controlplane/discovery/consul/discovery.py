@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from controlplane.core.guard import GuardPolicy
 from controlplane.discovery.consul.client import check_library
-from controlplane.discovery.consul.config import policy_of, selections_of, settings_of
 from controlplane.discovery.consul.pool import Pool
+from controlplane.discovery.consul.query import selections_of
 from controlplane.discovery.consul.runner import SharedWatches
+from controlplane.discovery.consul.settings import settings_of
 from controlplane.discovery.consul.status import StateClock, doubt, pool_status
 from controlplane.discovery.consul.watch import Pace, Runtime
 from controlplane.discovery.source import Found
 
 if TYPE_CHECKING:
-    from controlplane.core.guard import GuardPolicy
     from controlplane.discovery.consul.query import Selection
     from schemas.desired import Desired
+    from schemas.discovery import Guard
     from schemas.snapshot import Backend
 
 __all__ = ["ConsulDiscovery", "system_runtime"]
@@ -49,14 +51,9 @@ class _Entry:
 
 
 class ConsulDiscovery:
-    """Watches Consul for all services that ask for it (`discovery.source.Source`).
+    """Watches Consul for all services that ask for it: see `discovery.source.Source`.
 
-    Args:
-        on_change: Called, from the event loop, after `discovered` has changed.
-        answers: Tells whether a service's backend passes the balancer's own checks right now: what does is not
-            taken away because an agent or its servers are lost.
-        pace: How often to ask.
-        runtime: Time and chance.
+    What `answers` is not taken away because an agent or its servers are lost.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class ConsulDiscovery:
             SettingsError: The agent or a query cannot be used; nothing has changed.
         """
         wanted = selections_of(desired)
-        agent, policy = settings_of(desired.consul), policy_of(desired.guard)
+        agent, policy = settings_of(desired.consul), _policy_of(desired.guard)
         entries: dict[str, _Entry] = {}
         for service, selection in wanted.items():
             key = selection.key()
@@ -137,7 +134,7 @@ class ConsulDiscovery:
         return f"Consul at {settings_of(desired.consul).address()}"
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Begin with what `saved` returned in an earlier life, as far as it still matters; never raises for it."""
+        """Begin with what `saved` returned in an earlier life."""
         pools = saved.get("pools")
         if saved.get("version") != SAVED_VERSION or not isinstance(pools, dict):
             return
@@ -155,10 +152,6 @@ class ConsulDiscovery:
     async def settled(self, desired: Desired, timeout_s: float) -> dict[str, Pool]:
         """Return what is known of those of the services that are followed, once a moment longer would tell nothing new.
 
-        Args:
-            desired: The lb.yaml of the services.
-            timeout_s: How long to wait for that at most.
-
         Raises:
             SettingsError: A query cannot be used.
         """
@@ -171,7 +164,7 @@ class ConsulDiscovery:
         return pools
 
     def discovered(self) -> Mapping[str, Sequence[Backend]]:
-        """Return the last known good backends by service, sorted by id; services without any yet are missing."""
+        """Return the last known good backends by service."""
         return {
             service: entry.pool.backends
             for entry in self._entries.values()
@@ -180,12 +173,12 @@ class ConsulDiscovery:
         }
 
     def doubts(self) -> dict[str, str]:
-        """Return, by service, why nothing is known of it, or something else than Consul shows."""
+        """Say, by service, why they are not what Consul shows."""
         told = [(entry, doubt(entry.pool)) for entry in self._entries.values()]
         return {service: why for entry, why in told if why is not None for service in entry.services}
 
     def saved(self) -> dict[str, Any]:
-        """Return what `restore` takes: JSON, without secrets."""
+        """Return what `restore` takes."""
         pools = {
             key: entry.pool.saved() for key, entry in self._entries.items() if entry.pool.backends is not None
         }
@@ -248,3 +241,13 @@ class ConsulDiscovery:
         pool.restore(self._restored.pop(key, {}))
         pool.advance()
         return _Entry(pool)
+
+
+def _policy_of(guard: Guard) -> GuardPolicy:
+    return GuardPolicy(
+        max_shrink=guard.max_shrink,
+        allow_empty=guard.allow_empty,
+        min_backends=guard.min_backends,
+        hold_s=guard.hold,
+        absent_s=guard.absent_ttl,
+    )

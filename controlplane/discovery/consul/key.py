@@ -23,13 +23,8 @@ _RETRY_S: Final = 1.0
 class KeySource:
     """Hands a key's content on whenever it has changed, as `FileSource` does a file's.
 
-    While it cannot be read, what was read before holds, and `status` tells why.
-
-    Args:
-        path: Of the key, without the prefix.
-        settings: The agent.
-        on_content: Takes its bytes, and whether somebody asked for them with `force`.
-        pace: How often to ask.
+    While it cannot be read, what was read before holds, and `status` tells why. `on_content` takes the key's bytes, and
+    whether somebody asked for them with `force`.
     """
 
     def __init__(
@@ -92,14 +87,7 @@ class KeySource:
 async def write_key(
     settings: ConsulSettings, path: str, raw: bytes, timeout_s: float, *, force: bool = False
 ) -> bool:
-    """Write a key with check-and-set: what somebody else writes at the same time is not overwritten.
-
-    Args:
-        settings: The agent.
-        path: Of the key, without the prefix.
-        raw: Its new content.
-        timeout_s: For all of it.
-        force: Overwrite all the same.
+    """Write a key with check-and-set: what somebody else writes at the same time is not overwritten, but with `force`.
 
     Returns:
         Whether the key has changed; False: it had this content.

@@ -14,14 +14,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.backoff import Backoff
-from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
+from controlplane.core.watchindex import TokenBucket, WatchIndex, jittered
 from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply, check_library
 from controlplane.discovery.consul.pulse import Pulse
 from controlplane.discovery.consul.settings import PREFIX, SettingsError
 from controlplane.discovery.consul.status import rfc3339
+from controlplane.discovery.consul.watch import take_index
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from controlplane.discovery.consul.settings import ConsulSettings
     from controlplane.discovery.consul.watch import Pace, Runtime
@@ -33,13 +34,7 @@ _STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")
 
 
 class ConsulKV:
-    """Reads, writes and watches keys.
-
-    Args:
-        settings: The agent.
-        pace: How often to ask.
-        runtime: Time and chance.
-    """
+    """Reads, writes and watches keys of one agent."""
 
     def __init__(self, settings: ConsulSettings, *, pace: Pace, runtime: Runtime) -> None:
         self._settings = settings
@@ -60,26 +55,20 @@ class ConsulKV:
             ConsulError: There is no such key (kind `misconfigured`), or no answer.
             SettingsError: The path is none.
         """
-        client = await self._open()
-        try:
+        async with self._client() as client:
             reply = await client.get(_url(path), timeout_s=self._pace.slack_s)
-        finally:
-            await client.close()
         found = _value(reply)
         if found is None:
             raise ConsulError("misconfigured", f"{PREFIX}{path}: there is no such key")
         return found
 
     async def put_cas(self, path: str, raw: bytes, index: int) -> bool:
-        """Write a key if nobody else has since it was read.
+        """Write a key if nobody else has since it was read; False if somebody has.
 
         Args:
             path: The key.
             raw: Its new value, at most 512 KiB.
             index: What `read` returned; 0: only if there is no such key.
-
-        Returns:
-            False if somebody else was first.
 
         Raises:
             ConsulError: There is no answer, or the value is too large (kind `misconfigured`).
@@ -89,21 +78,15 @@ class ConsulKV:
             raise ConsulError(
                 "misconfigured", f"{PREFIX}{path}: {len(raw)} bytes; Consul takes {MAX_VALUE_BYTES}"
             )
-        client = await self._open()
-        try:
+        async with self._client() as client:
             reply = await client.put(_url(path), [("cas", str(index))], raw, timeout_s=self._pace.slack_s)
-        finally:
-            await client.close()
         return reply.status == 200 and reply.body.strip() == b"true"  # noqa: PLR2004 - HTTP's "OK"
 
     async def watch(self, path: str, on_value: Callable[[bytes, int], Awaitable[None]]) -> None:
         """Hand on every value of a key, the first at once, until cancelled.
 
         A key that is gone, empty or cannot be read is no value: what was handed on last holds, and `status` tells.
-
-        Args:
-            path: The key.
-            on_value: Takes a value that differs from the one before, and its index.
+        `on_value` takes each value that differs from the one before, and its index.
 
         Raises:
             SettingsError: The path is none.
@@ -112,13 +95,9 @@ class ConsulKV:
         """
         url = _url(path)
         self._path = path
-        client = await self._open()
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pulse.run(client), name=f"pulse for {PREFIX}{path}")
-                await self._follow(client, url, on_value)
-        finally:
-            await client.close()
+        async with self._client() as client, asyncio.TaskGroup() as group:
+            group.create_task(self._pulse.run(client), name=f"pulse for {PREFIX}{path}")
+            await self._follow(client, url, on_value)
 
     async def _follow(
         self, client: ConsulClient, url: str, on_value: Callable[[bytes, int], Awaitable[None]]
@@ -166,14 +145,9 @@ class ConsulKV:
             A value and its index; None if there is none that could be a desired state.
         """
         wait_s = jittered(self._pace.wait_s, self._runtime.random)
-        how: list[tuple[str, str]] = []
-        if self._index.value:
-            how = [("index", str(self._index.value)), ("wait", f"{max(1, int(wait_s * 1000))}ms")]
-        reply = await client.get(url, how, timeout_s=wait_s * 17 / 16 + self._pace.slack_s)
-        try:
-            self._index.take(reply.headers.get("X-Consul-Index"))
-        except BadIndex as error:
-            raise ConsulError("protocol", str(error)) from None
+        how, timeout_s = self._pace.blocking(self._index.value, wait_s)
+        reply = await client.get(url, how if self._index.value else [], timeout_s=timeout_s)
+        take_index(self._index, reply)
         found = _value(reply)
         usable = found is not None and bool(found[0])
         if usable is (self._error is not None):
@@ -191,14 +165,16 @@ class ConsulKV:
         if self._error is None:
             self._since = self._runtime.clock()
         self._error = error
-        if error.is_operators:
-            return min(self._pace.operator_s, error.retry_after_s or self._pace.operator_s)
-        pause = backoff.fail(self._runtime.random)
-        return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))
+        return self._pace.pause_after(error, backoff, self._runtime.random)
 
-    async def _open(self) -> ConsulClient:
+    @contextlib.asynccontextmanager
+    async def _client(self) -> AsyncIterator[ConsulClient]:
         await check_library()
-        return ConsulClient(self._settings)
+        client = ConsulClient(self._settings)
+        try:
+            yield client
+        finally:
+            await client.close()
 
 
 def _url(path: str) -> str:

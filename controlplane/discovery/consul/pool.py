@@ -27,14 +27,7 @@ __all__ = ["Pool"]
 
 
 class Pool:
-    """What one `discover.consul` comes to.
-
-    Args:
-        selection: What is asked.
-        policy: The guard's limits.
-        answers: Tells whether the backend of an id passes the balancer's own checks.
-        runtime: Time and chance.
-    """
+    """What one `discover.consul` comes to."""
 
     def __init__(
         self, selection: Selection, policy: GuardPolicy, answers: Callable[[str], bool], runtime: Runtime
@@ -98,7 +91,7 @@ class Pool:
         return min((at for at in times if at is not None), default=None)
 
     def release(self) -> None:
-        """Publish what Consul shows, whatever the guard thinks of it: `backends` are at once what `shown` returned."""
+        """Publish what Consul shows, whatever the guard thinks of it."""
         for track in self.tracks:
             track.release(self._runtime.clock())
         self._may_be_empty = True

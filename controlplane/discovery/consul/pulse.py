@@ -42,13 +42,9 @@ class _Client(Protocol):
 
 
 class Pulse:
-    """The pulse of an agent, on behalf of one datacenter.
+    """The pulse of an agent, on behalf of one datacenter; empty: the agent's own.
 
-    Args:
-        notify: Called when it has fallen silent, and when it answers again.
-        pace: How often to ask.
-        runtime: Time and chance.
-        datacenter: Empty: the agent's own.
+    `notify` is called when it has fallen silent, and when it answers again.
     """
 
     def __init__(

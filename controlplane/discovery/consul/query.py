@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from controlplane.core.endpoints import EndpointRules
 from controlplane.core.instances import InstanceRules
 from controlplane.core.track import Trust
 from controlplane.discovery.consul.client import ConsulError
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from controlplane.discovery.consul.client import Reply
+    from schemas.desired import Desired
+    from schemas.discovery import ConsulQuery
 
-__all__ = ["Query", "Selection", "trust_of"]
+__all__ = ["Query", "Selection", "selection_of", "selections_of", "trust_of"]
 
 # A reply from a server that heard nothing from its leader for this long is doubted.
 MAX_CONTACT_MS = 10_000
@@ -129,6 +132,47 @@ class Selection:
             rules.endpoints.allow_link_local,
         ]
         return json.dumps(parts, separators=(",", ":"))
+
+
+def selections_of(desired: Desired) -> dict[str, Selection]:
+    """Return what the services of an lb.yaml ask Consul for, by service.
+
+    Raises:
+        SettingsError: A name in one cannot be asked for.
+    """
+    return {
+        name: selection_of(service.discover.consul, desired.consul.datacenter)
+        for name, service in desired.services.items()
+        if service.discover is not None
+    }
+
+
+def selection_of(query: ConsulQuery, default_datacenter: str | None = None) -> Selection:
+    """Return what one `discover.consul` asks for, in this datacenter if it names none; None: in the agent's own.
+
+    Raises:
+        SettingsError: A name in it cannot be asked for.
+    """
+    return Selection(
+        query=Query(
+            service=query.service or "",
+            prepared=query.prepared_query or "",
+            tags=query.tags,
+            filter=query.filter,
+            near=query.near,
+            namespace=query.namespace,
+            partition=query.partition,
+        ),
+        datacenters=query.datacenter or (default_datacenter or "",),
+        rules=InstanceRules(
+            address_source=query.address_source,
+            port=query.port,
+            keep_critical=not query.passing,
+            endpoints=EndpointRules(
+                allow_link_local=query.allow_link_local, allow_hostnames=query.allow_hostnames
+            ),
+        ),
+    )
 
 
 def trust_of(headers: Mapping[str, str], *, from_leader: bool) -> Trust:

@@ -55,18 +55,10 @@ class Registration:
         node: This balancer's name, for balancers that share an agent.
         ready: Tells whether this balancer may receive traffic: the check's state.
         runtime: Time and chance.
-        leave: Deregister at the end of `run`. Without it the check becomes critical by itself, after its 10 s,
-            unless a successor renews it first.
     """
 
     def __init__(
-        self,
-        settings: ConsulSettings,
-        *,
-        node: str,
-        ready: Callable[[], bool],
-        runtime: Runtime,
-        leave: bool = True,
+        self, settings: ConsulSettings, *, node: str, ready: Callable[[], bool], runtime: Runtime
     ) -> None:
         if not _NAME.fullmatch(node):
             node = re.sub(r"[^A-Za-z0-9._-]", "-", node)[:255]
@@ -74,7 +66,6 @@ class Registration:
         self._node = node
         self._ready = ready
         self._runtime = runtime
-        self._leaves = leave
         self._wanted: dict[str, Served] = {}
         self._known: dict[str, Served] = {}
         self._tried: set[str] = set()
@@ -88,12 +79,8 @@ class Registration:
         self._wanted = {item.key(self._node): item for item in served}
         self._changed.set()
 
-    def refresh(self) -> None:
-        """Tell Consul about a change of readiness now instead of at the next beat."""
-        self._changed.set()
-
     async def run(self) -> None:
-        """Keep everything registered until cancelled, then deregister it if that is wanted.
+        """Keep everything registered until cancelled, then deregister it.
 
         Raises:
             ConsulError: The client library cannot be used.
@@ -154,7 +141,7 @@ class Registration:
     async def _leave(self, client: ConsulClient) -> None:
         """Deregister everything, as far as the agent answers, and close."""
         try:
-            for name in sorted(self._tried) if self._leaves else ():
+            for name in sorted(self._tried):
                 try:
                     await self._call(client, f"/v1/agent/service/deregister/{name}")
                 except ConsulError as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from controlplane.discovery.consul.client import ConsulClient, check_library
 from controlplane.discovery.consul.pulse import Pulse, is_silence
 from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from controlplane.core.instances import Names
     from controlplane.core.track import Trust
@@ -20,90 +20,7 @@ if TYPE_CHECKING:
     from controlplane.discovery.consul.query import Query
     from controlplane.discovery.consul.settings import ConsulSettings
 
-__all__ = ["Asking", "SharedWatches", "WatchRunner"]
-
-
-class Asking(Protocol):
-    """A watch, or whatever else puts questions to an agent for ever."""
-
-    async def run(self, client: ConsulClient) -> None:
-        """Ask until cancelled."""
-
-
-class WatchRunner:
-    """Keeps exactly what is wanted running."""
-
-    def __init__(self) -> None:
-        self._settings: ConsulSettings | None = None
-        self._wanted: dict[Hashable, Asking] = {}
-        self._again: set[Hashable] = set()
-        self._changed = asyncio.Event()
-        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
-        self._client: ConsulClient | None = None
-
-    def want(
-        self,
-        settings: ConsulSettings,
-        wanted: Iterable[tuple[Hashable, Asking]],
-        again: Collection[Hashable],
-    ) -> None:
-        """Set what is to run, whether or not `run` has begun.
-
-        Args:
-            settings: The agent to ask; another one than before lets everything start anew.
-            wanted: All that is to run, by name.
-            again: Those that have to ask at once, because somebody new waits for their answer.
-        """
-        self._wanted = dict(wanted)
-        self.again(again if settings == self._settings else self._wanted.keys())
-        self._settings = settings
-
-    def again(self, names: Collection[Hashable]) -> None:
-        """Let these start anew, so that they ask at once."""
-        self._again.update(names)
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Run until cancelled, and leave no connection behind.
-
-        Raises:
-            ConsulError: The client library cannot be used.
-        """
-        await check_library()
-        running: ConsulSettings | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    self._changed.clear()
-                    await self._stop({name for name in self._tasks if name not in self._wanted} | self._again)
-                    self._again = set()
-                    if self._settings is not None and self._settings != running:
-                        await self._close()
-                        running = self._settings
-                        self._client = ConsulClient(running)
-                    self._start(group)
-                    await self._changed.wait()
-        finally:
-            self._tasks.clear()
-            await self._close()
-
-    def _start(self, group: asyncio.TaskGroup) -> None:
-        for name, asking in self._wanted.items():
-            if name not in self._tasks and self._client is not None:
-                self._tasks[name] = group.create_task(asking.run(self._client), name=f"consul {name}")
-
-    async def _stop(self, names: set[Hashable]) -> None:
-        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def _close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+__all__ = ["SharedWatches"]
 
 
 class SharedWatches:
@@ -119,15 +36,22 @@ class SharedWatches:
         self._note = note
         self._pace = pace
         self._runtime = runtime
-        self._runner = WatchRunner()
+        self._users: dict[Query, list[tuple[Pool, int]]] = {}
+        """By query: the pools that it is for, each with the index of its datacenter there."""
         self._watches: dict[Query, Watch] = {}
         self._pulses: dict[str, Pulse] = {}
         """By datacenter."""
-        self._users: dict[Query, list[tuple[Pool, int]]] = {}
-        """By query: the pools that it is for, each with the index of its datacenter there."""
+        self._agent: ConsulSettings | None = None
+        self._anew: set[Query | str] = set()
+        """Those that have to ask at once."""
+        self._changed = asyncio.Event()
+        self._tasks: dict[Query | str, asyncio.Task[None]] = {}
 
     def want(self, agent: ConsulSettings, pools: Sequence[Pool]) -> None:
-        """Set the pools, and give each its watches and pulses; those that are still needed go on."""
+        """Set the agent and the pools, and give each its watches and pulses; those that are still needed go on.
+
+        A watch begins anew if somebody new waits for its answer, and all do with another agent.
+        """
         users: dict[Query, list[tuple[Pool, int]]] = defaultdict(list)
         for pool in pools:
             for index, query in enumerate(pool.selection.queries()):
@@ -146,11 +70,47 @@ class SharedWatches:
             queries = pool.selection.queries()
             pool.watches = tuple(self._watches[query] for query in queries)
             pool.pulses = tuple(self._pulses[query.datacenter] for query in queries)
-        self._runner.want(agent, [*self._watches.items(), *self._pulses.items()], newcomers)
+        self._begin_anew(newcomers if agent == self._agent else self._wanted())
+        self._agent = agent
 
     async def run(self) -> None:
-        """Ask until cancelled; as `WatchRunner.run`."""
-        await self._runner.run()
+        """Ask until cancelled, and leave no connection behind.
+
+        Raises:
+            ConsulError: The client library cannot be used.
+        """
+        await check_library()
+        running: ConsulSettings | None = None
+        async with contextlib.AsyncExitStack() as closing, asyncio.TaskGroup() as group:
+            client: ConsulClient | None = None
+            while True:
+                self._changed.clear()
+                await self._stop((self._tasks.keys() - self._wanted().keys()) | self._anew)
+                self._anew = set()
+                if self._agent is not None and self._agent != running:
+                    await closing.aclose()
+                    running, client = self._agent, ConsulClient(self._agent)
+                    closing.push_async_callback(client.close)
+                for name, asking in self._wanted().items():
+                    if name not in self._tasks and client is not None:
+                        task = group.create_task(asking.run(client), name=f"consul {name}")
+                        self._tasks[name] = task
+                await self._changed.wait()
+
+    def _wanted(self) -> dict[Query | str, Watch | Pulse]:
+        return dict([*self._watches.items(), *self._pulses.items()])
+
+    def _begin_anew(self, names: Iterable[Query | str]) -> None:
+        self._anew.update(names)
+        self._changed.set()
+
+    async def _stop(self, names: Iterable[Query | str]) -> None:
+        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     def _keys(self, query: Query) -> list[str]:
         return [pool.selection.key() for pool, _ in self._users.get(query, ())]
@@ -172,7 +132,7 @@ class SharedWatches:
             self._note(key for query in there for key in self._keys(query))
             if pulse.error is None:
                 # their pauses may have grown to half a minute
-                self._runner.again([q for q in there if is_silence(self._watches[q].health.error)])
+                self._begin_anew([q for q in there if is_silence(self._watches[q].health.error)])
 
         pulse = Pulse(note, pace=self._pace, runtime=self._runtime, datacenter=datacenter)
         return pulse

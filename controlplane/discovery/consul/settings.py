@@ -7,7 +7,8 @@ parsed here, and everything is passed on by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,9 +16,17 @@ from controlplane.errors import ControlError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-__all__ = ["PREFIX", "ConsulSettings", "SettingsError", "settings_from_environment", "with_address"]
+    from schemas.discovery import Consul
+
+__all__ = [
+    "PREFIX",
+    "ConsulSettings",
+    "SettingsError",
+    "settings_from_environment",
+    "settings_of",
+    "with_address",
+]
 
 PREFIX = "consul-kv:"
 """How a key is written where a file's name could stand."""
@@ -112,6 +121,25 @@ def with_address(text: str) -> ConsulSettings:
     if not host or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
         raise SettingsError(f"Consul's address {text!r}: only a scheme, a host and a port belong there")
     return ConsulSettings(scheme=scheme, host=host, port=port or (8500 if not separator else _PORTS[scheme]))
+
+
+def settings_of(consul: Consul) -> ConsulSettings:
+    """Return the agent and its credentials.
+
+    Raises:
+        SettingsError: The address cannot be used.
+    """
+
+    def path(text: str | None) -> Path | None:
+        return None if text is None else Path(text)
+
+    return replace(
+        with_address(consul.address),
+        token_file=path(consul.token_file),
+        ca_file=path(consul.ca_file),
+        cert_file=path(consul.cert_file),
+        key_file=path(consul.key_file),
+    )
 
 
 def settings_from_environment(environ: Mapping[str, str], *, base: Path) -> ConsulSettings:

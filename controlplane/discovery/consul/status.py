@@ -37,14 +37,7 @@ class StateClock:
 
 
 def pool_status(pool: Pool, services: list[str], states: StateClock, runtime: Runtime) -> dict[str, Any]:
-    """Return the status of one selection, as JSON.
-
-    Args:
-        pool: Its backends.
-        services: The balancer's services that use it.
-        states: Its state so far.
-        runtime: The clocks.
-    """
+    """Return the status of one selection, as JSON, and the balancer's services that use it."""
     now = runtime.clock()
     state, since = states.note(pool, now)
     healths = [watch.health for watch in pool.watches]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from controlplane.core.track import Trust
     from controlplane.discovery.consul.query import Query
 
-__all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth", "Wish"]
+__all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth", "Wish", "take_index"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,17 @@ class Pace:
     """How long to wait after a question for all of a service before the next one."""
     rate: float = 10.0
     """The most questions of one watch in a second, after a burst of two."""
+
+    def blocking(self, index: int, wait_s: float) -> tuple[list[tuple[str, str]], float]:
+        """Return the parameters of a question that waits for a change, and its deadline in seconds."""
+        how = [("index", str(index)), ("wait", f"{max(1, int(wait_s * 1000))}ms")]
+        return how, wait_s * 17 / 16 + self.slack_s
+
+    def pause_after(self, error: ConsulError, backoff: Backoff, random: Callable[[], float]) -> float:
+        """Return how long to wait before the next question, in seconds; the failure is counted."""
+        if error.is_operators:
+            return min(self.operator_s, error.retry_after_s or self.operator_s)
+        return max(backoff.fail(random), min(error.retry_after_s or 0.0, self.max_retry_after_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +215,9 @@ class Watch:
         wait_s = jittered(
             min(self._pace.wait_s, self._confirm_every or self._pace.wait_s), self._runtime.random
         )
-        how = [("index", str(self._index.value)), ("wait", f"{max(1, int(wait_s * 1000))}ms"), ("stale", "")]
         before = self._index.value
-        reply = await self._get(client, how, timeout_s=wait_s * 17 / 16 + self._pace.slack_s)
+        how, timeout_s = self._pace.blocking(before, wait_s)
+        reply = await self._get(client, [*how, ("stale", "")], timeout_s=timeout_s)
         await self._take(client, reply, from_leader=False)
         self.health.wakes += self._index.value != before
 
@@ -244,7 +255,7 @@ class Watch:
         """
         if self.query.prepared:
             return False
-        return not _take_index(self._index, reply) or self._index.value < self._newest
+        return not take_index(self._index, reply) or self._index.value < self._newest
 
     async def _hand_on(self, client: ConsulClient, entries: list[object], trust: Trust) -> None:
         index = self._newest = self._index.value
@@ -272,7 +283,7 @@ class Watch:
         try:
             reply = await client.get(query.path(), query.params(), timeout_s=self._pace.slack_s)
             names = listed(query.entries(reply))
-            _take_index(index, reply)
+            take_index(index, reply)
         except ConsulError as error:
             self.health.errors[error.kind] += 1
             return None
@@ -291,13 +302,10 @@ class Watch:
         health.index = 0
         health.errors[error.kind] += 1
         self._notify()
-        if error.is_operators:
-            return min(self._pace.operator_s, error.retry_after_s or self._pace.operator_s)
-        pause = self._backoff.fail(self._runtime.random)
-        return max(pause, min(error.retry_after_s or 0.0, self._pace.max_retry_after_s))
+        return self._pace.pause_after(error, self._backoff, self._runtime.random)
 
 
-def _take_index(index: WatchIndex, reply: Reply) -> bool:
+def take_index(index: WatchIndex, reply: Reply) -> bool:
     """Take over the index of a reply; result as for `WatchIndex.take`.
 
     Raises:

@@ -82,7 +82,7 @@ async def test_readiness_is_the_check(consul):
     async with balancer.running():
         await eventually(lambda: set(consul.checks.values()) == {"critical"}, "a critical check")
         balancer.is_ready = True
-        balancer.registration.refresh()
+        balancer.registration.update([WEB])
         await eventually(lambda: set(consul.checks.values()) == {"passing"}, "a passing check")
 
 
@@ -106,7 +106,7 @@ async def test_an_agent_that_forgot(consul):
         await eventually(lambda: consul.registered, "a service")
         consul.registered.clear()
         consul.checks.clear()
-        balancer.registration.refresh()
+        balancer.registration.update([WEB])
         await eventually(lambda: consul.registered, "the service again")
 
 
@@ -124,15 +124,6 @@ async def test_errors_are_told_and_outlived(consul):
         consul.fault = None
         await eventually(lambda: balancer.registration.status()["state"] == "ok", "success")
         assert consul.registered
-
-
-async def test_may_stay_registered(consul):
-    """A control plane that only restarts leaves the registration to its check."""
-    balancer = Balancer(consul, leave=False)
-    balancer.registration.update([WEB])
-    async with balancer.running():
-        await eventually(lambda: consul.registered, "a service")
-    assert consul.registered
 
 
 async def test_leaves_what_it_was_about_to_register(consul):

@@ -9,7 +9,7 @@ import pytest
 from controlplane.core.guard import GuardPolicy
 from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.query import Query, Selection
-from controlplane.discovery.consul.runner import SharedWatches, WatchRunner
+from controlplane.discovery.consul.runner import SharedWatches
 from controlplane.discovery.consul.settings import ConsulSettings
 from tests.support.discovery import FAST, RUNTIME
 from tests.support.fakeconsul import FakeConsul
@@ -68,38 +68,28 @@ async def test_news_are_noted_for_all_who_share(watches):
     assert set(noted) == {one.selection.key(), two.selection.key()}
 
 
-class Asking:
-    """Puts questions, and says how often it has begun."""
+async def test_what_runs_is_what_is_wanted(watches):
+    """Others end, those of whom somebody new waits begin anew, and with another agent all do."""
+    one, two, db = pool(), pool(), pool(service="db")
+    running = asyncio.create_task(watches.run())
 
-    def __init__(self):
-        self.began = 0
-        self.running = asyncio.Event()
+    async def tasks(*names):
+        async with asyncio.timeout(10):
+            while watches._anew or watches._tasks.keys() != {*names}:  # noqa: ASYNC110 - no event says so
+                await asyncio.sleep(0)
+        return dict(watches._tasks)
 
-    async def run(self, _client):
-        """Ask until cancelled."""
-        self.began += 1
-        self.running.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.running.clear()
-
-
-async def test_what_runs_is_what_is_wanted():
-    """New ones begin, others end, those of whom somebody new waits begin anew, and with another agent all do."""
-    runner, one, two = WatchRunner(), Asking(), Asking()
-    running = asyncio.create_task(runner.run())
-    async with asyncio.timeout(10):
-        runner.want(AGENT, [("one", one), ("two", two)], ())
-        await one.running.wait()
-        await two.running.wait()
-        runner.want(AGENT, [("one", one), ("two", two)], {"two"})
-        while two.began < 2:  # noqa: ASYNC110 - no event says so
-            await asyncio.sleep(0)
-        assert one.began == 1
-        runner.want(ConsulSettings(port=2), [("one", one)], ())
-        while one.began < 2 or two.running.is_set():  # noqa: ASYNC110 - the same
-            await asyncio.sleep(0)
+    web, other = one.selection.query, db.selection.query
+    watches.want(AGENT, [one, db])
+    before = await tasks(web, other, "")
+    watches.want(AGENT, [one, two, db])
+    after = await tasks(web, other, "")
+    assert after[web] is not before[web]
+    assert after[other] is before[other]
+    assert after[""] is before[""]
+    watches.want(ConsulSettings(port=2), [one])
+    last = await tasks(web, "")
+    assert last[web] is not after[web]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert not one.running.is_set()
+    assert all(task.done() for task in last.values())
