@@ -11,12 +11,7 @@ from schemas.fields import Frozen, Word, refused
 from schemas.reading.findings import findings_of, to_problems
 from schemas.snapshot import OperatorState
 
-__all__ = [
-    "BackendPatch",
-    "PushedBy",
-    "parse_backend_patch",
-    "parse_pushed_by",
-]
+__all__ = ["BackendPatch", "PushedBy", "parse_pushed_by"]
 
 
 class PushedBy(Frozen):
@@ -67,15 +62,3 @@ def parse_pushed_by(text: str) -> PushedBy:
         return PushedBy.model_validate_json(text)
     except ValidationError as error:
         raise InvalidDocument(to_problems(findings_of(error, PushedBy), {})) from None
-
-
-def parse_backend_patch(data: object) -> BackendPatch:
-    """Check a decoded patch.
-
-    Raises:
-        InvalidDocument: With every problem found, by path.
-    """
-    try:
-        return BackendPatch.model_validate(data)
-    except ValidationError as error:
-        raise InvalidDocument(to_problems(findings_of(error, BackendPatch), data)) from None

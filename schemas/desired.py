@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from schemas.discovery import Consul, ConsulQuery, Discover, Guard
+from schemas.discovery import Consul, Discover, Guard
 from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
@@ -25,12 +25,8 @@ from schemas.reading.recheck import check_all
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 
 __all__ = [
-    "Consul",
-    "ConsulQuery",
     "Desired",
     "DesiredService",
-    "Discover",
-    "Guard",
     "at_folder",
     "check_service",
     "desired_of",

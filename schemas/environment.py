@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from schemas.desired import Desired, DesiredService, check_service
+from schemas.desired import Desired, check_service
 from schemas.errors import InvalidDocument, Path, Problem, shown
 from schemas.fields import FALSE_WORDS, TRUE_WORDS, parse_duration
 from schemas.loops import Loops
@@ -51,11 +51,7 @@ def desired_from_environment(environ: Mapping[str, str]) -> Desired | None:
     problems += [_problem(finding) for finding in findings]
     if problems or checked is None:
         raise InvalidDocument(tuple(problems))
-    return _desired(checked) if checked.backends else None
-
-
-def _desired(service: DesiredService) -> Desired:
-    return Desired(version=1, services={SERVICE: service})
+    return Desired(version=1, services={SERVICE: checked}) if checked.backends else None
 
 
 def _backends(text: str) -> list[str]:
@@ -66,16 +62,12 @@ def _backends(text: str) -> list[str]:
     return named
 
 
-def _boolean(text: str) -> bool:
-    if text.lower() in TRUE_WORDS | {"1"}:
-        return True
-    if text.lower() in FALSE_WORDS | {"0"}:
-        return False
-    raise ValueError(f"must be one of 1, true, yes, on, 0, false, no, off, not {shown(text)}")
-
-
 def _proxy_v1(text: str) -> str:
-    return "v1" if _boolean(text) else "off"
+    if text.lower() in TRUE_WORDS | {"1"}:
+        return "v1"
+    if text.lower() in FALSE_WORDS | {"0"}:
+        return "off"
+    raise ValueError(f"must be one of 1, true, yes, on, 0, false, no, off, not {shown(text)}")
 
 
 def _whole(text: str) -> int:

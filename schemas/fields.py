@@ -6,6 +6,7 @@ Every kind has one normal form, so that two spellings of the same content have t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -27,7 +28,6 @@ from schemas.addresses import (
     normal_backend_address,
     normal_cidr,
     normal_listen_address,
-    split_address,
 )
 from schemas.errors import Path, shown
 
@@ -59,7 +59,6 @@ __all__ = [
     "parse_duration",
     "parse_percent",
     "refused",
-    "split_address",
 ]
 
 
@@ -72,6 +71,22 @@ class Frozen(BaseModel):
 def invalid(message: str) -> PydanticCustomError:
     """Make the error for one value."""
     return PydanticCustomError("invalid", "{message}", {"message": message})
+
+
+def _read_by(read: Callable[[object], object]) -> BeforeValidator:
+    """Check a value with what raises ValueError with words for people."""
+
+    def check(value: object) -> object:
+        try:
+            return read(value)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+
+    return BeforeValidator(check)
+
+
+def _looks_like(pattern: str, *examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
 
 
 def refused(*problems: tuple[Path, str], about: tuple[str, ...] = ()) -> PydanticCustomError:
@@ -157,58 +172,34 @@ def format_percent(fraction: float) -> str:
     return f"{round(fraction * _WHOLE_BP) / 100:g}%"
 
 
-def _duration(value: object) -> float:
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise invalid(str(error)) from None
-
-
 def _positive(value: float) -> float:
     if value <= 0:
         raise invalid('must be longer than zero, such as "2s"')
     return value
 
 
-def _percent(value: object) -> float:
-    try:
-        return parse_percent(value)
-    except ValueError as error:
-        raise invalid(str(error)) from None
-
-
-_DURATION_SCHEMA: Final[dict[str, Any]] = {
-    "anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"const": 0}],
-    "examples": ["250ms", "5s", "3m", "1h"],
-}
-_POSITIVE_DURATION_SCHEMA: Final[dict[str, Any]] = {
-    "type": "string",
-    "pattern": _POSITIVE_DURATION_PATTERN,
-    "examples": ["250ms", "5s", "3m", "1h"],
-}
+_DURATIONS: Final = ("250ms", "5s", "3m", "1h")
 
 Duration = Annotated[
     float,
-    BeforeValidator(_duration),
+    _read_by(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
-    WithJsonSchema(_DURATION_SCHEMA),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"const": 0}], "examples": [*_DURATIONS]}
+    ),
 ]
 """Seconds; `30s` in documents."""
 
 PositiveDuration = Annotated[
-    float,
-    BeforeValidator(_duration),
-    AfterValidator(_positive),
-    PlainSerializer(format_duration, return_type=str, when_used="json"),
-    WithJsonSchema(_POSITIVE_DURATION_SCHEMA),
+    Duration, AfterValidator(_positive), _looks_like(_POSITIVE_DURATION_PATTERN, *_DURATIONS)
 ]
 """The same, above zero."""
 
 Percent = Annotated[
     float,
-    BeforeValidator(_percent),
+    _read_by(parse_percent),
     PlainSerializer(format_percent, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": _PERCENT_PATTERN, "examples": ["10%", "12.5%"]}),
+    _looks_like(_PERCENT_PATTERN, "10%", "12.5%"),
 ]
 """A fraction, 0 to 1; `10%` in documents."""
 
@@ -244,9 +235,14 @@ Switch = Annotated[bool, BeforeValidator(_switch), WithJsonSchema({"type": "bool
 """A boolean, also written yes, no, on or off."""
 
 
-def _text(value: object) -> str:
+def _string(value: object) -> str:
     if not isinstance(value, str):
         raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+    return value
+
+
+def _text(value: object) -> str:
+    value = _string(value)
     if not value.isprintable():
         raise invalid(f"must not contain control characters: {shown(value)}")
     return value
@@ -269,8 +265,7 @@ Words = Annotated[
 
 
 def _payload(value: object) -> str:
-    if not isinstance(value, str):
-        raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+    value = _string(value)
     if value and max(value) > "\xff":
         raise invalid('must consist of bytes; write others than ASCII as "\\x00" to "\\xff"')
     return value
@@ -297,8 +292,7 @@ def _service_name(value: object) -> str:
 
 
 def _backend_id(value: object) -> str:
-    if not isinstance(value, str):
-        raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+    value = _string(value)
     if not 0 < len(value) <= _BACKEND_ID_CHARS or " " in value or not value.isprintable():
         raise invalid(f"must be 1 to 255 printable characters without spaces, not {shown(value)}")
     return value
@@ -319,27 +313,6 @@ BackendId = Annotated[
 # --- addresses ------------------------------------------------------------------------------------
 
 
-def _listen_address(value: object) -> str:
-    try:
-        return normal_listen_address(value)
-    except ValueError as error:
-        raise invalid(str(error)) from None
-
-
-def _backend_address(value: object) -> str:
-    try:
-        return normal_backend_address(value)
-    except ValueError as error:
-        raise invalid(str(error)) from None
-
-
-def _cidr(value: object) -> str:
-    try:
-        return normal_cidr(value)
-    except ValueError as error:
-        raise invalid(str(error)) from None
-
-
 def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a list of nothing; pydantic's `min_length` would also count what is wrong as missing."""
     if not values:
@@ -352,22 +325,12 @@ def _as_set(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(sorted(set(values)))
 
 
-_LISTEN_ADDRESS_SCHEMA: Final[dict[str, Any]] = {
-    "type": "string",
-    "pattern": LISTEN_ADDRESS_PATTERN,
-    "examples": ["127.0.0.1:4000"],
-}
-
-ListenAddress = Annotated[str, BeforeValidator(_listen_address), WithJsonSchema(_LISTEN_ADDRESS_SCHEMA)]
+ListenAddress = Annotated[
+    str, _read_by(normal_listen_address), _looks_like(LISTEN_ADDRESS_PATTERN, "127.0.0.1:4000")
+]
 BackendAddress = Annotated[
-    str,
-    BeforeValidator(_backend_address),
-    WithJsonSchema({"type": "string", "pattern": BACKEND_ADDRESS_PATTERN, "examples": ["127.0.0.1:5001"]}),
+    str, _read_by(normal_backend_address), _looks_like(BACKEND_ADDRESS_PATTERN, "127.0.0.1:5001")
 ]
-Cidr = Annotated[
-    str,
-    BeforeValidator(_cidr),
-    WithJsonSchema({"type": "string", "pattern": CIDR_PATTERN, "examples": ["10.0.0.0/8"]}),
-]
+Cidr = Annotated[str, _read_by(normal_cidr), _looks_like(CIDR_PATTERN, "10.0.0.0/8")]
 Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_as_set)]
 """A set of networks, sorted."""

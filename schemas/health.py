@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from schemas.errors import InvalidDocument
 from schemas.fields import BackendId, Frozen, ServiceName, Text
-from schemas.reading.findings import findings_of, to_problems
 
-__all__ = ["HealthUpdate", "Verdict", "parse_health"]
+__all__ = ["HealthUpdate", "Verdict"]
 
 
 class Verdict(Frozen):
@@ -36,15 +34,3 @@ class HealthUpdate(Frozen):
     def body(self) -> dict[str, Any]:
         """Return what travels as JSON."""
         return self.model_dump(mode="json")
-
-
-def parse_health(data: object) -> HealthUpdate:
-    """Check a decoded `PUT /v1/health` body.
-
-    Raises:
-        InvalidDocument: With every problem found, by path.
-    """
-    try:
-        return HealthUpdate.model_validate(data)
-    except ValidationError as error:
-        raise InvalidDocument(to_problems(findings_of(error, HealthUpdate), data)) from None

@@ -21,55 +21,22 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from schemas.errors import InvalidDocument, Path
-from schemas.fields import (
-    BackendAddress,
-    BackendId,
-    Duration,
-    Frozen,
-    ServiceName,
-    Text,
-    invalid,
-    refused,
-)
-from schemas.listeners import Listener, Listeners, addresses_of
+from schemas.fields import BackendAddress, BackendId, Duration, Frozen, ServiceName, Text, invalid, refused
+from schemas.listeners import Listeners, addresses_of
 from schemas.loops import Loops
-from schemas.options import (
-    Access,
-    ActiveCheck,
-    Drain,
-    ExpectCheck,
-    Health,
-    HttpCheck,
-    Limits,
-    PassiveCheck,
-    Pool,
-    ProxyProtocol,
-    Timeouts,
-)
+from schemas.options import Access, Drain, Health, Limits, Pool, ProxyProtocol, Timeouts
 from schemas.reading.findings import to_problems
 from schemas.reading.recheck import check_all
 
 __all__ = [
     "SLICE",
-    "Access",
-    "ActiveCheck",
     "Backend",
     "Backends",
-    "Drain",
-    "ExpectCheck",
-    "Health",
-    "HttpCheck",
-    "Limits",
-    "Listener",
     "Mode",
     "OperatorState",
-    "PassiveCheck",
-    "Pool",
-    "ProxyProtocol",
     "Service",
     "ServiceOptions",
     "Snapshot",
-    "Timeouts",
     "backend_loops",
     "digest",
     "finish",

@@ -14,11 +14,12 @@ from controlplane.daemon.http import Page, Tcp
 from controlplane.desired.document import Proposal, input_error
 from controlplane.errors import ControlError, InputError
 from controlplane.operations.options import Origin, options_of_query
-from schemas.api import parse_backend_patch
+from schemas.api import BackendPatch
 from schemas.errors import InvalidDocument
 from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
 from schemas.http.guard import peer_uid, refuse_page, refuse_peer
+from schemas.reading.findings import checked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +124,7 @@ class Api:
         return await _answer(report)
 
     async def _patch(self, request: web.Request) -> web.Response:
-        patch = parse_backend_patch(await _json_object(request))
+        patch = checked(BackendPatch, await _json_object(request))
         report = await self._node.controller.patch(
             request.match_info["service"],
             request.match_info["backend"],

@@ -18,7 +18,8 @@ from controlplane.errors import InputError, UnreadableError
 from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
-    from schemas.desired import ConsulQuery, Desired
+    from schemas.desired import Desired
+    from schemas.discovery import ConsulQuery
     from schemas.errors import InvalidDocument
 
 __all__ = ["STDIN", "Given", "Proposal", "input_error", "read_file", "read_given"]

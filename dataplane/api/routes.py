@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from aiohttp import web
 
 from dataplane.errors import Refused
-from schemas.api import parse_backend_patch, parse_pushed_by
+from schemas.api import BackendPatch, parse_pushed_by
 from schemas.errors import InvalidDocument
-from schemas.health import parse_health
+from schemas.health import HealthUpdate
 from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
 from schemas.http.guard import refuse_host, refuse_page, refuse_peer, refuse_token
 from schemas.http.headers import PUSHED_BY
+from schemas.reading.findings import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from dataplane.api.credentials import Credentials
     from dataplane.telemetry.events import Events
-    from schemas.api import BackendPatch, PushedBy
+    from schemas.api import PushedBy
     from schemas.health import Verdict
     from schemas.http.hosts import Hosts
     from schemas.replies import Applied, Explanation, Info, Planned
@@ -201,7 +202,7 @@ class Api:
         return await _dumped(self._plane.applier.snapshot.text())
 
     async def _put_health(self, request: web.Request) -> web.Response:
-        update = parse_health(await _json(request))
+        update = checked(HealthUpdate, await _json(request))
         unknown = self._plane.health.decide_all(update.verdicts)
         return web.json_response({"unknown": unknown})
 
@@ -209,7 +210,7 @@ class Api:
         return await _dumped(_pieces(await self._plane.report.status()))
 
     async def _patch(self, request: web.Request) -> web.Response:
-        patch = parse_backend_patch(await _json(request))
+        patch = checked(BackendPatch, await _json(request))
         service, backend = request.match_info["service"], request.match_info["backend"]
         return web.json_response(await self._plane.applier.patch(service, backend, patch))
 

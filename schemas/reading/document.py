@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from schemas.errors import InvalidDocument, Path, Problem
 from schemas.reading import json_text, yaml_text
-from schemas.reading.positions import Broken, Flaw, Place, key_place, value_place
+from schemas.reading.positions import Broken, Flaw, Place, locate
 
-__all__ = ["MAX_BYTES", "Document", "parse_document", "scan_document"]
+__all__ = ["MAX_BYTES", "Document", "scan_document"]
 
 MAX_BYTES: Final = 1 << 20
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -41,20 +41,7 @@ class Document:
             path: Keys and indices from the root; of one that does not exist, the nearest part above counts.
             at_key: Whether the key is meant rather than its value. A mapping or list is always found at its key.
         """
-        place = key_place if at_key else value_place
-        return place(self._place(), path)
-
-
-def parse_document(raw: bytes) -> Document:
-    """Read a document of up to 1 MiB, nested up to 32 deep.
-
-    Raises:
-        InvalidDocument: It is not UTF-8, not YAML, or contains what is not allowed.
-    """
-    document = scan_document(raw)
-    if document.flaws:
-        raise InvalidDocument(tuple(flaw.problem() for flaw in document.flaws))
-    return document
+        return locate(self._place(), path, at_key=at_key)
 
 
 def scan_document(raw: bytes) -> Document:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.errors import MAX_PROBLEMS, Path, Problem, format_path, shown
+from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 
-__all__ = ["Finding", "closest", "find", "findings_of", "to_problems", "visible_path"]
+__all__ = ["Finding", "checked", "closest", "find", "findings_of", "to_problems", "visible_path"]
 
+M = TypeVar("M", bound=BaseModel)
 _KEYS_SHOWN: Final = 24
 
 _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -88,6 +89,18 @@ def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
 def to_problems(findings: list[Finding], root: object) -> tuple[Problem, ...]:
     """Turn findings about a value that is no text into problems without a line."""
     return tuple(Problem(format_path(visible_path(one, root)), one.message) for one in findings)
+
+
+def checked(model: type[M], data: object) -> M:
+    """Check a decoded body.
+
+    Raises:
+        InvalidDocument: With every problem found, by path.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InvalidDocument(to_problems(findings_of(error, model), data)) from None
 
 
 def find(root: object, path: Path) -> tuple[int, object]:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from schemas.errors import Path, Problem, format_path
 
-__all__ = ["MAX_DEPTH", "Broken", "Flaw", "Place", "key_place", "too_deep", "value_place"]
+__all__ = ["MAX_DEPTH", "Broken", "Flaw", "Place", "locate", "too_deep"]
 
 MAX_DEPTH: Final = 32
 
@@ -52,18 +52,8 @@ def too_deep(path: Path, line: int, column: int) -> Broken:
     return Broken(Flaw(path[:4], f"is nested more than {MAX_DEPTH} deep", line, column))
 
 
-def value_place(root: Place, path: Path) -> tuple[int, int]:
-    """Return where a value stands: a scalar itself, a mapping or list at its key."""
-    key, place = _walk(root, path)
-    return key if place.members is not None or place.items is not None else (place.line, place.column)
-
-
-def key_place(root: Place, path: Path) -> tuple[int, int]:
-    """Return where a value's key stands; a list item has none, so itself."""
-    return _walk(root, path)[0]
-
-
-def _walk(root: Place, path: Path) -> tuple[tuple[int, int], Place]:
+def locate(root: Place, path: Path, *, at_key: bool) -> tuple[int, int]:
+    """Return where a part stands, as `Document.locate`; a list item has no key, so it stands at itself."""
     place, key = root, (root.line, root.column)
     for part in path:
         if isinstance(part, str) and place.members is not None and part in place.members:
@@ -74,4 +64,5 @@ def _walk(root: Place, path: Path) -> tuple[tuple[int, int], Place]:
             key = (place.line, place.column)
         else:
             break
-    return key, place
+    is_scalar = place.members is None and place.items is None
+    return (place.line, place.column) if is_scalar and not at_key else key

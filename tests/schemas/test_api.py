@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.api import parse_backend_patch
+from schemas.api import BackendPatch
 from schemas.errors import InvalidDocument
+from schemas.reading.findings import checked
 
 
 def problems(data):
     """Return the problems of a refusal."""
     with pytest.raises(InvalidDocument) as caught:
-        parse_backend_patch(data)
+        checked(BackendPatch, data)
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
 @pytest.mark.parametrize("data", [{"state": "drain"}, {"weight": 0}, {"state": "enabled", "weight": 256}])
 def test_an_override_is_what_it_says(data):
     """Only what is overridden is sent on."""
-    assert parse_backend_patch(data).body() == data
+    assert checked(BackendPatch, data).body() == data
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.desired import json_schema, load_desired
 from schemas.errors import InvalidDocument
-from schemas.reading.document import parse_document
+from tests.support.documents import parse_document
 from tests.support.json_schema import Validator
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import InvalidDocument
-from schemas.health import parse_health
+from schemas.health import HealthUpdate
+from schemas.reading.findings import checked
 
 
 def test_verdicts_survive_the_way_to_a_worker():
@@ -15,12 +16,12 @@ def test_verdicts_survive_the_way_to_a_worker():
         "since": "2026-01-01T00:00:00.000Z",
     }
     body = {"verdicts": {"web": {"127.0.0.1:80": verdict}}}
-    assert parse_health(body).body() == body
+    assert checked(HealthUpdate, body).body() == body
 
 
 def test_a_verdict_needs_only_its_state():
     """Cause and time are for people."""
-    verdict = parse_health({"verdicts": {"web": {"a": {"state": "up"}}}}).verdicts["web"]["a"]
+    verdict = checked(HealthUpdate, {"verdicts": {"web": {"a": {"state": "up"}}}}).verdicts["web"]["a"]
     assert (verdict.state, verdict.cause, verdict.since) == ("up", "", "")
 
 
@@ -38,5 +39,5 @@ def test_a_verdict_needs_only_its_state():
 def test_other_verdicts_are_refused_by_path(body, path):
     """`ejected` is each worker's own word, and nothing unknown is taken."""
     with pytest.raises(InvalidDocument) as caught:
-        parse_health(body)
+        checked(HealthUpdate, body)
     assert [problem.path for problem in caught.value.problems] == [path]

@@ -15,7 +15,7 @@ import pytest
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
 from schemas.desired import json_schema, load_desired
-from schemas.reading.document import parse_document
+from tests.support.documents import parse_document
 from tests.support.json_schema import Validator
 
 ROOT = Path(__file__).resolve().parents[2]

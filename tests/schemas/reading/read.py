@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import InvalidDocument
-from schemas.reading.document import parse_document
+from tests.support.documents import parse_document
 
 __all__ = ["problems", "value"]
 

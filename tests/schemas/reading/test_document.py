@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidDocument
-from schemas.reading.document import MAX_BYTES, parse_document
+from schemas.reading.document import MAX_BYTES
 from tests.schemas.reading.read import problems
+from tests.support.documents import parse_document
 
 
 @pytest.mark.parametrize(

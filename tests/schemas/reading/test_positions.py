@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.reading.document import parse_document
 from tests.schemas.reading.read import problems
+from tests.support.documents import parse_document
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', "- "])
