@@ -102,12 +102,13 @@ async def test_agent_of_most_instances_killed_and_back(cluster):
         assert found.ids() == sorted(four)
         await asyncio.to_thread(cluster.client.start)
         await eventually(lambda: found.status()["counts"]["lost"] == 0, "the agent's return")
-        for name in "abc":
+        assert found.ids() == sorted(four)
+        assert found.changes == changes
+        for name in "abc":  # the last one alone is believed to be critical, if it is for long
             await cluster.client.check(name, "passing")
         await eventually(lambda: found.status()["counts"]["passing"] == 4, "all to pass")
         await found.is_in("ok")
-        assert found.ids() == sorted(four)
-        assert found.changes == changes
+        await found.shows(*four)
 
 
 async def test_node_of_most_instances_taken_out(cluster):

@@ -50,7 +50,14 @@ class Network:
             # The kernel notices the carrier a moment later, and has no route to an IPv6 address before.
             "until ip -oneline link show v0 | grep -q 'state UP'; do sleep 0.01; done",
         ]
-        self._setup = " && ".join([*setup, *(f"ip address add {one} dev v0" for one in addresses)])
+        for one in addresses:
+            setup.append(f"ip address add {one} dev v0")
+            address = one.partition("/")[0]
+            if ":" in address:  # the kernel makes its route a moment later
+                setup.append(
+                    f"until ip -6 -oneline route show table local | grep -q '^local {address} '; do sleep 0.01; done"
+                )
+        self._setup = " && ".join(setup)
         self._holder: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
