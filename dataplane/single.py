@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,7 @@ from dataplane.node.listeners import OwnDoors
 from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.node.takeover_state import SingleHolder
+from dataplane.node.takeover_state import Handover
 from dataplane.report.metrics import Metrics
 from dataplane.report.status import Reporter
 from dataplane.telemetry.connection_log import Recording
@@ -272,14 +273,19 @@ class Process:
     def _giver(self) -> Giver:
         """Return what hands over to a process with --takeover."""
 
-        def released() -> None:
+        async def let_go(refusal: Refused) -> None:
+            self.applier.refusal = refusal
+            self.doors.leave_all()
             self._report.draining_since = rfc3339(time.time())
             self._handed_over = True
             self._own.unlock()
             self.events.emit("handed_over", connections=self.node.connections())
             self._stop.set()
 
-        holder = SingleHolder(self.applier, self.doors, released)
+        def sockets() -> list[tuple[str, socket.socket]]:
+            return [(one.address, one.sock) for one in self.node.listeners.values()]
+
+        holder = Handover(self.applier, sockets, let_go)
         path = giver_path(self._options.runtime_dir, self._options.name)
         return Giver(path, holder, self.events)
 

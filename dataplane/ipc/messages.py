@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INBOX",
+    "Columns",
     "Families",
+    "Found",
     "PackedService",
     "Sample",
     "Welcome",
@@ -37,6 +39,10 @@ PackedService = tuple[bytes, list[bytes]]
 """The pickled spec without its backends, and those as pickled lists of tuples."""
 Sample = tuple[str, dict[str, str], float]
 """Name, labels, value."""
+Columns = dict[object, int]
+"""By service name, or (service name, backend id): the column of the shared counters."""
+Found = tuple[str, str, str, str, bool, bool]
+"""Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
 Families = list[tuple[str, str, str, list[Sample]]]
 """Metric families: type, name, help, and samples with their labels."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dataplane.errors import BindError, Refused
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
-from dataplane.supervisor.listening_sockets import let_in
+from dataplane.net.syn_filter import let_in
 
 if TYPE_CHECKING:
     import socket

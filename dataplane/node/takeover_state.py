@@ -12,17 +12,15 @@ from dataplane.node.running_service import find
 from schemas.api import BackendPatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from dataplane.ipc.messages import Found
     from dataplane.net.backend import Backend
     from dataplane.node.apply import Applier
-    from dataplane.node.listeners import OwnDoors
     from dataplane.node.node import Node
-    from dataplane.supervisor.dataplane import Supervisor
-    from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.worker.node import Found
 
-__all__ = ["SingleHolder", "SupervisorHolder", "found", "inherit", "state_of", "verdicts_of"]
+__all__ = ["Handover", "found", "inherit", "state_of", "verdicts_of"]
 
 
 def found(service: str, backend: Backend, *, passed: bool) -> Found:
@@ -78,65 +76,29 @@ async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
             running.reassess(backend)
 
 
-class SingleHolder:
-    """Hands over the listeners of a process without workers (dataplane.ipc.takeover.Holder).
+class Handover:
+    """Hands over what a data plane listens on (dataplane.ipc.takeover.Holder).
 
     Args:
-        applier: What runs.
-        doors: Its listeners.
-        on_released: Called when another process accepts, and may have the API's socket.
-    """
-
-    def __init__(self, applier: Applier, doors: OwnDoors, on_released: Callable[[], None]) -> None:
-        self._applier = applier
-        self._doors = doors
-        self._on_released = on_released
-
-    async def offer(self) -> Offer:
-        """Offer every listener, and change nothing until `keep` or `release`."""
-        await self._applier.lock.acquire()
-        node = self._applier.node
-        listeners = list(node.listeners.values())
-        node.events.emit("takeover_begins", sockets=len(listeners))
-        return Offer(
-            state_of(self._applier), [one.address for one in listeners], [one.sock for one in listeners]
-        )
-
-    def keep(self, cause: str) -> None:
-        """Go on: nobody took over."""
-        self._applier.lock.release()
-        self._applier.node.events.emit("takeover_failed", cause=cause)
-
-    async def release(self) -> None:
-        """Stop accepting; who waits in a queue is the successor's."""
-        self._applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
-        self._doors.leave_all()
-        self._on_released()
-        self._applier.lock.release()
-
-
-class SupervisorHolder:
-    """Hands over the listening sockets of a supervisor (dataplane.ipc.takeover.Holder).
-
-    Args:
-        supervisor: Whose workers accept.
-        applier: What runs.
-        sockets: What they accept from.
-        on_released: Called when another process accepts, and may have the API's socket.
+        applier: What runs; it changes nothing while somebody takes over.
+        sockets: Return each listening socket with its address.
+        let_go: Have nobody accept here any more: another process does. What is asked to change is refused so.
     """
 
     def __init__(
-        self, supervisor: Supervisor, applier: Applier, sockets: SocketGroup, on_released: Callable[[], None]
+        self,
+        applier: Applier,
+        sockets: Callable[[], list[tuple[str, socket.socket]]],
+        let_go: Callable[[Refused], Awaitable[None]],
     ) -> None:
-        self._supervisor = supervisor
         self._applier = applier
         self._sockets = sockets
-        self._on_released = on_released
+        self._let_go = let_go
 
     async def offer(self) -> Offer:
         """Offer everything, and change nothing until `keep` or `release`."""
         await self._applier.lock.acquire()
-        pairs = [(address, sock) for address, group in self._sockets.sockets.items() for sock in group]
+        pairs = self._sockets()
         self._applier.node.events.emit("takeover_begins", sockets=len(pairs))
         return Offer(state_of(self._applier), [address for address, _ in pairs], [sock for _, sock in pairs])
 
@@ -146,9 +108,6 @@ class SupervisorHolder:
         self._applier.node.events.emit("takeover_failed", cause=cause)
 
     async def release(self) -> None:
-        """Have the workers stop accepting, and let go of the sockets; who waits in a queue is the successor's."""
-        refusal = Refused(503, "handed_over", "another process has taken over; ask again")
-        self._supervisor.begin_draining(refusal)
-        await self._supervisor.workers.let_all_go(last=False)
-        self._on_released()
+        """Stop accepting; who waits in a queue is the successor's."""
+        await self._let_go(Refused(503, "handed_over", "another process has taken over; ask again"))
         self._applier.lock.release()

@@ -10,8 +10,7 @@ Theory of operation:
    closed here, whatever happens to workers. When an address goes, new clients are kept out first: a filter drops
    their SYN, and nothing else, while the workers go on accepting for GRACE_S, which gives half-open handshakes
    time for their last packet. Then the workers take what is left in the queue, and it is closed.
-4. The filter is the socket's, not the descriptor's: a service manager that opened it gives it to the next process with
-   the filter on. So whoever inherits a socket takes it off.
+4. Whoever inherits a socket takes the filter off that it may still have (`net.syn_filter`).
 5. Whoever holds a listening socket accepts from it, or has let go of it: a copy that is left open keeps a port open
    that nobody serves. So a process closes its copies as soon as its workers have theirs.
 """
@@ -19,34 +18,24 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import struct
-from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dataplane.errors import BindError, Refused
 from dataplane.net.listener import open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
+from dataplane.net.syn_filter import keep_out, let_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from dataplane.core.spec import ListenSpec
 
-__all__ = ["SocketGroup", "let_in", "shares"]
+__all__ = ["SocketGroup", "shares"]
 
 GRACE_S: Final = 0.1
 """More than the round trip of nearly every client; who is slower finds the address gone."""
-SO_ATTACH_FILTER: Final = 26
-SO_DETACH_FILTER: Final = 27
-_INSTRUCTIONS: Final = (  # classic BPF on a TCP segment, as a socket filter sees it: from the TCP header on
-    (0x30, 0, 0, 13),  # load the byte of the flags
-    (0x45, 0, 1, 0x02),  # SYN set? else skip one
-    (0x06, 0, 0, 0),  # drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
-)
 
 
 def shares(count: int, live: Collection[int], workers: int) -> dict[int, list[int]]:
@@ -128,13 +117,17 @@ class SocketGroup:
                 sock.close()
         self._opened = {}
 
+    def pairs(self) -> list[tuple[str, socket.socket]]:
+        """Return each socket with its address."""
+        return [(address, sock) for address, group in self.sockets.items() for sock in group]
+
     async def keep_out(self, addresses: Collection[str] = ()) -> None:
         """Let nobody else into the queues of whatever is not among `addresses`, and wait until nobody can come."""
         leaving = [
             sock for address, group in self.sockets.items() if address not in addresses for sock in group
         ]
         for sock in leaving:
-            _drop_syns(sock)
+            keep_out(sock)
         if leaving:
             await asyncio.sleep(GRACE_S)
 
@@ -182,7 +175,7 @@ class SocketGroup:
         unused, self.inherited = self.inherited, {}
         for group in unused.values():
             for sock in group:
-                _drop_syns(sock)
+                keep_out(sock)
         if unused:
             await asyncio.sleep(GRACE_S)
         for address, group in unused.items():
@@ -212,21 +205,3 @@ def _close(address: str, group: list[socket.socket]) -> None:
 
 def _shares_port(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
-
-
-def let_in(sock: socket.socket) -> None:
-    """Take the filter off that whoever had the socket before may have left on it when it ended."""
-    with contextlib.suppress(OSError):  # it has none
-        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-
-
-def _drop_syns(sock: socket.socket) -> None:
-    if sock.family == socket.AF_UNIX:
-        return
-    # The kernel wants a pointer; an array tells its own. ctypes would need memory that is writable and executable.
-    program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in _INSTRUCTIONS))
-    where, _ = program.buffer_info()
-    # Where the kernel's room for compiled filters is used up, a process without CAP_BPF gets EPERM. Then whoever connects
-    # in the last moment may be reset: no reason to fail the change, or an end in good order.
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(_INSTRUCTIONS), where))

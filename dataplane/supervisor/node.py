@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.ipc.messages import Found
     from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
-    from dataplane.worker.node import Found
 
 __all__ = ["CheckRelay", "UnusedParts"]
 

@@ -26,7 +26,7 @@ from dataplane.node.initial import check_config, load_initial, reread
 from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.node.takeover_state import SupervisorHolder, inherit
+from dataplane.node.takeover_state import Handover, inherit
 from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.supervisor.dataplane import Supervisor
 from dataplane.supervisor.listening_sockets import SocketGroup
@@ -312,10 +312,13 @@ class Supervision:
 
     def _giver(self) -> Giver:
         path = giver_path(self._options.runtime_dir, self._options.name)
-        holder = SupervisorHolder(self._supervisor, self._applier, self._sockets, self._on_released)
+        holder = Handover(self._applier, self._sockets.pairs, self._let_go)
         return Giver(path, holder, self.events)
 
-    def _on_released(self) -> None:
+    async def _let_go(self, refusal: Refused) -> None:
+        """Have the workers stop accepting, and let go of the sockets; another process has them."""
+        self._supervisor.begin_draining(refusal)
+        await self._workers.let_all_go(last=False)
         self._own.unlock()
         self.events.emit("handed_over")
         self._stop.set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
-from dataplane.ipc.messages import INBOX
+from dataplane.ipc.messages import INBOX, Columns, Found
 from dataplane.net.listener import Listener
 from dataplane.node.node import Node
 from dataplane.node.running_service import find
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dataplane.telemetry.events import Events
     from dataplane.worker.pool import SharedPool
 
-__all__ = ["Columns", "Found", "HeldDoors", "WorkerNode"]
+__all__ = ["HeldDoors", "WorkerNode"]
 
 REFRESH_S = 0.05
 """How old what a worker knows of the others may be where nobody asks: who waits in a queue, leastconn's order."""
@@ -36,11 +36,6 @@ REFRESHED = 500
 """Backends looked at in one refresh: a tenth of a millisecond."""
 POOLS_REFRESHED = 100
 """Pools looked at in one refresh."""
-
-Columns = dict[object, int]
-"""By service name, or (service name, backend id): the column of the shared counters."""
-Found = tuple[str, str, str, str, bool, bool]
-"""Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
 
 
 class SharedParts:

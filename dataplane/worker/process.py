@@ -34,7 +34,7 @@ import uvloop
 from dataplane.background import Background, first_of, tell_bugs
 from dataplane.core.spec import OperatorState
 from dataplane.ipc.channel import Channel
-from dataplane.ipc.messages import PackedService, Welcome, unpack
+from dataplane.ipc.messages import Columns, Found, PackedService, Welcome, unpack
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.takeover import Giver, Offer, giver_path
 from dataplane.net.reactor import Reactor
@@ -48,7 +48,7 @@ from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.lost_lines import LossWatch
 from dataplane.worker.board import Board
-from dataplane.worker.node import Columns, Found, HeldDoors, WorkerNode
+from dataplane.worker.node import HeldDoors, WorkerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dataplane.core.spec import ListenSpec
 from dataplane.errors import Refused
-from dataplane.supervisor.listening_sockets import SocketGroup, let_in, shares
+from dataplane.net.syn_filter import let_in
+from dataplane.supervisor.listening_sockets import SocketGroup, shares
 from tests.support.ports import HeldPort
 
 
@@ -128,21 +129,6 @@ async def test_growing_opens_what_is_missing() -> None:
             assert all(later >= earlier for earlier, later in pairwise(sizes))
             assert len(group.sockets[address]) == 1
         group.leave()
-
-
-async def test_a_filter_that_cannot_be_set_fails_nothing(monkeypatch) -> None:
-    """Where the kernel has no room for one, a change or an end goes on without it."""
-    monkeypatch.setattr(
-        "dataplane.supervisor.listening_sockets.SO_ATTACH_FILTER", 9999
-    )  # an option that no kernel has
-    group = SocketGroup(lambda: 1)
-    with HeldPort() as port:
-        await group.prepare([port.address])
-        group.open({port.address: "web"})
-        await group.keep_out()
-        with socket.create_connection((port.host, port.port), timeout=10):
-            pass
-        group.close()
 
 
 async def test_what_was_inherited_and_never_used_is_closed_with_the_rest() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.ipc.messages import Columns
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED, CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
@@ -19,7 +20,7 @@ from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
 from dataplane.worker import node
 from dataplane.worker.board import Board
-from dataplane.worker.node import Columns, HeldDoors, WorkerNode
+from dataplane.worker.node import HeldDoors, WorkerNode
 from dataplane.worker.pool import SharedPool
 from dataplane.worker.shared import SharedBackend
 from schemas.snapshot import parse_snapshot
