@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,7 +23,6 @@ from controlplane import errors as control_errors
 from controlplane.daemon import api as control_api
 from controlplane.daemon import metrics as control_metrics
 from controlplane.dataplanes.pusher import Pushes
-from controlplane.operations.controller import Controller
 from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor
@@ -238,8 +238,8 @@ def _words(node: ast.expr, assigned: dict[str, ast.expr]) -> Iterator[str]:
 def control_events() -> dict[str, list[str]]:
     """Return the daemon's events by type, each with its other fields."""
     events = {}
-    for call in _calls(ast.parse(inspect.getsource(inspect.getmodule(Controller)))):  # type: ignore[arg-type]
-        if _called(call) == "_on_event" and call.args and isinstance(call.args[0], ast.Dict):
+    for call in (call for _, tree in _modules() for call in _calls(tree)):
+        if _called(call) in {"on_event", "_on_event"} and call.args and isinstance(call.args[0], ast.Dict):
             told = call.args[0]
             keys = [str(key.value) for key in told.keys if isinstance(key, ast.Constant)]
             word = told.values[keys.index("type")]
@@ -252,7 +252,7 @@ def control_events() -> dict[str, list[str]]:
 
 def data_routes() -> set[tuple[str, str]]:
     """Return method and path of every call of a data plane's API."""
-    return _routes(data_api.Api(cast("data_api.DataPlane", None)))
+    return _routes(data_api.Api(cast("data_api.DataPlane", SimpleNamespace(report=None))))
 
 
 def control_routes() -> set[tuple[str, str]]:
