@@ -11,7 +11,6 @@ MAX_METHODS = 15
 MAX_LINES = 400
 
 LARGE_CLASSES: set[str] = {
-    "controlplane.dataplanes.pusher.Pusher",
     "dataplane.net.pool.Pool",
     "dataplane.node.apply.Applier",
     "dataplane.supervisor.dataplane.Supervisor",
@@ -131,15 +130,12 @@ UNMIRRORED: set[str] = {
     "controlplane.dataplanes.blocking_client",
     "controlplane.dataplanes.client",
     "controlplane.dataplanes.fleet",
-    "controlplane.dataplanes.requests",
-    "controlplane.dataplanes.threaded_client",
     "controlplane.desired.location",
     "controlplane.discovery.consul.backends",
     "controlplane.discovery.consul.pool",
     "controlplane.discovery.consul.status",
     "controlplane.discovery.consul.watch",
     "controlplane.errors",
-    "controlplane.operations.gateway",
     "controlplane.operations.resolution",
     "controlplane.operations.rules",
     "controlplane.operations.through_daemon",

@@ -196,8 +196,5 @@ def _ask(path: str, clients: Sequence[BlockingClient]) -> list[dict[str, Any]]:
     from controlplane.dataplanes import requests  # noqa: PLC0415 - only for a TAB
     from controlplane.dataplanes.blocking_client import ask_all  # noqa: PLC0415 - the same
 
-    call = requests.get(path)
-    outcomes = ask_all(
-        clients, lambda client, timeout_s: client.ask(call, timeout_s=timeout_s), timeout_s=_ANSWER_S
-    )
+    outcomes = ask_all(clients, requests.get(path), timeout_s=_ANSWER_S)
     return [each.answer for each in outcomes if each.answer is not None]

@@ -37,9 +37,9 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
     except ValueError as error:
         raise click.UsageError(f"--client: {error}") from error
     from controlplane.dataplanes import requests  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.dataplanes.blocking_client import LOOK_S, ask_all, asking  # noqa: PLC0415 - the same
+    from controlplane.dataplanes.blocking_client import LOOK_S, ask_all  # noqa: PLC0415 - the same
 
-    outcomes = ask_all(settings.clients(), asking(requests.explain(service, client)), timeout_s=LOOK_S)
+    outcomes = ask_all(settings.clients(), requests.explain(service, client), timeout_s=LOOK_S)
     found = next((each.answer for each in outcomes if each.answer is not None), None)
     if found is None:
         for each in outcomes:

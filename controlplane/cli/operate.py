@@ -15,8 +15,7 @@ from controlplane.cli.completion import backends, services
 from controlplane.cli.teach import examples
 
 if TYPE_CHECKING:
-    from controlplane.cli.settings import Settings
-    from controlplane.operations.gateway import Gateway
+    from controlplane.cli.settings import Gateway, Settings
 
 __all__ = ["disable", "drain", "enable", "wait_drained", "weight"]
 

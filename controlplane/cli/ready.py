@@ -34,9 +34,9 @@ def ready(settings: Settings, timeout: float, *, quiet: bool) -> None:
     The daemon is not asked: traffic does not depend on it.
     """
     from controlplane.dataplanes import requests  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.dataplanes.blocking_client import ask_all, asking  # noqa: PLC0415 - the same
+    from controlplane.dataplanes.blocking_client import ask_all  # noqa: PLC0415 - the same
 
-    outcomes = ask_all(settings.clients(), asking(requests.get("/readyz")), timeout_s=timeout)
+    outcomes = ask_all(settings.clients(), requests.get("/readyz"), timeout_s=timeout)
     for each in outcomes:
         if not quiet:
             said = "ready" if each.error is None else f"not ready: {each.error}"

@@ -13,7 +13,7 @@ import click
 from controlplane.dataplanes import endpoint
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
-from controlplane.dataplanes.pushed_by import pushed_by
+from controlplane.dataplanes.requests import pushed_by
 from controlplane.dataplanes.tls import Tls
 from controlplane.errors import InputError, PlaceError
 from schemas.http.reloaded import Renewed
@@ -21,7 +21,12 @@ from schemas.http.tokens import TokenError, parse_token
 from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
-    from controlplane.operations.gateway import Gateway
+    from typing import TypeAlias
+
+    from controlplane.operations.direct import Direct
+    from controlplane.operations.through_daemon import Remote
+
+    Gateway: TypeAlias = Direct | Remote
 
 __all__ = ["Settings", "read_token", "token_of"]
 

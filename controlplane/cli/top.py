@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,6 +24,7 @@ from controlplane.core.rates import Buckets, Look, Meter
 from controlplane.core.report import answered
 from controlplane.core.trouble import serves
 from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import in_thread
 from controlplane.errors import ControlError, DataPlaneError
 
 if TYPE_CHECKING:
@@ -96,37 +97,23 @@ class Background:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], None]]] = queue.SimpleQueue()
 
     def do(self, work: Callable[[], T], then: Callable[[T | ControlError], None]) -> None:
         """Start `work`; `finish` calls `then` with its result, or raises what is not for an operator."""
 
-        def run() -> None:
-            try:
-                result: T | ControlError = work()
-            except ControlError as error:
-                result = error
-            except BaseException as error:  # noqa: BLE001 - raised again, by `finish`
-                self._done.put(_raising(error))
-                self._wake()
-                return
-            self._done.put(lambda: then(result))
+        def done(future: Future[T]) -> None:
+            self._done.put((future, then))
             self._wake()
 
-        threading.Thread(target=run, daemon=True).start()
+        in_thread(work).add_done_callback(done)
 
     def finish(self) -> None:
         """Tell of everything that is done."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._done.get_nowait()()
-
-
-def _raising(error: BaseException) -> Callable[[], None]:
-    def raises() -> None:
-        raise error
-
-    return raises
+        while not self._done.empty():
+            future, then = self._done.get_nowait()
+            error = future.exception()
+            then(error if isinstance(error, ControlError) else future.result())
 
 
 class Top:

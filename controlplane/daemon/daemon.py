@@ -28,7 +28,7 @@ from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
 from controlplane.dataplanes.fleet import Fleet
-from controlplane.dataplanes.pushed_by import pushed_by
+from controlplane.dataplanes.requests import pushed_by
 from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError

@@ -12,8 +12,8 @@ from typing import Any, Final
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
-from controlplane.dataplanes.pushed_by import here, said_by
 from controlplane.dataplanes.pusher import Asks, Pusher
+from controlplane.dataplanes.requests import here, said_by
 from controlplane.errors import DataPlaneError, GoneError, PlaceError
 from controlplane.operations.controller import Controller
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import queue
 import socket
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from controlplane.dataplanes import requests
@@ -21,12 +20,14 @@ from controlplane.errors import DataPlaneError, LateError, UnreachableError
 from schemas.http.reloaded import Renewed
 from schemas.system.ownership import explain_error
 
-__all__ = ["LOOK_S", "Asking", "BlockingClient", "Outcome", "ask_all", "asking"]
+__all__ = ["GRACE_S", "LOOK_S", "Asking", "BlockingClient", "Outcome", "ask_all", "in_thread"]
+
+T = TypeVar("T")
 
 LOOK_S: Final = 5.0
 """For a question that changes nothing: a data plane that needs longer hangs."""
-
-
+GRACE_S: Final = 0.2
+"""The socket has the same timeout as whoever waits: a little more lets it say so in its own words."""
 _PROBE_S: Final = 2.0
 _NOBODY: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 """What connecting to a Unix socket fails with if nobody listens there."""
@@ -48,7 +49,7 @@ class BlockingClient:
         endpoint: Where it is.
         token: Goes along with each call over TCP; None: no token.
         tls: For `https://`.
-        by: Who asks, as `controlplane.dataplanes.pushed_by.pushed_by` writes it; None: that is nobody's business.
+        by: Who asks, as `requests.pushed_by` writes it; None: that is nobody's business.
     """
 
     def __init__(
@@ -86,9 +87,7 @@ class BlockingClient:
         name = self.endpoint.name
         connection = self._connection(timeout_s)
         try:
-            headers = {**requests.authorization(self._token), **requests.signed(call, self._by)}
-            if call.body is not None:
-                headers["Content-Type"] = "application/json"
+            headers = requests.headers_of(call, self._token, self._by)
             connection.request(call.method, call.target, call.body, headers)
             response = connection.getresponse()
             return response.status, response.read()
@@ -170,46 +169,40 @@ class Outcome:
     error: DataPlaneError | None = None
 
 
-Question: TypeAlias = Callable[[Asking, float], Mapping[str, Any]]
-"""Asks one client within the given seconds."""
+def in_thread(work: Callable[[], T]) -> Future[T]:
+    """Do something in a thread of its own, which nobody waits for at the end.
+
+    A peer that sends one byte a second keeps it busy for as long as it likes, and must not keep a command from ending.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
-def asking(call: requests.Call) -> Question:
-    """Make a question for `ask_all` of one call."""
-    return lambda client, timeout_s: client.ask(call, timeout_s=timeout_s)
-
-
-def ask_all(clients: Sequence[Asking], question: Question, *, timeout_s: float) -> tuple[Outcome, ...]:
+def ask_all(clients: Sequence[Asking], call: requests.Call, *, timeout_s: float) -> tuple[Outcome, ...]:
     """Ask several at once, and come back at the deadline whatever they do.
 
-    Args:
-        clients: Whom to ask.
-        question: Called once for each, in a thread of its own; anything but a `DataPlaneError` is a bug.
-        timeout_s: Seconds until those that have not answered are late. A daemon thread may outlive it,
-            for a peer that sends one byte a second resets every timeout of its socket.
-
     Returns:
-        One outcome for each client, in the same order.
+        One outcome for each client, in the same order; those that have not answered by then are late.
     """
-    answers: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
-
-    def run(index: int, client: Asking) -> None:
-        try:
-            outcome = Outcome(client.endpoint, dict(question(client, timeout_s)))
-        except DataPlaneError as error:
-            outcome = Outcome(client.endpoint, None, error)
-        answers.put((index, outcome))
-
-    for index, client in enumerate(clients):
-        threading.Thread(target=run, args=(index, client), daemon=True).start()
-    deadline = time.monotonic() + timeout_s
-    done: dict[int, Outcome] = {}
-    with contextlib.suppress(queue.Empty):
-        while len(done) < len(clients):
-            # The sockets have the same timeout: a little more lets each of them say so in its own words.
-            index, outcome = answers.get(timeout=max(0.0, deadline - time.monotonic()) + 0.2)
-            done[index] = outcome
+    asked = [in_thread(partial(client.ask, call, timeout_s=timeout_s)) for client in clients]
+    wait(asked, timeout_s + GRACE_S)
     return tuple(
-        done.get(index) or Outcome(client.endpoint, None, LateError(client.endpoint.name, timeout_s))
-        for index, client in enumerate(clients)
+        _outcome(client.endpoint, answer, timeout_s) for client, answer in zip(clients, asked, strict=True)
     )
+
+
+def _outcome(endpoint: Endpoint, answer: Future[dict[str, Any]], timeout_s: float) -> Outcome:
+    if not answer.done():
+        return Outcome(endpoint, None, LateError(endpoint.name, timeout_s))
+    error = answer.exception()
+    if isinstance(error, DataPlaneError):
+        return Outcome(endpoint, None, error)
+    return Outcome(endpoint, answer.result())

@@ -28,6 +28,7 @@ _SILENCE_S: Final = 30.0
 """On an event stream; a heartbeat comes every 10 s."""
 _MAX_EVENT_BYTES: Final = 1 << 20
 _OK: Final = 200
+_EVENTS: Final = requests.Call("GET", "/v1/events", headers={"Last-Event-ID": "0"})
 
 
 class DataPlaneClient:
@@ -39,7 +40,7 @@ class DataPlaneClient:
         endpoint: Where it is.
         token: Goes along with each call over TCP; None: no token.
         tls: For `https://`.
-        by: Who asks, as `controlplane.dataplanes.pushed_by.pushed_by` writes it; None: that is nobody's business.
+        by: Who asks, as `requests.pushed_by` writes it; None: that is nobody's business.
     """
 
     def __init__(
@@ -75,9 +76,7 @@ class DataPlaneClient:
             RefusedError: The answer is an error.
         """
         name = self.endpoint.name
-        headers = {**self._authorization(), **requests.signed(call, self._by)}
-        if call.body is not None:
-            headers["Content-Type"] = "application/json"
+        headers = requests.headers_of(call, self._token, self._by)
         context = await self._context()
         try:
             async with self._session.request(
@@ -109,8 +108,8 @@ class DataPlaneClient:
         context = await self._context()
         try:
             async with self._session.get(
-                URL(self._base + "/v1/events"),
-                headers={**self._authorization(), "Last-Event-ID": "0"},
+                URL(self._base + _EVENTS.target),
+                headers=requests.headers_of(_EVENTS, self._token, None),
                 allow_redirects=False,
                 timeout=timeout,
                 ssl=context,
@@ -128,9 +127,6 @@ class DataPlaneClient:
             raise LateError(name, _SILENCE_S) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise unreachable(self.endpoint, self._words(error)) from error
-
-    def _authorization(self) -> dict[str, str]:
-        return requests.authorization(self._token)
 
     async def _context(self) -> ssl.SSLContext | bool:
         """Return what aiohttp wants for `ssl`. Another context is another pool: no connection of an older one is used."""

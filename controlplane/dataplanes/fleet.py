@@ -14,8 +14,8 @@ from typing import Any, Final
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint, result_row
-from controlplane.dataplanes.pushed_by import said_by
 from controlplane.dataplanes.pusher import Asks, Pusher, Timing, Wish
+from controlplane.dataplanes.requests import said_by
 from controlplane.errors import DataPlaneError, LateError, OvertakenError, PlaceError
 from schemas.loops import ANYWHERE, Machine
 from schemas.system.machine import HERE
@@ -98,7 +98,7 @@ class Fleet:
         self, asked: Sequence[Pusher], call: requests.Call, timeout_s: float
     ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
         async with asyncio.TaskGroup() as group:
-            answers = [group.create_task(each.ask(call, timeout_s)) for each in asked]
+            answers = [group.create_task(_asked(each, call, timeout_s)) for each in asked]
         return [(each, answer.result()) for each, answer in zip(asked, answers, strict=True)]
 
     async def tell(self, call: requests.Call, timeout_s: float) -> list[dict[str, Any]]:
@@ -203,6 +203,14 @@ class Fleet:
             if self.wish is not None:
                 pusher.want(self.wish)
             await pusher.run()
+
+
+async def _asked(pusher: Pusher, call: requests.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
+    """Ask one; an error is a value here, for many are asked at once."""
+    try:
+        return await pusher.client.ask(call, timeout_s=timeout_s)
+    except DataPlaneError as error:
+        return error
 
 
 def _inode(endpoint: Endpoint) -> int:

@@ -27,7 +27,7 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
 
-__all__ = ["Asks", "Pusher", "Pushes", "Timing", "Wish"]
+__all__ = ["Asks", "Pusher", "Pushes", "Refused", "Timing", "Wish"]
 
 
 class Asks(Protocol):
@@ -82,13 +82,40 @@ class Pushes:
     """From sending to the acknowledgement, of all acknowledged ones together."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    target: Target
-    instance: str
-    error: RefusedError
-    again_at: float
-    """When it is offered again."""
+class Refused:
+    """What one data plane has refused, and when that is offered again (rule 3).
+
+    Args:
+        pauses: Before it is offered again.
+        jitter: Returns 0..1.
+    """
+
+    def __init__(self, pauses: Backoff, jitter: Callable[[], float]) -> None:
+        self.error: RefusedError | None = None
+        """What it said; None: it has refused nothing since it took something."""
+        self._pauses = pauses
+        self._jitter = jitter
+        self._what: tuple[Target, str] | None = None
+        self._again_at = 0.0
+
+    def note(self, target: Target, instance: str, error: RefusedError, now: float) -> None:
+        """Note a refusal by a process; another target or process begins with the first pause."""
+        if self._what != (target, instance):
+            self._pauses.succeed()
+        self.error, self._what = error, (target, instance)
+        self._again_at = now + self._pauses.fail(self._jitter)
+
+    def taken(self) -> None:
+        """Forget it: something was taken."""
+        self.error = self._what = None
+
+    def known(self, now: float) -> tuple[Target, str] | None:
+        """Return what was refused by whom; None: nothing, or it is due to be offered again."""
+        return self._what if now < self._again_at else None
+
+    def includes(self, target: Target) -> bool:
+        """Tell whether this was refused last."""
+        return self._what is not None and self._what[0] == target
 
 
 class Pusher:
@@ -131,9 +158,8 @@ class Pusher:
         self._timing = timing
         self._wish: Wish | None = None
         self._woken = asyncio.Event()
-        self._refused: _Refusal | None = None
         self._retries = Backoff(timing.retry_s, timing.retry_max_s, least=0.5)
-        self._offers = Backoff(timing.refused_s, timing.refused_max_s, least=0.5)
+        self._refused = Refused(Backoff(timing.refused_s, timing.refused_max_s, least=0.5), jitter)
         self._told: dict[Place, str | int] = {}
         self._identity = Identity()
         self._tried: Wish | None = None
@@ -175,20 +201,12 @@ class Pusher:
             running.generation > target.generation
             or (running.generation == target.generation and running.hash != target.hash)
         )
-        refused = self._refused is not None and self._refused.target == wish.target
         gone = isinstance(self.error, UnreachableError)
-        return self.confirms(wish) or newer or refused or gone
+        return self.confirms(wish) or newer or self._refused.includes(target) or gone
 
     def confirms(self, wish: Wish) -> bool:
         """Tell whether it has said, since it was wished, that it runs it."""
         return self._tried is wish and self.error is None and self.runs(wish)
-
-    async def ask(self, call: requests.Call, timeout_s: float) -> dict[str, Any] | DataPlaneError:
-        """Ask something beside the pushing; an error is a value here, for many are asked at once."""
-        try:
-            return await self.client.ask(call, timeout_s=timeout_s)
-        except DataPlaneError as error:
-            return error
 
     async def run(self) -> None:
         """Push until cancelled."""
@@ -224,10 +242,7 @@ class Pusher:
     async def _reconcile(self) -> None:
         running = await self._look()
         wish = self._wish
-        refused, known = self._refused, None
-        if refused is not None and self._clock() < refused.again_at:
-            known = (refused.target, refused.instance)
-        step = next_step(wish.target if wish else None, running, known)
+        step = next_step(wish.target if wish else None, running, self._refused.known(self._clock()))
         if wish is None:
             self.error = None
             return
@@ -240,7 +255,7 @@ class Pusher:
         if (running.generation, running.hash) == (wish.target.generation, wish.target.hash):
             await self._tell(wish)
             self.error = None
-        elif self._refused is not None:
+        elif self._refused.error is not None:
             self.error = self._refused.error
 
     async def _look(self) -> Running:
@@ -260,24 +275,18 @@ class Pusher:
         except RefusedError as error:
             self.pushes.refused += 1
             if error.permanent():
-                self._refused = self._refusal(wish.target, running.instance, error)
+                self._refused.note(wish.target, running.instance, error, self._clock())
             raise
         except DataPlaneError:
             self.pushes.failed += 1
             raise
         self.pushes.acked += 1
         self.pushes.acked_s += self._clock() - sent_at
-        self._refused = None
+        self._refused.taken()
         self._told = {}
         self.running = Running(running.instance, ack.get("generation", 0), ack.get("hash", ""))
         self.seen_at = self._clock()
         return self.running
-
-    def _refusal(self, target: Target, instance: str, error: RefusedError) -> _Refusal:
-        before = self._refused
-        if before is None or (before.target, before.instance) != (target, instance):
-            self._offers.succeed()
-        return _Refusal(target, instance, error, self._clock() + self._offers.fail(self._jitter))
 
     async def _tell(self, wish: Wish) -> None:
         """Send the overrides that this process has not been told (rule 4)."""

@@ -1,28 +1,32 @@
-"""The questions to a data plane or the daemon, and what their answers mean, whoever carries them."""
+"""The questions to a data plane or the daemon, who asks them, and what the answers mean, whoever carries them."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from controlplane.errors import RefusedError, UnreachableError
-from schemas.http.headers import PUSHED_BY
+from schemas.http.headers import PUSHED_BY, name_in_header
 from schemas.http.reloaded import Renewed
 
 __all__ = [
     "Call",
     "answer",
-    "authorization",
     "encode",
     "explain",
     "get",
+    "headers_of",
+    "here",
     "patch_backend",
     "post",
+    "pushed_by",
     "put_snapshot",
-    "signed",
+    "said_by",
 ]
 
 
@@ -38,14 +42,43 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def authorization(token: Renewed[str] | None) -> dict[str, str]:
-    """Return the headers that show a token; none if there is none."""
-    return {} if token is None else {"Authorization": f"Bearer {token.now()}"}
+def headers_of(call: Call, token: Renewed[str] | None, by: str | None) -> dict[str, str]:
+    """Return a request's headers: what it is, a token if there is one, and of a push who pushes, if that is known."""
+    headers = dict(call.headers)
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token.now()}"
+    if by and call.method == "PUT":
+        headers[PUSHED_BY] = by
+    if call.body is not None:
+        headers["Content-Type"] = "application/json"
+    return headers
 
 
-def signed(call: Call, by: str | None) -> dict[str, str]:
-    """Return a request's headers; those of a push say who pushes, if that is given."""
-    return {**call.headers, PUSHED_BY: by} if by and call.method == "PUT" else dict(call.headers)
+def pushed_by(program: str, user: str, source: str | None = None) -> str:
+    """Write the header of a push.
+
+    Args:
+        program: What we are, as `lb-control run`.
+        user: Whose we are.
+        source: The file or key that we follow; None: we follow nothing.
+    """
+    words = {"program": program, "host": here(), "user": user} | (
+        {} if source is None else {"source": source}
+    )
+    return json.dumps({key: name_in_header(text) for key, text in words.items()} | {"pid": os.getpid()})
+
+
+def here() -> str:
+    """Return the name of this machine."""
+    return socket.gethostname() or "unknown"
+
+
+def said_by(origin: Mapping[str, Any] | None) -> str:
+    """Say who pushed, from what a data plane tells of it."""
+    if origin is None:
+        return "somebody who does not say who it is"
+    source = f", from {origin['source']}" if origin.get("source") else ""
+    return f"{origin['program']} of {origin['user']} (pid {origin['pid']} on {origin['host']}){source}"
 
 
 def get(path: str, **query: str) -> Call:

@@ -23,7 +23,7 @@ from controlplane.core.contest import Contest
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.fleet import Fleet
-from controlplane.dataplanes.pushed_by import said_by
+from controlplane.dataplanes.requests import said_by
 from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError
 from controlplane.operations.accepted import Accepted

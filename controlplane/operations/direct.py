@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.blocking_client import LOOK_S, Asking, ask_all, asking
-from controlplane.dataplanes.threaded_client import Threaded
+from controlplane.dataplanes.blocking_client import GRACE_S, LOOK_S, Asking, ask_all, in_thread
 from controlplane.desired.document import Proposal
-from controlplane.errors import ControlError, GoneError, PlaceError, StoreError
+from controlplane.errors import ControlError, GoneError, LateError, PlaceError, StoreError
 from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.operations.saving import Keeping
 from controlplane.store import Store
@@ -26,7 +26,7 @@ from controlplane.store import Store
 if TYPE_CHECKING:
     from controlplane.operations.controller import Controller
 
-__all__ = ["Direct"]
+__all__ = ["Direct", "Threaded"]
 
 T = TypeVar("T")
 _OVERTAKEN: Final = "overtaken"
@@ -114,8 +114,7 @@ class Direct:
             if not draining:
                 raise
             clients = ()
-        question = asking(requests.get("/v1/status"))
-        outcomes = ask_all([*clients, *draining], question, timeout_s=LOOK_S)
+        outcomes = ask_all([*clients, *draining], requests.get("/v1/status"), timeout_s=LOOK_S)
         seen = [
             Seen(
                 name=each.endpoint.name,
@@ -140,7 +139,7 @@ class Direct:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""
-        outcomes = ask_all(self._find(), asking(requests.get("/v1/snapshot")), timeout_s=LOOK_S)
+        outcomes = ask_all(self._find(), requests.get("/v1/snapshot"), timeout_s=LOOK_S)
         answers = [each.answer for each in outcomes if each.answer is not None]
         if not answers:
             failed = "; ".join(f"{each.endpoint.name}: {each.error}" for each in outcomes)
@@ -193,6 +192,43 @@ class Direct:
             return await _beside(controller.fleet.run(), job(controller))
 
         return asyncio.run(run()), keeping
+
+
+class Threaded:
+    """A blocking client for an event loop: a command loads it in a fraction of the time that an asynchronous one takes."""
+
+    def __init__(self, client: Asking) -> None:
+        self.endpoint = client.endpoint
+        self._client = client
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
+        """Send a request in a thread of its own, and return its answer.
+
+        Raises:
+            DataPlaneError: As the client raises it, or none was there after `timeout_s` seconds.
+        """
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody asks any more
+                loop.call_soon_threadsafe(done.set)
+
+        answer = in_thread(lambda: self._client.ask(call, timeout_s=timeout_s))
+        answer.add_done_callback(tell)
+        try:
+            async with asyncio.timeout(timeout_s + GRACE_S):
+                await done.wait()
+        except TimeoutError as error:
+            raise LateError(self.endpoint.name, timeout_s) from error
+        return answer.result()
 
 
 async def _beside(work: Coroutine[Any, Any, None], job: Awaitable[T]) -> T:

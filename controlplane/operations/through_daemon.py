@@ -21,41 +21,44 @@ _UNKNOWN: Final = 404
 
 
 class Remote:
-    """The way to the data planes when a daemon runs."""
+    """The way to the data planes when a daemon runs; `Direct` can do the same without one.
+
+    Every answer is JSON, in the form that `--json` prints; a `ControlError` is what an operator has to see instead.
+    """
 
     def __init__(self, client: BlockingClient) -> None:
         self._client = client
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
-        """Let the daemon ask the data planes."""
+        """Return `{changes, impact, dataplanes: [{name, socket, result, error, generation, hash}]}`."""
         call = requests.post("/v1/plan", proposal.document, **query_of_options(options))
         return self._ask(call, options.timeout_s + _GRACE_S)
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
-        """Let the daemon push, and wait until all run it."""
+        """Return what `plan` returns, and `{generation, hash, converged, warnings}`."""
         call = requests.post("/v1/apply", proposal.document, **query_of_options(options))
         return self._ask(call, options.timeout_s + _GRACE_S)
 
     def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
-        """Let the daemon return to an earlier generation's lb.yaml."""
+        """Return what `apply` returns, and `{restored}`, the generation whose content it is."""
         body = {} if generation is None else {"generation": generation}
         call = requests.post("/v1/rollback", body, **query_of_options(options))
         return self._ask(call, options.timeout_s + _GRACE_S)
 
     def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Let the daemon override fields of a backend, and keep it so."""
+        """Override fields of a backend; return `{service, id, fields, dataplanes, warnings}`."""
         return self._ask(requests.patch_backend(service, backend, fields), _LOOK_S)
 
     def status(self) -> dict[str, Any]:
-        """Return what the daemon knows."""
+        """Return the status of the node."""
         return self._ask(requests.get("/v1/status"), _LOOK_S)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what the daemon has accepted last."""
+        """Return the snapshot that should run."""
         return self._ask(requests.get("/v1/snapshot"), _LOOK_S)
 
     def history(self) -> dict[str, Any]:
-        """Return what the daemon has written down."""
+        """Return `{history, warnings}`: every known generation, the oldest first, and what cannot be read."""
         return self._ask(requests.get("/v1/history"), _LOOK_S)
 
     def _ask(self, call: requests.Call, timeout_s: float) -> dict[str, Any]:

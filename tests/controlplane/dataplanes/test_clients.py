@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.blocking_client import BlockingClient, ask_all, asking
+from controlplane.dataplanes.blocking_client import BlockingClient, ask_all
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import endpoint_of
 from controlplane.errors import LateError, RefusedError, UnreachableError
@@ -136,7 +136,7 @@ def test_asking_all_returns_at_the_deadline(tmp_path):
     slow = [b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"]
     with server(tmp_path / "a", *slow, hang=True) as one, server(tmp_path / "b", OK) as two:
         clients = [BlockingClient(endpoint_of(each)) for each in (one, two)]
-        outcomes = ask_all(clients, asking(requests.get("/v1/info")), timeout_s=0.1)
+        outcomes = ask_all(clients, requests.get("/v1/info"), timeout_s=0.1)
     assert isinstance(outcomes[0].error, LateError)
     assert outcomes[1].answer == {"pid": 7}
 

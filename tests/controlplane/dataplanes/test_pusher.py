@@ -7,10 +7,11 @@ import contextlib
 
 import pytest
 
+from controlplane.core.backoff import Backoff
 from controlplane.core.rollout import Target
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.pusher import Pusher, Timing, Wish
-from controlplane.errors import LateError, UnreachableError
+from controlplane.dataplanes.pusher import Pusher, Refused, Timing, Wish
+from controlplane.errors import LateError, RefusedError, UnreachableError
 from tests.controlplane.fakes import FakeDataPlane
 
 PLACE = ("web", "a:1", "state")
@@ -294,3 +295,17 @@ def test_pauses_grow_to_a_bound_and_are_jittered():
 
     assert pauses(1.0) == [9.0, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert pauses(0.0) == [9.0, 0.125, 0.25, 0.5, 1.0, 2.0, 2.5, 2.5]
+
+
+def test_refused_is_known_until_it_is_due_again():
+    """The pause doubles for the same content and process, and begins anew for another of either."""
+    refused = Refused(Backoff(2.0, 60.0, least=0.5), lambda: 1.0)
+    error = RefusedError("a", 422, {})
+    refused.note(Target(1, "x"), "first", error, 0.0)
+    assert (refused.known(1.9), refused.known(2.0)) == ((Target(1, "x"), "first"), None)
+    refused.note(Target(1, "x"), "first", error, 2.0)
+    assert refused.known(5.9) is not None
+    refused.note(Target(1, "x"), "second", error, 6.0)
+    assert (refused.known(8.0), refused.includes(Target(1, "x"))) == (None, True)
+    refused.taken()
+    assert (refused.error, refused.includes(Target(1, "x"))) == (None, False)

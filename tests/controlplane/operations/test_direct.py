@@ -9,9 +9,8 @@ import pytest
 
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
-from controlplane.dataplanes.threaded_client import Threaded
 from controlplane.errors import LateError, PlaceError, UnreachableError
-from controlplane.operations.direct import Direct
+from controlplane.operations.direct import Direct, Threaded
 from controlplane.operations.options import ApplyOptions
 from controlplane.store import State, Store
 from tests.controlplane.fakes import FakeDataPlane

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.dataplanes.pushed_by import pushed_by, said_by
+from controlplane.dataplanes.requests import pushed_by, said_by
 from schemas.api import parse_pushed_by
 
 
