@@ -33,7 +33,7 @@ demo-consul: setup
 
 test: setup
 	@tools/install-test-programs
-	$(VENV)/pytest -n $(WORKERS) $(ARGS)
+	$(VENV)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-pythons: setup
 	@WORKERS=$(WORKERS) tools/test-pythons $(ARGS)

@@ -19,7 +19,7 @@ from tests.dataplane.net.through import QUIET
 from tests.support.backends import BlackHole, EchoServer, LineServer
 from tests.support.clients import ask, dial
 from tests.support.collector import Collector
-from tests.support.dataplane import DataPlane, command
+from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
@@ -368,24 +368,6 @@ def test_it_is_not_imported_unless_asked_for():
     code = "import sys, dataplane.main, dataplane.worker.process; print('opentelemetry' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize(
-    ("option", "words"),
-    [
-        (["--otel-sample", "2"], "--otel-sample: '2' is no share"),
-        (["--otel-endpoint", "collector:4318"], "--otel-endpoint: 'collector:4318' is no URL"),
-        (["--otel-endpoint", "http://"], "is no URL"),
-        (["--otel-endpoint", "http://[::1"], "is no URL"),
-        (["--otel-endpoint", "http://a:99999"], "is no URL"),
-        (["--otel-endpoint", "ftp://a/v1/traces"], "is no URL"),
-    ],
-)
-def test_what_cannot_be(tmp_path, option, words):
-    """Exit 2, and the words name the option and what it takes."""
-    done = run(tmp_path, command("lb-dataplane"), *option)
-    assert done.returncode == 2
-    assert words in done.stderr
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])

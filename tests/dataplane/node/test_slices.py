@@ -1,0 +1,46 @@
+"""Work in slices: the loop has its turn between any two, and a computation's result or error comes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+
+import pytest
+
+from dataplane.node.slices import in_slices
+
+
+def work(seen: list[str], slices: int, *, fails: bool = False) -> Generator[None, None, str]:
+    """Note each slice, and return a word at the end or fail."""
+    for number in range(slices):
+        seen.append(f"slice {number}")
+        yield
+    if fails:
+        raise ValueError("no result")
+    return "done"
+
+
+async def test_others_have_their_turn_between_slices() -> None:
+    """Whatever waits for the loop is done after each slice, not after the whole."""
+    seen: list[str] = []
+
+    async def other() -> None:
+        for number in range(3):
+            seen.append(f"other {number}")
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert await in_slices(work(seen, 3)) == "done"
+    await task
+    assert seen == ["slice 0", "other 0", "slice 1", "other 1", "slice 2", "other 2"]
+
+
+async def test_a_failure_comes_out() -> None:
+    """Whoever asked for the result hears why there is none."""
+    with pytest.raises(ValueError, match="no result"):
+        await in_slices(work([], 2, fails=True))
+
+
+async def test_nothing_to_slice_is_done_at_once() -> None:
+    """A computation without a slice has its result as well."""
+    assert await in_slices(work([], 0)) == "done"
