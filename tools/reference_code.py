@@ -216,7 +216,12 @@ def _collect_events(scope: ast.AST, events: dict[str, set[str]]) -> None:
         if place is None or len(call.args) <= place:
             continue
         fields = {each.arg for each in call.keywords if each.arg is not None}
-        for argument in call.args[place + 1 :]:
+        spread = [
+            assigned.get(each.value.id)
+            for each in call.keywords
+            if each.arg is None and isinstance(each.value, ast.Name)
+        ]
+        for argument in [*call.args[place + 1 :], *spread]:
             if isinstance(argument, ast.Dict):
                 fields |= {str(key.value) for key in argument.keys if isinstance(key, ast.Constant)}
         for name in _words(call.args[place], assigned):
