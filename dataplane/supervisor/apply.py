@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from dataplane.node.change import Draft
     from dataplane.node.node import Node
     from dataplane.node.snapshot_file import SnapshotStore
+    from dataplane.supervisor.lending import Lending
     from dataplane.supervisor.listening_sockets import SocketGroup
     from dataplane.supervisor.worker_process import WorkerProcess
-    from dataplane.supervisor.workers import Workers
     from schemas.replies import Change, Impact
     from schemas.snapshot import Snapshot
 
@@ -41,14 +41,18 @@ class SupervisedApplier(Applier):
     5. Sockets of new addresses are lent; those of old ones, which no worker has any more, are closed.
     """
 
-    workers: Workers
-    """Set as soon as there is one."""
-
     def __init__(
-        self, node: Node, store: SnapshotStore | None, sockets: SocketGroup, board: CounterBoard
+        self,
+        node: Node,
+        store: SnapshotStore | None,
+        sockets: SocketGroup,
+        board: CounterBoard,
+        lending: Lending,
     ) -> None:
         super().__init__(node, store, sockets)
         self._sockets = sockets
+        self._lending = lending
+        self._workers = lending.workers
         self._board = board
 
     # -- a change -------------------------------------------------------------------------------------
@@ -60,12 +64,12 @@ class SupervisedApplier(Applier):
             Refused: A worker cannot.
         """
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
-        members = list(self.workers.members.values())
+        members = list(self._workers.serving.values())
         change = self._change(snapshot, specs)
         results = await together(one.ask("stage", change) for one in members)
         for member, result in zip(members, results, strict=True):
             if isinstance(result, Exception) and not isinstance(result, PeerGone):
-                self.workers.tell_all("abandon")
+                self._workers.tell_all("abandon")
                 self._assign([running.service.spec for running in self.node.running.values()])
                 if not isinstance(result, PeerError):
                     raise result
@@ -76,25 +80,25 @@ class SupervisedApplier(Applier):
         """Have every worker run what it has staged."""
         verdicts = verdicts_of(self.node)
         async with asyncio.TaskGroup() as group:
-            for one in list(self.workers.members.values()):
+            for one in list(self._workers.serving.values()):
                 group.create_task(self._commit(one, verdicts))
-        await self.workers.spread()
+        await self._lending.spread()
         self._sockets.finish()
-        self.workers.tell_all("put", self.node.whereabouts.all())
-        self.workers.tell_all("arm")
+        self._workers.tell_all("put", self.node.whereabouts.all())
+        self._workers.tell_all("arm")
 
     async def override(self, service: str, effective: BackendSpec) -> None:
         """Have every worker override a backend."""
         body = (service, effective.id, effective.state.value, effective.weight)
         try:
-            await self.workers.ask_all("patch", body)
+            await self._workers.ask_all("patch", body)
         except PeerError as error:
             raise Refused(503, "worker_refused", str(error)) from error
 
     async def impact(self, changes: list[Change], draft: Draft) -> Impact:
         """Say what a change would do, from the connections of all workers."""
         held: dict[tuple[str, str], tuple[int, int]] = {}
-        for _, _, parts in await self.workers.ask_all("report", former=True):
+        for _, _, parts in await self._workers.ask_all("report", former=True):
             for name, service in whole_services(parts).items():
                 for backend in service["backends"]:
                     active, pooled = held.get((name, backend["id"]), (0, 0))

@@ -1,8 +1,8 @@
-"""A data plane of several workers behind one API (dataplane.api.routes.Report and Workers); relays nothing itself.
+"""A data plane of several workers behind one API (dataplane.api.routes.Report); relays nothing itself.
 
 Theory of operation:
 
-1. What runs is kept and checked here once (`Node`), and is run by each worker (`SupervisedApplier`, `Workers`).
+1. What runs is kept and checked here once (`Node`), and is run by each worker (`SupervisedApplier`).
 2. What is counted is each worker's. Status and metrics are sums, to which those of workers that have ended still
    belong: a counter never falls. Of a worker that was killed, what was last asked of it counts.
 3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from dataplane.ipc.messages import Families
     from dataplane.node.node import Node
-    from dataplane.supervisor.listening_sockets import SocketGroup
     from dataplane.supervisor.node import CheckRelay
     from dataplane.supervisor.worker_process import WorkerProcess
     from dataplane.supervisor.workers import Workers
@@ -48,30 +47,26 @@ EXHAUSTED_S: Final = 2.0
 
 
 class Supervisor:
-    """What the API serves, and what workers tell (dataplane.supervisor.workers.Owner).
+    """What the API serves, and what workers tell (dataplane.supervisor.succession.Ledger).
 
     Args:
         name: Of the data plane.
         node: What is known.
         applier: Who changes it.
-        sockets: What is listened on.
+        workers: Who relays.
         events: Where happenings are told.
-        most_workers: How many there may be.
     """
 
-    workers: Workers
-    """Set as soon as there is one."""
     relay: CheckRelay
-    """Likewise."""
+    """Set as soon as there is one."""
 
     def __init__(
         self,
         name: str,
         node: Node,
         applier: SupervisedApplier,
-        sockets: SocketGroup,
+        workers: Workers,
         events: Events,
-        most_workers: int,
     ) -> None:
         self.events = events
         self.draining_since: str | None = None
@@ -80,12 +75,10 @@ class Supervisor:
         self._name = name
         self._node = node
         self._applier = applier
-        self._sockets = sockets
+        self._workers = workers
         self._reporter = Reporter(node, time.time)
         self._started_at = time.monotonic()
         self._exhausted_at = float("-inf")
-        self._resizing = asyncio.Lock()
-        self._most_workers = most_workers
         self._ends: Counter[str] = Counter()
         self._past_status: dict[str, ServiceStatus] = {}
         self._past_metrics = FamilySum()
@@ -99,7 +92,7 @@ class Supervisor:
             "pid": os.getpid(),
             "instance": self.events.instance,
             "version": VERSION,
-            "workers": self.workers.count,
+            "workers": self._workers.count,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
             "generation": self._applier.snapshot.generation,
             "hash": self._applier.snapshot.hash,
@@ -115,7 +108,7 @@ class Supervisor:
             self._reporter.explain(running, client)  # for the client's address
         except ValueError as error:
             raise Refused(422, "invalid", f"client: {error}") from error
-        for _, member in sorted(self.workers.members.items()):
+        for _, member in sorted(self._workers.serving.items()):
             try:
                 explanation, _ = await member.ask("explain", (service, client))
             except (PeerGone, PeerError):
@@ -124,55 +117,15 @@ class Supervisor:
             return answer
         raise Refused(503, "no_worker", "no worker is there")
 
-    async def restart(self) -> dict[str, Any]:
-        """Replace every worker, one at a time.
-
-        Raises:
-            Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
-        """
-        self._refuse_late()
-        self.events.emit("restart", workers=self.workers.count)
-        try:
-            pids = await self.workers.restart()
-        except (PeerGone, PeerError, OSError) as error:
-            cause = str(error) or "the new worker died while starting"
-            self.events.emit("restart_failed", cause=cause)
-            raise Refused(503, "restart_failed", cause) from error
-        self.events.emit("restarted", workers=self.workers.count)
-        return {"workers": len(pids), "pids": pids}
-
-    async def resize(self, count: int) -> dict[str, Any]:
-        """Change the number of workers.
-
-        Raises:
-            Refused: It cannot be had.
-        """
-        if not 1 <= count <= self._most_workers:
-            raise Refused(422, "invalid", f"count: from 1 to {self._most_workers}; more need a takeover")
-        self._refuse_late()
-        async with self._resizing:
-            before = self.workers.count
-            try:
-                await self.workers.resize(count)
-            except (PeerGone, PeerError, OSError) as error:
-                raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
-            self.events.emit("resized", workers=count, before=before)
-        return {"workers": count}
-
-    def begin_draining(self, refusal: Refused) -> None:
-        """Change nothing any more, and want no traffic."""
-        self._applier.refusal = refusal
+    def begin_draining(self) -> None:
+        """Want no traffic any more."""
         self.draining_since = rfc3339(time.time())
-
-    def _refuse_late(self) -> None:
-        if self._applier.refusal is not None:
-            raise self._applier.refusal
 
     async def status(self) -> Status:
         """Describe everything: configuration and checks as known here, the rest as the workers' sum."""
         services = await self._reporter.services()
         workers: list[WorkerStatus] = []
-        for member, (generation, digest, active), parts in await self.workers.ask_all("report", former=True):
+        for member, (generation, digest, active), parts in await self._workers.ask_all("report", former=True):
             report = whole_services(parts)
             member.last_report = report
             add_report(services, report, accepting=not member.leaving)
@@ -223,7 +176,7 @@ class Supervisor:
         """Return Prometheus text, all workers in one."""
         total = FamilySum()
         loads: list[tuple[dict[str, str], float]] = []
-        answers = await self.workers.ask_all("metrics", former=True)
+        answers = await self._workers.ask_all("metrics", former=True)
         # At once, without giving the loop its turn: who ends from now on is among the answers, too.
         total.add(self._past_metrics.families(), ended=True)
         for member, _, parts in answers:
@@ -251,7 +204,7 @@ class Supervisor:
         total.set("lb_generation", "Generation of the snapshot that runs", [({}, snapshot.generation)])
         total.set("lb_snapshot_info", "Hash of the snapshot that runs", [({"hash": snapshot.hash}, 1)])
         total.set("lb_snapshot_saved", SAVED, [({}, self._applier.saved)])
-        total.set("lb_workers", "Workers that accept", [({}, len(self.workers.members))])
+        total.set("lb_workers", "Workers that accept", [({}, len(self._workers.serving))])
         total.set("lb_worker_connections_active", "Clients of each worker, those that drain as well", loads)
         total.count(
             "lb_worker_ends",
@@ -283,7 +236,7 @@ class Supervisor:
             return "the process is ending"
         if not self._applier.snapshot.generation:
             return "generation 0: waiting for a snapshot"
-        if not self.workers.members:
+        if not self._workers.serving:
             return "no worker is there"
         if time.monotonic() - self._exhausted_at < EXHAUSTED_S:
             return "accepting is paused in a worker: out of descriptors"
@@ -303,15 +256,6 @@ class Supervisor:
         return backend is None or backend == "_all" or backend in running.service.backends
 
     # -- workers --------------------------------------------------------------------------------------
-
-    @property
-    def lock(self) -> asyncio.Lock:
-        """Held while what runs is changed."""
-        return self._applier.lock
-
-    async def brief(self, member: WorkerProcess) -> None:
-        """Bring a new worker up to date."""
-        await self._applier.brief(member)
 
     def heard(self, member: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
         """Pass on what happened in a worker or to it, and note what matters here."""

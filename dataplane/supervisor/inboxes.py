@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from dataplane.errors import PeerError, PeerGone
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Coroutine
+    from typing import Any, TypeAlias
 
     from dataplane.supervisor.worker_process import WorkerProcess
+
+    Begin: TypeAlias = Callable[[Coroutine[Any, Any, None]], object]
 
 __all__ = ["Inboxes"]
 
@@ -21,8 +23,6 @@ class Inboxes:
     """One for each worker there has ever been: closing one would cost those who are in it."""
 
     def __init__(self) -> None:
-        self.closed = False
-        """Nobody is to learn of anybody any more."""
         self._ends: list[tuple[socket.socket, socket.socket]] = []
 
     def __len__(self) -> int:
@@ -43,24 +43,23 @@ class Inboxes:
 
     def close(self) -> None:
         """Close ours, for good: whoever is in one that no worker reads any more must not wait for nobody."""
-        self.closed = True
         for end in [end for pair in self._ends for end in pair]:
             end.close()
         self._ends = []
 
-    def introduce(self, members: Collection[WorkerProcess], group: asyncio.TaskGroup) -> None:
-        """Tell workers of each other, in tasks of `group`: nobody waits for one that hangs."""
-        for member in members:
-            others = [(one.index, one.row) for one in members if one is not member]
-            if others != member.siblings and not self.closed:
-                member.siblings = others
-                group.create_task(self._meet(member, others))
+    def introduce(self, workers: Collection[WorkerProcess], begin: Begin) -> None:
+        """Tell workers of each other, each in a task that `begin` makes: nobody waits for one that hangs."""
+        for worker in workers:
+            others = [(one.index, one.row) for one in workers if one is not worker]
+            if others != worker.siblings:
+                worker.siblings = others
+                _ = begin(self._meet(worker, others))
 
-    async def _meet(self, member: WorkerProcess, others: list[tuple[int, int]]) -> None:
+    async def _meet(self, worker: WorkerProcess, others: list[tuple[int, int]]) -> None:
         rows = [row for _, row in others]
         writers = [self._ends[index][1].fileno() for index, _ in others]
         with contextlib.suppress(PeerGone):
             try:
-                await member.ask("meet", rows, writers)
+                await worker.ask("meet", rows, writers)
             except PeerError as error:
-                member.kill(f"it could not meet its siblings: {error}")
+                worker.kill(f"it could not meet its siblings: {error}")

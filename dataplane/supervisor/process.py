@@ -29,8 +29,11 @@ from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import Handover, inherit
 from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.supervisor.dataplane import Supervisor
+from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
 from dataplane.supervisor.node import CheckRelay, UnusedParts
+from dataplane.supervisor.operations import Operations
+from dataplane.supervisor.succession import Succession
 from dataplane.supervisor.workers import Workers
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.instance import draw_instance
@@ -74,18 +77,18 @@ class Supervision:
         self._kept = Kept(self._on_loss)
         self.events = Events(log_event, time.time, draw_instance(os.urandom))
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
+        self._workers = Workers(options.workers)
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
         self._sockets = SocketGroup(lambda: self._workers.count)
+        lending = Lending(self._workers, self._sockets)
         relay = CheckRelay(lambda found: self._workers.tell_all("judge", found))
         self._node = Node(self._reactor, self.events, random.SystemRandom(), UnusedParts())
         self._node.on_judged = relay.judged
         self._node.clients_elsewhere = lambda service, backend: self._board.total((service, backend))
         self._node.whereabouts.on_put = lambda places: self._workers.tell_all("put", places)
         self._store = SnapshotStore(options.state_dir, options.name)
-        self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board)
-        self._supervisor = Supervisor(
-            options.name, self._node, self._applier, self._sockets, self.events, self._board.rows // 2
-        )
+        self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board, lending)
+        self._supervisor = Supervisor(options.name, self._node, self._applier, self._workers, self.events)
         settings = WorkerSettings(
             name=options.name,
             runtime_dir=options.runtime_dir,
@@ -93,10 +96,15 @@ class Supervision:
             log_format=options.log_format,
             affinity=options.cpu_affinity,
         )
-        self._workers = Workers(options.workers, settings, self._sockets, self._board, self._supervisor)
-        self._applier.workers = self._supervisor.workers = self._workers
+        self._succession = Succession(
+            self._workers, lending, self._board, settings, self._applier, self._supervisor
+        )
+        most = self._board.rows // 2
+        self._operations = Operations(
+            self._succession, lending, self._sockets, self._applier, most, self.events.emit
+        )
         self._supervisor.relay = relay
-        self._plane = DataPlane(self._applier, self._supervisor, self._node, self._supervisor, self.events)
+        self._plane = DataPlane(self._applier, self._supervisor, self._node, self._operations, self.events)
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
         self._supervisor.dropped_lines = lambda: log.dropped
@@ -177,7 +185,7 @@ class Supervision:
                 for address, group in inherited_sockets().items():
                     self._sockets.inherited.setdefault(address, []).extend(group)
                 await load_initial(self._applier, self._store, options.config)
-                await self._workers.start()
+                await self._succession.start()
                 endpoints.listen()
                 for taken in predecessors:
                     await taken.confirm()
@@ -202,7 +210,7 @@ class Supervision:
         try:
             async with take(path) as taken:
                 await self._run_what_was_taken(taken)
-                await self._workers.start()
+                await self._succession.start()
                 endpoints.listen()
                 self._see_that_it_is_wanted()
                 await taken.confirm()
@@ -246,11 +254,11 @@ class Supervision:
 
     async def _give_up(self, cause: StartError) -> None:
         """End the workers. If others serve on, these lose no client either whom they have accepted already."""
-        if self._options.takeover and self._workers.members:
+        if self._options.takeover and self._workers.serving:
             self.events.emit("takeover_failed", cause=str(cause))
-            await self._workers.let_all_go(last=False)
+            await self._succession.let_all_go(last=False)
             await self._workers.wait_empty()
-        self._workers.kill_all()
+        self._succession.kill_all()
 
     async def _run_what_was_taken(self, taken: Taken) -> None:
         snapshot = parse_snapshot(taken.state["snapshot"])
@@ -306,9 +314,10 @@ class Supervision:
         async with self._applier.lock:
             if self._applier.refusal is None:  # else somebody has taken over just now
                 await self._applier.saving.again()
-                self._supervisor.begin_draining(Refused(503, "stopping", "the process is ending"))
+                self._applier.refusal = Refused(503, "stopping", "the process is ending")
+                self._supervisor.begin_draining()
                 await self._sockets.keep_out()
-                await self._workers.let_all_go(last=True)
+                await self._succession.let_all_go(last=True)
 
     def _giver(self) -> Giver:
         path = giver_path(self._options.runtime_dir, self._options.name)
@@ -317,8 +326,9 @@ class Supervision:
 
     async def _let_go(self, refusal: Refused) -> None:
         """Have the workers stop accepting, and let go of the sockets; another process has them."""
-        self._supervisor.begin_draining(refusal)
-        await self._workers.let_all_go(last=False)
+        self._applier.refusal = refusal
+        self._supervisor.begin_draining()
+        await self._succession.let_all_go(last=False)
         self._own.unlock()
         self.events.emit("handed_over")
         self._stop.set()
@@ -337,7 +347,7 @@ class Supervision:
             self.events.emit("stopping_now", signal=number.name)
             if self._endpoints is not None:
                 self._endpoints.abandon()
-            self._workers.kill_all()
+            self._succession.kill_all()
             self._log.close()
             os._exit(1)
         self._stopping = True
@@ -360,6 +370,6 @@ class Supervision:
     async def _restart(self) -> None:
         try:
             with contextlib.suppress(Refused):  # told already
-                await self._supervisor.restart()
+                await self._operations.restart()
         finally:
             self._restarting = False

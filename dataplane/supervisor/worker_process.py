@@ -5,34 +5,55 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dataplane.core.phase import Life, Phase
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.channel import Channel
 from dataplane.report.merge import whole_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeAlias
 
     from dataplane.ipc.messages import Families
     from schemas.status import ServiceStatus
+
+    Hear: TypeAlias = Callable[["WorkerProcess", str, dict[str, Any]], None]
+    Share: TypeAlias = tuple[str, int]
+    """An address, and which of its sockets."""
 
 __all__ = ["WorkerProcess"]
 
 ANSWER_S: Final = 30.0
 """A worker that does not answer for so long hangs."""
+PARTING_S: Final = 1.0
+"""How long after its last word a worker's process may take to end, and the other way round."""
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+"""Where this program is, so that a worker is the same one whatever the working directory holds."""
 
 
 class WorkerProcess:
-    """One worker's process, from its start to its end (dataplane.ipc.channel.Handler)."""
+    """One worker's process, from its start to its end (dataplane.ipc.channel.Handler).
 
-    def __init__(
-        self, index: int, row: int, hear: Callable[[WorkerProcess, str, dict[str, Any]], None]
-    ) -> None:
+    Args:
+        index: Its place among the workers.
+        row: Where it counts.
+        hear: Called with what happens in it, and to it.
+    """
+
+    process: asyncio.subprocess.Process
+    channel: Channel
+
+    def __init__(self, index: int, row: int, hear: Hear) -> None:
         self.index = index
         self.row = row
-        self.held: set[tuple[str, int]] = set()
+        self.life = Life()
+        self.held: set[Share] = set()
         """The sockets that are lent to it."""
         self.siblings: list[tuple[int, int]] = []
         """The index and the row of each worker that it has been told of."""
@@ -40,10 +61,57 @@ class WorkerProcess:
         self.pid = 0
         self.last_report: dict[str, ServiceStatus] = {}
         self.last_families: Families = []
-        self.leaving = False
-        self.channel: Channel
-        self.process: asyncio.subprocess.Process
         self._hear = hear
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to drain."""
+        return self.life.phase is Phase.DRAINING
+
+    async def start(self, *, affinity: bool) -> None:
+        """Start the process, with `affinity` on a core of its own.
+
+        Raises:
+            OSError: It cannot be had.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "dataplane.start",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        self.pid = self.process.pid
+        self.channel = Channel(ours, self)
+        if affinity:
+            cores = sorted(os.sched_getaffinity(0))
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self.pid, {cores[self.index % len(cores)]})
+
+    async def run(self, on_lost: Callable[[], None]) -> int:
+        """Listen to it until its process has ended; return the exit status.
+
+        Args:
+            on_lost: Called if it does not hear us any more, but lives: it could not take what it was sent (out of
+                descriptors), takes itself for an orphan, and drains.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.channel.run())
+            ended = group.create_task(self.process.wait())
+            closed = group.create_task(self.channel.closed.wait())
+            await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
+            # the other follows: what it said last may still be in the socket; and a process ends after its descriptors
+            await asyncio.wait({ended, closed}, timeout=PARTING_S)
+            self.channel.close()
+            if not ended.done():
+                on_lost()
+            return await ended
 
     async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
         """Refuse: workers ask nothing."""

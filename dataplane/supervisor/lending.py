@@ -1,0 +1,124 @@
+"""What a supervisor lends to its workers: listening sockets to accept from, and inboxes to take each other's clients from.
+
+Theory of operation:
+
+1. `shares` says who should hold what: each socket has a worker as long as any is there, and each worker has a socket.
+2. `spread` makes it so. It lends everything new before it takes anything back, so that each socket has somebody at
+   every moment. Then workers are told of each other, for those who hand clients over (`worker.client_handoff`).
+3. A worker that is about to serve gets its sockets before it counts as being there (`lend_first`).
+4. When this process leaves, nothing is lent any more (`stop`). What is being lent just then stays open until it has arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dataplane.background import together
+from dataplane.errors import PeerError, PeerGone
+from dataplane.ipc.messages import INBOX
+from dataplane.supervisor.inboxes import Inboxes
+from dataplane.supervisor.listening_sockets import SocketGroup, shares
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dataplane.supervisor.worker_process import Share, WorkerProcess
+    from dataplane.supervisor.workers import Workers
+
+__all__ = ["Lending"]
+
+
+class Lending:
+    """Who holds which sockets.
+
+    Args:
+        workers: Who is there.
+        sockets: What is lent.
+    """
+
+    def __init__(self, workers: Workers, sockets: SocketGroup) -> None:
+        self.stopped = False
+        """This process leaves: nothing is lent any more."""
+        self.workers = workers
+        self._sockets = sockets
+        self._inboxes = Inboxes()
+        self._spreading = asyncio.Lock()
+
+    def make_room(self, index: int) -> None:
+        """Have an inbox for worker `index`.
+
+        Raises:
+            OSError: It cannot be had.
+        """
+        self._inboxes.grow(index + 1)
+
+    async def lend_first(self, worker: WorkerProcess) -> None:
+        """Lend a worker what it is to hold when it is there.
+
+        Raises:
+            PeerGone: It has died.
+            PeerError: It could not take a socket.
+        """
+        wanted = self._wanted({**self.workers.serving, worker.index: worker})
+        await self._lend(worker, wanted[worker.index])
+
+    async def spread(self) -> None:
+        """Have each worker hold what it should, in the order of rule 2."""
+        async with self._spreading:
+            if self.stopped:
+                return
+            serving = dict(self.workers.serving)
+            wanted = self._wanted(serving)
+            for worker in serving.values():
+                worker.held = {
+                    one for one in worker.held if one[0] in self._sockets.sockets or one[0] == INBOX
+                }
+            results = await together(
+                self._lend(one, wanted[index] - one.held) for index, one in serving.items()
+            )
+            for worker, result in zip(serving.values(), results, strict=True):
+                if isinstance(result, PeerError):
+                    worker.kill(f"it could not take a socket: {result}")
+                elif isinstance(result, Exception) and not isinstance(result, PeerGone):
+                    raise result
+            for index, worker in serving.items():
+                if surplus := worker.held - wanted[index]:
+                    worker.channel.send("drop", sorted(surplus))
+                    worker.held -= surplus
+            if not self.stopped:
+                self._inboxes.introduce(serving.values(), self.workers.begin)
+
+    async def close(self, *, last: bool) -> None:
+        """Hold no listening socket and no inbox any more.
+
+        Args:
+            last: Nobody else has the sockets; else only our copies are closed.
+        """
+        async with self._spreading:
+            if last:
+                self._sockets.close()
+            else:
+                self._sockets.leave()
+            self._inboxes.close()
+
+    def _wanted(self, serving: Mapping[int, WorkerProcess]) -> dict[int, set[Share]]:
+        wanted: dict[int, set[Share]] = {index: set() for index in serving}
+        workers = max(self.workers.count, max(serving, default=0) + 1)
+        counts = {address: len(group) for address, group in self._sockets.sockets.items()}
+        for address, count in {**counts, INBOX: len(self._inboxes)}.items():
+            for index, held in shares(count, serving, workers).items():
+                wanted[index] |= {(address, number) for number in held}
+        return wanted
+
+    async def _lend(self, worker: WorkerProcess, sockets: set[Share]) -> None:
+        chosen = sorted(sockets)
+        if chosen:
+            fds = [
+                self._inboxes.reader(number)
+                if address == INBOX
+                else self._sockets.sockets[address][number].fileno()
+                for address, number in chosen
+            ]
+            await worker.ask("listen", chosen, fds)
+            worker.held |= sockets

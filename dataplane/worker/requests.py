@@ -1,0 +1,190 @@
+"""What a supervisor asks of a worker that has begun, done: changes, sockets, numbers.
+
+A change comes in two steps: `stage` prepares it, in slices between which the loop relays, and may fail; `commit` runs it
+and cannot. Listening sockets come with `listen` and go with `drop`; from `drain` on none is left here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from dataplane.core.spec import OperatorState
+from dataplane.ipc.messages import Columns, Found, PackedService, Welcome, unpack
+from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.net.reactor import Reactor
+from dataplane.net.sockopts import descriptor_limit
+from dataplane.node.change import Changer, Draft
+from dataplane.node.gc_tuning import tune_collector
+from dataplane.report.metrics import Metrics
+from dataplane.report.status import Reporter
+from dataplane.telemetry.connection_log import Recording
+from dataplane.telemetry.lost_lines import LossWatch
+from dataplane.worker.board import Board
+from dataplane.worker.node import HeldDoors, WorkerNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dataplane.telemetry.events import Events
+    from dataplane.telemetry.line_writer import LineSink
+
+__all__ = ["Requests"]
+
+SLICE: Final = 250
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What runs, as metrics name it."""
+
+    generation: int = 0
+    hash: str = ""
+
+
+class Requests:
+    """A worker's services, and what its supervisor does with them.
+
+    Args:
+        welcome: What a worker is told first.
+        memory: The descriptor of the shared counters.
+        events: Where happenings are told.
+        log: Of this process.
+    """
+
+    def __init__(self, welcome: Welcome, memory: int, events: Events, log: LineSink) -> None:
+        self.snapshot = _Running()
+        self.saved = True  # or not: that is the supervisor's to tell
+        self._next: tuple[Draft, _Running, Columns] | None = None
+        self._events = events
+        self._log = log
+        board = Board(CounterBoard(welcome.rows, memory), welcome.row)
+        reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
+        self.node = WorkerNode(reactor, events, random.SystemRandom(), board)
+        self.doors = HeldDoors(self.node)
+        self._changer = Changer(self.node)
+        self._reporter = Reporter(self.node, time.time)
+        draw = random.Random().random  # noqa: S311 - it decides what is logged
+        self.recording = Recording(welcome.settings.recording, welcome.settings.name, draw, events.emit)
+        self.node.access_log = self.recording.record
+        self._metrics = Metrics(self.node, self, self._dropped_lines, time.monotonic, self.recording.spans)
+
+    def start(self) -> int:
+        """Begin to count and to look at what the other workers count; return the process id."""
+        tune_collector()
+        self.node.reactor.start()
+        self._reporter.outcomes.start()
+        LossWatch({"access log": self.recording.sink}, self._events.emit).start(self.node.reactor)
+        self.node.start_refreshing()
+        return os.getpid()
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
+        """Do what the supervisor asks for."""
+        result: Any = None
+        match kind:
+            case "stage":
+                await self._stage(*body)
+            case "commit":
+                await self._commit(body)
+            case "listen":
+                self.doors.take(body, sockets)
+            case "meet":
+                self.node.siblings.meet(body, sockets)
+            case "patch":
+                await self._patch(*body)
+            case "report":
+                result = await self._report(part)
+            case "explain":
+                service, client = body
+                result = self._reporter.explain(self.node.running[service], client)
+            case "metrics":
+                await self._tell_metrics(part)
+            case _:
+                raise AssertionError(kind)  # both ends are one version of this program
+        return result
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take note of what wants no answer."""
+        if kind == "drop":
+            self.doors.drop(body)
+        elif kind == "judge":
+            self.node.judge(body)
+        elif kind == "put":
+            self.node.whereabouts.take(body)
+        elif kind == "reopen":
+            self.recording.reopen()
+        elif kind == "abandon":
+            self._next = None
+            self.node.arm()
+        elif kind == "arm":
+            self.node.arm()
+
+    def leave(self, *, last: bool) -> None:
+        """Accept nothing more.
+
+        Args:
+            last: The listening sockets are being closed for good, so whoever is in their queues is served first.
+        """
+        if last:
+            self.doors.shut({})
+        else:
+            self.doors.leave_all()
+        self.doors.leave_inboxes()
+
+    async def last_words(self) -> tuple[list[Any], list[Any]]:
+        """Return the last numbers: status and metrics."""
+        parts: list[Any] = []
+        await self._report(parts.append)
+        return parts, [one for some in self._metrics.parts() for one in some]
+
+    # -- changes --------------------------------------------------------------------------------------
+
+    async def _stage(
+        self, generation: int, digest: str, services: list[PackedService], columns: Columns
+    ) -> None:
+        specs = [await unpack(service) for service in services]
+        self.node.parts.columns = columns  # before backends are made: they dial only where the others see it
+        self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
+        self.node.disarm({spec.name for spec in specs if spec.balance_workers})
+
+    async def _commit(self, verdicts: list[Found]) -> None:
+        assert self._next is not None  # noqa: S101 - the supervisor stages first
+        (draft, self.snapshot, columns), self._next = self._next, None
+        self.doors.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more
+        await self._changer.swap(draft, self.doors)
+        self.node.count_in(columns)
+        self.node.judge(verdicts)
+
+    async def _patch(self, service: str, backend_id: str, state: str, weight: int) -> None:
+        running = self.node.running[service]
+        backend = running.service.backends[backend_id]
+        effective = replace(backend.spec, state=OperatorState(state), weight=weight)
+        running.configured[backend_id] = effective
+        await self._changer.reweigh(running, backend, effective)
+
+    # -- numbers --------------------------------------------------------------------------------------
+
+    async def _report(self, part: Callable[[Any], None]) -> tuple[int, str, int]:
+        """Describe every service: first all but its backends, then those, in slices."""
+        node = self.node
+        for running in [*node.leaving.values(), *node.running.values()]:
+            status: Any = await self._reporter.service(running)
+            backends = status.pop("backends")
+            part((running.service.name, status, []))
+            for start in range(0, len(backends), SLICE):
+                part((running.service.name, None, backends[start : start + SLICE]))
+                await asyncio.sleep(0)
+        return self.snapshot.generation, self.snapshot.hash, node.connections()
+
+    async def _tell_metrics(self, part: Callable[[Any], None]) -> None:
+        for families in self._metrics.parts():
+            if families:
+                part(families)
+            await asyncio.sleep(0)
+
+    def _dropped_lines(self) -> int:
+        return self._log.dropped + self.recording.dropped_lines

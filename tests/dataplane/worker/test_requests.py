@@ -1,0 +1,106 @@
+"""What a supervisor asks of a worker, without either process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dataplane.ipc.messages import Welcome, WorkerSettings, pack
+from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.node.specs import service_spec
+from dataplane.telemetry.connection_log import RecordingOptions
+from dataplane.telemetry.events import Events
+from dataplane.telemetry.line_writer import LineSink
+from dataplane.worker.requests import Requests
+from schemas.snapshot import parse_snapshot
+
+ADDRESS = "127.0.0.1:9"
+
+
+@asynccontextmanager
+async def begun():
+    """A worker's side of all requests, for a block."""
+    board = CounterBoard(4)
+    log = LineSink(2)
+    settings = WorkerSettings("x", Path(), RecordingOptions(), "json", affinity=False)
+    welcome = Welcome(0, board.take_row(), board.rows, settings)
+    events = Events(lambda _kind, **_fields: None, time.time)
+    requests = Requests(welcome, os.dup(board.fd), events, log)
+    assert requests.start() == os.getpid()
+    try:
+        yield requests
+    finally:
+        requests.leave(last=False)
+        await requests.recording.close()
+        requests.node.reactor.close()
+        log.close()
+        board.close()
+
+
+def change(generation, *backends):
+    """Return a change as it travels."""
+    quiet = {"pool": {"mode": "off"}, "health": {"active": {"type": "none"}}}
+    service = {"listen": ADDRESS, "backends": list(backends), **quiet}
+    snapshot = parse_snapshot({"version": 1, "generation": generation, "services": {"s": service}})
+    return generation, snapshot.hash, [pack(service_spec("s", snapshot.services["s"]))], {}
+
+
+async def asked(requests, kind, body=None, sockets=()):
+    """Ask it; return the result and the parts."""
+    parts = []
+    return await requests.answer(kind, body, list(sockets), parts.append), parts
+
+
+async def test_a_change_runs_when_it_is_committed():
+    """Until then the worker says that it runs what it ran; what is abandoned never runs."""
+    async with begun() as requests:
+        await asked(requests, "stage", change(1, "127.0.0.1:1"))
+        assert (requests.snapshot.generation, requests.node.running) == (0, {})
+        await asked(requests, "commit", [])
+        assert requests.snapshot.generation == 1
+        await asked(requests, "stage", change(2, "127.0.0.1:1", "127.0.0.1:2"))
+        requests.notice("abandon", None)
+        assert list(requests.node.running["s"].service.backends) == ["127.0.0.1:1"]
+        (generation, _, clients), _ = await asked(requests, "report")
+        assert (generation, clients) == (1, 0)
+
+
+async def test_sockets_come_and_go():
+    """What is lent is accepted from, what is dropped is not, and at the end nothing is left here."""
+    async with begun() as requests:
+        await asked(requests, "stage", change(1, "127.0.0.1:1"))
+        await asked(requests, "commit", [])
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            lent = [(ADDRESS, 0), (ADDRESS, 1)]
+            await asked(requests, "listen", lent, [os.dup(one.fileno()), os.dup(other.fileno())])
+            assert len(requests.node.listeners) == 2
+            requests.notice("drop", [(ADDRESS, 1)])
+            assert len(requests.node.listeners) == 1
+            requests.leave(last=False)
+            (left,) = requests.node.listeners.values()  # for its count
+            assert left.sock.fileno() < 0
+
+
+async def test_a_backend_is_overridden_and_judged():
+    """What the supervisor says of it counts."""
+    async with begun() as requests:
+        await asked(requests, "stage", change(1, "127.0.0.1:1", "127.0.0.1:2"))
+        await asked(requests, "commit", [])
+        await asked(requests, "patch", ("s", "127.0.0.1:1", "drain", 3))
+        backend = requests.node.running["s"].service.backends["127.0.0.1:1"]
+        assert (backend.spec.state.value, backend.spec.weight) == ("drain", 3)
+        requests.notice("judge", [("s", "127.0.0.1:2", "down", "refused", False, False)])
+        explained, _ = await asked(requests, "explain", ("s", "192.0.2.1"))
+        assert [one["id"] for one in explained["skipped"]] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+async def test_what_it_does_not_know():
+    """Both ends are one version: it is a bug."""
+    async with begun() as requests:
+        with pytest.raises(AssertionError):
+            await asked(requests, "sing")
