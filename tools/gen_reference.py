@@ -13,7 +13,7 @@ from click import Command, Context
 
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
-from dataplane.core.reasons import HARMS, REASONS, CloseReason, DiscardCause
+from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.report.metrics import MAX_BACKENDS
 from schemas import api, environment, replies, status
 from tools import reference_code as code
@@ -230,8 +230,8 @@ def _words() -> Iterator[str]:
         "",
     )
     rows = (
-        (f"`{word}`", REASONS[CloseReason(word)].value, HARMS[CloseReason(word)] or "", text)
-        for word, text in closes.items()
+        (f"`{reason.value}`", reason.source.value, reason.harm or "", closes[reason])
+        for reason in CloseReason
     )
     yield from table(("reason", "source", "harm", "meaning"), rows)
     yield from ("## Discard causes", "", "Why a pooled connection was closed without serving a client.", "")

@@ -6,9 +6,9 @@ One word each, and the same word in metrics, access log, API and documentation.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Self
 
-__all__ = ["HARMS", "REASONS", "CloseReason", "DiscardCause", "Harm", "SkipReason", "Source"]
+__all__ = ["CloseReason", "DiscardCause", "Harm", "SkipReason", "Source"]
 
 
 class Source(StrEnum):
@@ -17,90 +17,6 @@ class Source(StrEnum):
     CLIENT = "client"
     BACKEND = "backend"
     LOCAL = "local"
-
-
-class CloseReason(StrEnum):
-    """Why a client's connection ended. `REASONS` tells whose doing each one is."""
-
-    CLIENT_CLOSED = "client_closed"
-    """Both sides finished, the client first."""
-    BACKEND_CLOSED = "backend_closed"
-    """Both sides finished, the backend first."""
-    CLIENT_RESET = "client_reset"
-    """The client reset the connection, or its network went away."""
-    BACKEND_RESET = "backend_reset"
-    """The backend reset the connection, or its network went away."""
-    CLIENT_GONE = "client_gone"
-    """The client reset before a backend was connected."""
-    ABANDONED = "abandoned"
-    """The client finished before a backend was connected, and `limits.queue_abandoned` is `drop`."""
-    IDLE_TIMEOUT = "idle_timeout"
-    """No byte either way for `timeouts.idle`."""
-    HALF_CLOSED_TIMEOUT = "half_closed_timeout"
-    """The backend finished, and the client was silent for `timeouts.half_closed`."""
-    LIFETIME = "lifetime"
-    """The connection reached `timeouts.lifetime`."""
-    DENIED = "denied"
-    """`access` refuses the client's address."""
-    LIMIT_CONNECTIONS = "limit_connections"
-    """`limits.connections` is reached, and there is no queue."""
-    LIMIT_PER_BACKEND = "limit_per_backend"
-    """Every usable backend is at `limits.per_backend`, and there is no queue."""
-    LIMIT_PER_CLIENT = "limit_per_client"
-    """The client's address has `limits.per_client` connections."""
-    CLIENT_RATE = "client_rate"
-    """The client's address opens more than `limits.client_rate` connections a second."""
-    QUEUE_FULL = "queue_full"
-    """`limits.queue` clients wait already."""
-    QUEUE_TIMEOUT = "queue_timeout"
-    """No place came free within `limits.queue_timeout`."""
-    NO_BACKEND = "no_backend"
-    """No backend is usable."""
-    CONNECT_FAILED = "connect_failed"
-    """Every backend that was tried refused or failed."""
-    CONNECT_TIMEOUT = "connect_timeout"
-    """The last backend that was tried did not answer within `timeouts.connect`."""
-    PROXY_UNTRUSTED = "proxy_untrusted"
-    """A PROXY header is required, and the peer is not in `proxy_protocol.trusted`."""
-    PROXY_INVALID = "proxy_invalid"
-    """The PROXY header is malformed, or the peer left before it was complete."""
-    PROXY_TIMEOUT = "proxy_timeout"
-    """The PROXY header was not complete within `timeouts.proxy_header`."""
-    DRAIN_TIMEOUT = "drain_timeout"
-    """Its backend or service was drained or removed, and `drain.timeout` is over."""
-    SHUTDOWN = "shutdown"
-    """The process ends, and `drain.timeout` is over."""
-    LOCAL_ERROR = "local_error"
-    """This machine ran out of something: descriptors, ports or memory."""
-
-
-REASONS: Final[dict[CloseReason, Source]] = {
-    CloseReason.CLIENT_CLOSED: Source.CLIENT,
-    CloseReason.BACKEND_CLOSED: Source.BACKEND,
-    CloseReason.CLIENT_RESET: Source.CLIENT,
-    CloseReason.BACKEND_RESET: Source.BACKEND,
-    CloseReason.CLIENT_GONE: Source.CLIENT,
-    CloseReason.ABANDONED: Source.CLIENT,
-    CloseReason.IDLE_TIMEOUT: Source.LOCAL,
-    CloseReason.HALF_CLOSED_TIMEOUT: Source.LOCAL,
-    CloseReason.LIFETIME: Source.LOCAL,
-    CloseReason.DENIED: Source.LOCAL,
-    CloseReason.LIMIT_CONNECTIONS: Source.LOCAL,
-    CloseReason.LIMIT_PER_BACKEND: Source.LOCAL,
-    CloseReason.LIMIT_PER_CLIENT: Source.LOCAL,
-    CloseReason.CLIENT_RATE: Source.LOCAL,
-    CloseReason.QUEUE_FULL: Source.LOCAL,
-    CloseReason.QUEUE_TIMEOUT: Source.LOCAL,
-    CloseReason.NO_BACKEND: Source.BACKEND,
-    CloseReason.CONNECT_FAILED: Source.BACKEND,
-    CloseReason.CONNECT_TIMEOUT: Source.BACKEND,
-    CloseReason.PROXY_UNTRUSTED: Source.CLIENT,
-    CloseReason.PROXY_INVALID: Source.CLIENT,
-    CloseReason.PROXY_TIMEOUT: Source.CLIENT,
-    CloseReason.DRAIN_TIMEOUT: Source.LOCAL,
-    CloseReason.SHUTDOWN: Source.LOCAL,
-    CloseReason.LOCAL_ERROR: Source.LOCAL,
-}
 
 
 class Harm(StrEnum):
@@ -112,35 +28,71 @@ class Harm(StrEnum):
     """It had one, and lost it."""
 
 
-HARMS: Final[dict[CloseReason, Harm | None]] = {
-    CloseReason.CLIENT_CLOSED: None,
-    CloseReason.BACKEND_CLOSED: None,
-    CloseReason.CLIENT_RESET: None,
-    CloseReason.BACKEND_RESET: Harm.CUT,
-    CloseReason.CLIENT_GONE: None,
-    CloseReason.ABANDONED: None,
-    CloseReason.IDLE_TIMEOUT: None,
-    CloseReason.HALF_CLOSED_TIMEOUT: None,
-    CloseReason.LIFETIME: None,
-    CloseReason.DENIED: None,
-    CloseReason.LIMIT_CONNECTIONS: Harm.REFUSED,
-    CloseReason.LIMIT_PER_BACKEND: Harm.REFUSED,
-    CloseReason.LIMIT_PER_CLIENT: None,
-    CloseReason.CLIENT_RATE: None,
-    CloseReason.QUEUE_FULL: Harm.REFUSED,
-    CloseReason.QUEUE_TIMEOUT: Harm.REFUSED,
-    CloseReason.NO_BACKEND: Harm.REFUSED,
-    CloseReason.CONNECT_FAILED: Harm.REFUSED,
-    CloseReason.CONNECT_TIMEOUT: Harm.REFUSED,
-    CloseReason.PROXY_UNTRUSTED: None,
-    CloseReason.PROXY_INVALID: None,
-    CloseReason.PROXY_TIMEOUT: None,
-    CloseReason.DRAIN_TIMEOUT: None,
-    CloseReason.SHUTDOWN: None,
-    CloseReason.LOCAL_ERROR: Harm.REFUSED,
-}
-"""By what an honest client is harmed that nobody wanted: `status` judges a service by it. None: the client's own doing, or
-what the configuration or an operator says shall happen."""
+class CloseReason(StrEnum):
+    """Why a client's connection ended, whose doing that was, and how it harms an honest client."""
+
+    source: Source
+    harm: Harm | None
+    """By what an honest client is harmed that nobody wanted: `status` judges a service by it. None: the client's own
+    doing, or what the configuration or an operator says shall happen."""
+
+    def __new__(cls, word: str, source: Source, harm: Harm | None = None) -> Self:
+        """Make a reason that is equal to its word."""
+        reason = str.__new__(cls, word)
+        reason._value_ = word
+        reason.source, reason.harm = source, harm
+        return reason
+
+    CLIENT_CLOSED = "client_closed", Source.CLIENT
+    """Both sides finished, the client first."""
+    BACKEND_CLOSED = "backend_closed", Source.BACKEND
+    """Both sides finished, the backend first."""
+    CLIENT_RESET = "client_reset", Source.CLIENT
+    """The client reset the connection, or its network went away."""
+    BACKEND_RESET = "backend_reset", Source.BACKEND, Harm.CUT
+    """The backend reset the connection, or its network went away."""
+    CLIENT_GONE = "client_gone", Source.CLIENT
+    """The client reset before a backend was connected."""
+    ABANDONED = "abandoned", Source.CLIENT
+    """The client finished before a backend was connected, and `limits.queue_abandoned` is `drop`."""
+    IDLE_TIMEOUT = "idle_timeout", Source.LOCAL
+    """No byte either way for `timeouts.idle`."""
+    HALF_CLOSED_TIMEOUT = "half_closed_timeout", Source.LOCAL
+    """The backend finished, and the client was silent for `timeouts.half_closed`."""
+    LIFETIME = "lifetime", Source.LOCAL
+    """The connection reached `timeouts.lifetime`."""
+    DENIED = "denied", Source.LOCAL
+    """`access` refuses the client's address."""
+    LIMIT_CONNECTIONS = "limit_connections", Source.LOCAL, Harm.REFUSED
+    """`limits.connections` is reached, and there is no queue."""
+    LIMIT_PER_BACKEND = "limit_per_backend", Source.LOCAL, Harm.REFUSED
+    """Every usable backend is at `limits.per_backend`, and there is no queue."""
+    LIMIT_PER_CLIENT = "limit_per_client", Source.LOCAL
+    """The client's address has `limits.per_client` connections."""
+    CLIENT_RATE = "client_rate", Source.LOCAL
+    """The client's address opens more than `limits.client_rate` connections a second."""
+    QUEUE_FULL = "queue_full", Source.LOCAL, Harm.REFUSED
+    """`limits.queue` clients wait already."""
+    QUEUE_TIMEOUT = "queue_timeout", Source.LOCAL, Harm.REFUSED
+    """No place came free within `limits.queue_timeout`."""
+    NO_BACKEND = "no_backend", Source.BACKEND, Harm.REFUSED
+    """No backend is usable."""
+    CONNECT_FAILED = "connect_failed", Source.BACKEND, Harm.REFUSED
+    """Every backend that was tried refused or failed."""
+    CONNECT_TIMEOUT = "connect_timeout", Source.BACKEND, Harm.REFUSED
+    """The last backend that was tried did not answer within `timeouts.connect`."""
+    PROXY_UNTRUSTED = "proxy_untrusted", Source.CLIENT
+    """A PROXY header is required, and the peer is not in `proxy_protocol.trusted`."""
+    PROXY_INVALID = "proxy_invalid", Source.CLIENT
+    """The PROXY header is malformed, or the peer left before it was complete."""
+    PROXY_TIMEOUT = "proxy_timeout", Source.CLIENT
+    """The PROXY header was not complete within `timeouts.proxy_header`."""
+    DRAIN_TIMEOUT = "drain_timeout", Source.LOCAL
+    """Its backend or service was drained or removed, and `drain.timeout` is over."""
+    SHUTDOWN = "shutdown", Source.LOCAL
+    """The process ends, and `drain.timeout` is over."""
+    LOCAL_ERROR = "local_error", Source.LOCAL, Harm.REFUSED
+    """This machine ran out of something: descriptors, ports or memory."""
 
 
 class DiscardCause(StrEnum):

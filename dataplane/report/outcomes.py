@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataplane.core.reasons import HARMS, CloseReason, Harm
+from dataplane.core.reasons import CloseReason, Harm
 from dataplane.core.recent import STEP_S, Recent
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcomes"]
 
 _REFUSED, _CUT = (
-    tuple((place, reason.value) for place, reason in enumerate(CloseReason) if HARMS[reason] is harm)
+    tuple((place, reason.value) for place, reason in enumerate(CloseReason) if reason.harm is harm)
     for harm in (Harm.REFUSED, Harm.CUT)
 )
 """Where their counts stand among those of all close reasons."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.reasons import REASONS, CloseReason
+from dataplane.core.reasons import CloseReason
 from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ same line: resets and timeouts are no normal ends). A tuple: members are compare
 them is not."""
 
 _ENDS: Final = {
-    reason: f'"reason": {quote(reason.value)}, "source": {quote(source.value)}'
-    for reason, source in REASONS.items()
+    reason: f'"reason": {quote(reason.value)}, "source": {quote(reason.source.value)}'
+    for reason in CloseReason
 }
 
 _MICROS: Final = 1_000_000

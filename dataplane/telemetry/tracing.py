@@ -32,7 +32,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from dataplane.core.reasons import REASONS, CloseReason
+from dataplane.core.reasons import CloseReason
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.telemetry.access_log import ENDED_WELL
 from dataplane.telemetry.instance import draw_instance
@@ -209,7 +209,7 @@ def _what(flow: Flow, reason: CloseReason, server: Leg | None) -> dict[str, Attr
     found: dict[str, AttributeValue] = {
         "lb.service": flow.service.name,
         "lb.close_reason": reason.value,
-        "lb.close_source": REASONS[reason].value,
+        "lb.close_source": reason.source.value,
         "lb.pool_hit": flow.pooled,
         "lb.retries": len(flow.tried),
         "lb.bytes_in": flow.client.received,

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from dataplane.core.reasons import HARMS, REASONS, CloseReason, Harm
+from dataplane.core.reasons import CloseReason, Harm
 from tests.dataplane.net.through import QUIET, Through, through
 from tests.support.backends import BlackHole, EchoServer, Resetter, Source
 from tests.support.clients import dial, read_to_end, read_to_reset, reset, wait_cut
@@ -261,7 +261,7 @@ def test_reason(plane, case):
         case(Case(stack, service))
         status = service.wait(lambda now: now["totals"]["closed"].get(name))
         assert status["totals"]["closed"][name] == 1
-        harm = HARMS[CloseReason(name)]
+        harm = CloseReason(name).harm
         for how in Harm:
             assert status["recent"][how.value].get(name, 0) == (harm is how)
         assert status["recent"]["connections"] == status["totals"]["connections"]
@@ -283,7 +283,7 @@ def logged(plane, service, reason):
 
 def check_line(line, reason):
     """Assert what holds for every line."""
-    assert line["source"] == REASONS[CloseReason(reason)].value
+    assert line["source"] == CloseReason(reason).source.value
     assert line["client"].startswith("127.0.0.1:")
     assert line["total_ms"] >= line["queue_ms"] >= 0
     answered = reason in {"client_closed", "backend_closed", "client_reset", "backend_reset", "drain_timeout"}

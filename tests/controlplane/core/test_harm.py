@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.core.harm import _ADVICE, harms
-from dataplane.core.reasons import HARMS
+from dataplane.core.reasons import CloseReason
 
 
 def recent(connections=0, refused=None, cut=None):
@@ -62,7 +62,7 @@ def test_an_older_data_plane_says_nothing():
 
 def test_every_reason_that_harms_has_advice_here_and_on_the_page():
     """A new reason gets its sentence in both places."""
-    harmful = {reason.value for reason, harm in HARMS.items() if harm}
+    harmful = {reason.value for reason in CloseReason if reason.harm}
     assert _ADVICE.keys() == harmful
     page = (Path(__file__).parents[3] / "controlplane/ui/meaning.js").read_text()
     assert [reason for reason in harmful if f"{reason}:" not in page] == []

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.core.reasons import REASONS, CloseReason
+from dataplane.core.reasons import CloseReason
 from dataplane.telemetry.access_log import ENDED_WELL, AccessLog, Wanted, waited_s
 from dataplane.telemetry.events import rfc3339
 from tests.dataplane.net.through import QUIET
@@ -122,7 +122,7 @@ def plainly(each, reason, server, wall):
         "client": client,
         "backend": backend.id if backend else None,
         "reason": reason.value,
-        "source": REASONS[reason].value,
+        "source": reason.source.value,
         "detail": each.detail,
         "first_byte": bool(each.first_at),
         "pool_hit": each.pooled,
