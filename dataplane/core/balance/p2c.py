@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic
 
 from dataplane.core.balance.base import T
-from dataplane.core.balance.weights import WeightedDraw
+from dataplane.core.balance.random import Random
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,39 +22,39 @@ class PowerOfTwo(Generic[T]):
 
     # `active` is read at the pick, so there is nothing to keep up to date.
     tracks_load = False
-    __slots__ = ("_wheel",)
+    __slots__ = ("_line",)
 
     def __init__(self, members: Sequence[tuple[T, int]], random: Callable[[], float]) -> None:
         """Take members with weights >= 1 and a source of numbers in [0, 1)."""
-        self._wheel = WeightedDraw(members, random)
+        self._line = Random(members, random)
 
     def pick(self, key: int, tried: Collection[T]) -> T | None:  # noqa: ARG002 - the key is for `sticky`
         """Draw two targets that have not been tried and return the better; a tie goes to the first draw."""
-        wheel = self._wheel
+        line = self._line
         if tried:
-            without = wheel.places(tried)
-            one = wheel.draw_without(without)
-            other = None if one is None else wheel.draw_without([*without, one])
+            without = line.places(tried)
+            one = line.draw_without(without)
+            other = None if one is None else line.draw_without([*without, one])
         else:
-            one = wheel.draw()
-            other = None if one is None else wheel.draw_other(one)
+            one = line.draw()
+            other = None if one is None else line.draw_other(one)
         if one is None:
             return None
         if other is None or self._load(one) <= self._load(other):
-            return wheel.targets[one]
-        return wheel.targets[other]
+            return line.targets[one]
+        return line.targets[other]
 
     def order(self, key: int) -> Iterator[T]:  # noqa: ARG002 - the key is for `sticky`
         """Yield all targets, the least loaded first."""
-        for place in sorted(range(len(self._wheel.targets)), key=self._load):
-            yield self._wheel.targets[place]
+        for place in sorted(range(len(self._line.targets)), key=self._load):
+            yield self._line.targets[place]
 
     def changed(self, target: T) -> None:
         """Do nothing: load is read at the pick."""
 
-    def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - the line knows the old one
+    def reweigh(self, target: T, old: int, new: int) -> bool:
         """Draw one target as often as its new weight says."""
-        return self._wheel.reweigh(target, new)
+        return self._line.reweigh(target, old, new)
 
     def _load(self, place: int) -> float:
-        return self._wheel.targets[place].active / self._wheel.weights[place]
+        return self._line.targets[place].active / self._line.weights[place]
