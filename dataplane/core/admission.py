@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Final, Generic, TypeVar
 
 from dataplane.core.reasons import CloseReason
@@ -27,7 +27,6 @@ __all__ = ["AccessList", "Admission", "Counts", "NetworkSet", "RateLimiter", "Wa
 T = TypeVar("T", bound=Hashable)
 
 _V4_BITS: Final = 32
-_V6_BITS: Final = 128
 _MAPPED: Final = 0xFFFF
 """The first 96 bits of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2)."""
 _MAPPED_BITS: Final = 96
@@ -68,10 +67,16 @@ class NetworkSet:
 
     __slots__ = ("_v4", "_v6")
 
-    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, cidrs: Iterable[str]) -> None:
+        """Take CIDRs or plain addresses; bits behind the prefix do not count.
+
+        Raises:
+            ValueError: One is neither (the snapshot's validation lets none through).
+        """
         v4: list[tuple[int, int]] = []
         v6: list[tuple[int, int]] = []
-        for network in networks:
+        for cidr in cidrs:
+            network = ip_network(cidr, strict=False)
             number = int(network.network_address)
             shift = network.max_prefixlen - network.prefixlen
             if network.version == 4:  # noqa: PLR2004 - the version's own name
@@ -82,15 +87,6 @@ class NetworkSet:
                 v6.append((shift, number >> shift))
         self._v4 = _tables(v4)
         self._v6 = _tables(v6)
-
-    @classmethod
-    def build(cls, cidrs: Iterable[str]) -> NetworkSet:
-        """Build a set from CIDRs or plain addresses; bits behind the prefix do not count.
-
-        Raises:
-            ValueError: One is neither (the snapshot's validation lets none through).
-        """
-        return cls(ip_network(cidr, strict=False) for cidr in cidrs)
 
     def __contains__(self, ip: str) -> bool:
         parsed = _parse(ip)
@@ -106,21 +102,14 @@ class AccessList:
 
     __slots__ = ("_allow", "_deny")
 
-    def __init__(self, allow: NetworkSet | None, deny: NetworkSet) -> None:
-        self._allow = allow
-        self._deny = deny
-
-    @classmethod
-    def build(cls, allow: Iterable[str], deny: Iterable[str]) -> AccessList | None:
-        """Build the list from CIDRs; None: everybody may enter, and there is nothing to ask.
+    def __init__(self, spec: AccessSpec) -> None:
+        """Take the rules.
 
         Raises:
             ValueError: One is no CIDR (the snapshot's validation lets none through).
         """
-        allowed, denied = tuple(allow), tuple(deny)
-        if not allowed and not denied:
-            return None
-        return cls(NetworkSet.build(allowed) if allowed else None, NetworkSet.build(denied))
+        self._allow = NetworkSet(spec.allow) if spec.allow else None
+        self._deny = NetworkSet(spec.deny)
 
     def permits(self, ip: str) -> bool:
         """Tell whether a client may enter; one without an address only if nothing is named in `allow`."""
@@ -251,7 +240,7 @@ class Admission:
             ValueError: `access` holds what is no CIDR; then nothing has changed.
         """
         if access != self._access_spec:
-            self._access = AccessList.build(access.allow, access.deny)
+            self._access = AccessList(access) if access.allow or access.deny else None
             self._access_spec = access
         if limits.client_rate <= 0:
             self._rate = None

@@ -161,15 +161,17 @@ class ActiveHealth:
         now: Monotonic seconds; since when the state is unknown.
     """
 
-    __slots__ = ("_cause", "_connects", "_fall", "_passes", "_rise", "_since")
+    __slots__ = ("_connects", "_fall", "_passes", "_rise", "cause", "since")
 
     def __init__(self, rise: int, fall: int, *, now: float = 0.0) -> None:
         self._rise = rise
         self._fall = fall
         self._passes = _Fact()
         self._connects = _Fact()
-        self._cause = "not checked yet"
-        self._since = now
+        self.cause = "not checked yet"
+        """What led to the present state, reachable or not; a later verdict that changes nothing does not touch it."""
+        self.since = now
+        """Monotonic seconds at which the present state began."""
 
     @property
     def state(self) -> HealthState:
@@ -182,19 +184,9 @@ class ActiveHealth:
         return self._connects.state is not HealthState.DOWN
 
     @property
-    def cause(self) -> str:
-        """What led to the present state, reachable or not; a later verdict that changes nothing does not touch it."""
-        return self._cause
-
-    @property
-    def since(self) -> float:
-        """Monotonic seconds at which the present state began."""
-        return self._since
-
-    @property
     def view(self) -> HealthView:
         """The state as `combine` takes it."""
-        return HealthView(self.state, self._cause, self._since, self.reachable)
+        return HealthView(self.state, self.cause, self.since, self.reachable)
 
     def observe(self, outcome: Outcome, now: float) -> Change | None:
         """Take what one check found, at monotonic second `now`.
@@ -248,10 +240,10 @@ class ActiveHealth:
     def _changed(self, state: HealthState, reachable: bool, cause: str, now: float) -> Change | None:  # noqa: FBT001 - what was
         if state is self.state and reachable is self.reachable:
             return None
-        old = HealthView(state, self._cause, self._since, reachable)
-        self._cause = cause
+        old = HealthView(state, self.cause, self.since, reachable)
+        self.cause = cause
         if state is not self.state:
-            self._since = now
+            self.since = now
         return Change(old, self.view)
 
 

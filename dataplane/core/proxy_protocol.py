@@ -21,9 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
 from struct import Struct
-from typing import ClassVar, Final, Literal
-
-from dataplane.core.reasons import CloseReason, Source
+from typing import Final, Literal
 
 __all__ = [
     "NEED_DATA",
@@ -36,7 +34,6 @@ __all__ = [
     "decode",
     "encode_v1",
     "encode_v2",
-    "encode_v2_local",
 ]
 
 
@@ -74,10 +71,6 @@ class ProxyError(Exception):
         fault: What is wrong.
         head: The first bytes that arrived, at most 32, for the log.
     """
-
-    code: ClassVar = CloseReason.PROXY_INVALID
-    source: ClassVar = Source.CLIENT
-    retryable: ClassVar = False
 
     def __init__(self, fault: Fault, head: bytes) -> None:
         super().__init__(fault, head)
@@ -187,7 +180,10 @@ def encode_v1(source: tuple[str, int] | None, destination: tuple[str, int] | Non
 
 
 def encode_v2(source: tuple[str, int] | None, destination: tuple[str, int] | None) -> bytes:
-    """Build a version 2 header; LOCAL if an address is missing, else as `encode_v1` chooses the family."""
+    """Build a version 2 header; LOCAL if an address is missing, else as `encode_v1` chooses the family.
+
+    LOCAL is also for a connection on nobody's behalf, such as an active check.
+    """
     if source is None or destination is None:
         return _LOCAL
     client, server = source[0], destination[0]
@@ -199,11 +195,6 @@ def encode_v2(source: tuple[str, int] | None, destination: tuple[str, int] | Non
     # 0.6 us an address against 2.0 us through IPv4Address; struct refuses a wrong count or range
     octets = map(int, f"{client}.{server}".split("."))
     return _TCP4_HEADER.pack(_TCP4_START, *octets, source[1], destination[1])
-
-
-def encode_v2_local() -> bytes:
-    """Build the version 2 header of a connection on nobody's behalf, such as an active check."""
-    return _LOCAL
 
 
 def crc32c(data: bytes) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from dataplane.core.admission import NetworkSet
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.dialer import Dial
@@ -87,6 +88,8 @@ class FlowOwner(Protocol):
     reuses: bool
     """The pool takes connections back."""
     proxy_required: bool
+    trusted: NetworkSet
+    """Whose PROXY headers are believed."""
     proxy_header: Callable[[Flow], bytes] | None
     """Makes what a backend is sent first."""
 
@@ -97,6 +100,9 @@ class FlowOwner(Protocol):
     @property
     def deadlines(self) -> _Deadlines:
         """When its flows have to end."""
+
+    def admit(self, flow: Flow) -> None:
+        """Go on with a client whose PROXY header has been read."""
 
     def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
         """Settle the accounts of a flow whose sockets are closed, but for `server` if it is for the pool."""

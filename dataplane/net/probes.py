@@ -318,7 +318,7 @@ class Probe:
     async def _greet(self, connection: Connection) -> None:
         """Send the PROXY header that the backend expects."""
         if self.target.proxy is ProxySend.V2:
-            await connection.send(proxy_protocol.encode_v2_local())
+            await connection.send(proxy_protocol.encode_v2(None, None))
         elif self.target.proxy is ProxySend.V1:
             await connection.send(proxy_protocol.encode_v1(*connection.endpoints()))
 

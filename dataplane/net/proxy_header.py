@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode, encode_v1, encode_v2
 from dataplane.core.reasons import CloseReason
@@ -15,26 +15,11 @@ from dataplane.net.sockopts import DONTWAIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dataplane.core.admission import NetworkSet
-    from dataplane.core.spec import ServiceSpec
     from dataplane.net.flow import Flow
-    from dataplane.net.reactor import Reactor
 
 __all__ = ["HEADERS", "HeaderReader"]
 
 PEEK_BYTES: Final = 4096
-
-
-class HeaderOwner(Protocol):
-    """The service that wants a header from its clients."""
-
-    reactor: Reactor
-    spec: ServiceSpec
-    trusted: NetworkSet
-    """Addresses whose headers are believed."""
-
-    def admit(self, flow: Flow) -> None:
-        """Go on with a client whose header has been read."""
 
 
 class HeaderReader:
@@ -45,17 +30,16 @@ class HeaderReader:
     level-triggered epoll does not report the same bytes again and again.
     """
 
-    __slots__ = ("flow", "head", "service")
+    __slots__ = ("flow", "head")
 
-    def __init__(self, flow: Flow, service: HeaderOwner) -> None:
+    def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.service = service
         self.head = b""
 
     def start(self) -> None:
         """Refuse a peer that is not trusted; else wait for its header, up to the deadline."""
-        flow, service = self.flow, self.service
-        client = flow.client
+        flow = self.flow
+        service, client = flow.service, flow.client
         if flow.address is not None and flow.address[0] not in service.trusted:
             flow.end(CloseReason.PROXY_UNTRUSTED)
             return
@@ -106,7 +90,7 @@ class HeaderReader:
 
     def on_timeout(self, flow: Flow, now: float) -> None:
         """End a flow whose header is late."""
-        limit_s = self.service.spec.timeouts.proxy_header_s
+        limit_s = flow.service.spec.timeouts.proxy_header_s
         end_if_late(flow, now, flow.started_at, limit_s, CloseReason.PROXY_TIMEOUT)
 
     def _done(self) -> None:
@@ -117,7 +101,7 @@ class HeaderReader:
         flow.client.mask = 0
         reactor.handlers[flow.client.fd] = flow
         reactor.epoll.modify(flow.client.fd, 0)
-        self.service.admit(flow)
+        flow.service.admit(flow)
 
 
 def _destination(flow: Flow) -> tuple[str, int] | None:

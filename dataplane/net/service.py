@@ -87,7 +87,7 @@ class Service:
             self.admission.recount(_client_ip(flow) for flow in self.flows if flow.counted)
         self.queue.reconfigure(spec.limits.queue)
         self.reuses = spec.pool.mode is PoolMode.REUSE
-        self.trusted = NetworkSet.build(spec.proxy.trusted)
+        self.trusted = NetworkSet(spec.proxy.trusted)
         self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
         self.proxy_header = HEADERS[spec.proxy.send]
         self.deadlines.configure(spec.timeouts)
@@ -110,7 +110,7 @@ class Service:
         self.flows.add(flow)
         try:
             if self.proxy_required:
-                HeaderReader(flow, self).start()
+                HeaderReader(flow).start()
             else:
                 self.admit(flow)
         except Exception:  # a full epoll (fs.epoll.max_user_watches), or a bug of ours

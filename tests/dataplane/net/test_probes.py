@@ -444,7 +444,7 @@ class TestProxy:
         """Version 2 says LOCAL: the connection is on nobody's behalf."""
         async with backend() as it:
             assert await probe(it.address, proxy=ProxySend.V2) == OK
-            assert await it.ends.get() == ("fin", proxy_protocol.encode_v2_local())
+            assert await it.ends.get() == ("fin", proxy_protocol.encode_v2(None, None))
 
     async def test_v1_has_the_probes_own_addresses(self):
         """Version 1 carries the addresses of the connection itself, before the check's own bytes."""
