@@ -118,7 +118,7 @@ def _count(node: Node, numbers: itertools.count[int]) -> None:
 
 
 def _fill(totals: Any, numbers: itertools.count[int]) -> None:
-    for field in totals.__slots__:
+    for field in sorted(totals.__slots__):
         value = getattr(totals, field)
         if isinstance(value, dict):
             value.update((key, next(numbers)) for key in value)
