@@ -111,16 +111,9 @@ def test_size_of_modules():
 
 UNMIRRORED: set[str] = {
     "controlplane.cli.entry",
-    "controlplane.cli.explain",
-    "controlplane.cli.files",
-    "controlplane.cli.history",
-    "controlplane.cli.ready",
-    "controlplane.cli.restart",
     "controlplane.cli.run",
-    "controlplane.cli.schema",
     "controlplane.cli.screen",
     "controlplane.cli.status",
-    "controlplane.cli.teach",
     "controlplane.daemon.daemon",
     "controlplane.daemon.events",
     "controlplane.daemon.status",

@@ -1,0 +1,167 @@
+"""What becomes of a file: what is said of a plan and an apply, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.cli.files import apply, plan, validate
+from controlplane.errors import InputError
+from controlplane.operations.options import ApplyOptions
+from tests.controlplane.cli.given import Given, run
+
+VALID = 'version: 1\nservices: {web: {listen: ":80", backends: ["127.0.0.1:1"]}}\n'
+CHANGE = {"action": "add", "kind": "service", "service": "web"}
+IMPACT = {"listeners": [], "drain": [], "pool": [], "remap": {}}
+
+
+def row(name: str, result: str, **more: Any) -> dict[str, Any]:
+    """Return how one data plane took it."""
+    return {"name": name, "result": result, "generation": 7, "hash": "a" * 64, "error": None, **more}
+
+
+class Gateway:
+    """Answers every plan and apply with one report.
+
+    Args:
+        rows: How the data planes took it.
+        report: What else is different from an apply that went well.
+    """
+
+    def __init__(self, *rows: dict[str, Any], **report: Any) -> None:
+        self._report = {
+            "changes": [CHANGE],
+            "impact": IMPACT,
+            "dataplanes": list(rows),
+            "warnings": [],
+            "unserved": [],
+            "converged": True,
+            "generation": 7,
+            **report,
+        }
+        self.options: list[ApplyOptions] = []
+
+    def plan(self, _proposal: object, options: ApplyOptions) -> dict[str, Any]:
+        """Return the report."""
+        self.options.append(options)
+        return self._report
+
+    apply = plan
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """A valid file."""
+    path = tmp_path / "lb.yaml"
+    path.write_text(VALID)
+    return str(path)
+
+
+def test_a_valid_file_is_counted(file: str) -> None:
+    """0; a script is told in JSON."""
+    assert run(validate, None, file).stdout == f"{file}: valid, 1 service\n"
+    assert json.loads(run(validate, None, file, "--json").stdout) == {"valid": True, "problems": []}
+
+
+def test_an_invalid_file_has_all_its_problems(tmp_path: Path) -> None:
+    """2; each with its place."""
+    path = tmp_path / "lb.yaml"
+    path.write_text("version: 1\nservices:\n  web: {listen: nowhere, mod: rr}\n")
+    result = run(validate, None, str(path), "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["valid"]) == (2, False)
+    assert {(each["line"], each["path"]) for each in told["problems"]} >= {
+        (3, "services.web.listen"),
+        (3, "services.web.mod"),
+    }
+    with pytest.raises(InputError):
+        run(validate, None, str(path))
+
+
+@pytest.mark.parametrize(
+    ("gateway", "arguments", "code"),
+    [
+        (Gateway(row("a", "ok")), (), 0),
+        (Gateway(row("a", "ok")), ("--detailed-exitcode",), 3),
+        (Gateway(row("a", "ok"), changes=[]), ("--detailed-exitcode",), 0),
+        (Gateway(row("a", "ok"), row("b", "refused", error="refused: no")), ("--detailed-exitcode",), 1),
+        (Gateway(row("a", "ok"), unserved=[{"service": "web"}]), ("--detailed-exitcode",), 1),
+        (Gateway(), (), 0),
+    ],
+)
+def test_the_exit_code_of_a_plan(gateway: Gateway, arguments: tuple[str, ...], code: int, file: str) -> None:
+    """1 before 3: a change that somebody would refuse is none to be made."""
+    assert run(plan, Given(gateway=gateway), file, *arguments).exit_code == code
+
+
+def test_a_plan_names_who_would_refuse(file: str) -> None:
+    """On stderr; what would change is on stdout."""
+    result = run(plan, Given(gateway=Gateway(row("a", "ok"), row("b", "refused", error="refused: no"))), file)
+    assert result.stdout == "+ service web\n"
+    assert result.stderr == "b: refused: no; it runs generation 7 (aaaaaaaaaaaa)\n"
+
+
+def test_a_plan_without_data_planes_says_with_what_it_compared(file: str) -> None:
+    """It is the difference to what was applied last."""
+    assert "compared with what was applied last" in run(plan, Given(gateway=Gateway()), file).stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "report", "code", "out", "err"),
+    [
+        ([row("a", "ok")], {}, 0, "generation 7 runs on 1 data plane\n", ""),
+        ([row("a", "ok"), row("b", "ok")], {}, 0, "generation 7 runs on 2 data planes\n", ""),
+        ([], {}, 0, "generation 7 runs on no data plane yet\n", ""),
+        (
+            [row("a", "ok")],
+            {"unserved": [{"service": "x"}], "kept": True},
+            1,
+            "generation 7 runs on 1 data plane\n",
+            "not served: x; the daemon serves it when that is mended\n",
+        ),
+        (
+            [row("a", "ok"), row("b", "refused", error="refused: no", generation=6)],
+            {"converged": False},
+            1,
+            "",
+            (
+                "b: refused: no; it runs generation 6 (aaaaaaaaaaaa)\n"
+                "partly applied: 1 of 2 data planes run generation 7; apply again to repair it\n"
+            ),
+        ),
+        (
+            [row("a", "late", error="no answer within 30 s", generation=None)],
+            {"converged": False, "kept": True},
+            1,
+            "",
+            (
+                "a: no answer within 30 s\n"
+                "the daemon keeps it, and pushes it when a answers again; to take it back: lb-control rollback\n"
+            ),
+        ),
+    ],
+)
+def test_what_is_said_of_an_apply(
+    rows: list[dict[str, Any]], report: dict[str, Any], code: int, out: str, err: str, file: str
+) -> None:
+    """Who runs it, who does not and why, what to do about it; and what a daemon will still do."""
+    result = run(apply, Given(gateway=Gateway(*rows, **report)), file)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, f"+ service web\n{out}", err)
+
+
+def test_options_of_an_apply_reach_whoever_does_it(file: str) -> None:
+    """In seconds and shares; and a script gets the report as it is."""
+    gateway = Gateway(row("a", "ok"))
+    result = run(apply, Given(gateway=gateway), file, "--timeout", "2m", "--max-remap", "5%", "--json")
+    assert gateway.options == [ApplyOptions(120.0, 0.05, False)]
+    assert json.loads(result.stdout)["generation"] == 7
+
+
+def test_a_key_is_only_written(file: str) -> None:
+    """Whose clients would move is not asked, so it cannot be promised."""
+    result = run(apply, Given(), file, "--to", "consul-kv:lb/edge", "--max-remap", "5%")
+    assert result.exit_code == 2
+    assert "--max-remap cannot be kept with --to" in result.stderr
