@@ -26,6 +26,7 @@ FilePath = Annotated[Text, Field(min_length=1), _NamesFile()]
 """The path of a file; a relative one starts at lb.yaml's folder."""
 
 _UNIONS: Final = (Union, UnionType)
+_ANY: Final = object()
 
 
 def with_absolute_files(value: Any, kind: Any, folder: Path) -> Any:
@@ -41,21 +42,10 @@ def with_absolute_files(value: Any, kind: Any, folder: Path) -> Any:
     if isinstance(value, str):
         return str(folder / value) if value and any(map(_is_file, _kinds(kind))) else value
     if isinstance(value, dict):
-        return {key: _entry(key, each, kind, folder) for key, each in value.items()}
+        return {key: _first(each, _inside(kind, key), folder) for key, each in value.items()}
     if isinstance(value, list):
-        items = [item for each in _kinds(kind) for item in _items(each)]
-        return [_first(each, items, folder) for each in value]
+        return [_first(each, _inside(kind, None), folder) for each in value]
     return value
-
-
-def _entry(key: object, value: Any, kind: Any, folder: Path) -> Any:
-    found = []
-    for each in _kinds(kind):
-        if _is_model(each):
-            found += [field for name, field in _fields(each) if key in name]
-        elif get_origin(each) is dict:
-            found.append(get_args(each)[1])
-    return _first(value, found, folder)
 
 
 def _first(value: Any, kinds: list[Any], folder: Path) -> Any:
@@ -79,31 +69,24 @@ def _is_file(annotation: Any) -> bool:
     )
 
 
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _fields(model: type[BaseModel]) -> list[tuple[tuple[str, ...], Any]]:
-    """List the fields of a model: the names that each is written with, and its annotation."""
-    return [
-        (tuple(filter(None, (name, field.alias))), field.rebuild_annotation())
-        for name, field in model.model_fields.items()
-    ]
-
-
-def _items(kind: Any) -> list[Any]:
-    return (
-        [each for each in get_args(kind) if each is not Ellipsis] if get_origin(kind) in {tuple, list} else []
-    )
+def _inside(kind: Any, key: object) -> list[Any]:
+    """List the annotations of what stands in a value of this kind: under a key, in a list (None), or anywhere (_ANY)."""
+    found: list[Any] = []
+    for each in _kinds(kind):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            found += [
+                field.rebuild_annotation()
+                for name, field in each.model_fields.items()
+                if key is _ANY or (key is not None and key in {name, field.alias})
+            ]
+        elif get_origin(each) is dict and key is not None:
+            found.append(get_args(each)[1])
+        elif get_origin(each) in {tuple, list} and key in {None, _ANY}:
+            found += [item for item in get_args(each) if item is not Ellipsis]
+    return found
 
 
 @functools.cache
 def _names_files(kind: Any) -> bool:
     """Tell whether any path of a file can stand in it: 10,000 backends need not be looked at."""
-    for each in _kinds(kind):
-        inner = [field for _, field in _fields(each)] if _is_model(each) else _items(each)
-        if get_origin(each) is dict:
-            inner = [get_args(each)[1]]
-        if _is_file(each) or any(map(_names_files, inner)):
-            return True
-    return False
+    return any(map(_is_file, _kinds(kind))) or any(map(_names_files, _inside(kind, _ANY)))

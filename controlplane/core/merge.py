@@ -54,17 +54,14 @@ def surviving(overrides: Iterable[Override], old: Configured, new: Configured) -
 
 _GONE: Final = "gone"
 _DISCOVERED: Final = "discovered"
+"""What no state or weight is."""
 
 
 def _said(configured: Configured, override: Override) -> object:
-    if override.service not in configured:
-        return _GONE
-    backends = configured[override.service]
+    backends = configured.get(override.service, {})
     if backends is None:
         return _DISCOVERED
-    if override.id not in backends:
-        return _GONE
-    return ("configured", backends[override.id][override.field])
+    return backends.get(override.id, {}).get(override.field, _GONE)
 
 
 def put(overrides: Iterable[Override], new: Override, *, configured: object) -> tuple[Override, ...]:

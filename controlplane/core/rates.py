@@ -64,12 +64,8 @@ class Row:
         return share(self.hits, self.misses)
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """The counters of one backend at one look."""
-
-    counters: tuple[int, ...]
-    connects: Buckets
+_Counts = tuple[tuple[int, ...], Buckets]
+"""The counters of one backend at one look, and its times to connect."""
 
 
 class Meter:
@@ -79,18 +75,10 @@ class Meter:
         self._looks: deque[tuple[float, dict[tuple[str, str], _Counts]]] = deque(maxlen=_LOOKS)
         self._trails: dict[tuple[str, str], deque[float]] = {}
         self._planes: frozenset[tuple[str, object]] = frozenset()
-        self._rows: list[Row] = []
-        self._trail: deque[float] = deque(maxlen=_TRAIL)
-
-    @property
-    def rows(self) -> Sequence[Row]:
+        self.rows: Sequence[Row] = []
         """Every backend of the last look, in the order of the status."""
-        return self._rows
-
-    @property
-    def trail(self) -> Sequence[float]:
+        self.trail: deque[float] = deque(maxlen=_TRAIL)
         """New connections per second of all together at the looks so far, the newest last."""
-        return self._trail
 
     def take(self, look: Look) -> None:
         """Take a look in; one that is no newer than the last, as far as rates go, replaces only what is not one."""
@@ -105,14 +93,14 @@ class Meter:
         newer = not self._looks or look.at - self._looks[-1][0] >= _SHORTEST_S
         if newer:
             self._looks.append((look.at, counts))
-        self._rows = [
+        self.rows = [
             self._row(name, backend, newer=newer)
             for name, service in look.services.items()
             for backend in service["backends"]
         ]
-        connections = total(row.connections for row in self._rows)
+        connections = total(row.connections for row in self.rows)
         if newer and connections is not None:
-            self._trail.append(connections)
+            self.trail.append(connections)
         self._trails = {place: trail for place, trail in self._trails.items() if place in counts}
 
     def _row(self, service: str, backend: Mapping[str, Any], *, newer: bool) -> Row:
@@ -122,11 +110,11 @@ class Meter:
         rates: Sequence[float | None] = (None,) * (len(_COUNTERS) + len(_POOL))
         p99 = None
         if len(known) > 1 and self._planes:
-            (then, old), (now, new) = known[0], known[-1]
-            steps = [have - was for was, have in zip(old.counters, new.counters, strict=True)]
+            (then, (old, old_connects)), (now, (new, connects)) = known[0], known[-1]
+            steps = [have - was for was, have in zip(old, new, strict=True)]
             if min(steps) >= 0:  # else a worker counts from zero again, and there is no difference to take
                 rates = [step / (now - then) for step in steps]
-                p99 = quantile(0.99, old.connects, new.connects)
+                p99 = quantile(0.99, old_connects, connects)
         if newer and rates[0] is not None:
             trail.append(rates[0])
         connections, bytes_in, bytes_out, hits, misses = rates
@@ -137,7 +125,7 @@ def _counts(backend: Mapping[str, Any], connects: Buckets) -> _Counts:
     totals = backend.get("totals", {})
     pool = totals.get("pool", {})
     counters = [*(totals.get(key, 0) for key in _COUNTERS), *(pool.get(key, 0) for key in _POOL)]
-    return _Counts(tuple(map(int, counters)), connects)
+    return tuple(map(int, counters)), connects
 
 
 def share(hits: float | None, misses: float | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ __all__ = ["Seen", "answered", "converged", "dataplane_row", "join_services", "n
 
 _WORST_HEALTH: Final = {"up": 0, "unknown": 1, "ejected": 2, "down": 3}
 _WORST_LISTENER: Final = {"accepting": 0, "paused": 1, "closing": 2}
+_Join = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,10 @@ def _join_service(one: Mapping[str, Any] | None, two: Mapping[str, Any]) -> dict
         "panic": one.get("panic", False) or two.get("panic", False),
         "active": one["active"] + two["active"],
         "queued": one.get("queued", 0) + two.get("queued", 0),
-        "listeners": _join_listeners(one["listeners"], two["listeners"]),
+        "listeners": _join_rows(one["listeners"], two["listeners"], "address", _join_listener),
         "totals": _add(one.get("totals", {}), two.get("totals", {})),
         "recent": _join_recent(one.get("recent", {}), two.get("recent", {})),
-        "backends": _join_backends(one["backends"], two["backends"]),
+        "backends": _join_rows(one["backends"], two["backends"], "id", _join_backend),
     }
 
 
@@ -128,24 +129,19 @@ def _join_recent(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, An
     return {**_add(one, two), "window_s": window_s}
 
 
-def _join_listeners(
-    one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]]
+def _join_rows(
+    one: Iterable[Mapping[str, Any]], two: Iterable[Mapping[str, Any]], key: str, join: _Join
 ) -> list[dict[str, Any]]:
-    joined = {row["address"]: dict(row) for row in one}
+    """Join the rows of two that have the same key, in the order of their first."""
+    joined = {row[key]: dict(row) for row in one}
     for row in two:
-        known = joined.setdefault(row["address"], {**row, "accepted": 0})
-        known["accepted"] = known.get("accepted", 0) + row.get("accepted", 0)
-        known["state"] = max(known["state"], row["state"], key=lambda state: _WORST_LISTENER.get(state, 9))
+        joined[row[key]] = join(joined[row[key]], row) if row[key] in joined else dict(row)
     return list(joined.values())
 
 
-def _join_backends(
-    one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    joined = {row["id"]: dict(row) for row in one}
-    for row in two:
-        joined[row["id"]] = _join_backend(joined[row["id"]], row) if row["id"] in joined else dict(row)
-    return list(joined.values())
+def _join_listener(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    state = max(one["state"], two["state"], key=lambda state: _WORST_LISTENER.get(state, 9))
+    return {**one, "state": state, "accepted": one.get("accepted", 0) + two.get("accepted", 0)}
 
 
 def _join_backend(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
