@@ -113,7 +113,6 @@ UNMIRRORED: set[str] = {
     "controlplane.cli.entry",
     "controlplane.cli.run",
     "controlplane.cli.screen",
-    "controlplane.cli.status",
     "controlplane.daemon.daemon",
     "controlplane.daemon.events",
     "controlplane.daemon.status",

@@ -1,4 +1,4 @@
-"""What TAB completes: names of services and backends from what runs, generations from the history; and the scripts.
+"""For shells and editors: what TAB completes, the scripts that make it, and the JSON Schema of lb.yaml.
 
 A completion runs while somebody types. Whatever goes wrong, it offers nothing and says nothing.
 """
@@ -20,13 +20,13 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from controlplane.cli.teach import examples
+from controlplane.cli.output import examples, print_json
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
     from controlplane.dataplanes.blocking_client import BlockingClient
 
-__all__ = ["backends", "completion", "generations", "services", "sockets", "use"]
+__all__ = ["backends", "completion", "generations", "schema", "services", "sockets", "use"]
 
 _ANSWER_S: Final = 0.5
 """How long a keystroke may wait for a data plane or the daemon that hangs."""
@@ -96,6 +96,23 @@ def completion(shell: str) -> None:
         variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
         made: type[Any] = BashComplete if kind is _Bash and program != "lb-control" else kind
         click.echo(made(click.Command(program), {}, program, variable).source())
+
+
+@click.command(
+    epilog=examples(
+        "lb-control schema > lb.schema.json",
+        "sed -i '1i # yaml-language-server: $schema=lb.schema.json' lb.yaml",
+    )
+)
+def schema() -> None:
+    """Print the JSON Schema of lb.yaml.
+
+    Editors with a YAML language server check and complete a file whose first line is
+    "# yaml-language-server: $schema=PATH".
+    """
+    from schemas.desired import json_schema  # noqa: PLC0415 - pydantic, only in commands that need it
+
+    print_json(json_schema())
 
 
 # --- what is offered ------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from typing import Final
 import click
 
 from controlplane.cli.completion import sockets, use
+from controlplane.cli.output import examples
 from controlplane.cli.settings import Settings
-from controlplane.cli.teach import examples
 from controlplane.dataplanes.tls import tls_of
 from controlplane.errors import ControlError
 
@@ -31,8 +31,8 @@ _GROUPS: Final = {
     "See what is": {
         "status": ("status", "Show what runs, how it fares, and whether all agree."),
         "top": ("top", "Watch services and backends live; drain and enable by key."),
-        "explain": ("explain", "Tell which backends a client would get, and why."),
-        "ready": ("ready", "Exit 0 if this node may receive traffic."),
+        "explain": ("ask", "Tell which backends a client would get, and why."),
+        "ready": ("ask", "Exit 0 if this node may receive traffic."),
     },
     "Look after a backend": {
         "drain": ("operate", "Give it no new connections; those in place finish."),
@@ -43,10 +43,10 @@ _GROUPS: Final = {
     "Go back, renew": {
         "history": ("history", "List what was applied: when, by whom, what changed."),
         "rollback": ("history", "Return to an earlier generation's content."),
-        "restart": ("restart", "Replace the data planes' workers one at a time."),
+        "restart": ("ask", "Replace the data planes' workers one at a time."),
     },
     "For editors and shells": {
-        "schema": ("schema", "Print the JSON Schema of lb.yaml."),
+        "schema": ("completion", "Print the JSON Schema of lb.yaml."),
         "completion": ("completion", "Print what makes a shell complete these commands."),
     },
 }

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from controlplane.cli import output
-from controlplane.cli.kinds import DURATION, KEY, PERCENT
-from controlplane.cli.teach import examples
+from controlplane.cli.kinds import KEY, as_json_option, max_remap_option, timeout_option
+from controlplane.cli.output import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.desired.location import KeyHome
+    from controlplane.desired.location import Key
 
 __all__ = ["apply", "plan", "validate"]
 
@@ -22,7 +22,6 @@ _CHANGES: Final = 3
 """`plan --detailed-exitcode`: there are changes."""
 
 _file = click.argument("file", type=click.Path(path_type=Path))
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(
@@ -64,7 +63,7 @@ def validate(file: Path, *, as_json: bool) -> None:
     )
 )
 @_file
-@_json
+@as_json_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 if there are changes.")
 @click.option(
     "--force", is_flag=True, help="As if the discovery guard held nothing: what apply --force would do."
@@ -107,8 +106,8 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     )
 )
 @_file
-@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For all of it.")
-@click.option("--max-remap", type=PERCENT, help="Refuse if more of a service's sticky clients would move.")
+@timeout_option
+@max_remap_option
 @click.option(
     "--force", is_flag=True, help="Overwrite a concurrent change; release what the discovery guard holds."
 )
@@ -119,14 +118,14 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     type=KEY,
     help="Only write FILE to a key in Consul; every daemon that runs the key applies it.",
 )
-@_json
+@as_json_option
 @click.pass_obj
 def apply(  # noqa: PLR0913 - click hands over one argument for each option
     settings: Settings,
     file: Path,
     timeout: float,
     max_remap: float | None,
-    key: KeyHome | None,
+    key: Key | None,
     *,
     force: bool,
     as_json: bool,
@@ -152,7 +151,7 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     finish(report, as_json=as_json)
 
 
-def _write(file: Path, key: KeyHome, timeout_s: float, *, force: bool, as_json: bool) -> None:
+def _write(file: Path, key: Key, timeout_s: float, *, force: bool, as_json: bool) -> None:
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 

@@ -10,8 +10,8 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import generations
 from controlplane.cli.files import finish
-from controlplane.cli.kinds import DURATION, PERCENT
-from controlplane.cli.teach import examples
+from controlplane.cli.kinds import as_json_option, max_remap_option, timeout_option
+from controlplane.cli.output import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -67,10 +67,10 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
     )
 )
 @click.argument("generation", type=click.IntRange(min=1), required=False, shell_complete=generations)
-@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="For all of it.")
-@click.option("--max-remap", type=PERCENT, help="Refuse if more of a service's sticky clients would move.")
+@timeout_option
+@max_remap_option
 @click.option("--force", is_flag=True, help="Overwrite a concurrent change.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 @click.pass_obj
 def rollback(
     settings: Settings,

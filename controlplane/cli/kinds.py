@@ -1,62 +1,79 @@
-"""Kinds of option values: durations and percentages as in lb.yaml, and where an lb.yaml can live."""
+"""Kinds of option values: durations and percentages as in lb.yaml, where an lb.yaml can live; and options that many have."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from controlplane.desired.location import FileHome, KeyHome
+    from controlplane.desired.location import Home, Key
 
-__all__ = ["DURATION", "HOME", "HOST_NAME", "KEY", "PERCENT"]
+__all__ = [
+    "DURATION",
+    "HOME",
+    "HOST_NAME",
+    "KEY",
+    "Kind",
+    "as_json_option",
+    "max_remap_option",
+    "timeout_option",
+]
+
+T = TypeVar("T")
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
+class Kind(click.ParamType[T]):
+    """A kind of value.
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only when such an option is used
+    Args:
+        name: What usage messages call it.
+        read: Makes a value of text; raises ValueError with the words for what is none. Loads what it needs when it is used.
+    """
 
-        if isinstance(value, float):
-            return value
+    def __init__(self, name: str, read: Callable[[str], T]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """Read a value, unless it is one already."""
         try:
-            return parse_duration(value)
+            return self._read(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class _Percent(click.ParamType[float]):
-    name = "percent"
+def _duration(text: str) -> float:
+    from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only when such an option is used
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from schemas.fields import parse_percent  # noqa: PLC0415 - pydantic, only when such an option is used
-
-        try:
-            return parse_percent(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    return parse_duration(text)
 
 
-class _Home(click.ParamType["FileHome | KeyHome"]):
-    name = "file or key"
+def _percent(text: str) -> float:
+    from schemas.fields import parse_percent  # noqa: PLC0415 - pydantic, only when such an option is used
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> FileHome | KeyHome:
-        from controlplane.desired.location import FileHome  # noqa: PLC0415 - only the command that runs needs it
-        from controlplane.discovery.consul.settings import PREFIX  # noqa: PLC0415 - the same
+    return parse_percent(text)
 
-        if value.startswith(PREFIX):
-            return KEY.convert(value, param, ctx)
-        if value == "-" or _is_pipe(value):
-            what = "standard input" if value == "-" else f"{value} is a pipe, and"
-            self.fail(
-                f"{what} cannot be watched; name a file, or apply it: lb-control apply {value}", param, ctx
-            )
-        return FileHome(Path(value))
+
+def _host_name(text: str) -> str:
+    from schemas.http.hosts import host_name  # noqa: PLC0415 - only the command that runs needs it
+
+    return host_name(text)
+
+
+def _home(text: str) -> Home:
+    from controlplane.desired.location import file_home  # noqa: PLC0415 - only the command that runs needs it
+    from controlplane.discovery.consul.settings import PREFIX  # noqa: PLC0415 - the same
+
+    if text.startswith(PREFIX):
+        return _key(text).home()
+    if text == "-" or _is_pipe(text):
+        what = "standard input" if text == "-" else f"{text} is a pipe, and"
+        raise ValueError(f"{what} cannot be watched; name a file, or apply it: lb-control apply {text}")
+    return file_home(Path(text))
 
 
 def _is_pipe(path: str) -> bool:
@@ -67,41 +84,30 @@ def _is_pipe(path: str) -> bool:
         return False
 
 
-class _Key(click.ParamType["KeyHome"]):
-    name = "key"
+def _key(text: str) -> Key:
+    from controlplane.desired.location import Key  # noqa: PLC0415 - only the command that runs needs it
+    from controlplane.discovery.consul.settings import PREFIX, settings_from_environment  # noqa: PLC0415 - the same
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> KeyHome:
-        from controlplane.desired.location import KeyHome  # noqa: PLC0415 - only the command that runs needs it
-        from controlplane.discovery.consul.settings import (  # noqa: PLC0415 - the same
-            PREFIX,
-            settings_from_environment,
-        )
-
-        if not value.startswith(PREFIX):
-            self.fail(f"must be {PREFIX}PATH", param, ctx)
-        settings = settings_from_environment(os.environ, base=Path())
-        return KeyHome(value, value.removeprefix(PREFIX), settings)
+    if not text.startswith(PREFIX):
+        raise ValueError(f"must be {PREFIX}PATH")
+    return Key(text, text.removeprefix(PREFIX), settings_from_environment(os.environ, base=Path()))
 
 
-class _HostName(click.ParamType[str]):
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from schemas.http.hosts import host_name  # noqa: PLC0415 - only the command that runs needs it
-
-        try:
-            return host_name(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-DURATION = _Duration()
+DURATION = Kind("duration", _duration)
 """Seconds, from `30s`."""
-HOST_NAME = _HostName()
+HOST_NAME = Kind("name", _host_name)
 """As it is compared: lower case, and without the root's dot."""
-HOME = _Home()
+HOME = Kind("file or key", _home)
 """A path, or `consul-kv:PATH`; the agent is the one that `CONSUL_HTTP_ADDR` and its like name."""
-KEY = _Key()
+KEY = Kind("key", _key)
 """Only `consul-kv:PATH`."""
-PERCENT = _Percent()
-"""A fraction, from `10%`."""
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+timeout_option = click.option(
+    "--timeout", type=DURATION, default="30s", show_default=True, help="For all of it."
+)
+max_remap_option = click.option(
+    "--max-remap",
+    type=Kind("percent", _percent),
+    help="Refuse if more of a service's sticky clients would move.",
+)

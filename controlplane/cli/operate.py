@@ -12,7 +12,8 @@ import click
 
 from controlplane.cli import output
 from controlplane.cli.completion import backends, services
-from controlplane.cli.teach import examples
+from controlplane.cli.kinds import as_json_option
+from controlplane.cli.output import examples
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Gateway, Settings
@@ -23,7 +24,6 @@ _LOOK_S: Final = 0.2
 
 _service = click.argument("service", shell_complete=services)
 _backend = click.argument("backend", shell_complete=backends)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(
@@ -35,7 +35,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_service
 @_backend
 @click.option("--wait", is_flag=True, help="Return when the last connection has gone.")
-@_json
+@as_json_option
 @click.pass_obj
 def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json: bool) -> None:
     """Give BACKEND of SERVICE no new connections; those in place finish, until the drain timeout.
@@ -74,7 +74,7 @@ def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json
 )
 @_service
 @_backend
-@_json
+@as_json_option
 @click.pass_obj
 def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> None:
     """Let BACKEND of SERVICE take connections again."""
@@ -88,7 +88,7 @@ def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> 
 )
 @_service
 @_backend
-@_json
+@as_json_option
 @click.pass_obj
 def disable(settings: Settings, service: str, backend: str, *, as_json: bool) -> None:
     """Take BACKEND out of SERVICE: as drain does, and its checks end as well.
@@ -107,7 +107,7 @@ def disable(settings: Settings, service: str, backend: str, *, as_json: bool) ->
 @_service
 @_backend
 @click.argument("weight", metavar="N", type=click.IntRange(0, 256))
-@_json
+@as_json_option
 @click.pass_obj
 def weight(settings: Settings, service: str, backend: str, weight: int, *, as_json: bool) -> None:
     """Set the share of new connections of BACKEND of SERVICE to N, 0 to 256; 0 takes none."""

@@ -1,4 +1,4 @@
-"""How results look: JSON for scripts, tables for people."""
+"""How results look: JSON for scripts, tables for people; and the examples that a command's help ends with."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = [
     "change_line",
     "console",
     "errors",
+    "examples",
     "plain",
     "print_json",
     "render",
@@ -34,6 +35,11 @@ _SHORT_HASH: Final = 12
 _LATER: Final = ("unreachable", "late")
 """Results after which a change can still happen: when the daemon pushes it again, and for the last one by itself."""
 _PIPE_COLUMNS: Final = 80
+
+
+def examples(*lines: str) -> str:
+    """Make a command's epilog of command lines that can be copied, each of at most 76 columns."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def print_json(value: Any) -> None:

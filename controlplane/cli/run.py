@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli.kinds import HOME, HOST_NAME
+from controlplane.cli.output import examples
 from controlplane.cli.settings import token_of
-from controlplane.cli.teach import examples
 from schemas.system.ownership import user_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.desired.location import FileHome, KeyHome
+    from controlplane.desired.location import Home
 
 __all__ = ["run"]
 
@@ -51,7 +51,7 @@ __all__ = ["run"]
 @click.pass_obj
 def run(
     settings: Settings,
-    home: FileHome | KeyHome | None,
+    home: Home | None,
     http: str | None,
     http_token_file: Path | None,
     http_hosts: tuple[str, ...],

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from controlplane.cli import output
-from controlplane.cli.chosen import chosen_argument, only
-from controlplane.cli.teach import examples
+from controlplane.cli.completion import services
+from controlplane.cli.kinds import as_json_option
+from controlplane.cli.output import examples
 from controlplane.core.report import answered
-from controlplane.errors import ControlError
+from controlplane.errors import ControlError, UnknownError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console, Group, RenderableType
     from rich.text import Text
 
     from controlplane.cli.settings import Settings
 
-__all__ = ["status"]
+__all__ = ["asked", "chosen_argument", "only", "status"]
 
 _WATCH_S: Final = 1.0
+_NAMED: Final = 8
+"""Services that a message names; of more it tells how many."""
+
+chosen_argument = click.argument("chosen", metavar="[SERVICE]...", nargs=-1, shell_complete=services)
 
 
 @click.command(
@@ -37,7 +42,7 @@ _WATCH_S: Final = 1.0
     )
 )
 @chosen_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, chosen: tuple[str, ...], *, as_json: bool, watch: bool) -> None:
@@ -50,7 +55,7 @@ def status(settings: Settings, chosen: tuple[str, ...], *, as_json: bool, watch:
     daemon nor any data plane answers, or no service is like that.
     """
     if not watch:
-        report, direct = _ask(settings, chosen)
+        report, direct = asked(settings, chosen)
         if as_json:
             output.print_json(report)
         else:
@@ -61,19 +66,51 @@ def status(settings: Settings, chosen: tuple[str, ...], *, as_json: bool, watch:
     try:
         if as_json:
             while True:
-                output.print_json(_ask(settings, chosen)[0])
+                output.print_json(asked(settings, chosen)[0])
                 time.sleep(_WATCH_S)
         _watch(settings, chosen)
     except KeyboardInterrupt:
         return
 
 
-def _ask(settings: Settings, chosen: Sequence[str]) -> tuple[dict[str, Any], bool]:
+def asked(settings: Settings, chosen: Sequence[str]) -> tuple[dict[str, Any], bool]:
     """Return the status of what was chosen, and whether the data planes were asked, for want of a daemon."""
     from controlplane.operations.direct import Direct  # noqa: PLC0415 - the commands load what they need
 
     gateway = settings.gateway()
     return only(gateway.status(), chosen), isinstance(gateway, Direct)
+
+
+def only(report: dict[str, Any], chosen: Sequence[str]) -> dict[str, Any]:
+    """Leave out the services and overrides that were not asked for.
+
+    Args:
+        report: As `status --json` prints it.
+        chosen: Names, or patterns such as `web-*`; empty: everything is asked for.
+
+    Raises:
+        UnknownError: There is no service of that name, or none that matches.
+    """
+    if not chosen:
+        return report
+    names: set[str] = set()
+    for each in chosen:
+        matching = {name for name in report["services"] if fnmatchcase(name, each)}
+        if not matching:
+            raise UnknownError(f"no service matches {each!r}; {_there_are(sorted(report['services']))}")
+        names |= matching
+    return {
+        **report,
+        "services": {name: service for name, service in report["services"].items() if name in names},
+        "overrides": [each for each in report["overrides"] if each["service"] in names],
+    }
+
+
+def _there_are(names: Sequence[str]) -> str:
+    if not names:
+        return "there are none"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"there are: {', '.join(names[:_NAMED])}{more}"
 
 
 def _laid_out(
@@ -111,7 +148,7 @@ def _tried(settings: Settings, chosen: Sequence[str], width: int) -> RenderableT
     from rich.text import Text  # noqa: PLC0415 - only what a terminal view needs
 
     try:
-        report, direct = _ask(settings, chosen)
+        report, direct = asked(settings, chosen)
     except ControlError as error:  # it may come back: a view that ends at a restart is of no use
         return Text(output.plain(error), style="bold red")
     return _laid_out(report, chosen, width, direct=direct, narrow=True)

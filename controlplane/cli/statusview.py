@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,11 +12,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from controlplane.cli import output
-from controlplane.cli.sources import sources_table
-from controlplane.cli.words import HEALTH, LEVELS, STATES, label
+from controlplane.cli.words import HEALTH, LEVELS, SOURCES, STATES, label
 from controlplane.core.trouble import age_s, serving, span, standing, troubles, why
 
-__all__ = ["view"]
+__all__ = ["details", "view"]
 
 _STALE_S: Final = 3.0
 _SHORT_HASH: Final = 12
@@ -30,6 +29,13 @@ _PLANES: Final = ("data plane", "pid", "workers", "skew", "gen", "hash", "seen",
 _WIDTHS: Final = (7, 4, 9, 6, 6, 6)
 _RIGHT: Final = frozenset({"for", "weight", "active", "pooled"})
 _LABEL: Final = 14
+_SHOWN: Final = 8
+"""Instances that are named; their number is always whole."""
+_WHY: Final = {
+    "shrink": "too many vanished at once",
+    "empty": "Consul shows none",
+    "denied": "the token sees too little",
+}
 _RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
 
 
@@ -61,7 +67,7 @@ def view(
     if report["services"]:
         parts += [Text(), *_services(report["services"], width, now)]
     if report["sources"]:
-        parts += [Text(), sources_table(report["sources"])]
+        parts += [Text(), _sources(report["sources"])]
     if report["overrides"]:
         parts += [Text(), _overrides(report["overrides"])]
     return Group(*parts)
@@ -255,3 +261,63 @@ def _overrides(overrides: Iterable[Mapping[str, Any]]) -> RenderableType:
         for each in overrides
     ]
     return output.table(("override", "says", "by", "since"), rows)
+
+
+def _sources(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Lay all sources out, below the list of troubles."""
+    rows = [
+        (each["name"], each["state"], output.when(each["since"]), "\n".join(details(_shorter(each))))
+        for each in sources
+    ]
+    styles = {"state": lambda state: SOURCES.get(state, "")}
+    return output.table(("source", "state", "since", "note"), rows, styles=styles)
+
+
+def _shorter(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out what the list of troubles says already: why the source is not in order."""
+    if source["state"] == "ok" or source.get("held"):
+        return source
+    told = next((key for key in ("last_error", "note") if source.get(key)), None)
+    return source if told is None else {**source, told: "see above"}
+
+
+def details(source: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what there is to know of one source, the most urgent first."""
+    yield from (source[key] for key in ("last_error", "note") if source.get(key))
+    if source.get("held"):
+        yield _held(source["held"])
+    if source.get("source") == "saved":
+        yield "not confirmed yet: what was known before the daemon started"
+    if "counts" in source:
+        counts = [f"{number} {name}" for name, number in source["counts"].items() if number]
+        yield f"{', '.join(counts) or 'no instances'}, for {', '.join(source['services'])}"
+    if "index" in source:
+        age = source["age_s"]
+        yield f"index {source['index']}, " + (
+            "never answered" if age is None else f"answered {age:.0f} s ago"
+        )
+    for word in ("rejected", "warnings"):
+        yield from _remarks(word, source.get(word, ()))
+    if "registered" in source:
+        yield f"registered: {', '.join(source['registered']) or 'nothing'}"
+    for each in source.get("left_out", ()):
+        yield f"not registered: {each['service']} on {each['address']}: {each['why']}"
+
+
+def _remarks(word: str, remarks: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    for remark in remarks[:_SHOWN]:
+        yield f"{word.removesuffix('s')} {remark['id']}: {remark['why']}"
+    if (more := len(remarks) - _SHOWN) > 0:
+        yield f"{more} more {word}"
+
+
+def _held(held: Mapping[str, Any]) -> str:
+    shown = ", ".join(held["missing"][:_SHOWN])
+    more = held["count"] - len(held["missing"][:_SHOWN])
+    ends = (
+        "until somebody says --force" if held["ends_in_s"] is None else f"for {held['ends_in_s']:.0f} s more"
+    )
+    return (
+        f"held {ends}: {held['count']} missing ({_WHY.get(held['why'], held['why'])}): "
+        f"{shown}{f' and {more} more' if more > 0 else ''}"
+    )

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from controlplane.cli import output
-from controlplane.cli.chosen import chosen_argument, only
+from controlplane.cli.output import examples
 from controlplane.cli.screen import Screen, possible
-from controlplane.cli.teach import examples
+from controlplane.cli.status import asked, chosen_argument
 from controlplane.cli.topview import SORTS, Model, frame, ordered, plain_lines
 from controlplane.cli.words import PLAIN, RICH
 from controlplane.core.rates import Buckets, Look, Meter
@@ -67,11 +67,7 @@ class Seen:
     """One answer: the status of the services that were chosen, times to connect, who gave it, and when."""
 
     def __init__(self, settings: Settings, chosen: Sequence[str]) -> None:
-        from controlplane.operations.direct import Direct  # noqa: PLC0415 - commands load what they use
-
-        gateway = settings.gateway()
-        self.direct = isinstance(gateway, Direct)
-        self.report: dict[str, Any] = only(gateway.status(), chosen)
+        self.report, self.direct = asked(settings, chosen)
         self.at = time.monotonic()
         texts = []
         with contextlib.suppress(ControlError):  # the status says already who is missing

@@ -11,7 +11,7 @@ from controlplane.desired.file import FileSource
 from controlplane.discovery.consul.settings import ConsulSettings
 from controlplane.errors import ControlError
 
-__all__ = ["FileHome", "Home", "KeyHome", "Watcher"]
+__all__ = ["Home", "Key", "Watcher", "file_home"]
 
 
 class Watcher(Protocol):
@@ -31,67 +31,37 @@ OnContent = Callable[[bytes, bool], Awaitable[None]]
 OnError = Callable[[ControlError], Awaitable[None]]
 
 
-class Home(Protocol):
+@dataclass(frozen=True, slots=True)
+class Home:
     """One such place."""
 
-    @property
-    def name(self) -> str:
-        """What status and history call it."""
+    word: str
+    """What it is: `file` or `key`."""
+    name: str
+    """What status and history call it."""
+    place: str
+    """What messages about its content call it, as a command would."""
+    folder: Path
+    """What relative paths in the content are relative to."""
+    watcher: Callable[[OnContent, OnError], Watcher]
+    """Makes what watches it.
 
-    @property
-    def word(self) -> str:
-        """What it is."""
-
-    @property
-    def place(self) -> str:
-        """What messages about its content call it, as a command would."""
-
-    @property
-    def folder(self) -> Path:
-        """What relative paths in the content are relative to."""
-
-    def watcher(self, on_content: OnContent, on_error: OnError) -> Watcher:
-        """Make what watches it.
-
-        Args:
-            on_content: Takes its bytes, and whether somebody asked for them with `force`.
-            on_error: Takes why it cannot be read; what was read before still holds.
-        """
+    Of its arguments the first takes the bytes, and whether somebody asked for them with `force`; the second, why it cannot be
+    read, unless the watcher's `status` tells: what was read before still holds.
+    """
 
 
-@dataclass(frozen=True, slots=True)
-class FileHome:
-    """A file."""
+def file_home(path: Path) -> Home:
+    """Return the home that is a file."""
 
-    path: Path
+    def watcher(on_content: OnContent, on_error: OnError) -> Watcher:
+        return FileSource(path, on_content=on_content, on_error=on_error)
 
-    @property
-    def name(self) -> str:
-        """`file PATH`."""
-        return f"{self.word} {self.path}"
-
-    @property
-    def word(self) -> str:
-        """A file."""
-        return "file"
-
-    @property
-    def place(self) -> str:
-        """The path."""
-        return str(self.path)
-
-    @property
-    def folder(self) -> Path:
-        """The file's."""
-        return self.path.parent
-
-    def watcher(self, on_content: OnContent, on_error: OnError) -> Watcher:
-        """Look at the file twice a second; that it cannot be read is told to `on_error`."""
-        return FileSource(self.path, on_content=on_content, on_error=on_error)
+    return Home("file", f"file {path}", str(path), path.parent, watcher)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyHome:
+class Key:
     """A key in Consul's KV store."""
 
     name: str
@@ -99,25 +69,13 @@ class KeyHome:
     path: str
     """Without it."""
     consul: ConsulSettings
-    folder: Path = Path()
-    """Where the daemon was started, for a key has no folder that files could lie in."""
 
-    @property
-    def word(self) -> str:
-        """A key."""
-        return "key"
+    def home(self) -> Home:
+        """Return it as a home; a key has no folder, so files are looked for where the daemon was started."""
 
-    @property
-    def place(self) -> str:
-        """The key with the prefix."""
-        return self.name
+        def watcher(on_content: OnContent, _on_error: OnError) -> Watcher:
+            from controlplane.discovery.consul.key import KeySource  # noqa: PLC0415 - nothing needs Consul otherwise
 
-    def watcher(
-        self,
-        on_content: OnContent,
-        on_error: OnError,  # noqa: ARG002 - the same for every home; here `status` tells, and forgets by itself
-    ) -> Watcher:
-        """Wait for changes of the key."""
-        from controlplane.discovery.consul.key import KeySource  # noqa: PLC0415 - nothing needs Consul otherwise
+            return KeySource(self.path, self.consul, on_content=on_content)
 
-        return KeySource(self.path, self.consul, on_content=on_content)
+        return Home("key", self.name, self.name, Path(), watcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -18,6 +19,9 @@ from typing import Self
 
 import pytest
 
+from controlplane.cli.completion import schema
+from schemas.desired import json_schema
+from tests.controlplane.cli.given import run
 from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
@@ -308,3 +312,10 @@ def test_another_shell_is_refused(control):
     done = control("completion", "ksh")
     assert done.code == 2
     assert "'bash', 'zsh', 'fish'" in done.err
+
+
+def test_the_schema_is_printed_whole() -> None:
+    """And nothing else, for it goes into a file."""
+    result = run(schema, None)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == json_schema()

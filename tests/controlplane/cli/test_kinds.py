@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from controlplane.cli.kinds import HOME
 
 
@@ -12,4 +10,4 @@ def test_a_file_that_cannot_be_looked_at():
     name = (
         "x" * 300
     )  # longer than a file's name may be: stat fails, as it does in a folder that may not be searched
-    assert HOME.convert(name, None, None).path == Path(name)
+    assert HOME.convert(name, None, None).place == name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from controlplane.cli import output
 
@@ -41,3 +43,10 @@ def test_table_goes_into_a_pipe_without_filling(capsys):
     """Lines end where their text does, and cells from elsewhere cannot colour them."""
     output.render(output.table(("a", "b"), [("1", "\x1b[31mx"), ("2", "")]))
     assert capsys.readouterr().out == "a  b\n1  \\x1b[31mx\n2\n"
+
+
+def test_examples_stay_lines() -> None:
+    """They are shown as they are written: one that is wrapped cannot be copied."""
+    command = click.Command("x", epilog=output.examples("lb-control a", "lb-control b   # why"))
+    shown = CliRunner().invoke(command, ["--help"], terminal_width=20).output
+    assert shown.endswith("  Examples:\n    lb-control a\n    lb-control b   # why\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.cli.chosen import only
+from controlplane.cli.status import only
 from controlplane.errors import UnknownError
 
 NAMES = ("api-1", "api-2", "db", "web")

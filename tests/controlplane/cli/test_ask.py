@@ -1,4 +1,4 @@
-"""Why a client gets the backends that it gets."""
+"""Commands that ask the data planes themselves: why a client gets a backend, readiness, and a restart of workers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from controlplane.cli.explain import explain
-from controlplane.errors import UnreachableError
+from controlplane.cli.ask import explain, ready, restart
+from controlplane.errors import LateError, RefusedError, UnreachableError
 from tests.controlplane.cli.given import Given, run
 
 ANSWER: dict[str, Any] = {
@@ -19,6 +19,7 @@ ANSWER: dict[str, Any] = {
     "skipped": [{"id": "c", "reason": "drain"}],
 }
 NOBODY = UnreachableError("x", "nobody listens")
+REFUSED = RefusedError("b", 503, {"message": "draining"})
 
 
 def test_candidates_come_in_their_order_and_the_others_with_their_reason() -> None:
@@ -64,3 +65,47 @@ def test_without_an_answer_each_says_why() -> None:
     result = run(explain, Given(x=NOBODY, y=NOBODY), "web", "--client", "192.0.2.7")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "x: unreachable: nobody listens\ny: unreachable: nobody listens\n"
+
+
+def test_all_are_ready() -> None:
+    """0, and each says so; they are asked for their readiness, for two seconds."""
+    given = Given(a={}, b={})
+    result = run(ready, given)
+    assert (result.exit_code, result.stdout) == (0, "a: ready\nb: ready\n")
+    assert given.asked == [("GET", "/readyz", 2.0)] * 2
+
+
+@pytest.mark.parametrize("error", [REFUSED, LateError("b", 2.0)])
+def test_one_that_is_not_is_named_with_its_reason(error: Exception) -> None:
+    """1; the reason is on stderr, for it goes to a log."""
+    result = run(ready, Given(a={}, b=error), "--timeout", "1s")
+    assert (result.exit_code, result.stdout) == (1, "a: ready\n")
+    assert result.stderr == f"b: not ready: {error}\n"
+
+
+def test_quiet_says_nothing() -> None:
+    """Only the exit code tells."""
+    result = run(ready, Given(a={}, b=REFUSED), "-q")
+    assert (result.exit_code, result.output) == (1, "")
+
+
+def test_every_data_plane_is_told() -> None:
+    """Two minutes for each, unless another time is given."""
+    given = Given(a={}, b={})
+    result = run(restart, given)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "a: all workers were replaced\nb: all workers were replaced\n",
+    )
+    assert given.asked == [("POST", "/v1/restart", 120.0)] * 2
+    run(restart, given, "--timeout", "300ms")
+    assert given.asked[-1] == ("POST", "/v1/restart", 0.3)
+
+
+def test_one_that_fails_keeps_no_other_from_being_told() -> None:
+    """It is named on stderr, and the exit code is 1."""
+    given = Given(a=LateError("a", 120), b={})
+    result = run(restart, given)
+    assert (result.exit_code, result.stdout) == (1, "b: all workers were replaced\n")
+    assert result.stderr == "a: no answer within 120 s\n"
+    assert len(given.asked) == 2
