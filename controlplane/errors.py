@@ -165,11 +165,7 @@ class UnreachableError(DataPlaneError):
 
 
 class GoneError(UnreachableError):
-    """Its process has ended, and left its socket behind.
-
-    Attributes:
-        since: When it was last alive, RFC 3339.
-    """
+    """Its process has ended, and left its socket behind; `since` is when it was last alive, RFC 3339."""
 
     def __init__(self, name: str, path: str, since: str) -> None:
         super().__init__(name, path)

@@ -97,14 +97,7 @@ def table(
     right: Sequence[str] = (),
     styles: Mapping[str, Callable[[str], str]] | None = None,
 ) -> RenderableType:
-    """Make a table.
-
-    Args:
-        headers: Column titles.
-        rows: Cells, made safe to print.
-        right: Titles of columns whose cells are numbers.
-        styles: By title, what the text of a cell looks like.
-    """
+    """Make a table; `right` are the titles of columns of numbers, `styles` what a cell's text looks like, by title."""
     from rich.table import Table  # noqa: PLC0415 - as in `console`
     from rich.text import Text  # noqa: PLC0415 - the same
 

@@ -51,11 +51,7 @@ def keys_of(raw: bytes) -> list[bytes]:
 
 
 class Screen:
-    """The whole terminal.
-
-    Args:
-        console: Renders the lines, and knows size and colours.
-    """
+    """The whole terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -47,11 +47,7 @@ def read_token(option: str, path: Path) -> str:
 
 
 def token_of(option: str, path: Path) -> Renewed[str]:
-    """Return the token in the file that an option names, as it is whenever it is asked.
-
-    Raises:
-        InputError: It cannot be used now.
-    """
+    """Return the token in the file that an option names, as it is whenever it is asked."""
     token = Renewed([path], lambda: read_token(option, path), wrong=InputError)
     token.now()
     return token
@@ -78,11 +74,7 @@ class Settings:
         return self.given_state_dir or endpoint.state_dir(self.environ, os.getuid())
 
     def token(self) -> Renewed[str] | None:
-        """Return the token for data planes behind a URL.
-
-        Raises:
-            InputError: The file cannot be used.
-        """
+        """Return the token for data planes behind a URL."""
         return None if self.token_file is None else token_of("--token-file", self.token_file)
 
     def tls(self) -> Tls:

@@ -85,11 +85,7 @@ class Seen:
 
 
 class Background:
-    """Does what may take long in threads, so that keys are always answered.
-
-    Args:
-        wake: Called from the thread when something is done.
-    """
+    """Does what may take long in threads, so that keys are always answered; they call `wake` when it is done."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -292,14 +288,7 @@ def _live(settings: Settings, chosen: Sequence[str], seen: Seen, screen: Screen,
 
 
 def connect_buckets(texts: Sequence[str]) -> dict[tuple[str, str], Buckets]:
-    """Read the times to connect out of the data planes' metrics, and add them up.
-
-    Args:
-        texts: One scrape of each data plane.
-
-    Returns:
-        Cumulative buckets by service and backend id.
-    """
+    """Add up the times to connect in the data planes' metrics: cumulative buckets by service and backend id."""
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - only this view needs it
 
     sums: dict[tuple[str, str], dict[float, float]] = {}

@@ -213,11 +213,6 @@ def _cells(layout: Sequence[tuple[_Column, int]], gap: int, row: Row | None, mod
 def frame(model: Model, width: int, height: int) -> tuple[list[Text], int, int]:
     """Lay everything out.
 
-    Args:
-        model: What there is to show.
-        width: Columns.
-        height: Lines.
-
     Returns:
         At most `height` lines; the first row that is shown; how many rows there is room for.
     """

@@ -214,11 +214,7 @@ async def _cancelled_at_end(group: asyncio.TaskGroup) -> AsyncIterator[Callable[
 
 
 def run(settings: DaemonSettings) -> None:
-    """Be the daemon until a signal ends it.
-
-    Raises:
-        ControlError: It cannot start.
-    """
+    """Be the daemon until a signal ends it."""
     store, log = Store(settings.state_dir), Log()
     with (
         contextlib.closing(log),

@@ -41,14 +41,7 @@ class _Refused:
 
 
 class WatchedFile:
-    """Takes the content of one home through the controller.
-
-    Args:
-        home: Where it is.
-        controller: Takes it.
-        log: Told what an operator has to know.
-        backoff: The pauses between tries.
-    """
+    """Takes the content of one home through the controller."""
 
     def __init__(
         self, home: Home, controller: Controller, log: Callable[[str], None], backoff: Backoff | None = None

@@ -32,11 +32,7 @@ class Streams(Protocol):
     """What following needs of a client."""
 
     def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        """Yield id, kind and fields of each event, those that are remembered first.
-
-        Raises:
-            DataPlaneError: The stream cannot be had, or broke off.
-        """
+        """Yield id, kind and fields of each event, those that are remembered first."""
 
 
 class Following:

@@ -42,12 +42,7 @@ class Events:
     async def follow(
         self, heartbeat_s: float, *, remembered: bool = False
     ) -> AsyncIterator[dict[str, Any] | None]:
-        """Yield events from now on; None whenever nothing has happened for `heartbeat_s` seconds.
-
-        Args:
-            heartbeat_s: Seconds.
-            remembered: Begin with those of before, the oldest first.
-        """
+        """Yield events, first those that are remembered if asked; None when nothing has happened for `heartbeat_s`."""
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_KEPT)
         for known in self._remembered if remembered else ():
             queue.put_nowait(known)

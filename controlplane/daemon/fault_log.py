@@ -17,12 +17,7 @@ _FAULTS: Final = frozenset({"error", "denied", "held"})
 
 
 class Noticing:
-    """Compares what is wrong now with what was wrong before.
-
-    Args:
-        log: Takes a line.
-        comings: Whether to tell who comes and goes as well.
-    """
+    """Compares what is wrong now with what was wrong before; with `comings` it tells who comes and goes as well."""
 
     def __init__(self, log: Callable[[str], None], *, comings: bool = False) -> None:
         self._log = log

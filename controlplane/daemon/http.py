@@ -106,11 +106,7 @@ class Tcp:
 
 
 class Page:
-    """The dashboard: a page, its style and its modules, read once, and what they may do here.
-
-    Args:
-        token: Whether there is one, and the page may therefore change things.
-    """
+    """The dashboard: a page, its style and its modules, read once, and what they may do here."""
 
     def __init__(self, *, token: bool) -> None:
         folder = resources.files("controlplane") / "ui"

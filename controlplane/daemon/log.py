@@ -19,13 +19,7 @@ _SLOW: Final = "whoever reads it is too slow"
 
 
 class Log:
-    """Writes what it is called with, in order, some time soon.
-
-    Args:
-        fd: Where to; it stays the caller's.
-        capacity: Lines.
-        write: Writes to a descriptor, as `os.write` does.
-    """
+    """Writes what it is called with, in order, some time soon."""
 
     def __init__(
         self, fd: int = 2, *, capacity: int = _CAPACITY, write: Callable[[int, bytes], int] = os.write

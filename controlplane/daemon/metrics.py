@@ -19,12 +19,7 @@ __all__ = ["scrape"]
 
 
 class _NodeCollector:
-    """Makes metrics of a node's status.
-
-    Args:
-        status: As `GET /v1/status` shows it.
-        pushes: What became of them, by the data plane's socket.
-    """
+    """Makes metrics of a node's status."""
 
     def __init__(self, status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> None:
         self._status = status
@@ -119,12 +114,7 @@ def _pushed(rows: Sequence[Mapping[str, Any]], pushes: Mapping[str, Pushes]) -> 
 
 
 def scrape(status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> bytes:
-    """Return a node's status as Prometheus text.
-
-    Args:
-        status: As `GET /v1/status` shows it.
-        pushes: What became of them, by the data plane's socket.
-    """
+    """Return a node's status as Prometheus text."""
     sources: Callable[[], Sequence[Mapping[str, Any]]] = lambda: status["sources"]  # noqa: E731 - it needs a type
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_NodeCollector(status, pushes))

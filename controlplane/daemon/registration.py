@@ -96,13 +96,7 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 class Registering:
-    """Registers this node's services while `consul.register` says so.
-
-    Args:
-        fleet: The data planes.
-        log: Told what an operator has to know.
-        node: This node's name; empty: the machine's.
-    """
+    """Registers this node's services while `consul.register` says so."""
 
     def __init__(self, fleet: Fleet, log: Callable[[str], None], *, node: str = "") -> None:
         self._fleet = fleet

@@ -25,13 +25,7 @@ _HEALTH_S: Final = 2.0
 
 
 class Observer:
-    """Makes the node's status.
-
-    Args:
-        controller: Knows the data planes, and what they should run.
-        find_draining: Lists the processes that have been data planes, and drain.
-        connect: Makes the client of one of them.
-    """
+    """Makes the node's status."""
 
     def __init__(
         self,

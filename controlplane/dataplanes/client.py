@@ -68,13 +68,7 @@ class DataPlaneClient:
         await self._session.close()
 
     async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
-        """Send a request and return the JSON object of its answer.
-
-        Raises:
-            UnreachableError: Nobody listens there, or the answer broke off.
-            LateError: The whole answer was not there after `timeout_s` seconds.
-            RefusedError: The answer is an error.
-        """
+        """Send a request and return the JSON object of its answer; raises what `BlockingClient.ask` does."""
         name = self.endpoint.name
         headers = requests.headers_of(call, self._token, self._by)
         context = await self._context()

@@ -87,11 +87,7 @@ class Fleet:
     async def ask(
         self, call: requests.Call, timeout_s: float
     ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
-        """Ask everybody who was reachable at the last look.
-
-        Returns:
-            Each with its answer, or with the `DataPlaneError` that came instead.
-        """
+        """Ask everybody who was reachable at the last look; an error is a value here."""
         return await self._ask([each for each in self.pushers.values() if each.reachable], call, timeout_s)
 
     async def _ask(
@@ -110,14 +106,7 @@ class Fleet:
         ]
 
     async def services(self, *, must: bool = False) -> dict[str, Any]:
-        """Return the services of the newest snapshot that runs; nothing if nobody answers.
-
-        Args:
-            must: Whether that nobody answers is an error.
-
-        Raises:
-            PlaceError: It is.
-        """
+        """Return the services of the newest snapshot that runs; if nobody answers nothing, or with `must` a `PlaceError`."""
         answers = await self.ask(requests.get("/v1/snapshot"), _ASK_S)
         good = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
         if must and not good:

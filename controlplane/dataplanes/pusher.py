@@ -83,12 +83,7 @@ class Pushes:
 
 
 class Refused:
-    """What one data plane has refused, and when that is offered again (rule 3).
-
-    Args:
-        pauses: Before it is offered again.
-        jitter: Returns 0..1.
-    """
+    """What one data plane has refused, and when that is offered again (rule 3)."""
 
     def __init__(self, pauses: Backoff, jitter: Callable[[], float]) -> None:
         self.error: RefusedError | None = None

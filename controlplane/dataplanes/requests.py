@@ -92,12 +92,7 @@ def post(path: str, body: Any, **query: str) -> Call:
 
 
 def put_snapshot(body: bytes, *, dry_run: bool = False) -> Call:
-    """Push a snapshot.
-
-    Args:
-        body: The snapshot, JSON.
-        dry_run: Change nothing, and tell what would change and whom it would hit.
-    """
+    """Push a snapshot, JSON; a dry run changes nothing, and tells what would change and whom it would hit."""
     query = {"dry_run": "true"} if dry_run else {}
     return Call("PUT", _target("/v1/snapshot", query), body)
 

@@ -18,14 +18,7 @@ __all__ = ["Accepted"]
 
 
 class Accepted:
-    """What the fleet should run, and how that came about.
-
-    Args:
-        keeping: Writes it down.
-        fleet: Is told to run it.
-        on_event: Told of each generation.
-        log: Told what an operator has to know and nobody may be looking at.
-    """
+    """What the fleet should run, and how that came about."""
 
     def __init__(
         self,

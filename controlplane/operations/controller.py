@@ -190,9 +190,6 @@ class Controller:
 
         Returns:
             What `plan_report` does; in `unserved`, services without any backend that is known; and `warnings`.
-
-        Raises:
-            ControlError: It would refuse the change, for another reason than a data plane's.
         """
         return (await self._resolving.plan(proposal, options, self.accepted)).report
 
@@ -204,17 +201,7 @@ class Controller:
         *,
         file_digest: str | None = None,
     ) -> Taken:
-        """Take a change, or refuse it before it has touched anything.
-
-        Args:
-            proposal: What should be.
-            options: How careful to be.
-            origin: Who wants it.
-            file_digest: Of the watched file, if it comes from there.
-
-        Raises:
-            ControlError: It was refused.
-        """
+        """Take a change, or refuse it before it has touched anything; `file_digest` is the watched file's, if it is that."""
         accepted = self.accepted
         async with self._writing:
             planned = await self._resolving.plan(proposal, options, accepted)

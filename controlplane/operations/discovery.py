@@ -24,12 +24,7 @@ _PATIENCE_S: Final = 1.0
 
 
 class Discovering:
-    """The source of what is discovered, if one is needed.
-
-    Args:
-        on_change: Called after what is discovered has changed.
-        tell: Told what is waited for, if that takes longer than somebody expects.
-    """
+    """The source of what is discovered, if one is needed."""
 
     def __init__(self, on_change: Callable[[], None], tell: Callable[[str], None]) -> None:
         self.healthy: frozenset[tuple[str, str]] = frozenset()
@@ -50,15 +45,7 @@ class Discovering:
         self._restored = saved
 
     def follow(self, proposal: Proposal, found: Found | None = None) -> None:
-        """Discover what this lb.yaml asks for, and nothing else.
-
-        Args:
-            proposal: It.
-            found: What `look` has found for it, to begin with.
-
-        Raises:
-            ControlError: What it asks for cannot be asked; nothing has changed.
-        """
+        """Discover what this lb.yaml asks for, and nothing else; begin with what `look` has found for it."""
         if self._source is None and not proposal.queries():
             return
         source = self._source or self._opened()
@@ -76,16 +63,7 @@ class Discovering:
         return source
 
     async def look(self, proposal: Proposal, timeout_s: float, *, released: bool = False) -> Found:
-        """Find the backends that an lb.yaml would have, as if it were followed; nothing changes.
-
-        Args:
-            proposal: The lb.yaml.
-            timeout_s: How long to wait at most.
-            released: Believe the source's word against the guard's.
-
-        Raises:
-            ControlError: What it asks for cannot be asked.
-        """
+        """Find the backends that an lb.yaml would have, as if it were followed; nothing changes."""
         if not proposal.queries():
             return Found()
         source = self._source or self._opened()

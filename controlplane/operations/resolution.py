@@ -112,16 +112,7 @@ class Resolving:
         self._discovering = discovering
 
     async def plan(self, proposal: Proposal, options: ApplyOptions, accepted: Accepted) -> Planned:
-        """Ask discovery and every data plane what a change would come to; nothing changes.
-
-        Args:
-            proposal: What should be.
-            options: How careful to be.
-            accepted: What was before; its services stand in where discovery knows nothing.
-
-        Raises:
-            ControlError: It cannot be, for another reason than a data plane's.
-        """
+        """Ask discovery and every data plane what a change would come to; nothing changes."""
         await self._fleet.wait_looked(min(FIRST_LOOK_S, options.timeout_s / 3))
         ran = await accepted.services()
         patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)

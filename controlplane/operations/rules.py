@@ -57,13 +57,6 @@ def attributed(
     """Note whether the watched file's word holds, or who has applied something else.
 
     Until the file changes that holds, and a daemon that starts later does not return to the file's older word.
-
-    Args:
-        before: What held so far.
-        after: What was taken.
-        origin: Who wanted it.
-        when: RFC 3339.
-        file_digest: Of the watched file, if it comes from there.
     """
     document, mine = digest_of(after.document), replace(after, applied_by=None, applied_since=None)
     if file_digest is not None:
@@ -94,15 +87,7 @@ def entry_of(before: State, after: State, origin: Origin, when: str) -> Entry:
 def override(
     state: State, service: str, backend: str, fields: Mapping[str, Any], *, by: str, when: str
 ) -> State:
-    """Take an operator's word in.
-
-    Args:
-        state: What holds so far; its services say what the word is compared with.
-        service: Its name.
-        backend: The backend's id.
-        fields: `state`, `weight` or both.
-        by: Who says it.
-        when: RFC 3339.
+    """Take an operator's word about one backend in; it is compared with what the services of `state` say.
 
     Raises:
         UnknownError: There is no such service or backend.
@@ -182,12 +167,7 @@ def wish_of(state: State) -> Wish:
 
 
 def rollback_entry(known: History, current: str, generation: int | None) -> Entry:
-    """Choose what to return to.
-
-    Args:
-        known: What can be read of the history.
-        current: Digest of the document that holds now.
-        generation: Which; None for the newest whose document differs from the current one.
+    """Choose what to return to: a generation, or without one the newest whose lb.yaml differs from the current one, a digest.
 
     Raises:
         UnknownError: There is none.

@@ -51,16 +51,7 @@ class Keeping:
     async def keep(
         self, state: State, entry: Entry | None = None, document: dict[str, Any] | None = None
     ) -> list[str]:
-        """Write a state down, and how it came about.
-
-        Args:
-            state: What should run.
-            entry: For the history; None: it has no entry of its own.
-            document: The lb.yaml of that entry.
-
-        Returns:
-            What an operator should know of it, if it failed. It is tried again.
-        """
+        """Write a state down, and its entry of the history if it has one; return what an operator should know if it failed."""
         self._state = state
         if entry is not None:
             self._entries = [*self._entries, (entry, document or {})][-_MOST_OWED:]
