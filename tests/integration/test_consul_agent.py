@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from controlplane.discovery.consul.kv import ConsulKV
+from controlplane.discovery.consul.client import ConsulClient
+from controlplane.discovery.consul.key import KeySource, put_key, read_key
 from controlplane.discovery.consul.registration import Registration, Served
 from controlplane.discovery.consul.settings import with_address
 from tests.support.consul import Agent, checked
@@ -168,24 +169,27 @@ async def test_unknown_datacenter(agent):
 
 async def test_keys(agent):
     """A key is written with check-and-set, read and watched."""
-    kv = ConsulKV(with_address(agent.address), pace=FAST, runtime=RUNTIME)
+    settings = with_address(agent.address)
     values = []
 
-    async def take(raw, _index):
+    async def take(raw, _forced):
         values.append(raw)
 
-    watch = asyncio.create_task(kv.watch("lb/site", take))
+    source = KeySource("lb/site", settings, on_content=take, pace=FAST, runtime=RUNTIME)
+    watch = asyncio.create_task(source.run())
+    client = ConsulClient(settings)
     try:
-        assert await kv.put_cas("lb/site", b"one", 0)
-        _, index = await kv.read("lb/site")
+        assert await put_key(client, "lb/site", b"one", 0, 5.0)
+        _, index = await read_key(client, "lb/site", 5.0)
         await eventually(lambda: values == [b"one"], "the first value")
-        assert not await kv.put_cas("lb/site", b"lost", index - 1)
-        assert await kv.put_cas("lb/site", b"two", index)
+        assert not await put_key(client, "lb/site", b"lost", index - 1, 5.0)
+        assert await put_key(client, "lb/site", b"two", index, 5.0)
         await eventually(lambda: values == [b"one", b"two"], "the second value")
         await agent.call("DELETE", "/v1/kv/lb/site")
-        await eventually(lambda: kv.status()["state"] == "stale", "the loss")
+        await eventually(lambda: source.status()["state"] == "stale", "the loss")
         assert values == [b"one", b"two"]
     finally:
+        await client.close()
         watch.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watch

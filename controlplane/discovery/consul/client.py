@@ -33,12 +33,12 @@ from schemas.http.reloaded import Renewed
 from schemas.http.tokens import TokenError, parse_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from controlplane.discovery.consul.settings import ConsulSettings
 
-__all__ = ["ConsulClient", "ConsulError", "ErrorKind", "Reply", "check_library"]
+__all__ = ["ConsulClient", "ConsulError", "ErrorKind", "Reply", "check_library", "connected"]
 
 ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overloaded", "failed", "protocol"]
 
@@ -212,6 +212,21 @@ class ConsulClient:
         if reply.status not in (200, 404):
             raise _refusal(reply)
         return reply
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: ConsulSettings) -> AsyncIterator[ConsulClient]:
+    """Yield a client, and close it.
+
+    Raises:
+        ConsulError: The library cannot be used: see `check_library`.
+    """
+    await check_library()
+    client = ConsulClient(settings)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 def _words(error: Exception) -> str:

@@ -1,21 +1,33 @@
-"""A key of Consul's that holds an lb.yaml: watched for a daemon, written for a command."""
+"""A key of Consul's that holds an lb.yaml: watched for a daemon, written with check-and-set for a command.
+
+Several nodes that follow one key need no leader among them: each applies what it reads.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
-from controlplane.discovery.consul.client import ConsulError
+from controlplane.core.watchindex import TokenBucket, WatchIndex, jittered
+from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply, connected
 from controlplane.discovery.consul.discovery import system_runtime
-from controlplane.discovery.consul.kv import ConsulKV
-from controlplane.discovery.consul.settings import PREFIX, ConsulSettings
-from controlplane.discovery.consul.watch import Pace
+from controlplane.discovery.consul.pulse import Pulse
+from controlplane.discovery.consul.settings import PREFIX, ConsulSettings, SettingsError
+from controlplane.discovery.consul.status import rfc3339
+from controlplane.discovery.consul.watch import Pace, Runtime, take_index
 from controlplane.errors import HeldBackError
 
-__all__ = ["KeySource", "write_key"]
+__all__ = ["KeySource", "put_key", "read_key", "write_key"]
 
+MAX_VALUE_BYTES = 512 * 1024  # Consul's own limit (kv_max_value_size)
+_STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")
 _RETRY_S: Final = 1.0
 """The first pause before a read that somebody asked for is tried again."""
 
@@ -23,8 +35,8 @@ _RETRY_S: Final = 1.0
 class KeySource:
     """Hands a key's content on whenever it has changed, as `FileSource` does a file's.
 
-    While it cannot be read, what was read before holds, and `status` tells why. `on_content` takes the key's bytes, and
-    whether somebody asked for them with `force`.
+    A key that is gone, empty or cannot be read is no content: what was handed on last holds, and `status` tells why.
+    `on_content` takes the key's bytes, and whether somebody asked for them with `force`.
     """
 
     def __init__(
@@ -34,12 +46,20 @@ class KeySource:
         *,
         on_content: Callable[[bytes, bool], Awaitable[None]],
         pace: Pace | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self._path = path
+        self._settings = settings
         self._on_content = on_content
-        runtime = system_runtime()
-        self._kv = ConsulKV(settings, pace=pace or Pace(), runtime=runtime)
-        self._random = runtime.random
+        self._pace = pace or Pace()
+        self._runtime = runtime or system_runtime()
+        self._error: ConsulError | None = None
+        self._since = self._runtime.clock()
+        self._answered_at: float | None = None
+        self._index = WatchIndex()
+        self._backoff = Backoff()
+        self._returned = asyncio.Event()
+        self._pulse = Pulse(self._returned.set, pace=self._pace, runtime=self._runtime)
         self._forced = asyncio.Event()
         # The watch and `force` must not hand on in an order that Consul never had.
         self._handing = asyncio.Lock()
@@ -50,38 +70,130 @@ class KeySource:
 
     def status(self) -> dict[str, Any]:
         """Return how the watch is doing, in the words of every source."""
-        return self._kv.status()
+        known, error, since = self._answered_at is not None, self._error or self._pulse.error, self._since
+        state = "ok" if known else "stale"
+        if error is not None:
+            state = "denied" if error.kind == "denied" else "stale" if known else "error"
+        if self._error is None and self._pulse.since is not None:
+            since = self._pulse.since
+        age_s = None if self._answered_at is None else round(self._runtime.clock() - self._answered_at, 3)
+        return {
+            "name": f"{PREFIX}{self._path}",
+            "state": state,
+            "since": rfc3339(since, self._runtime),
+            "last_error": None if error is None else str(error),
+            "index": self._index.value,
+            "age_s": age_s,
+        }
 
     async def run(self) -> None:
         """Read once, then watch until cancelled.
 
         Raises:
-            ControlError: The path is none, or the client library cannot be used (in an exception group).
+            ControlError: The path is none, or the client library cannot be used.
+            ExceptionGroup: `on_content` has raised.
         """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._kv.watch(self._path, self._seen), name=f"{PREFIX}{self._path}")
+        _url(self._path)
+        async with connected(self._settings) as client, asyncio.TaskGroup() as group:
+            group.create_task(self._pulse.run(client), name=f"pulse for {PREFIX}{self._path}")
+            group.create_task(self._watch(client), name=f"{PREFIX}{self._path}")
             backoff = Backoff(base_s=_RETRY_S, least=0.5)
             while True:
                 await self._forced.wait()
                 self._forced.clear()
-                if await self._read():
+                if await self._read(client):
                     backoff.succeed()
                 else:
-                    await asyncio.sleep(backoff.fail(self._random))
+                    await asyncio.sleep(backoff.fail(self._runtime.random))
                     self._forced.set()
 
-    async def _seen(self, raw: bytes, _index: int) -> None:
-        async with self._handing:
-            await self._on_content(raw, False)
-
-    async def _read(self) -> bool:
+    async def _read(self, client: ConsulClient) -> bool:
         async with self._handing:
             try:
-                raw, _ = await self._kv.read(self._path)
+                raw, _ = await read_key(client, self._path, self._pace.slack_s)
             except ConsulError:  # the watch meets the same, and `status` shows it
                 return False
             await self._on_content(raw, True)
             return True
+
+    async def _watch(self, client: ConsulClient) -> None:
+        bucket = TokenBucket(rate=self._pace.rate, burst=2)
+        last: bytes | None = None
+        while True:
+            await self._runtime.sleep(bucket.take(self._runtime.clock()))
+            self._returned.clear()
+            try:
+                found = await self._next(client)
+            except ConsulError as error:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._failed(error)):
+                        await self._returned.wait()  # at once when a silent agent answers again
+                continue
+            self._backoff.succeed()
+            if found is not None and found != last:
+                last = found
+                async with self._handing:
+                    await self._on_content(found, False)
+
+    async def _next(self, client: ConsulClient) -> bytes | None:
+        """Read, waiting for a change if the last answer is known; None if there is no desired state in it."""
+        wait_s = jittered(self._pace.wait_s, self._runtime.random)
+        how, timeout_s = self._pace.blocking(self._index.value, wait_s)
+        reply = await client.get(_url(self._path), how if self._index.value else [], timeout_s=timeout_s)
+        take_index(self._index, reply)
+        found = _value(reply)
+        usable = found is not None and bool(found[0])
+        if usable is (self._error is not None):
+            self._since = self._runtime.clock()
+        if found is None or not usable:
+            self._error = ConsulError("misconfigured", "the key is missing or empty; the last value holds")
+            return None
+        self._error = None
+        self._answered_at = self._runtime.clock()
+        return found[0]
+
+    def _failed(self, error: ConsulError) -> float:
+        """Note a failure and return the pause before the next question, in seconds."""
+        self._index.forget()
+        if self._error is None:
+            self._since = self._runtime.clock()
+        self._error = error
+        return self._pace.pause_after(error, self._backoff, self._runtime.random)
+
+
+async def read_key(client: ConsulClient, path: str, timeout_s: float) -> tuple[bytes, int]:
+    """Return a key's value and the index to write it with.
+
+    Raises:
+        ConsulError: There is no such key (kind `misconfigured`), or no answer.
+        SettingsError: The path is none.
+    """
+    found = _value(await client.get(_url(path), timeout_s=timeout_s))
+    if found is None:
+        raise ConsulError("misconfigured", f"{PREFIX}{path}: there is no such key")
+    return found
+
+
+async def put_key(client: ConsulClient, path: str, raw: bytes, index: int, timeout_s: float) -> bool:
+    """Write a key if nobody else has since it was read; False if somebody has.
+
+    Args:
+        client: Of the agent.
+        path: The key.
+        raw: Its new value, at most 512 KiB.
+        index: What `read_key` returned; 0: only if there is no such key.
+        timeout_s: For the answer.
+
+    Raises:
+        ConsulError: There is no answer, or the value is too large (kind `misconfigured`).
+        SettingsError: The path is none.
+    """
+    if len(raw) > MAX_VALUE_BYTES:
+        raise ConsulError(
+            "misconfigured", f"{PREFIX}{path}: {len(raw)} bytes; Consul takes {MAX_VALUE_BYTES}"
+        )
+    reply = await client.put(_url(path), [("cas", str(index))], raw, timeout_s=timeout_s)
+    return reply.status == 200 and reply.body.strip() == b"true"  # noqa: PLR2004 - HTTP's "OK"
 
 
 async def write_key(
@@ -95,16 +207,16 @@ async def write_key(
     Raises:
         ControlError: Consul did not take it; `HeldBackError` if somebody else was first.
     """
-    kv = ConsulKV(settings, pace=Pace(), runtime=system_runtime())
+    slack_s = Pace().slack_s
     try:
-        async with asyncio.timeout(timeout_s):
-            if await kv.put_cas(path, raw, 0):
+        async with asyncio.timeout(timeout_s), connected(settings) as client:
+            if await put_key(client, path, raw, 0, slack_s):
                 return True
             while True:
-                found, index = await kv.read(path)
+                found, index = await read_key(client, path, slack_s)
                 if found == raw:
                     return False
-                if await kv.put_cas(path, raw, index):
+                if await put_key(client, path, raw, index, slack_s):
                     return True
                 if not force:
                     break
@@ -116,3 +228,35 @@ async def write_key(
         f"nothing was changed: somebody else has just written {PREFIX}{path}; "
         "look at it and apply again, or use --force"
     )
+
+
+def _url(path: str) -> str:
+    """Return the URL's path of a key.
+
+    Raises:
+        SettingsError: It is none that a URL can name.
+    """
+    if not path or not all(_STEP.fullmatch(step) for step in path.split("/")):
+        raise SettingsError(f"{PREFIX}{path}: no path of a key")
+    return f"/v1/kv/{path}"
+
+
+def _value(reply: Reply) -> tuple[bytes, int] | None:
+    """Return a key's value and index; None if there is no such key.
+
+    Raises:
+        ConsulError: It is no answer to this question.
+    """
+    if reply.status == 404:  # noqa: PLR2004 - HTTP's "not found"
+        if "X-Consul-Index" not in reply.headers:
+            raise ConsulError("protocol", "status 404: this is no Consul agent")
+        return None
+    try:
+        row = json.loads(reply.body)[0]
+        value = base64.b64decode(row["Value"] or "", validate=True)
+        index = int(row["ModifyIndex"])
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, binascii.Error):
+        raise ConsulError("protocol", "an answer that is no key") from None
+    if len(value) > MAX_VALUE_BYTES:
+        raise ConsulError("protocol", f"a value of more than {MAX_VALUE_BYTES} bytes")
+    return value, index

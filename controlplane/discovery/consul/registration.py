@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.core.backoff import Backoff
 from controlplane.core.watchindex import jittered
-from controlplane.discovery.consul.client import ConsulClient, ConsulError, check_library
+from controlplane.discovery.consul.client import ConsulClient, ConsulError, connected
 from controlplane.discovery.consul.status import rfc3339
 
 if TYPE_CHECKING:
@@ -85,26 +85,25 @@ class Registration:
         Raises:
             ConsulError: The client library cannot be used.
         """
-        await check_library()
-        client = ConsulClient(self._settings)
         backoff = Backoff(cap_s=TTL_S)
-        try:
-            while True:
-                self._changed.clear()
-                try:
-                    await self._beat(client)
-                except ConsulError as error:
-                    self._note(error)
-                    pause_s = backoff.fail(self._runtime.random)
-                else:
-                    self._note(None)
-                    backoff.succeed()
-                    pause_s = jittered(TTL_S / 3, self._runtime.random)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._changed.wait()
-        finally:
-            await self._leave(client)
+        async with connected(self._settings) as client:
+            try:
+                while True:
+                    self._changed.clear()
+                    try:
+                        await self._beat(client)
+                    except ConsulError as error:
+                        self._note(error)
+                        pause_s = backoff.fail(self._runtime.random)
+                    else:
+                        self._note(None)
+                        backoff.succeed()
+                        pause_s = jittered(TTL_S / 3, self._runtime.random)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s):
+                            await self._changed.wait()
+            finally:
+                await self._leave(client)
 
     def status(self) -> dict[str, Any]:
         """Return how it is doing, in the words of every source."""
@@ -139,17 +138,14 @@ class Registration:
                 raise
 
     async def _leave(self, client: ConsulClient) -> None:
-        """Deregister everything, as far as the agent answers, and close."""
-        try:
-            for name in sorted(self._tried):
-                try:
-                    await self._call(client, f"/v1/agent/service/deregister/{name}")
-                except ConsulError as error:
-                    if error.kind in ("timeout", "unreachable"):  # then its checks run out by themselves
-                        break
-            self._known.clear()
-        finally:
-            await client.close()
+        """Deregister everything, as far as the agent answers."""
+        for name in sorted(self._tried):
+            try:
+                await self._call(client, f"/v1/agent/service/deregister/{name}")
+            except ConsulError as error:
+                if error.kind in ("timeout", "unreachable"):  # then its checks run out by themselves
+                    break
+        self._known.clear()
 
     def _definition(self, name: str, item: Served) -> dict[str, Any]:
         return {
@@ -167,11 +163,9 @@ class Registration:
         }
 
     def _verdict(self) -> dict[str, str]:
-        return (
-            {"Status": "passing", "Output": "ready"}
-            if self._ready()
-            else {"Status": "critical", "Output": "not ready"}
-        )
+        if self._ready():
+            return {"Status": "passing", "Output": "ready"}
+        return {"Status": "critical", "Output": "not ready"}
 
     def _note(self, error: ConsulError | None) -> None:
         if (error is None) is not (self._error is None):
