@@ -23,7 +23,7 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.apply import Applier
 from dataplane.node.gc_tuning import tune_collector
 from dataplane.node.initial import load_initial, reread
-from dataplane.node.listeners import OwnDoors
+from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
@@ -166,8 +166,8 @@ class Process:
         self.reactor = Reactor(loop, descriptor_limit())
         self.node = Node(self.reactor, self.events, random.SystemRandom())
         self.store = SnapshotStore(options.state_dir, options.name)
-        self.doors = OwnDoors(self.node, reuse_port=options.reuse_port)
-        self.applier = Applier(self.node, self.store, self.doors)
+        self.listeners = OwnListeners(self.node, reuse_port=options.reuse_port)
+        self.applier = Applier(self.node, self.store, self.listeners)
         try:
             draw = random.Random().random  # noqa: S311 - it decides what is logged
             self._recording = Recording(options.recording, options.name, draw, self.events.emit)
@@ -205,7 +205,7 @@ class Process:
         keep("checking backends", self.node.prober.run)
         keep("looking up names", self._resolver.run)
         keep("saving the snapshot", self.applier.keep_saved)
-        self.doors.inherited = inherited_sockets()
+        self.listeners.sockets.inherit(inherited_sockets())
         options = self._options
         try:
             endpoints = self._endpoints = Endpoints(
@@ -275,7 +275,7 @@ class Process:
 
         async def let_go(refusal: Refused) -> None:
             self.applier.refusal = refusal
-            self.doors.leave_all()
+            self.listeners.leave_all()
             self._report.draining_since = rfc3339(time.time())
             self._handed_over = True
             self._own.unlock()
@@ -294,4 +294,4 @@ class Process:
         async with self.applier.lock:
             await self.applier.saving.again()
             self.applier.refusal = Refused(503, "stopping", "the process is ending")
-            self.doors.close()
+            self.listeners.close()

@@ -12,7 +12,6 @@ MAX_LINES = 400
 
 LARGE_CLASSES: set[str] = {
     "dataplane.net.pool.Pool",
-    "dataplane.node.apply.Applier",
     "dataplane.supervisor.process.Supervision",
     "dataplane.worker.pool.SharedPool",
 }
@@ -141,7 +140,6 @@ UNMIRRORED: set[str] = {
     "dataplane.net.proxy_header",
     "dataplane.net.sockopts",
     "dataplane.node.address_watch",
-    "dataplane.node.apply",
     "dataplane.node.backend_addresses",
     "dataplane.node.gc_tuning",
     "dataplane.node.impact",
@@ -152,7 +150,6 @@ UNMIRRORED: set[str] = {
     "dataplane.report.outcomes",
     "dataplane.report.status",
     "dataplane.single",
-    "dataplane.supervisor.apply",
     "dataplane.supervisor.dataplane",
     "dataplane.supervisor.inboxes",
     "dataplane.supervisor.node",

@@ -27,7 +27,7 @@ from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
-from dataplane.node.listeners import OwnDoors
+from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
 from dataplane.report.metrics import Metrics
 from dataplane.telemetry.events import Events
@@ -291,7 +291,7 @@ async def _collected() -> list[Family]:
             "backends": [f"unix:{folder}/backend"],
             "health": {"active": {"type": "none"}},
         }
-        applier = Applier(node, None, OwnDoors(node, reuse_port=False))
+        applier = Applier(node, None, OwnListeners(node, reuse_port=False))
         await applier.apply({"generation": 1, "services": {"web": service}})
         parts = list(Metrics(node, applier, lambda: 0, time.monotonic).parts())
         await applier.apply({"generation": 2, "services": {}})

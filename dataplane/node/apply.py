@@ -3,7 +3,7 @@
 1. Validate, compare generations, compute the changes, in slices between which the loop relays.
 2. Build sticky tables and backends, likewise.
 3. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
-4. Propose it to whoever else has to run it (a supervisor's workers); one refusal ends it here.
+4. Have whoever else runs it (a supervisor's workers, `Replicas`) prepare it; one refusal ends it here.
 5. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
 6. Write the snapshot to disk, then answer; if it cannot be written, try again later.
 """
@@ -16,59 +16,103 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from dataplane.core.spec import OperatorState
 from dataplane.errors import Refused
-from dataplane.net.socket_files import NO_OPTIONS
-from dataplane.node.change import Changer, Doors
+from dataplane.node.change import Changer
 from dataplane.node.diff import change_steps
-from dataplane.node.impact import impact_of
+from dataplane.node.impact import impact_of, own_connections
 from dataplane.node.saving import Saving
 from dataplane.node.slices import in_slices
 from dataplane.node.specs import service_spec
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from dataplane.core.spec import BackendSpec, ListenSpec
+    from dataplane.core.spec import BackendSpec
     from dataplane.node.change import Draft
+    from dataplane.node.impact import Held
+    from dataplane.node.listeners import OpenedListeners
     from dataplane.node.node import Node
     from dataplane.node.snapshot_file import SnapshotStore
     from schemas.api import BackendPatch, PushedBy
-    from schemas.replies import Applied, Change, Impact, Planned, PushOrigin
+    from schemas.replies import Applied, Change, Planned, PushOrigin
 
-__all__ = ["Applier", "Entrances"]
+__all__ = ["EMPTY", "Applier", "Replicas"]
 
 EMPTY: Final = Snapshot(generation=0, services={})
 
 
-class Entrances(Doors, Protocol):
-    """Doors that can be prepared."""
+class Replicas(Protocol):
+    """Other processes that run what this one does: a change is made in all of them or in none."""
 
-    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what `addresses` need, all of it or none, with the options of some; raise `Refused`."""
+    lock: asyncio.Lock
+    """Held by whoever changes what runs."""
 
-    async def rehearse(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
-    ) -> None:
-        """Raise `Refused` if `prepare` would, but change nothing."""
+    async def prepare(self, snapshot: Snapshot, draft: Draft) -> None:
+        """Have each of them prepare a change; raise `Refused` if one cannot."""
 
-    def abandon(self) -> None:
-        """Close what was prepared: the change is not made."""
+    def abort(self) -> None:
+        """Have them forget what they have prepared: the change is not made."""
+
+    async def commit(self) -> None:
+        """Have them run what they have prepared, which cannot fail."""
+
+    async def dry_run(self) -> Held:
+        """Return what tells how many connections they hold, for what a change would do to them."""
+
+    async def override(self, service: str, effective: BackendSpec) -> None:
+        """Have them override a backend; raise `Refused` if one cannot."""
+
+
+class NoReplicas:
+    """A process that is alone."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+
+    async def prepare(self, snapshot: Snapshot, draft: Draft) -> None:
+        """Ask nobody."""
+
+    def abort(self) -> None:
+        """Tell nobody."""
+
+    async def commit(self) -> None:
+        """Tell nobody."""
+
+    async def dry_run(self) -> Held:
+        """Return what tells of the connections here."""
+        return own_connections
+
+    async def override(self, service: str, effective: BackendSpec) -> None:
+        """Tell nobody."""
 
 
 class Applier:
-    """Holds what runs, and changes it; one change at a time."""
+    """Holds what runs, and changes it; one change at a time.
 
-    def __init__(self, node: Node, store: SnapshotStore | None, doors: Entrances) -> None:
+    Args:
+        node: Runs it here.
+        store: Keeps it for the next start; None: nobody does.
+        listeners: What the node listens on.
+        replicas: Who else runs it.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        store: SnapshotStore | None,
+        listeners: OpenedListeners,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.node = node
         self.changer = Changer(node)
-        self.doors = doors
+        self._listeners = listeners
+        self._replicas: Replicas = replicas or NoReplicas()
         self.snapshot = EMPTY
         self.pushed_by: PushOrigin | None = None
         """Who pushed it; None: nobody, or nobody knows."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change of what runs."""
-        self.lock = asyncio.Lock()
-        """Held by whoever changes what runs."""
+        self.lock = self._replicas.lock
         self.refusal: Refused | None = None
         """Why nothing is changed any more; None as long as this process is in charge."""
         self.saving = Saving(store, node.events)
@@ -128,8 +172,9 @@ class Applier:
             self._check(snapshot, if_match)
             changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)
-            await self.doors.rehearse(draft.addresses(), draft.listen_options())
-            return {"changes": changes, "impact": await self.impact(changes, draft)}
+            await self._listeners.rehearse(draft.addresses(), draft.listen_options())
+            held = await self._replicas.dry_run()
+            return {"changes": changes, "impact": await impact_of(self.node, changes, draft.services, held)}
 
     def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
         if self.refusal is not None:
@@ -155,18 +200,19 @@ class Applier:
     async def _run(self, snapshot: Snapshot, by: PushedBy | None = None) -> list[Change]:
         changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
-        await self.doors.prepare(draft.addresses(), draft.listen_options())
+        await self._listeners.prepare(draft.addresses(), draft.listen_options())
         try:
-            await self.propose(snapshot, draft)
+            await self._replicas.prepare(snapshot, draft)
         except BaseException:
-            self.doors.abandon()
+            self._replicas.abort()
+            self._listeners.abandon()
             raise
         overridden = dict(self.node.overrides)
-        await self.changer.swap(draft, self.doors)
+        await self.changer.swap(draft, self._listeners)
         old, self.snapshot = self.snapshot, snapshot
         events = self.node.events
         self.pushed_by = None if by is None else cast("PushOrigin", by.model_dump() | {"at": events.now()})
-        await self.carry_out()
+        await self._replicas.commit()
         events.emit(
             "applied",
             generation=snapshot.generation,
@@ -185,23 +231,6 @@ class Applier:
             specs.append(service_spec(name, service))
             await asyncio.sleep(0)
         return await self.changer.prepare(specs)
-
-    async def propose(self, snapshot: Snapshot, draft: Draft) -> None:
-        """Ask whoever else has to run this change; nobody, in a single process.
-
-        Raises:
-            Refused: Somebody cannot.
-        """
-
-    async def carry_out(self) -> None:
-        """Have those run the change who were asked."""
-
-    async def override(self, service: str, effective: BackendSpec) -> None:
-        """Have those override a backend who run the same."""
-
-    async def impact(self, changes: list[Change], draft: Draft) -> Impact:
-        """Say what a change would do to connections and clients."""
-        return await impact_of(self.node, changes, draft.services)
 
     # -- overrides ------------------------------------------------------------------------------------
 
@@ -240,7 +269,7 @@ class Applier:
             if not override:
                 del node.overrides[name, backend_id]
             await self.changer.reweigh(running, backend, effective)
-            await self.override(name, effective)
+            await self._replicas.override(name, effective)
             said = patch.body()
             begun = {field: said[field] for field in override if override[field] != before.get(field)}
             ended = {field: said[field] for field in before if field not in override}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import CheckType, Mode, OperatorState
 from dataplane.node.backend_loops import find_loops
 from dataplane.node.drain import drain, undrain
-from dataplane.node.impact import Prepared
 from dataplane.node.rehoming import rehome
 from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
@@ -18,18 +17,34 @@ from schemas.system.machine import HERE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dataplane.core.balance import StickyTable
     from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.service import Service
+    from dataplane.node.listeners import Listeners
     from dataplane.node.node import Node
     from dataplane.node.running_service import RunningService
 
-__all__ = ["Changer", "Doors", "Draft"]
+__all__ = ["Changer", "Draft", "Prepared"]
 
 SLICE: Final = 250
 """Backends handled between two turns of the loop: about a millisecond."""
 IN_PLACE: Final = 16
 """So many weights are taken in place one by one: each may have to be searched for, in up to 0.2 ms."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One service of a snapshot, ready to be run."""
+
+    spec: ServiceSpec
+    configured: dict[str, BackendSpec]
+    """Backends as the snapshot has them, by id."""
+    effective: dict[str, BackendSpec]
+    """The same with the overrides applied that stay in force."""
+    tables: dict[int, StickyTable]
+    loops: Mapping[str, Mapping[str, str]]
+    """Backends that lead back into the balancer (`node.backend_loops.find_loops`)."""
 
 
 @dataclass(slots=True)
@@ -46,16 +61,6 @@ class Draft:
     def listen_options(self) -> dict[str, ListenSpec]:
         """Return how those addresses are listened on that say so."""
         return dict(option for service in self.services.values() for option in service.spec.listen_options)
-
-
-class Doors(Protocol):
-    """Where a node's listeners come from, and what becomes of them."""
-
-    def shut(self, addresses: Mapping[str, str]) -> None:
-        """Stop listening on whatever is not among `addresses` (with the name of the service of each)."""
-
-    def open(self, addresses: Mapping[str, str]) -> None:
-        """Listen on all of `addresses`, the running services being those that they name."""
 
 
 class Changer:
@@ -112,20 +117,20 @@ class Changer:
 
     # -- the step that cannot fail --------------------------------------------------------------------
 
-    async def swap(self, draft: Draft, doors: Doors) -> None:
+    async def swap(self, draft: Draft, listeners: Listeners) -> None:
         """Run what was prepared. What did not change is not touched; what is gone drains.
 
         In slices, too: until a service's new selection is there, its clients are served from the old one.
         """
         node, prepared, addresses = self.node, draft.services, draft.addresses()
         self._end_overrides(prepared)
-        doors.shut(addresses)
+        listeners.shut(addresses)
         for name, following in prepared.items():
             running = node.running.get(name)
             if running is None:
                 running = node.running[name] = node.new_service(following.spec)
             await self._update(running, following, draft.made)
-        doors.open(addresses)
+        listeners.open(addresses)
         # Only now: until a listener has its new service, its clients need the old one.
         for name in [name for name in node.running if name not in prepared]:
             await self._remove_service(node.running.pop(name))

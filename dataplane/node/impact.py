@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dataplane.core.spec import Mode, OperatorState
@@ -10,33 +10,23 @@ from dataplane.node.rehoming import home_of
 from dataplane.node.sticky_tables import moved_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from dataplane.core.balance import StickyTable
-    from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.node.change import Prepared
     from dataplane.node.node import Node
     from dataplane.node.running_service import RunningService
     from schemas.replies import Change, Impact
 
-__all__ = ["Prepared", "impact_of"]
+__all__ = ["Held", "impact_of", "own_connections"]
 
 
-@dataclass(slots=True)
-class Prepared:
-    """One service of a snapshot, ready to be run."""
-
-    spec: ServiceSpec
-    configured: dict[str, BackendSpec]
-    """Backends as the snapshot has them, by id."""
-    effective: dict[str, BackendSpec]
-    """The same with the overrides applied that stay in force."""
-    tables: dict[int, StickyTable]
-    loops: Mapping[str, Mapping[str, str]]
-    """Backends that lead back into the balancer (`node.backend_loops.find_loops`)."""
+Held = Callable[[str, "Backend"], tuple[int, int]]
+"""Tells the active and the pooled connections of a backend of a service."""
 
 
-def _own(_service: str, backend: Backend) -> tuple[int, int]:
+def own_connections(_service: str, backend: Backend) -> tuple[int, int]:
+    """Return those of this process."""
     return backend.active, len(backend.pool)
 
 
@@ -44,7 +34,7 @@ async def impact_of(
     node: Node,
     changes: list[Change],
     prepared: Mapping[str, Prepared],
-    held: Callable[[str, Backend], tuple[int, int]] = _own,
+    held: Held,
 ) -> Impact:
     """Say what running `prepared` would do to the connections and clients of `node`.
 
@@ -52,7 +42,7 @@ async def impact_of(
         node: What runs.
         changes: What `prepared` changes in it.
         prepared: By service.
-        held: Tells the active and the pooled connections of a backend of a service.
+        held: Tells what its backends hold, in all processes.
     """
     impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
     for change in changes:
@@ -77,7 +67,7 @@ def _add_service(
     running: RunningService,
     following: Prepared | None,
     impact: Impact,
-    held: Callable[[str, Backend], tuple[int, int]],
+    held: Held,
 ) -> None:
     name = running.service.name
     homes = home_of(following.effective.values() if following else ())

@@ -1,9 +1,9 @@
-"""The listeners of one process: opened before a change, started and closed with it."""
+"""What a node listens on: opened before a change, started and closed with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dataplane.errors import BindError, Refused
 from dataplane.net.listener import Listener, open_listener
@@ -12,59 +12,102 @@ from dataplane.net.syn_filter import let_in
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from dataplane.core.spec import ListenSpec
     from dataplane.node.node import Node
 
-__all__ = ["OwnDoors"]
+__all__ = ["Listeners", "NewSockets", "OpenedListeners", "OwnListeners", "close"]
 
 
-class OwnDoors:
-    """One socket for each address, opened here, or by the service manager."""
+class Listeners(Protocol):
+    """What a node listens on, as the swap of a change sees it."""
 
-    def __init__(self, node: Node, *, reuse_port: bool) -> None:
-        self._node = node
-        self._reuse_port = reuse_port
-        self._opened: dict[str, socket.socket] = {}
-        self._files = SocketFiles()
-        self._lent: set[str] = set()
-        """Addresses among them whose socket was inherited."""
-        self.inherited: dict[str, list[socket.socket]] = {}
-        """Listening sockets that a service manager opened, by address."""
+    def shut(self, addresses: Mapping[str, str]) -> None:
+        """Stop listening on whatever is not among `addresses` (with the name of the service of each)."""
+
+    def open(self, addresses: Mapping[str, str]) -> None:
+        """Listen on all of `addresses`, the running services being those that they name."""
+
+
+class OpenedListeners(Listeners, Protocol):
+    """Listeners whose sockets are opened here, before the swap."""
 
     async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
+        """Open what `addresses` need, all of it or none, with the options of some; raise `Refused`."""
+
+    async def rehearse(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
+    ) -> None:
+        """Raise `Refused` if `prepare` would, but change nothing."""
+
+    def abandon(self) -> None:
+        """Close what was prepared: the change is not made."""
+
+
+class NewSockets:
+    """The listening sockets that a change needs: opened here, all of them or none, or inherited.
+
+    Args:
+        count: Tells how many an address needs, of those that the kernel can spread clients over.
+        reuse_port: Whether others may listen on the same address.
+    """
+
+    def __init__(self, count: Callable[[], int], *, reuse_port: bool) -> None:
+        self._count = count
+        self._reuse_port = reuse_port
+        self._files = SocketFiles()
+        self._opened: dict[str, list[socket.socket]] = {}
+        self._options = self._asked = NO_OPTIONS
+        """How addresses are listened on, and how they will be."""
+        self.inherited: dict[str, list[socket.socket]] = {}
+        """From a service manager or a process before this one, by address; nobody could open them again."""
+
+    def inherit(self, sockets: Mapping[str, list[socket.socket]]) -> None:
+        """Take further sockets that came from outside."""
+        for address, group in sockets.items():
+            self.inherited.setdefault(address, []).extend(group)
+
+    def prepare(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec], there: Iterable[str]
+    ) -> None:
         """Open what is listened on newly, all of it or none.
+
+        Args:
+            addresses: All that will be listened on.
+            options: How, for those that say so.
+            there: What is listened on.
 
         Raises:
             Refused: 503.
         """
-        opened: dict[str, socket.socket] = {}
-        self._lent.clear()
+        self._opened, self._asked = {}, options
+        known = {*there, *self.inherited}
         try:
-            there = {*self._node.listeners, *self.inherited}.intersection(addresses)
-            self._files.prepare(there, options)
+            self._files.prepare(known.intersection(addresses), options)
             for address in addresses:
-                if address not in self._node.listeners:
-                    opened[address] = self._take(address, options.get(address, PLAIN))
+                if address not in known:
+                    opened = self._opened[address] = []
+                    while len(opened) < (1 if address.startswith("unix:") else self._count()):
+                        spec = options.get(address, PLAIN)
+                        opened.append(open_listener(address, reuse_port=self._reuse_port, spec=spec))
         except BindError as error:
-            self._files.abandon()
-            self._put_back(opened)
+            self.abandon()
             raise Refused(503, "bind_failed", str(error)) from error
-        self._opened = opened
 
-    async def rehearse(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
+    def rehearse(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec], there: Iterable[str]
     ) -> None:
         """Find out whether all of `addresses` could be listened on.
 
         Raises:
             Refused: 503.
         """
+        known = {*there, *self.inherited}
         try:
             for address in addresses:
                 spec = options.get(address, PLAIN)
-                if address not in self._node.listeners and address not in self.inherited:
+                if address not in known:
                     open_listener(address, reuse_port=self._reuse_port, listen=False, spec=spec).close()
                 elif address.startswith("unix:"):
                     rehearse(address, spec)
@@ -74,8 +117,71 @@ class OwnDoors:
     def abandon(self) -> None:
         """Close what was opened: the change is not made."""
         self._files.abandon()
-        self._put_back(self._opened)
+        for address, group in self._opened.items():
+            close(address, group)
         self._opened = {}
+
+    def take(self, addresses: Iterable[str], there: Collection[str]) -> dict[str, list[socket.socket]]:
+        """Return the sockets of those `addresses` that are not `there` yet: the change is made."""
+        self._files.commit()
+        self._options = self._asked
+        taken, self._opened = self._opened, {}
+        for address in addresses:
+            if address in self.inherited and address not in there:
+                taken[address] = self.inherited.pop(address)
+                for sock in taken[address]:
+                    let_in(sock)
+        return taken
+
+    def grow(self, address: str, group: list[socket.socket]) -> None:
+        """Open as many further sockets of an address as it lacks.
+
+        Raises:
+            Refused: 503.
+        """
+        try:
+            while len(group) < self._count():
+                spec = self._options.get(address, PLAIN)
+                group.append(open_listener(address, reuse_port=self._reuse_port, spec=spec))
+        except BindError as error:
+            raise Refused(503, "bind_failed", str(error)) from error
+
+    def forget_inherited(self) -> None:
+        """Close what nothing was listening on yet, or a port would stay open that nobody accepts from."""
+        for group in self.inherited.values():
+            for sock in group:
+                sock.close()
+        self.inherited = {}
+
+
+def close(address: str, group: Collection[socket.socket]) -> None:
+    """Close the sockets of an address for good; a file of which we have no socket is somebody else's."""
+    for sock in group:
+        sock.close()
+    if group and address.startswith("unix:"):
+        Path(address[5:]).unlink(missing_ok=True)
+
+
+class OwnListeners:
+    """The listeners of a process that accepts by itself: one for each address."""
+
+    def __init__(self, node: Node, *, reuse_port: bool) -> None:
+        self._node = node
+        self.sockets = NewSockets(lambda: 1, reuse_port=reuse_port)
+
+    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
+        """Open what is listened on newly, all of it or none; raise `Refused`."""
+        self.sockets.prepare(addresses, options, self._node.listeners)
+
+    async def rehearse(
+        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
+    ) -> None:
+        """Raise `Refused` if `prepare` would, but change nothing."""
+        self.sockets.rehearse(addresses, options, self._node.listeners)
+
+    def abandon(self) -> None:
+        """Close what was opened: the change is not made."""
+        self.sockets.abandon()
 
     def shut(self, addresses: Mapping[str, str]) -> None:
         """Take who is in the queue of an address that is gone, and close it."""
@@ -86,13 +192,15 @@ class OwnDoors:
     def open(self, addresses: Mapping[str, str]) -> None:
         """Start what was opened, and give the others their service."""
         node = self._node
-        opened, self._opened = self._opened, {}
-        self._files.commit()
+        taken = self.sockets.take(addresses, node.listeners)
         for address, name in addresses.items():
             service = node.running[name].service
             listener = node.listeners.get(address)
             if listener is None:
-                listener = node.listeners[address] = Listener(node.reactor, address, opened[address], service)
+                sock, *further = taken[address]
+                if further:  # a service manager's, which would reset whoever is in their queues
+                    self.sockets.inherited[address] = further
+                listener = node.listeners[address] = Listener(node.reactor, address, sock, service)
                 listener.start()
             else:
                 listener.serve(service)
@@ -100,7 +208,7 @@ class OwnDoors:
     def close(self) -> None:
         """Take who is in the queues, and close everything: nobody accepts here any more."""
         self.shut({})
-        self._forget_inherited()
+        self.sockets.forget_inherited()
 
     def leave_all(self) -> None:
         """Stop accepting; another process has copies of the sockets, and serves their queues."""
@@ -108,30 +216,4 @@ class OwnDoors:
             listener.detach()
             listener.sock.close()
         self._node.listeners.clear()
-        self._forget_inherited()
-
-    def _forget_inherited(self) -> None:
-        """Close what nothing was listening on yet, or a port would stay open that nobody accepts from."""
-        for group in self.inherited.values():
-            for sock in group:
-                sock.close()
-        self.inherited = {}
-
-    def _take(self, address: str, spec: ListenSpec) -> socket.socket:
-        sockets = self.inherited.get(address)
-        if not sockets:
-            return open_listener(address, reuse_port=self._reuse_port, spec=spec)
-        self._lent.add(address)
-        sock = sockets.pop()
-        let_in(sock)
-        return sock
-
-    def _put_back(self, opened: Mapping[str, socket.socket]) -> None:
-        """Undo `_take`; a service manager's socket, which nobody else could open again, stays open."""
-        for address, sock in opened.items():
-            if address in self._lent:
-                self.inherited[address].append(sock)
-                continue
-            sock.close()
-            if address.startswith("unix:"):
-                Path(address[5:]).unlink(missing_ok=True)
+        self.sockets.forget_inherited()

@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-1. What runs is kept and checked here once (`Node`), and is run by each worker (`SupervisedApplier`).
+1. What runs is kept and checked here once (`Node`), and is run by each worker (`WorkerReplicas`).
 2. What is counted is each worker's. Status and metrics are sums, to which those of workers that have ended still
    belong: a counter never falls. Of a worker that was killed, what was last asked of it counts.
 3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections
@@ -24,13 +24,13 @@ from dataplane.report.exposition import exposition
 from dataplane.report.merge import FamilySum, add_report, add_totals, totals_of, whole_services, worst
 from dataplane.report.metrics import DESCRIPTORS, SAVED
 from dataplane.report.status import Reporter
-from dataplane.supervisor.apply import SupervisedApplier
 from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dataplane.ipc.messages import Families
+    from dataplane.node.apply import Applier
     from dataplane.node.node import Node
     from dataplane.supervisor.node import CheckRelay
     from dataplane.supervisor.worker_process import WorkerProcess
@@ -64,7 +64,7 @@ class Supervisor:
         self,
         name: str,
         node: Node,
-        applier: SupervisedApplier,
+        applier: Applier,
         workers: Workers,
         events: Events,
     ) -> None:

@@ -19,13 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dataplane.errors import BindError, Refused
-from dataplane.net.listener import open_listener
-from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
-from dataplane.net.syn_filter import keep_out, let_in
+from dataplane.net.socket_files import NO_OPTIONS
+from dataplane.net.syn_filter import keep_out
+from dataplane.node.listeners import NewSockets, close
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -59,63 +57,26 @@ def shares(count: int, live: Collection[int], workers: int) -> dict[int, list[in
 
 
 class SocketGroup:
-    """All of them, by address; the doors (dataplane.node.apply.Entrances) of a node that relays nothing."""
+    """All of them, by address (dataplane.node.listeners.Listeners)."""
 
     def __init__(self, workers: Callable[[], int]) -> None:
-        self._workers = workers
+        self.new = NewSockets(workers, reuse_port=True)
         self.sockets: dict[str, list[socket.socket]] = {}
-        self.inherited: dict[str, list[socket.socket]] = {}
-        self._opened: dict[str, list[socket.socket]] = {}
-        self._files = SocketFiles()
-        self._options = self._asked = NO_OPTIONS
-        """How addresses are listened on, and how they will be."""
         self._closing: list[tuple[str, list[socket.socket]]] = []
 
     async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what is listened on newly, all of it or none.
-
-        Raises:
-            Refused: 503.
-        """
-        self._opened = {}
-        self._asked = options
-        try:
-            self._files.prepare({*self.sockets, *self.inherited}.intersection(addresses), options)
-            for address in addresses:
-                spec = options.get(address, PLAIN)
-                if address not in self.sockets and address not in self.inherited:
-                    opened = self._opened[address] = []
-                    for _ in range(1 if address.startswith("unix:") else self._workers()):
-                        opened.append(open_listener(address, reuse_port=True, spec=spec))  # noqa: PERF401 - an error keeps those before it
-        except BindError as error:
-            self.abandon()
-            raise Refused(503, "bind_failed", str(error)) from error
+        """Open what is listened on newly, all of it or none; raise `Refused`."""
+        self.new.prepare(addresses, options, self.sockets)
 
     async def rehearse(
         self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
     ) -> None:
-        """Find out whether all of `addresses` could be listened on.
-
-        Raises:
-            Refused: 503.
-        """
-        try:
-            for address in addresses:
-                spec = options.get(address, PLAIN)
-                if address not in self.sockets and address not in self.inherited:
-                    open_listener(address, reuse_port=True, listen=False, spec=spec).close()
-                elif address.startswith("unix:"):
-                    rehearse(address, spec)
-        except BindError as error:
-            raise Refused(503, "bind_failed", str(error)) from error
+        """Raise `Refused` if `prepare` would, but change nothing."""
+        self.new.rehearse(addresses, options, self.sockets)
 
     def abandon(self) -> None:
         """Close what was opened: the change is not made."""
-        self._files.abandon()
-        for opened in self._opened.values():
-            for sock in opened:
-                sock.close()
-        self._opened = {}
+        self.new.abandon()
 
     def pairs(self) -> list[tuple[str, socket.socket]]:
         """Return each socket with its address."""
@@ -138,21 +99,13 @@ class SocketGroup:
 
     def open(self, addresses: Mapping[str, str]) -> None:
         """Take what was opened."""
-        self._files.commit()
-        self._options = self._asked
-        self.sockets |= self._opened
-        self._opened = {}
-        for address in addresses:
-            if address not in self.sockets:
-                group = self.sockets[address] = self.inherited.pop(address)
-                for sock in group:
-                    let_in(sock)
+        self.sockets |= self.new.take(addresses, self.sockets)
 
     def finish(self) -> None:
         """Close what was given up."""
         closing, self._closing = self._closing, []
         for address, group in closing:
-            _close(address, group)
+            close(address, group)
 
     def grow(self) -> None:
         """Open a socket for each worker that has none, where the kernel can spread clients over them.
@@ -160,47 +113,34 @@ class SocketGroup:
         Raises:
             Refused: 503.
         """
-        try:
-            for address, group in self.sockets.items():
-                if group[0].family == socket.AF_UNIX or not _shares_port(group[0]):
-                    continue
-                while len(group) < self._workers():
-                    spec = self._options.get(address, PLAIN)
-                    group.append(open_listener(address, reuse_port=True, spec=spec))
-        except BindError as error:
-            raise Refused(503, "bind_failed", str(error)) from error
+        for address, group in self.sockets.items():
+            if group[0].family != socket.AF_UNIX and _shares_port(group[0]):
+                self.new.grow(address, group)
 
     async def close_inherited(self) -> list[str]:
         """Close what nobody listens on any more of what was inherited; return the addresses."""
-        unused, self.inherited = self.inherited, {}
+        unused, self.new.inherited = self.new.inherited, {}
         for group in unused.values():
             for sock in group:
                 keep_out(sock)
         if unused:
             await asyncio.sleep(GRACE_S)
         for address, group in unused.items():
-            _close(address, group)
+            close(address, group)
         return list(unused)
 
     def close(self) -> None:
         """Close everything: nobody accepts from it any more."""
         for address, group in self.sockets.items():
-            _close(address, group)
+            close(address, group)
         self.leave()
 
     def leave(self) -> None:
         """Close our copies of everything, which others hold as well, and accept from."""
-        for group in [*self.sockets.values(), *self.inherited.values()]:
-            for sock in group:
-                sock.close()
-        self.sockets, self.inherited = {}, {}
-
-
-def _close(address: str, group: list[socket.socket]) -> None:
-    for sock in group:
-        sock.close()
-    if address.startswith("unix:"):
-        Path(address[5:]).unlink(missing_ok=True)
+        for _, sock in self.pairs():
+            sock.close()
+        self.sockets = {}
+        self.new.forget_inherited()
 
 
 def _shares_port(sock: socket.socket) -> bool:

@@ -11,9 +11,10 @@ from dataplane.supervisor.succession import FAILURES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataplane.node.apply import Applier
     from dataplane.supervisor.lending import Lending
     from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.supervisor.succession import Running, Succession
+    from dataplane.supervisor.succession import Succession
 
 __all__ = ["Operations"]
 
@@ -25,7 +26,7 @@ class Operations:
         succession: Starts and ends them.
         lending: Who accepts from what.
         sockets: All that is accepted from.
-        running: What they run; it tells why nothing is changed any more.
+        applier: Who changes what they run; it tells why nothing is changed any more.
         most: How many there may be.
         emit: Takes events.
     """
@@ -35,7 +36,7 @@ class Operations:
         succession: Succession,
         lending: Lending,
         sockets: SocketGroup,
-        running: Running,
+        applier: Applier,
         most: int,
         emit: Callable[..., None],
     ) -> None:
@@ -43,7 +44,7 @@ class Operations:
         self._succession = succession
         self._lending = lending
         self._sockets = sockets
-        self._running = running
+        self._applier = applier
         self._most = most
         self._emit = emit
         self._resizing = asyncio.Lock()
@@ -108,5 +109,5 @@ class Operations:
             _ = self._succession.let_go(worker)
 
     def _refuse_late(self) -> None:
-        if self._running.refusal is not None:
-            raise self._running.refusal
+        if self._applier.refusal is not None:
+            raise self._applier.refusal

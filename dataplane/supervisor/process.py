@@ -22,12 +22,13 @@ from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, Taken, giver_path, orphans, take
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
+from dataplane.node.apply import Applier
 from dataplane.node.initial import check_config, load_initial, reread
 from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import Handover, inherit
-from dataplane.supervisor.apply import SupervisedApplier
+from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.dataplane import Supervisor
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
@@ -87,7 +88,8 @@ class Supervision:
         self._node.clients_elsewhere = lambda service, backend: self._board.total((service, backend))
         self._node.whereabouts.on_put = lambda places: self._workers.tell_all("put", places)
         self._store = SnapshotStore(options.state_dir, options.name)
-        self._applier = SupervisedApplier(self._node, self._store, self._sockets, self._board, lending)
+        replicas = WorkerReplicas(self._node, lending, self._sockets, self._board)
+        self._applier = Applier(self._node, self._store, self._sockets, replicas)
         self._supervisor = Supervisor(options.name, self._node, self._applier, self._workers, self.events)
         settings = WorkerSettings(
             name=options.name,
@@ -97,7 +99,7 @@ class Supervision:
             affinity=options.cpu_affinity,
         )
         self._succession = Succession(
-            self._workers, lending, self._board, settings, self._applier, self._supervisor
+            self._workers, lending, self._board, settings, replicas, self._supervisor
         )
         most = self._board.rows // 2
         self._operations = Operations(
@@ -182,8 +184,7 @@ class Supervision:
                 return
             async with AsyncExitStack() as stack:
                 predecessors = await self._take_from_orphans(stack)
-                for address, group in inherited_sockets().items():
-                    self._sockets.inherited.setdefault(address, []).extend(group)
+                self._sockets.new.inherit(inherited_sockets())
                 await load_initial(self._applier, self._store, options.config)
                 await self._succession.start()
                 endpoints.listen()
@@ -266,7 +267,7 @@ class Supervision:
         if wanted != taken.sockets.keys():
             different = ", ".join(sorted(wanted ^ taken.sockets.keys()))
             raise TakeoverError(f"sockets and snapshot do not agree on {different}")
-        self._sockets.inherited = taken.sockets
+        self._sockets.new.inherit(taken.sockets)
         await self._applier.restore(snapshot)
         await inherit(self._applier, taken.state)
         if not taken.state.get("saved", True):
@@ -282,8 +283,7 @@ class Supervision:
                 self.events.emit("orphan_gives_nothing", path=str(path), cause=str(error))
                 path.unlink(missing_ok=True)
                 continue
-            for address, group in taken.sockets.items():
-                self._sockets.inherited.setdefault(address, []).extend(group)
+            self._sockets.new.inherit(taken.sockets)
             predecessors.append(taken)
         return predecessors
 

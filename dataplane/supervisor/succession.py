@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.background import together
 from dataplane.core.phase import Turn
-from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.messages import Welcome
 from dataplane.supervisor.worker_process import PARTING_S, WorkerProcess
 
@@ -48,10 +48,6 @@ class Running(Protocol):
     @property
     def lock(self) -> asyncio.Lock:
         """Held while it is changed."""
-
-    @property
-    def refusal(self) -> Refused | None:
-        """Why nothing is changed any more; None as long as this process is in charge."""
 
     async def brief(self, worker: WorkerProcess) -> None:
         """Bring a new worker up to date: what runs, and what is known of health."""

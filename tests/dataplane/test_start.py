@@ -20,7 +20,7 @@ from dataplane.errors import StartError
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.initial import load_initial
-from dataplane.node.listeners import OwnDoors
+from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.telemetry.events import Events
@@ -89,7 +89,7 @@ async def loaded(state, config=None):
     events = Events(lambda kind, **fields: told.append((kind, fields)), time.time)
     node = Node(reactor, events, Random(1))
     store = SnapshotStore(state, "test")
-    applier = Applier(node, store, OwnDoors(node, reuse_port=False))
+    applier = Applier(node, store, OwnListeners(node, reuse_port=False))
     it = Loaded(node, applier)
     it.told = told
     try:

@@ -13,7 +13,7 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.node.apply import Applier
 from dataplane.node.change import Draft
-from dataplane.node.listeners import OwnDoors
+from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
 from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
@@ -35,8 +35,8 @@ class Bench:
         self.told: list[tuple[str, dict[str, Any]]] = []
         events = Events(lambda kind, **fields: self.told.append((kind, fields)), time.time)
         self.node = Node(self.reactor, events, Random(1))
-        self.doors = OwnDoors(self.node, reuse_port=False)
-        self.applier = Applier(self.node, None, self.doors)
+        self.listeners = OwnListeners(self.node, reuse_port=False)
+        self.applier = Applier(self.node, None, self.listeners)
         self.generation = 0
 
     def body(self, *backends: object, **options: Any) -> dict[str, Any]:

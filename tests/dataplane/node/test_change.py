@@ -30,8 +30,8 @@ async def test_a_backend_that_has_gone_before_it_comes_back(bench):
         draft = await bench.draft(one.address, two.address)
         writer.close()
         await bench.until(lambda: not bench.service.leaving)
-        await bench.doors.prepare(draft.addresses())
-        await bench.applier.changer.swap(draft, bench.doors)
+        await bench.listeners.prepare(draft.addresses())
+        await bench.applier.changer.swap(draft, bench.listeners)
         assert set(bench.service.backends) == {one.address, two.address}
         clients = [await bench.connect() for _ in range(2)]
         assert {flow.backend.id for flow in bench.service.flows} == {one.address, two.address}
@@ -51,8 +51,8 @@ async def test_a_service_that_has_gone_before_it_comes_back(bench):
         draft = await bench.draft(one.address)
         writer.close()
         await bench.until(lambda: not bench.node.leaving)
-        await bench.doors.prepare(draft.addresses())
-        await bench.applier.changer.swap(draft, bench.doors)
+        await bench.listeners.prepare(draft.addresses())
+        await bench.applier.changer.swap(draft, bench.listeners)
         _, writer = await bench.connect()
         writer.close()
         await bench.until(lambda: not bench.service.flows)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.core.phase import Turn
 from dataplane.net.reactor import Reactor
 from dataplane.report import metrics
 from dataplane.report.metrics import Metrics
@@ -72,12 +73,12 @@ class Crew:
 
     def __init__(self) -> None:
         self.count = 3
-        self.members: dict[int, Any] = {}
+        self.serving: dict[int, Any] = {}
         self.leaving: list[Any] = []
 
     async def ask_all(self, kind: str, body: Any = None, *, former: bool = False) -> list[Any]:
         """Ask each."""
-        members = [*self.members.values(), *(self.leaving if former else ())]
+        members = [*self.serving.values(), *(self.leaving if former else ())]
         return [(one, *await one.ask(kind, body)) for one in members]
 
 
@@ -104,14 +105,14 @@ async def test_workers() -> None:
     own = await make_node(0)
     own.overrides["web", "a"] = {"weight": (5, NOW - 3)}
     events = Events(lambda kind, **fields: None, lambda: NOW, "instance")
-    supervisor = Supervisor("main", own, APPLIER, None, events, 9)  # type: ignore[arg-type] # no sockets
-    supervisor._reporter._wall_clock = lambda: NOW
     workers: Any = Crew()
-    supervisor.workers = workers
+    supervisor = Supervisor("main", own, APPLIER, workers, events)  # type: ignore[arg-type] # as much as is needed
+    supervisor._reporter._wall_clock = lambda: NOW
     supervisor.dropped_lines = lambda: 3
     supervisor.relay = CheckRelay(lambda _: None)
     for index, node in enumerate(nodes):
         member: Any = WorkerProcess(index, index, lambda *_: None)
+        member.life.turn(Turn.SERVE, NOW)
         member.pid = 100 + index
         reporter = Reporter(node, lambda: NOW)
         node.reactor.wheel = SimpleNamespace(at=lambda *_: None)  # type: ignore[assignment]
@@ -128,10 +129,10 @@ async def test_workers() -> None:
         )
         numbered(member, reporter, told, 7, 40 + index)
         if index < 2:
-            workers.members[index] = member
+            workers.serving[index] = member
         else:
             workers.leaving.append(member)
-            member.leaving = True
+            member.life.turn(Turn.STOP, NOW)
     await supervisor.status()
     await supervisor.metrics()
     ended = workers.leaving.pop()
@@ -139,9 +140,9 @@ async def test_workers() -> None:
     supervisor.ended(ended)
     same("workers.json", json.dumps(await supervisor.status(), indent=1, sort_keys=True))
     same("workers.prom", in_order(await supervisor.metrics()))
-    workers.members[0].process = SimpleNamespace(returncode=-9)
-    supervisor.ended(workers.members.pop(0))
-    workers.members.clear()
+    workers.serving[0].process = SimpleNamespace(returncode=-9)
+    supervisor.ended(workers.serving.pop(0))
+    workers.serving.clear()
     workers.leaving.clear()
     await asyncio.sleep(0)
     same("nobody.json", json.dumps(await supervisor.status(), indent=1, sort_keys=True))

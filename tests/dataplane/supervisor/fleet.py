@@ -49,6 +49,8 @@ class Sockets:
         self._workers = workers
         self.refusal = None
         self.closed = None
+        self.kept_out = []
+        self.finished = 0
         self.sockets = {ADDRESS: [socket.socket()]}
         self.grow()
 
@@ -59,6 +61,14 @@ class Sockets:
         group = self.sockets[ADDRESS]
         while len(group) < self._workers.count:
             group.append(socket.socket())
+
+    async def keep_out(self, addresses=()):
+        """Note who is kept out."""
+        self.kept_out.append(sorted(self.sockets.keys() - set(addresses)))
+
+    def finish(self):
+        """Note that what was given up is closed."""
+        self.finished += 1
 
     def close(self):
         """Note that they were closed for good."""

@@ -118,7 +118,7 @@ async def test_growing_opens_what_is_missing() -> None:
     with HeldPort() as port:
         with socket.create_server(("127.0.0.1", 0)) as outside:
             address = f"127.0.0.1:{outside.getsockname()[1]}"
-            group.inherited = {address: [outside.dup()]}
+            group.new.inherited = {address: [outside.dup()]}
             await group.prepare([port.address, address])
             group.open({port.address: "web", address: "web"})
             sizes = []
@@ -137,7 +137,7 @@ async def test_what_was_inherited_and_never_used_is_closed_with_the_rest() -> No
         group = SocketGroup(lambda: 1)
         with socket.create_server(("127.0.0.1", 0)) as outside:
             address = outside.getsockname()
-            group.inherited = {"x": [outside]}
+            group.new.inherited = {"x": [outside]}
             getattr(group, end)()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)

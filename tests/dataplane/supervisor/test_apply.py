@@ -1,0 +1,149 @@
+"""A change in all workers or in none, with workers that only note what they are asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+
+from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.net.reactor import Reactor
+from dataplane.node.apply import EMPTY, Applier
+from dataplane.node.node import Node
+from dataplane.supervisor.apply import WorkerReplicas
+from dataplane.supervisor.node import UnusedParts
+from dataplane.telemetry.events import Events
+from schemas.api import BackendPatch
+from tests.dataplane.node.test_apply import Noted, body
+from tests.dataplane.supervisor.fleet import ADDRESS, fleet
+
+
+@asynccontextmanager
+async def applying(count=2):
+    """Have workers, and an applier that changes what they run."""
+    async with fleet(count) as site:
+        reactor = Reactor(asyncio.get_running_loop(), 1024)
+        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), UnusedParts())
+        site.replicas = WorkerReplicas(node, site.lending, site.sockets, site.board)
+        site.applier = Applier(node, None, Noted(), site.replicas)
+        yield site
+        reactor.epoll.close()
+
+
+def asked(site, *kinds):
+    """Return which workers were asked or told these, in order."""
+    return [(index, kind) for index, kind, _ in site.noted if kind in kinds]
+
+
+async def test_all_stage_before_any_commits():
+    """Two phases: the first may fail, the second cannot; then hand-offs are allowed again."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a"))
+        steps = [kind for _, kind in asked(site, "stage", "commit", "put", "arm", "abandon")]
+        assert steps == ["stage"] * 2 + ["commit"] * 2 + ["put"] * 2 + ["arm"] * 2
+        generation, digest, _, columns = next(what for _, kind, what in site.noted if kind == "stage")
+        assert (generation, digest) == (1, site.applier.snapshot.hash)
+        assert set(columns) == {"s", ("s", "a")}
+        assert site.sockets.finished == 1
+
+
+async def test_clients_are_kept_out_of_what_goes_once_all_have_agreed():
+    """Not before: a refusal must leave everything as it is."""
+    async with applying() as site:
+        site.fails[1, "stage"] = PeerError("no")
+        with pytest.raises(Refused):
+            await site.applier.apply(body(1, "a"))
+        assert not site.sockets.kept_out
+        site.fails.clear()
+        await site.applier.apply(body(1, "a"))
+        assert site.sockets.kept_out == [[ADDRESS]], "it is not in the snapshot"
+
+
+async def test_one_refusal_and_all_forget_it():
+    """Nobody commits, the columns are those of what runs, and the answer names the worker."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a"))
+        site.noted.clear()
+        site.fails[1, "stage"] = PeerError("out of memory")
+        with pytest.raises(Refused, match="worker 1 refused: out of memory") as refused:
+            await site.applier.apply(body(2, "b"))
+        assert (refused.value.status, refused.value.code) == (503, "worker_refused")
+        assert asked(site, "commit", "abandon") == [(0, "abandon"), (1, "abandon")]
+        assert site.applier.snapshot.generation == 1
+        assert site.board.assign({"s", ("s", "a")}).keys() == {"s", ("s", "a")}
+
+
+async def test_one_that_dies_has_no_say():
+    """The change is made: its successor begins with whatever runs then."""
+    async with applying() as site:
+        site.fails[0, "stage"] = site.fails[0, "commit"] = PeerGone()
+        await site.applier.apply(body(1, "a"))
+        assert site.applier.snapshot.generation == 1
+
+
+async def test_one_that_cannot_commit_is_ended():
+    """The others run it already."""
+    async with applying() as site:
+        first = site.workers.serving[0]
+        site.fails[0, "commit"] = PeerError("a bug")
+        await site.applier.apply(body(1, "a"))
+        assert first.process.ended.is_set()
+        assert (0, "worker_killed") in site.told
+        assert site.applier.snapshot.generation == 1
+
+
+async def test_a_bug_of_ours_is_no_refusal():
+    """What is no answer of a worker is raised as it is; nothing has changed all the same."""
+    async with applying() as site:
+        site.fails[0, "stage"] = ValueError("a bug")
+        with pytest.raises(ValueError, match="a bug"):
+            await site.applier.apply(body(1, "a"))
+        assert asked(site, "abandon", "commit") == [(0, "abandon"), (1, "abandon")]
+
+
+async def test_an_override_that_a_worker_cannot_make():
+    """It is refused, with the reason."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a"))
+        await site.applier.patch("s", "a", BackendPatch(state="drain"))
+        patches = [(index, what) for index, kind, what in site.noted if kind == "patch"]
+        assert patches == [(index, ("s", "a", "drain", 1)) for index in (0, 1)]
+        site.fails[1, "patch"] = PeerError("no")
+        with pytest.raises(Refused, match="no"):
+            await site.applier.patch("s", "a", BackendPatch(weight=3))
+
+
+async def test_a_new_worker_is_told_what_runs():
+    """Before the first snapshot nothing; a change that was refused in between is not among it."""
+    async with applying() as site:
+        worker = site.workers.serving[0]
+        staged = lambda: [what[:2] for _, kind, what in site.noted if kind == "stage"][-1]  # noqa: E731
+        await site.replicas.brief(worker)
+        assert staged() == (0, EMPTY.hash)
+        await site.applier.apply(body(1, "a"))
+        site.fails[1, "stage"] = PeerError("no")
+        with pytest.raises(Refused):
+            await site.applier.apply(body(2, "b"))
+        site.noted.clear()
+        await site.replicas.brief(worker)
+        assert staged() == (1, site.applier.snapshot.hash)
+        assert [kind for _, kind, _ in site.noted] == ["stage", "commit", "put", "arm"]
+
+
+async def test_a_plan_adds_up_what_all_workers_hold():
+    """Those who drain as well: their clients are cut by the same change."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a", "b"))
+
+        async def report(kind, body=None, fds=()):
+            status = {"backends": []}
+            return (), [("s", status, []), ("s", None, [{"id": "a", "active": 3, "pooled": 1}])]
+
+        for worker in site.workers.serving.values():
+            worker.ask = report
+        planned = await site.applier.plan(body(2))
+        assert planned["impact"]["drain"] == [{"service": "s", "id": "a", "connections": 6}]
+        assert planned["impact"]["pool"] == [{"service": "s", "id": "a", "connections": 2}]
