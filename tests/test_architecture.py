@@ -136,7 +136,6 @@ UNMIRRORED: set[str] = {
     "dataplane.net.backend",
     "dataplane.net.counters",
     "dataplane.net.idle",
-    "dataplane.net.observer",
     "dataplane.net.proxy_header",
     "dataplane.net.sockopts",
     "dataplane.node.address_watch",

@@ -150,15 +150,7 @@ class RateLimiter:
         self._tolerance = self._window - self._interval * 0.999
 
     def admit(self, client: str, now: float) -> bool:
-        """Take a token for one new connection.
-
-        Args:
-            client: Its address, in one spelling.
-            now: Monotonic seconds.
-
-        Returns:
-            Whether there was one.
-        """
+        """Take a token for one new connection of a client; tell whether there was one."""
         full_at = self._full_at.get(client, now)
         if full_at - now > self._tolerance:
             if full_at - now > self._window:  # the rate was raised meanwhile
@@ -260,15 +252,10 @@ class Admission:
             self._counts = Counts(clients)
 
     def refuse(self, client: str, now: float) -> CloseReason | None:
-        """Decide about a new connection; a token of the client's rate is taken only if all else allows it.
+        """Return why a new connection is refused: DENIED, LIMIT_PER_CLIENT or CLIENT_RATE, in this order.
 
-        Args:
-            client: Its real address; after PROXY, the one that the header carries.
-            now: Monotonic seconds.
-
-        Returns:
-            Why it is refused: DENIED, LIMIT_PER_CLIENT or CLIENT_RATE, in this order; None: it may enter, or
-            wait, and the caller calls `opened` now and `closed` in the end.
+        None: it may enter, or wait, and the caller calls `opened` now and `closed` in the end. A token of the client's
+        rate is taken only if all else allows it.
         """
         if self._access is not None and not self._access.permits(client):
             return CloseReason.DENIED
@@ -307,14 +294,7 @@ class WaitQueue(Generic[T]):
         self._size = size
 
     def push(self, item: T) -> bool:
-        """Put an item at the end.
-
-        Returns:
-            False if the queue is full.
-
-        Raises:
-            ValueError: The item waits already (the caller's bug).
-        """
+        """Put an item at the end; False if the queue is full. Raises ValueError if it waits already, the caller's bug."""
         if item in self._waiting:
             raise ValueError("the item waits already")
         if len(self._waiting) >= self._size:

@@ -16,14 +16,9 @@ spread is nearly good enough, and handing over costs more than the last few per 
 
 
 def heir(own: int, others: Sequence[int]) -> int | None:
-    """Return who should take a new client instead of the worker that has accepted it.
+    """Return which of `others` should take a new client: the first that has the fewest; None: who has accepted it.
 
-    Args:
-        own: Clients of that worker, without the new one.
-        others: Clients of each other worker.
-
-    Returns:
-        The index of the first of those that have the fewest; None if the worker should keep its client.
+    `own` is how many clients that one has, without the new one.
     """
     least = min(others, default=own)
     return None if own - least <= own // SLACK_SHARE else others.index(least)

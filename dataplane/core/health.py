@@ -155,10 +155,7 @@ class _Fact:
 class ActiveHealth:
     """Count one backend's verdicts and keep its state.
 
-    Args:
-        rise: Successes in a row that lead from down to up, at least 1.
-        fall: Failures in a row that lead from up to down, at least 1.
-        now: Monotonic seconds; since when the state is unknown.
+    `rise` successes in a row lead from down to up, `fall` failures from up to down; at least 1 each.
     """
 
     __slots__ = ("_connects", "_fall", "_passes", "_rise", "cause", "since")
@@ -189,11 +186,7 @@ class ActiveHealth:
         return HealthView(self.state, self.cause, self.since, self.reachable)
 
     def observe(self, outcome: Outcome, now: float) -> Change | None:
-        """Take what one check found, at monotonic second `now`.
-
-        Returns:
-            The change, None if there was none.
-        """
+        """Take what one check found, at monotonic second `now`; return the change, None if there was none."""
         old = self.state, self.reachable
         self._passes.observe(outcome.ok, self._rise, self._fall)
         self._connects.observe(outcome.ok or outcome.reachable, self._rise, self._fall)
@@ -209,9 +202,6 @@ class ActiveHealth:
             cause: Why, in a few words.
             now: Monotonic seconds.
             reachable: Whether a connection can be made to a backend that is down; None: what is known of it stays.
-
-        Returns:
-            The change, None if there was none.
         """
         if state is HealthState.UNKNOWN:
             return self.forget(now)
@@ -227,11 +217,7 @@ class ActiveHealth:
         self._fall = fall
 
     def forget(self, now: float) -> Change | None:
-        """Return to unknown because checks were switched off.
-
-        Returns:
-            The change, None if the state was unknown already.
-        """
+        """Return to unknown because checks were switched off."""
         old = self.state, self.reachable
         self._passes.forget()
         self._connects.forget()
@@ -252,10 +238,6 @@ def combine(active: HealthView, ejected: HealthView | None) -> HealthView:
 
     Down by an active check wins over ejected, because it stays when the ejection ends; ejected wins over up and
     unknown, because it is what keeps clients away. Reachable is what nobody says the contrary of.
-
-    Args:
-        active: What checks say; unknown without checks.
-        ejected: The ejection in force (`Ejection.view`), None if there is none.
     """
     if ejected is None:
         return active

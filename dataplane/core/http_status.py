@@ -16,13 +16,9 @@ _FINAL: Final = 200
 
 
 def http_status(data: bytes | bytearray) -> int | None:
-    """Find the final status in the beginning of an HTTP/1 response (RFC 9112, sections 2 and 4).
+    """Find the final status, 100..599, in what has come of an HTTP/1 response (RFC 9112, sections 2 and 4).
 
-    Args:
-        data: What has come so far.
-
-    Returns:
-        100..599; None while more is needed; 0 if this is no HTTP/1 response and will not become one.
+    None while more is needed; 0 if this is no HTTP/1 response and will not become one.
     """
     start = 0
     while (end := data.find(b"\r\n", start)) >= 0:

@@ -233,10 +233,7 @@ class Outliers:
         """Take a passed active check, which ends an ejection.
 
         The streak of a backend that is not ejected stays: a check that passes while clients' connections fail
-        would otherwise hide just what passive health is for.
-
-        Returns:
-            Whether the backend was ejected, and is not any more.
+        would otherwise hide just what passive health is for. Tells whether the backend was ejected.
         """
         record = self._records.get(backend_id)
         if record is None:
@@ -247,11 +244,7 @@ class Outliers:
         return False
 
     def expire(self, now: float) -> list[str]:
-        """End the ejections whose time is over.
-
-        Returns:
-            The ids of the backends that are back, oldest ejection first.
-        """
+        """End the ejections whose time is over; return the ids of the backends that are back, oldest ejection first."""
         over = [ejection for ejection in self._ejected.values() if ejection.until <= now]
         for ejection in over:
             record = self._records[ejection.backend_id]
@@ -272,10 +265,8 @@ class Outliers:
     def reconfigure(self, spec: PassiveSpec) -> list[str]:
         """Change the settings; streaks, ejections in force and their ends stay.
 
-        `failures` of 0 switches passive health off: every backend is released, and everything forgotten.
-
-        Returns:
-            The ids of the backends that were ejected and are not any more.
+        `failures` of 0 switches passive health off: every backend is released (their ids are returned), and everything
+        forgotten.
         """
         self._spec = spec
         if spec.failures > 0:

@@ -161,14 +161,9 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Header, int] | Literal
 
 
 def encode_v1(source: tuple[str, int] | None, destination: tuple[str, int] | None) -> bytes:
-    """Build a version 1 line.
+    """Build a version 1 line from a client's IP literal and port, and what it connected to, as the kernel spells them.
 
-    Args:
-        source: The client's IP literal and port, as the kernel or `decode` spells it; None: it has none.
-        destination: The address that the client connected to; None: it has none.
-
-    Returns:
-        TCP4 if both are IPv4 or IPv4-mapped, UNKNOWN if one is missing, else TCP6 with an IPv4 side mapped.
+    TCP4 if both are IPv4 or IPv4-mapped, UNKNOWN if one is missing (None), else TCP6 with an IPv4 side mapped.
     """
     if source is None or destination is None:
         return b"PROXY UNKNOWN\r\n"

@@ -20,12 +20,7 @@ WINDOW_S: Final = 60.0
 
 
 class Recent:
-    """The looks at a few counters that never fall.
-
-    Args:
-        now: Monotonic seconds, when they began to count.
-        counts: What they were then.
-    """
+    """The looks at a few counters that never fall; the first is when they began to count."""
 
     __slots__ = ("_looks",)
 
@@ -38,12 +33,7 @@ class Recent:
         self._forget(now)
 
     def since(self, now: float, counts: Sequence[int]) -> tuple[float, tuple[int, ...]]:
-        """Return the length of the window in seconds, and what each has counted in it.
-
-        Args:
-            now: Monotonic seconds.
-            counts: What they are now.
-        """
+        """Return the length of the window in seconds, and what each has counted in it; `counts` is what they are now."""
         self._forget(now)
         at, before = self._looks[0]
         return now - at, tuple(have - had for have, had in zip(counts, before, strict=True))

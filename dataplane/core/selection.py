@@ -89,7 +89,7 @@ class Selection(Generic[T]):
         candidates: Collection[T] = (),
         rigid: bool = False,
     ) -> None:
-        """Wrap finished balancers; `build` makes them.
+        """Wrap what `build` has made.
 
         Args:
             tiers: The balancers of the tiers that have candidates, the serving one first.
@@ -162,11 +162,7 @@ class Selection(Generic[T]):
         return bool(self._panicking)
 
     def reweigh(self, old: Standing[T], new: Standing[T]) -> bool:
-        """Take another weight of one backend in place.
-
-        Args:
-            old: How the backend stood.
-            new: How it stands now.
+        """Take another weight of one backend, which stood as `old` says, in place.
 
         Returns:
             False, with nothing changed, if the selection has to be built anew: more than the weight has changed,
@@ -184,12 +180,7 @@ class Selection(Generic[T]):
         return balancer is not None and balancer.reweigh(new.target, old.weight, new.weight)
 
     def pick(self, key: int, tried: Collection[T]) -> T | None:
-        """Return the best candidate that has not been tried; None if there is none.
-
-        Args:
-            key: 64-bit hash of the client address, from `client_key`; only `sticky` looks at it.
-            tried: What this connection has tried already; usually empty.
-        """
+        """Return the best candidate that has not been tried; None if there is none. Arguments as for `Balancer.pick`."""
         for balancer in self._balancers:
             target = balancer.pick(key, tried)
             if target is not None:
@@ -260,8 +251,5 @@ def _panicking(
 
 def _members(candidates: list[Standing[T]], *, ramps: bool) -> list[tuple[T, int]]:
     if ramps:
-        return [
-            (standing.target, max(1, round(standing.weight * STEPS * standing.ramp)))
-            for standing in candidates
-        ]
-    return [(standing.target, standing.weight) for standing in candidates]
+        return [(one.target, max(1, round(one.weight * STEPS * one.ramp))) for one in candidates]
+    return [(one.target, one.weight) for one in candidates]

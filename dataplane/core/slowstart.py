@@ -21,10 +21,7 @@ whatever was lost in rounding."""
 def ramp(now: float, since: float, duration_s: float) -> float:
     """Return the share of the weight, 1/16..1; never 0, or nothing would ever warm up.
 
-    Args:
-        now: Monotonic seconds.
-        since: When it came up or was enabled, on the same clock.
-        duration_s: Seconds until it has its whole weight; 0: at once.
+    It came up at monotonic second `since`, and has its whole weight after `duration_s`; 0: at once.
     """
     return _step(now, since, duration_s) / STEPS
 

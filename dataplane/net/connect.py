@@ -8,7 +8,7 @@ comes back here. Who waits for a dial waits for the `Connector`, which knows the
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
@@ -19,18 +19,34 @@ from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 
 if TYPE_CHECKING:
-    import socket
-
     from dataplane.core.admission import WaitQueue
     from dataplane.core.selection import Selection
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.counters import ServiceTotals
     from dataplane.net.flow import Flow
-    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Connector", "ConnectorOwner", "QueuePlace"]
+__all__ = ["Connector", "ConnectorOwner", "Observer", "QueuePlace"]
+
+PROMPT_S: Final = 1.0
+"""A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
+
+
+class Observer(Protocol):
+    """Who is told what one service meets, and keeps its backends' passive health."""
+
+    def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
+        """A connect failed, or a reset came before the first byte."""
+
+    def backend_spoke(self, backend: Backend) -> None:
+        """A backend with failures sent a first byte."""
+
+    def local_error(self, code: int) -> None:
+        """This machine refused a socket or a port."""
+
+    def drained(self) -> None:
+        """A connection of the service ended while it drains."""
 
 
 class ConnectorOwner(Protocol):
@@ -133,7 +149,7 @@ class Connector:
         backend.totals.connect.observe(now - dial.started_at)
         if not dial.pause_s:  # more idle connections would only fill its accept queue
             backend.pool.demand.dialled(now - dial.started_at)
-        self._start(flow, backend, dial.sock, OUT)
+        flow.relay(backend, dial.sock, OUT)
 
     def cancel(self, flow: Flow) -> None:
         """Forget the dial of a flow that ends."""
@@ -157,6 +173,23 @@ class Connector:
         if code:
             self.connect(flow, self._failed(flow, backend, code))
             self._service.serve_queue()
+
+    def on_early_reset(self, flow: Flow) -> None:
+        """Tell passive health of a reset before the backend's first byte.
+
+        The client's side cannot have given cause to it if it has sent neither a byte nor a FIN, its address was not told,
+        and it was not waited for: servers also reset who says nothing in time.
+        """
+        backend, client, service = flow.backend, flow.client, self._service
+        assert backend is not None  # noqa: S101 - it was relaying
+        prompt = service.reactor.now - flow.connected_at < PROMPT_S
+        innocent = prompt and not client.received and not client.eof and flow.service.proxy_header is None
+        evidence = Evidence.UNPROVOKED_RESET if innocent else Evidence.RESET
+        service.observer.backend_failed(backend, evidence, "reset before the first byte")
+
+    def on_success(self, backend: Backend) -> None:
+        """Tell passive health that a backend with failures sent a first byte."""
+        self._service.observer.backend_spoke(backend)
 
     def release(self, flow: Flow, backend: Backend) -> None:
         """Give back the place of `flow` at `backend`."""
@@ -198,7 +231,7 @@ class Connector:
             flow.pooled = True
             flow.dialled_to = idle.target
             flow.born_at = idle.born_at
-            self._start(flow, backend, idle.sock, idle.mask)
+            flow.relay(backend, idle.sock, idle.mask)
             pool.refill()
             return 0
         code = self._dial(flow, backend)
@@ -224,7 +257,7 @@ class Connector:
         if code == 0:
             flow.born_at = reactor.clock()
             backend.totals.connect.observe(flow.born_at - started_at)
-            self._start(flow, backend, sock, UNWATCHED)
+            flow.relay(backend, sock, UNWATCHED)
         elif code in UNDER_WAY:
             dial = Dial(reactor, address, backend.others, sock, code)
             flow.waiting, flow.dial = self, dial
@@ -241,10 +274,6 @@ class Connector:
             flow.waiting, flow.dial = self, dial
             flow.watch_client()
         return 0
-
-    def _start(self, flow: Flow, backend: Backend, sock: socket.SocketType, mask: int) -> None:
-        backend.totals.connections += 1
-        flow.relay(backend, sock, mask)
 
     def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:
         """Settle the accounts of a failed attempt, and say how the flow would end because of it."""

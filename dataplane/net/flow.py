@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.net.leg import UNWATCHED, Leg
 from dataplane.net.sockopts import RDHUP, events_now, reset_on_close, unsent_bytes
@@ -21,15 +20,12 @@ if TYPE_CHECKING:
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.dialer import Dial
-    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
 __all__ = ["Flow", "FlowOwner", "Waiting", "end_if_late"]
 
 VICTIM_CHECK_S: Final = 0.05
-PROMPT_S: Final = 1.0
-"""A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
 
 
 class Waiting(Protocol):
@@ -59,6 +55,12 @@ class _Connector(Protocol):
     def redial(self, flow: Flow) -> None:
         """Replace a pooled connection that turned out dead before anything was sent on it."""
 
+    def on_early_reset(self, flow: Flow) -> None:
+        """Take note of a reset before the backend's first byte."""
+
+    def on_success(self, backend: Backend) -> None:
+        """Take note that a backend with failures sent a first byte."""
+
 
 class _Deadlines(Protocol):
     """When flows have to end (`net.deadlines`)."""
@@ -81,7 +83,6 @@ class FlowOwner(Protocol):
     name: str
     reactor: Reactor
     spec: ServiceSpec
-    observer: Observer
     drain_reason: CloseReason
     leaving_events: int
     """What epoll is asked for while a client waits, besides resets."""
@@ -229,6 +230,7 @@ class Flow:
 
         `born_at` tells when `sock` was connected, for the pool's `max_age`.
         """
+        backend.totals.connections += 1
         client = self.client
         server = Leg(self, sock)
         server.mask = mask
@@ -237,7 +239,6 @@ class Flow:
         client.peer = server
         server.peer = client
         self.server = server
-        self.backend = backend
         if client.mask != UNWATCHED:
             self.reactor.handlers[client.fd] = client
         self.last = self.connected_at = self.reactor.now
@@ -260,7 +261,7 @@ class Flow:
             assert backend is not None  # noqa: S101 - a server leg has one
             self.first_at = self.reactor.clock()
             if backend.failures:
-                self.service.observer.backend_spoke(backend)
+                self.service.connector.on_success(backend)
 
     def replaces(self, leg: Leg) -> bool:
         """Return whether `leg`'s end is not the flow's: the pool takes its connection, or gives another."""
@@ -273,23 +274,9 @@ class Flow:
                 self.service.connector.redial(self)
                 return True
             if server.broken:
-                assert self.backend is not None  # noqa: S101 - a server leg has one
-                self.service.observer.backend_failed(
-                    self.backend, self._reset_evidence(), "reset before the first byte"
-                )
+                self.service.connector.on_early_reset(self)
             return False
         return self.service.reuses and self._gives_back(server)
-
-    def _reset_evidence(self) -> Evidence:
-        """Tell whether the client's side can have given cause to a reset before the backend's first byte.
-
-        It has sent neither a byte nor a FIN, its address was not told, and it was not waited for: servers also reset
-        who says nothing in time.
-        """
-        client, prompt = self.client, self.reactor.now - self.connected_at < PROMPT_S
-        if prompt and not client.received and not client.eof and self.service.proxy_header is None:
-            return Evidence.UNPROVOKED_RESET
-        return Evidence.RESET
 
     def _gives_back(self, server: Leg) -> bool:
         """Return a backend connection to the pool, if the client's exchange is over."""

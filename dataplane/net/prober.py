@@ -226,12 +226,9 @@ class Prober:
 
 
 def delay_s(check: ActiveCheckSpec, sample: float, *, first: bool) -> float:
-    """Return the seconds from the start of one probe to the next.
+    """Return the seconds from the start of one probe to the next; after a target's first one it picks its phase.
 
-    Args:
-        check: Whose `interval_s` and `jitter` count.
-        sample: A random number, 0 <= sample < 1.
-        first: Whether this was the target's first probe: then the next one picks its phase.
+    `sample` is a random number, 0 <= sample < 1.
     """
     if first:
         return check.interval_s * sample

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
-from dataplane.core.balance import client_key
+from dataplane.core.balance.sticky_table import client_key
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack, Selection
 from dataplane.core.spec import Mode, PoolMode, ProxyAccept
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.connect import Observer
     from dataplane.net.leg import Leg
-    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
 
 __all__ = ["Service"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from dataplane.core.health import Outcome
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.connect import Observer
     from dataplane.net.listener import Listener
-    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.node.running_service import Parts
     from dataplane.telemetry.events import Events

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from random import Random
 
-    from dataplane.core.balance import StickyTable
+    from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.health import Change
     from dataplane.core.outlier import Evidence
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.net.observer import Observer
+    from dataplane.net.connect import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
     from dataplane.telemetry.events import Events
@@ -57,7 +57,7 @@ class Owner(Protocol):
 
 
 class RunningService:
-    """A service, with what only its node needs of it; it is told what the service meets (net.observer.Observer)."""
+    """A service, with what only its node needs of it; it is told what the service meets (net.connect.Observer)."""
 
     __slots__ = (
         "_owner",
@@ -215,7 +215,7 @@ class RunningService:
             cause=new.cause,
         )
 
-    # -- what the service meets (net.observer.Observer) -----------------------------------------------
+    # -- what the service meets (net.connect.Observer) -----------------------------------------------
 
     def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Count a failed connect or an early reset."""

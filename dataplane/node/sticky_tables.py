@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_hexdigest
 
-from dataplane.core.balance import StickyTable, moved_share_steps
+from dataplane.core.balance.remap import moved_share_steps
+from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.selection import sticky_members
 from dataplane.core.spec import Mode
 from dataplane.node.slices import in_slices

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.balance import client_key
+from dataplane.core.balance.sticky_table import client_key
 from dataplane.core.reasons import SkipReason
 from dataplane.core.spec import OperatorState
 from dataplane.node.sticky_tables import tables_hash

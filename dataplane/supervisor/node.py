@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.ipc.messages import Found
-    from dataplane.net.observer import Observer
+    from dataplane.net.connect import Observer
     from dataplane.net.reactor import Reactor
 
 __all__ = ["CheckRelay", "UnusedParts"]

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from dataplane.core.reasons import CloseReason
     from dataplane.core.spec import ServiceSpec
+    from dataplane.net.connect import Observer
     from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
-    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.worker.board import Board
 

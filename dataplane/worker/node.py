@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.net.observer import Observer
+    from dataplane.net.connect import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
     from dataplane.telemetry.events import Events

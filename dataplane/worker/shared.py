@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dataplane.core.spec import AccessSpec, BackendSpec, LimitsSpec, ServiceSpec
+    from dataplane.net.connect import Observer
     from dataplane.net.flow import Flow
-    from dataplane.net.observer import Observer
     from dataplane.net.reactor import Reactor
     from dataplane.worker.board import Board
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["NOBODY", "Balancer", "Target"]
-
-NOBODY: Final[tuple[()]] = ()
-"""The usual `tried`: nothing has been tried yet."""
+__all__ = ["Balancer", "Target"]
 
 
 class Target(Protocol):
@@ -53,12 +50,7 @@ class Balancer(Protocol[T]):
         """Take note that `target.active` has changed; targets of other balancers are ignored."""
 
     def reweigh(self, target: T, old: int, new: int) -> bool:
-        """Give one target another weight in place, and keep whose turn it is.
-
-        Args:
-            target: It.
-            old: Its effective weight so far, at least 1.
-            new: Its effective weight from now on, at least 1.
+        """Give one target another effective weight, at least 1, in place, and keep whose turn it is.
 
         Returns:
             False, with nothing changed, if it is not among the targets or a new balancer is needed.

@@ -46,12 +46,7 @@ class LeastConn(Generic[T]):
     __slots__ = ("_heap", "_limit", "_slots", "_turn")
 
     def __init__(self, members: Sequence[tuple[T, int]], previous: LeastConn[T] | None = None) -> None:
-        """Take the members, in the order in which `previous` would have served equal loads.
-
-        Args:
-            members: Targets and weights >= 1.
-            previous: Where the turn was; None: the first member is first.
-        """
+        """Take targets with weights >= 1; `previous` knows who is next among equal loads, else the first is."""
         turns = previous.turns() if previous is not None else {}
         self._turn = max(turns.values(), default=0)
         self._slots: dict[str, _Slot[T]] = {}

@@ -35,7 +35,7 @@ BALANCERS: Final[dict[Mode, Builder]] = {
     Mode.P2C: lambda members, random, _previous, _table: PowerOfTwo(members, random),
     Mode.RANDOM: lambda members, random, _previous, _table: Random(members, random),
 }
-"""Arguments: members, random, previous, sticky table, as for `build_balancer`."""
+"""Takes members, random, previous and sticky table, as for `build_balancer`."""
 
 
 def build_balancer(
@@ -52,8 +52,7 @@ def build_balancer(
         mode: The algorithm.
         members: Usable targets with effective weights >= 1, in configured order, each id once.
         random: Uniform in [0, 1); for `p2c` and `random`.
-        previous: The balancer that this one replaces: whose turn it was survives. One of another mode
-            is ignored, and so is None.
+        previous: The balancer that this one replaces: whose turn it was survives, if it is of the same mode.
         table: For `sticky`: who owns which clients; None: everybody's second choice is the first.
     """
     return BALANCERS[mode](members, random, previous, table)

@@ -24,12 +24,7 @@ class Random(Generic[T]):
     __slots__ = ("_ends", "_places", "_random", "targets", "weights")
 
     def __init__(self, members: Sequence[tuple[T, int]], random: Callable[[], float]) -> None:
-        """Lay out the line.
-
-        Args:
-            members: Targets and weights >= 1.
-            random: Uniform in [0, 1).
-        """
+        """Take members with weights >= 1 and a source of numbers in [0, 1)."""
         self.targets = tuple(target for target, _ in members)
         self.weights = [weight for _, weight in members]
         self._ends = list(accumulate(self.weights))

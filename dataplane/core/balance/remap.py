@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.balance.sticky import Sticky
-from dataplane.core.balance.sticky_table import SLOTS, finish, next_key
+from dataplane.core.balance.sticky_table import SLOTS, next_key
 
 if TYPE_CHECKING:
     from collections.abc import Container, Generator
 
     from dataplane.core.balance.sticky_table import StickyTable
 
-__all__ = ["moved_share", "moved_share_steps"]
+__all__ = ["moved_share_steps"]
 
 _SLICE: Final = 1024
 """Slots between two yields: about 0.3 ms while owners are usable."""
@@ -29,26 +29,13 @@ class _Named:
     active: int = 0
 
 
-def moved_share(
-    old: StickyTable, new: StickyTable, old_usable: Container[str], new_usable: Container[str]
-) -> float:
-    """Return the share of clients, 0..1, whose backend differs between two configurations.
-
-    Args:
-        old: The table now.
-        new: The table then.
-        old_usable: Ids of the usable backends now; what is not in `old` does not matter.
-        new_usable: Ids of the usable backends then; what is not in `new` does not matter.
-    """
-    return finish(moved_share_steps(old, new, old_usable, new_usable))
-
-
 def moved_share_steps(
     old: StickyTable, new: StickyTable, old_usable: Container[str], new_usable: Container[str]
 ) -> Generator[None, None, float]:
-    """Do what `moved_share` does in slices of less than a millisecond; the generator returns the share.
+    """Find the share of clients, 0..1, whose backend differs between two configurations; the generator returns it.
 
-    Every slot counts once: exactly where its owners are usable, else by the second choices of one of its
+    It yields after slices of less than a millisecond. `old_usable` and `new_usable` have the ids of usable backends; what
+    is not in the table does not matter. Every slot counts once: exactly where its owners are usable, else by the second choices of one of its
     clients. An empty table, or nobody usable, counts as a backend of its own.
     """
     before, after = _balancer(old, old_usable), _balancer(new, new_usable)

@@ -98,12 +98,7 @@ class RoundRobin(Generic[T]):
     """Heap of (end of window, turns, group): a tie goes to the one with fewer turns to come."""
 
     def __init__(self, members: Sequence[tuple[T, int]], previous: RoundRobin[T] | None = None) -> None:
-        """Build the rotation.
-
-        Args:
-            members: Targets and weights >= 1.
-            previous: Whose turn it was so far; None: start with the first.
-        """
+        """Take targets with weights >= 1; whose turn it was `previous` knows, else the first begins."""
         self._weights = dict(members)
         distances = previous.distances() if previous is not None else None
         by_weight: dict[int, list[T]] = {}

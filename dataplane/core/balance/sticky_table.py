@@ -23,6 +23,7 @@ as Maglev and costs more; a ring would need 2,700 points for each backend to com
 
 from __future__ import annotations
 
+import re
 from array import array
 from heapq import merge
 from itertools import count
@@ -84,13 +85,7 @@ class StickyTable:
     __slots__ = ("digest", "ids", "slots", "weights")
 
     def __init__(self, ordered: Sequence[tuple[str, int]], slots: array[int], seed: str) -> None:
-        """Wrap finished slots; `build` makes them.
-
-        Args:
-            ordered: The members with their weights, sorted.
-            slots: SLOTS indexes into `ordered`; empty if there are no members.
-            seed: What keyed them.
-        """
+        """Wrap what `build` has made: SLOTS indexes into the sorted members; empty if there are none."""
         self.ids = tuple([id_ for id_, _ in ordered])
         self.weights = tuple([weight for _, weight in ordered])
         self.slots = slots
@@ -105,9 +100,6 @@ class StickyTable:
         Args:
             members: Ids, each once, and weights >= 1, in any order.
             seed: Keys the permutations; the same as for `client_key`.
-
-        Yields:
-            None after each slice, so that the caller can let others run.
         """
         ordered = yield from _sort(members)
         if len(ordered) < 2:  # noqa: PLR2004 - nobody to share with
@@ -214,7 +206,7 @@ def _claim(ordered: Sequence[tuple[str, int]], seed: int) -> Generator[None, Non
         if cost > _SLICE * _TURN_COST:
             cost = 0
             yield
-    free = _free(taken)
+    free = [match.start() for match in re.finditer(b"\0", taken)]
     yield
     for member in turns:
         place = permutations.leap(member, free)
@@ -225,16 +217,6 @@ def _claim(ordered: Sequence[tuple[str, int]], seed: int) -> Generator[None, Non
         if len(free) % _LEAPS == 0:
             yield
     return owners
-
-
-def _free(taken: bytearray) -> list[int]:
-    """Return the free slots, in order."""
-    free = []
-    place = taken.find(0)
-    while place >= 0:
-        free.append(place)
-        place = taken.find(0, place + 1)
-    return free
 
 
 def _typecode(members: int) -> str:

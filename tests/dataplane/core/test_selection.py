@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core import selection as selection_module
-from dataplane.core.balance import StickyTable
+from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.selection import Lack, Selection, Standing, sticky_members
 from dataplane.core.spec import BackendSpec, Mode, OperatorState
 from tests.dataplane.core.balance.backends import Backend, tries

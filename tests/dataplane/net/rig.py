@@ -274,7 +274,7 @@ class Rig:
         """How flows have ended so far."""
         return [reason.value for reason, _ in self.ended]
 
-    # -- net.observer.Observer
+    # -- net.connect.Observer
 
     def backend_failed(self, backend: Backend, evidence: Evidence, cause: str) -> None:
         """Note it."""

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from dataplane.core.balance import client_key
+from dataplane.core.balance.sticky_table import client_key
 from dataplane.core.reasons import CloseReason
 from dataplane.net.reactor import Reactor
 from tests.dataplane.net.rig import rigged

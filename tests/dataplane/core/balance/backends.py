@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from dataplane.core.balance import Balancer, build_balancer
+from dataplane.core.balance.base import Balancer
+from dataplane.core.balance.modes import build_balancer
 from dataplane.core.spec import Mode
 
 

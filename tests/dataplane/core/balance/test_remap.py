@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from dataplane.core.balance import StickyTable, client_key, moved_share, moved_share_steps
+from dataplane.core.balance.remap import moved_share_steps
+from dataplane.core.balance.sticky_table import StickyTable, client_key, finish
 from dataplane.core.spec import Mode
 from tests.dataplane.core.balance.backends import build, members
 
@@ -13,6 +16,11 @@ IDS = frozenset(target.id for target, _ in OF)
 TABLE = StickyTable.build_now([(target.id, weight) for target, weight in OF], "seed")
 WITHOUT_A = StickyTable.build_now([(target.id, weight) for target, weight in OF[1:]], "seed")
 EMPTY = StickyTable.build_now([], "seed")
+
+
+def moved_share(*args: Any) -> float:
+    """Return the share in one go."""
+    return finish(moved_share_steps(*args))
 
 
 def test_nothing_changes() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core.balance import StickyTable, client_key
+from dataplane.core.balance.sticky_table import StickyTable, client_key
 from dataplane.core.spec import Mode
 from tests.dataplane.core.balance.backends import KEYS, build, members, tries
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core.balance import StickyTable, client_key
-from dataplane.core.balance.sticky_table import SLOTS
+from dataplane.core.balance.sticky_table import SLOTS, StickyTable, client_key
 
 Members = tuple[tuple[str, int], ...]
 
