@@ -17,7 +17,7 @@ from schemas.system.machine import HERE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dataplane.core.balance import StickyTable
+    from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.service import Service
