@@ -138,8 +138,6 @@ UNMIRRORED: set[str] = {
     "dataplane.net.idle",
     "dataplane.net.proxy_header",
     "dataplane.net.sockopts",
-    "dataplane.node.address_watch",
-    "dataplane.node.backend_addresses",
     "dataplane.node.gc_tuning",
     "dataplane.node.impact",
     "dataplane.node.initial",

@@ -19,8 +19,8 @@ from dataplane.errors import Refused
 from dataplane.node.change import Changer
 from dataplane.node.diff import change_steps
 from dataplane.node.impact import impact_of, own_connections
-from dataplane.node.saving import Saving
 from dataplane.node.slices import in_slices
+from dataplane.node.snapshot_file import Saving
 from dataplane.node.specs import service_spec
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 

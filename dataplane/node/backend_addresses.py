@@ -14,21 +14,27 @@ from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import ABSENT, Absence
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.node.running_service import find
+from dataplane.node.slices import sliced
+from schemas.loops import Loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from dataplane.core.spec import BackendSpec
     from dataplane.net.backend import Backend
     from dataplane.net.probes import Target
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
     from dataplane.node.running_service import RunningService
     from dataplane.telemetry.events import Events
+    from schemas.loops import Machine
 
-__all__ = ["Place", "Whereabouts"]
+__all__ = ["Place", "Served", "Whereabouts", "find_loops"]
 
 Place = tuple[str, str, str, tuple["SocketAddress", ...], Absence | None]
 """Service, backend id, the address as configured, where that is, and why nowhere."""
+Served = tuple[str, "Iterable[str]", "Iterable[BackendSpec]"]
+"""The name of a service, its listeners and its backends."""
 
 
 class Whereabouts:
@@ -153,3 +159,31 @@ class Whereabouts:
 def _place(running: RunningService, backend: Backend) -> Place:
     addresses = () if backend.address is None else (backend.address, *backend.others)
     return running.service.name, backend.id, backend.spec.address, addresses, backend.absence
+
+
+async def find_loops(
+    services: Iterable[Served], found: Mapping[str, Sequence[str]], machine: Machine
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Judge all backends, letting the loop have its turn in between.
+
+    What is configured as an address comes before what a name resolves to: the name is refused if both close a circle.
+
+    Args:
+        services: All that listen.
+        found: By configured address: what the names among them resolve to, as addresses.
+        machine: Where this runs.
+
+    Returns:
+        By service and backend id: the addresses that lead back, and why.
+    """
+    served = [(name, tuple(listen), tuple(backends)) for name, listen, backends in services]
+    loops = Loops({name: listen for name, listen, _ in served}, machine)
+    refused: dict[str, dict[str, dict[str, str]]] = {}
+    for named in (False, True):
+        for name, _, backends in served:
+            async for backend in sliced(backends):
+                if (backend.address in found) is named:
+                    for address in found.get(backend.address, (backend.address,)):
+                        if why := loops.add(name, address):
+                            refused.setdefault(name, {}).setdefault(backend.id, {})[address] = why
+    return refused

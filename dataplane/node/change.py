@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import CheckType, Mode, OperatorState
-from dataplane.node.backend_loops import find_loops
+from dataplane.node.backend_addresses import find_loops
 from dataplane.node.drain import drain, undrain
 from dataplane.node.rehoming import rehome
+from dataplane.node.slices import sliced
 from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
 
@@ -20,15 +21,12 @@ if TYPE_CHECKING:
     from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
     from dataplane.net.backend import Backend
-    from dataplane.net.service import Service
     from dataplane.node.listeners import Listeners
     from dataplane.node.node import Node
     from dataplane.node.running_service import RunningService
 
 __all__ = ["Changer", "Draft", "Prepared"]
 
-SLICE: Final = 250
-"""Backends handled between two turns of the loop: about a millisecond."""
 IN_PLACE: Final = 16
 """So many weights are taken in place one by one: each may have to be searched for, in up to 0.2 ms."""
 
@@ -44,7 +42,7 @@ class Prepared:
     """The same with the overrides applied that stay in force."""
     tables: dict[int, StickyTable]
     loops: Mapping[str, Mapping[str, str]]
-    """Backends that lead back into the balancer (`node.backend_loops.find_loops`)."""
+    """Backends that lead back into the balancer (`node.backend_addresses.find_loops`)."""
 
 
 @dataclass(slots=True)
@@ -108,11 +106,9 @@ class Changer:
             running = self.node.running.get(name) or self.node.leaving.get(name)
             known = running.service.backends if running else {}
             leaving = {backend.id for backend in running.service.leaving} if running else set()
-            for backend_id, spec in following.effective.items():
+            async for backend_id, spec in sliced(following.effective.items()):
                 if backend_id not in known and backend_id not in leaving:
                     made[name, backend_id] = self.node.parts.backend(self.node.reactor, spec, following.spec)
-                    if len(made) % SLICE == 0:
-                        await asyncio.sleep(0)
         return made
 
     # -- the step that cannot fail --------------------------------------------------------------------
@@ -191,12 +187,10 @@ class Changer:
         # The selection of 10,000 backends takes 14 ms in one piece: it stays if only a few weights are others, or nothing.
         stays = same_options and running.serving >= 0 and backends == old and len(touched) <= IN_PLACE
         moves = False
-        for count, (backend, effective) in enumerate(touched, 1):
+        async for backend, effective in sliced(touched):
             stood = backend.standing
             moves |= self._reconfigure(running, backend, effective, spec)
             stays = stays and service.selection.reweigh(stood, backend.standing)
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
         node.whereabouts.turn_away(running, following.loops)
         await asyncio.sleep(0)
         if not stays:
@@ -207,17 +201,9 @@ class Changer:
         )
         if moves or not service.strays.isdisjoint(backend.spec.address for backend in backends.values()):
             await rehome(service, node.events)
-        await self._stock(service)
-
-    @staticmethod
-    async def _stock(service: Service) -> None:
-        """Dial what the pools of new backends hold even without traffic."""
-        for count, backend in enumerate(
-            list(service.backends.values()) if service.spec.pool.min_idle else (), 1
-        ):
+        # Dial what the pools of new backends hold even without traffic.
+        async for backend in sliced(list(service.backends.values()) if service.spec.pool.min_idle else ()):
             backend.pool.restock()
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
 
     def _reconfigure(
         self, running: RunningService, backend: Backend, effective: BackendSpec, spec: ServiceSpec
@@ -267,7 +253,7 @@ class Changer:
     async def _remove(self, running: RunningService, backends: Iterable[Backend]) -> bool:
         """Let backends go that the selection does not know any more; tell whether any of them has connections."""
         node, service, left = self.node, running.service, False
-        for count, backend in enumerate(backends, 1):
+        async for backend in sliced(backends):
             backend.removed = True
             backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
             running.outliers.remove(backend.id)
@@ -275,8 +261,6 @@ class Changer:
             if backend.own:
                 service.leaving.append(backend)
                 left = True
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
         return left
 
     async def _remove_service(self, running: RunningService) -> None:

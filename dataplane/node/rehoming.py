@@ -14,7 +14,6 @@ Theory of operation
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
 from dataplane.node.drain import drain, undrain
+from dataplane.node.slices import sliced
 
 if TYPE_CHECKING:
     from dataplane.net.backend import Backend
@@ -70,7 +70,7 @@ async def rehome(service: Service, events: Events) -> None:
     drained: list[Flow] = []
     strays: set[str] = set()
     heirs: Counter[Backend] = Counter()
-    for count, flow in enumerate(list(service.flows), 1):
+    async for flow in sliced(list(service.flows), SLICE):
         backend = flow.backend
         if backend is not None:
             moved = backend.removed or backend.spec.address != flow.place
@@ -84,8 +84,6 @@ async def rehome(service: Service, events: Events) -> None:
                 drained.append(flow)
             elif not service.draining:
                 undrain((flow,))
-        if count % SLICE == 0:
-            await asyncio.sleep(0)
     service.strays = frozenset(strays)
     drain(service, (flow for flow in drained if not flow.over), CloseReason.DRAIN_TIMEOUT)
     for heir in heirs:

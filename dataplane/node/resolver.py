@@ -19,13 +19,12 @@ from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
 from dataplane.net.backend import Absence
 from dataplane.net.sockopts import to_sockaddr
-from dataplane.node.address_watch import address_changes
-from dataplane.node.backend_loops import find_loops
+from dataplane.node.backend_addresses import find_loops
 from schemas.loops import Loops
 from schemas.system.machine import HERE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dataplane.net.backend import Backend
     from dataplane.node.node import Node
@@ -37,6 +36,9 @@ __all__ = ["Resolver"]
 REFRESH_S: Final = 15.0
 """How often a name is looked up again; asyncio's resolver does not tell a record's own lifetime."""
 RETRY_S: Final = 2.0
+RTMGRP_IPV4_IFADDR: Final = 0x10
+RTMGRP_IPV6_IFADDR: Final = 0x100
+"""rtnetlink(7)."""
 
 Users = list[tuple["RunningService", "Backend"]]
 """Backends with one name and port."""
@@ -200,3 +202,28 @@ def _has_ipv6() -> bool:
     except OSError as error:
         return error.errno != errno.EAFNOSUPPORT
     return True
+
+
+@contextlib.contextmanager
+def address_changes(on_change: Callable[[], None]) -> Iterator[None]:
+    """Call `on_change` after each change of this machine's addresses; never, where the kernel does not tell."""
+    loop = asyncio.get_running_loop()
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    except OSError:  # a sandbox without the family
+        yield
+        return
+
+    def drain() -> None:
+        with contextlib.suppress(OSError):  # nothing more there, or (ENOBUFS) more than was kept
+            while sock.recv(65536):
+                pass
+        on_change()
+
+    with sock:
+        sock.bind((0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        loop.add_reader(sock, drain)
+        try:
+            yield
+        finally:
+            loop.remove_reader(sock)

@@ -10,13 +10,22 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncIterator, Generator, Iterable
 
-__all__ = ["SLICE", "in_slices"]
+__all__ = ["SLICE", "in_slices", "sliced"]
 
 SLICE: Final = 250
 """Backends handled between two turns of the loop: about a millisecond."""
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+async def sliced(items: Iterable[T], size: int = SLICE) -> AsyncIterator[T]:
+    """Yield `items`, giving the loop its turn after each `size` of them."""
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % size == 0:
+            await asyncio.sleep(0)
 
 
 async def in_slices(steps: Generator[Any, None, R]) -> R:

@@ -4,26 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataplane.core.spec import (
-    AccessSpec,
-    ActiveCheckSpec,
-    BackendSpec,
-    CheckType,
-    DrainSpec,
-    LimitsSpec,
-    ListenSpec,
-    Mode,
-    OperatorState,
-    PassiveSpec,
-    PoolMode,
-    PoolSpec,
-    ProxyAccept,
-    ProxySend,
-    ProxySpec,
-    Resets,
-    ServiceSpec,
-    TimeoutsSpec,
-)
+from dataplane.core import spec
 from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:
@@ -32,26 +13,26 @@ if TYPE_CHECKING:
 __all__ = ["backend_spec", "service_spec"]
 
 
-def backend_spec(backend: Backend) -> BackendSpec:
+def backend_spec(backend: Backend) -> spec.BackendSpec:
     """Convert one backend."""
-    return BackendSpec(
-        backend.id, backend.address, backend.weight, backend.tier, OperatorState(backend.state)
+    return spec.BackendSpec(
+        backend.id, backend.address, backend.weight, backend.tier, spec.OperatorState(backend.state)
     )
 
 
-def service_spec(name: str, service: Service) -> ServiceSpec:
+def service_spec(name: str, service: Service) -> spec.ServiceSpec:
     """Convert one service with everything in it."""
     pool, timeouts, limits, drain = service.pool, service.timeouts, service.limits, service.drain
     passive = service.health.passive
-    return ServiceSpec(
+    return spec.ServiceSpec(
         name=name,
         listen=service.addresses,
         listen_options=_listen_options(service),
-        mode=Mode(service.mode),
+        mode=spec.Mode(service.mode),
         seed=service.seed,
         backends=tuple(backend_spec(backend) for backend in service.backends),
-        pool=PoolSpec(
-            PoolMode(pool.mode),
+        pool=spec.PoolSpec(
+            spec.PoolMode(pool.mode),
             pool.min_idle,
             pool.max_idle,
             pool.idle_timeout,
@@ -59,24 +40,24 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
             pool.greeting_age,
         ),
         active=_active_check(service),
-        passive=PassiveSpec(
+        passive=spec.PassiveSpec(
             passive.failures,
             passive.ejection,
             passive.max_ejection,
             passive.max_ejected,
-            Resets(passive.resets),
+            spec.Resets(passive.resets),
         ),
         panic=service.health.panic,
-        timeouts=TimeoutsSpec(
+        timeouts=spec.TimeoutsSpec(
             timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.lifetime, timeouts.proxy_header
         ),
         retries=service.retries,
-        proxy=ProxySpec(
-            ProxySend(service.proxy_protocol.send),
-            ProxyAccept(service.proxy_protocol.accept),
+        proxy=spec.ProxySpec(
+            spec.ProxySend(service.proxy_protocol.send),
+            spec.ProxyAccept(service.proxy_protocol.accept),
             tuple(service.proxy_protocol.trusted),
         ),
-        limits=LimitsSpec(
+        limits=spec.LimitsSpec(
             limits.connections,
             limits.per_backend,
             limits.per_client,
@@ -85,26 +66,26 @@ def service_spec(name: str, service: Service) -> ServiceSpec:
             limits.queue_timeout,
             limits.queue_abandoned == "drop",
         ),
-        access=AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),
-        drain=DrainSpec(drain.timeout, drain.close),
+        access=spec.AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),
+        drain=spec.DrainSpec(drain.timeout, drain.close),
         slow_start_s=service.slow_start,
         balance_workers=service.balance_workers,
     )
 
 
-def _listen_options(service: Service) -> tuple[tuple[str, ListenSpec], ...]:
+def _listen_options(service: Service) -> tuple[tuple[str, spec.ListenSpec], ...]:
     return tuple(
-        (address, ListenSpec(one.freebind, int(one.mode, 8) if one.mode else None, one.owner, one.group))
+        (address, spec.ListenSpec(one.freebind, int(one.mode, 8) if one.mode else None, one.owner, one.group))
         for one in service.listen
         if not isinstance(one, str)
         for address in addresses_of(one)
     )
 
 
-def _active_check(service: Service) -> ActiveCheckSpec:
+def _active_check(service: Service) -> spec.ActiveCheckSpec:
     check = service.health.active
-    return ActiveCheckSpec(
-        type=CheckType(check.type),
+    return spec.ActiveCheckSpec(
+        type=spec.CheckType(check.type),
         interval_s=check.interval,
         timeout_s=check.timeout,
         rise=check.rise,

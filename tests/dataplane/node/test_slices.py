@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from dataplane.node.slices import in_slices
+from dataplane.node.slices import in_slices, sliced
 
 
 def work(seen: list[str], slices: int, *, fails: bool = False) -> Generator[None, None, str]:
@@ -44,3 +44,17 @@ async def test_a_failure_comes_out() -> None:
 async def test_nothing_to_slice_is_done_at_once() -> None:
     """A computation without a slice has its result as well."""
     assert await in_slices(work([], 0)) == "done"
+
+
+async def test_items_come_in_slices_too() -> None:
+    """The loop has its turn after each so many; all items come, in order."""
+    seen: list[object] = []
+
+    async def other() -> None:
+        seen.append("other")
+
+    task = asyncio.create_task(other())
+    async for number in sliced(range(3), 2):
+        seen += [number]
+    await task
+    assert seen == [0, 1, "other", 2]

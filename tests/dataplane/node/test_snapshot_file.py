@@ -1,4 +1,4 @@
-"""The last good snapshot on disk."""
+"""The last good snapshot on disk; what could not be saved is saved when that becomes possible."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import stat
 
 import pytest
 
-from dataplane.node.snapshot_file import SnapshotStore
+from dataplane.node.snapshot_file import Saving, SnapshotStore
 from schemas.errors import InvalidDocument
-from schemas.snapshot import parse_snapshot
+from schemas.snapshot import Snapshot, parse_snapshot
+from tests.support.dataplane import DataPlane
 from tests.support.users import SERVICE, needs_two_users, owner
+from tests.support.wait import wait_for
 
 SNAPSHOT = parse_snapshot(
     {"version": 1, "generation": 7, "services": {"s": {"listen": "127.0.0.1:1", "backends": ["127.0.0.1:2"]}}}
@@ -62,3 +64,79 @@ def test_root_saves_for_a_service(tmp_path):
     store = SnapshotStore(tmp_path / "state", "test")
     store.save(list(SNAPSHOT.text()))
     assert {owner(store.path), owner(store.path.parent)} == {SERVICE.pw_name}
+
+
+FIRST, SECOND = (Snapshot(generation=number, services={}) for number in (1, 2))
+
+
+class Told(list):
+    """Takes events."""
+
+    def emit(self, kind, **fields):
+        """Note one."""
+        self.append((kind, fields))
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A state directory that cannot be had, until `unlink`."""
+    path = tmp_path / "state"
+    path.touch()
+    return path
+
+
+async def test_a_failure_is_told_once_and_so_is_its_end(blocked):
+    """Tries that fail again are not told again; a success after them is."""
+    store, told = SnapshotStore(blocked, "x"), Told()
+    saving = Saving(store, told)
+    await saving.save(FIRST)
+    await saving.again()
+    assert [kind for kind, _ in told] == ["snapshot_not_saved"]
+    assert not saving.saved
+    await saving.save(SECOND)
+    assert [fields["path"] for _, fields in told] == [str(store.path)] * 2
+    blocked.unlink()
+    await saving.again()
+    assert (told[2][0], told[2][1]["generation"], len(told)) == ("snapshot_saved", 2, 3)
+    assert saving.saved
+    assert store.load() == SECOND
+    await saving.save(FIRST)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_same_content_again_saves_what_was_not(workers):
+    """Status and metrics say that it is not saved; the same push repairs it, and so does a successor by itself."""
+    plane = DataPlane(["--workers", workers])
+    plane.state_dir.touch()
+    with plane:
+        plane.put_snapshot({})
+        assert plane.status()["saved"] is False
+        assert plane.metrics().values("lb_snapshot_saved") == [0]
+        plane.wait_output("snapshot_not_saved")
+        plane.state_dir.unlink()
+        assert plane.put_snapshot({}, generation=1)["changes"] == []
+        assert plane.status()["saved"] is True
+        assert plane.metrics().values("lb_snapshot_saved") == [1]
+        assert SnapshotStore(plane.state_dir, plane.name).load().generation == 1
+
+
+def test_a_successor_saves_what_its_predecessor_could_not():
+    """Without anybody pushing anything: the debt is handed over, and tried again until it is paid."""
+    plane = DataPlane()
+    plane.state_dir.touch()
+    with plane:
+        plane.put_snapshot({})
+        successor = DataPlane(
+            ["--takeover"],
+            environment={"LB_STATE_DIR": str(plane.state_dir)},
+            name=plane.name,
+            runtime_dir=plane.runtime_dir,
+        )
+        with successor:
+            assert plane.wait() == 0
+            assert successor.status()["saved"] is False
+            plane.state_dir.unlink()
+            # tried again every few seconds
+            wait_for(lambda: successor.status()["saved"], "the snapshot to be saved")
+            assert SnapshotStore(plane.state_dir, plane.name).load().generation == 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from dataplane.core.spec import BackendSpec, OperatorState
-from dataplane.node.backend_loops import SLICE, Served, find_loops
+from dataplane.node.backend_addresses import Served, find_loops
+from dataplane.node.slices import SLICE
 from schemas.loops import Machine
 
 MACHINE = Machine(lambda host: host == "192.0.2.1", lambda path: path)
