@@ -8,8 +8,7 @@ import random
 import signal
 import socket
 import time
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dataplane.api.name_release import Kept, move_away
 from dataplane.api.routes import DataPlane
@@ -28,8 +27,8 @@ from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import Handover
-from dataplane.report.metrics import Metrics
-from dataplane.report.status import Reporter
+from dataplane.report.reader import Reader
+from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.instance import draw_instance
@@ -38,16 +37,10 @@ from dataplane.telemetry.lost_lines import LossWatch
 from schemas.system.unix_socket import OwnSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dataplane.options import Options
     from dataplane.telemetry.line_writer import LineSink
-    from schemas.replies import Explanation, Info
-    from schemas.status import Status
 
 __all__ = ["Process"]
-
-VERSION: Final = version("livelb")
 
 
 class NoWorkers:
@@ -62,95 +55,6 @@ class NoWorkers:
         """Refuse."""
         hint = f"see lb-dataplane --takeover --workers {count}"
         raise Refused(409, "single_process", f"a single process has no workers; {hint}")
-
-
-class SingleReport:
-    """How a data plane of one process is (dataplane.api.routes.Report).
-
-    Args:
-        name: Of the data plane.
-        applier: What runs.
-        recording: What is kept of connections.
-        dropped_lines: Tells how many lines the logs have lost.
-    """
-
-    def __init__(
-        self, name: str, applier: Applier, recording: Recording, dropped_lines: Callable[[], int]
-    ) -> None:
-        self.draining_since: str | None = None
-        self.reporter = Reporter(applier.node, time.time)
-        self._name = name
-        self._applier = applier
-        self._node = applier.node
-        self._started_at = time.monotonic()
-        self._metrics = Metrics(self._node, applier, dropped_lines, time.monotonic, recording.spans)
-
-    def info(self) -> Info:
-        """Say who answers, and what it runs."""
-        return {
-            "name": self._name,
-            "pid": os.getpid(),
-            "instance": self._node.events.instance,
-            "version": VERSION,
-            "workers": 1,
-            "uptime_s": round(time.monotonic() - self._started_at, 3),
-            "generation": self._applier.snapshot.generation,
-            "hash": self._applier.snapshot.hash,
-            "pushed_by": self._applier.pushed_by,
-        }
-
-    async def status(self) -> Status:
-        """Describe everything."""
-        info, services = self.info(), await self.reporter.services()
-        active = sum(service["active"] for service in services.values())
-        return {
-            "name": info["name"],
-            "pid": info["pid"],
-            "instance": info["instance"],
-            "version": info["version"],
-            "generation": info["generation"],
-            "hash": info["hash"],
-            "uptime_s": info["uptime_s"],
-            "saved": self._applier.saved,
-            "draining_since": self.draining_since,
-            "skew": 1.0,
-            "workers": [
-                {
-                    "index": 0,
-                    "pid": info["pid"],
-                    "generation": info["generation"],
-                    "hash": info["hash"],
-                    "active": active,
-                    "pooled": sum(
-                        backend["pooled"] for service in services.values() for backend in service["backends"]
-                    ),
-                }
-            ],
-            "services": services,
-        }
-
-    async def explain(self, service: str, client: str) -> Explanation:
-        """Say what a client would get."""
-        running = self._node.running.get(service)
-        if running is None:
-            raise Refused(404, "no_such_service", f"there is no service {service}")
-        try:
-            return self.reporter.explain(running, client)
-        except ValueError as error:
-            raise Refused(422, "invalid", f"client: {error}") from error
-
-    async def metrics(self) -> bytes:
-        """Return Prometheus text."""
-        return await self._metrics.text()
-
-    def not_ready(self) -> str | None:
-        """Return why this node should get no traffic."""
-        if self.draining_since:
-            return "the process is ending"
-        if not self._applier.snapshot.generation:
-            return "generation 0: waiting for a snapshot"
-        paused = [listener.address for listener in self._node.listeners.values() if listener.paused]
-        return f"accepting is paused on {', '.join(paused)}: out of descriptors" if paused else None
 
 
 class Process:
@@ -174,7 +78,8 @@ class Process:
         except ValueError as error:
             raise StartError(f"OpenTelemetry: {error}") from error
         self.node.access_log = self._recording.record
-        self._report = SingleReport(options.name, self.applier, self._recording, self._dropped_lines)
+        self._reader = Reader(self.node, self._dropped_lines, self._recording.spans)
+        self._report = Report(options.name, self.applier, self._reader)
         self._plane = DataPlane(self.applier, self._report, self.node, NoWorkers(), self.events)
         self._resolver = Resolver(self.node)
         self.applier.on_change = self._resolver.wake
@@ -198,7 +103,7 @@ class Process:
         self._handle_signals()
         tune_collector()
         self.reactor.start()
-        self._report.reporter.outcomes.start()
+        self._reader.outcomes.start()
         sinks = {"log": self._log, "access log": self._recording.sink}
         LossWatch(sinks, self.events.emit).start(self.reactor)
         keep = self._background.keep

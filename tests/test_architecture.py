@@ -143,11 +143,8 @@ UNMIRRORED: set[str] = {
     "dataplane.node.initial",
     "dataplane.node.specs",
     "dataplane.node.sticky_tables",
-    "dataplane.report.metrics",
     "dataplane.report.outcomes",
-    "dataplane.report.status",
     "dataplane.single",
-    "dataplane.supervisor.dataplane",
     "dataplane.supervisor.inboxes",
     "dataplane.supervisor.node",
     "dataplane.supervisor.process",
@@ -168,7 +165,6 @@ BESIDE: dict[str, str] = {
     "controlplane/test_store_owners.py": "runs the store as two users, in a namespace",
     "dataplane/net/test_relay_playbook.py": "the whole relay against a model of it",
     "dataplane/net/test_several_addresses.py": "dialler, pool and flow meet backends of several addresses",
-    "dataplane/report/test_rendered.py": "status and metrics of both kinds of process, word for word",
     "dataplane/worker/test_interleavings.py": "what workers share, in every order of their steps",
 }
 """Files of tests without a module of their name, and what they are for: several modules at once. It may only shrink."""

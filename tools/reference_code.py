@@ -9,7 +9,8 @@ import random
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -29,7 +30,11 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
-from dataplane.report.metrics import Metrics
+from dataplane.report.exposition import Sample
+from dataplane.report.figures import total
+from dataplane.report.metrics import Runs, families
+from dataplane.report.reader import Reader
+from dataplane.supervisor.tally import worker_families
 from dataplane.telemetry.events import Events
 
 __all__ = [
@@ -180,7 +185,7 @@ def _called(call: ast.Call) -> str:
 
 # --- events ---------------------------------------------------------------------------------------
 
-_WORD_AT: Final = {"emit": 0, "_tell": 0, "heard": 1, "Event": 1}
+_WORD_AT: Final = {"emit": 0, "_emit": 0, "_tell": 0, "heard": 1, "Event": 1}
 """Which argument of these calls is the event's name."""
 _DERIVED: Final = {
     "backend_": [
@@ -293,14 +298,22 @@ async def _collected() -> list[Family]:
         }
         applier = Applier(node, None, OwnListeners(node, reuse_port=False))
         await applier.apply({"generation": 1, "services": {"web": service}})
-        parts = list(Metrics(node, applier, lambda: 0, time.monotonic).parts())
+        told = await families(await total(Reader(node).parts()), Runs(1, "", saved=True, uptime_s=0.0))
         await applier.apply({"generation": 2, "services": {}})
     reactor.close()
-    first: dict[str, Family] = {}
-    for kind, name, help_, samples in (family for part in parts for family in part):
-        labels = tuple(label for label in samples[0][1] if label != "le")
-        first.setdefault(name, Family(name + ("_total" if kind == "counter" else ""), kind, help_, labels))
-    return list(first.values())
+    return [_described(family) for family in told]
+
+
+def supervisor_families() -> list[Family]:
+    """Return what only a supervisor tells."""
+    loads = [({"worker": "0", "pid": "1"}, 0.0)]
+    return [_described(family) for family in worker_families(1, loads, Counter())]
+
+
+def _described(told: tuple[str, str, str, Iterable[Sample]]) -> Family:
+    kind, name, help_, samples = told
+    labels = tuple(label for label in next(iter(samples))[1] if label != "le")
+    return Family(name + ("_total" if kind == "counter" else ""), kind, help_, labels)
 
 
 _SOURCE: Final[dict[str, Any]] = {
@@ -330,35 +343,6 @@ def control_families() -> list[Family]:
         for family in text_string_to_metric_families(control_metrics.scrape(status, {"s": Pushes()}).decode())
         if family.samples
     ]
-
-
-def supervisor_families() -> list[Family]:
-    """Return what only a supervisor tells, or tells in other words."""
-    tree = ast.parse((ROOT / "dataplane/supervisor/dataplane.py").read_text(encoding="utf-8"))
-    appended = {
-        call.func.value.id: call.args[0]
-        for call in _calls(tree)
-        if _called(call) == "append"
-        and isinstance(call.func, ast.Attribute)
-        and isinstance(call.func.value, ast.Name)
-    }
-    known = {family.name for family in metric_families()}
-    families = []
-    for call in _calls(tree):
-        match call:
-            case ast.Call(
-                func=ast.Attribute(attr="set" | "count" as kind),
-                args=[ast.Constant() as name, help_, samples],
-            ):
-                source = appended[samples.id] if isinstance(samples, ast.Name) else samples
-                labels = next(node for node in ast.walk(source) if isinstance(node, ast.Dict))
-                keys = tuple(_text(key) for key in labels.keys if key is not None)
-                told = ("gauge", _text(name)) if kind == "set" else ("counter", f"{_text(name)}_total")
-                if told[1] not in known:
-                    families.append(Family(told[1], told[0], _text(help_), keys))
-            case _:
-                continue
-    return families
 
 
 def _text(node: ast.expr) -> str:

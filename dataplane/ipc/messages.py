@@ -1,31 +1,25 @@
-"""What a supervisor and its workers send each other: services in slices, metrics without their classes."""
+"""What a supervisor and its workers send each other: services in slices."""
 
 from __future__ import annotations
 
 import asyncio
 import pickle
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
 from dataplane.telemetry.connection_log import RecordingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-
-    from prometheus_client.metrics_core import Metric
 
 __all__ = [
     "INBOX",
     "Columns",
-    "Families",
     "Found",
     "PackedService",
-    "Sample",
     "Welcome",
     "WorkerSettings",
-    "families_of",
     "pack",
     "unpack",
 ]
@@ -37,14 +31,10 @@ SLICE: Final = 250
 
 PackedService = tuple[bytes, list[bytes]]
 """The pickled spec without its backends, and those as pickled lists of tuples."""
-Sample = tuple[str, dict[str, str], float]
-"""Name, labels, value."""
 Columns = dict[object, int]
 """By service name, or (service name, backend id): the column of the shared counters."""
 Found = tuple[str, str, str, str, bool, bool]
 """Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
-Families = list[tuple[str, str, str, list[Sample]]]
-"""Metric families: type, name, help, and samples with their labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +80,3 @@ async def unpack(packed: PackedService) -> ServiceSpec:
         await asyncio.sleep(0)
     spec: ServiceSpec = pickle.loads(head)  # noqa: S301 - the same
     return replace(spec, backends=tuple(backends))
-
-
-def families_of(metrics: Iterable[Metric]) -> Families:
-    """Make of metric families what travels."""
-    families: list[Any] = [
-        (
-            metric.type,
-            metric.name,
-            metric.documentation,
-            [(sample.name, sample.labels, sample.value) for sample in metric.samples],
-        )
-        for metric in metrics
-    ]
-    return families

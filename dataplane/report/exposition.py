@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.exposition import generate_latest
@@ -10,14 +11,17 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from dataplane.ipc.messages import Families, Sample
-
-__all__ = ["exposition"]
+__all__ = ["Family", "Sample", "exposition"]
 
 SLICE: Final = 100
 """Samples written between two turns of the loop: about a millisecond."""
+
+Sample = tuple[str, dict[str, str], float]
+"""Name, labels, value."""
+Family = tuple[str, str, str, "Iterable[Sample]"]
+"""Type, name, help, and samples."""
 
 
 class _One(Collector):
@@ -28,29 +32,19 @@ class _One(Collector):
         return (self._metric,)
 
 
-async def exposition(parts: Iterable[Families]) -> bytes:
-    """Return the text format of families that come in parts: each family once, with the samples of all parts.
-
-    Args:
-        parts: Of bounded size; the loop has its turn after each.
-    """
-    heads: dict[str, str] = {}
-    bodies: dict[str, list[str]] = {}
-    for families in parts:
-        for kind, name, help_, samples in families:
-            for some in _slices(samples):
-                metric = Metric(name, help_, kind)
-                for sample, labels, value in some:
-                    metric.add_sample(sample, labels, value)
-                help_line, type_line, body = generate_latest(_One(metric)).decode().split("\n", 2)
-                heads[name] = f"{help_line}\n{type_line}\n"
-                bodies.setdefault(name, []).append(body)
-                if len(some) == SLICE:
-                    await asyncio.sleep(0)
-        await asyncio.sleep(0)
-    return "".join(head + "".join(bodies[name]) for name, head in heads.items()).encode()
-
-
-def _slices(samples: list[Sample]) -> Iterator[list[Sample]]:
-    for start in range(0, len(samples) or 1, SLICE):
-        yield samples[start : start + SLICE]
+async def exposition(families: Iterable[Family]) -> bytes:
+    """Return the text format of families that have samples."""
+    pieces: list[str] = []
+    for kind, name, help_, samples in families:
+        rest, head = iter(samples), ""
+        while some := list(islice(rest, SLICE)):
+            metric = Metric(name, help_, kind)
+            for sample in some:
+                metric.add_sample(*sample)
+            help_line, type_line, body = generate_latest(_One(metric)).decode().split("\n", 2)
+            if not head:
+                head = f"{help_line}\n{type_line}\n"
+                pieces.append(head)
+            pieces.append(body)
+            await asyncio.sleep(0)
+    return "".join(pieces).encode()

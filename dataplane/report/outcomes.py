@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.reasons import CloseReason, Harm
 from dataplane.core.recent import STEP_S, Recent
+from dataplane.report.figures import RecentFigures
 
 if TYPE_CHECKING:
     from dataplane.net.service import Service
     from dataplane.node.node import Node
-    from schemas.status import RecentStatus
 
 __all__ = ["Outcomes"]
 
@@ -45,18 +45,18 @@ class Outcomes:
             self._of[service] = recent = known.get(service) or Recent(now, [0] * len(_counts(service)))
             recent.look(now, _counts(service))
 
-    def of(self, service: Service) -> RecentStatus:
+    def of(self, service: Service) -> RecentFigures:
         """Tell how many came in the last minute, and how many were harmed by what, not by their own doing."""
         now, counts = self._node.reactor.clock(), _counts(service)
         recent = self._of.get(service)
         # Without one it is younger than the last look.
         window_s, (connections, *closed) = recent.since(now, counts) if recent else (0.0, counts)
-        return {
-            "window_s": round(window_s, 1),
-            "connections": connections,
-            "refused": {word: closed[place] for place, word in _REFUSED if closed[place]},
-            "cut": {word: closed[place] for place, word in _CUT if closed[place]},
-        }
+        return RecentFigures(
+            window_s,
+            connections,
+            {word: closed[place] for place, word in _REFUSED if closed[place]},
+            {word: closed[place] for place, word in _CUT if closed[place]},
+        )
 
     def _services(self) -> list[Service]:
         return [one.service for one in (*self._node.running.values(), *self._node.leaving.values())]

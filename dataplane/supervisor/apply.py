@@ -19,7 +19,7 @@ from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.ipc.messages import pack
 from dataplane.node.apply import EMPTY
 from dataplane.node.takeover_state import verdicts_of
-from dataplane.report.merge import whole_services
+from dataplane.report.figures import total
 
 if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
@@ -112,15 +112,12 @@ class WorkerReplicas:
 
     async def dry_run(self) -> Held:
         """Return what tells of the connections of all workers."""
-        held: dict[tuple[str, str], tuple[int, int]] = {}
-        for _, _, parts in await self._workers.ask_all("report", former=True):
-            for name, service in whole_services(parts).items():
-                for backend in service["backends"]:
-                    active, pooled = held.get((name, backend["id"]), (0, 0))
-                    held[name, backend["id"]] = (active + backend["active"], pooled + backend["pooled"])
+        answers = await self._workers.ask_all("report", former=True)
+        figures = await total(part for _, _, told in answers for part in told)
 
         def of(service: str, backend: Backend) -> tuple[int, int]:
-            return held.get((service, backend.id), (0, 0))
+            known = figures.backends.get((service, backend.id))
+            return (0, 0) if known is None else (known.active, known.pooled)
 
         return of
 

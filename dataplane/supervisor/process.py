@@ -28,13 +28,14 @@ from dataplane.node.node import Node
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import Handover, inherit
+from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
-from dataplane.supervisor.dataplane import Supervisor
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
 from dataplane.supervisor.node import CheckRelay, UnusedParts
 from dataplane.supervisor.operations import Operations
 from dataplane.supervisor.succession import Succession
+from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import Workers
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.instance import draw_instance
@@ -90,7 +91,8 @@ class Supervision:
         self._store = SnapshotStore(options.state_dir, options.name)
         replicas = WorkerReplicas(self._node, lending, self._sockets, self._board)
         self._applier = Applier(self._node, self._store, self._sockets, replicas)
-        self._supervisor = Supervisor(options.name, self._node, self._applier, self._workers, self.events)
+        self._tally = WorkerTally(self._node, self._workers, relay, lambda: log.dropped)
+        self._report = Report(options.name, self._applier, self._tally)
         settings = WorkerSettings(
             name=options.name,
             runtime_dir=options.runtime_dir,
@@ -98,21 +100,17 @@ class Supervision:
             log_format=options.log_format,
             affinity=options.cpu_affinity,
         )
-        self._succession = Succession(
-            self._workers, lending, self._board, settings, replicas, self._supervisor
-        )
+        self._succession = Succession(self._workers, lending, self._board, settings, replicas, self._tally)
         most = self._board.rows // 2
         self._operations = Operations(
             self._succession, lending, self._sockets, self._applier, most, self.events.emit
         )
-        self._supervisor.relay = relay
-        self._plane = DataPlane(self._applier, self._supervisor, self._node, self._operations, self.events)
+        self._plane = DataPlane(self._applier, self._report, self._node, self._operations, self.events)
         self._resolver = Resolver(self._node)
         self._applier.on_change = self._on_change
-        self._supervisor.dropped_lines = lambda: log.dropped
 
     def _on_change(self) -> None:
-        self._supervisor.forget_gone()
+        self._tally.forget_gone()
         self._resolver.wake()
 
     async def run(self) -> None:
@@ -297,7 +295,7 @@ class Supervision:
         ceiling = self._reactor.accept_ceiling
         self.events.emit(
             "started",
-            **self._supervisor.info(),
+            **self._report.info(),
             socket=str(self._own.path),
             descriptors=descriptors,
             clients_a_worker=ceiling // 2,
@@ -315,7 +313,7 @@ class Supervision:
             if self._applier.refusal is None:  # else somebody has taken over just now
                 await self._applier.saving.again()
                 self._applier.refusal = Refused(503, "stopping", "the process is ending")
-                self._supervisor.begin_draining()
+                self._report.draining_since = self.events.now()
                 await self._sockets.keep_out()
                 await self._succession.let_all_go(last=True)
 
@@ -327,7 +325,7 @@ class Supervision:
     async def _let_go(self, refusal: Refused) -> None:
         """Have the workers stop accepting, and let go of the sockets; another process has them."""
         self._applier.refusal = refusal
-        self._supervisor.begin_draining()
+        self._report.draining_since = self.events.now()
         await self._succession.let_all_go(last=False)
         self._own.unlock()
         self.events.emit("handed_over")

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from dataplane.core.phase import Life, Phase
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.channel import Channel
-from dataplane.report.merge import whole_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeAlias
 
-    from dataplane.ipc.messages import Families
-    from schemas.status import ServiceStatus
+    from dataplane.report.figures import Figures
 
     Hear: TypeAlias = Callable[["WorkerProcess", str, dict[str, Any]], None]
     Share: TypeAlias = tuple[str, int]
@@ -59,8 +57,8 @@ class WorkerProcess:
         """The index and the row of each worker that it has been told of."""
         self.started_at = time.monotonic()
         self.pid = 0
-        self.last_report: dict[str, ServiceStatus] = {}
-        self.last_families: Families = []
+        self.last_told: list[Figures] = []
+        """Its figures, as far as they are known."""
         self._hear = hear
 
     @property
@@ -125,8 +123,7 @@ class WorkerProcess:
         if kind == "event":
             self._hear(self, *body)
         elif kind == "farewell":
-            parts, self.last_families = body
-            self.last_report = whole_services(parts)
+            self.last_told = body
 
     async def ask(self, kind: str, body: Any = None, fds: Iterable[int] = ()) -> tuple[Any, list[Any]]:
         """Ask it; a worker that does not answer is killed.

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from dataplane.core.spec import OperatorState
 from dataplane.ipc.messages import Columns, Found, PackedService, Welcome, unpack
@@ -20,8 +19,8 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Draft
 from dataplane.node.gc_tuning import tune_collector
-from dataplane.report.metrics import Metrics
-from dataplane.report.status import Reporter
+from dataplane.report.explain import explain
+from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.lost_lines import LossWatch
 from dataplane.worker.board import Board
@@ -30,20 +29,11 @@ from dataplane.worker.node import HeldDoors, WorkerNode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataplane.report.figures import Figures
     from dataplane.telemetry.events import Events
     from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["Requests"]
-
-SLICE: Final = 250
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """What runs, as metrics name it."""
-
-    generation: int = 0
-    hash: str = ""
 
 
 class Requests:
@@ -57,9 +47,9 @@ class Requests:
     """
 
     def __init__(self, welcome: Welcome, memory: int, events: Events, log: LineSink) -> None:
-        self.snapshot = _Running()
-        self.saved = True  # or not: that is the supervisor's to tell
-        self._next: tuple[Draft, _Running, Columns] | None = None
+        self._runs = (0, "")
+        """Generation and hash."""
+        self._next: tuple[Draft, tuple[int, str], Columns] | None = None
         self._events = events
         self._log = log
         board = Board(CounterBoard(welcome.rows, memory), welcome.row)
@@ -67,17 +57,16 @@ class Requests:
         self.node = WorkerNode(reactor, events, random.SystemRandom(), board)
         self.doors = HeldDoors(self.node)
         self._changer = Changer(self.node)
-        self._reporter = Reporter(self.node, time.time)
         draw = random.Random().random  # noqa: S311 - it decides what is logged
         self.recording = Recording(welcome.settings.recording, welcome.settings.name, draw, events.emit)
         self.node.access_log = self.recording.record
-        self._metrics = Metrics(self.node, self, self._dropped_lines, time.monotonic, self.recording.spans)
+        self._reader = Reader(self.node, self._dropped_lines, self.recording.spans)
 
     def start(self) -> int:
         """Begin to count and to look at what the other workers count; return the process id."""
         tune_collector()
         self.node.reactor.start()
-        self._reporter.outcomes.start()
+        self._reader.outcomes.start()
         LossWatch({"access log": self.recording.sink}, self._events.emit).start(self.node.reactor)
         self.node.start_refreshing()
         return os.getpid()
@@ -99,10 +88,7 @@ class Requests:
             case "report":
                 result = await self._report(part)
             case "explain":
-                service, client = body
-                result = self._reporter.explain(self.node.running[service], client)
-            case "metrics":
-                await self._tell_metrics(part)
+                result = explain(self.node, *body)
             case _:
                 raise AssertionError(kind)  # both ends are one version of this program
         return result
@@ -135,11 +121,9 @@ class Requests:
             self.doors.leave_all()
         self.doors.leave_inboxes()
 
-    async def last_words(self) -> tuple[list[Any], list[Any]]:
-        """Return the last numbers: status and metrics."""
-        parts: list[Any] = []
-        await self._report(parts.append)
-        return parts, [one for some in self._metrics.parts() for one in some]
+    def last_words(self) -> list[Figures]:
+        """Return the last numbers."""
+        return list(self._reader.parts())
 
     # -- changes --------------------------------------------------------------------------------------
 
@@ -148,12 +132,12 @@ class Requests:
     ) -> None:
         specs = [await unpack(service) for service in services]
         self.node.parts.columns = columns  # before backends are made: they dial only where the others see it
-        self._next = (await self._changer.prepare(specs), _Running(generation, digest), columns)
+        self._next = (await self._changer.prepare(specs), (generation, digest), columns)
         self.node.disarm({spec.name for spec in specs if spec.balance_workers})
 
     async def _commit(self, verdicts: list[Found]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
-        (draft, self.snapshot, columns), self._next = self._next, None
+        (draft, self._runs, columns), self._next = self._next, None
         self.doors.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more
         await self._changer.swap(draft, self.doors)
         self.node.count_in(columns)
@@ -169,22 +153,11 @@ class Requests:
     # -- numbers --------------------------------------------------------------------------------------
 
     async def _report(self, part: Callable[[Any], None]) -> tuple[int, str, int]:
-        """Describe every service: first all but its backends, then those, in slices."""
-        node = self.node
-        for running in [*node.leaving.values(), *node.running.values()]:
-            status: Any = await self._reporter.service(running)
-            backends = status.pop("backends")
-            part((running.service.name, status, []))
-            for start in range(0, len(backends), SLICE):
-                part((running.service.name, None, backends[start : start + SLICE]))
-                await asyncio.sleep(0)
-        return self.snapshot.generation, self.snapshot.hash, node.connections()
-
-    async def _tell_metrics(self, part: Callable[[Any], None]) -> None:
-        for families in self._metrics.parts():
-            if families:
-                part(families)
+        """Tell all figures, in slices."""
+        for figures in self._reader.parts():
+            part(figures)
             await asyncio.sleep(0)
+        return *self._runs, self.node.connections()
 
     def _dropped_lines(self) -> int:
         return self._log.dropped + self.recording.dropped_lines

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client.core import CounterMetricFamily
-
-from dataplane.ipc.messages import SLICE, families_of, pack, unpack
+from dataplane.ipc.messages import SLICE, pack, unpack
 from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
 
@@ -25,10 +23,3 @@ async def test_a_service_arrives_whole_and_in_order() -> None:
     packed = pack(spec)
     assert len(packed[1]) == 3
     assert await unpack(packed) == spec
-
-
-def test_metrics_travel_without_their_classes() -> None:
-    """Type, name, help and samples are all that is needed to write them."""
-    family = CounterMetricFamily("lb_x", "help", labels=["service"])
-    family.add_metric(["web"], 3)
-    assert families_of([family]) == [("counter", "lb_x", "help", [("lb_x_total", {"service": "web"}, 3)])]

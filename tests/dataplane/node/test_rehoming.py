@@ -18,7 +18,7 @@ from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.node.rehoming import home_of
-from dataplane.report.status import live_bytes
+from dataplane.report.reader import live_bytes
 from tests.dataplane.node.bench import Bench, benched, greeter
 from tests.support.checked import backend, saying
 

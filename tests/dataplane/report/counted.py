@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
+import time
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from dataplane.core.outlier import Evidence, Failure
 from dataplane.net.counters import Histogram
@@ -14,11 +19,13 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.node.node import Node
 from dataplane.node.specs import service_spec
+from dataplane.report.report import Report
 from dataplane.telemetry.events import Events
 from schemas.snapshot import parse_snapshot
 
-__all__ = ["NOW", "SERVICES", "make_node"]
+__all__ = ["NOW", "SERVICES", "in_order", "make_node", "report_of", "same", "stop_time"]
 
+EXPECTED = Path(__file__).parent / "expected"
 NOW = 5000.25
 """Monotonic seconds, and Unix seconds too."""
 SERVICES: dict[str, Any] = {
@@ -141,3 +148,35 @@ def _eject(node: Node, service: str, backend_id: str, at: float) -> None:
     assert running.outliers.ejection(backend_id)
     running.reassess(backend)
     node.rebuild_stale()
+
+
+def stop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all clocks stand at `NOW`."""
+    monkeypatch.setattr(Reactor, "clock", lambda self: NOW)
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(time, "monotonic", lambda: NOW)
+
+
+def report_of(node: Node, source: Any) -> Report:
+    """Return what tells of it."""
+    node.events.instance = "instance"
+    applier: Any = SimpleNamespace(
+        node=node, snapshot=SimpleNamespace(generation=7, hash="0123"), saved=True, pushed_by=None
+    )
+    return Report("main", applier, source)
+
+
+def same(name: str, text: str) -> None:
+    """Compare with what is kept; a file that is not there is written, and the test fails."""
+    path = EXPECTED / name
+    text = re.sub(r"(uptime_s\W+|lb_uptime_seconds |\"pid\": |pid=\")[0-9.e-]+", r"\1*", text) + "\n"
+    text = re.sub(r"\"version\": \"[^\"]*\"", '"version": "*"', text)
+    if not path.exists():
+        path.write_text(text)
+        raise AssertionError(f"{path} was not there")
+    assert text == path.read_text()
+
+
+def in_order(text: bytes) -> str:
+    """Return the lines of a scrape in an order that means nothing."""
+    return "\n".join(sorted(text.decode().splitlines()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,6 +14,8 @@ from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import EMPTY, Applier
 from dataplane.node.node import Node
+from dataplane.report.figures import Figures
+from dataplane.report.reader import Reader
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.node import UnusedParts
 from dataplane.telemetry.events import Events
@@ -139,8 +142,9 @@ async def test_a_plan_adds_up_what_all_workers_hold():
         await site.applier.apply(body(1, "a", "b"))
 
         async def report(kind, body=None, fds=()):
-            status = {"backends": []}
-            return (), [("s", status, []), ("s", None, [{"id": "a", "active": 3, "pooled": 1}])]
+            (told,) = [part for part in Reader(site.applier.node).parts() if part.backends]
+            one = replace(told.backends["s", "a"], active=3, pooled=1)
+            return (), [Figures(), Figures(backends={("s", "a"): one})]
 
         for worker in site.workers.serving.values():
             worker.ask = report

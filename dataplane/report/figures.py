@@ -1,0 +1,301 @@
+"""What a process has counted and what it sees, in plain values that travel and add up.
+
+Theory of operation:
+
+1. `reader.Reader` makes them of a node's counters, in parts of bounded size. Status and metrics are rendered from nothing
+   else, of one process as of several; a worker's parts travel to its supervisor as they are.
+2. Adding is the same for parts of one process and for several processes. What was counted and what is held is summed. How
+   something is configured is the first one's word. What is observed is the worst that anybody has found: a backend is
+   ejected if one worker has ejected it, a listener paused if one has paused it.
+3. A worker that drains is told of no change and no check any more: what it has counted and what it holds is part of the
+   sum, what it sees only where nobody else sees anything (`silence`). Of one that has ended, its totals remain (`past`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from operator import add
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dataplane.report.exposition import Family
+    from schemas.status import WorkerStatus
+
+__all__ = [
+    "BackendFigures",
+    "BackendView",
+    "Figures",
+    "ListenerFigures",
+    "Numbers",
+    "ProcessFigures",
+    "RecentFigures",
+    "ServiceFigures",
+    "ServiceView",
+    "Tally",
+    "total",
+]
+
+Numbers = tuple[float, ...]
+"""A histogram: the count of each bucket, not cumulative, and then the sum."""
+
+
+def add_counts(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """Add what is counted by words."""
+    return one | {word: one.get(word, 0) + count for word, count in other.items()}
+
+
+class _Added:
+    """Of which each field is the sum."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __add__(self, other: Self) -> Self:
+        sums: list[Any] = []
+        for name in self.__slots__:
+            one, more = getattr(self, name), getattr(other, name)
+            sums.append(tuple(map(add, one, more)) if isinstance(one, tuple) else one + more)
+        return type(self)(*sums)
+
+
+@dataclass(slots=True)
+class ProcessFigures:
+    """What is a process's and no service's."""
+
+    lag_s: float = 0.0
+    """How late the last tick was; of several processes, the longest."""
+    watched: int = 0
+    """Descriptors in the relay's epoll; of several processes, in the one that is nearest to its limit."""
+    limit: int = 0
+    """Descriptors at which accepting pauses there."""
+    dropped_lines: int = 0
+    exported_spans: int = 0
+    dropped_spans: int = 0
+
+    def __add__(self, other: ProcessFigures) -> ProcessFigures:
+        fullest = max(self, other, key=lambda one: (one.watched / max(1, one.limit), one.limit))
+        return ProcessFigures(
+            max(self.lag_s, other.lag_s),
+            fullest.watched,
+            fullest.limit,
+            self.dropped_lines + other.dropped_lines,
+            self.exported_spans + other.exported_spans,
+            self.dropped_spans + other.dropped_spans,
+        )
+
+
+@dataclass(slots=True)
+class RecentFigures:
+    """What a service's clients met lately."""
+
+    window_s: float = 0.0
+    connections: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: RecentFigures) -> RecentFigures:
+        return RecentFigures(
+            max(self.window_s, other.window_s),
+            self.connections + other.connections,
+            add_counts(self.refused, other.refused),
+            add_counts(self.cut, other.cut),
+        )
+
+
+@dataclass(slots=True)
+class ServiceView:
+    """How a service is configured, and what its selection is made of."""
+
+    mode: str
+    table_hash: str | None
+    tier: int | None
+    panic: bool
+    usable: int
+    """How many backends are usable."""
+    serving: int
+    """How many backends get new connections."""
+    silent: bool = False
+    """Whether all who run it drain."""
+
+    def __add__(self, other: ServiceView) -> ServiceView:
+        if self.silent or other.silent:
+            return self if other.silent else other
+        return replace(
+            self,
+            panic=self.panic or other.panic,
+            usable=min(self.usable, other.usable),
+            serving=min(self.serving, other.serving),
+        )
+
+
+@dataclass(slots=True)
+class ServiceFigures(_Added):
+    """One service, but for its listeners and backends."""
+
+    view: ServiceView
+    recent: RecentFigures
+    active: int
+    queued: int
+    connections: int
+    bytes_in: int
+    bytes_out: int
+    retries: int
+    handed_over: int
+    closed: tuple[int, ...]
+    """In the order of `CloseReason`."""
+    session: Numbers
+    queue: Numbers
+
+    def past(self) -> ServiceFigures:
+        """Return what outlives its process."""
+        return replace(self, view=replace(self.view, silent=True), recent=RecentFigures(), active=0, queued=0)
+
+
+@dataclass(slots=True)
+class ListenerFigures:
+    """One address that is accepted on."""
+
+    accepted: int
+    state: Literal["accepting", "paused", "closing"] | None
+    """None: nobody accepts from it who tells of it."""
+
+    def __add__(self, other: ListenerFigures) -> ListenerFigures:
+        state = "paused" if "paused" in {self.state, other.state} else self.state or other.state
+        return ListenerFigures(self.accepted + other.accepted, state)
+
+
+@dataclass(slots=True)
+class BackendView:
+    """How a backend is configured, and what is observed of it."""
+
+    address: str
+    weight: int
+    tier: int
+    state: Literal["enabled", "drain", "disabled"]
+    overridden: dict[str, tuple[Any, float]]
+    """By field, what an operator has said, and when (monotonic seconds: the same clock in all processes)."""
+    draining_since: float | None
+    """Monotonic seconds."""
+    removed: bool
+    health: Literal["up", "down", "unknown", "ejected"]
+    cause: str
+    """Of `health`."""
+    since: float
+    """Of `health`, monotonic seconds."""
+    reachable: bool
+    usable: bool
+    silent: bool = False
+    """Whether all who have it drain."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether an operator has drained or disabled it."""
+        return self.draining_since is not None
+
+    def __add__(self, other: BackendView) -> BackendView:
+        if self.silent or other.silent:
+            return self if other.silent else other
+        both = self
+        if other.health == "ejected" and (
+            self.health not in {"ejected", "down"} or (self.health == "ejected" and other.since < self.since)
+        ):
+            both = replace(both, health=other.health, cause=other.cause, since=other.since)
+        if self.reachable > other.reachable or self.usable > other.usable:
+            reachable, usable = self.reachable and other.reachable, self.usable and other.usable
+            both = replace(both, reachable=reachable, usable=usable)
+        return both
+
+
+@dataclass(slots=True)
+class BackendFigures(_Added):
+    """One backend."""
+
+    view: BackendView
+    active: int
+    pooled: int
+    connections: int
+    connect_failures: int
+    bytes_in: int
+    bytes_out: int
+    ejections: int
+    hits: int
+    misses: int
+    discarded: tuple[int, ...]
+    """In the order of `DiscardCause`."""
+    connect: Numbers
+    first_byte: Numbers
+
+    def past(self) -> BackendFigures:
+        """Return what outlives its process."""
+        return replace(self, view=replace(self.view, silent=True), active=0, pooled=0)
+
+
+@dataclass(slots=True)
+class Figures:
+    """Those of one process, of a part of it, or of several."""
+
+    process: ProcessFigures = field(default_factory=ProcessFigures)
+    services: dict[str, ServiceFigures] = field(default_factory=dict)
+    listeners: dict[tuple[str, str], ListenerFigures] = field(default_factory=dict)
+    """By service and address."""
+    backends: dict[tuple[str, str], BackendFigures] = field(default_factory=dict)
+    """By service and id."""
+
+    @property
+    def pooled(self) -> int:
+        """Idle connections to all backends."""
+        return sum(one.pooled for one in self.backends.values())
+
+    def add(self, more: Figures) -> None:
+        """Add `more`, which stays as it is."""
+        self.process += more.process
+        _add(self.services, more.services)
+        _add(self.listeners, more.listeners)
+        _add(self.backends, more.backends)
+
+    def silence(self) -> None:
+        """Take note that the process drains."""
+        self.process = replace(self.process, watched=0, limit=0)
+        for listener in self.listeners.values():
+            listener.state = None
+        for service in self.services.values():
+            service.view.silent = True
+        for backend in self.backends.values():
+            backend.view.silent = True
+
+    def past(self) -> Figures:
+        """Return what outlives the process."""
+        return Figures(
+            replace(self.process, lag_s=0.0, watched=0, limit=0),
+            {name: one.past() for name, one in self.services.items()},
+            {key: replace(one, state=None) for key, one in self.listeners.items()},
+            {key: one.past() for key, one in self.backends.items()},
+        )
+
+
+def _add(into: dict[Any, Any], more: dict[Any, Any]) -> None:
+    for key, one in more.items():
+        mine = into.get(key)
+        into[key] = one if mine is None else mine + one
+
+
+@dataclass(slots=True)
+class Tally:
+    """What there is to say at one moment."""
+
+    figures: Figures
+    workers: list[WorkerStatus]
+    """Those that accept."""
+    families: list[Family] = field(default_factory=list)
+    """Metrics that only a supervisor has."""
+
+
+async def total(parts: Iterable[Figures]) -> Figures:
+    """Add up, and give the loop its turn after each part."""
+    result = Figures()
+    for part in parts:
+        result.add(part)
+        await asyncio.sleep(0)
+    return result

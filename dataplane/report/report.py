@@ -1,0 +1,110 @@
+"""What a data plane says of itself: of one process, and of a supervisor with its workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dataplane.core.handoff import skew
+from dataplane.report.exposition import exposition
+from dataplane.report.metrics import Runs, families
+from dataplane.report.status import describe
+
+if TYPE_CHECKING:
+    from dataplane.node.apply import Applier
+    from dataplane.report.figures import Tally
+    from schemas.replies import Explanation, Info
+    from schemas.status import Status
+
+__all__ = ["Report", "Source"]
+
+VERSION: Final = version("livelb")
+
+
+class Source(Protocol):
+    """Whose figures they are: this process's, or all workers'."""
+
+    @property
+    def count(self) -> int:
+        """How many processes relay."""
+
+    async def tally(self, info: Info, *, draining: bool) -> Tally:
+        """Return all figures; `info` is what this process says of itself, and `draining` whether it ends."""
+
+    async def explain(self, service: str, client: str) -> Explanation:
+        """Say what a client would get."""
+
+    def not_ready(self) -> str | None:
+        """Return why clients should go elsewhere, though this process runs something; None if they need not."""
+
+
+class Report:
+    """Answers what the API is asked (dataplane.api.routes.Report).
+
+    Args:
+        name: Of the data plane.
+        applier: Knows what runs.
+        source: Knows the figures.
+    """
+
+    def __init__(self, name: str, applier: Applier, source: Source) -> None:
+        self.draining_since: str | None = None
+        self.explain = source.explain
+        self._name = name
+        self._applier = applier
+        self._source = source
+        self._started_at = time.monotonic()
+
+    def info(self) -> Info:
+        """Say who answers, and what it runs."""
+        applier = self._applier
+        return {
+            "name": self._name,
+            "pid": os.getpid(),
+            "instance": applier.node.events.instance,
+            "version": VERSION,
+            "workers": self._source.count,
+            "uptime_s": round(time.monotonic() - self._started_at, 3),
+            "generation": applier.snapshot.generation,
+            "hash": applier.snapshot.hash,
+            "pushed_by": applier.pushed_by,
+        }
+
+    async def _tally(self) -> tuple[Info, Tally]:
+        info = self.info()
+        return info, await self._source.tally(info, draining=self.draining_since is not None)
+
+    async def status(self) -> Status:
+        """Describe everything."""
+        info, tally = await self._tally()
+        return {
+            "name": info["name"],
+            "pid": info["pid"],
+            "instance": info["instance"],
+            "version": info["version"],
+            "generation": info["generation"],
+            "hash": info["hash"],
+            "uptime_s": info["uptime_s"],
+            "saved": self._applier.saved,
+            "draining_since": self.draining_since,
+            "skew": round(skew([worker["active"] for worker in tally.workers]), 2),
+            "workers": tally.workers,
+            "services": await describe(tally.figures, time.time() - time.monotonic()),
+        }
+
+    async def metrics(self) -> bytes:
+        """Return Prometheus text."""
+        info, tally = await self._tally()
+        runs = Runs(info["generation"], info["hash"], self._applier.saved, info["uptime_s"])
+        told = await families(tally.figures, runs)
+        return await exposition([*told, *tally.families])
+
+    def not_ready(self) -> str | None:
+        """Return why this node should get no traffic."""
+        if self.draining_since:
+            return "the process is ending"
+        if not self._applier.snapshot.generation:
+            return "generation 0: waiting for a snapshot"
+        return self._source.not_ready()
