@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 __all__ = [
@@ -106,16 +107,15 @@ class PlaceError(ControlError):
     status = 503
 
 
+@dataclass(eq=False)
 class BusyError(ControlError):
     """Another process is the one writer."""
 
     code = "busy"
     status = 409
 
-    def __init__(self, what: str, pid: int | None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.pid = pid
+    what: str
+    pid: int | None
 
     def __str__(self) -> str:
         return f"{self.what} is in use by {'another process' if self.pid is None else f'pid {self.pid}'}"
@@ -141,35 +141,30 @@ class HeldBackError(ControlError):
     status = 409
 
 
+@dataclass(eq=False)
 class DataPlaneError(ControlError):
     """One data plane did not do what it was asked."""
 
     status = 502
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    name: str
 
 
+@dataclass(eq=False)
 class UnreachableError(DataPlaneError):
     """It does not exist, does not listen, or hung up."""
 
     code = "unreachable"
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name)
-        self.reason = reason
+    reason: str
 
     def __str__(self) -> str:
         return f"unreachable: {self.reason}"
 
 
+@dataclass(eq=False)
 class GoneError(UnreachableError):
-    """Its process has ended, and left its socket behind; `since` is when it was last alive, RFC 3339."""
+    """Its process has ended, and left its socket behind: `reason` is its path, `since` when it was last alive, RFC 3339."""
 
-    def __init__(self, name: str, path: str, since: str) -> None:
-        super().__init__(name, path)
-        self.since = since
+    since: str
 
     def __str__(self) -> str:
         return (
@@ -178,30 +173,26 @@ class GoneError(UnreachableError):
         )
 
 
+@dataclass(eq=False)
 class LateError(DataPlaneError):
     """It did not answer in time."""
 
     code = "late"
     status = 504
-
-    def __init__(self, name: str, timeout_s: float) -> None:
-        super().__init__(name)
-        self.timeout_s = timeout_s
+    timeout_s: float
 
     def __str__(self) -> str:
         return f"no answer within {self.timeout_s:.3g} s"
 
 
+@dataclass(eq=False)
 class OvertakenError(DataPlaneError):
     """It runs something newer, which somebody else has pushed meanwhile."""
 
     code = "overtaken"
     status = 409
-
-    def __init__(self, name: str, generation: int, who: str) -> None:
-        super().__init__(name)
-        self.generation = generation
-        self.who = who
+    generation: int
+    who: str
 
     def __str__(self) -> str:
         return f"meanwhile {self.who} has pushed generation {self.generation}: apply again, or use --force"

@@ -120,7 +120,6 @@ class Store:
 
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir / "control"
-        self.directory = self._root
         self._unusable = False
 
     @contextlib.contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -30,6 +29,8 @@ __all__ = ["backends", "completion", "generations", "schema", "services", "socke
 
 _ANSWER_S: Final = 0.5
 """How long a keystroke may wait for a data plane or the daemon that hangs."""
+_SILENCE: Final = contextlib.suppress(Exception)
+"""The line that is being typed is no place for a message, whatever the reason."""
 _SHELLS: Final = ("bash", "zsh", "fish")
 _PROGRAMS: Final = ("lb-control", "lb-dataplane")
 _BASH: Final = """\
@@ -136,7 +137,7 @@ def generations(
 ) -> list[CompletionItem[str]]:
     """Offer the generations of the history, the newest first, with when and by whom."""
     found: list[CompletionItem[str]] = []
-    with _silence():
+    with _SILENCE:
         for entry in reversed(_history(_settings(context))):
             number = str(entry["generation"])
             if number.startswith(incomplete):
@@ -149,7 +150,7 @@ def generations(
 def sockets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:  # noqa: ARG001 - click's signature
     """Offer the sockets of the data planes in the runtime directory, and files."""
     found: list[str] = []
-    with _silence():
+    with _SILENCE:
         from controlplane.dataplanes import endpoint  # noqa: PLC0415 - only for a TAB
 
         found = [each.location for each in endpoint.find_dataplanes(_settings(context).runtime_dir())]
@@ -161,35 +162,17 @@ def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
     return sorted(word for word in words if word.startswith(incomplete))
 
 
-def _silence() -> contextlib.AbstractContextManager[None]:
-    # The line that is being typed is no place for a message, whatever the reason.
-    return contextlib.suppress(Exception)
-
-
 def _settings(context: click.Context) -> Settings:
     """Return what the global options on the line say; they are read, but their command has not run."""
-    from controlplane.cli.settings import Settings  # noqa: PLC0415 - only for a TAB
-    from controlplane.dataplanes.tls import tls_of  # noqa: PLC0415 - the same
+    from controlplane.cli.settings import settings_of  # noqa: PLC0415 - only for a TAB
 
-    given = context.find_root().params
-
-    def path(name: str) -> Path | None:
-        return Path(given[name]) if given.get(name) else None
-
-    return Settings(
-        os.environ,
-        path("runtime_dir"),
-        path("state_dir"),
-        tuple(given.get("dataplanes") or ()),
-        path("token_file"),
-        tls_of(os.environ, **{name: path(name) for name in ("ca_file", "cert_file", "key_file")}),
-    )
+    return settings_of(context.find_root().params)
 
 
 def _running(context: click.Context) -> dict[str, Any]:
     """Return the services of the snapshot that runs, as the daemon or else a data plane has it."""
     found: dict[str, Any] = {}
-    with _silence():
+    with _SILENCE:
         settings = _settings(context)
         daemon = settings.daemon()
         for answer in _ask("/v1/snapshot", settings.clients() if daemon is None else (daemon,)):

@@ -9,14 +9,13 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from controlplane.cli.completion import sockets, use
 from controlplane.cli.output import examples
-from controlplane.cli.settings import Settings
-from controlplane.dataplanes.tls import tls_of
+from controlplane.cli.settings import settings_of
 from controlplane.errors import ControlError
 
 __all__ = ["main"]
@@ -52,6 +51,8 @@ _GROUPS: Final = {
 }
 """Commands in the order of their use, each with its module and one line: `--help` reads only this, and loads nothing."""
 _COMMANDS: Final = {name: module for group in _GROUPS.values() for name, (module, _) in group.items()}
+_FILE: Final = click.Path(path_type=Path)
+_FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 _EPILOG: Final = examples(
     "lb-control validate lb.yaml && lb-control plan lb.yaml",
     "lb-control apply lb.yaml",
@@ -87,16 +88,10 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--runtime-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where the sockets are.  [$LB_RUNTIME_DIR, /run/lb]",
+    "--runtime-dir", type=_FOLDER, metavar="DIR", help="Where the sockets are.  [$LB_RUNTIME_DIR, /run/lb]"
 )
 @click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where the history is.  [$LB_STATE_DIR, /var/lib/lb]",
+    "--state-dir", type=_FOLDER, metavar="DIR", help="Where the history is.  [$LB_STATE_DIR, /var/lib/lb]"
 )
 @click.option(
     "--dataplane",
@@ -106,44 +101,30 @@ class _Lazy(click.Group):
     shell_complete=sockets,
     help="Speak to this data plane; repeatable. Without it: all in the runtime directory.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The token for data planes behind a URL.",
-)
+@click.option("--token-file", type=_FILE, metavar="FILE", help="The token for data planes behind a URL.")
 @click.option(
     "--ca-file",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="PEM",
     help="Authorities to trust for https:// data planes.  [$LB_CA_FILE, the system's]",
 )
 @click.option(
     "--cert-file",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="PEM",
     help="The certificate for https:// data planes that ask for one.  [$LB_CERT_FILE]",
 )
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="PEM",
     help="Its key, if not in the same file; not encrypted.  [$LB_KEY_FILE]",
 )
 @click.version_option(package_name="livelb")
 @click.pass_context
-def cli(
-    ctx: click.Context,
-    /,
-    runtime_dir: Path | None,
-    state_dir: Path | None,
-    dataplanes: tuple[str, ...],
-    token_file: Path | None,
-    **pem: Path | None,
-) -> None:
+def cli(ctx: click.Context, /, **given: Any) -> None:
     """Control livelb's data planes: one file says what should be, and every change is applied live."""
-    tls = tls_of(os.environ, **pem)
-    ctx.obj = Settings(os.environ, runtime_dir, state_dir, dataplanes, token_file, tls)
+    ctx.obj = settings_of(given)
 
 
 def main() -> None:

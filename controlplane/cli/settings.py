@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,7 @@ from controlplane.dataplanes import endpoint
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.requests import pushed_by
-from controlplane.dataplanes.tls import Tls
+from controlplane.dataplanes.tls import Tls, tls_of
 from controlplane.errors import InputError, PlaceError
 from schemas.http.reloaded import Renewed
 from schemas.http.tokens import TokenError, parse_token
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Gateway: TypeAlias = Direct | Remote
 
-__all__ = ["Settings", "read_token", "token_of"]
+__all__ = ["Settings", "read_token", "settings_of", "token_of"]
 
 
 def read_token(option: str, path: Path) -> str:
@@ -51,6 +51,22 @@ def token_of(option: str, path: Path) -> Renewed[str]:
     token = Renewed([path], lambda: read_token(option, path), wrong=InputError)
     token.now()
     return token
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Make settings of the global options by name, as click has them: paths may still be text."""
+
+    def path(name: str) -> Path | None:
+        return Path(given[name]) if given.get(name) else None
+
+    return Settings(
+        os.environ,
+        path("runtime_dir"),
+        path("state_dir"),
+        tuple(given.get("dataplanes") or ()),
+        path("token_file"),
+        tls_of(os.environ, **{name: path(name) for name in ("ca_file", "cert_file", "key_file")}),
+    )
 
 
 @dataclass(frozen=True, slots=True)

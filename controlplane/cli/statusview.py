@@ -12,8 +12,18 @@ from rich.padding import Padding
 from rich.text import Text
 
 from controlplane.cli import output
-from controlplane.cli.words import HEALTH, LEVELS, SOURCES, STATES, label
-from controlplane.core.trouble import age_s, serving, span, standing, troubles, why
+from controlplane.cli.words import (
+    HEALTH,
+    LEVELS,
+    RANK,
+    SOURCES,
+    address_cell,
+    cause_cell,
+    label,
+    since_cell,
+    state_cell,
+)
+from controlplane.core.trouble import serving, standing, troubles
 
 __all__ = ["details", "view"]
 
@@ -36,7 +46,6 @@ _WHY: Final = {
     "empty": "Consul shows none",
     "denied": "the token sees too little",
 }
-_RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
 
 
 def view(
@@ -74,7 +83,6 @@ def view(
 
 
 def _head(report: dict[str, Any], *, direct: bool) -> Text:
-
     agree = ("converged", "bold green") if report["converged"] else ("NOT CONVERGED", "bold red")
     line = Text(f"generation {report['generation']}  {report['hash'][:_SHORT_HASH]}  ")
     line.append(*agree)
@@ -168,8 +176,7 @@ def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterato
 
 
 def _rank(backend: Mapping[str, Any]) -> int:
-
-    return _RANK.get(standing(backend), 0)
+    return RANK.get(standing(backend), 0)
 
 
 def _service_rank(service: Mapping[str, Any]) -> int:
@@ -178,7 +185,6 @@ def _service_rank(service: Mapping[str, Any]) -> int:
 
 
 def _service_line(name: str, service: Mapping[str, Any]) -> Text:
-
     listeners = ", ".join(
         each["address"] + ("" if each["state"] == "accepting" else f" ({each['state']})")
         for each in service["listeners"]
@@ -199,14 +205,12 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
 
 
 def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: datetime) -> Iterator[Text]:
-
     health = backend["health"]
-    age = age_s(health.get("since"), now)
-    state = "removed" if backend.get("removed") else backend["state"]
+    state, style = state_cell(backend)
     values = (
         health["state"],
-        "" if age is None else span(age),
-        state + ("*" if backend.get("overridden") else ""),
+        since_cell(backend, now)[0],
+        state,
         str(backend["weight"]),
         str(backend["active"]),
         str(backend["pooled"]),
@@ -221,7 +225,7 @@ def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: dat
     start += _WIDTHS[0] + 2
     line.stylize("dim", start, start + _WIDTHS[1])
     start += _WIDTHS[1] + 2
-    line.stylize(STATES.get(state, ""), start, start + _WIDTHS[2])
+    line.stylize(style, start, start + _WIDTHS[2])
     note = _note(backend)
     if not note:
         yield line
@@ -234,13 +238,10 @@ def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: dat
 
 def _note(backend: Mapping[str, Any]) -> Text:
     """Say where it is, unless its name does, and why it is not up."""
-    health = backend["health"]
-    address = "" if backend["address"] == backend["id"] else output.plain(backend["address"])
-    cause = output.plain(why(backend))
-    note = Text(address, style="dim")
+    (address, dim), (cause, style) = address_cell(backend), cause_cell(backend)
+    note = Text(output.plain(address), style=dim)
     note.append("  " if address and cause else "")
-    note.append(cause, f"not dim {HEALTH.get(health['state'], '')}")
-    return note
+    return note.append(output.plain(cause), f"not dim {style}")
 
 
 def _cells(cells: Iterable[tuple[str, str]], first: str) -> str:

@@ -14,13 +14,12 @@ from rich.text import Text
 from controlplane.cli import output, words
 from controlplane.cli.words import PLAIN, RICH, Glyphs, figure, percent, shorten
 from controlplane.core.rates import Row, share, total
-from controlplane.core.trouble import age_s, serving, span, standing, troubles, why
+from controlplane.core.trouble import age_s, serving, span, standing, troubles
 
 __all__ = ["SORTS", "Model", "frame", "ordered", "plain_lines"]
 
 STALE_S: Final = 3.0
 """An answer that is older is said to be."""
-_RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
 _ROOMY: Final = 100
 """Columns from which on there are two blanks between cells."""
 _NAME: Final = 34
@@ -31,7 +30,7 @@ _TALL: Final = 20
 
 Sort = Callable[[Row], tuple[Any, ...]]
 SORTS: Final[Mapping[str, Sort]] = {
-    "trouble": lambda row: (_RANK.get(standing(row.backend), 3),),
+    "trouble": lambda row: (words.RANK.get(standing(row.backend), 3),),
     "connections": lambda row: (-(row.connections or 0.0),),
     "bytes": lambda row: (-((row.bytes_in or 0.0) + (row.bytes_out or 0.0)),),
     "active": lambda row: (-row.backend["active"],),
@@ -119,20 +118,6 @@ def _health(row: Row, _model: Model) -> tuple[str, str]:
     return state, words.HEALTH.get(state, "")
 
 
-def _state(row: Row, _model: Model) -> tuple[str, str]:
-    state = "removed" if row.backend.get("removed") else row.backend["state"]
-    return state + ("*" if row.backend.get("overridden") else ""), words.STATES.get(state, "")
-
-
-def _for(row: Row, model: Model) -> tuple[str, str]:
-    age = age_s(row.backend["health"].get("since"), model.now)
-    return ("" if age is None else span(age)), "dim"
-
-
-def _cause(row: Row, _model: Model) -> tuple[str, str]:
-    return why(row.backend), words.HEALTH.get(row.backend["health"]["state"], "")
-
-
 def _rate(of: Callable[[Row], float | None]) -> Callable[[Row, Model], tuple[str, str]]:
     def cell(row: Row, _model: Model) -> tuple[str, str]:
         value = of(row)
@@ -145,18 +130,17 @@ def _p99(row: Row) -> float | None:
     return None if row.connect_p99_s is None else row.connect_p99_s * 1000
 
 
-def _address(row: Row, _model: Model) -> tuple[str, str]:
-    address = row.backend["address"]
-    return ("" if address == row.backend["id"] else address), "dim"
-
-
 _COLUMNS: Final = (
     _Column("backend", 14, 0, lambda row, _: ("/".join(row.place), "bold"), right=False, grows=True),
-    _Column("address", 14, 10, _address, right=False, grows=True, keep=False),
+    _Column(
+        "address", 14, 10, lambda row, _: words.address_cell(row.backend), right=False, grows=True, keep=False
+    ),
     _Column("health", 7, 0, _health, right=False),
-    _Column("for", 4, 3, _for),
-    _Column("cause", 16, 6, _cause, right=False, grows=True, keep=False),
-    _Column("state", 9, 2, _state, right=False),
+    _Column("for", 4, 3, lambda row, model: words.since_cell(row.backend, model.now)),
+    _Column(
+        "cause", 16, 6, lambda row, _: words.cause_cell(row.backend), right=False, grows=True, keep=False
+    ),
+    _Column("state", 9, 2, lambda row, _: words.state_cell(row.backend), right=False),
     _Column("wgt", 3, 11, lambda row, _: (str(row.backend["weight"]), "")),
     _Column("active", 6, 1, _rate(lambda row: row.backend["active"])),
     _Column("conn/s", 6, 1, _rate(lambda row: row.connections)),
@@ -347,7 +331,7 @@ def _detail(model: Model, width: int) -> Text:
         health["state"]
         + ("" if since is None else f" for {span(since)}")
         + (f" ({health['cause']})" if health["cause"] else ""),
-        "" if backend["address"] == backend["id"] else backend["address"],
+        words.address_cell(backend)[0],
         *(f"{key} {word['value']} by an operator" for key, word in backend.get("overridden", {}).items()),
         f"weight {backend['weight']}",
         f"tier {backend['tier']}" if backend.get("tier") else "",

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
+
+from controlplane.core.trouble import age_s, span, why
 
 __all__ = [
     "HEALTH",
     "LEVELS",
     "PLAIN",
+    "RANK",
     "RICH",
     "SOURCES",
     "STATES",
     "Glyphs",
+    "address_cell",
+    "cause_cell",
     "figure",
     "label",
     "percent",
     "shorten",
+    "since_cell",
     "spark",
+    "state_cell",
 ]
 
 HEALTH: Final = {"up": "green", "unknown": "dim", "ejected": "yellow", "down": "bold red"}
@@ -36,6 +44,8 @@ SOURCES: Final = {
     "error": "bold red",
 }
 
+RANK: Final = {"down": 0, "ejected": 1, "out": 2, "unknown": 3, "up": 4}
+"""Of how a backend stands: the troubled first."""
 _NOTHING: Final = "-"
 _KILO: Final = 1000.0
 _WHOLE: Final = 9.95
@@ -54,6 +64,28 @@ class Glyphs:
 
 RICH: Final = Glyphs("…", "▁▂▃▄▅▆▇█")
 PLAIN: Final = Glyphs("~", "")
+
+
+def state_cell(backend: Mapping[str, Any]) -> tuple[str, str]:
+    """Return an operator's word for a backend, with a star if it is no file's, and its style."""
+    state = "removed" if backend.get("removed") else backend["state"]
+    return state + ("*" if backend.get("overridden") else ""), STATES.get(state, "")
+
+
+def since_cell(backend: Mapping[str, Any], now: datetime) -> tuple[str, str]:
+    """Return for how long a backend's health has been so."""
+    age = age_s(backend["health"].get("since"), now)
+    return "" if age is None else span(age), "dim"
+
+
+def address_cell(backend: Mapping[str, Any]) -> tuple[str, str]:
+    """Return where a backend is, unless its name says so."""
+    return "" if backend["address"] == backend["id"] else backend["address"], "dim"
+
+
+def cause_cell(backend: Mapping[str, Any]) -> tuple[str, str]:
+    """Return why a backend is not up."""
+    return why(backend), HEALTH.get(backend["health"]["state"], "")
 
 
 def label(level: str, word: str) -> str:

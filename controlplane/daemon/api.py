@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from controlplane.daemon.events import Events
 from controlplane.daemon.http import Page, Tcp
 from controlplane.desired.document import Proposal, input_error
 from controlplane.errors import ControlError, InputError
+from controlplane.operations.controller import Controller
 from controlplane.operations.options import Origin, options_of_query
 from schemas.api import BackendPatch
 from schemas.errors import InvalidDocument
@@ -20,11 +22,6 @@ from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prome
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
 from schemas.http.guard import peer_uid, refuse_page, refuse_peer
 from schemas.reading.findings import checked
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from controlplane.operations.controller import Controller
 
 __all__ = ["Api", "Node", "Tcp"]
 

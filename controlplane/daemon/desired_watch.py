@@ -15,16 +15,14 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from controlplane.core.backoff import Backoff
 from controlplane.desired.document import Proposal
+from controlplane.desired.location import Home
 from controlplane.errors import ControlError, InputError
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import ApplyOptions, Origin, now_text
-
-if TYPE_CHECKING:
-    from controlplane.desired.location import Home
 
 __all__ = ["WatchedFile"]
 

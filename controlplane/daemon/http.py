@@ -48,7 +48,7 @@ _FILES: Final = {
     "/app.css": ("app.css", "text/css"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript")
-        for name in (
+        for name in [
             "app",
             "cards",
             "changes",
@@ -61,7 +61,7 @@ _FILES: Final = {
             "state",
             "summary",
             "text",
-        )
+        ]
     },
 }
 _OPEN: Final = frozenset({*_FILES, "/access.json", "/livez"})

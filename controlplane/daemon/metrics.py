@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
+from controlplane.dataplanes.pusher import Pushes
 from controlplane.discovery.consul.metrics import STATES, ConsulCollector
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
-
-    from controlplane.dataplanes.pusher import Pushes
 
 __all__ = ["scrape"]
 
@@ -39,77 +35,66 @@ class _NodeCollector:
             ("overrides", "Operators' overrides in force.", len(status["overrides"])),
         ):
             yield GaugeMetricFamily(f"lb_control_{name}", text, value=float(value))
-        missing = GaugeMetricFamily(
-            "lb_control_unserved",
+        yield _gauge(
+            "unserved",
             "1 for a service that lb.yaml asks for and nobody serves, since nothing is known of its backends.",
-            labels=("service",),
+            {(row["service"],): True for row in status["unserved"]},
+            "service",
         )
-        for row in status["unserved"]:
-            missing.add_metric((row["service"],), 1.0)
-        yield missing
-        yield from _data_planes(status["dataplanes"])
-        yield from _pushed(status["dataplanes"], self._pushes)
-        states = GaugeMetricFamily(
-            "lb_control_source_state", "1 for the state that the source is in.", labels=("source", "state")
-        )
+        # Data planes of several machines may have one name: who is worst off speaks for them.
+        planes: dict[str, list[Mapping[str, Any]]] = {}
+        for row in status["dataplanes"]:
+            planes.setdefault(row["name"], []).append(row)
+        yield from _data_planes(planes)
+        yield from _pushed(planes, self._pushes)
         # Two services may ask the same of Consul with other filters, under one name: the worst counts.
         worst: dict[str, str] = {}
         for row in status["sources"]:
             name, state = row["name"], row["state"]
             worst[name] = max(worst.get(name, "ok"), state, key=STATES.index)
-        for name, state in worst.items():
-            for each in STATES:
-                states.add_metric((name, each), float(each == state))
-        yield states
+        states = {(name, each): each == state for name, state in worst.items() for each in STATES}
+        yield _gauge("source_state", "1 for the state that the source is in.", states, "source", "state")
 
 
-def _data_planes(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    label = ("dataplane",)
-    reachable = GaugeMetricFamily(
-        "lb_control_dataplane_reachable", "1 while a data plane answers.", labels=label
-    )
-    refuses = GaugeMetricFamily(
-        "lb_control_dataplane_refuses",
-        "1 while it answers, and does not take what was accepted.",
-        labels=label,
-    )
-    generation = GaugeMetricFamily(
-        "lb_control_dataplane_generation", "Generation that it runs, as far as is known.", labels=label
-    )
-    # Data planes of several machines may have one name: who is worst off speaks for them.
-    named: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        named.setdefault(row["name"], []).append(row)
-    for name, those in named.items():
-        reachable.add_metric((name,), float(all(row["reachable"] for row in those)))
-        refuses.add_metric(
-            (name,), float(any(row["reachable"] and row["error"] is not None for row in those))
-        )
-        known = [row["generation"] for row in those if row["generation"] is not None]
-        if known:
-            generation.add_metric((name,), float(min(known)))
-    yield from (reachable, refuses, generation)
+def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    gauge = GaugeMetricFamily(f"lb_control_{name}", text, labels=labels)
+    for names, value in values.items():
+        gauge.add_metric(names, float(value))
+    return gauge
 
 
-def _pushed(rows: Sequence[Mapping[str, Any]], pushes: Mapping[str, Pushes]) -> Iterator[Metric]:
-    results = CounterMetricFamily(
-        "lb_control_pushes", "Snapshots sent, by what became of them.", labels=("dataplane", "result")
-    )
-    seconds = SummaryMetricFamily(
-        "lb_control_push_seconds",
-        "From sending to the acknowledgement that all of it runs.",
-        labels=("dataplane",),
-    )
-    named: dict[str, list[Pushes]] = {}
-    for row in rows:
-        if row["socket"] in pushes:
-            named.setdefault(row["name"], []).append(pushes[row["socket"]])
-    for name, those in named.items():
-        acked = sum(each.acked for each in those)
-        results.add_metric((name, "acked"), acked)
-        results.add_metric((name, "refused"), sum(each.refused for each in those))
-        results.add_metric((name, "failed"), sum(each.failed for each in those))
-        seconds.add_metric((name,), count_value=acked, sum_value=sum(each.acked_s for each in those))
+def _data_planes(planes: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Metric]:
+    reachable = {(name,): all(row["reachable"] for row in rows) for name, rows in planes.items()}
+    yield _gauge("dataplane_reachable", "1 while a data plane answers.", reachable, "dataplane")
+    refuses = {
+        (name,): any(row["reachable"] and row["error"] is not None for row in rows)
+        for name, rows in planes.items()
+    }
+    what = "1 while it answers, and does not take what was accepted."
+    yield _gauge("dataplane_refuses", what, refuses, "dataplane")
+    generations = {
+        (name,): min(known)
+        for name, rows in planes.items()
+        if (known := [row["generation"] for row in rows if row["generation"] is not None])
+    }
+    what = "Generation that it runs, as far as is known."
+    yield _gauge("dataplane_generation", what, generations, "dataplane")
+
+
+def _pushed(
+    planes: Mapping[str, Sequence[Mapping[str, Any]]], pushes: Mapping[str, Pushes]
+) -> Iterator[Metric]:
+    what = "Snapshots sent, by what became of them."
+    results = CounterMetricFamily("lb_control_pushes", what, labels=("dataplane", "result"))
+    what = "From sending to the acknowledgement that all of it runs."
+    seconds = SummaryMetricFamily("lb_control_push_seconds", what, labels=("dataplane",))
+    for name, rows in planes.items():
+        those = [pushes[row["socket"]] for row in rows if row["socket"] in pushes]
+        if those:
+            for result in ("acked", "refused", "failed"):
+                results.add_metric((name, result), sum(getattr(each, result) for each in those))
+            acked = sum(each.acked for each in those)
+            seconds.add_metric((name,), count_value=acked, sum_value=sum(each.acked_s for each in those))
     yield from (results, seconds)
 
 

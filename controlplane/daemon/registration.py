@@ -18,7 +18,6 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane.dataplanes import requests
@@ -50,30 +49,25 @@ def served_by(services: Mapping[str, Any]) -> frozenset[Served]:
     from controlplane.discovery.consul.registration import Served  # noqa: PLC0415 - nothing needs Consul otherwise
 
     found = set()
-    for name, service in services.items():
-        for listener in _listening(service):
-            address = split_address(listener)
-            if not isinstance(address, UnixPath) and not _why_not(listener):
-                everywhere = _ip(address.host).is_unspecified
-                found.add(Served(name, "" if everywhere else address.host, address.port))
+    for name, listener in _listening(services):
+        address = split_address(listener)
+        if not isinstance(address, UnixPath) and not _why_not(listener):
+            everywhere = _ip(address.host).is_unspecified
+            found.add(Served(name, "" if everywhere else address.host, address.port))
     return frozenset(found)
 
 
 def left_out_of(services: Mapping[str, Any]) -> tuple[LeftOut, ...]:
     """Return the listeners of a snapshot's services that `served_by` leaves out, sorted, and why."""
-    return tuple(
-        sorted(
-            LeftOut(name, listener, why)
-            for name, service in services.items()
-            for listener in _listening(service)
-            if (why := _why_not(listener))
-        )
-    )
+    found = (LeftOut(name, listener, _why_not(listener)) for name, listener in _listening(services))
+    return tuple(sorted(each for each in found if each.why))
 
 
-def _listening(service: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the addresses that a snapshot's service listens on."""
-    return chain.from_iterable(map(listened_on, service["listen"]))
+def _listening(services: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each address that a snapshot's services listen on, behind the service's name."""
+    for name, service in services.items():
+        for each in service["listen"]:
+            yield from ((name, listener) for listener in listened_on(each))
 
 
 def _why_not(listener: str) -> str:

@@ -66,12 +66,11 @@ class Endpoint:
         return f"; for TCP write http://{here} or https://{here}" if _TCP.fullmatch(here) else ""
 
 
-def result_row(
-    endpoint: Endpoint, error: DataPlaneError | None, running: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Tell how one data plane took it, and what it runs now."""
+def result_row(endpoint: Endpoint, answer: object, running: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell how one data plane took it, whose answer may be an error, and what it runs now."""
+    error = answer if isinstance(answer, DataPlaneError) else None
     return {
-        "name": running.get("name", endpoint.name),
+        "name": endpoint.name,
         "socket": endpoint.location,
         "result": "ok" if error is None else error.code,
         "error": None if error is None else str(error),

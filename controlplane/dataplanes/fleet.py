@@ -100,10 +100,7 @@ class Fleet:
     async def tell(self, call: requests.Call, timeout_s: float) -> list[dict[str, Any]]:
         """Send something to everybody, also to whom nothing was heard of; return how each took it."""
         answers = await self._ask(tuple(self.pushers.values()), call, timeout_s)
-        return [
-            result_row(each.endpoint, answer if isinstance(answer, DataPlaneError) else None, {})
-            for each, answer in answers
-        ]
+        return [result_row(each.endpoint, answer, {}) for each, answer in answers]
 
     async def services(self, *, must: bool = False) -> dict[str, Any]:
         """Return the services of the newest snapshot that runs; if nobody answers nothing, or with `must` a `PlaceError`."""
@@ -118,22 +115,13 @@ class Fleet:
 
     async def dry_run(
         self, call: requests.Call, timeout_s: float
-    ) -> list[tuple[Endpoint, dict[str, Any] | None, DataPlaneError | None]]:
+    ) -> list[tuple[Endpoint, dict[str, Any] | DataPlaneError]]:
         """Ask everybody, and tell why those who cannot be asked cannot."""
-        answers = await self.ask(call, timeout_s)
-        told = [
-            (each.endpoint, None, answer)
-            if isinstance(answer, DataPlaneError)
-            else (each.endpoint, answer, None)
-            for each, answer in answers
-        ]
-        asked = {endpoint for endpoint, _, _ in told}
-        away = [
-            (each.endpoint, None, each.error or LateError(each.endpoint.name, timeout_s))
-            for each in self.pushers.values()
-            if each.endpoint not in asked
-        ]
-        return [*told, *away]
+        told = {each.endpoint: answer for each, answer in await self.ask(call, timeout_s)}
+        for endpoint, each in self.pushers.items():
+            if endpoint not in told:
+                told[endpoint] = each.error or LateError(endpoint.name, timeout_s)
+        return list(told.items())
 
     async def settled(self, wish: Wish, timeout_s: float) -> list[dict[str, Any]]:
         """Wait until everybody runs a wish, has refused it, or cannot be reached; tell how each took it.

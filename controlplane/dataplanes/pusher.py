@@ -139,8 +139,6 @@ class Pusher:
         self.client = client
         self.running: Running | None = None
         """What it ran at the last look; None: never seen."""
-        self.seen_at: float | None = None
-        """When that was, on `clock`."""
         self.error: DataPlaneError | None = None
         """Why it is not where it should be; None: it is, or nobody has asked."""
         self.pushes = Pushes()
@@ -255,8 +253,7 @@ class Pusher:
 
     async def _look(self) -> Running:
         info = await self.client.ask(requests.get("/v1/info"), timeout_s=self._timing.info_s)
-        self.seen_at = self._clock()
-        instance = self._identity.of(info, self.seen_at)
+        instance = self._identity.of(info, self._clock())
         running = Running(instance, info.get("generation", 0), info.get("hash", ""), info.get("pushed_by"))
         if running != self.running:
             self._told = {}
@@ -280,7 +277,6 @@ class Pusher:
         self._refused.taken()
         self._told = {}
         self.running = Running(running.instance, ack.get("generation", 0), ack.get("hash", ""))
-        self.seen_at = self._clock()
         return self.running
 
     async def _tell(self, wish: Wish) -> None:

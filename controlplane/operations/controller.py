@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from controlplane.core.compile import Compiled
 from controlplane.core.contest import Contest
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.fleet import Fleet
+from controlplane.dataplanes.pusher import Wish
 from controlplane.dataplanes.requests import said_by
 from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError
@@ -32,11 +34,7 @@ from controlplane.operations.options import ApplyOptions, Origin, now_text
 from controlplane.operations.resolution import FIRST_LOOK_S, Resolving, unserved
 from controlplane.operations.rules import accept, attributed, override, refuse_if, wish_of
 from controlplane.operations.saving import Keeping
-
-if TYPE_CHECKING:
-    from controlplane.core.compile import Compiled
-    from controlplane.dataplanes.pusher import Wish
-    from schemas.desired import Desired
+from schemas.desired import Desired
 
 __all__ = ["Controller", "News", "Taken"]
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from controlplane.core.instances import with_rejected
-from controlplane.discovery.source import Found
-
-if TYPE_CHECKING:
-    from controlplane.core.instances import Remark
-    from controlplane.desired.document import Proposal
-    from controlplane.discovery.source import Source
-    from schemas.snapshot import Backend
+from controlplane.core.instances import Remark, with_rejected
+from controlplane.desired.document import Proposal
+from controlplane.discovery.source import Found, Source
+from schemas.snapshot import Backend
 
 __all__ = ["Discovering"]
 
@@ -37,9 +33,6 @@ class Discovering:
         self.rejected: Mapping[str, Sequence[Remark]] = {}
         """By service: what was found and is not used, since it leads back into the balancer."""
 
-    def _answers(self, service: str, backend: str) -> bool:
-        return (service, backend) in self.healthy
-
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Begin with what `saved` returned in an earlier life."""
         self._restored = saved
@@ -58,7 +51,7 @@ class Discovering:
     def _opened(self) -> Source:
         from controlplane.discovery.consul.discovery import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
 
-        source = ConsulDiscovery(self._on_change, answers=self._answers)
+        source = ConsulDiscovery(self._on_change, answers=lambda *backend: backend in self.healthy)
         source.restore(self._restored)
         return source
 

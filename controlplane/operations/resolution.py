@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from controlplane.core.compile import Compiled, compile_services
 from controlplane.dataplanes import requests
+from controlplane.dataplanes.fleet import Fleet
+from controlplane.desired.document import Proposal
 from controlplane.discovery.source import Found
 from controlplane.errors import RefusedError
+from controlplane.operations.accepted import Accepted
 from controlplane.operations.discovery import Discovering
 from controlplane.operations.options import ApplyOptions
 from controlplane.operations.rules import plan_report, refuse_loops
-
-if TYPE_CHECKING:
-    from controlplane.dataplanes.fleet import Fleet
-    from controlplane.desired.document import Proposal
-    from controlplane.operations.accepted import Accepted
-    from schemas.snapshot import Backend
+from schemas.snapshot import Backend
 
 __all__ = ["FIRST_LOOK_S", "Planned", "Resolved", "Resolving", "unserved"]
 
@@ -127,9 +125,7 @@ class Resolving:
         )
         report = plan_report(answers, ran, compiled.services)
         report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
-        return Planned(
-            resolved, report, [error for _, _, error in answers if isinstance(error, RefusedError)]
-        )
+        return Planned(resolved, report, [each for _, each in answers if isinstance(each, RefusedError)])
 
     async def compile(
         self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]

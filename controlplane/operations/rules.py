@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from controlplane.core.merge import FIELDS, Override, Place, put, surviving, words
+from controlplane.core.compile import Compiled, configured_of
+from controlplane.core.merge import FIELDS, Override, put, surviving, words
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
 from controlplane.core.rollout import Target
 from controlplane.dataplanes import requests
@@ -15,9 +16,7 @@ from controlplane.dataplanes.pusher import Wish
 from controlplane.errors import DataPlaneError, HeldBackError, InputError, StoreError, UnknownError
 from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.store import KEPT_CHANGES, Entry, History, State, digest_of
-
-if TYPE_CHECKING:
-    from controlplane.core.compile import Compiled
+from schemas.errors import format_path
 
 __all__ = [
     "accept",
@@ -36,8 +35,6 @@ _KEPT_RETRACTIONS: Final = 100
 
 def accept(state: State, compiled: Compiled, document: dict[str, Any], generation: int) -> State:
     """Return the state after a change was taken; overrides that it contradicts end."""
-    from controlplane.core.compile import configured_of  # noqa: PLC0415 - commands that change nothing need no pydantic
-
     old = configured_of(state.services, state.discovered)
     new = configured_of(compiled.services, compiled.discovered)
     return replace(
@@ -109,24 +106,20 @@ def override(
             overrides = put(overrides, word, configured=found[name])
             if word not in overrides:
                 retracted.append(word.place())
-    return replace(state, overrides=overrides, retracted=_newest(retracted))
-
-
-def _newest(places: Sequence[Place]) -> tuple[Place, ...]:
-    return tuple(places[-_KEPT_RETRACTIONS:])
+    return replace(state, overrides=overrides, retracted=tuple(retracted[-_KEPT_RETRACTIONS:]))
 
 
 def plan_report(
-    answers: Sequence[tuple[Endpoint, Mapping[str, Any] | None, DataPlaneError | None]],
+    answers: Sequence[tuple[Endpoint, Mapping[str, Any] | DataPlaneError]],
     old: Mapping[str, Any],
     new: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Join what the data planes' dry runs say; without any answer, the difference to what ran last."""
-    planned = [answer for _, answer, _ in answers if answer is not None]
+    planned = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
     return {
         "changes": join_changes(answer["changes"] for answer in planned) if planned else diff(old, new),
         "impact": join_impacts([answer["impact"] for answer in planned]),
-        "dataplanes": [result_row(endpoint, error, {}) for endpoint, _, error in answers],
+        "dataplanes": [result_row(endpoint, answer, {}) for endpoint, answer in answers],
     }
 
 
@@ -152,8 +145,6 @@ def refuse_loops(compiled: Compiled) -> None:
     Raises:
         InputError: One does. On another machine the same content may be right.
     """
-    from schemas.errors import format_path  # noqa: PLC0415 - as above
-
     if compiled.loops:
         problems = [{"path": format_path(path), "message": message} for path, message in compiled.loops]
         raise InputError("", problems)

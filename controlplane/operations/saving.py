@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
 from controlplane.errors import StoreError
-
-if TYPE_CHECKING:
-    from controlplane.store import Entry, State, Store
+from controlplane.store import Entry, State, Store
 
 __all__ = ["Keeping"]
 

@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.dataplanes.requests import pushed_by, said_by
@@ -27,6 +27,7 @@ def test_what_a_push_says_is_what_is_read():
     assert said_by(None) == "somebody who does not say who it is"
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 @pytest.mark.parametrize("more", ["", "x" * 5000, "\udcff\n\x00"])
 def test_no_name_gets_a_push_refused(more, user, source):
