@@ -110,7 +110,7 @@ class Process:
         keep("checking backends", self.node.prober.run)
         keep("looking up names", self._resolver.run)
         keep("saving the snapshot", self.applier.keep_saved)
-        self.listeners.sockets.inherit(inherited_sockets())
+        self.listeners.new.inherit(inherited_sockets())
         options = self._options
         try:
             endpoints = self._endpoints = Endpoints(

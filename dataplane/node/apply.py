@@ -19,6 +19,7 @@ from dataplane.errors import Refused
 from dataplane.node.change import Changer
 from dataplane.node.diff import change_steps
 from dataplane.node.impact import impact_of, own_connections
+from dataplane.node.listeners import Listeners
 from dataplane.node.slices import in_slices
 from dataplane.node.snapshot_file import Saving
 from dataplane.node.specs import service_spec
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec
     from dataplane.node.change import Draft
     from dataplane.node.impact import Held
-    from dataplane.node.listeners import OpenedListeners
+    from dataplane.node.listeners import NewSockets
     from dataplane.node.node import Node
     from dataplane.node.snapshot_file import SnapshotStore
     from schemas.api import BackendPatch, PushedBy
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["EMPTY", "Applier", "Replicas"]
 
 EMPTY: Final = Snapshot(generation=0, services={})
+
+
+class OpenedListeners(Listeners, Protocol):
+    """Listeners whose sockets are opened before the swap."""
+
+    new: NewSockets
 
 
 class Replicas(Protocol):
@@ -172,7 +179,7 @@ class Applier:
             self._check(snapshot, if_match)
             changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)
-            await self._listeners.rehearse(draft.addresses(), draft.listen_options())
+            self._listeners.new.rehearse(draft.addresses(), draft.listen_options())
             held = await self._replicas.dry_run()
             return {"changes": changes, "impact": await impact_of(self.node, changes, draft.services, held)}
 
@@ -200,12 +207,12 @@ class Applier:
     async def _run(self, snapshot: Snapshot, by: PushedBy | None = None) -> list[Change]:
         changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
-        await self._listeners.prepare(draft.addresses(), draft.listen_options())
+        self._listeners.new.prepare(draft.addresses(), draft.listen_options())
         try:
             await self._replicas.prepare(snapshot, draft)
         except BaseException:
             self._replicas.abort()
-            self._listeners.abandon()
+            self._listeners.new.abandon()
             raise
         overridden = dict(self.node.overrides)
         await self.changer.swap(draft, self._listeners)

@@ -12,16 +12,16 @@ from dataplane.net.syn_filter import let_in
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Container, Iterable, Mapping
 
     from dataplane.core.spec import ListenSpec
     from dataplane.node.node import Node
 
-__all__ = ["Listeners", "NewSockets", "OpenedListeners", "OwnListeners", "close"]
+__all__ = ["Listeners", "NewSockets", "OwnListeners", "close"]
 
 
 class Listeners(Protocol):
-    """What a node listens on, as the swap of a change sees it."""
+    """What a node listens on; sockets are there before the swap of a change (`NewSockets`), or follow it."""
 
     def shut(self, addresses: Mapping[str, str]) -> None:
         """Stop listening on whatever is not among `addresses` (with the name of the service of each)."""
@@ -30,30 +30,19 @@ class Listeners(Protocol):
         """Listen on all of `addresses`, the running services being those that they name."""
 
 
-class OpenedListeners(Listeners, Protocol):
-    """Listeners whose sockets are opened here, before the swap."""
-
-    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what `addresses` need, all of it or none, with the options of some; raise `Refused`."""
-
-    async def rehearse(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
-    ) -> None:
-        """Raise `Refused` if `prepare` would, but change nothing."""
-
-    def abandon(self) -> None:
-        """Close what was prepared: the change is not made."""
-
-
 class NewSockets:
     """The listening sockets that a change needs: opened here, all of them or none, or inherited.
 
     Args:
+        there: What is listened on, by address.
         count: Tells how many an address needs, of those that the kernel can spread clients over.
         reuse_port: Whether others may listen on the same address.
     """
 
-    def __init__(self, count: Callable[[], int], *, reuse_port: bool) -> None:
+    def __init__(
+        self, there: Container[str], count: Callable[[], int] = lambda: 1, *, reuse_port: bool
+    ) -> None:
+        self._there = there
         self._count = count
         self._reuse_port = reuse_port
         self._files = SocketFiles()
@@ -68,25 +57,24 @@ class NewSockets:
         for address, group in sockets.items():
             self.inherited.setdefault(address, []).extend(group)
 
-    def prepare(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec], there: Iterable[str]
-    ) -> None:
+    def _has(self, address: str) -> bool:
+        return address in self._there or address in self.inherited
+
+    def prepare(self, addresses: Collection[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
         """Open what is listened on newly, all of it or none.
 
         Args:
             addresses: All that will be listened on.
             options: How, for those that say so.
-            there: What is listened on.
 
         Raises:
             Refused: 503.
         """
         self._opened, self._asked = {}, options
-        known = {*there, *self.inherited}
         try:
-            self._files.prepare(known.intersection(addresses), options)
+            self._files.prepare({address for address in addresses if self._has(address)}, options)
             for address in addresses:
-                if address not in known:
+                if not self._has(address):
                     opened = self._opened[address] = []
                     while len(opened) < (1 if address.startswith("unix:") else self._count()):
                         spec = options.get(address, PLAIN)
@@ -95,19 +83,16 @@ class NewSockets:
             self.abandon()
             raise Refused(503, "bind_failed", str(error)) from error
 
-    def rehearse(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec], there: Iterable[str]
-    ) -> None:
+    def rehearse(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
         """Find out whether all of `addresses` could be listened on.
 
         Raises:
             Refused: 503.
         """
-        known = {*there, *self.inherited}
         try:
             for address in addresses:
                 spec = options.get(address, PLAIN)
-                if address not in known:
+                if not self._has(address):
                     open_listener(address, reuse_port=self._reuse_port, listen=False, spec=spec).close()
                 elif address.startswith("unix:"):
                     rehearse(address, spec)
@@ -121,13 +106,13 @@ class NewSockets:
             close(address, group)
         self._opened = {}
 
-    def take(self, addresses: Iterable[str], there: Collection[str]) -> dict[str, list[socket.socket]]:
-        """Return the sockets of those `addresses` that are not `there` yet: the change is made."""
+    def take(self, addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
+        """Return the sockets of those `addresses` that are not listened on yet: the change is made."""
         self._files.commit()
         self._options = self._asked
         taken, self._opened = self._opened, {}
         for address in addresses:
-            if address in self.inherited and address not in there:
+            if address in self.inherited and address not in self._there:
                 taken[address] = self.inherited.pop(address)
                 for sock in taken[address]:
                     let_in(sock)
@@ -167,21 +152,7 @@ class OwnListeners:
 
     def __init__(self, node: Node, *, reuse_port: bool) -> None:
         self._node = node
-        self.sockets = NewSockets(lambda: 1, reuse_port=reuse_port)
-
-    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what is listened on newly, all of it or none; raise `Refused`."""
-        self.sockets.prepare(addresses, options, self._node.listeners)
-
-    async def rehearse(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
-    ) -> None:
-        """Raise `Refused` if `prepare` would, but change nothing."""
-        self.sockets.rehearse(addresses, options, self._node.listeners)
-
-    def abandon(self) -> None:
-        """Close what was opened: the change is not made."""
-        self.sockets.abandon()
+        self.new = NewSockets(node.listeners, reuse_port=reuse_port)
 
     def shut(self, addresses: Mapping[str, str]) -> None:
         """Take who is in the queue of an address that is gone, and close it."""
@@ -192,14 +163,14 @@ class OwnListeners:
     def open(self, addresses: Mapping[str, str]) -> None:
         """Start what was opened, and give the others their service."""
         node = self._node
-        taken = self.sockets.take(addresses, node.listeners)
+        taken = self.new.take(addresses)
         for address, name in addresses.items():
             service = node.running[name].service
             listener = node.listeners.get(address)
             if listener is None:
                 sock, *further = taken[address]
                 if further:  # a service manager's, which would reset whoever is in their queues
-                    self.sockets.inherited[address] = further
+                    self.new.inherited[address] = further
                 listener = node.listeners[address] = Listener(node.reactor, address, sock, service)
                 listener.start()
             else:
@@ -208,7 +179,7 @@ class OwnListeners:
     def close(self) -> None:
         """Take who is in the queues, and close everything: nobody accepts here any more."""
         self.shut({})
-        self.sockets.forget_inherited()
+        self.new.forget_inherited()
 
     def leave_all(self) -> None:
         """Stop accepting; another process has copies of the sockets, and serves their queues."""
@@ -216,4 +187,4 @@ class OwnListeners:
             listener.detach()
             listener.sock.close()
         self._node.listeners.clear()
-        self.sockets.forget_inherited()
+        self.new.forget_inherited()

@@ -102,15 +102,15 @@ class Resolver:
     async def _resolve(self, name: str, users: Users) -> None:
         try:
             self._found[name] = await _look_up(name)
-        except OSError as error:
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # IDNA refuses a name with an empty label, or one of over 63 bytes
+            cause = error.strerror or error if isinstance(error, OSError) else "not a host name"
             if name not in self._found:
                 for running, backend in users:
-                    self._missing(running, backend, f"name not resolved: {error.strerror or error}")
+                    self._missing(running, backend, f"name not resolved: {cause}")
                 return
-        except UnicodeError:  # IDNA refuses the name: an empty label, or one of over 63 bytes
-            for running, backend in users:
-                self._missing(running, backend, "name not resolved: not a host name")
-            return
         loops = await self._loops() if self._lands(self._found[name]) else {}
         for running, backend in users:
             if backend.spec.address == name and not backend.removed:

@@ -21,14 +21,11 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Final
 
-from dataplane.net.socket_files import NO_OPTIONS
 from dataplane.net.syn_filter import keep_out
 from dataplane.node.listeners import NewSockets, close
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from dataplane.core.spec import ListenSpec
+    from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["SocketGroup", "shares"]
 
@@ -60,23 +57,9 @@ class SocketGroup:
     """All of them, by address (dataplane.node.listeners.Listeners)."""
 
     def __init__(self, workers: Callable[[], int]) -> None:
-        self.new = NewSockets(workers, reuse_port=True)
         self.sockets: dict[str, list[socket.socket]] = {}
+        self.new = NewSockets(self.sockets, workers, reuse_port=True)
         self._closing: list[tuple[str, list[socket.socket]]] = []
-
-    async def prepare(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what is listened on newly, all of it or none; raise `Refused`."""
-        self.new.prepare(addresses, options, self.sockets)
-
-    async def rehearse(
-        self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS
-    ) -> None:
-        """Raise `Refused` if `prepare` would, but change nothing."""
-        self.new.rehearse(addresses, options, self.sockets)
-
-    def abandon(self) -> None:
-        """Close what was opened: the change is not made."""
-        self.new.abandon()
 
     def pairs(self) -> list[tuple[str, socket.socket]]:
         """Return each socket with its address."""
@@ -99,7 +82,7 @@ class SocketGroup:
 
     def open(self, addresses: Mapping[str, str]) -> None:
         """Take what was opened."""
-        self.sockets |= self.new.take(addresses, self.sockets)
+        self.sockets |= self.new.take(addresses)
 
     def finish(self) -> None:
         """Close what was given up."""
@@ -139,7 +122,7 @@ class SocketGroup:
         """Close our copies of everything, which others hold as well, and accept from."""
         for _, sock in self.pairs():
             sock.close()
-        self.sockets = {}
+        self.sockets.clear()
         self.new.forget_inherited()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,17 +44,18 @@ class Noted:
         """Note it."""
         self.note("open")
 
-    async def rehearse(self, *_: Any) -> None:
-        """Note it."""
-        self.note("rehearse")
+    @property
+    def new(self) -> Any:
+        """The sockets that are opened."""
+        return SimpleNamespace(
+            prepare=lambda *_: self.note("open sockets"),
+            rehearse=lambda *_: self.note("rehearse"),
+            abandon=lambda: self.note("close sockets"),
+        )
 
-    def abandon(self) -> None:
+    async def prepare(self, *_: Any) -> None:
         """Note it."""
-        self.note("abandon")
-
-    async def prepare(self, first: Any, second: Any) -> None:
-        """Note it: replicas are given a snapshot and a draft."""
-        self.note("stage" if hasattr(first, "generation") else "prepare")
+        self.note("prepare")
 
     def abort(self) -> None:
         """Note it."""
@@ -108,7 +110,7 @@ def body(generation: int, *ids: str, **options: Any) -> dict[str, Any]:
 async def test_all_that_can_fail_comes_before_the_swap(it):
     """Sockets are opened, then replicas prepare, then it is swapped here, then replicas run it."""
     answer = await it.applier.apply(body(1, "a"))
-    assert it.others.noted == ["prepare", "stage", "shut", "open", "commit"]
+    assert it.others.noted == ["open sockets", "prepare", "shut", "open", "commit"]
     assert answer["hash"] == it.applier.snapshot.hash
     assert set(it.node.running["s"].service.backends) == {"a"}
     assert it.kinds() == ["applied"]
@@ -116,7 +118,10 @@ async def test_all_that_can_fail_comes_before_the_swap(it):
 
 @pytest.mark.parametrize(
     ("where", "then"),
-    [("prepare", ["prepare"]), ("stage", ["prepare", "stage", "abort", "abandon"])],
+    [
+        ("open sockets", ["open sockets"]),
+        ("prepare", ["open sockets", "prepare", "abort", "close sockets"]),
+    ],
     ids=["an address", "a replica"],
 )
 @pytest.mark.parametrize(
@@ -243,7 +248,7 @@ async def test_an_override_survives_a_snapshot_that_says_the_same(it, address, k
 async def test_what_comes_from_disk_needs_no_generation(it):
     """What runs at the start is swapped as every change, and refused as one."""
     snapshot = parse_snapshot(body(7, "a"))
-    it.others.fails["prepare"] = Refused(503, "bind_failed", "no")
+    it.others.fails["open sockets"] = Refused(503, "bind_failed", "no")
     with pytest.raises(Refused):
         await it.applier.restore(snapshot)
     it.others.fails.clear()

@@ -30,7 +30,7 @@ async def test_a_backend_that_has_gone_before_it_comes_back(bench):
         draft = await bench.draft(one.address, two.address)
         writer.close()
         await bench.until(lambda: not bench.service.leaving)
-        await bench.listeners.prepare(draft.addresses())
+        bench.listeners.new.prepare(draft.addresses())
         await bench.applier.changer.swap(draft, bench.listeners)
         assert set(bench.service.backends) == {one.address, two.address}
         clients = [await bench.connect() for _ in range(2)]
@@ -51,7 +51,7 @@ async def test_a_service_that_has_gone_before_it_comes_back(bench):
         draft = await bench.draft(one.address)
         writer.close()
         await bench.until(lambda: not bench.node.leaving)
-        await bench.listeners.prepare(draft.addresses())
+        bench.listeners.new.prepare(draft.addresses())
         await bench.applier.changer.swap(draft, bench.listeners)
         _, writer = await bench.connect()
         writer.close()

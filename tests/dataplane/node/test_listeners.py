@@ -77,7 +77,7 @@ async def test_sockets_of_a_service_manager(bench, tmp_path):
     with HeldPort() as port:
         given = socket.create_server((port.host, port.port))
         given.setblocking(False)
-        bench.listeners.sockets.inherited = {port.address: [given]}
+        bench.listeners.new.inherited = {port.address: [given]}
         async with greeter() as one:
             with socket.create_server(("127.0.0.1", 0)) as taken:
                 used = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -93,6 +93,6 @@ async def test_what_was_inherited_and_never_used_is_closed_with_the_rest(bench, 
     """A process that drains must not keep a port open from which nobody accepts."""
     with socket.create_server(("127.0.0.1", 0)) as outside:
         address = outside.getsockname()
-        bench.listeners.sockets.inherited = {"x": [outside]}
+        bench.listeners.new.inherited = {"x": [outside]}
         getattr(bench.listeners, end)()
         assert not answers(f"127.0.0.1:{address[1]}")

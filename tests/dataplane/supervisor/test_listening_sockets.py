@@ -50,7 +50,7 @@ async def test_an_address_gets_a_socket_for_each_worker() -> None:
     """All of them are bound to the one address, and kept until it is shut."""
     group = SocketGroup(lambda: 3)
     with HeldPort() as port:
-        await group.prepare([port.address])
+        group.new.prepare([port.address])
         group.open({port.address: "web"})
         assert {sock.getsockname()[1] for sock in group.sockets[port.address]} == {port.port}
         assert len(group.sockets[port.address]) == 3
@@ -67,16 +67,16 @@ async def test_options_of_listeners(tmp_path: Path) -> None:
     group = SocketGroup(lambda: count)
     unix = f"unix:{tmp_path}/s"
     free, plain = "192.0.2.1:80", ListenSpec(mode=0o666)
-    await group.prepare([unix, free], {unix: plain, free: ListenSpec(freebind=True)})
+    group.new.prepare([unix, free], {unix: plain, free: ListenSpec(freebind=True)})
     group.open({unix: "web", free: "web"})
     count = 2
     group.grow()
     assert len(group.sockets[free]) == 2
-    await group.prepare([unix, free], {unix: ListenSpec(mode=0o600)})
-    group.abandon()
+    group.new.prepare([unix, free], {unix: ListenSpec(mode=0o600)})
+    group.new.abandon()
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o666
     with pytest.raises(Refused, match="there is no group nobody-has-it"):
-        await group.rehearse([unix], {unix: ListenSpec(group="nobody-has-it")})
+        group.new.rehearse([unix], {unix: ListenSpec(group="nobody-has-it")})
     group.close()
 
 
@@ -85,7 +85,7 @@ async def test_one_address_that_cannot_be_had_undoes_all() -> None:
     group = SocketGroup(lambda: 2)
     with HeldPort() as port, socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(Refused, match="cannot listen"):
-            await group.prepare([port.address, f"127.0.0.1:{taken.getsockname()[1]}"])
+            group.new.prepare([port.address, f"127.0.0.1:{taken.getsockname()[1]}"])
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((port.host, port.port))
 
@@ -94,7 +94,7 @@ async def test_who_is_kept_out_can_be_let_in_again() -> None:
     """A SYN to a listener that goes is dropped; whoever is in its queue stays there; and it can be taken back."""
     group = SocketGroup(lambda: 1)
     with HeldPort() as port:
-        await group.prepare([port.address])
+        group.new.prepare([port.address])
         group.open({port.address: "web"})
         with socket.create_connection((port.host, port.port)):
             await group.keep_out()
@@ -119,7 +119,7 @@ async def test_growing_opens_what_is_missing() -> None:
         with socket.create_server(("127.0.0.1", 0)) as outside:
             address = f"127.0.0.1:{outside.getsockname()[1]}"
             group.new.inherited = {address: [outside.dup()]}
-            await group.prepare([port.address, address])
+            group.new.prepare([port.address, address])
             group.open({port.address: "web", address: "web"})
             sizes = []
             for workers[0] in (1, 3, 2):
