@@ -15,7 +15,7 @@ without dot or colon: no network holds them, and limits take them for one client
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from ipaddress import IPv6Address, ip_network
 from typing import Final, Generic, TypeVar
 
@@ -180,10 +180,8 @@ class Counts:
 
     __slots__ = ("_counts",)
 
-    def __init__(self, clients: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        for client in clients:
-            self.opened(client)
 
     def opened(self, client: str) -> None:
         """Count a connection."""
@@ -196,6 +194,10 @@ class Counts:
             self._counts[client] = left
         else:
             self._counts.pop(client, None)
+
+    def clear(self) -> None:
+        """Count none."""
+        self._counts.clear()
 
     def count(self, client: str) -> int:
         """Return how many connections a client has."""
@@ -215,9 +217,19 @@ class Admission:
     every connection ever, and from then on old and new ones count alike. Unset, the counts are dropped.
     """
 
-    __slots__ = ("_access", "_access_spec", "_counts", "_per_client", "_rate")
+    __slots__ = ("_access", "_access_spec", "_counts", "_make_counts", "_make_rate", "_per_client", "_rate")
 
-    def __init__(self, limits: LimitsSpec, access: AccessSpec) -> None:
+    def __init__(
+        self,
+        limits: LimitsSpec,
+        access: AccessSpec,
+        *,
+        counts: Callable[[], Counts] = Counts,
+        rate: Callable[[float], RateLimiter] = RateLimiter,
+    ) -> None:
+        """Take limits and rules, and what makes the counts and the buckets when they are needed."""
+        self._make_counts = counts
+        self._make_rate = rate
         self._access: AccessList | None = None
         self._access_spec = AccessSpec((), ())
         self._counts: Counts | None = None
@@ -237,19 +249,23 @@ class Admission:
         if limits.client_rate <= 0:
             self._rate = None
         elif self._rate is None:
-            self._rate = RateLimiter(limits.client_rate)
+            self._rate = self._make_rate(limits.client_rate)
         else:
             self._rate.reconfigure(limits.client_rate)
         self._per_client = limits.per_client
-        if limits.per_client <= 0:
+        if limits.per_client > 0:
+            if self._counts is None:
+                self._counts = self._make_counts()
+        elif self._counts is not None:
+            self._counts.clear()
             self._counts = None
-        elif self._counts is None:
-            self._counts = Counts()
 
     def recount(self, clients: Iterable[str]) -> None:
         """Count anew: `clients` has the client of each connection that `closed` will be called for."""
         if self._counts is not None:
-            self._counts = Counts(clients)
+            self._counts.clear()
+            for client in clients:
+                self._counts.opened(client)
 
     def refuse(self, client: str, now: float) -> CloseReason | None:
         """Return why a new connection is refused: DENIED, LIMIT_PER_CLIENT or CLIENT_RATE, in this order.

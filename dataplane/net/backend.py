@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.goal import PoolShare
     from dataplane.net.reactor import Reactor
 
 __all__ = ["ABSENT", "Absence", "Backend"]
@@ -66,7 +67,9 @@ class Backend:
         "usable",
     )
 
-    def __init__(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> None:
+    def __init__(
+        self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec, share: PoolShare | None = None
+    ) -> None:
         self.id = spec.id
         self.spec = spec
         """As configured, with the operator's overrides applied."""
@@ -97,7 +100,7 @@ class Backend:
         self.draining_since = None if spec.state is OperatorState.ENABLED else reactor.now
         self.connect_timeout_s = service.timeouts.connect_s
         self.totals = BackendTotals()
-        self.pool = Pool(reactor, self, service.pool, limit=service.limits.per_backend)
+        self.pool = Pool(reactor, self, service.pool, limit=service.limits.per_backend, share=share)
 
     def stand(self, ramp: float) -> Standing[Backend]:
         """Return its standing as it is now; `ramp` is the share of its weight that slow start allows, 0..1."""
@@ -145,7 +148,7 @@ class Backend:
         self.address = addresses[0] if addresses else None
         self.others = tuple(addresses[1:])
         self.absence = absence
-        self.pool.keep(addresses)
+        self.pool.shelf.keep(addresses)
 
     def prefer(self, address: SocketAddress) -> None:
         """Make one of `others` the first: it works, and what was the first does not."""
@@ -153,7 +156,7 @@ class Backend:
             return
         self.others = (*(one for one in self.others if one != address), self.address)
         self.address = address
-        self.pool.keep((address,))
+        self.pool.shelf.keep((address,))
 
     def set_spec(self, spec: BackendSpec, now: float) -> None:
         """Take `spec`, and note when a drain begins or ends."""

@@ -148,7 +148,7 @@ class Connector:
             backend.prefer(dial.target)
         backend.totals.connect.observe(now - dial.started_at)
         if not dial.pause_s:  # more idle connections would only fill its accept queue
-            backend.pool.demand.dialled(now - dial.started_at)
+            backend.pool.goal.demand.dialled(now - dial.started_at)
         flow.relay(backend, dial.sock, OUT)
 
     def cancel(self, flow: Flow) -> None:
@@ -232,11 +232,12 @@ class Connector:
             flow.dialled_to = idle.target
             flow.born_at = idle.born_at
             flow.relay(backend, idle.sock, idle.mask)
-            pool.refill()
+            if pool.goal.count:
+                pool.refiller.refill()
             return 0
         code = self._dial(flow, backend)
-        if not code:
-            pool.refill()
+        if not code and pool.goal.count:
+            pool.refiller.refill()
         return code
 
     def _dial(self, flow: Flow, backend: Backend) -> int:

@@ -1,7 +1,11 @@
-"""One idle backend connection of a pool, and what may happen to it there (see net.pool, rules 1 to 3)."""
+"""Idle backend connections on their shelf: what may happen to one there, and when it is too old.
+
+The last one in is the first one out (`Pool.take`), so that what demand no longer needs grows old at the bottom.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
@@ -11,44 +15,49 @@ from dataplane.core.spec import PoolMode
 from dataplane.net.sockopts import DONTWAIT, RDHUP
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from dataplane.core.spec import PoolSpec
+    from dataplane.net.counters import BackendTotals
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["IN", "PEEK", "Idle", "IdleOwner"]
+__all__ = ["IN", "PEEK", "Idle", "Shelf", "ShelfOwner"]
 
 IN: Final = select.EPOLLIN
 PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
 """A plain number: `|` of the socket module's flags is a call into Python, for each client."""
+GREETING_BYTES: Final = 64 * 1024
+"""What is read before a close: with a greeting unread, the backend would see a reset (RFC 1122, 4.2.2.13)."""
 
 
-class IdleOwner(Protocol):
-    """The pool that a connection lies in."""
+class ShelfOwner(Protocol):
+    """Who keeps a shelf filled."""
 
-    reactor: Reactor
-    spec: PoolSpec
+    def lost(self, cause: DiscardCause) -> None:
+        """Take note that a connection has been closed."""
 
-    def discard(self, idle: Idle, cause: DiscardCause) -> None:
-        """Close a connection that is in the pool."""
+    def greeted(self) -> None:
+        """Take note that the backend speaks first."""
 
-    def greeted(self, idle: Idle) -> None:
-        """Take note that the backend has spoken on it."""
+    def restock(self) -> None:
+        """Dial what is missing."""
 
 
 class Idle:
     """One pooled connection; `mask` is what epoll reports of it."""
 
-    __slots__ = ("born_at", "mask", "pool", "since", "sock", "target")
+    __slots__ = ("born_at", "mask", "shelf", "since", "sock", "target")
 
     def __init__(
         self,
-        pool: IdleOwner,
+        shelf: Shelf,
         sock: socket.SocketType,
         target: SocketAddress | None,
         born_at: float,
         since: float,
     ) -> None:
-        self.pool = pool
+        self.shelf = shelf
         self.sock = sock
         self.target = target
         """Where it leads."""
@@ -58,8 +67,9 @@ class Idle:
 
     def on_event(self, events: int) -> None:
         """See why the connection has become readable."""
+        shelf = self.shelf
         if events & ~IN:
-            self.pool.discard(self, DiscardCause.EOF)
+            shelf.discard(self, DiscardCause.EOF)
             return
         try:
             waiting = self.sock.recv(1, PEEK)
@@ -68,14 +78,98 @@ class Idle:
         except OSError:
             waiting = b""
         if not waiting:
-            self.pool.discard(self, DiscardCause.EOF)
-        elif self.pool.spec.mode is PoolMode.REUSE:
-            self.pool.discard(self, DiscardCause.UNREAD)
+            shelf.discard(self, DiscardCause.EOF)
+        elif shelf.spec.mode is PoolMode.REUSE:
+            shelf.discard(self, DiscardCause.UNREAD)
         else:
             self.mask = RDHUP
-            self.pool.reactor.epoll.modify(self.sock.fileno(), RDHUP)
-            self.pool.greeted(self)
+            shelf.reactor.epoll.modify(self.sock.fileno(), RDHUP)
+            shelf.greeted(self)
 
     def on_failure(self) -> None:
         """Close it: a bug of ours was met."""
-        self.pool.discard(self, DiscardCause.EOF)
+        self.shelf.discard(self, DiscardCause.EOF)
+
+
+class Shelf:
+    """The idle connections of one pool, the youngest last."""
+
+    __slots__ = ("idle", "owner", "reactor", "spec", "tick", "totals")
+
+    def __init__(self, reactor: Reactor, owner: ShelfOwner, spec: PoolSpec, totals: BackendTotals) -> None:
+        self.reactor = reactor
+        self.owner = owner
+        self.spec = spec
+        self.totals = totals
+        self.idle: list[Idle] = []
+        self.tick = 0
+
+    def __len__(self) -> int:
+        return len(self.idle)
+
+    def configure(self, spec: PoolSpec) -> None:
+        """Take new settings, and close what is too many or too old by them."""
+        self.spec = spec
+        for idle in self.idle[: max(0, len(self.idle) - spec.max_idle)]:
+            self.discard(idle, DiscardCause.SURPLUS)
+        self._expire(self.reactor.now)
+        self.schedule()
+
+    def discard(self, idle: Idle, cause: DiscardCause) -> None:
+        """Close one, if it is still here."""
+        if idle not in self.idle:
+            return
+        self.idle.remove(idle)
+        self.totals.discarded[cause] += 1
+        self.reactor.forget(idle.sock.fileno())
+        with contextlib.suppress(OSError):  # nothing to read (BlockingIOError is one), or reset
+            idle.sock.recv(GREETING_BYTES, DONTWAIT)
+        idle.sock.close()
+        self.owner.lost(cause)
+
+    def clear(self, cause: DiscardCause) -> None:
+        """Close all."""
+        while self.idle:
+            self.discard(self.idle[-1], cause)
+        self.reactor.wheel.cancel(self)
+
+    def keep(self, addresses: Sequence[SocketAddress]) -> None:
+        """Close those that lead to none of `addresses`."""
+        for idle in [idle for idle in self.idle if idle.target not in addresses]:
+            self.discard(idle, DiscardCause.CHANGED)
+
+    def greeted(self, idle: Idle) -> None:
+        """Take note that the backend has spoken on an idle connection: it is not kept for long."""
+        wheel, age_s = self.reactor.wheel, self.spec.greeting_age_s
+        self.owner.greeted()
+        if age_s and (not self.tick or self.tick * wheel.resolution_s > idle.born_at + age_s):
+            wheel.move(self, idle.born_at + age_s)
+
+    def on_timer(self, now: float) -> None:
+        """Close what is too old, have it replaced, and set the next deadline."""
+        self._expire(now)
+        self.owner.restock()
+        if not self.tick:
+            self.schedule()
+
+    def _expire(self, now: float) -> None:
+        for idle in list(self.idle):
+            cause = next((cause for cause, when in self._ends(idle) if when <= now), None)
+            if cause is not None:
+                self.discard(idle, cause)
+
+    def _ends(self, idle: Idle) -> Iterator[tuple[DiscardCause, float]]:
+        """Yield what ends an idle connection that nobody takes, and when."""
+        spec = self.spec
+        if spec.max_age_s:
+            yield DiscardCause.AGE, idle.born_at + spec.max_age_s
+        if spec.greeting_age_s and idle.mask == RDHUP:
+            yield DiscardCause.GREETED, idle.born_at + spec.greeting_age_s
+        if spec.idle_timeout_s:
+            yield DiscardCause.IDLE, idle.since + spec.idle_timeout_s
+
+    def schedule(self) -> None:
+        """Set the next deadline; whoever adds one to `idle` sees to it that there is one."""
+        times = [when for idle in self.idle for _, when in self._ends(idle)]
+        if times:
+            self.reactor.wheel.move(self, min(times))

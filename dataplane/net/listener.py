@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,8 @@ FREEBIND: Final[dict[int, tuple[int, int]]] = {
 """Level and number of IP_FREEBIND (ip(7)) and IPV6_FREEBIND (include/uapi/linux/in6.h)."""
 INET: Final = int(socket.AF_INET)
 UNIX: Final = int(socket.AF_UNIX)
+Entrance = Callable[[socket.SocketType, tuple[str, int] | None], None]
+"""Takes a client and its address, None on a Unix socket."""
 _RETRY: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
 
 
@@ -135,6 +138,7 @@ class Listener:
         "_inode",
         "accepted",
         "address",
+        "entrance",
         "fd",
         "paused",
         "reactor",
@@ -143,7 +147,14 @@ class Listener:
         "tick",
     )
 
-    def __init__(self, reactor: Reactor, address: str, sock: socket.socket, service: Service) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        address: str,
+        sock: socket.socket,
+        service: Service,
+        entrance: Entrance | None = None,
+    ) -> None:
         self.reactor = reactor
         self.address = address
         self.sock = sock
@@ -151,6 +162,8 @@ class Listener:
         self._family = int(sock.family)
         """A plain number: the socket makes an enum of it for each who asks."""
         self.service = service
+        self.entrance: Entrance = entrance or service.accepted
+        """What is called with each client."""
         self.accepted = 0
         self.paused = False
         self.tick = 0
@@ -161,9 +174,10 @@ class Listener:
         tune_listener(self.sock, self.service.spec.timeouts.idle_s)
         self.reactor.watch(self.fd, self, select.EPOLLIN)
 
-    def serve(self, service: Service) -> None:
+    def serve(self, service: Service, entrance: Entrance | None = None) -> None:
         """Send clients to `service` from now on, or take note of its new configuration."""
         self.service = service
+        self.entrance = entrance or service.accepted
         tune_listener(self.sock, service.spec.timeouts.idle_s)
 
     def on_event(self, events: int) -> None:
@@ -186,7 +200,7 @@ class Listener:
         self.reactor.epoll.modify(self.fd, select.EPOLLIN)
 
     def _accept(self, batch: int) -> int:
-        sock, service = self.sock, self.service
+        sock, service, entrance = self.sock, self.service, self.entrance
         family, ceiling = self._family, self.reactor.accept_ceiling
         taken = 0
         while taken < batch:
@@ -204,7 +218,7 @@ class Listener:
                     break
                 raise
             taken += 1
-            service.accepted(
+            entrance(
                 socket.SocketType(family, socket.SOCK_STREAM, 0, fd),
                 None if family == UNIX else address if family == INET else address[:2],
             )

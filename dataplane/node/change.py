@@ -203,7 +203,7 @@ class Changer:
             await rehome(service, node.events)
         # Dial what the pools of new backends hold even without traffic.
         async for backend in sliced(list(service.backends.values()) if service.spec.pool.min_idle else ()):
-            backend.pool.restock()
+            backend.pool.refiller.restock()
 
     def _reconfigure(
         self, running: RunningService, backend: Backend, effective: BackendSpec, spec: ServiceSpec

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dataplane.core.health import Outcome
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.connect import Observer
+    from dataplane.net.goal import PoolShare
     from dataplane.net.listener import Listener
     from dataplane.net.reactor import Reactor
     from dataplane.node.running_service import Parts
@@ -34,7 +35,10 @@ LOCAL_ERROR_EVERY_S: Final = 1.0
 
 
 class OwnParts:
-    """Services and backends that are this process's alone."""
+    """Services and backends that are this process's alone; `share` is what a pool may hold, None: all that it wants."""
+
+    def __init__(self, share: PoolShare | None = None) -> None:
+        self._share = share
 
     def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> Service:
         """Make a service without backends."""
@@ -42,7 +46,7 @@ class OwnParts:
 
     def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> Backend:
         """Make a backend, configured and not yet checked."""
-        return Backend(reactor, spec, service)
+        return Backend(reactor, spec, service, self._share)
 
 
 class Verdict(Protocol):

@@ -113,7 +113,7 @@ class RunningService:
         backend.standing = backend.stand(1.0)
         if backend.usable and not was:
             backend.ramp_from = self._owner.reactor.now
-            backend.pool.restock()
+            backend.pool.refiller.restock()
         elif was and not backend.usable:
             backend.pool.clear(DiscardCause.UNUSABLE)
 

@@ -20,11 +20,12 @@ from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, Taken, giver_path, orphans, take
+from dataplane.net.goal import Alone
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.apply import Applier
 from dataplane.node.initial import check_config, load_initial, reread
-from dataplane.node.node import Node
+from dataplane.node.node import Node, OwnParts
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import Handover, inherit
@@ -32,7 +33,7 @@ from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
-from dataplane.supervisor.node import CheckRelay, UnusedParts
+from dataplane.supervisor.node import CheckRelay
 from dataplane.supervisor.operations import Operations
 from dataplane.supervisor.succession import Succession
 from dataplane.supervisor.tally import WorkerTally
@@ -84,7 +85,7 @@ class Supervision:
         self._sockets = SocketGroup(lambda: self._workers.count)
         lending = Lending(self._workers, self._sockets)
         relay = CheckRelay(lambda found: self._workers.tell_all("judge", found))
-        self._node = Node(self._reactor, self.events, random.SystemRandom(), UnusedParts())
+        self._node = Node(self._reactor, self.events, random.SystemRandom(), OwnParts(Alone(cap=0)))
         self._node.on_judged = relay.judged
         self._node.clients_elsewhere = lambda service, backend: self._board.total((service, backend))
         self._node.whereabouts.on_put = lambda places: self._workers.tell_all("put", places)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from dataplane.ipc.shared_counters import CLIENTS, WAITING
-
 if TYPE_CHECKING:
     from dataplane.ipc.shared_counters import CounterBoard
 
@@ -23,17 +21,14 @@ class Board:
 
     def cells(self, column: int | None) -> memoryview:
         """Return a column's cells; without a column, cells that nobody else sees."""
-        if column is None:
-            return memoryview(array("q", bytes(8 * self.counters.rows)))
-        return self.counters.column(column)
+        return self._private() if column is None else self.counters.column(column)
 
-    def waiting(self, column: int | None) -> memoryview:
-        """Return the cells of those who wait for a service; without a column, cells that nobody else sees."""
-        return self.cells(None) if column is None else self.counters.part(WAITING, column)
+    def part(self, kind: int, column: int | None) -> memoryview:
+        """Return the cells of `kind` (WAITING, HELD, ...) of a column's service or backend, or likewise."""
+        return self._private() if column is None else self.counters.part(kind, column)
 
-    def clients(self, column: int | None) -> memoryview:
-        """Return the cells of each worker's clients of a service; without a column, cells that nobody else sees."""
-        return self.cells(None) if column is None else self.counters.part(CLIENTS, column)
+    def _private(self) -> memoryview:
+        return memoryview(array("q", bytes(8 * self.counters.rows)))
 
     def set_present(self, *, present: bool) -> None:
         """Say whether this worker takes clients."""

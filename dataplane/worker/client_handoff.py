@@ -15,7 +15,7 @@ Theory of operation:
 6. A service that goes, or gives the option up, is not handed over from the moment when that is staged (`disarm`); and
    when all workers have staged it, each empties its inbox before it changes. One that comes is handed over as soon
    as the supervisor says that all workers run it (`arm`). So a receiver always knows the service.
-7. Without the option, `accepted` is the connection path's own method, and nothing here is called.
+7. Without the option, listeners call the service itself (`entrance`), and nothing here is called.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ import termios
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.handoff import heir
+from dataplane.ipc.shared_counters import CLIENTS
 from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
-from dataplane.worker.shared import SharedService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dataplane.core.reasons import CloseReason
-    from dataplane.core.spec import ServiceSpec
-    from dataplane.net.connect import Observer
     from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
     from dataplane.net.reactor import Reactor
+    from dataplane.net.service import Service
     from dataplane.worker.board import Board
 
-__all__ = ["BalancedService", "Inbox", "Siblings"]
+__all__ = ["ClientBalancer", "Inbox", "Siblings"]
 
 Address = tuple[str, int] | None
 BATCH: Final = 64
@@ -120,69 +119,80 @@ def _hand_over(inbox: socket.socket, sock: socket.SocketType, service: str, addr
     return True
 
 
-class BalancedService(SharedService):
-    """A service whose clients may be handed over; `accepted` is what a listener calls."""
+class ClientBalancer:
+    """Stands between the listeners and one service, and hands clients over that another worker should have.
 
-    def __init__(
-        self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board, siblings: Siblings
-    ) -> None:
+    Args:
+        service: Whose clients.
+        board: Where each worker says how many it has.
+        siblings: The other workers.
+    """
+
+    __slots__ = ("_armed", "_board", "_cells", "_is_seen", "_log", "_service", "_siblings", "_tells")
+
+    def __init__(self, service: Service, board: Board, siblings: Siblings) -> None:
+        self._service = service
+        self._board = board
         self._siblings = siblings
-        self._clients = board.clients(None)
-        self._shared = False
+        self._cells = board.part(CLIENTS, None)
+        self._is_seen = False
         """Others see our count, and we theirs."""
-        super().__init__(reactor, spec, observer, board)
+        self._armed = False
+        self._tells = False
+        """Told of each client that goes, before `_log` is."""
+        self._log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
 
-    def configure(self, spec: ServiceSpec) -> None:
-        """Take a new configuration; handing over begins with `arm`."""
-        super().configure(spec)
-        if not spec.balance_workers:
-            for name in ("accepted", "on_end"):
-                vars(self).pop(name, None)
-        elif "on_end" not in vars(self):
-            # On the instance: nothing is asked on the path of a service that does without.
-            self.accepted = self.serve  # type: ignore[method-assign]
-            self.on_end = self._on_end  # type: ignore[method-assign]
-        self._publish()
+    @property
+    def entrance(self) -> Callable[[socket.SocketType, Address], None]:
+        """What listeners call with a client: for a service that does without balancing, the service's own."""
+        return self.accepted if self._service.spec.balance_workers else self._service.accepted
 
     def use(self, column: int | None) -> None:
-        """Count in another column from now on."""
-        super().use(column)
-        self._clients[self._board.row] = 0
-        self._clients = self._board.clients(column)
-        self._shared = column is not None
-        if not self._shared:
+        """Count in another column from now on, and take note of whether the service is balanced."""
+        service, balanced = self._service, self._service.spec.balance_workers
+        self._cells[self._board.row] = 0
+        self._cells = self._board.part(CLIENTS, column)
+        self._is_seen = column is not None
+        if not self._is_seen:
             self.disarm()  # nobody's count could be told from none
+        if balanced and not self._tells:
+            self._log, service.access_log = service.access_log, self._ended
+        elif self._tells and not balanced:
+            service.access_log = self._log
+        self._tells = balanced
         self._publish()
 
     def arm(self) -> None:
         """Hand clients over from now on, if that is asked for."""
-        if self.spec.balance_workers and self._shared:
-            self.accepted = self._share  # type: ignore[method-assign] # as in `configure`
+        self._armed = self._service.spec.balance_workers and self._is_seen
 
     def disarm(self) -> None:
         """Serve whoever is accepted here."""
-        if self.spec.balance_workers:
-            self.accepted = self.serve  # type: ignore[method-assign] # as in `configure`
+        self._armed = False
+
+    def accepted(self, sock: socket.SocketType, address: Address) -> None:
+        """Hand a client over to a worker that has fewer, or serve it here."""
+        service = self._service
+        if self._armed:
+            inbox = self._siblings.choose(len(service.flows), self._cells)
+            if inbox is not None and _hand_over(inbox, sock, service.name, address):
+                service.totals.handed_over += 1
+                return
+        self.serve(sock, address)
 
     def serve(self, sock: socket.SocketType, address: Address) -> None:
         """Serve a client here, whoever has accepted it."""
-        SharedService.accepted(self, sock, address)
+        self._service.accepted(sock, address)
         self._publish()
 
-    def _share(self, sock: socket.SocketType, address: Address) -> None:
-        """Hand a client over to a worker that has fewer, or serve it here."""
-        inbox = self._siblings.choose(len(self.flows), self._clients)
-        if inbox is None or not _hand_over(inbox, sock, self.name, address):
-            self.serve(sock, address)
-        else:
-            self.totals.handed_over += 1
-
-    def _on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - as in Service
-        SharedService.on_end(self, flow, reason, server, pooled)
+    def _ended(self, flow: Flow, reason: CloseReason, server: Leg | None) -> None:
         self._publish()
+        if self._log is not None:
+            self._log(flow, reason, server)
 
     def _publish(self) -> None:
-        self._clients[self._board.row] = len(self.flows) if self.spec.balance_workers else 0
+        service = self._service
+        self._cells[self._board.row] = len(service.flows) if service.spec.balance_workers else 0
 
 
 class Inbox:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from dataplane.telemetry.events import Events
     from dataplane.telemetry.line_writer import LineSink
-    from dataplane.worker.node import HeldDoors, WorkerNode
+    from dataplane.worker.listeners import HeldDoors
+    from dataplane.worker.node import WorkerNode
 
 __all__ = ["Orphan", "event_writer"]
 

@@ -1,4 +1,4 @@
-"""A pool whose sizes are the node's: what a worker may hold follows its clients, not the number of workers.
+"""A worker's share of a pool whose sizes are the node's: it follows its clients, not the number of workers.
 
 Theory of operation:
 
@@ -29,29 +29,20 @@ Theory of operation:
 
 from __future__ import annotations
 
-from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dataplane.core.fair_share import divide, part
 from dataplane.core.pool import TAU_S
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
-from dataplane.net.pool import MAX_DIALS, Pool
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
-
     from dataplane.core.spec import PoolSpec
-    from dataplane.net.dialer import Dial
-    from dataplane.net.idle import Idle
-    from dataplane.net.pool import PoolOwner
-    from dataplane.net.reactor import Reactor
-    from dataplane.net.sockopts import SocketAddress
+    from dataplane.net.pool import Pool
     from dataplane.worker.board import Board
 
-__all__ = ["SharedPool", "divide", "part"]
+__all__ = ["WorkerShare"]
 
 WINDOW_S: Final = 5.0
 """For how long an idle connection is not taken before it counts as not needed, and how long a lack is remembered."""
@@ -59,59 +50,10 @@ WEIGHT_STEP: Final = 4
 """A weight is written when it is off by more than one in so many."""
 
 
-def part(total: int, weights: Sequence[int], index: int) -> int:
-    """Return the part of `total` that falls to `index`, in proportion to the weights.
-
-    The parts of all add up to `total`, and none is a whole one away from what it would be without rounding.
+class WorkerShare:
+    """What one worker may hold of the idle connections of one backend (dataplane.net.goal.PoolShare).
 
     Args:
-        total: What is divided, 0 or more.
-        weights: One for each, 0 or more; if all are 0, nobody gets anything.
-        index: Whose part.
-    """
-    whole = sum(weights)
-    if not whole:
-        return 0
-    before = sum(weights[:index])
-    start, end = (
-        2 * total * reach + whole for reach in (before, before + weights[index])
-    )  # rounded, not cut off
-    return end // (2 * whole) - start // (2 * whole)
-
-
-def divide(total: int, weights: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Return who may have how many of `total`: weighted max-min fair, in whole numbers.
-
-    Whoever wants no more than its part gets it, and what is left is divided again among the others (Bertsekas and
-    Gallager, "Data Networks", section 6.5.2, for one link). O(N^2) at worst.
-
-    Args:
-        total: What is divided, 0 or more.
-        weights: One for each, 0 or more; who has 0 gets nothing.
-        wanted: How many each has use for, 0 or more.
-    """
-    given = [0] * len(weights)
-    active = [weight if want else 0 for weight, want in zip(weights, wanted, strict=True)]
-    while any(active):
-        parts = [part(total, active, index) for index in range(len(active))]
-        content = [index for index, weight in enumerate(active) if weight and wanted[index] <= parts[index]]
-        if not content:
-            return [had or new for had, new in zip(given, parts, strict=True)]
-        for index in content:
-            given[index] = wanted[index]
-            total -= wanted[index]
-            active[index] = 0
-    return given
-
-
-class SharedPool(Pool):
-    """The idle connections of one backend in one worker.
-
-    Args:
-        reactor: The worker's.
-        backend: Whose connections; its `active` is the node's count.
-        spec: Sizes for the node.
-        limit: `limits.per_backend`, for the node.
         board: The shared memory, and the worker's row.
         column: The backend's; None: nobody else counts here.
     """
@@ -121,37 +63,25 @@ class SharedPool(Pool):
         "_clients",
         "_column",
         "_events",
-        "_head",
         "_held",
         "_highest",
         "_highest_before",
-        "_least",
+        "_idle",
         "_lowest",
         "_lowest_before",
-        "_row",
+        "_own",
         "_short_until",
         "_wanted",
         "_window_ends",
         "cap",
     )
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        backend: PoolOwner,
-        spec: PoolSpec,
-        *,
-        limit: int,
-        board: Board,
-        column: int | None,
-    ) -> None:
-        super().__init__(reactor, backend, spec, limit=limit)
-        self._board = board.counters
-        self._head = board.head
-        self._row = board.row
+    def __init__(self, board: Board, column: int | None) -> None:
+        self._board = board
         self._column = column
-        self._held = self._held_cells()
-        self._least = spec.min_idle
+        self._held = board.part(HELD, column)
+        self._own = self._idle = 0
+        """What the pool holds, and what of it lies idle."""
         self._clients = 0
         """How many had come at the last look, to see whether any has come since."""
         self._events = 0
@@ -161,226 +91,145 @@ class SharedPool(Pool):
         self._highest = self._highest_before = 0
         """The most that it held."""
         self._window_ends = self._short_until = 0.0
-        self.cap = spec.max_idle
+        self.cap = 0
         """The most that this worker may hold, while not all can have what they want."""
-        self._take_part()
-
-    def _held_cells(self) -> memoryview:
-        if self._column is None:
-            return memoryview(array("q", bytes(8 * self._board.rows)))
-        return self._board.part(HELD, self._column)
 
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
-        if column == self._column:
-            return
         events, wanted = self._events, self._wanted
-        self._held[self._row] = 0
+        self._held[self._board.row] = 0
         self._write(0, 0)
         self._column = column
-        self._held = self._held_cells()
-        self._publish()
+        self._held = self._board.part(HELD, column)
+        self._held[self._board.row] = self._own
         self._write(events, wanted)
 
-    @property
-    def held(self) -> int:
-        """How many connections the pools of the node account for, dials included."""
-        return sum(self._held[: self._head[0]])
+    # -- what the pool asks ---------------------------------------------------------------------------
 
-    @property
-    def own(self) -> int:
-        """This worker's part of `held`."""
-        return len(self._idle) + len(self._dials)
-
-    def configure(self, spec: PoolSpec, *, limit: int) -> None:
-        """Take new settings; connections that they do not concern stay."""
-        self._least = spec.min_idle
+    def configure(self, spec: PoolSpec) -> None:
+        """Take new sizes, which are the node's."""
         self.cap = spec.max_idle
-        super().configure(spec, limit=limit)
 
-    # -- taking and giving ----------------------------------------------------------------------------
+    def part(self, least: int) -> int:
+        """Return this worker's part of `min_idle`."""
+        if self._column is None:
+            return least
+        return part(least, self._weights(self._board.head[0]), self._board.row)
 
-    def take(self) -> Idle | None:
-        """Return a live connection, or None."""
-        idle = super().take()
-        if idle is not None:
-            left = len(self._idle)
-            self._lowest = min(self._lowest, left)
-            self._held[self._row] = left + len(self._dials)
-        return idle
+    def held(self, own: int) -> int:
+        """Return how many connections the pools of the node account for, dials included."""
+        del own  # it is published
+        return sum(self._held[: self._board.head[0]])
 
-    def put(
-        self, sock: socket.SocketType, mask: int, born_at: float, dialled_to: SocketAddress | None
-    ) -> None:
-        """Take back a connection whose client is done, if the node has room for it."""
-        size, held = self.spec.max_idle, sum(self._held[: self._head[0]])
-        if self.limit:
-            size = min(size, self.limit - self.backend.active)
-        if (
-            (held >= size or self.own >= self.cap)
-            and self.spec.mode is PoolMode.REUSE
-            and self.backend.usable
-        ):
-            self._short_until = self.reactor.now + WINDOW_S
-            self.refuse(sock, DiscardCause.FULL)
-            return
-        super().put(sock, mask, born_at, dialled_to)
-        self._held[self._row] = len(self._idle) + len(self._dials)
+    def has_room(self, own: int, size: int, now: float) -> bool:
+        """Tell whether one more may be put back; if not, this worker is short of room for a while."""
+        if own < self.cap and self.held(own) < size:
+            return True
+        self._short_until = now + WINDOW_S
+        return False
 
-    def displace(self) -> bool:
-        """Give up a dial or an idle connection of this worker."""
-        displaced = super().displace()
-        self._publish()
-        return displaced
+    def claim(self, own: int, missing: int, size: int) -> int:
+        """Return how many of `missing` may be dialled: first the claim, then the look (rule 2)."""
+        self._held[self._board.row] = own + missing
+        return max(0, missing - max(0, self.held(own) - size))
 
-    def discard(self, idle: Idle, cause: DiscardCause) -> None:
-        """Close one idle connection."""
-        super().discard(idle, cause)
-        left = len(self._idle)
-        self._lowest = min(self._lowest, left)
-        self._publish()
+    def publish(self, idle: int, own: int) -> None:
+        """Tell the others what this worker holds."""
+        self._own, self._idle = own, idle
+        self._lowest = min(self._lowest, idle)
+        self._held[self._board.row] = own
 
-    def clear(self, cause: DiscardCause) -> None:
-        """Close all of them, and have no claim to any."""
-        super().clear(cause)
+    def clear(self) -> None:
+        """Have no claim to any."""
         self._lowest = self._lowest_before = self._highest = self._highest_before = 0
-        self._publish()
         self._write(0, 0)
 
-    def _publish(self) -> None:
-        self._held[self._row] = len(self._idle) + len(self._dials)
+    # -- what the others need -------------------------------------------------------------------------
 
-    # -- dialling ahead -------------------------------------------------------------------------------
-
-    def target(self) -> int:
-        """Return how many idle connections this worker should have now, if the node has room (`refill`)."""
-        return min(super().target(), self.cap)
-
-    def restock(self) -> None:
-        """Find the target anew, and dial up to it."""
-        self._take_part()
-        super().restock()
-
-    def refill(self) -> None:
-        """Dial up to the goal, as far as the node has room."""
-        own = self.own
-        missing = self.goal - own
-        if missing <= self.slack or self.reactor.now < self.retry_at:
+    def refresh(self, pool: Pool) -> None:
+        """Tell the others what this worker has and wants, give up what they lack, and dial what is missing."""
+        backend, goal = pool.backend, pool.goal
+        clients = backend.totals.hits + backend.totals.misses
+        idle = not (self._events or self._wanted or pool.spec.min_idle or goal.count or self._own)
+        if idle and clients == self._clients:
             return
-        missing = min(missing, MAX_DIALS - len(self._dials))
-        self._held[self._row] = own + missing  # first the claim, then the look: see rule 2
-        excess = sum(self._held[: self._head[0]]) - self._size()
-        if excess > 0:
-            self.goal = own + max(0, missing - excess)
-            self.slack = 0
-        super().refill()
-        self._publish()
+        self._clients = clients
+        if self._column is not None:
+            events = round(goal.demand.rate(goal.reactor.now) * TAU_S)
+            if abs(events - self._events) <= self._events // WEIGHT_STEP:
+                events = self._events
+            goal.take_part()
+            in_use = backend.usable and pool.spec.mode is not PoolMode.OFF
+            self._write(events if in_use else 0, self._use_for(pool) if in_use else 0)
+            self._give_up(pool)
+        pool.refiller.restock()
 
-    def dialled(self, dial: Dial, code: int) -> None:
-        """Take a connection that is ready, or its failure."""
-        super().dialled(dial, code)
-        self._publish()
-
-    def _size(self) -> int:
-        """Return how many the pools of all workers may hold now."""
-        size = self.spec.max_idle
-        return max(0, min(size, self.limit - self.backend.active)) if self.limit else size
-
-    def _take_part(self) -> None:
-        """Make `spec` say this worker's part of `min_idle`."""
-        if self._least or self.spec.min_idle:
-            least = self._least
-            if self._column is not None:
-                least = part(least, self._weights(self._head[0]), self._row)
-            if least != self.spec.min_idle:
-                self.spec = replace(self.spec, min_idle=least)
+    def retire(self, pool: Pool) -> None:
+        """Close everything and claim nothing: this worker takes no more clients."""
+        self.cap = 0
+        if self._events or pool.goal.count or self._own:
+            pool.clear(DiscardCause.SURPLUS)
 
     def _weights(self, rows: int) -> list[int]:
         """Return, for each of the first rows, its clients and one more; 0 for who takes no clients."""
         board = self._board
-        assert self._column is not None  # noqa: S101 - who asks has looked
         events = board.part(EVENTS, self._column)[:rows]
-        return [here and count + 1 for here, count in zip(board.present[:rows], events, strict=True)]
+        return [here and count + 1 for here, count in zip(board.counters.present[:rows], events, strict=True)]
 
-    # -- what the others need -------------------------------------------------------------------------
-
-    def refresh(self) -> None:
-        """Tell the others what this worker has and wants, give up what they lack, and dial what is missing."""
-        clients = self.backend.totals.hits + self.backend.totals.misses
-        idle = not (self._events or self._wanted or self._least or self.goal or self.own)
-        if idle and clients == self._clients:
-            return
-        self._clients = clients
-        if self._column is None:
-            self.restock()
-            return
-        events = round(self.demand.rate(self.reactor.now) * TAU_S)
-        if abs(events - self._events) <= self._events // WEIGHT_STEP:
-            events = self._events
-        self._take_part()
-        in_use = self.backend.usable and self.spec.mode is not PoolMode.OFF
-        self._write(events if in_use else 0, self._use_for() if in_use else 0)
-        self._give_up()
-        super().restock()
-
-    def retire(self) -> None:
-        """Close everything and claim nothing: this worker takes no more clients."""
-        self.cap = 0
-        if self._events or self.goal or self.own:
-            self.clear(DiscardCause.SURPLUS)
-
-    def _use_for(self) -> int:
-        if self.spec.mode is PoolMode.PRECONNECT:
-            return super().target()
-        now, own = self.reactor.now, self.own
+    def _use_for(self, pool: Pool) -> int:
+        """Return how many this worker wants (rule 3)."""
+        goal, most = pool.goal, pool.spec.max_idle
+        if pool.spec.mode is PoolMode.PRECONNECT:
+            return goal.target()
+        now, own = goal.reactor.now, self._own
         self._highest = max(self._highest, own)
         if now >= self._window_ends:
-            self._lowest_before, self._lowest = self._lowest, len(self._idle)
+            self._lowest_before, self._lowest = self._lowest, self._idle
             self._highest_before, self._highest = self._highest, own
             self._window_ends = now + WINDOW_S
         if now < self._short_until:
-            return self.spec.max_idle
+            return most
         used = max(self._highest, self._highest_before) - min(self._lowest, self._lowest_before)
-        return min(max(self.spec.min_idle, used), self.spec.max_idle)
+        return min(max(goal.least, used), most)
 
     def _write(self, events: int, wanted: int) -> None:
-        """Tell the others."""
+        """Tell the others how many clients this worker had lately, and how many connections it wants."""
         if self._column is not None:
             if events != self._events:
-                self._board.part(EVENTS, self._column)[self._row] = events
+                self._board.part(EVENTS, self._column)[self._board.row] = events
             if wanted != self._wanted:
-                self._board.part(WANTED, self._column)[self._row] = wanted
+                self._board.part(WANTED, self._column)[self._board.row] = wanted
         self._events, self._wanted = events, wanted
 
-    def _give_up(self) -> None:
+    def _give_up(self, pool: Pool) -> None:
         """Close what is too many for the node, or what is not ours and a sibling lacks."""
-        assert self._column is not None  # noqa: S101 - the caller has looked
-        rows, size = self._head[0], self._size()
+        row, rows, most, size = self._board.row, self._board.head[0], pool.spec.max_idle, pool.goal.size()
         held = list(self._held[:rows])
         wanted = list(self._board.part(WANTED, self._column)[:rows])
         free = size - sum(held)
-        self.cap = self.spec.max_idle
-        most = min(self.cap, self.limit or self.cap)
-        contended = sum(wanted) > most
+        self.cap = most
+        lasting = min(most, pool.limit or most)
+        contended = sum(wanted) > lasting
         if free > 0 and not contended:
             return
         weights = self._weights(rows)
         if contended:  # by all that there may ever be: a limit leaves room again as soon as a client goes
-            self.cap = divide(most, weights, wanted)[self._row]
+            self.cap = divide(lasting, weights, wanted)[row]
         if free < 0:
-            limited = size < self.spec.max_idle
-            cause = DiscardCause.DISPLACED if limited else DiscardCause.SURPLUS
-            self._shed(part(-free, held, self._row), cause)
+            cause = DiscardCause.DISPLACED if size < most else DiscardCause.SURPLUS
+            _shed(pool, part(-free, held, row), cause)
             return
         allotted = divide(size, weights, wanted)
         lacking = sum(max(0, may - has) for may, has in zip(allotted, held, strict=True)) - free
         surplus = [max(0, has - may) for may, has in zip(allotted, held, strict=True)]
         if lacking > 0:
-            self._shed(part(lacking, surplus, self._row), DiscardCause.SURPLUS)
+            _shed(pool, part(lacking, surplus, row), DiscardCause.SURPLUS)
 
-    def _shed(self, count: int, cause: DiscardCause) -> None:
-        for _ in range(count):
-            if self._idle:
-                self.discard(self._idle[0], cause)
-            elif not self.displace():
-                break
+
+def _shed(pool: Pool, count: int, cause: DiscardCause) -> None:
+    """Close `count` connections of a pool, the oldest first, and then its dials."""
+    for _ in range(count):
+        if pool.shelf.idle:
+            pool.shelf.discard(pool.shelf.idle[0], cause)
+        elif not pool.displace():
+            break

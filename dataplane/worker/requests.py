@@ -24,7 +24,8 @@ from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.lost_lines import LossWatch
 from dataplane.worker.board import Board
-from dataplane.worker.node import HeldDoors, WorkerNode
+from dataplane.worker.listeners import HeldDoors
+from dataplane.worker.node import WorkerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,34 +6,32 @@ node's, too (`worker.pool`), and so is the length of a queue; who waits where is
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from dataplane.core.admission import Admission, Counts, RateLimiter, WaitQueue
-from dataplane.ipc.shared_counters import buckets_of
+from dataplane.core.admission import Admission
+from dataplane.ipc.shared_counters import WAITING
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
-from dataplane.worker.pool import SharedPool
+from dataplane.worker.admission import SharedCounts, SharedQueue, SharedRate
+from dataplane.worker.client_handoff import ClientBalancer
+from dataplane.worker.pool import WorkerShare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dataplane.core.spec import AccessSpec, BackendSpec, LimitsSpec, ServiceSpec
+    from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.ipc.messages import Columns
     from dataplane.net.connect import Observer
     from dataplane.net.flow import Flow
     from dataplane.net.reactor import Reactor
     from dataplane.worker.board import Board
+    from dataplane.worker.client_handoff import Siblings
 
-__all__ = ["SharedBackend", "SharedQueue", "SharedService"]
-
-T = TypeVar("T", bound=Hashable)
+__all__ = ["SharedBackend", "SharedParts", "SharedService"]
 
 
 class SharedBackend(Backend):
     """A backend whose `active` is the node's count; `column` as the supervisor has given it out."""
 
-    __slots__ = ("_board", "_cells", "_column", "_told")
-    pool: SharedPool
+    __slots__ = ("_board", "_cells", "_column", "_told", "share")
 
     def __init__(
         self,
@@ -47,9 +45,8 @@ class SharedBackend(Backend):
         self._column = column
         self._cells = board.cells(column)
         self._told = 0
-        super().__init__(reactor, spec, service)
-        limit = service.limits.per_backend
-        self.pool = SharedPool(reactor, self, service.pool, limit=limit, board=board, column=column)
+        self.share = WorkerShare(board, column)
+        super().__init__(reactor, spec, service, self.share)
 
     @property
     def active(self) -> int:
@@ -79,7 +76,7 @@ class SharedBackend(Backend):
             self._column = column
             self._cells = self._board.cells(column)
             self._cells[row] = self.own
-            self.pool.use(column)
+            self.share.use(column)
 
 
 class SharedService(Service):
@@ -87,12 +84,20 @@ class SharedService(Service):
 
     queue: SharedQueue[Flow]
 
-    def __init__(self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board) -> None:
+    def __init__(
+        self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board, siblings: Siblings
+    ) -> None:
         self._board = board
         self._cells = board.cells(None)
         super().__init__(reactor, spec, observer)
-        self.admission = _SharedAdmission(spec, board)
+        self.admission = Admission(
+            spec.limits,
+            spec.access,
+            counts=lambda: SharedCounts(spec.name, board),
+            rate=lambda rate: SharedRate(rate, spec.name, board),
+        )
         self.queue = SharedQueue(spec.limits.queue, board)
+        self.balancer = ClientBalancer(self, board, siblings)
 
     @property
     def active(self) -> int:
@@ -115,135 +120,24 @@ class SharedService(Service):
         self._cells[row] = 0
         self._cells = self._board.cells(column)
         self._cells[row] = self.own
-        self.queue.use(self._board.waiting(column))
+        self.queue.use(self._board.part(WAITING, column))
+        self.balancer.use(column)
 
 
-class SharedQueue(WaitQueue[T]):
-    """A queue whose length is the node's; in it are this worker's clients."""
+class SharedParts:
+    """Services and backends that count in shared memory (dataplane.node.running_service.Parts)."""
 
-    __slots__ = ("_board", "_cells")
-
-    def __init__(self, size: int, board: Board) -> None:
-        super().__init__(size)
+    def __init__(self, board: Board, siblings: Siblings) -> None:
         self._board = board
-        self._cells = board.waiting(None)
+        self._siblings = siblings
+        self.columns: Columns = {}
+        """Of what runs, and of what is about to: a backend's pool dials only where the others see it."""
 
-    def use(self, cells: memoryview) -> None:
-        """Count in other cells from now on."""
-        self._cells[self._board.row] = 0
-        self._cells = cells
-        self._publish()
+    def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> SharedService:
+        """Make a service without backends; it counts alone until it is told where to (`use`)."""
+        return SharedService(reactor, spec, observer, self._board, self._siblings)
 
-    def push(self, item: T) -> bool:
-        """Put an item at the end; False if as many wait in all workers as may."""
-        if sum(self._cells[: self._board.head[0]]) >= self._size:
-            return False
-        pushed = super().push(item)
-        self._publish()
-        return pushed
-
-    def pop(self) -> T | None:
-        """Take the item that has waited longest here; None: nobody waits here."""
-        item = super().pop()
-        self._publish()
-        return item
-
-    def discard(self, item: T) -> bool:
-        """Take out an item wherever it stands; tell whether it waited."""
-        waited = super().discard(item)
-        self._publish()
-        return waited
-
-    def _publish(self) -> None:
-        self._cells[self._board.row] = len(self._waiting)
-
-
-class _SharedAdmission(Admission):
-    """Per-client limits of the node."""
-
-    __slots__ = ("_board", "_service")
-
-    def __init__(self, spec: ServiceSpec, board: Board) -> None:
-        self._board = board
-        self._service = spec.name
-        super().__init__(spec.limits, spec.access)
-
-    def reconfigure(self, limits: LimitsSpec, access: AccessSpec) -> None:
-        """Take new limits; numbers that others count as well stay in the shared memory."""
-        before = self._counts
-        super().reconfigure(limits, access)
-        if self._counts is None and isinstance(before, _SharedCounts):
-            before.clear()
-        elif self._counts is not None and before is None:
-            self._counts = _SharedCounts(self._service, self._board)
-        if self._rate is not None and not isinstance(self._rate, _SharedRate):
-            self._rate = _SharedRate(limits.client_rate, self._service, self._board)
-
-    def recount(self, clients: Iterable[str]) -> None:
-        """Count anew."""
-        if isinstance(self._counts, _SharedCounts):
-            self._counts.clear()
-            for client in clients:
-                self._counts.opened(client)
-
-
-class _SharedCounts(Counts):
-    """Connections by client: this process's own in full, the node's in buckets."""
-
-    __slots__ = ("_board", "_service")
-
-    def __init__(self, service: str, board: Board) -> None:
-        super().__init__()
-        self._service = service
-        self._board = board
-
-    def opened(self, client: str) -> None:
-        """Count a connection."""
-        super().opened(client)
-        self._add(client, 1)
-
-    def closed(self, client: str) -> None:
-        """Count a connection no longer."""
-        if super().count(client):
-            self._add(client, -1)
-        super().closed(client)
-
-    def count(self, client: str) -> int:
-        """Return how many connections a client has on this node; never too few."""
-        rows = self._board.head[0]
-        counters = self._board.counters
-        return min(sum(counters.bucket(number)[:rows]) for number in buckets_of(self._service, client))
-
-    def clear(self) -> None:
-        """Count none."""
-        for client in list(self._counts):
-            for _ in range(super().count(client)):
-                self.closed(client)
-
-    def _add(self, client: str, change: int) -> None:
-        for number in buckets_of(self._service, client):
-            self._board.counters.bucket(number)[self._board.row] += change
-
-
-class _SharedRate(RateLimiter):
-    """Token buckets of the node, in two cells for each client."""
-
-    __slots__ = ("_board", "_service")
-
-    def __init__(self, rate: float, service: str, board: Board) -> None:
-        super().__init__(rate)
-        self._service = service
-        self._board = board
-
-    def admit(self, client: str, now: float) -> bool:
-        """Take a token for one new connection, if there is one."""
-        rates = self._board.counters.rates
-        numbers = buckets_of(self._service, client)
-        full_at = max(now, min(rates[number] for number in numbers))
-        full_at = min(full_at, now + self._window)  # the rate was raised meanwhile
-        if full_at - now > self._tolerance:
-            return False
-        full_at += self._interval
-        for number in numbers:
-            rates[number] = max(rates[number], full_at)
-        return True
+    def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
+        """Make a backend with its pool, not yet checked."""
+        column = self.columns.get((service.name, spec.id))
+        return SharedBackend(reactor, spec, service, self._board, column)

@@ -167,7 +167,7 @@ class Rig:
         )
         for backend in self.service.backends.values():
             if backend.usable:
-                backend.pool.restock()
+                backend.pool.refiller.restock()
         self.service.serve_queue()
 
     def backend(self, index: int = 0) -> Backend:

@@ -155,7 +155,7 @@ class TestBusy:
         rig, end = busy(pool={"mode": "preconnect"})
         rig.client()
         rig.pass_time(1.0)
-        demand = rig.service.backends["u"].pool.demand
+        demand = rig.service.backends["u"].pool.goal.demand
         end.accept()
         rig.pass_time(MAX_PAUSE_S + 0.1)
         assert rig.service.backends["u"].totals.connections == 1

@@ -1,93 +1,137 @@
-"""One connection that lies in a pool: what becomes of it when its backend says or ends something."""
+"""Idle connections on their shelf: what makes one leave it, and who is told."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dataplane.core.reasons import DiscardCause
-from dataplane.core.spec import PoolMode
-from dataplane.net.idle import IN, Idle
-from dataplane.net.sockopts import RDHUP
+from dataplane.net.counters import BackendTotals
+from dataplane.net.idle import IN, Idle, Shelf
+from dataplane.net.reactor import Reactor
+from tests.dataplane.net.rig import spec
 
 
-@dataclass
-class Pool:
-    """Takes note of what it is told (`net.idle.IdleOwner`)."""
+class Site:
+    """A shelf, who fills it, and the backend's ends."""
 
-    mode: PoolMode
-    told: list[object] = field(default_factory=list)
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.reactor = Reactor(SimpleNamespace(), 4096)  # type: ignore[arg-type]
+        self.totals = BackendTotals()
+        self.shelf = Shelf(self.reactor, self, self.spec(), self.totals)
+        self.ends: list[socket.socket] = []
+        self.causes: list[DiscardCause] = []
+        self.greetings = self.restocks = 0
 
-    @property
-    def spec(self) -> Any:
-        """How its connections are used."""
-        return SimpleNamespace(mode=self.mode)
+    def spec(self, **options: Any) -> Any:
+        """Return settings under which nothing grows old by itself."""
+        return spec(
+            pool={"mode": "preconnect", "idle_timeout": "0s", "max_age": "0s", **self.options, **options}
+        ).pool
 
-    @property
-    def reactor(self) -> Any:
-        """Whose epoll is told of another mask."""
-        return SimpleNamespace(epoll=SimpleNamespace(modify=lambda _fd, mask: self.told.append(mask)))
+    def lost(self, cause: DiscardCause) -> None:
+        """Write it down."""
+        self.causes.append(cause)
 
-    def discard(self, _idle: Idle, cause: DiscardCause) -> None:
-        """Note it."""
-        self.told.append(cause)
+    def greeted(self) -> None:
+        """Count it."""
+        self.greetings += 1
 
-    def greeted(self, _idle: Idle) -> None:
-        """Note it."""
-        self.told.append("greeted")
+    def restock(self) -> None:
+        """Count it."""
+        self.restocks += 1
+
+    def add(self) -> Idle:
+        """Put one on the shelf."""
+        near, far = socket.socketpair()
+        self.ends.append(far)
+        now = self.reactor.now
+        idle = Idle(self.shelf, socket.SocketType(near.family, near.type, 0, near.detach()), None, now, now)
+        self.reactor.watch(idle.sock.fileno(), idle, IN)
+        self.shelf.idle.append(idle)
+        self.shelf.schedule()
+        return idle
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
+        self.reactor.now += seconds
+        self.reactor.wheel.advance(self.reactor.now)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.shelf.clear(DiscardCause.CHANGED)
+        for end in self.ends:
+            end.close()
+        self.reactor.epoll.close()
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Our end, and the backend's."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        yield ours, theirs
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site with the options of the test."""
+    one = Site(**getattr(request, "param", {}))
+    yield one
+    one.close()
 
 
-def idle(pool: Any, sock: socket.socket) -> Idle:
-    """Return a connection that lies in a pool."""
-    return Idle(pool, sock, None, 0.0, 0.0)
+@pytest.mark.parametrize("site", [{"mode": "reuse"}, {"mode": "preconnect"}], indirect=True)
+def test_the_end_of_a_connection_is_seen(site: Site) -> None:
+    """What the backend closes leaves the shelf, and whoever fills it is told why; twice is once."""
+    idle = site.add()
+    site.ends[0].close()
+    idle.on_event(IN)
+    idle.on_event(IN)
+    assert (len(site.shelf), site.causes) == (0, [DiscardCause.EOF])
+    assert site.totals.discarded[DiscardCause.EOF] == 1
 
 
-@pytest.mark.parametrize("mode", [PoolMode.REUSE, PoolMode.PRECONNECT])
-def test_an_end_takes_it_out(pair: tuple[socket.socket, socket.socket], mode: PoolMode) -> None:
-    """A FIN, with or without a word before epoll tells of it."""
-    pool = Pool(mode)
-    pair[1].close()
-    one = idle(pool, pair[0])
-    one.on_event(IN)
-    one.on_event(IN | RDHUP)
-    one.on_failure()
-    assert pool.told == [DiscardCause.EOF] * 3
+@pytest.mark.parametrize("site", [{"mode": "reuse"}], indirect=True)
+def test_nothing_unread_is_given_to_the_next_client(site: Site) -> None:
+    """A connection that was used by somebody is closed when anything comes."""
+    idle = site.add()
+    site.ends[0].send(b"late")
+    idle.on_event(IN)
+    assert site.causes == [DiscardCause.UNREAD]
 
 
-def test_a_greeting_stays_where_it_is(pair: tuple[socket.socket, socket.socket]) -> None:
-    """It is for the client who gets the connection; from now on only its end is of interest."""
-    pool = Pool(PoolMode.PRECONNECT)
-    pair[1].send(b"220 hello")
-    one = idle(pool, pair[0])
-    one.on_event(IN)
-    assert (pool.told, one.mask) == ([RDHUP, "greeted"], RDHUP)
-    assert pair[0].recv(100) == b"220 hello"
+@pytest.mark.parametrize("site", [{"greeting_age": "5s"}], indirect=True)
+def test_a_greeting_is_kept_for_a_while(site: Site) -> None:
+    """A new connection whose backend speaks first stays, unread, until it is too old; then another is asked for."""
+    idle = site.add()
+    site.ends[0].send(b"220 ready")
+    idle.on_event(IN)
+    assert (site.greetings, site.causes) == (1, [])
+    assert idle.sock.recv(100, socket.MSG_PEEK) == b"220 ready"
+    site.pass_time(5.1)
+    assert (site.causes, site.restocks) == ([DiscardCause.GREETED], 1)
 
 
-def test_what_was_not_read_by_the_last_client_is_nobodys(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A connection that is used again must not say to one what was meant for another."""
-    pool = Pool(PoolMode.REUSE)
-    pair[1].send(b"late")
-    idle(pool, pair[0]).on_event(IN)
-    assert pool.told == [DiscardCause.UNREAD]
+@pytest.mark.parametrize("site", [{"max_age": "10s"}, {"idle_timeout": "10s"}], indirect=True)
+def test_each_grows_old_by_itself(site: Site) -> None:
+    """The oldest goes first, when its own time has come."""
+    first = site.add()
+    site.pass_time(4)
+    second = site.add()
+    site.pass_time(6.1)
+    assert first not in site.shelf.idle
+    assert site.shelf.idle == [second]
+    site.pass_time(4.1)
+    assert site.shelf.idle == []
 
 
-def test_nothing_to_read_is_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_smaller_shelf_loses_the_oldest(site: Site) -> None:
+    """`max_idle` falls: the surplus is closed, the youngest stay."""
+    idle = [site.add() for _ in range(4)]
+    site.shelf.configure(site.spec(max_idle=1))
+    assert (site.shelf.idle, site.causes) == (idle[3:], [DiscardCause.SURPLUS] * 3)
+
+
+def test_nothing_to_read_is_nothing(site: Site) -> None:
     """Somebody else has taken it, or the kernel was wrong."""
-    pool = Pool(PoolMode.REUSE)
-    idle(pool, pair[0]).on_event(IN)
-    assert pool.told == []
+    idle = site.add()
+    idle.on_event(IN)
+    assert site.shelf.idle == [idle]

@@ -223,9 +223,9 @@ class TestPreconnect:
             for connection in [rig.ends[0].connections.pop() for _ in rig.ends[0].connections]:
                 connection.close()
             rig.backend().pool.clear(DiscardCause.CHANGED)
-            pool.restock()
+            pool.refiller.restock()
             for pause in (1, 2, 4):
-                assert pool.retry_s == pause
+                assert pool.refiller.retry_s == pause
                 rig.pass_time(pause + 0.1)
             rig.ends[0].listen()
             rig.pass_time(8.1)
@@ -253,18 +253,18 @@ class TestPreconnect:
         with preconnect(max_idle=32) as rig:
             pool, now = rig.backend().pool, rig.reactor.now
             for number in range(150_000):
-                pool.demand.arrived(now + number / 5000)
+                pool.goal.demand.arrived(now + number / 5000)
             rig.pass_time(30)
-            pool.restock()
-            rig.until(lambda: len(pool) == pool.goal)
+            pool.refiller.restock()
+            rig.until(lambda: len(pool) == pool.goal.count)
             goal = len(pool)
             assert goal >= 12
             levels = []
             for _ in range(goal):
                 rig.client()
                 levels.append(len(pool))
-            assert min(levels) == goal - pool.slack
-            assert levels[: pool.slack + 1] == [*range(goal - 1, goal - 1 - pool.slack, -1), goal]
+            assert min(levels) == goal - pool.goal.slack
+            assert levels[: pool.goal.slack + 1] == [*range(goal - 1, goal - 1 - pool.goal.slack, -1), goal]
 
     def test_max_idle(self):
         """`max_idle` bounds it whatever the demand; lowering it closes the surplus."""
@@ -292,7 +292,7 @@ class TestPreconnect:
             servers = [rig.ends[0].accept() for _ in range(2)]
             rig.backend().usable = False
             rig.backend().pool.clear(DiscardCause.UNUSABLE)
-            rig.backend().pool.restock()
+            rig.backend().pool.refiller.restock()
             assert all(rig.receive_end(server) == b"" for server in servers)
             rig.pass_time(60)
             assert rig.ends[0].nobody()

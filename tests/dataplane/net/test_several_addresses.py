@@ -101,7 +101,7 @@ def test_the_pool_goes_where_clients_go():
         for _ in range(2):
             rig.ends[0].accept().close()
         _, alive = two(rig, "127.0.0.2")
-        rig.backend().pool.restock()
+        rig.backend().pool.refiller.restock()
         rig.until(lambda: len(rig.backend().pool) == 2)
         assert rig.backend().address == alive
         discarded = dict(rig.backend().totals.discarded)
@@ -125,7 +125,7 @@ def test_what_leads_to_an_address_that_is_gone():
     """Pooled connections go with the address that they lead to, and no others."""
     with rigged(pool={"mode": "preconnect", "min_idle": 1, "max_idle": 1}) as rig:
         dead, alive = two(rig, "127.0.0.2")
-        rig.backend().pool.restock()
+        rig.backend().pool.refiller.restock()
         rig.until(lambda: len(rig.backend().pool) == 1)
         rig.backend().locate((alive,), None)
         assert len(rig.backend().pool) == 1

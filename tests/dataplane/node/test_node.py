@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 
 from dataplane.core.health import Outcome
+from dataplane.net.goal import Alone
 from dataplane.net.prober import Target
+from dataplane.net.reactor import Reactor
 from dataplane.node import node
+from dataplane.node.node import OwnParts
 from schemas.health import Verdict
+from tests.dataplane.net.rig import spec
 from tests.dataplane.node.bench import benched
 
 PLAIN = ({"id": "a", "address": "127.0.0.1:1"}, {"id": "b", "address": "127.0.0.1:2"})
@@ -71,3 +76,16 @@ async def test_nobody_to_wait_for(bench):
     assert bench.node.connections() == 0
     await bench.node.drain()
     assert bench.service.draining
+
+
+def test_parts_of_a_process_that_may_hold_nothing():
+    """A supervisor's backends are configured as they are, and their pools stay empty, whatever they should hold."""
+    reactor = Reactor(SimpleNamespace(), 1024)  # type: ignore[arg-type]
+    wanted = spec(backends=["127.0.0.1:2"], pool={"mode": "preconnect", "min_idle": 4, "max_idle": 4})
+    for share, goal in ((None, 4), (Alone(cap=0), 0)):
+        backend = OwnParts(share).backend(reactor, wanted.backends[0], wanted)
+        backend.pool.goal.aim()
+        assert (backend.pool.spec, backend.pool.goal.count) == (wanted.pool, goal)
+    backend.configure(wanted.backends[0], wanted, reactor.now)
+    assert (backend.pool.own, backend.pool.goal.count) == (0, 0)
+    reactor.epoll.close()

@@ -11,13 +11,13 @@ from random import Random
 import pytest
 
 from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.net.goal import Alone
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import EMPTY, Applier
-from dataplane.node.node import Node
+from dataplane.node.node import Node, OwnParts
 from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader
 from dataplane.supervisor.apply import WorkerReplicas
-from dataplane.supervisor.node import UnusedParts
 from dataplane.telemetry.events import Events
 from schemas.api import BackendPatch
 from tests.dataplane.node.test_apply import Noted, body
@@ -29,7 +29,7 @@ async def applying(count=2):
     """Have workers, and an applier that changes what they run."""
     async with fleet(count) as site:
         reactor = Reactor(asyncio.get_running_loop(), 1024)
-        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), UnusedParts())
+        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), OwnParts(Alone(cap=0)))
         site.replicas = WorkerReplicas(node, site.lending, site.sockets, site.board)
         site.applier = Applier(node, None, Noted(), site.replicas)
         yield site

@@ -57,10 +57,12 @@ class Worker:
         self, reactor: Reactor, board: Board, column: int | None, ends: list[socket.socket], **options: Any
     ) -> None:
         self.board = board
+        self._reactor = reactor
         self._ends = ends
         self.service = spec(**options)
         self.backend = SharedBackend(reactor, self.service.backends[0], self.service, board, column)
         self.pool = self.backend.pool
+        self.share = self.backend.share
         self.clients: list[socket.SocketType] = []
         board.set_present(present=True)
 
@@ -75,20 +77,24 @@ class Worker:
             far.setblocking(False)
             self._ends.append(far)
             self.clients.append(near)
-        self.pool.refill()
+        self.pool.refiller.refill()
         return idle is not None
 
     def leave(self) -> None:
         """Let a client leave, in mode `reuse` cleanly."""
         sock = self.clients.pop()
         self.backend.leave()
-        self.pool.reactor.unwatch(sock.fileno())
-        self.pool.put(sock, -1, self.pool.reactor.now, self.pool.backend.address)
+        self._reactor.unwatch(sock.fileno())
+        self.pool.put(sock, -1, self._reactor.now, self.pool.backend.address)
+
+    def refresh(self) -> None:
+        """Look at what the others do."""
+        self.share.refresh(self.pool)
 
     def configure(self, **options: Any) -> None:
         """Take new options."""
         wanted = spec(**options)
-        self.backend.configure(wanted.backends[0], wanted, self.pool.reactor.now)
+        self.backend.configure(wanted.backends[0], wanted, self._reactor.now)
 
 
 class Pools:
@@ -121,7 +127,7 @@ class Pools:
     def look(self) -> None:
         """Have each worker look once at what the others do, and then let the time pass until the next time."""
         for worker in self.workers:
-            worker.pool.refresh()
+            worker.refresh()
         self._clock.advance(LOOK_S)
         self.reactor.clock()
         self.reactor.wheel.advance(self.reactor.now)
@@ -151,14 +157,14 @@ class Pools:
         """What each holds; the others see just this."""
         held = [worker.pool.own for worker in self.workers]
         rows = [worker.board.row for worker in self.workers]
-        cells = self.workers[0].pool._held
+        cells = self.workers[0].share._held
         assert [cells[row] for row in rows] == held
         return held
 
     def close(self) -> None:
         """Close everything."""
         for worker in self.workers:
-            worker.pool.retire()
+            worker.share.retire(worker.pool)
             for sock in worker.clients:
                 sock.close()
         self._accept()

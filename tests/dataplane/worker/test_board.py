@@ -21,11 +21,11 @@ def counters() -> Iterator[CounterBoard]:
 def test_cells_of_a_column_are_shared(counters: CounterBoard) -> None:
     """What one worker writes into a column, the other reads there, each kind in cells of its own."""
     one, other = Board(counters, 0), Board(counters, 1)
-    for number, cells in enumerate((Board.cells, Board.waiting, Board.clients), 1):
-        cells(one, 7)[one.row] = number
-        assert list(cells(other, 7)) == [number, 0, 0]
-    kinds = [counters.column(7), counters.part(WAITING, 7), counters.part(CLIENTS, 7)]
-    assert [cells[0] for cells in kinds] == [1, 2, 3]
+    one.cells(7)[one.row] = 1
+    for kind in (WAITING, CLIENTS):
+        one.part(kind, 7)[one.row] = 2 + kind
+    seen = [other.cells(7), other.part(WAITING, 7), other.part(CLIENTS, 7)]
+    assert [list(cells) for cells in seen] == [[1, 0, 0], [2, 0, 0], [3, 0, 0]]
 
 
 def test_without_a_column_nobody_else_sees(counters: CounterBoard) -> None:
@@ -33,7 +33,11 @@ def test_without_a_column_nobody_else_sees(counters: CounterBoard) -> None:
     board = Board(counters, 1)
     cells = board.cells(None)
     cells[board.row] = 5
-    assert (list(cells), list(board.cells(None)), list(board.waiting(None))) == ([0, 5, 0], [0] * 3, [0] * 3)
+    assert (list(cells), list(board.cells(None)), list(board.part(WAITING, None))) == (
+        [0, 5, 0],
+        [0] * 3,
+        [0] * 3,
+    )
 
 
 def test_only_who_takes_clients_is_present(counters: CounterBoard) -> None:

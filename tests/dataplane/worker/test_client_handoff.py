@@ -19,11 +19,12 @@ from dataplane.ipc.messages import INBOX
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
-from dataplane.node.running_service import RunningService
 from dataplane.telemetry.events import Events
 from dataplane.worker.board import Board
-from dataplane.worker.client_handoff import BalancedService, Inbox
-from dataplane.worker.node import HeldDoors, WorkerNode
+from dataplane.worker.client_handoff import Inbox
+from dataplane.worker.listeners import HeldDoors
+from dataplane.worker.node import WorkerNode
+from dataplane.worker.shared import SharedService
 from tests.dataplane.net.rig import spec
 
 WAITING = {
@@ -60,19 +61,19 @@ class Worker:
         stack.callback(self.close)
         self._stack = stack
 
-    async def run(self, column: int | None = 0, **options: Any) -> None:
-        """Run one service, called `s`, as if it was staged, committed, and armed."""
+    async def run(self, column: int | None = 0, *, armed: bool = True, **options: Any) -> None:
+        """Run one service, called `s`, as if it was staged and committed, and by now runs everywhere (`armed`)."""
         changer = Changer(self.node)
         draft = await changer.prepare([spec(**{**WAITING, **options})])
         await changer.swap(draft, self.doors)
         self.node.count_in({} if column is None else {"s": column})
-        self.node.arm()
+        if armed:
+            self.node.arm()
 
     @property
-    def service(self) -> BalancedService:
+    def service(self) -> SharedService:
         """The service."""
-        service = self.node.running["s"].service
-        assert isinstance(service, BalancedService)
+        (service,) = self.node.services()
         return service
 
     @property
@@ -89,7 +90,7 @@ class Worker:
         near, far = socket.socketpair()
         far.settimeout(10.0)
         self._stack.callback(far.close)
-        self.service.accepted(socket.SocketType(near.family, near.type, 0, near.detach()), address)
+        self.service.balancer.entrance(socket.SocketType(near.family, near.type, 0, near.detach()), address)
         return far
 
     def look(self) -> None:
@@ -246,16 +247,29 @@ def test_a_staged_end_stops_it_and_an_abandoned_one_starts_it_again(pair: tuple[
     assert one.service.totals.handed_over == 1
 
 
-def test_a_new_service_is_not_handed_over_before_all_run_it(make: Callable[[], Worker]) -> None:
+async def test_a_new_service_is_not_handed_over_before_all_run_it(make: Callable[[], Worker]) -> None:
     """Only the supervisor knows when; until it says so, clients are served where they come."""
-    one = make()
-    service = RunningService(one.node, spec(**WAITING)).service
-    assert isinstance(service, BalancedService)
-    assert service.accepted == service.serve
-    service.use(0)
-    assert service.accepted == service.serve
-    service.arm()
-    assert service.accepted == service._share
+    one, other = make(), make()
+    one.meet(other)
+    await one.run(armed=False)
+    for _ in range(2):
+        one.accept()
+    assert (one.clients, one.service.totals.handed_over) == (2, 0)
+    one.node.arm()
+    one.accept()
+    assert (one.clients, one.service.totals.handed_over) == (2, 1)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+async def test_ends_are_told_to_the_access_log_too(make: Callable[[], Worker], *, balanced: bool) -> None:
+    """Who counts clients for the others stands before the log, for as long as they are balanced."""
+    one, ended = make(), []
+    one.node.access_log = lambda flow, reason, server: ended.append(reason)
+    await one.run(balance_workers=not balanced)
+    await one.run(balance_workers=balanced)
+    one.accept()
+    one.end_clients()
+    assert ended == [CloseReason.CLIENT_GONE]
 
 
 def test_a_client_of_a_service_that_is_gone_is_closed(make: Callable[[], Worker]) -> None:

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection
 from dataplane.core.spec import Mode
-from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.shared_counters import WAITING, CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.worker.board import Board
+from dataplane.worker.client_handoff import Siblings
 from dataplane.worker.shared import SharedBackend, SharedService
 from tests.dataplane.net.rig import spec
 
@@ -65,9 +66,10 @@ class _Board(Board):
         """Return cells that the other worker counts in, too."""
         return _Cells(super().cells(column), self._until_still(self._counts))
 
-    def waiting(self, column: int | None) -> Any:
+    def part(self, kind: int, column: int | None) -> Any:
         """Return the cells of who waits, where the other worker's clients come and go, too."""
-        return _Cells(super().cells(None), self._until_still(self._others_queue))
+        cells = super().part(kind, None)
+        return _Cells(cells, self._until_still(self._others_queue)) if kind == WAITING else cells
 
 
 class _Nobody:
@@ -99,7 +101,7 @@ class Site:
         stack.callback(reactor.epoll.close)
         limits = {"per_backend": PER_BACKEND, "connections": CONNECTIONS, "queue": QUEUE}
         wanted = spec(mode=mode.value, limits=limits, backends=backends)
-        self.service = SharedService(reactor, wanted, _Nobody(), self.board)
+        self.service = SharedService(reactor, wanted, _Nobody(), self.board, Siblings())
         self.service.use(0)
         self.ended: list[CloseReason] = []
         self.service.access_log = lambda flow, reason, server: self.ended.append(reason)

@@ -20,8 +20,9 @@ from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
 from dataplane.worker import node
 from dataplane.worker.board import Board
-from dataplane.worker.node import HeldDoors, WorkerNode
-from dataplane.worker.pool import SharedPool
+from dataplane.worker.listeners import HeldDoors
+from dataplane.worker.node import WorkerNode
+from dataplane.worker.pool import WorkerShare
 from dataplane.worker.shared import SharedBackend
 from schemas.snapshot import parse_snapshot
 from tests.support.checked import backend, saying
@@ -122,7 +123,7 @@ async def test_pools_are_looked_after_in_turns(monkeypatch: pytest.MonkeyPatch) 
         await worker.run(address, s=3, t=2)
         for one in [*worker.backends("s"), *worker.backends("t")]:
             for _ in range(5):
-                one.pool.demand.arrived(worker.reactor.now)
+                one.pool.goal.demand.arrived(worker.reactor.now)
         await worker.until(
             lambda: worker.cells(EVENTS, "s") == [5, 5, 5] and worker.cells(EVENTS, "t") == [5, 5]
         )
@@ -190,7 +191,7 @@ async def test_a_bug_of_one_pool_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
             lambda _, context: reported.append(context["exception"])
         )
         with monkeypatch.context() as patch:
-            patch.setattr(SharedPool, "refresh", lambda _: fail())
+            patch.setattr(WorkerShare, "refresh", lambda *_: fail())
             await worker.until(lambda: looks >= 3)
         assert {str(each) for each in reported} == {"a bug"}
 
@@ -220,21 +221,3 @@ async def test_a_worker_that_drains_leaves_its_pools_to_the_others() -> None:
         await worker.until(lambda: worker.cells(HELD, "s") == [0, 0])
         assert worker.board.present[worker.row] == 0
         assert worker.cells(EVENTS, "s") == worker.cells(WANTED, "s") == [0, 0]
-
-
-async def test_leaving_a_socket_twice_takes_nothing_from_whoever_has_its_number() -> None:
-    """An orphan leaves its listeners when somebody takes over, and again when it drains."""
-    worker = Worker(CounterBoard(2))
-    async with backend() as it:
-        await worker.run(it.address, web=1)
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            number = listening.fileno()
-            worker._doors.take([("127.0.0.1:1", 0)], [listening.detach()])
-        worker._doors.leave_all()
-        reused = socket.socket()
-        assert reused.fileno() == number, "the kernel gives the lowest number that is free"
-        handler = next(iter(worker.node.listeners.values()))
-        worker.reactor.handlers[number] = handler
-        worker._doors.leave_all()
-        assert worker.reactor.handlers.pop(number) is handler
-        reused.close()

@@ -9,40 +9,8 @@ from hypothesis import strategies as st
 from dataplane.core.pool import Demand
 from dataplane.core.reasons import DiscardCause
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
-from dataplane.worker.pool import WINDOW_S, divide, part
+from dataplane.worker.pool import WINDOW_S
 from tests.dataplane.worker.pools import KEY, Pools, pools
-
-SIZES = st.integers(0, 300)
-CLAIMS = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 300)), min_size=1, max_size=8)
-
-
-# -- division -----------------------------------------------------------------------------------------
-
-
-@given(total=SIZES, weights=st.lists(st.integers(0, 1000), min_size=1, max_size=8))
-@settings(deadline=None)
-def test_parts_add_up(total: int, weights: list[int]) -> None:
-    """All of it is given away, each part is in proportion to its weight, and rounded by less than one."""
-    parts = [part(total, weights, index) for index in range(len(weights))]
-    whole = sum(weights)
-    assert sum(parts) == (total if whole else 0)
-    for weight, got in zip(weights, parts, strict=True):
-        assert not whole or abs(got * whole - total * weight) < whole
-
-
-@given(total=SIZES, claims=CLAIMS)
-@settings(deadline=None)
-def test_a_division_is_fair(total: int, claims: list[tuple[int, int]]) -> None:
-    """Nobody gets more than it wants; nothing is left while somebody wants more; nobody lacks its weight's part."""
-    weights, wanted = [weight for weight, _ in claims], [want for _, want in claims]
-    given_ = divide(total, weights, wanted)
-    claimed = [want if weight else 0 for weight, want in claims]
-    assert all(0 <= got <= want for got, want in zip(given_, claimed, strict=True))
-    assert sum(given_) == min(total, sum(claimed))
-    whole = sum(weight for weight, want in claims if want)
-    for got, want, weight in zip(given_, claimed, weights, strict=True):
-        assert got == want or got * whole > total * weight - whole
-
 
 # -- the size is the node's ---------------------------------------------------------------------------
 
@@ -66,7 +34,7 @@ def follow(site: Pools, steps: list[tuple[str, int]], size: int) -> None:
         elif what == "leave" and worker.clients:
             worker.leave()
         elif what == "look":
-            worker.pool.refresh()
+            worker.refresh()
         elif what == "pass":
             site.pass_time(number / 20)
         assert sum(site.held) <= size
@@ -103,7 +71,7 @@ def test_pools_leave_a_backend_its_limit(steps: list[tuple[str, int]], mode: str
             else:
                 follow(site, [step], 8)
             for worker in site.workers * 2:
-                worker.pool.refresh()
+                worker.refresh()
             assert site.workers[0].backend.active + sum(site.held) <= limit
 
 
@@ -140,11 +108,11 @@ def test_two_that_dial_at_the_same_time_do_not_both_get_the_last_place() -> None
 
         def meanwhile() -> None:
             site.board.present[other.board.row] = 1
-            other.pool.restock()
+            other.pool.refiller.restock()
             found.append(other.pool.own)
 
         site.reactor.meanwhile = meanwhile
-        one.pool.restock()
+        one.pool.refiller.restock()
         assert (found, site.held) == ([0], [6, 0])
 
 
@@ -202,7 +170,7 @@ def test_the_pool_follows_the_clients(mode: str) -> None:
     """When all clients go to another worker, so does the pool, and what its holder does not need is given up."""
     with pools(2, mode=mode, max_idle=12) as site:
         for worker in site.workers:
-            worker.pool.demand = SlowDials()
+            worker.pool.goal.demand = SlowDials()
         busy(site, 0, 12, 20)
         assert site.held == [12, 0]
         busy(site, 1, 12, 30)
@@ -222,7 +190,7 @@ def test_a_busy_worker_gets_what_idle_ones_do_not_need(idle: list[int], size: in
         for index, clients in enumerate(idle, 1):
             busy(site, index, clients, 0.1)
         busy(site, 0, size, 2 * WINDOW_S + 1)
-        weights = [worker.pool._events + 1 for worker in site.workers]
+        weights = [worker.share._events + 1 for worker in site.workers]
         assert site.held[0] >= min(size, size * weights[0] // sum(weights))
         site.pass_time(WINDOW_S)
         busy(site, 0, size, 1)
@@ -280,10 +248,10 @@ def test_a_lack_of_before_is_forgotten() -> None:
         for _ in range(20):  # ten are put back, ten find no room
             one.leave()
         site.pass_time(1)
-        for idle in list(one.pool._idle):
+        for idle in list(one.pool.shelf.idle):
             idle.on_failure()
         site.pass_time(60)
-        assert list(site.board.part(WANTED, one.pool._column))[: site.board.head[0]] == [0, 0]
+        assert list(site.board.part(WANTED, one.share._column))[: site.board.head[0]] == [0, 0]
         for _ in range(10):
             other.come()
         site.pass_time(60)
@@ -312,8 +280,8 @@ def test_a_sibling_that_comes_meanwhile() -> None:
         for _ in range(4):
             one.leave()
         for _ in range(5):
-            one.pool._head = Growing()
-            one.pool.refresh()
+            one.board.head = Growing()
+            one.refresh()
         assert one.pool.own <= 2
 
 
@@ -339,7 +307,7 @@ def test_two_that_dial_ahead_share_by_their_clients() -> None:
     """Who has given something up does not dial it again at once."""
     with pools(2, mode="preconnect", max_idle=12) as site:
         for worker in site.workers:
-            worker.pool.demand = SlowDials()
+            worker.pool.goal.demand = SlowDials()
         busy(site, 0, 12, 20)
         assert site.held == [12, 0]
         for _ in range(200):
@@ -377,7 +345,7 @@ def test_min_idle_is_held_together() -> None:
     """Evenly as long as nobody has come; then where the clients are; a new worker takes its part."""
     with pools(2, mode="preconnect", min_idle=6, max_idle=6) as site:
         for worker in site.workers:
-            worker.pool.restock()
+            worker.pool.refiller.restock()
         assert site.held == [3, 3]
         site.join()
         site.pass_time(0.5)
@@ -394,10 +362,10 @@ def test_who_takes_no_clients_has_no_part() -> None:
         site.look()
         one, other = site.workers
         one.board.set_present(present=False)
-        one.pool.retire()
-        other.pool.refresh()
+        one.share.retire(one.pool)
+        other.refresh()
         assert site.held == [0, 6]
-        one.pool.restock()
+        one.pool.refiller.restock()
         assert site.held == [0, 6]
 
 
@@ -407,7 +375,7 @@ def test_a_client_of_a_draining_worker_leaves_nothing_in_its_pool() -> None:
         one = site.workers[0]
         one.come()
         one.board.set_present(present=False)
-        one.pool.retire()
+        one.share.retire(one.pool)
         one.leave()
         assert site.held == [0, 0]
 
@@ -418,7 +386,7 @@ def test_a_dead_worker_gives_its_cells_back() -> None:
         site.look()
         dead, other = site.workers
         dead.come()
-        dead.pool.refresh()
+        dead.refresh()
         column = site.board.assign({KEY})[KEY]
         site.board.free_row(dead.board.row)
         assert [list(site.board.part(kind, column))[dead.board.row] for kind in (HELD, EVENTS, WANTED)] == [
@@ -426,7 +394,7 @@ def test_a_dead_worker_gives_its_cells_back() -> None:
             0,
             0,
         ]
-        other.pool.refresh()
+        other.refresh()
         assert other.pool.own == 6
 
 
