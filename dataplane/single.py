@@ -30,10 +30,9 @@ from dataplane.node.takeover_state import Handover
 from dataplane.report.reader import Reader
 from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
-from dataplane.telemetry.events import Events, rfc3339
-from dataplane.telemetry.instance import draw_instance
+from dataplane.telemetry.events import Events, draw_instance, rfc3339
+from dataplane.telemetry.line_writer import LossWatch
 from dataplane.telemetry.log import log_event
-from dataplane.telemetry.lost_lines import LossWatch
 from schemas.system.unix_socket import OwnSocket
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Process:
         self._own = own
         self._background = Background(group)
         loop = asyncio.get_running_loop()
-        self.events = Events(log_event, time.time, draw_instance(os.urandom))
+        self.events = Events(log_event, time.time, draw_instance())
         self.reactor = Reactor(loop, descriptor_limit())
         self.node = Node(self.reactor, self.events, random.SystemRandom())
         self.store = SnapshotStore(options.state_dir, options.name)

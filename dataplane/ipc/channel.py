@@ -17,14 +17,14 @@ import pickle
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.errors import PeerError, PeerGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["FDS_A_FRAME", "Channel", "Handler"]
+__all__ = ["FDS_A_FRAME", "Channel"]
 
 FDS_A_FRAME: Final = 250
 READ_BYTES: Final = 256 * 1024
@@ -34,27 +34,34 @@ _HEADER: Final = struct.Struct("!IH")
 _INT_BYTES: Final = 4
 
 
-class Handler(Protocol):
-    """Who answers a peer."""
-
-    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
-        """Answer a request; what goes to `part` travels ahead of the result.
-
-        The descriptors are the handler's to close. An exception is the peer's `PeerError`.
-        """
-
-    def notice(self, kind: str, body: Any) -> None:
-        """Take note of something that wants no answer."""
+async def refuse(kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
+    """Answer where nothing is asked."""
+    del body, part
+    for fd in sockets:
+        os.close(fd)
+    raise LookupError(kind)
 
 
 class Channel:
-    """One end. `run` reads until the peer is gone."""
+    """One end. `run` reads until the peer is gone.
 
-    def __init__(self, sock: socket.socket, handler: Handler) -> None:
+    Args:
+        sock: Connected to the peer.
+        answer: Answers a request, of which it is given the kind, the body, descriptors, which are its own to close, and
+            what sends a part ahead of the result. An exception is the peer's `PeerError`.
+        notice: Takes note of something that wants no answer: its kind, and a body.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        answer: Callable[[str, Any, list[int], Callable[[Any], None]], Awaitable[Any]] = refuse,
+        notice: Callable[[str, Any], None] = lambda _kind, _body: None,
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.closed = asyncio.Event()
-        self._handler = handler
+        self._reply, self._notice = answer, notice
         self._loop = asyncio.get_running_loop()
         self._out: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._writing = False
@@ -208,7 +215,7 @@ class Channel:
     def _take(self, message: tuple[Any, ...], fds: list[int]) -> None:
         word, number, *rest = message
         if word == "notice":
-            self._handler.notice(*rest)
+            self._notice(*rest)
         elif word == "request":
             assert self._group is not None  # noqa: S101 - run() made it before it reads
             self._group.create_task(self._answer(number, rest[0], rest[1], fds))
@@ -227,7 +234,7 @@ class Channel:
             self._send(("part", number, data))
 
         try:
-            result = await self._handler.answer(kind, body, fds, part)
+            result = await self._reply(kind, body, fds, part)
         except Exception as error:  # noqa: BLE001 - across the process border an error is a value
             self._send(("failed", number, f"{type(error).__name__}: {error}"))
         else:

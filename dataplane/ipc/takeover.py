@@ -132,7 +132,7 @@ class Giver:
             await asyncio.sleep(RETRY_S)
 
     async def _give(self, conn: socket.socket) -> bool:
-        async with _running(conn, _Deaf()) as channel:
+        async with _running(Channel(conn)) as channel:
             offer = await self._holder.offer()
             try:
                 async with asyncio.timeout(TAKE_S):
@@ -146,20 +146,6 @@ class Giver:
                 async with asyncio.timeout(RELEASE_S):
                     await channel.request("released")
             return True
-
-
-class _Deaf:
-    """A giver's side of the channel: nobody asks it anything."""
-
-    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
-        """Refuse."""
-        del body, part
-        for fd in sockets:
-            os.close(fd)
-        raise TakeoverError(f"{kind} is not served here")
-
-    def notice(self, kind: str, body: Any) -> None:
-        """Take no note."""
 
 
 @dataclass(slots=True)
@@ -207,9 +193,6 @@ class Taken:
         received = [socket.socket(fileno=fd) for fd in sockets]
         self._arrived(addresses, received)
         await self._decision
-
-    def notice(self, kind: str, body: Any) -> None:
-        """Take no note: there is none."""
 
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     problem: str = ""
@@ -261,7 +244,7 @@ async def take(path: Path) -> AsyncIterator[Taken]:
         sock.close()
         raise TakeoverError(f"whoever listens at {path} is another user")
     taken = Taken({}, {})
-    async with _running(sock, taken) as channel:
+    async with _running(Channel(sock, taken.answer)) as channel:
         taken.gone = channel.closed
         await first_of(taken.arrived, channel.closed, within_s=TAKE_S)
         if not taken.arrived.is_set():
@@ -282,8 +265,7 @@ async def take(path: Path) -> AsyncIterator[Taken]:
 
 
 @contextlib.asynccontextmanager
-async def _running(sock: socket.socket, handler: Any) -> AsyncIterator[Channel]:
-    channel = Channel(sock, handler)
+async def _running(channel: Channel) -> AsyncIterator[Channel]:
     problem: Exception | None = None
     async with asyncio.TaskGroup() as group:
         group.create_task(channel.run())

@@ -38,10 +38,9 @@ from dataplane.supervisor.operations import Operations
 from dataplane.supervisor.succession import Succession
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import Workers
-from dataplane.telemetry.events import Events
-from dataplane.telemetry.instance import draw_instance
+from dataplane.telemetry.events import Events, draw_instance
+from dataplane.telemetry.line_writer import LossWatch
 from dataplane.telemetry.log import log_event
-from dataplane.telemetry.lost_lines import LossWatch
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 from schemas.system.unix_socket import InUse, OwnSocket
@@ -78,7 +77,7 @@ class Supervision:
         self._stopping = False
         """A signal has said so."""
         self._kept = Kept(self._on_loss)
-        self.events = Events(log_event, time.time, draw_instance(os.urandom))
+        self.events = Events(log_event, time.time, draw_instance())
         self._reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self._workers = Workers(options.workers)
         self._board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))

@@ -36,7 +36,7 @@ _ROOT: Final = str(Path(__file__).resolve().parents[2])
 
 
 class WorkerProcess:
-    """One worker's process, from its start to its end (dataplane.ipc.channel.Handler).
+    """One worker's process, from its start to its end.
 
     Args:
         index: Its place among the workers.
@@ -86,7 +86,7 @@ class WorkerProcess:
                 env={**os.environ, "PYTHONPATH": path},
             )
         self.pid = self.process.pid
-        self.channel = Channel(ours, self)
+        self.channel = Channel(ours, notice=self.notice)
         if affinity:
             cores = sorted(os.sched_getaffinity(0))
             with contextlib.suppress(OSError):
@@ -110,13 +110,6 @@ class WorkerProcess:
             if not ended.done():
                 on_lost()
             return await ended
-
-    async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
-        """Refuse: workers ask nothing."""
-        del body, part
-        for fd in sockets:
-            os.close(fd)
-        raise LookupError(kind)
 
     def notice(self, kind: str, body: Any) -> None:
         """Take an event, or the last numbers."""

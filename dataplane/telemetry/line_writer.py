@@ -14,12 +14,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 from schemas.system.ownership import open_or_make
 
-__all__ = ["LineSink", "open_sink"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dataplane.net.reactor import Reactor
+
+__all__ = ["LineSink", "LossWatch", "open_sink"]
 
 CAPACITY: Final = 65_536
 """Lines kept for a reader that is slow; what comes beyond is dropped and counted."""
@@ -27,6 +29,10 @@ BATCH: Final = 512
 LINGER_S: Final = 0.05
 """How long the access log's thread lets lines gather. Woken for each, it cost a connection 30 us more: each time the
 relay's next system call waits for the interpreter's lock."""
+LOOK_S: Final = 1.0
+QUIET_S: Final = 5.0
+"""How long nothing must be lost, and something be written, until it is over: a slow reader loses and takes in turns."""
+SLOW: Final = "whoever reads it is too slow"
 
 
 class LineSink:
@@ -159,6 +165,61 @@ class LineSink:
         except OSError:
             return False
         return True
+
+
+class _Watched:
+    """A sink, and what was seen of it."""
+
+    __slots__ = ("before", "last_at", "losing", "lost", "sink", "written")
+
+    def __init__(self, sink: LineSink) -> None:
+        self.sink = sink
+        self.lost = sink.dropped
+        self.written = self.before = 0
+        self.last_at = 0.0
+        self.losing = False
+
+
+class LossWatch:
+    """Tells when lines of a log begin to be lost, why, and when they are written again.
+
+    Args:
+        sinks: By what an operator calls them; they are looked at every LOOK_S seconds.
+        tell: Takes the kind and the fields of an event.
+    """
+
+    tick = 0
+
+    def __init__(self, sinks: Mapping[str, LineSink | None], tell: Callable[..., None]) -> None:
+        self._logs = {name: _Watched(sink) for name, sink in sinks.items() if sink is not None}
+        self._tell = tell
+        self._reactor: Reactor | None = None
+
+    def start(self, reactor: Reactor) -> None:
+        """Look from now on."""
+        self._reactor = reactor
+        reactor.wheel.at(self, reactor.clock() + LOOK_S)
+
+    def on_timer(self, now: float) -> None:
+        """Look, and come again."""
+        if self._reactor is not None:
+            self._reactor.wheel.at(self, now + LOOK_S)
+        for name, log in self._logs.items():
+            self._look(name, log, now)
+
+    def _look(self, name: str, log: _Watched, now: float) -> None:
+        sink = log.sink
+        lost = sink.dropped
+        more, log.lost = lost - log.lost, lost
+        if more:
+            log.last_at, log.written = now, sink.written
+            if not log.losing:
+                log.losing, log.before = True, lost - more
+                where = {} if sink.path is None else {"path": sink.path}
+                self._tell("log_lines_lost", log=name, **where, cause=sink.trouble or SLOW, lines=more)
+        elif log.losing and now - log.last_at >= QUIET_S and sink.written > log.written:
+            log.losing, sink.trouble = False, ""
+            self._tell("log_written_again", log=name, lines=lost - log.before)
 
 
 def open_sink(target: str) -> LineSink | None:

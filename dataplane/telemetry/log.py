@@ -48,29 +48,15 @@ WARNINGS: Final = frozenset(
 """Events that somebody should look at."""
 
 
-class _SinkFile:
-    """What structlog's print logger writes to."""
+class _Logger:
+    """What structlog logs with: one write for each line, so that lines of threads cannot mix."""
 
     def __init__(self, sink: LineSink) -> None:
         self._sink = sink
 
-    def write(self, text: str) -> None:
-        """Queue one line."""
-        self._sink.write(text.encode("utf-8", "backslashreplace"))
-
-    def flush(self) -> None:
-        """Do nothing: the sink's thread writes."""
-
-
-class _Logger:
-    """One write for each line, so that lines of threads cannot mix."""
-
-    def __init__(self, file: _SinkFile) -> None:
-        self._file = file
-
     def msg(self, message: str) -> None:
-        """Write one line."""
-        self._file.write(message + "\n")
+        """Queue one line."""
+        self._sink.write(f"{message}\n".encode("utf-8", "backslashreplace"))
 
     debug = info = warning = error = critical = msg
 
@@ -88,7 +74,6 @@ def configure_log(sink: LineSink, *, form: str, fd: int) -> None:
     if form == "text":
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(fd), event_key="event")
-    file = _SinkFile(sink)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -99,7 +84,7 @@ def configure_log(sink: LineSink, *, form: str, fd: int) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=lambda *_: _Logger(file),
+        logger_factory=lambda *_: _Logger(sink),
         cache_logger_on_first_use=True,
     )
 

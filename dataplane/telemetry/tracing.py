@@ -35,7 +35,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from dataplane.core.reasons import CloseReason
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.telemetry.access_log import ENDED_WELL
-from dataplane.telemetry.instance import draw_instance
+from dataplane.telemetry.events import draw_instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,7 +168,7 @@ def _resource(name: str) -> Resource:
     own: dict[str, AttributeValue] = {
         "service.name": "livelb",
         "service.version": version("livelb"),
-        "service.instance.id": f"{host}/{name}/{draw_instance(os.urandom)}",
+        "service.instance.id": f"{host}/{name}/{draw_instance()}",
         "host.name": host,
         "process.pid": os.getpid(),
     }

@@ -62,10 +62,10 @@ FORWARDED: Final = frozenset(
 
 
 class Worker:
-    """One worker (dataplane.ipc.channel.Handler)."""
+    """One worker; `answer` and `notice` are what its supervisor says (`ipc.channel`)."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._channel = Channel(sock, self)
+        self._channel = Channel(sock, self.answer, self.notice)
         self._events = Events(self._tell, time.time)
         self._stop = asyncio.Event()
         self._life = Life(self._stop.set)

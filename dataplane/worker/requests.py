@@ -22,7 +22,7 @@ from dataplane.node.gc_tuning import tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
-from dataplane.telemetry.lost_lines import LossWatch
+from dataplane.telemetry.line_writer import LossWatch
 from dataplane.worker.board import Board
 from dataplane.worker.listeners import HeldDoors
 from dataplane.worker.node import WorkerNode

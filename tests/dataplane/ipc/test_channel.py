@@ -46,7 +46,7 @@ async def pair() -> AsyncIterator[tuple[Channel, Channel, Peer]]:
     """Two ends, both running, and who answers at the second."""
     ours, theirs = socket.socketpair()
     peer = Peer()
-    one, other = Channel(ours, Peer()), Channel(theirs, peer)
+    one, other = Channel(ours), Channel(theirs, peer.answer, peer.notice)
     tasks = [asyncio.create_task(one.run()), asyncio.create_task(other.run())]
     try:
         yield one, other, peer
@@ -114,3 +114,10 @@ async def test_notices_arrive() -> None:
         one.send("hello", [1])
         await asyncio.wait_for(peer.noticed.wait(), 10)
         assert peer.notices == [("hello", [1])]
+
+
+async def test_who_is_asked_nothing_refuses() -> None:
+    """What is asked all the same is answered with an error, and its descriptors are closed."""
+    async with pair() as (_, other, _):
+        with open(os.devnull) as file, pytest.raises(PeerError, match="LookupError"):  # noqa: ASYNC230, PTH123
+            await other.request("anything", None, [file.fileno()])

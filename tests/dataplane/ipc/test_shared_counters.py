@@ -21,6 +21,7 @@ from dataplane.ipc.shared_counters import (
     buckets_of,
 )
 from dataplane.worker import shared
+from dataplane.worker.board import Board
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def admissions(board: CounterBoard, **given: float) -> list[shared._SharedAdmiss
     """The admission of the one service in two workers."""
     workers = [board.take_row(), board.take_row()]
     return [
-        shared._SharedAdmission(_Spec(**given), shared.Board(board, row))  # type: ignore[arg-type]
+        shared._SharedAdmission(_Spec(**given), Board(board, row))  # type: ignore[arg-type]
         for row in workers
         if row is not None
     ]
@@ -181,7 +182,7 @@ def queues(board: CounterBoard, size: int) -> list[shared.SharedQueue[str]]:
     for _ in range(2):
         row = board.take_row()
         assert row is not None
-        mine = shared.Board(board, row)
+        mine = Board(board, row)
         queue: shared.SharedQueue[str] = shared.SharedQueue(size, mine)
         queue.use(mine.waiting(board.assign({"web"})["web"]))
         made.append(queue)

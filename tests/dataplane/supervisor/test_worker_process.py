@@ -51,7 +51,7 @@ async def parted(worker: Answering) -> WorkerProcess:
     member = WorkerProcess(0, 0, lambda _member, kind, _fields: heard.append(kind))
     member.process = Process()  # type: ignore[assignment] # as much of one as is needed
     async with asyncio.TaskGroup() as group:
-        member.channel, other = Channel(ours, member), Channel(theirs, worker)
+        member.channel, other = Channel(ours), Channel(theirs, worker.answer)
         running = [group.create_task(channel.run()) for channel in (member.channel, other)]
         await member.part(last=True)
         for task in running:

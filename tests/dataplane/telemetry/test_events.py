@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from dataplane.telemetry.events import BACKLOG, HISTORY, Events, rfc3339
+from dataplane.telemetry.events import BACKLOG, HISTORY, Events, draw_instance, rfc3339
 
 
 @pytest.fixture
@@ -102,3 +102,10 @@ async def test_the_end(events):
     async with aclosing(events.follow(None, 10)) as follower:
         with pytest.raises(StopAsyncIteration):
             await take(follower, 1)
+
+
+def test_each_process_has_an_id_of_its_own():
+    """16 hexadecimal digits; two draws are two ids."""
+    one = draw_instance()
+    assert len(bytes.fromhex(one)) == 8
+    assert one != draw_instance()
