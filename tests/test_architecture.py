@@ -111,7 +111,6 @@ UNMIRRORED: set[str] = {
     "controlplane.cli.run",
     "controlplane.cli.screen",
     "controlplane.daemon.daemon",
-    "controlplane.daemon.events",
     "controlplane.daemon.status",
     "controlplane.dataplanes.blocking_client",
     "controlplane.dataplanes.client",

@@ -11,7 +11,7 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import services
 from controlplane.cli.kinds import DURATION, as_json_option
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["explain", "ready", "restart"]
 
 
-@click.command(
-    epilog=examples(
-        "lb-control explain web --client 192.0.2.7",
-        "lb-control explain web --client 2001:db8::7 --json",
-    )
+@command(
+    "lb-control explain web --client 192.0.2.7",
+    "lb-control explain web --client 2001:db8::7 --json",
 )
 @click.argument("service", shell_complete=services)
 @click.option("--client", required=True, metavar="IP", help="The client's address.")
@@ -60,11 +58,9 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
     output.render(output.table(("order", "backend", "address", "why not"), rows, right=("order",)))
 
 
-@click.command(
-    epilog=examples(
-        "lb-control ready",
-        "lb-control ready --quiet --timeout 1s     # in keepalived's vrrp_script",
-    )
+@command(
+    "lb-control ready",
+    "lb-control ready --quiet --timeout 1s     # in keepalived's vrrp_script",
 )
 @click.option("--timeout", type=DURATION, default="2s", show_default=True, help="For the answers.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; only the exit code.")
@@ -86,11 +82,9 @@ def ready(settings: Settings, timeout: float, *, quiet: bool) -> None:
         sys.exit(1)
 
 
-@click.command(
-    epilog=examples(
-        "lb-control restart",
-        "lb-control --dataplane /run/lb/dataplane-main.sock restart --timeout 5m",
-    )
+@command(
+    "lb-control restart",
+    "lb-control --dataplane /run/lb/dataplane-main.sock restart --timeout 5m",
 )
 @click.option("--timeout", type=DURATION, default="120s", show_default=True, help="For each data plane.")
 @click.pass_obj

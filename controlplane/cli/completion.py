@@ -19,7 +19,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from controlplane.cli.output import examples, print_json
+from controlplane.cli.output import command, print_json
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -75,13 +75,11 @@ def use() -> None:
     add_completion_class(_Bash)
 
 
-@click.command(
-    epilog=examples(
-        'eval "$(lb-control completion bash)"        # in ~/.bashrc',
-        'eval "$(lb-control completion zsh)"         # in ~/.zshrc, after compinit',
-        "lb-control completion fish | source        # in ~/.config/fish/config.fish",
-        "lb-control completion bash > /etc/bash_completion.d/livelb",
-    )
+@command(
+    'eval "$(lb-control completion bash)"        # in ~/.bashrc',
+    'eval "$(lb-control completion zsh)"         # in ~/.zshrc, after compinit',
+    "lb-control completion fish | source        # in ~/.config/fish/config.fish",
+    "lb-control completion bash > /etc/bash_completion.d/livelb",
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:
@@ -99,11 +97,9 @@ def completion(shell: str) -> None:
         click.echo(made(click.Command(program), {}, program, variable).source())
 
 
-@click.command(
-    epilog=examples(
-        "lb-control schema > lb.schema.json",
-        "sed -i '1i # yaml-language-server: $schema=lb.schema.json' lb.yaml",
-    )
+@command(
+    "lb-control schema > lb.schema.json",
+    "sed -i '1i # yaml-language-server: $schema=lb.schema.json' lb.yaml",
 )
 def schema() -> None:
     """Print the JSON Schema of lb.yaml.

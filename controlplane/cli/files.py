@@ -10,7 +10,7 @@ import click
 
 from controlplane.cli import output
 from controlplane.cli.kinds import KEY, as_json_option, max_remap_option, timeout_option
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -24,12 +24,10 @@ _CHANGES: Final = 3
 _file = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.command(
-    epilog=examples(
-        "lb-control validate lb.yaml",
-        "lb-control validate lb.yaml --json       # for a program that checks commits",
-        "envsubst < lb.yaml.in | lb-control validate -",
-    )
+@command(
+    "lb-control validate lb.yaml",
+    "lb-control validate lb.yaml --json       # for a program that checks commits",
+    "envsubst < lb.yaml.in | lb-control validate -",
 )
 @_file
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
@@ -55,12 +53,10 @@ def validate(file: Path, *, as_json: bool) -> None:
         click.echo(f"{file}: valid, {count} service{'' if count == 1 else 's'}")
 
 
-@click.command(
-    epilog=examples(
-        "lb-control plan lb.yaml",
-        "lb-control plan lb.yaml --detailed-exitcode  # 3: there are changes",
-        "lb-control plan lb.yaml --json               # for a program that decides",
-    )
+@command(
+    "lb-control plan lb.yaml",
+    "lb-control plan lb.yaml --detailed-exitcode  # 3: there are changes",
+    "lb-control plan lb.yaml --json               # for a program that decides",
 )
 @_file
 @as_json_option
@@ -96,14 +92,12 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
         sys.exit(_CHANGES)
 
 
-@click.command(
-    epilog=examples(
-        "lb-control apply lb.yaml",
-        "envsubst < lb.yaml.in | lb-control apply -",
-        "lb-control apply lb.yaml --max-remap 10%     # spare sticky clients",
-        "lb-control apply lb.yaml --timeout 2m",
-        "lb-control apply lb.yaml --to consul-kv:lb/edge",
-    )
+@command(
+    "lb-control apply lb.yaml",
+    "envsubst < lb.yaml.in | lb-control apply -",
+    "lb-control apply lb.yaml --max-remap 10%     # spare sticky clients",
+    "lb-control apply lb.yaml --timeout 2m",
+    "lb-control apply lb.yaml --to consul-kv:lb/edge",
 )
 @_file
 @timeout_option

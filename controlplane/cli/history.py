@@ -11,7 +11,7 @@ from controlplane.cli import output
 from controlplane.cli.completion import generations
 from controlplane.cli.files import finish
 from controlplane.cli.kinds import as_json_option, max_remap_option, timeout_option
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -21,11 +21,9 @@ __all__ = ["history", "rollback"]
 _SHOWN_CHANGES: Final = 5
 
 
-@click.command(
-    epilog=examples(
-        "lb-control history --limit 5",
-        "lb-control history --json",
-    )
+@command(
+    "lb-control history --limit 5",
+    "lb-control history --json",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the oldest generation first.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
@@ -59,12 +57,10 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
         yield f"    and {more} more"
 
 
-@click.command(
-    epilog=examples(
-        "lb-control rollback                # to the content before this one",
-        "lb-control rollback 41             # history names the generations",
-        "lb-control rollback 41 --max-remap 10%",
-    )
+@command(
+    "lb-control rollback                # to the content before this one",
+    "lb-control rollback 41             # history names the generations",
+    "lb-control rollback 41 --max-remap 10%",
 )
 @click.argument("generation", type=click.IntRange(min=1), required=False, shell_complete=generations)
 @timeout_option

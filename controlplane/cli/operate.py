@@ -13,7 +13,7 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import backends, services
 from controlplane.cli.kinds import as_json_option
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Gateway, Settings
@@ -26,11 +26,9 @@ _service = click.argument("service", shell_complete=services)
 _backend = click.argument("backend", shell_complete=backends)
 
 
-@click.command(
-    epilog=examples(
-        "lb-control drain web web-1",
-        "lb-control drain web web-1 --wait && systemctl restart web",
-    )
+@command(
+    "lb-control drain web web-1",
+    "lb-control drain web web-1 --wait && systemctl restart web",
 )
 @_service
 @_backend
@@ -66,11 +64,9 @@ def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json
             click.echo(output.plain(f"{service}/{backend}: no connection is left"))
 
 
-@click.command(
-    epilog=examples(
-        "lb-control enable web web-1",
-        "lb-control enable web 127.0.0.1:5001    # without an id: the address",
-    )
+@command(
+    "lb-control enable web web-1",
+    "lb-control enable web 127.0.0.1:5001    # without an id: the address",
 )
 @_service
 @_backend
@@ -81,10 +77,8 @@ def enable(settings: Settings, service: str, backend: str, *, as_json: bool) -> 
     _patch(settings.gateway(), service, backend, {"state": "enabled"}, as_json=as_json)
 
 
-@click.command(
-    epilog=examples(
-        "lb-control disable web web-1          # until the server is repaired",
-    )
+@command(
+    "lb-control disable web web-1          # until the server is repaired",
 )
 @_service
 @_backend
@@ -98,11 +92,9 @@ def disable(settings: Settings, service: str, backend: str, *, as_json: bool) ->
     _patch(settings.gateway(), service, backend, {"state": "disabled"}, as_json=as_json)
 
 
-@click.command(
-    epilog=examples(
-        "lb-control weight web web-1 3         # three times the share of weight 1",
-        "lb-control weight web web-1 0         # no new connections",
-    )
+@command(
+    "lb-control weight web web-1 3         # three times the share of weight 1",
+    "lb-control weight web web-1 0         # no new connections",
 )
 @_service
 @_backend

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_line",
+    "command",
     "console",
     "errors",
     "examples",
@@ -40,6 +41,11 @@ _PIPE_COLUMNS: Final = 80
 def examples(*lines: str) -> str:
     """Make a command's epilog of command lines that can be copied, each of at most 76 columns."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def command(*lines: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command whose help ends with these examples."""
+    return click.command(epilog=examples(*lines))
 
 
 def print_json(value: Any) -> None:

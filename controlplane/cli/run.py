@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli.kinds import HOME, HOST_NAME
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 from controlplane.cli.settings import token_of
 from schemas.system.ownership import user_name
 
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-@click.command(
-    epilog=examples(
-        "lb-control run /etc/lb/lb.yaml",
-        "lb-control run lb.yaml --http 127.0.0.1:7700         # and a page to look at",
-        "lb-control run lb.yaml --http :7700 --http-token-file http.token",
-        "lb-control run --http 127.0.0.1:7700 --http-host lb.example.com",
-        "lb-control run consul-kv:lb/edge                     # the file is a key",
-    )
+@command(
+    "lb-control run /etc/lb/lb.yaml",
+    "lb-control run lb.yaml --http 127.0.0.1:7700         # and a page to look at",
+    "lb-control run lb.yaml --http :7700 --http-token-file http.token",
+    "lb-control run --http 127.0.0.1:7700 --http-host lb.example.com",
+    "lb-control run consul-kv:lb/edge                     # the file is a key",
 )
 @click.argument("home", metavar="[FILE|consul-kv:PATH]", type=HOME, required=False)
 @click.option(

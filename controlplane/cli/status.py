@@ -14,7 +14,7 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import services
 from controlplane.cli.kinds import as_json_option
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 from controlplane.core.report import answered
 from controlplane.errors import ControlError, UnknownError
 
@@ -33,13 +33,11 @@ _NAMED: Final = 8
 chosen_argument = click.argument("chosen", metavar="[SERVICE]...", nargs=-1, shell_complete=services)
 
 
-@click.command(
-    epilog=examples(
-        "lb-control status",
-        "lb-control status web --watch",
-        "lb-control status 'web-*'",
-        "lb-control status --json | jq .converged",
-    )
+@command(
+    "lb-control status",
+    "lb-control status web --watch",
+    "lb-control status 'web-*'",
+    "lb-control status --json | jq .converged",
 )
 @chosen_argument
 @as_json_option

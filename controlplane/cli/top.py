@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from controlplane.cli import output
-from controlplane.cli.output import examples
+from controlplane.cli.output import command
 from controlplane.cli.screen import Screen, possible
 from controlplane.cli.status import asked, chosen_argument
 from controlplane.cli.topview import SORTS, Model, frame, ordered, plain_lines
@@ -220,12 +220,10 @@ def _outcome(report: Any, state: str) -> str:
     return "; ".join([state, *failed, *report["warnings"]])
 
 
-@click.command(
-    epilog=examples(
-        "lb-control top",
-        "lb-control top web 'api-*'     # only these services",
-        "lb-control top | cat          # once, without a terminal",
-    )
+@command(
+    "lb-control top",
+    "lb-control top web 'api-*'     # only these services",
+    "lb-control top | cat          # once, without a terminal",
 )
 @chosen_argument
 @click.pass_obj

@@ -16,8 +16,7 @@ from typing import Any, Final
 from controlplane.daemon.api import Api, Tcp
 from controlplane.daemon.bugs import kept, tell_bug, tell_bugs
 from controlplane.daemon.desired_watch import WatchedFile
-from controlplane.daemon.event_relay import Following
-from controlplane.daemon.events import Events
+from controlplane.daemon.events import Events, Following
 from controlplane.daemon.fault_log import Fault, Noticing, plane_faults, source_faults
 from controlplane.daemon.http import listener as http_listener
 from controlplane.daemon.log import Log

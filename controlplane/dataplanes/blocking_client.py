@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,7 +17,6 @@ from controlplane.dataplanes.endpoint import Endpoint, unreachable
 from controlplane.dataplanes.tls import Tls
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
 from schemas.http.reloaded import Renewed
-from schemas.system.ownership import explain_error
 
 __all__ = ["GRACE_S", "LOOK_S", "Asking", "BlockingClient", "Outcome", "ask_all", "in_thread"]
 
@@ -94,13 +92,9 @@ class BlockingClient:
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except (http.client.HTTPException, OSError) as error:
-            told = self._tls.words(self.endpoint, error)
-            if told is None and isinstance(error, http.client.HTTPException):
+            if isinstance(error, http.client.HTTPException) and self._tls.words(self.endpoint, error) is None:
                 raise UnreachableError(name, f"broken answer ({type(error).__name__})") from error
-            if told is None and isinstance(error, PermissionError) and not self.endpoint.is_url:
-                told = explain_error(Path(self.endpoint.location), error)
-            told = told or getattr(error, "strerror", None) or str(error)
-            raise unreachable(self.endpoint, f"{told}{self.endpoint.advice}") from error
+            raise unreachable(self.endpoint, self._tls.said(self.endpoint, error)) from error
         finally:
             connection.close()
 

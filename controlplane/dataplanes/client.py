@@ -7,7 +7,6 @@ import io
 import json
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,7 +18,6 @@ from controlplane.dataplanes.endpoint import Endpoint, unreachable
 from controlplane.dataplanes.tls import Tls
 from controlplane.errors import LateError, UnreachableError
 from schemas.http.reloaded import Renewed
-from schemas.system.ownership import explain_error
 
 __all__ = ["DataPlaneClient"]
 
@@ -86,7 +84,7 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise unreachable(self.endpoint, self._words(error)) from error
+            raise unreachable(self.endpoint, self._tls.said(self.endpoint, _reason(error))) from error
         return requests.answer(name, status, raw)
 
     async def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
@@ -120,7 +118,7 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, _SILENCE_S) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise unreachable(self.endpoint, self._words(error)) from error
+            raise unreachable(self.endpoint, self._tls.said(self.endpoint, _reason(error))) from error
 
     async def _context(self) -> ssl.SSLContext | bool:
         """Return what aiohttp wants for `ssl`. Another context is another pool: no connection of an older one is used."""
@@ -128,17 +126,14 @@ class DataPlaneClient:
             return True
         return await asyncio.to_thread(self._tls.context, self.endpoint)
 
-    def _words(self, error: Exception) -> str:
-        reason: BaseException = error
-        if isinstance(error, aiohttp.ClientConnectorError):
-            reason = error.os_error
-        elif isinstance(error, aiohttp.ServerDisconnectedError):
-            reason = ConnectionResetError(str(error))
-        if isinstance(reason, PermissionError) and not self.endpoint.is_url:
-            return explain_error(Path(self.endpoint.location), reason)
-        told = self._tls.words(self.endpoint, reason)
-        said = told or getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        return said + self.endpoint.advice
+
+def _reason(error: Exception) -> Exception:
+    """Return what the system has said, of aiohttp's words about it."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return ConnectionResetError(str(error))
+    return error
 
 
 def _event(block: bytes) -> tuple[str, str, dict[str, Any]] | None:

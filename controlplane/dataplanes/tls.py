@@ -16,6 +16,7 @@ from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import InputError, UnreachableError
 from schemas.http.authorities import trusting
 from schemas.http.reloaded import Renewed
+from schemas.system.ownership import explain_error
 
 __all__ = ["PemFile", "Tls", "tls_of"]
 
@@ -76,6 +77,15 @@ class Tls:
             return self.load()
         except InputError as error:
             raise UnreachableError(endpoint.name, f"{endpoint.location}: {error}") from error
+
+    def said(self, endpoint: Endpoint, error: BaseException) -> str:
+        """Tell why a data plane could not be asked, and what to do."""
+        if isinstance(error, PermissionError) and not endpoint.is_url:
+            told: str | None = explain_error(Path(endpoint.location), error)
+        else:
+            told = self.words(endpoint, error)
+        told = told or getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return told + endpoint.advice
 
     def words(self, endpoint: Endpoint, error: BaseException) -> str | None:
         """Tell what a failed connection means, and what to do; None if TLS has no part in it."""

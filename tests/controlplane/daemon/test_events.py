@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from aiohttp import web
 
-from controlplane.daemon.event_relay import Following
+from controlplane.daemon.events import Following
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import RefusedError, UnreachableError
