@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import CheckType, Mode, OperatorState
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.service import Service
     from dataplane.node.listeners import Listeners
     from dataplane.node.node import Node
     from dataplane.node.running_service import RunningService
 
 __all__ = ["Changer", "Draft", "Prepared"]
 
+V = TypeVar("V")
 IN_PLACE: Final = 16
 """So many weights are taken in place one by one: each may have to be searched for, in up to 0.2 ms."""
 
@@ -93,12 +95,8 @@ class Changer:
         old = running.configured.get(spec.id) if running else None
         if not override or old is None:
             return spec
-        kept: dict[str, Any] = {
-            field: value
-            for field, (value, _) in override.items()
-            if getattr(old, field) == getattr(spec, field)
-        }
-        return replace(spec, **kept)
+        fields: dict[str, Any] = {field: value for field, (value, _) in _kept(override, old, spec).items()}
+        return replace(spec, **fields)
 
     async def _make_backends(self, prepared: Mapping[str, Prepared]) -> dict[tuple[str, str], Backend]:
         made: dict[tuple[str, str], Backend] = {}
@@ -140,14 +138,7 @@ class Changer:
             old = running.configured.get(backend_id) if running else None
             new = following.configured.get(backend_id) if following else None
             override = node.overrides.pop((name, backend_id))
-            if old is None or new is None:
-                continue
-            kept = {
-                field: value
-                for field, value in override.items()
-                if getattr(old, field) == getattr(new, field)
-            }
-            if kept:
+            if old is not None and new is not None and (kept := _kept(override, old, new)):
                 node.overrides[name, backend_id] = kept
 
     async def _update(
@@ -156,29 +147,22 @@ class Changer:
         node, service, spec = self.node, running.service, following.spec
         node.reactor.clock()
         same_options = replace(service.spec, backends=()) == replace(spec, backends=())
-        old = service.backends
-        returning = {backend.id: backend for backend in service.leaving}
-        backends: dict[str, Backend] = {}
-        touched: list[tuple[Backend, BackendSpec]] = []
-        fresh: list[Backend] = []
-        for backend_id, effective in following.effective.items():
-            backend = old.get(backend_id) or returning.get(backend_id)
-            if backend is None:
-                # One that was leaving when the change was prepared may have gone meanwhile: then it is new, too.
-                backend = made.get((spec.name, backend_id)) or node.parts.backend(
-                    node.reactor, effective, spec
-                )
-                fresh.append(backend)
-            elif not same_options or backend.removed or backend.spec != effective:
-                touched.append((backend, effective))
-            backends[backend_id] = backend
+        old, backends = service.backends, self._match(service, following, made)
+        touched = [
+            (backend, effective)
+            for backend, effective in zip(backends.values(), following.effective.values(), strict=True)
+            if (backend.id in old or backend.removed)
+            and (not same_options or backend.removed or backend.spec != effective)
+        ]
         await asyncio.sleep(0)
+        # From here on clients see the new backends, chosen among by the old selection.
         if not same_options:
             service.configure(spec)
         service.spec = spec
         service.backends = backends
         running.configured = following.configured
         running.tables = following.tables
+        fresh = [backend for backend in backends.values() if backend.id not in old and not backend.removed]
         node.whereabouts.hand_down(running, old.values(), fresh)
         for backend_id in running.outliers.reconfigure(spec.passive):
             node.events.emit(
@@ -196,14 +180,28 @@ class Changer:
         if not stays:
             running.rebuild()
             await asyncio.sleep(0)
-        moves |= await self._remove(
-            running, [backend for backend in old.values() if backend.id not in backends]
-        )
+        # Connections stay with their address, whatever the backends are called now.
+        gone = [backend for backend in old.values() if backend.id not in backends]
+        moves |= await self._remove(running, gone)
         if moves or not service.strays.isdisjoint(backend.spec.address for backend in backends.values()):
             await rehome(service, node.events)
         # Dial what the pools of new backends hold even without traffic.
         async for backend in sliced(list(service.backends.values()) if service.spec.pool.min_idle else ()):
             backend.pool.refiller.restock()
+
+    def _match(
+        self, service: Service, following: Prepared, made: Mapping[tuple[str, str], Backend]
+    ) -> dict[str, Backend]:
+        """Return the backends that a service is to have, in order: those that stay, that come back, and that are new."""
+        returning = {backend.id: backend for backend in service.leaving}
+        # One that was leaving when the change was prepared may have gone meanwhile: then it is new, too.
+        return {
+            backend_id: service.backends.get(backend_id)
+            or returning.get(backend_id)
+            or made.get((service.name, backend_id))
+            or self.node.parts.backend(self.node.reactor, effective, following.spec)
+            for backend_id, effective in following.effective.items()
+        }
 
     def _reconfigure(
         self, running: RunningService, backend: Backend, effective: BackendSpec, spec: ServiceSpec
@@ -295,3 +293,8 @@ class Changer:
             running.rebuild()
         if effective.state is not before.state:
             node.probe_all()
+
+
+def _kept(override: Mapping[str, V], old: BackendSpec, new: BackendSpec) -> dict[str, V]:
+    """Return those overridden fields that a new configuration leaves as they were."""
+    return {name: value for name, value in override.items() if getattr(old, name) == getattr(new, name)}

@@ -8,6 +8,7 @@ from dataplane.core import spec
 from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:
+    from schemas.options import PassiveCheck
     from schemas.snapshot import Backend, Service
 
 __all__ = ["backend_spec", "service_spec"]
@@ -23,7 +24,6 @@ def backend_spec(backend: Backend) -> spec.BackendSpec:
 def service_spec(name: str, service: Service) -> spec.ServiceSpec:
     """Convert one service with everything in it."""
     pool, timeouts, limits, drain = service.pool, service.timeouts, service.limits, service.drain
-    passive = service.health.passive
     return spec.ServiceSpec(
         name=name,
         listen=service.addresses,
@@ -40,13 +40,7 @@ def service_spec(name: str, service: Service) -> spec.ServiceSpec:
             pool.greeting_age,
         ),
         active=_active_check(service),
-        passive=spec.PassiveSpec(
-            passive.failures,
-            passive.ejection,
-            passive.max_ejection,
-            passive.max_ejected,
-            spec.Resets(passive.resets),
-        ),
+        passive=_passive(service.health.passive),
         panic=service.health.panic,
         timeouts=spec.TimeoutsSpec(
             timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.lifetime, timeouts.proxy_header
@@ -79,6 +73,16 @@ def _listen_options(service: Service) -> tuple[tuple[str, spec.ListenSpec], ...]
         for one in service.listen
         if not isinstance(one, str)
         for address in addresses_of(one)
+    )
+
+
+def _passive(passive: PassiveCheck) -> spec.PassiveSpec:
+    return spec.PassiveSpec(
+        passive.failures,
+        passive.ejection,
+        passive.max_ejection,
+        passive.max_ejected,
+        spec.Resets(passive.resets),
     )
 
 
