@@ -128,8 +128,6 @@ UNMIRRORED: set[str] = {
     "dataplane.keeper",
     "dataplane.main",
     "dataplane.net.backend",
-    "dataplane.net.counters",
-    "dataplane.net.proxy_header",
     "dataplane.node.gc_tuning",
     "dataplane.node.impact",
     "dataplane.node.initial",

@@ -17,7 +17,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic
 
@@ -66,46 +66,34 @@ class Standing(Generic[T]):
     """Slow start: the share of the weight that counts, above 0, up to 1."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Selection(Generic[T]):
-    """The candidates for new connections, best tier first."""
+    """The candidates for new connections, best tier first; `build` makes it."""
 
-    __slots__ = (
-        "_balancers",
-        "_panicking",
-        "_rigid",
-        "_tiers",
-        "candidates",
-        "tier",
-        "tracks_load",
-        "usable",
-    )
+    tiers: Mapping[int, Balancer[T]]
+    """The balancers of the tiers that have candidates, the serving one first."""
+    _: KW_ONLY
+    panicking: Collection[int] = ()
+    """The tiers in which health is ignored."""
+    usable: int = 0
+    """How many backends are usable, over all tiers."""
+    candidates: Collection[T] = ()
+    """All whom `pick` may return, in any order."""
+    rigid: bool = False
+    """Whether another weight needs another selection."""
+    tracks_load: bool = field(init=False)
+    """Whether `changed` must be called."""
+    _balancers: tuple[Balancer[T], ...] = field(init=False)
 
-    def __init__(
-        self,
-        tiers: Mapping[int, Balancer[T]],
-        *,
-        panicking: Collection[int] = (),
-        usable: int = 0,
-        candidates: Collection[T] = (),
-        rigid: bool = False,
-    ) -> None:
-        """Wrap what `build` has made.
-
-        Args:
-            tiers: The balancers of the tiers that have candidates, the serving one first.
-            panicking: The tiers in which health is ignored.
-            usable: How many backends are usable, over all tiers.
-            candidates: All whom `pick` may return, in any order.
-            rigid: Whether another weight needs another selection.
-        """
-        self._tiers = tiers
-        self._balancers = tuple(tiers.values())
-        self._rigid = rigid
-        self.candidates = candidates
-        self._panicking = panicking
-        self.tier = next(iter(tiers), None)
-        self.usable = usable
+    def __post_init__(self) -> None:
+        """Have the balancers at hand."""
+        self._balancers = tuple(self.tiers.values())
         self.tracks_load = any(balancer.tracks_load for balancer in self._balancers)
+
+    @property
+    def tier(self) -> int | None:
+        """The tier that serves; None if nobody does."""
+        return next(iter(self.tiers), None)
 
     @classmethod
     def build(
@@ -159,7 +147,7 @@ class Selection(Generic[T]):
     @property
     def panic(self) -> bool:
         """Whether health is ignored somewhere."""
-        return bool(self._panicking)
+        return bool(self.panicking)
 
     def reweigh(self, old: Standing[T], new: Standing[T]) -> bool:
         """Take another weight of one backend, which stood as `old` says, in place.
@@ -172,11 +160,11 @@ class Selection(Generic[T]):
             return False
         if new.weight == old.weight:
             return True
-        if self._rigid or not old.weight or not new.weight:
+        if self.rigid or not old.weight or not new.weight:
             return False
-        if not new.enabled or not (new.healthy or (new.reachable and new.tier in self._panicking)):
+        if not new.enabled or not (new.healthy or (new.reachable and new.tier in self.panicking)):
             return True
-        balancer = self._tiers.get(new.tier)
+        balancer = self.tiers.get(new.tier)
         return balancer is not None and balancer.reweigh(new.target, old.weight, new.weight)
 
     def pick(self, key: int, tried: Collection[T]) -> T | None:
@@ -219,7 +207,7 @@ class Selection(Generic[T]):
 
     def balancer(self, tier: int) -> Balancer[T] | None:
         """Return a tier's balancer; None if it has no candidates."""
-        return self._tiers.get(tier)
+        return self.tiers.get(tier)
 
 
 def sticky_members(backends: Iterable[BackendSpec]) -> dict[int, list[tuple[str, int]]]:

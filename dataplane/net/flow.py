@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import CloseReason
@@ -109,87 +110,66 @@ class FlowOwner(Protocol):
         """Settle the accounts of a flow whose sockets are closed, but for `server` if it is for the pool."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Flow:
-    """One client's connection from accept to close."""
+    """One client's connection from accept to close; `sock` is the client's socket."""
 
-    __slots__ = (
-        "address",
-        "admitted",
-        "backend",
-        "born_at",
-        "client",
-        "connected_at",
-        "counted",
-        "deadline",
-        "destination",
-        "detail",
-        "dial",
-        "dialled_to",
-        "first_at",
-        "key",
-        "last",
-        "over",
-        "place",
-        "pooled",
-        "queued_s",
-        "reactor",
-        "reason",
-        "server",
-        "service",
-        "speaker",
-        "started_at",
-        "tick",
-        "tried",
-        "tuned",
-        "unsent",
-        "victim",
-        "waiting",
-    )
+    service: FlowOwner
+    sock: InitVar[socket.SocketType]
+    address: tuple[str, int] | None
+    """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""
+    reactor: Reactor = field(init=False)
+    client: Leg = field(init=False)
+    server: Leg | None = None
+    backend: Backend | None = None
+    dialled_to: SocketAddress | None = None
+    """Where the backend connection leads, if another client may have it: no PROXY header was sent on it."""
+    place: str = ""
+    """The chosen backend's address, as configured: whoever has it later has this flow."""
+    destination: tuple[str, int] | None = None
+    """What the client connected to, if a PROXY header said so."""
+    key: int = 0
+    tried: tuple[Backend, ...] = ()
+    """Backends whose connection attempt failed."""
+    over: bool = False
+    """Closed and settled."""
+    counted: bool = False
+    """Let in by access rules and the client's own limits, and counted by the latter."""
+    admitted: bool = False
+    """Counted by `limits.connections`."""
+    tuned: bool = False
+    """The backend leg has its keepalive."""
+    pooled: bool = False
+    """The backend connection came from the pool."""
+    waiting: Waiting | None = None
+    """What holds the flow before its relay begins."""
+    dial: Dial | None = None
+    """The connection attempt under way."""
+    reason: CloseReason | None = None
+    """Set when the outcome is known but the flow is not over."""
+    victim: Leg | None = None
+    speaker: Leg | None = None
+    """The leg that sent last."""
+    detail: str = ""
+    """What the last failure was, in words: for the access log."""
+    tick: int = 0
+    unsent: int = 0
+    """Bytes that the kernel held for both peers when the last timer looked."""
+    deadline: float = 0.0
+    """When a drain ends this flow; 0: not draining."""
+    started_at: float = field(init=False)
+    last: float = field(init=False)
+    """When a byte was read or written last."""
+    connected_at: float = 0.0
+    first_at: float = 0.0
+    born_at: float = 0.0
+    queued_s: float = 0.0
 
-    def __init__(self, service: FlowOwner, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
-        self.service = service
-        self.reactor: Reactor = service.reactor
+    def __post_init__(self, sock: socket.SocketType) -> None:
+        """Begin now."""
+        self.reactor = reactor = self.service.reactor
         self.client = Leg(self, sock)
-        self.server: Leg | None = None
-        self.backend: Backend | None = None
-        self.dialled_to: SocketAddress | None = None
-        """Where the backend connection leads, if another client may have it: no PROXY header was sent on it."""
-        self.place = ""  # the chosen backend's address, as configured: whoever has it later has this flow
-        self.address = address
-        """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""
-        self.destination: tuple[str, int] | None = None
-        """What the client connected to, if a PROXY header said so."""
-        self.key = 0
-        self.tried: tuple[Backend, ...] = ()
-        """Backends whose connection attempt failed."""
-        self.over = False
-        """Closed and settled."""
-        self.counted = False
-        """Let in by access rules and the client's own limits, and counted by the latter."""
-        self.admitted = False
-        """Counted by `limits.connections`."""
-        self.tuned = False
-        """The backend leg has its keepalive."""
-        self.pooled = False
-        """The backend connection came from the pool."""
-        self.waiting: Waiting | None = None
-        """What holds the flow before its relay begins."""
-        self.dial: Dial | None = None
-        """The connection attempt under way."""
-        self.reason: CloseReason | None = None
-        """Set when the outcome is known but the flow is not over."""
-        self.victim: Leg | None = None
-        self.speaker: Leg | None = None
-        """The leg that sent last."""
-        self.detail = ""
-        """What the last failure was, in words: for the access log."""
-        self.tick = 0
-        self.unsent = 0
-        """Bytes that the kernel held for both peers when the last timer looked."""
-        self.deadline = 0.0
-        """When a drain ends this flow; 0: not draining."""
-        self.started_at = self.last = self.reactor.now
-        self.connected_at = self.first_at = self.born_at = self.queued_s = 0.0
+        self.started_at = self.last = reactor.now
 
     # -- before the relay -----------------------------------------------------------------------------
 

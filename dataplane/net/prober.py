@@ -8,6 +8,7 @@ together is spread from then on; after that, `jitter` keeps it from falling into
 from __future__ import annotations
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -18,7 +19,7 @@ from dataplane.errors import LocalError, NowhereError
 from dataplane.net.probes import Probe, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dataplane.core.health import Outcome
     from dataplane.core.spec import ActiveCheckSpec
@@ -51,58 +52,32 @@ class _Entry:
             self.task.cancel()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Prober:
-    """Check every target again and again, and report each verdict.
+    """Check every target again and again, and report each verdict."""
 
-    Args:
-        on_result: Called with each verdict: the target, and what was found. Not called any more for a target that
-            `update` has removed or changed.
-        locate: Tells where a target is (see `net.probes.Probe`); by default where its address says.
-        on_reached: Called with a target and that of its addresses which has accepted, where one before it did not.
-        on_local_error: Called with the cause when this machine could not probe. Nobody is to blame, so there is
-            no verdict; the target is tried again an interval later.
-        random: A float in 0 <= x < 1 at each call.
-        concurrency: How many verdicts may be open at once, at least 1. Connections that are only being closed are
-            not among them, but no more than as many again; beyond, they are closed without waiting.
-    """
-
-    __slots__ = (
-        "_busy",
-        "_concurrency",
-        "_entries",
-        "_heap",
-        "_leaving",
-        "_locate",
-        "_on_local_error",
-        "_on_reached",
-        "_on_result",
-        "_random",
-        "_turn",
-        "_wake",
-    )
-
-    def __init__(
-        self,
-        on_result: Callable[[Target, Outcome], None],
-        *,
-        on_local_error: Callable[[str], None],
-        random: Callable[[], float],
-        locate: Locate | None = None,
-        on_reached: Callable[[Target, SocketAddress], None] | None = None,
-        concurrency: int = 256,
-    ) -> None:
-        self._on_result = on_result
-        self._locate = locate
-        self._on_reached = on_reached
-        self._on_local_error = on_local_error
-        self._random = random
-        self._concurrency = concurrency
-        self._entries: dict[tuple[str, str], _Entry] = {}
-        self._heap: list[tuple[float, int, _Entry]] = []
-        self._turn = count()
-        self._busy = 0
-        self._leaving = 0
-        self._wake = asyncio.Event()
+    on_result: Callable[[Target, Outcome], None]
+    """Called with each verdict: the target, and what was found. Not called any more for a target that `update` has
+    removed or changed."""
+    _: KW_ONLY
+    on_local_error: Callable[[str], None]
+    """Called with the cause when this machine could not probe. Nobody is to blame, so there is no verdict; the target
+    is tried again an interval later."""
+    random: Callable[[], float]
+    """A float in 0 <= x < 1 at each call."""
+    locate: Locate | None = None
+    """Tells where a target is (see `net.probes.Probe`); by default where its address says."""
+    on_reached: Callable[[Target, SocketAddress], None] | None = None
+    """Called with a target and that of its addresses which has accepted, where one before it did not."""
+    concurrency: int = 256
+    """How many verdicts may be open at once, at least 1. Connections that are only being closed are not among them, but
+    no more than as many again; beyond, they are closed without waiting."""
+    _entries: dict[tuple[str, str], _Entry] = field(init=False, default_factory=dict)
+    _heap: list[tuple[float, int, _Entry]] = field(init=False, default_factory=list)
+    _turn: Iterator[int] = field(init=False, default_factory=count)
+    _busy: int = field(init=False, default=0)
+    _leaving: int = field(init=False, default=0)
+    _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Probe until cancelled; leaves no task and no connection behind. After a failure it can be run again."""
@@ -113,7 +88,7 @@ class Prober:
                 self._wake.clear()
                 self._start_due(group, loop.time() + SLACK_S)
                 timer = None
-                if self._heap and self._busy < self._concurrency:
+                if self._heap and self._busy < self.concurrency:
                     timer = loop.call_at(self._heap[0][0], self._wake.set)
                 try:
                     await self._wake.wait()
@@ -161,7 +136,7 @@ class Prober:
         heappush(self._heap, (due, next(self._turn), entry))
 
     def _start_due(self, group: asyncio.TaskGroup, now: float) -> None:
-        while self._heap and self._heap[0][0] <= now and self._busy < self._concurrency:
+        while self._heap and self._heap[0][0] <= now and self._busy < self.concurrency:
             entry = heappop(self._heap)[2]
             self._busy += 1
             entry.task = group.create_task(self._probe(entry))
@@ -173,19 +148,19 @@ class Prober:
             return
         entry.task = None
         self._busy -= 1
-        if self._busy == self._concurrency - 1 or (self._heap and self._heap[0][2] is entry):
+        if self._busy == self.concurrency - 1 or (self._heap and self._heap[0][2] is entry):
             self._wake.set()  # else the timer that is set is the right one
 
     async def _probe(self, entry: _Entry) -> None:
         target = entry.target
         if entry.probe is None:
-            entry.probe = Probe(target, locate=self._locate, on_reached=self._on_reached)
+            entry.probe = Probe(target, locate=self.locate, on_reached=self.on_reached)
         started = asyncio.get_running_loop().time()
         try:
             outcome, connection = await entry.probe.run()
         except LocalError as error:
             self._again(entry, started)
-            self._on_local_error(error.cause)
+            self.on_local_error(error.cause)
             return
         except NowhereError:
             self._again(entry, started)
@@ -196,7 +171,7 @@ class Prober:
             return
         self._again(entry, started)
         try:
-            self._on_result(target, outcome)
+            self.on_result(target, outcome)
         except Exception as error:  # noqa: BLE001 - the same
             self._report(target, error)
         finally:
@@ -209,13 +184,13 @@ class Prober:
 
     def _again(self, entry: _Entry, started: float) -> None:
         """Give the place back, and put the target where it is due next (at once if the probe took too long)."""
-        self._schedule(entry, started + delay_s(entry.target.check, self._random(), first=entry.fresh))
+        self._schedule(entry, started + delay_s(entry.target.check, self.random(), first=entry.fresh))
         entry.fresh = False
         if entry.task is not None:
             self._give_back(entry, entry.task)
 
     async def _leave(self, connection: Connection, within_s: float) -> None:
-        if self._leaving >= self._concurrency:
+        if self._leaving >= self.concurrency:
             connection.leave_nowait()
             return
         self._leaving += 1

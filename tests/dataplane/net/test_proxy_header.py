@@ -1,0 +1,115 @@
+"""PROXY headers: a client's is read and nothing more, a backend's is sent before everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dataplane.core.proxy_protocol import decode
+from tests.dataplane.net.rig import Rig, rigged
+
+HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 443\r\n"
+REQUIRED = {"accept": "required", "trusted": ["127.0.0.0/8"]}
+
+
+def reading(**options: Any) -> Any:
+    """Return a rig whose clients must send a header."""
+    return rigged(proxy_protocol={**REQUIRED, **options.pop("proxy_protocol", {})}, **options)
+
+
+def flow_of(rig: Rig) -> Any:
+    """Return the one flow that there is."""
+    (flow,) = rig.service.flows
+    return flow
+
+
+@pytest.mark.parametrize("cut", [1, 6, len(HEADER) - 1, len(HEADER)])
+def test_the_header_is_taken_and_what_follows_is_relayed(cut: int) -> None:
+    """However it is cut: nobody is dialled before it is complete, and the client is the carried one from then on."""
+    with reading() as rig:
+        client = rig.client()
+        client.sendall(HEADER[:cut])
+        rig.settle()
+        client.sendall(HEADER[cut:] + b"hello")
+        server = rig.ends[0].accept()
+        assert rig.receive(server, 5) == b"hello"
+        flow = flow_of(rig)
+        assert (flow.address, flow.destination) == (("192.0.2.7", 50000), ("198.51.100.1", 443))
+
+
+def test_no_backend_is_touched_before_the_header_is_complete() -> None:
+    """A backend would wait for somebody who may never come."""
+    with reading() as rig:
+        rig.client().sendall(HEADER[:-1])
+        rig.settle()
+        assert rig.ends[0].nobody()
+        assert flow_of(rig).waiting is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "reason"),
+    [
+        ({}, b"GET / HTTP/1.1\r\n", "proxy_invalid"),
+        ({"proxy_protocol": {"trusted": ["192.0.2.0/24"]}}, b"", "proxy_untrusted"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], data: bytes, reason: str) -> None:
+    """Whoever begins with something else, and a peer that nobody trusts, before it has said a word."""
+    with reading(**options) as rig:
+        rig.client().sendall(data)
+        rig.until(lambda: rig.reasons == [reason])
+        assert rig.ends[0].nobody()
+
+
+def test_who_leaves_before_it_is_complete() -> None:
+    """A FIN in the middle is an invalid header, and the log says why."""
+    with reading() as rig:
+        client = rig.client()
+        client.sendall(HEADER[:9])
+        client.close()
+        rig.until(lambda: rig.reasons == ["proxy_invalid"])
+        assert "left before" in rig.ended[0][1].detail
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_who_sends_none_in_time(drained) -> None:
+    """It has `proxy_header` seconds from the beginning on, also if a drain was taken back meanwhile."""
+    with reading(timeouts={"proxy_header": "2s"}) as rig:
+        rig.client()
+        if drained:
+            flow = flow_of(rig)
+            flow.deadline = rig.reactor.now + 1.0
+            rig.service.deadlines.schedule(flow)
+            rig.pass_time(0.5)
+            flow.deadline = 0.0
+        rig.pass_time(1.9 - 0.5 * drained)
+        assert rig.reasons == []
+        rig.pass_time(0.2)
+        assert rig.reasons == ["proxy_timeout"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_backend_is_told_who_the_client_is(version: int) -> None:
+    """Its address and what it connected to come first, before a byte of its own."""
+    with rigged(proxy_protocol={"send": f"v{version}"}) as rig:
+        client = rig.client()
+        client.sendall(b"hello")
+        server = rig.ends[0].accept()
+        data = b""
+        while not data.endswith(b"hello"):
+            data += rig.receive(server, 1)
+        got = decode(data)
+        assert isinstance(got, tuple)
+        header, used = got
+        assert (header.version, data[used:]) == (version, b"hello")
+        assert header.endpoints is not None
+        assert header.endpoints.source == client.getsockname()
+        assert header.endpoints.destination == client.getpeername()
+
+
+def test_a_carried_client_is_passed_on() -> None:
+    """Between two balancers the second tells its backend whom the first has told it of."""
+    with reading(proxy_protocol={"send": "v1"}) as rig:
+        rig.client().sendall(HEADER)
+        assert rig.receive(rig.ends[0].accept(), len(HEADER)) == HEADER
