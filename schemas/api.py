@@ -1,17 +1,38 @@
-"""What the data plane's API is sent besides snapshot and health, and how it is checked."""
+"""What the data plane's API is sent besides the snapshot, and how it is checked."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.errors import InvalidDocument
-from schemas.fields import Frozen, Word, refused
+from schemas.fields import BackendId, Frozen, ServiceName, Text, Word, refused
 from schemas.reading.findings import findings_of, to_problems
 from schemas.snapshot import OperatorState
 
-__all__ = ["BackendPatch", "PushedBy", "parse_pushed_by"]
+__all__ = ["BackendPatch", "HealthUpdate", "PushedBy", "Verdict", "parse_pushed_by"]
+
+
+class Verdict(Frozen):
+    """What the checks of one backend say."""
+
+    state: Literal["up", "down", "unknown"]
+    """`ejected` is missing: that is each worker's own observation."""
+    reachable: Annotated[bool, Field(strict=True)] | None = None
+    """Of one that is down: whether a connection can be made, so that it may serve when nobody is healthy (`panic`).
+    null: what is known of that stays, and without checks of our own nothing speaks against it."""
+    cause: Annotated[Text, Field(max_length=255)] = ""
+    """Why, in a few words: `connection refused`."""
+    since: Annotated[Text, Field(max_length=40)] = ""
+    """RFC 3339, UTC; empty if nobody knows."""
+
+
+class HealthUpdate(Frozen):
+    """Verdicts for some or all backends; those not named keep theirs."""
+
+    verdicts: dict[ServiceName, dict[BackendId, Verdict]]
+    """By service and backend id."""
 
 
 class PushedBy(Frozen):

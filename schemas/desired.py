@@ -116,12 +116,7 @@ def at_folder(document: Document, folder: FolderPath) -> Document:
 
 
 def resolve(desired: Desired, discovered: Mapping[str, Sequence[Backend]]) -> dict[str, Service]:
-    """Return the services that run.
-
-    Args:
-        desired: What was written.
-        discovered: Backends by service, for those that say `discover`; one that is missing has none.
-    """
+    """Return the services that run; one that says `discover` has those backends, or none if it is missing there."""
     return {
         name: service.with_backends(
             service.backends if service.backends is not None else discovered.get(name, ())

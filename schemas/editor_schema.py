@@ -15,12 +15,7 @@ __all__ = ["editor_schema"]
 
 
 def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, Any]:
-    """Return a JSON Schema, draft 2020-12.
-
-    Args:
-        file: The model of the whole document, with `services` and `defaults`.
-        service: The model of one service; all of it is optional in `defaults`.
-    """
+    """Return a JSON Schema, draft 2020-12, of a whole document; all of a service is optional in `defaults`."""
     schema = file.model_json_schema(mode="validation")
     definitions: dict[str, Any] = schema.pop("$defs")
     for model in _models(file):

@@ -40,12 +40,7 @@ ANYWHERE: Final = Machine(lambda _: False, posixpath.normpath)
 
 
 class Loops:
-    """The circles among services.
-
-    Args:
-        listeners: The addresses in normal form that each service listens on.
-        machine: Where they do.
-    """
+    """The circles among services, by the addresses in normal form that each listens on, on one machine."""
 
     def __init__(self, listeners: Mapping[str, Iterable[str]], machine: Machine = ANYWHERE) -> None:
         self._machine = machine
@@ -61,15 +56,7 @@ class Loops:
         self._has_unix = any(host == "unix" for host, _ in self._at)
 
     def add(self, service: str, address: str) -> str:
-        """Take a backend's address, unless it leads back.
-
-        Args:
-            service: Whose backend it is.
-            address: In normal form.
-
-        Returns:
-            Why it was refused; nothing if it was taken.
-        """
+        """Take a backend's address, in normal form; return why it leads back and is refused, or nothing."""
         other = self.landing(address)
         if other is None:
             return ""

@@ -178,11 +178,7 @@ def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path,
 
 
 def backend_loops(backends: Mapping[str, Sequence[Backend]], loops: Loops) -> list[tuple[Path, str]]:
-    """Find backends that lead back to the services that they are of.
-
-    Args:
-        backends: Those of each service, in its order.
-        loops: Of the services' listeners; takes all other backends.
+    """Find backends that lead back to the services that they are of; `loops` takes all others.
 
     Returns:
         For each its path below `services`, and the message.

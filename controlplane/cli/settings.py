@@ -16,8 +16,8 @@ from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.requests import pushed_by
 from controlplane.dataplanes.tls import Tls, tls_of
 from controlplane.errors import InputError, PlaceError
+from schemas.http.headers import TokenError, parse_token
 from schemas.http.reloaded import Renewed
-from schemas.http.tokens import TokenError, parse_token
 from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:

@@ -15,12 +15,7 @@ class Coalescer:
     __slots__ = ("_cap_s", "_first", "_last", "_quiet_s")
 
     def __init__(self, *, quiet_s: float = 0.1, cap_s: float = 1.0) -> None:
-        """Start with nothing pending.
-
-        Args:
-            quiet_s: How long nothing must have changed.
-            cap_s: The longest that the first change of a burst waits.
-        """
+        """Start with nothing pending: a burst is over after `quiet_s` without a change, or `cap_s` after its first."""
         self._quiet_s = quiet_s
         self._cap_s = cap_s
         self._first: float | None = None

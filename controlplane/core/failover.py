@@ -21,12 +21,7 @@ class Failover:
     __slots__ = ("_back_since", "_hysteresis_s", "_started_at", "current")
 
     def __init__(self, now: float, *, hysteresis_s: float = 30.0) -> None:
-        """Start without a choice.
-
-        Args:
-            now: Monotonic seconds.
-            hysteresis_s: How long a better datacenter must have had instances before it is chosen again.
-        """
+        """Start without a choice; a better datacenter is chosen again once it has had instances for `hysteresis_s`."""
         self.current: int | None = None
         """The index that serves; None before the first choice."""
         self._hysteresis_s = hysteresis_s

@@ -139,13 +139,8 @@ class Guard(Generic[T]):
     ) -> None:
         """Publish a set, or as much of it as may be believed.
 
-        Args:
-            candidate: What the catalogue offers, by id.
-            now: Monotonic seconds.
-            confirmed: A leader gave this answer.
-            denied: The catalogue said that it left out what the token may not read.
-            answering: Ids that pass the balancer's own checks.
-            elsewhere: Ids that the catalogue lists, but not among what is asked for.
+        The arguments are those of `suspects`, and whether a leader has `confirmed` this answer, and which ids are
+        `answering` to the balancer's own checks.
         """
         why = self.suspects(candidate, now, denied=denied, elsewhere=elsewhere)
         if why is None:

@@ -19,12 +19,7 @@ class Identity:
         self._lives = 0
 
     def of(self, info: Mapping[str, Any], now: float) -> str:
-        """Return what the process is known by; another process is known by something else.
-
-        Args:
-            info: Its answer to `GET /v1/info`, or its status.
-            now: Monotonic seconds.
-        """
+        """Return the id of the process that gave this answer to `GET /v1/info`, or this status; no other process has it."""
         if info.get("instance"):
             return str(info["instance"])
         pid, began = info.get("pid"), now - float(info.get("uptime_s", 0.0))

@@ -125,15 +125,7 @@ class _Rejected(ValueError):  # noqa: N818 - a verdict on one entry
 
 
 def classify(entries: Sequence[object], rules: InstanceRules) -> Classified:
-    """Read the entries of `/v1/health/service/NAME`; never raises for what they hold.
-
-    Args:
-        entries: The decoded JSON list; any values.
-        rules: How to read them.
-
-    Returns:
-        The usable instances and the remarks on the others.
-    """
+    """Read the entries of `/v1/health/service/NAME`; never raises for what they hold."""
     kept: dict[str, Instance] = {}
     rejected: list[Remark] = []
     warnings: list[Remark] = []
@@ -157,12 +149,7 @@ def classify(entries: Sequence[object], rules: InstanceRules) -> Classified:
 def with_rejected(
     sources: Iterable[Mapping[str, Any]], rejected: Mapping[str, Sequence[Remark]]
 ) -> list[dict[str, Any]]:
-    """Add to the status of sources what services do not use of what they found.
-
-    Args:
-        sources: Each with the `services` that it is for, `counts` and `rejected`.
-        rejected: By service.
-    """
+    """Add to the rows of sources what services, by name, do not use of what they found."""
     rows = []
     for source in sources:
         remarks = [remark for name in source["services"] for remark in rejected.get(name, ())]

@@ -80,14 +80,7 @@ class Track:
     def observe(
         self, seen: Classified, now: float, trust: Trust, elsewhere: frozenset[str] = frozenset()
     ) -> None:
-        """Take the reply to a query; `advance` acts on it.
-
-        Args:
-            seen: The reply, classified.
-            now: Monotonic seconds.
-            trust: Where it came from.
-            elsewhere: Ids that the catalogue lists, but not among what the query asks for.
-        """
+        """Take the reply to a query; `advance` acts on it. `elsewhere` has the ids that `Guard.offer` is told of."""
         if trust.confirmed or self.guard.held is not None or elsewhere != self._elsewhere:
             self.settled = False
         self.heard = True

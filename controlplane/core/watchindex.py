@@ -70,12 +70,7 @@ class TokenBucket:
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
     def __init__(self, *, rate: float, burst: int) -> None:
-        """Start full.
-
-        Args:
-            rate: Tokens a second, above 0.
-            burst: The most tokens that can be saved up, at least 1.
-        """
+        """Start full: `burst` tokens at most are saved up, and `rate` come each second."""
         self._rate = rate
         self._burst = float(burst)
         self._tokens = float(burst)

@@ -21,9 +21,6 @@ MAX_WEIGHT: Final = 256
 def fitting(instances: Iterable[Instance]) -> tuple[dict[str, int], tuple[Remark, ...]]:
     """Return the weights that are published, and what an operator should know of them.
 
-    Args:
-        instances: All that are published, each with a weight from 0 on.
-
     Returns:
         By id: 0..256, and 0 only where 0 was registered. The remarks are sorted by id.
     """

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from dataplane.telemetry.events import rfc3339
 from schemas.http.authorities import trusting
+from schemas.http.headers import parse_token
 from schemas.http.reloaded import Renewed
-from schemas.http.tokens import parse_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from aiohttp import web
 
 from dataplane.errors import Refused
-from schemas.api import BackendPatch, parse_pushed_by
+from schemas.api import BackendPatch, HealthUpdate, parse_pushed_by
 from schemas.errors import InvalidDocument
-from schemas.health import HealthUpdate
 from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
 from schemas.http.guard import refuse_host, refuse_page, refuse_peer, refuse_token
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
     from dataplane.api.credentials import Credentials
     from dataplane.telemetry.events import Events
-    from schemas.api import PushedBy
-    from schemas.health import Verdict
+    from schemas.api import PushedBy, Verdict
     from schemas.http.hosts import Hosts
     from schemas.replies import Applied, Explanation, Info, Planned
     from schemas.snapshot import Snapshot

@@ -50,7 +50,7 @@ class OwnParts:
 
 
 class Verdict(Protocol):
-    """What somebody else says of a backend (schemas.health.Verdict)."""
+    """What somebody else says of a backend (schemas.api.Verdict)."""
 
     @property
     def state(self) -> str: ...

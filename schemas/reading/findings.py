@@ -57,13 +57,7 @@ class Finding:
 
 
 def findings_of(error: ValidationError, model: type[BaseModel], prefix: Path = ()) -> list[Finding]:
-    """List all that a failed validation found.
-
-    Args:
-        error: What `model.model_validate` raised.
-        model: The model at the root of the error's paths.
-        prefix: Where that root stands in the document.
-    """
+    """List all that a failed validation of a model found; `prefix` is where it stands in the document."""
     found: list[Finding] = []
     for detail in error.errors(include_url=False)[:MAX_PROBLEMS]:
         path = (*prefix, *detail["loc"])

@@ -33,11 +33,7 @@ _STAND_INS: Final[dict[str | int, Callable[[int], object]]] = {
 
 
 def check_all(model: type[M], value: object) -> tuple[list[Finding], M | None]:
-    """Validate a value and report all that is wrong with it.
-
-    Args:
-        model: What it should be.
-        value: Plain data; not changed.
+    """Validate a value, which is not changed, and report all that is wrong with it.
 
     Returns:
         The findings, and what the value is: without findings exactly that; else what is right of it, with defaults

@@ -211,7 +211,7 @@ async def test_registration(agent):
     try:
         await eventually(lambda: status() == ["critical"], "a critical check")
         state["ready"] = True
-        registration.refresh()
+        registration.update([Served("web", "127.0.0.1", 4000)])  # says so at once
         await eventually(lambda: status() == ["passing"], "a passing check")
         async with Discovering(agent.address, {"tier": "lb-web"}) as found:
             await found.shows("dev/lb-edge-web-127.0.0.1-4000", service="tier")

@@ -29,8 +29,8 @@ import consul.base
 
 from controlplane.errors import ControlError
 from schemas.http.authorities import trusting
+from schemas.http.headers import TokenError, parse_token
 from schemas.http.reloaded import Renewed
-from schemas.http.tokens import TokenError, parse_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -152,11 +152,7 @@ class _Agent(consul.aio.Consul):  # type: ignore[misc]  # the same
 
 
 class ConsulClient:
-    """Asks one agent. Made and closed inside a running event loop.
-
-    Args:
-        settings: The agent and the credentials.
-    """
+    """Asks one agent. Made and closed inside a running event loop."""
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._secrets = _Secrets(settings)

@@ -50,11 +50,7 @@ _COUNTERS: Final[tuple[_Family, ...]] = (
 
 
 class ConsulCollector:
-    """Makes metrics of what status says, whenever they are asked for; for a `CollectorRegistry`.
-
-    Args:
-        status: `ConsulDiscovery.status`, or what returns its rows among others.
-    """
+    """Makes metrics of what status says, whenever they are asked for; for a `CollectorRegistry`."""
 
     def __init__(self, status: Callable[[], Sequence[_Row]]) -> None:
         self._status = status

@@ -180,10 +180,6 @@ def trust_of(headers: Mapping[str, str], *, from_leader: bool) -> Trust:
 
     From Consul 1.10 on, blocking queries do not say whether a leader is known, so no header is no sign of trouble:
     it only costs a second question before something is taken away.
-
-    Args:
-        headers: Of the reply.
-        from_leader: It was asked in the default mode, which only a leader answers.
     """
     known = headers.get("X-Consul-KnownLeader", "").lower()
     contact = headers.get("X-Consul-LastContact", "0")

@@ -48,14 +48,7 @@ class Served:
 
 
 class Registration:
-    """Keeps what is served registered.
-
-    Args:
-        settings: The agent.
-        node: This balancer's name, for balancers that share an agent.
-        ready: Tells whether this balancer may receive traffic: the check's state.
-        runtime: Time and chance.
-    """
+    """Keeps what is served registered, with a check that tells whether this balancer, `node`, is `ready` for traffic."""
 
     def __init__(
         self, settings: ConsulSettings, *, node: str, ready: Callable[[], bool], runtime: Runtime

@@ -26,10 +26,7 @@ __all__ = ["SharedWatches"]
 class SharedWatches:
     """The watches of all pools, shared among those that ask the same, and a pulse for each datacenter.
 
-    Args:
-        note: Takes the keys of the selections whose pools have news.
-        pace: How often to ask.
-        runtime: Time and chance.
+    `note` takes the keys of the selections whose pools have news.
     """
 
     def __init__(self, note: Callable[[Iterable[str]], None], *, pace: Pace, runtime: Runtime) -> None:

@@ -75,11 +75,7 @@ class ConsulSettings:
     """Whether variables name the files, rather than lb.yaml."""
 
     def named(self, key: str) -> str:
-        """Say where a file is named, and which: the key of lb.yaml or the variable, and its absolute path.
-
-        Args:
-            key: `token_file`, `ca_file`, `cert_file` or `key_file`.
-        """
+        """Say where a file is named, by its key in lb.yaml or by its variable, and its absolute path."""
         where = _VARIABLES[key] if self.from_environment else f"consul.{key}"
         return f"{where} {getattr(self, key).absolute()}"
 

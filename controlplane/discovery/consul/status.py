@@ -110,12 +110,7 @@ def _last_error(pool: Pool) -> str | None:
 
 
 def doubt(pool: Pool, *, released: bool = False) -> str | None:
-    """Say why the backends are unknown, or not what Consul shows; None: they are what it shows.
-
-    Args:
-        pool: Theirs.
-        released: Whether what is held would be let go.
-    """
+    """Say why the backends are unknown, or not what Consul shows; None: they are. `released`: as if nothing were held."""
     if (told := _last_error(pool)) is not None:
         return told
     if not all(track.heard for track in pool.tracks):

@@ -135,15 +135,7 @@ _SHOWN_HEADERS = {
 
 
 class Watch:
-    """One query's watch.
-
-    Args:
-        query: What to ask.
-        receive: Takes every answer.
-        notify: Called after every change of `health`.
-        pace: How often to ask.
-        runtime: Time and chance.
-    """
+    """One query's watch: `receive` takes every answer, and `notify` is called after every change of `health`."""
 
     def __init__(
         self, query: Query, receive: Receive, notify: Callable[[], None], *, pace: Pace, runtime: Runtime

@@ -13,7 +13,7 @@ from dataplane.net.prober import Target
 from dataplane.net.reactor import Reactor
 from dataplane.node import node
 from dataplane.node.node import OwnParts
-from schemas.health import Verdict
+from schemas.api import Verdict
 from tests.dataplane.net.rig import spec
 from tests.dataplane.node.bench import benched
 

@@ -8,8 +8,7 @@ import pytest
 
 from dataplane.errors import Refused
 from dataplane.node.takeover_state import Handover, inherit, state_of, verdicts_of
-from schemas.api import BackendPatch
-from schemas.health import Verdict
+from schemas.api import BackendPatch, Verdict
 from tests.dataplane.node.bench import benched
 
 
