@@ -259,21 +259,16 @@ class Connector:
             flow.born_at = reactor.clock()
             backend.totals.connect.observe(flow.born_at - started_at)
             flow.relay(backend, sock, UNWATCHED)
-        elif code in UNDER_WAY:
-            dial = Dial(reactor, address, backend.others, sock, code)
-            flow.waiting, flow.dial = self, dial
+        elif code in UNDER_WAY or backend.others:
+            flow.waiting, flow.dial = self, Dial(reactor, address, backend.others, sock)
+            code = flow.dial.start(flow, backend.connect_timeout_s, code)
+            if code != PENDING:
+                flow.waiting = flow.dial = None
+                return code
             flow.watch_client()
-            dial.start(flow, backend.connect_timeout_s)
         else:
             sock.close()
-            if not backend.others:
-                return code
-            dial = Dial(reactor, address, backend.others, sock, code)
-            code = dial.start_elsewhere(flow, backend.connect_timeout_s, code)
-            if code != PENDING:
-                return code
-            flow.waiting, flow.dial = self, dial
-            flow.watch_client()
+            return code
         return 0
 
     def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:

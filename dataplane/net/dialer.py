@@ -90,15 +90,7 @@ class DialOwner(Protocol):
 
 
 class Dial:
-    """One attempt under way, at one address of a backend and then at the others.
-
-    Args:
-        reactor: Who watches it.
-        target: Where `sock` leads.
-        others: The addresses to try after it.
-        sock: What `begin` returned, with
-        code: this.
-    """
+    """One attempt under way, with a socket of `begin`: at `target`, and then at the backend's `others`."""
 
     __slots__ = (
         "_others",
@@ -120,7 +112,6 @@ class Dial:
         target: SocketAddress,
         others: tuple[SocketAddress, ...],
         sock: socket.SocketType,
-        code: int,
     ) -> None:
         self.reactor = reactor
         self.target = target
@@ -130,36 +121,35 @@ class Dial:
         self.tick = 0
         self.deadline = 0.0
         """When it gives up; 0: never."""
-        self.pause_s = reactor.wheel.resolution_s if code == BUSY else 0.0
+        self.pause_s = 0.0
         """How long it waits before it knocks again; 0: it never had to."""
         self.owner: DialOwner | None = None
+        """None: it has ended."""
         self._others = others
         """The addresses that have not been tried."""
         self.failure = 0
         """How the addresses before this one have failed; 0: it is the first."""
 
-    def start(self, owner: DialOwner, timeout_s: float) -> None:
-        """Wait for the handshake, at most `timeout_s` seconds (0: as long as the kernel does)."""
-        self.owner = owner
-        if timeout_s:
-            self.deadline = self.reactor.now + timeout_s
-        if self.pause_s:
-            self._pause()
-        else:
-            self._watch()
-
-    def start_elsewhere(self, owner: DialOwner, timeout_s: float, code: int) -> int:
-        """Begin with the backend's other addresses: the first has failed with `code` at once, and is closed.
+    def start(self, owner: DialOwner, timeout_s: float, code: int) -> int:
+        """Go on after `begin` has returned `code`, for at most `timeout_s` seconds (0: as long as the kernel does).
 
         Returns:
-            PENDING, and the owner will hear; else the errno of all of them, and it will not.
+            PENDING, and the owner will hear; else the errno of all addresses, and it will not.
         """
         if timeout_s:
             self.deadline = self.reactor.now + timeout_s
-        code = self._go_on(code)
         if code == PENDING:
-            self.owner = owner
-        return code
+            self._watch()
+        elif code == BUSY:
+            self.pause_s = self.reactor.wheel.resolution_s
+            self._pause()
+        else:
+            self.sock.close()
+            code = self._go_on(code)
+            if code != PENDING:
+                return code
+        self.owner = owner
+        return PENDING
 
     def _watch(self) -> None:
         self.reactor.watch(self.fd, self, select.EPOLLOUT)

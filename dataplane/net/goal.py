@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Alone", "Goal", "PoolOwner", "PoolShare"]
+__all__ = ["Goal", "PoolOwner", "PoolShare"]
 
 
 class PoolOwner(Protocol):
@@ -44,78 +44,48 @@ class PoolOwner(Protocol):
         """Take note that one of `others` has answered where `address` did not."""
 
 
-class PoolShare(Protocol):
-    """What this process may hold of a backend's idle connections, and what others hold."""
+class PoolShare:
+    """What this process may hold of a backend's idle connections: all of it, for there is no other process.
 
-    cap: int
-    """The most that this process may hold."""
+    Args:
+        cap: The most that it may hold; 0: nothing.
+    """
+
+    __slots__ = ("cap",)
+
+    def __init__(self, cap: int = sys.maxsize) -> None:
+        self.cap = cap
 
     def configure(self, spec: PoolSpec) -> None:
         """Take new sizes, which are those of all processes together."""
 
     def part(self, least: int) -> int:
         """Return how many of `min_idle` are this process's to hold."""
+        return least
 
     def held(self, own: int) -> int:
         """Return what all processes hold, dials included; `own` is this one's."""
+        return own
 
     def has_room(self, own: int, size: int, now: float) -> bool:
         """Tell whether one more may be put back while all may hold `size` together."""
+        del now
+        return own < min(size, self.cap)
 
     def claim(self, own: int, missing: int, size: int) -> int:
-        """Return how many of `missing` may be dialled; the others know before the first dial. `publish` ends a claim."""
+        """Return how many of `missing` may be dialled; others know before the first dial. `publish` ends a claim."""
+        del own, size  # the goal has looked at every limit
+        return missing
 
     def publish(self, idle: int, own: int) -> None:
-        """Tell the others what this process holds: idle connections, and with dials."""
+        """Tell others what this process holds: idle connections, and with dials."""
 
     def clear(self) -> None:
         """Give up every claim."""
 
 
-class Alone:
-    """The share of a process that no other shares its backends with: all of it, or with `cap` 0 nothing."""
-
-    def __init__(self, cap: int = sys.maxsize) -> None:
-        self.cap = cap
-
-    def configure(self, spec: PoolSpec) -> None:
-        """Do nothing."""
-
-    def part(self, least: int) -> int:
-        """Return all."""
-        return least
-
-    def held(self, own: int) -> int:
-        """Return what it holds itself."""
-        return own
-
-    def has_room(self, own: int, size: int, now: float) -> bool:
-        """Compare with itself alone."""
-        del now
-        return own < min(size, self.cap)
-
-    def claim(self, own: int, missing: int, size: int) -> int:
-        """Return all: the target has looked at every limit."""
-        del own, size
-        return missing
-
-    def publish(self, idle: int, own: int) -> None:
-        """Do nothing."""
-
-    def clear(self) -> None:
-        """Do nothing."""
-
-
 class Goal:
-    """How many idle connections the pool of one backend should hold in this process.
-
-    Args:
-        reactor: Knows the time.
-        backend: Whose connections.
-        spec: The pool's settings.
-        limit: `limits.per_backend`; 0: none.
-        share: What this process may hold.
-    """
+    """How many idle connections the pool of one backend should hold in this process; `limit` as in Pool."""
 
     __slots__ = (
         "backend",

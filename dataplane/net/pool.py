@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
-from dataplane.net.goal import Alone, Goal
+from dataplane.net.goal import Goal, PoolShare
 from dataplane.net.idle import IN, PEEK, Idle
 from dataplane.net.refiller import Refiller
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import socket
 
     from dataplane.core.spec import PoolSpec
-    from dataplane.net.goal import PoolOwner, PoolShare
+    from dataplane.net.goal import PoolOwner
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
@@ -41,7 +41,7 @@ class Pool:
         backend: Whose connections.
         spec: The settings.
         limit: `limits.per_backend`; 0: none.
-        share: What other processes hold of the same backend; None: there are none.
+        share: What this process may hold beside others; None: there are no others.
     """
 
     __slots__ = ("_reactor", "_shared", "backend", "goal", "limit", "refiller", "shelf", "spec")
@@ -61,7 +61,7 @@ class Pool:
         self.limit = limit
         self._shared = share
         """Asked for each client only if there is somebody to share with."""
-        self.goal = Goal(reactor, backend, spec, limit, share or Alone())
+        self.goal = Goal(reactor, backend, spec, limit, share or PoolShare())
         self.refiller = Refiller(reactor, backend, spec, self.goal)
         self.shelf = self.refiller.shelf
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import DiscardCause
-from dataplane.net.dialer import PENDING, Dial, begin
+from dataplane.net.dialer import BUSY, PENDING, Dial, begin
 from dataplane.net.idle import IN, Idle, Shelf
 
 if TYPE_CHECKING:
@@ -32,14 +32,7 @@ _UNASKED: Final = frozenset({DiscardCause.EOF, DiscardCause.UNREAD})
 
 
 class Refiller:
-    """Who keeps the shelf of one pool filled.
-
-    Args:
-        reactor: Of this process.
-        backend: Where to dial.
-        spec: The pool's settings.
-        goal: How many it should hold.
-    """
+    """Who keeps the shelf of one pool filled, up to its goal."""
 
     __slots__ = ("backend", "dials", "goal", "reactor", "retry_at", "retry_s", "shelf", "tick")
 
@@ -94,16 +87,13 @@ class Refiller:
         if code == 0:
             reactor.watch(sock.fileno(), self._add(sock, address, started_at, reactor.clock()), IN)
             return True
-        dial = Dial(reactor, address, backend.others, sock, code)
-        if code == PENDING:
-            dial.started_at = started_at
-            self.dials.add(dial)
-            dial.start(self, backend.connect_timeout_s)
-            return True
-        sock.close()
-        if backend.others and dial.start_elsewhere(self, backend.connect_timeout_s, code) == PENDING:
-            self.dials.add(dial)
-            return True
+        if code == PENDING or (code != BUSY and backend.others):
+            dial = Dial(reactor, address, backend.others, sock)
+            if dial.start(self, backend.connect_timeout_s, code) == PENDING:
+                self.dials.add(dial)
+                return True
+        else:
+            sock.close()
         self._back_off()
         return False
 

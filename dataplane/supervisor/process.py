@@ -20,7 +20,7 @@ from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.systemd import inherited_sockets, notify, watchdog
 from dataplane.ipc.takeover import Giver, Taken, giver_path, orphans, take
-from dataplane.net.goal import Alone
+from dataplane.net.goal import PoolShare
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.apply import Applier
@@ -84,7 +84,7 @@ class Supervision:
         self._sockets = SocketGroup(lambda: self._workers.count)
         lending = Lending(self._workers, self._sockets)
         relay = CheckRelay(lambda found: self._workers.tell_all("judge", found))
-        self._node = Node(self._reactor, self.events, random.SystemRandom(), OwnParts(Alone(cap=0)))
+        self._node = Node(self._reactor, self.events, random.SystemRandom(), OwnParts(PoolShare(cap=0)))
         self._node.on_judged = relay.judged
         self._node.clients_elsewhere = lambda service, backend: self._board.total((service, backend))
         self._node.whereabouts.on_put = lambda places: self._workers.tell_all("put", places)

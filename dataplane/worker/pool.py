@@ -36,6 +36,7 @@ from dataplane.core.pool import TAU_S
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
+from dataplane.net.goal import PoolShare
 
 if TYPE_CHECKING:
     from dataplane.core.spec import PoolSpec
@@ -50,7 +51,7 @@ WEIGHT_STEP: Final = 4
 """A weight is written when it is off by more than one in so many."""
 
 
-class WorkerShare:
+class WorkerShare(PoolShare):
     """What one worker may hold of the idle connections of one backend (dataplane.net.goal.PoolShare).
 
     Args:
@@ -73,7 +74,6 @@ class WorkerShare:
         "_short_until",
         "_wanted",
         "_window_ends",
-        "cap",
     )
 
     def __init__(self, board: Board, column: int | None) -> None:
@@ -91,8 +91,7 @@ class WorkerShare:
         self._highest = self._highest_before = 0
         """The most that it held."""
         self._window_ends = self._short_until = 0.0
-        self.cap = 0
-        """The most that this worker may hold, while not all can have what they want."""
+        super().__init__(0)  # while not all can have what they want, it is less than the whole pool
 
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dataplane.core.spec import PoolSpec
-from dataplane.net.goal import Alone, Goal
+from dataplane.net.goal import Goal, PoolShare
 from tests.dataplane.net.rig import spec
 
 
@@ -17,10 +17,10 @@ def pool(**options: Any) -> PoolSpec:
     return spec(pool={"mode": "preconnect", "idle_timeout": "0s", "max_age": "0s", **options}).pool
 
 
-def goal(share: Alone | None = None, limit: int = 0, active: int = 0, **options: Any) -> Goal:
+def goal(share: PoolShare | None = None, limit: int = 0, active: int = 0, **options: Any) -> Goal:
     """Make a goal, for a backend with so many clients."""
     backend = SimpleNamespace(usable=True, address=object(), active=active)
-    return Goal(SimpleNamespace(now=100.0), backend, pool(**options), limit, share or Alone())  # type: ignore[arg-type]
+    return Goal(SimpleNamespace(now=100.0), backend, pool(**options), limit, share or PoolShare())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_demand_is_met_up_to_max_idle() -> None:
 
 def test_a_share_is_the_last_word() -> None:
     """A process that may hold less, or nothing, wants as much, and aims at what it may."""
-    one = goal(Alone(cap=2), min_idle=4)
+    one = goal(PoolShare(cap=2), min_idle=4)
     one.aim()
     assert (one.target(), one.count) == (4, 2)
     one.share.cap = 0
@@ -66,7 +66,7 @@ def test_a_share_is_the_last_word() -> None:
 def test_part_of_min_idle() -> None:
     """`min_idle` is the node's: each process holds its part, and looks again when it restocks."""
 
-    class Half(Alone):
+    class Half(PoolShare):
         def part(self, least: int) -> int:
             return least // self.by
 

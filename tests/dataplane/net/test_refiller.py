@@ -16,7 +16,7 @@ import pytest
 from dataplane.core.reasons import DiscardCause
 from dataplane.net import reactor as reactor_module
 from dataplane.net.backend import Backend
-from dataplane.net.goal import Alone
+from dataplane.net.goal import PoolShare
 from dataplane.net.pool import Pool
 from dataplane.net.reactor import Reactor
 from dataplane.net.refiller import MAX_RETRY_S, RETRY_S
@@ -24,7 +24,7 @@ from tests.dataplane.net.rig import spec
 from tests.support.clock import FakeClock
 
 
-class Share(Alone):
+class Share(PoolShare):
     """Grants so many at most, and writes down what it is told."""
 
     def __init__(self) -> None:

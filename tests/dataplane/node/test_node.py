@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from dataplane.core.health import Outcome
-from dataplane.net.goal import Alone
+from dataplane.net.goal import PoolShare
 from dataplane.net.prober import Target
 from dataplane.net.reactor import Reactor
 from dataplane.node import node
@@ -82,7 +82,7 @@ def test_parts_of_a_process_that_may_hold_nothing():
     """A supervisor's backends are configured as they are, and their pools stay empty, whatever they should hold."""
     reactor = Reactor(SimpleNamespace(), 1024)  # type: ignore[arg-type]
     wanted = spec(backends=["127.0.0.1:2"], pool={"mode": "preconnect", "min_idle": 4, "max_idle": 4})
-    for share, goal in ((None, 4), (Alone(cap=0), 0)):
+    for share, goal in ((None, 4), (PoolShare(cap=0), 0)):
         backend = OwnParts(share).backend(reactor, wanted.backends[0], wanted)
         backend.pool.goal.aim()
         assert (backend.pool.spec, backend.pool.goal.count) == (wanted.pool, goal)

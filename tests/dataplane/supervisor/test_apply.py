@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from dataplane.errors import PeerError, PeerGone, Refused
-from dataplane.net.goal import Alone
+from dataplane.net.goal import PoolShare
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import EMPTY, Applier
 from dataplane.node.node import Node, OwnParts
@@ -29,7 +29,7 @@ async def applying(count=2):
     """Have workers, and an applier that changes what they run."""
     async with fleet(count) as site:
         reactor = Reactor(asyncio.get_running_loop(), 1024)
-        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), OwnParts(Alone(cap=0)))
+        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), OwnParts(PoolShare(cap=0)))
         site.replicas = WorkerReplicas(node, site.lending, site.sockets, site.board)
         site.applier = Applier(node, None, Noted(), site.replicas)
         yield site
