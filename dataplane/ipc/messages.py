@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = [
     "INBOX",
     "Columns",
-    "Found",
     "PackedService",
+    "Verdict",
     "Welcome",
     "WorkerSettings",
     "pack",
@@ -33,7 +33,7 @@ PackedService = tuple[bytes, list[bytes]]
 """The pickled spec without its backends, and those as pickled lists of tuples."""
 Columns = dict[object, int]
 """By service name, or (service name, backend id): the column of the shared counters."""
-Found = tuple[str, str, str, str, bool, bool]
+Verdict = tuple[str, str, str, str, bool, bool]
 """Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
 
 

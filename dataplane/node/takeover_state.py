@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Mapping
 
-    from dataplane.ipc.messages import Found
+    from dataplane.ipc.messages import Verdict
     from dataplane.net.backend import Backend
     from dataplane.node.apply import Applier
     from dataplane.node.node import Node
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["Handover", "found", "inherit", "state_of", "verdicts_of"]
 
 
-def found(service: str, backend: Backend, *, passed: bool) -> Found:
+def found(service: str, backend: Backend, *, passed: bool) -> Verdict:
     """Return what active checks have found of a backend."""
     health = backend.health
     return service, backend.id, health.state.value, health.cause, health.reachable, passed
 
 
-def verdicts_of(node: Node) -> list[Found]:
+def verdicts_of(node: Node) -> list[Verdict]:
     """Return all that active checks have found."""
     return [
         found(name, backend, passed=False)

@@ -23,7 +23,7 @@ from dataplane.report.figures import total
 
 if TYPE_CHECKING:
     from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.ipc.messages import Columns, Found, PackedService
+    from dataplane.ipc.messages import Columns, PackedService, Verdict
     from dataplane.ipc.shared_counters import CounterBoard
     from dataplane.net.backend import Backend
     from dataplane.node.change import Draft
@@ -94,7 +94,7 @@ class WorkerReplicas:
         self._workers.tell_all("arm")
 
     @staticmethod
-    async def _commit(worker: WorkerProcess, verdicts: list[Found]) -> None:
+    async def _commit(worker: WorkerProcess, verdicts: list[Verdict]) -> None:
         try:
             await worker.ask("commit", verdicts)
         except PeerGone:

@@ -13,7 +13,7 @@ from dataplane.node.takeover_state import found
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dataplane.ipc.messages import Found
+    from dataplane.ipc.messages import Verdict
     from dataplane.net.backend import Backend
 
 __all__ = ["CheckRelay"]
@@ -26,7 +26,7 @@ class CheckRelay:
         tell: Called with them.
     """
 
-    def __init__(self, tell: Callable[[list[Found]], None]) -> None:
+    def __init__(self, tell: Callable[[list[Verdict]], None]) -> None:
         self._tell = tell
         self.ejected: set[tuple[int, str, str]] = set()
         """Which worker's process has ejected which backend of which service."""

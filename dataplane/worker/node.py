@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from random import Random
 
-    from dataplane.ipc.messages import Columns, Found
+    from dataplane.ipc.messages import Columns, Verdict
     from dataplane.net.backend import Backend
     from dataplane.net.reactor import Reactor
     from dataplane.node.running_service import RunningService
@@ -82,7 +82,7 @@ class WorkerNode(Node):
         else:
             _shared(running).balancer.serve(sock, address)
 
-    def judge(self, verdicts: Iterable[Found]) -> None:
+    def judge(self, verdicts: Iterable[Verdict]) -> None:
         """Take what the supervisor's checks have found."""
         now = self.reactor.clock()
         for service, backend_id, state, cause, reachable, passed in verdicts:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataplane.core.spec import OperatorState
-from dataplane.ipc.messages import Columns, Found, PackedService, Welcome, unpack
+from dataplane.ipc.messages import Columns, PackedService, Verdict, Welcome, unpack
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
@@ -136,7 +136,7 @@ class Requests:
         self._next = (await self._changer.prepare(specs), (generation, digest), columns)
         self.node.disarm({spec.name for spec in specs if spec.balance_workers})
 
-    async def _commit(self, verdicts: list[Found]) -> None:
+    async def _commit(self, verdicts: list[Verdict]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
         (draft, self._runs, columns), self._next = self._next, None
         self.doors.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more

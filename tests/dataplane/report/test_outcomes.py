@@ -70,9 +70,9 @@ def test_harm_is_told_by_its_reason_and_no_harm_is_not(node: Any) -> None:
         service.close(reason, count)
     node.pass_time(1.0)
     told = outcomes.of(service)
-    assert told["connections"] == 9
-    assert (told["cut"], told["refused"]) == ({CUT.value: 2}, {REFUSED.value: 3})
-    assert told["window_s"] == 1.0
+    assert told.connections == 9
+    assert (told.cut, told.refused) == ({CUT.value: 2}, {REFUSED.value: 3})
+    assert told.window_s == 1.0
 
 
 def test_a_minute_later_it_is_forgotten(node: Any) -> None:
@@ -81,10 +81,10 @@ def test_a_minute_later_it_is_forgotten(node: Any) -> None:
     outcomes.start()
     service.close(CUT)
     node.pass_time(30.0)
-    assert outcomes.of(service)["cut"] == {CUT.value: 1}
+    assert outcomes.of(service).cut == {CUT.value: 1}
     node.pass_time(60.0 + STEP_S)
-    assert outcomes.of(service)["cut"] == {}
-    assert outcomes.of(service)["connections"] == 0
+    assert outcomes.of(service).cut == {}
+    assert outcomes.of(service).connections == 0
 
 
 def test_a_service_that_is_younger_than_the_last_look_is_told_whole(node: Any) -> None:
@@ -93,8 +93,8 @@ def test_a_service_that_is_younger_than_the_last_look_is_told_whole(node: Any) -
     outcomes.start()
     service = node.add(node.running)
     service.close(REFUSED)
-    assert outcomes.of(service)["refused"] == {REFUSED.value: 1}
-    assert outcomes.of(service)["window_s"] == 0.0
+    assert outcomes.of(service).refused == {REFUSED.value: 1}
+    assert outcomes.of(service).window_s == 0.0
 
 
 def test_one_that_leaves_is_looked_at_to_its_end(node: Any) -> None:
@@ -105,7 +105,7 @@ def test_one_that_leaves_is_looked_at_to_its_end(node: Any) -> None:
     node.pass_time(STEP_S)
     service.close(CUT)
     node.pass_time(1.0)
-    assert outcomes.of(service)["cut"] == {CUT.value: 1}
+    assert outcomes.of(service).cut == {CUT.value: 1}
     node.leaving.clear()
     node.pass_time(STEP_S)
     assert outcomes._of == {}
