@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -136,41 +136,6 @@ def test_rolling_restarts_are_unnoticed(site: Site) -> None:
         site.wait_new([*former, *body["pids"]])
         load.wait_progress(30, pings=30)
     assert not load.report.failed, load.report
-
-
-def test_a_worker_that_is_killed_while_it_drains_has_died(site: Site) -> None:
-    """Only one whose connections have ended counts as drained."""
-    site.put(balance_workers=True)  # so that both have some
-    with ExitStack() as stack:
-        for _ in range(10):
-            client = stack.enter_context(dial(site.ports[-1].address))
-            client.sendall(b"hello\n")
-            read_exactly(client, len(b"a:hello\n"))
-        former = site.pids()
-        assert site.plane.request("POST", "/v1/restart")[0] == 200
-        for pid in former:
-            os.kill(pid, signal.SIGKILL)
-
-        def ends(cause: str) -> float:
-            return site.plane.metrics().value("lb_worker_ends_total", cause=cause)
-
-        wait_for(lambda: ends("died") + ends("drained") == 2, "both to have ended")
-        assert (ends("died"), ends("drained")) == (2, 0)
-
-
-def test_an_address_that_no_worker_accepts_from_says_so(site: Site) -> None:
-    """While there is no worker, metrics have a 0 for its listener, and not nothing."""
-    assert site.plane.metrics().value("lb_listener_accepting", service="web") == 1
-
-    def nobody_accepts() -> bool:
-        for worker in site.plane.status()["workers"]:
-            with suppress(ProcessLookupError):
-                os.kill(worker["pid"], signal.SIGKILL)
-        seen = site.plane.metrics()
-        silent = "lb_listener_accepting" in seen.names() and not seen.value("lb_listener_accepting")
-        return silent and not seen.value("lb_workers")
-
-    wait_for(nobody_accepts, "metrics of a node without workers")
 
 
 def test_lines_that_the_supervisors_own_log_has_lost_are_counted() -> None:

@@ -439,9 +439,12 @@ def test_one_worker_for_each_core_and_one_access_log(tmp_path: Path) -> None:
 # -- the end, and what is refused ---------------------------------------------------------------------
 
 
-def test_it_ends_in_good_order(fresh: Site) -> None:
+def test_it_is_ready_with_a_snapshot_and_ends_in_good_order(fresh: Site) -> None:
     """SIGTERM lets connections finish, leaves no process, no socket and no lock that counts, and exits with 0."""
+    assert fresh.plane.request("GET", "/readyz")[0] == 503
+    assert fresh.plane.request("GET", "/livez")[0] == 200
     fresh.put(fresh.backend("a"))
+    assert fresh.plane.request("GET", "/readyz")[0] == 200
     client, _ = fresh.clients(1)[0]
     fresh.plane.send_signal(signal.SIGTERM)
     wait_for(lambda: "stopping" in fresh.plane.output, "the signal to arrive")
@@ -451,14 +454,6 @@ def test_it_ends_in_good_order(fresh: Site) -> None:
     assert not list(fresh.plane.runtime_dir.glob("*.sock"))
 
 
-def test_readiness_needs_a_snapshot(fresh: Site) -> None:
-    """Without a snapshot the node wants no traffic; with one it does."""
-    assert fresh.plane.request("GET", "/readyz")[0] == 503
-    assert fresh.plane.request("GET", "/livez")[0] == 200
-    fresh.put(fresh.backend("a"))
-    assert fresh.plane.request("GET", "/readyz")[0] == 200
-
-
 def test_a_single_process_has_nothing_to_restart() -> None:
     """POST /v1/restart without workers is a conflict that names the way out."""
     with DataPlane() as plane:
@@ -466,12 +461,9 @@ def test_a_single_process_has_nothing_to_restart() -> None:
         assert (status, body["code"]) == (409, "single_process")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--workers", "0"], ["--workers", "2", "--reuseport"], ["--workers", "x"]]
-)
-def test_contradictions_are_usage_errors(arguments: list[str]) -> None:
-    """What cannot be meant is refused with exit code 2 before anything starts."""
-    plane = DataPlane(arguments)
+def test_contradictions_are_usage_errors() -> None:
+    """What cannot be meant is refused with exit code 2 before anything starts (all: `tests/dataplane/test_options.py`)."""
+    plane = DataPlane(["--workers", "0"])
     try:
         plane._spawn()
         assert plane.wait() == 2

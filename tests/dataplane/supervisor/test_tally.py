@@ -119,6 +119,17 @@ class Hearing:
         return worker
 
 
+@pytest.mark.parametrize(("draining", "state"), [(False, "paused"), (True, "closing")])
+async def test_what_nobody_accepts_from_says_so(*, draining: bool, state: str) -> None:
+    """Its clients wait for a worker, or for nobody: then it closes in good order, and is not paused."""
+    own: Any = await make_node(0)
+    workers: Any = Workers()
+    tally = WorkerTally(own, workers, CheckRelay(lambda found: None), lambda: 0)
+    info: Any = {}
+    figures = (await tally.tally(info, draining=draining)).figures
+    assert {each.state for each in figures.listeners.values()} == {state}
+
+
 async def test_what_is_heard_is_passed_on_with_the_workers_number() -> None:
     """Ejections are remembered while they last, and as long as their worker."""
     site = Hearing()
