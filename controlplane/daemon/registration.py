@@ -180,7 +180,7 @@ class Registering:
     async def _look(self, registration: Registration) -> None:
         answers = await self._fleet.ask(requests.get("/readyz"), _ANSWER_S)
         wish, pushers = self._fleet.wish, tuple(self._fleet.pushers.values())
-        good = sum(not isinstance(answer, DataPlaneError) for _, answer in answers)
+        good = sum(not isinstance(answer, DataPlaneError) for answer in answers.values())
         ready = 0 < len(pushers) == good
         same = wish is not None and bool(pushers) and all(each.runs(wish) for each in pushers)
         # What nobody serves yet is not announced; what is no longer wanted is not kept.

@@ -83,9 +83,9 @@ class Observer:
         """Ask everybody who is reachable."""
         answers = await self._controller.fleet.ask(requests.get("/v1/status"), _ASK_S)
         now = time.monotonic()
-        for pusher, answer in answers:
+        for endpoint, answer in answers.items():
             if not isinstance(answer, DataPlaneError):
-                self._known[pusher.endpoint] = (now, answer)
+                self._known[endpoint] = (now, answer)
         there = self._controller.fleet.pushers
         self._known = {endpoint: known for endpoint, known in self._known.items() if endpoint in there}
         self._controller.discovering.healthy = frozenset(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
@@ -20,7 +20,10 @@ from controlplane.errors import DataPlaneError, LateError, OvertakenError, Place
 from schemas.loops import ANYWHERE, Machine
 from schemas.system.machine import HERE
 
-__all__ = ["Fleet"]
+__all__ = ["Answers", "Fleet"]
+
+Answers: TypeAlias = dict[Endpoint, dict[str, Any] | DataPlaneError]
+"""What each has answered, or the error that came instead."""
 
 _SCAN_S: Final = 0.5
 _ASK_S: Final = 5.0
@@ -84,44 +87,32 @@ class Fleet:
                 for each in tuple(self.pushers.values()):
                     await each.looked.wait()
 
-    async def ask(
-        self, call: requests.Call, timeout_s: float
-    ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
-        """Ask everybody who was reachable at the last look; an error is a value here."""
-        return await self._ask([each for each in self.pushers.values() if each.reachable], call, timeout_s)
-
-    async def _ask(
-        self, asked: Sequence[Pusher], call: requests.Call, timeout_s: float
-    ) -> list[tuple[Pusher, dict[str, Any] | DataPlaneError]]:
+    async def ask(self, call: requests.Call, timeout_s: float, *, everybody: bool = False) -> Answers:
+        """Ask everybody who was reachable at the last look, or also those of whom nothing was heard."""
+        asked = [each for each in self.pushers.values() if everybody or each.reachable]
         async with asyncio.TaskGroup() as group:
             answers = [group.create_task(_asked(each, call, timeout_s)) for each in asked]
-        return [(each, answer.result()) for each, answer in zip(asked, answers, strict=True)]
-
-    async def tell(self, call: requests.Call, timeout_s: float) -> list[dict[str, Any]]:
-        """Send something to everybody, also to whom nothing was heard of; return how each took it."""
-        answers = await self._ask(tuple(self.pushers.values()), call, timeout_s)
-        return [result_row(each.endpoint, answer, {}) for each, answer in answers]
+        return {each.endpoint: answer.result() for each, answer in zip(asked, answers, strict=True)}
 
     async def services(self, *, must: bool = False) -> dict[str, Any]:
         """Return the services of the newest snapshot that runs; if nobody answers nothing, or with `must` a `PlaceError`."""
         answers = await self.ask(requests.get("/v1/snapshot"), _ASK_S)
-        good = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
+        good = [answer for answer in answers.values() if not isinstance(answer, DataPlaneError)]
         if must and not good:
-            failed: dict[str, object] = {each.endpoint.name: each.error for each in self.pushers.values()}
-            failed |= {each.endpoint.name: answer for each, answer in answers}
+            failed = {each.endpoint.name: each.error for each in self.pushers.values()} | {
+                endpoint.name: answer for endpoint, answer in answers.items()
+            }
             said = "; ".join(f"{name}: {error or 'does not answer'}" for name, error in failed.items())
             raise PlaceError(f"no data plane answers: {said or 'none was found'}")
         return dict(max(good, key=lambda answer: int(answer["generation"]))["services"]) if good else {}
 
-    async def dry_run(
-        self, call: requests.Call, timeout_s: float
-    ) -> list[tuple[Endpoint, dict[str, Any] | DataPlaneError]]:
+    async def dry_run(self, call: requests.Call, timeout_s: float) -> Answers:
         """Ask everybody, and tell why those who cannot be asked cannot."""
-        told = {each.endpoint: answer for each, answer in await self.ask(call, timeout_s)}
+        answers = await self.ask(call, timeout_s)
         for endpoint, each in self.pushers.items():
-            if endpoint not in told:
-                told[endpoint] = each.error or LateError(endpoint.name, timeout_s)
-        return list(told.items())
+            if endpoint not in answers:
+                answers[endpoint] = each.error or LateError(endpoint.name, timeout_s)
+        return answers
 
     async def settled(self, wish: Wish, timeout_s: float) -> list[dict[str, Any]]:
         """Wait until everybody runs a wish, has refused it, or cannot be reached; tell how each took it.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from controlplane.core.compile import Compiled
 from controlplane.core.contest import Contest
 from controlplane.core.rollout import Running
 from controlplane.dataplanes import requests
+from controlplane.dataplanes.endpoint import result_row
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Wish
 from controlplane.dataplanes.requests import said_by
@@ -36,18 +37,9 @@ from controlplane.operations.rules import accept, attributed, override, refuse_i
 from controlplane.operations.saving import Keeping
 from schemas.desired import Desired
 
-__all__ = ["Controller", "News", "Taken"]
+__all__ = ["Controller", "News"]
 
 _RESUMED: Final = Origin("lb-control run", "resume")
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A change that was taken."""
-
-    wish: Wish
-    planned: dict[str, Any]
-    """What `Controller.plan` returns."""
 
 
 class News:
@@ -198,8 +190,11 @@ class Controller:
         origin: Origin,
         *,
         file_digest: str | None = None,
-    ) -> Taken:
-        """Take a change, or refuse it before it has touched anything; `file_digest` is the watched file's, if it is that."""
+    ) -> tuple[Wish, dict[str, Any]]:
+        """Take a change, or raise a `ControlError` before it has touched anything; return the wish, and what `plan` returns.
+
+        `file_digest` is the watched file's, if it comes from there.
+        """
         accepted = self.accepted
         async with self._writing:
             planned = await self._resolving.plan(proposal, options, accepted)
@@ -215,18 +210,18 @@ class Controller:
                 self.discovering.release()
             warnings = await self._accept(proposal, compiled, generation, origin, file_digest=file_digest)
             warnings += planned.report["warnings"]
-            return Taken(wish_of(accepted.state), {**planned.report, "warnings": warnings})
+            return wish_of(accepted.state), {**planned.report, "warnings": warnings}
 
     async def apply(self, proposal: Proposal, options: ApplyOptions, origin: Origin) -> dict[str, Any]:
         """Take a change, and wait until every data plane runs it."""
         deadline = time.monotonic() + options.timeout_s
-        taken = await self.take(proposal, options, origin)
-        rows = await self.fleet.settled(taken.wish, deadline - time.monotonic())
+        wish, planned = await self.take(proposal, options, origin)
+        rows = await self.fleet.settled(wish, deadline - time.monotonic())
         return {
-            "generation": taken.wish.target.generation,
-            "hash": taken.wish.target.hash,
+            "generation": wish.target.generation,
+            "hash": wish.target.hash,
             "converged": all(row["result"] == "ok" for row in rows),
-            **taken.planned,
+            **planned,
             "dataplanes": rows,
             "kept": True,
         }
@@ -256,7 +251,9 @@ class Controller:
             after = replace(after, services=self.accepted.state.services)
             rows: list[dict[str, Any]] = []
             if wish is None:
-                rows = await self.fleet.tell(requests.patch_backend(service, backend, fields), timeout_s)
+                call = requests.patch_backend(service, backend, fields)
+                answers = await self.fleet.ask(call, timeout_s, everybody=True)
+                rows = [result_row(endpoint, answer, {}) for endpoint, answer in answers.items()]
             warnings: list[str] = []
             if wish is not None or any(row["result"] == "ok" for row in rows):
                 self.accepted.state = after

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
@@ -179,7 +178,7 @@ class Direct:
                 keeping,
                 lambda on_ahead, on_change: Fleet(
                     lambda: tuple(by_endpoint),
-                    connect=lambda endpoint: Threaded(by_endpoint[endpoint]),
+                    connect=lambda endpoint: contextlib.nullcontext(Threaded(by_endpoint[endpoint])),
                     on_ahead=on_ahead,
                     on_change=on_change,
                 ),
@@ -200,14 +199,6 @@ class Threaded:
     def __init__(self, client: Asking) -> None:
         self.endpoint = client.endpoint
         self._client = client
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request in a thread of its own, and return its answer.

@@ -125,7 +125,9 @@ class Resolving:
         )
         report = plan_report(answers, ran, compiled.services)
         report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
-        return Planned(resolved, report, [each for _, each in answers if isinstance(each, RefusedError)])
+        return Planned(
+            resolved, report, [each for each in answers.values() if isinstance(each, RefusedError)]
+        )
 
     async def compile(
         self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]

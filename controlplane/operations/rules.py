@@ -11,7 +11,8 @@ from controlplane.core.merge import FIELDS, Override, put, surviving, words
 from controlplane.core.plan import diff, join_changes, join_impacts, remaps_above
 from controlplane.core.rollout import Target
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.endpoint import Endpoint, result_row
+from controlplane.dataplanes.endpoint import result_row
+from controlplane.dataplanes.fleet import Answers
 from controlplane.dataplanes.pusher import Wish
 from controlplane.errors import DataPlaneError, HeldBackError, InputError, StoreError, UnknownError
 from controlplane.operations.options import ApplyOptions, Origin
@@ -109,17 +110,13 @@ def override(
     return replace(state, overrides=overrides, retracted=tuple(retracted[-_KEPT_RETRACTIONS:]))
 
 
-def plan_report(
-    answers: Sequence[tuple[Endpoint, Mapping[str, Any] | DataPlaneError]],
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-) -> dict[str, Any]:
+def plan_report(answers: Answers, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Join what the data planes' dry runs say; without any answer, the difference to what ran last."""
-    planned = [answer for _, answer in answers if not isinstance(answer, DataPlaneError)]
+    planned = [answer for answer in answers.values() if not isinstance(answer, DataPlaneError)]
     return {
         "changes": join_changes(answer["changes"] for answer in planned) if planned else diff(old, new),
         "impact": join_impacts([answer["impact"] for answer in planned]),
-        "dataplanes": [result_row(endpoint, answer, {}) for endpoint, answer in answers],
+        "dataplanes": [result_row(endpoint, answer, {}) for endpoint, answer in answers.items()],
     }
 
 

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controlplane.core.rollout import Running
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Timing
 from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError, InputError, UnknownError
-from controlplane.operations.controller import Controller
+from controlplane.operations.controller import Controller, News
 from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.operations.saving import Keeping
 from controlplane.store import Store
@@ -370,8 +371,8 @@ class Script:
 
     async def apply(self, controller, _, weight):
         """Have a content taken, without waiting for anybody."""
-        taken = await controller.take(proposal(weight), ApplyOptions(timeout_s=0.2, force=True), BY)
-        self.taken = taken.wish.target.hash
+        wish, _ = await controller.take(proposal(weight), ApplyOptions(timeout_s=0.2, force=True), BY)
+        self.taken = wish.target.hash
 
     async def away(self, _controller, plane, _):
         """Let one be out of reach."""
@@ -434,3 +435,14 @@ def test_document_in_the_history_is_what_was_written(tmp_path):
     asyncio.run(play())
     (entry,) = Store(tmp_path).history().entries
     assert Store(tmp_path).document(entry.document) == json.loads(json.dumps(document()))
+
+
+async def test_news_are_the_newest_of_each_kind():
+    """What was not looked at yet is replaced, and looked at once."""
+    news = News()
+    news.ahead(Running("first", 1, "x"))
+    news.ahead(Running("second", 2, "y"))
+    news.discovered()
+    await news.wait()
+    assert news.take() == (True, Running("second", 2, "y"))
+    assert news.take() == (False, None)
