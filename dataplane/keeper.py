@@ -18,11 +18,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["VARIABLE", "keep"]
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
 
-VARIABLE: Final = "LB_KEEPER"
+__all__ = ["Kept", "keep"]
+
+_VARIABLE: Final = "LB_KEEPER"
 """Tells the data plane its ends of the two pipes to the keeper."""
 _PASSED_ON: Final = (
     signal.SIGTERM,
@@ -47,7 +51,7 @@ def keep() -> None:
     os.close(our_input)
     os.close(our_output)
     os.setpgid(0, 0)  # a terminal's ^C is passed on, and must not come twice
-    os.environ[VARIABLE] = f"{own} {its_input} {its_output}"
+    os.environ[_VARIABLE] = f"{own} {its_input} {its_output}"
     for name in ("LISTEN_PID", "WATCHDOG_PID"):
         if os.environ.get(name) == str(own):
             os.environ[name] = str(os.getpid())
@@ -65,3 +69,38 @@ def _wait(child: int, said: int) -> None:
             signal.signal(ended_by, signal.SIG_DFL)
         os.kill(os.getpid(), ended_by)
     os._exit(os.waitstatus_to_exitcode(status))
+
+
+class Kept:
+    """What a data plane has to do with its keeper; nothing, if it has none.
+
+    Args:
+        loop: That of this process.
+        on_loss: Called if the keeper is killed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_loss: Callable[[], None]) -> None:
+        self._loop = loop
+        self.main_pid = os.getpid()
+        """Of the process that a service manager knows."""
+        self._on_loss = on_loss
+        self._input = self._output = -1
+        if given := os.environ.pop(_VARIABLE, ""):
+            self.main_pid, self._input, self._output = map(int, given.split())
+            self._loop.add_reader(self._input, self._lost)
+
+    def _lost(self) -> None:
+        self._forget()
+        self._on_loss()
+
+    def let_go(self) -> None:
+        """Have the service manager start the next one."""
+        if self._output >= 0:
+            os.write(self._output, b"x")
+            self._forget()
+
+    def _forget(self) -> None:
+        self._loop.remove_reader(self._input)
+        os.close(self._input)
+        os.close(self._output)
+        self._input = self._output = -1

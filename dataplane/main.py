@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from dataplane.api.name_release import sweep
-from dataplane.api.server import api_path
+from dataplane.api.server import api_path, sweep
 from dataplane.background import traced
 from dataplane.errors import StartError
 from dataplane.ipc.takeover import orphans
-from dataplane.single import Process
+from dataplane.process import Process
+from dataplane.single import Single
 from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import configure_log, log_event
@@ -41,7 +41,7 @@ def run(options: Options) -> int:
             own.acquire()
         sweep(options.runtime_dir, options.name)
         supervised = options.workers > 1 or options.takeover or orphans(options.runtime_dir, options.name)
-        uvloop.run(_live(Supervision if supervised else Process, options, log, own))
+        uvloop.run(_live(Supervision if supervised else Single, options, log, own))
     except (InUse, StartError, OSError) as error:
         log.close()
         print(f"lb-dataplane: {_words(error)}", file=sys.stderr)  # noqa: T201 - the command's last word
@@ -65,12 +65,13 @@ def _words(error: Exception) -> str:
     return str(error)
 
 
-async def _live(kind: type[Process | Supervision], options: Options, log: LineSink, own: OwnSocket) -> None:
+async def _live(role: type[Single | Supervision], options: Options, log: LineSink, own: OwnSocket) -> None:
     """Live the life of one process; no task of it is left."""
     problem: Exception | None = None
     async with asyncio.TaskGroup() as group:
         try:
-            await kind(options, log, own, group).run()
+            process = Process(options, log, own, group)
+            await process.run(role(process))
         except (InUse, StartError, OSError) as error:
             problem = error  # outside of the group it is itself, and not a group of one
     if problem is not None:

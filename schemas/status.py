@@ -158,6 +158,9 @@ class Status(TypedDict):
     uptime_s: float
     saved: bool
     """Whether a restart would find what runs on disk."""
+    phase: str
+    """Where the process is in its life: `starting`, `taking_over`, `serving`, `released` (another process has taken its
+    listening sockets), `draining` (it was told to end) or `ended`."""
     draining_since: str | None
     """Since when nothing is accepted any more, and what is left finishes; None while this process serves."""
     skew: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from dataplane.errors import BindError, StartError
 from dataplane.net.listener import open_listener
 from schemas.http.hosts import Hosts
 from schemas.http.server import serve
+from schemas.system.unix_socket import InUse, OwnSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 
     from dataplane.api.credentials import CredentialFiles
     from dataplane.api.routes import DataPlane
-    from schemas.system.unix_socket import OwnSocket
 
-__all__ = ["Endpoints", "api_path", "draining_path"]
+__all__ = ["Endpoints", "api_path", "draining_path", "sweep"]
 
 
 BACKLOG: Final = 128
+_TODO: Final = "it drains and ends by itself; until then status does not show it: ps -fp "
 
 
 def api_path(directory: Path, name: str) -> Path:
@@ -40,6 +42,18 @@ def draining_path(directory: Path, name: str, pid: int) -> Path:
     return directory / f"draining-{name}.{pid}.sock"
 
 
+def sweep(directory: Path, name: str) -> None:
+    """Remove what processes of this name have left that were killed while they drained."""
+    for path in directory.glob("draining-*.sock"):
+        former, _, pid = path.stem.removeprefix("draining-").rpartition(".")
+        if former == name and pid.isdecimal():
+            left = OwnSocket(path)
+            with contextlib.suppress(OSError, InUse):
+                left.acquire()
+                path.unlink(missing_ok=True)
+                left.remove()
+
+
 class Endpoints:
     """Where the API and the metrics are served: all that can fail when it is made, and serving when all else runs.
 
@@ -47,7 +61,7 @@ class Endpoints:
         api: The address on TCP; None: only the own socket.
         metrics: Where what can be observed is served to whoever asks; None: nowhere.
         files: What callers of `api` are asked for.
-        emit: Takes the events of renewed credentials.
+        emit: Takes events.
         beside: Bind the TCP addresses beside the process that this one takes over from.
 
     Raises:
@@ -65,6 +79,7 @@ class Endpoints:
     ) -> None:
         self._api = api
         self._metrics = metrics
+        self.emit = emit
         self._credentials: Credentials | None = None
         self._bound: dict[str, socket.socket] = {}
         self._runners: list[web.AppRunner] = []
@@ -125,14 +140,17 @@ class Endpoints:
     async def move(self, plane: DataPlane, own: OwnSocket, away: OwnSocket) -> None:
         """Serve the API at `away`, and give the own socket, its lock and the addresses on TCP to whoever comes next.
 
-        Raises:
-            OSError: Nothing can be served at `away`; everything else is given away all the same.
-            InUse: The same.
+        That nothing can be served at `away` is told; everything else is given away all the same.
         """
         former, self._runners, self._away = self._runners, [], away
+        pid = os.getpid()
         try:
             away.acquire()
             self._runners.append(await serve(Api(plane).application(), away.listen()))
+        except (OSError, InUse) as error:
+            self.emit("api_not_served", cause=str(error), todo=f"{_TODO}{pid}")
+        else:
+            self.emit("draining", socket=str(away.path), pid=pid)
         finally:
             for site in [site for runner in former for site in runner.sites]:
                 await site.stop()

@@ -138,6 +138,11 @@ class Giver:
                 async with asyncio.timeout(TAKE_S):
                     fds = [sock.fileno() for sock in offer.sockets]
                     await channel.request("sockets", (offer.state, offer.addresses), fds)
+            except (
+                asyncio.CancelledError
+            ):  # what the holder keeps unchanged meanwhile is not to wait for a peer
+                self._holder.keep("this process was told to end")
+                raise
             except (PeerGone, PeerError, TimeoutError) as error:
                 self._holder.keep(str(error) or "the other process has ended")
                 return False

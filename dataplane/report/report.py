@@ -11,8 +11,10 @@ from dataplane.core.handoff import skew
 from dataplane.report.exposition import exposition
 from dataplane.report.metrics import Runs, families
 from dataplane.report.status import describe
+from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
+    from dataplane.core.phase import Life
     from dataplane.node.apply import Applier
     from dataplane.report.figures import Tally
     from schemas.replies import Explanation, Info
@@ -45,14 +47,15 @@ class Report:
 
     Args:
         name: Of the data plane.
+        life: Where this process is in its life.
         applier: Knows what runs.
         source: Knows the figures.
     """
 
-    def __init__(self, name: str, applier: Applier, source: Source) -> None:
-        self.draining_since: str | None = None
+    def __init__(self, name: str, life: Life, applier: Applier, source: Source) -> None:
         self.explain = source.explain
         self._name = name
+        self._life = life
         self._applier = applier
         self._source = source
         self._started_at = time.monotonic()
@@ -74,11 +77,12 @@ class Report:
 
     async def _tally(self) -> tuple[Info, Tally]:
         info = self.info()
-        return info, await self._source.tally(info, draining=self.draining_since is not None)
+        return info, await self._source.tally(info, draining=self._life.leaving_since is not None)
 
     async def status(self) -> Status:
         """Describe everything."""
         info, tally = await self._tally()
+        since = self._life.leaving_since
         return {
             "name": info["name"],
             "pid": info["pid"],
@@ -88,7 +92,8 @@ class Report:
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
             "saved": self._applier.saved,
-            "draining_since": self.draining_since,
+            "phase": self._life.phase.value,
+            "draining_since": None if since is None else rfc3339(since),
             "skew": round(skew([worker["active"] for worker in tally.workers]), 2),
             "workers": tally.workers,
             "services": await describe(tally.figures, time.time() - time.monotonic()),
@@ -103,7 +108,7 @@ class Report:
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""
-        if self.draining_since:
+        if self._life.leaving_since is not None:
             return "the process is ending"
         if not self._applier.snapshot.generation:
             return "generation 0: waiting for a snapshot"

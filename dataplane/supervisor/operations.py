@@ -46,7 +46,7 @@ class Operations:
         self._sockets = sockets
         self._applier = applier
         self._most = most
-        self._emit = emit
+        self.emit = emit
         self._resizing = asyncio.Lock()
 
     async def restart(self) -> dict[str, Any]:
@@ -56,14 +56,14 @@ class Operations:
             Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
         """
         self._refuse_late()
-        self._emit("restart", workers=self._workers.count)
+        self.emit("restart", workers=self._workers.count)
         try:
             pids = [(await self._succession.bring_up(index)).pid for index in range(self._workers.count)]
         except FAILURES as error:
             cause = str(error) or "the new worker died while starting"
-            self._emit("restart_failed", cause=cause)
+            self.emit("restart_failed", cause=cause)
             raise Refused(503, "restart_failed", cause) from error
-        self._emit("restarted", workers=self._workers.count)
+        self.emit("restarted", workers=self._workers.count)
         return {"workers": len(pids), "pids": pids}
 
     async def resize(self, count: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Operations:
                 await self._resize(before, count)
             except FAILURES as error:
                 raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
-            self._emit("resized", workers=count, before=before)
+            self.emit("resized", workers=count, before=before)
         return {"workers": count}
 
     async def _resize(self, before: int, count: int) -> None:

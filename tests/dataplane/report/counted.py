@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dataplane.core.outlier import Evidence, Failure
+from dataplane.core.phase import Life, Turn
 from dataplane.net.counters import Histogram
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
@@ -163,7 +164,9 @@ def report_of(node: Node, source: Any) -> Report:
     applier: Any = SimpleNamespace(
         node=node, snapshot=SimpleNamespace(generation=7, hash="0123"), saved=True, pushed_by=None
     )
-    return Report("main", applier, source)
+    life = Life()
+    life.turn(Turn.SERVE, NOW)
+    return Report("main", life, applier, source)
 
 
 def same(name: str, text: str) -> None:
