@@ -131,8 +131,6 @@ UNMIRRORED: set[str] = {
     "dataplane.node.specs",
     "dataplane.node.sticky_tables",
     "dataplane.single",
-    "dataplane.supervisor.inboxes",
-    "dataplane.supervisor.node",
     "dataplane.supervisor.process",
     "dataplane.telemetry.connection_log",
     "dataplane.worker.process",

@@ -42,9 +42,8 @@ def read_config(path: Path) -> Desired:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(
-            mode
-        ):  # seen to before it is made a file object, which cannot be one of a directory
+        # seen to before it is made a file object, which cannot be one of a directory
+        if not stat.S_ISREG(mode):
             what = DIRECTORY if stat.S_ISDIR(mode) else "is not a regular file"
             raise InvalidDocument((Problem("", what, None, None),))
         with os.fdopen(handle, "rb", closefd=False) as file:
@@ -97,11 +96,9 @@ async def load_initial(applier: Applier, store: SnapshotStore, config: Path | No
     saved = None
     try:
         saved = await asyncio.to_thread(store.load)
-    except OSError as error:
-        cause = explain_error(store.path, error)
+    except (OSError, ValueError, InvalidDocument) as error:
+        cause = explain_error(store.path, error) if isinstance(error, OSError) else str(error)
         applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=cause)
-    except (ValueError, InvalidDocument) as error:
-        applier.node.events.emit("saved_snapshot_unusable", path=str(store.path), cause=str(error))
     with _start_errors(source):
         desired = read_config(config) if config else desired_from_environment(os.environ)
         if desired is not None:
@@ -133,9 +130,10 @@ async def reread(applier: Applier, config: Path) -> None:
             source=name_in_header(str(config)),
         )
         await applier.apply({**snapshot.body(), "generation": applier.snapshot.generation + 1}, by=by)
-    except InvalidDocument as error:
-        events.emit("apply_refused", path=str(config), cause="; ".join(map(str, error.problems)))
-    except OSError as error:
-        events.emit("apply_refused", path=str(config), cause=error.strerror or str(error))
-    except Refused as error:
-        events.emit("apply_refused", path=str(config), cause=str(error))
+    except (InvalidDocument, OSError, Refused) as error:
+        cause = str(error)
+        if isinstance(error, InvalidDocument):
+            cause = "; ".join(map(str, error.problems))
+        elif isinstance(error, OSError):
+            cause = error.strerror or cause
+        events.emit("apply_refused", path=str(config), cause=cause)

@@ -12,21 +12,70 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
 
 from dataplane.background import together
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.messages import INBOX
-from dataplane.supervisor.inboxes import Inboxes
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping
 
     from dataplane.supervisor.worker_process import Share, WorkerProcess
     from dataplane.supervisor.workers import Workers
 
 __all__ = ["Lending"]
+
+
+class Inboxes:
+    """What workers take each other's clients from: one for each that has ever been, or those in it would be lost."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[socket.socket, socket.socket]] = []
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def grow(self, count: int) -> None:
+        """Have at least `count`.
+
+        Raises:
+            OSError: They cannot be had; those that could are kept.
+        """
+        while len(self._ends) < count:
+            self._ends.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+
+    def reader(self, index: int) -> int:
+        """Return the descriptor from which worker `index` takes clients."""
+        return self._ends[index][0].fileno()
+
+    def close(self) -> None:
+        """Close ours, for good: whoever is in one that no worker reads any more must not wait for nobody."""
+        for end in [end for pair in self._ends for end in pair]:
+            end.close()
+        self._ends = []
+
+    def introduce(
+        self, workers: Collection[WorkerProcess], begin: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        """Tell workers of each other, each in a task that `begin` makes: nobody waits for one that hangs."""
+        for worker in workers:
+            others = [(one.index, one.row) for one in workers if one is not worker]
+            if others != worker.siblings:
+                worker.siblings = others
+                _ = begin(self._meet(worker, others))
+
+    async def _meet(self, worker: WorkerProcess, others: list[tuple[int, int]]) -> None:
+        rows = [row for _, row in others]
+        writers = [self._ends[index][1].fileno() for index, _ in others]
+        with contextlib.suppress(PeerGone):
+            try:
+                await worker.ask("meet", rows, writers)
+            except PeerError as error:
+                worker.kill(f"it could not meet its siblings: {error}")
 
 
 class Lending:

@@ -22,12 +22,11 @@ from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
-from dataplane.supervisor.node import CheckRelay
 from dataplane.supervisor.operations import Operations
 from dataplane.supervisor.succession import Succession
 from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally
-from dataplane.supervisor.workers import Workers
+from dataplane.supervisor.workers import CheckRelay, Workers
 
 if TYPE_CHECKING:
     import socket

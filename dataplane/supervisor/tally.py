@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from dataplane.node.node import Node
     from dataplane.report.exposition import Family
-    from dataplane.supervisor.node import CheckRelay
     from dataplane.supervisor.worker_process import WorkerProcess
-    from dataplane.supervisor.workers import Workers
+    from dataplane.supervisor.workers import CheckRelay, Workers
     from schemas.replies import Explanation, Info
     from schemas.status import WorkerStatus
 

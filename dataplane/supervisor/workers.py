@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from dataplane.background import together
 from dataplane.errors import PeerGone
+from dataplane.node.takeover_state import found
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+    from dataplane.ipc.messages import Verdict
+    from dataplane.net.backend import Backend
     from dataplane.supervisor.worker_process import WorkerProcess
 
-__all__ = ["Workers"]
+__all__ = ["CheckRelay", "Workers"]
 
 
 class Workers:
@@ -93,3 +96,22 @@ class Workers:
         for worker in self._alive:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.kill()
+
+
+class CheckRelay:
+    """Passes on what workers have to know of verdicts.
+
+    Args:
+        tell: Called with them.
+    """
+
+    def __init__(self, tell: Callable[[list[Verdict]], None]) -> None:
+        self._tell = tell
+        self.ejected: set[tuple[int, str, str]] = set()
+        """Which worker's process has ejected which backend of which service."""
+
+    def judged(self, service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
+        """Take note of a verdict: a worker wants to know it if it has changed something, or ends an ejection there."""
+        ejected = any(one[1:] == (service, backend.id) for one in self.ejected)
+        if changed or (passed and ejected):
+            self._tell([found(service, backend, passed=passed)])

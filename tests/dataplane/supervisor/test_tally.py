@@ -13,9 +13,9 @@ import pytest
 from dataplane.core.phase import Turn
 from dataplane.report import metrics
 from dataplane.report.reader import Reader
-from dataplane.supervisor.node import CheckRelay
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.worker_process import WorkerProcess
+from dataplane.supervisor.workers import CheckRelay
 from tests.dataplane.report.counted import NOW, SERVICES, in_order, make_node, report_of, same, stop_time
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dataplane.errors import PeerError, PeerGone
+from dataplane.supervisor.workers import CheckRelay
+from tests.dataplane.node.bench import benched
 from tests.dataplane.supervisor.fleet import fleet
 
 
@@ -36,3 +38,18 @@ async def test_the_last_one():
         site.succession.kill_all()
         await site.workers.wait_empty()
         assert [kind for _, kind in site.told] == ["ended", "ended"]
+
+
+async def test_workers_learn_what_checks_have_changed():
+    """And of a check that passed, if a worker has ejected the backend; of nothing else."""
+    async with benched() as bench:
+        await bench.put({"id": "a", "address": "127.0.0.1:1"})
+        told = []
+        relay = CheckRelay(told.append)
+        backend = bench.service.backends["a"]
+        relay.judged("s", backend, changed=False, passed=True)
+        relay.judged("s", backend, changed=True, passed=False)
+        relay.ejected.add((7, "s", "a"))
+        relay.judged("s", backend, changed=False, passed=True)
+        relay.judged("s", backend, changed=False, passed=False)
+        assert told == [[("s", "a", "unknown", "not checked yet", True, passed)] for passed in (False, True)]
