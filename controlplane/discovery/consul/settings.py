@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from controlplane.errors import ControlError
@@ -125,17 +125,10 @@ def settings_of(consul: Consul) -> ConsulSettings:
     Raises:
         SettingsError: The address cannot be used.
     """
-
-    def path(text: str | None) -> Path | None:
-        return None if text is None else Path(text)
-
-    return replace(
-        with_address(consul.address),
-        token_file=path(consul.token_file),
-        ca_file=path(consul.ca_file),
-        cert_file=path(consul.cert_file),
-        key_file=path(consul.key_file),
-    )
+    files: dict[str, Any] = {
+        key: Path(text) for key in _VARIABLES if (text := getattr(consul, key)) is not None
+    }
+    return replace(with_address(consul.address), **files)
 
 
 def settings_from_environment(environ: Mapping[str, str], *, base: Path) -> ConsulSettings:
@@ -149,26 +142,20 @@ def settings_from_environment(environ: Mapping[str, str], *, base: Path) -> Cons
     Raises:
         SettingsError: One of them cannot be used.
     """
-
-    def path(name: str) -> Path | None:
-        return base / environ[name] if environ.get(name) else None
-
     found = with_address(environ.get("CONSUL_HTTP_ADDR") or DEFAULT_ADDRESS)
     scheme = found.scheme
     if scheme == "http" and _boolean(environ, "CONSUL_HTTP_SSL", default=False):
         scheme = "https"
-    return ConsulSettings(
+    files: dict[str, Any] = {
+        key: base / environ[variable] for key, variable in _VARIABLES.items() if environ.get(variable)
+    }
+    return replace(
+        found,
         scheme=scheme,
-        host=found.host,
-        port=found.port,
-        socket=found.socket,
         token=environ.get("CONSUL_HTTP_TOKEN", ""),
-        token_file=path(_VARIABLES["token_file"]),
-        ca_file=path(_VARIABLES["ca_file"]),
-        cert_file=path(_VARIABLES["cert_file"]),
-        key_file=path(_VARIABLES["key_file"]),
         verify=_boolean(environ, "CONSUL_HTTP_SSL_VERIFY", default=True),
         from_environment=True,
+        **files,
     )
 
 

@@ -175,7 +175,5 @@ def _remarks(remarks: Iterable[Remark]) -> list[dict[str, str]]:
 
 
 def _sums(counts: Iterable[dict[str, int]], names: Sequence[str]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
+    total = sum(map(Counter, counts), Counter[str]())
     return {name: total[name] for name in names}
