@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from controlplane.daemon.api import Api, Tcp
-from controlplane.daemon.bugs import kept, tell_bug, tell_bugs
 from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.daemon.events import Events, Following
 from controlplane.daemon.fault_log import Fault, Noticing, plane_faults, source_faults
 from controlplane.daemon.http import listener as http_listener
-from controlplane.daemon.log import Log
+from controlplane.daemon.log import Log, kept, tell_bug, tell_bugs
 from controlplane.daemon.metrics import scrape
 from controlplane.daemon.registration import Registering
 from controlplane.daemon.socket import bound

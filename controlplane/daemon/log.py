@@ -1,17 +1,25 @@
-"""The daemon's log: lines of JSON to standard error, by a thread, so that neither a full disk nor a slow reader stops it."""
+"""The daemon's log: lines of JSON to standard error, by a thread, so that neither a full disk nor a slow reader stops it.
+
+A bug of ours is told in it, with its traceback. What only shows, follows or remembers begins again after a pause, which doubles
+while it keeps failing. What decides ends the daemon: half of it is worse than none, data planes go on without, and the next
+start begins with what is on disk.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
 import threading
-from collections.abc import Callable
-from typing import Final
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
+from controlplane.core.backoff import Backoff
 from controlplane.operations.options import now_text
 
-__all__ = ["Log"]
+__all__ = ["Lines", "Log", "kept", "tell_bug", "tell_bugs"]
 
 _CAPACITY: Final = 1024
 """Lines that wait for a reader; what comes beyond is lost and counted."""
@@ -79,3 +87,44 @@ class Log:
 def _line(message: str, **more: str) -> bytes:
     line = {"time": now_text(), "program": "lb-control", "event": message, **more}
     return json.dumps(line).encode() + b"\n"
+
+
+class Lines(Protocol):
+    """Takes lines."""
+
+    def __call__(self, message: str, **more: str) -> None:
+        """Take one, and what belongs to it."""
+
+
+def tell_bug(log: Lines, message: str, error: BaseException | None) -> None:
+    """Tell of one."""
+    log(message, traceback="" if error is None else "".join(traceback.format_exception(error)))
+
+
+def tell_bugs(log: Lines) -> None:
+    """Have the running loop tell of what nobody handles."""
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        tell_bug(log, f"a bug of ours: {context.get('message', '')}", context.get("exception"))
+
+    asyncio.get_running_loop().set_exception_handler(handle)
+
+
+async def kept(
+    name: str, work: Callable[[], Coroutine[Any, Any, None]], log: Lines, pauses: Backoff | None = None
+) -> None:
+    """Do `work` until it returns; when it raises, tell, and begin again."""
+    loop = asyncio.get_running_loop()
+    pauses = pauses or Backoff(base_s=1.0, cap_s=60.0, least=1.0)
+    while True:
+        began = loop.time()
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - a bug of ours in what only shows must not end what decides
+            if loop.time() - began > pauses.cap_s:
+                pauses.succeed()
+            pause_s = pauses.fail(lambda: 1.0)
+            tell_bug(log, f"a bug of ours: {name} failed, and begins again in {pause_s:g} s", error)
+        else:
+            return
+        await asyncio.sleep(pause_s)
