@@ -124,7 +124,6 @@ UNMIRRORED: set[str] = {
     "dataplane.cli",
     "dataplane.keeper",
     "dataplane.main",
-    "dataplane.net.backend",
     "dataplane.node.gc_tuning",
     "dataplane.node.impact",
     "dataplane.node.initial",

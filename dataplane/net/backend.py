@@ -38,10 +38,6 @@ class Absence(NamedTuple):
 ABSENT: Final = Absence(HealthState.UNKNOWN, SkipReason.UNRESOLVED, "not resolved yet")
 
 
-def _is_named(text: str, address: SocketAddress | None) -> bool:
-    return address is None or ("%" in text and address.family == socket.AF_INET6)
-
-
 class Backend:
     """A backend of one service in one process. It lives as long as its id is configured."""
 
@@ -73,14 +69,7 @@ class Backend:
         self.id = spec.id
         self.spec = spec
         """As configured, with the operator's overrides applied."""
-        self.address: SocketAddress | None = to_sockaddr(spec.address)
-        """Where clients, the pool and checks connect first; None: nowhere, see `absence`."""
-        self.others: tuple[SocketAddress, ...] = ()
-        """The further addresses of its host name, in the order in which they are tried."""
-        self.named = _is_named(spec.address, self.address)
-        """Whether its address is a host name or at a network interface by name, and may so become another."""
-        self.absence = ABSENT if self.address is None else None
-        """Why it has no address."""
+        self._read_address(spec.address)
         self.own = 0
         """Clients' connections of this process to it, those being dialled included."""
         self.failures = 0
@@ -127,14 +116,23 @@ class Backend:
     def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
         """Take a new configuration; what it does not change stays as it is."""
         if spec.address != self.spec.address:
-            self.address, self.others = to_sockaddr(spec.address), ()
-            self.named = _is_named(spec.address, self.address)
-            self.absence = ABSENT if self.address is None else None
+            self._read_address(spec.address)
             self.pool.clear(DiscardCause.CHANGED)
         self.set_spec(spec, now)
         self.health.reconfigure(service.active.rise, service.active.fall)
         self.connect_timeout_s = service.timeouts.connect_s
         self.pool.configure(service.pool, limit=service.limits.per_backend)
+
+    def _read_address(self, text: str) -> None:
+        address = to_sockaddr(text)
+        self.address: SocketAddress | None = address
+        """Where clients, the pool and checks connect first; None: nowhere, see `absence`."""
+        self.others: tuple[SocketAddress, ...] = ()
+        """The further addresses of its host name, in the order in which they are tried."""
+        self.named = address is None or ("%" in text and address.family == socket.AF_INET6)
+        """Whether its address is a host name or at a network interface by name, and may so become another."""
+        self.absence = ABSENT if address is None else None
+        """Why it has no address."""
 
     def locate(self, addresses: Sequence[SocketAddress], absence: Absence | None) -> None:
         """Take new addresses; the one that worked last stays the first, if it is still among them.

@@ -183,7 +183,7 @@ class Listener:
     def on_event(self, events: int) -> None:
         """Accept a batch."""
         del events
-        self._accept(BATCH)
+        self._accept()
 
     def on_failure(self) -> None:
         """Try again soon: a bug of ours was met, and nobody else accepts here."""
@@ -199,11 +199,12 @@ class Listener:
         self.paused = False
         self.reactor.epoll.modify(self.fd, select.EPOLLIN)
 
-    def _accept(self, batch: int) -> int:
+    def _accept(self) -> int:
+        """Take a batch of clients; return how many there were."""
         sock, service, entrance = self.sock, self.service, self.entrance
         family, ceiling = self._family, self.reactor.accept_ceiling
         taken = 0
-        while taken < batch:
+        while taken < BATCH:
             try:
                 # The public accept() builds a Python-level socket and asks for its blocking mode.
                 fd, address = sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -239,7 +240,7 @@ class Listener:
     def close(self) -> None:
         """Take who is in the queue already, then close; a Unix socket's file goes if it is still ours."""
         with contextlib.suppress(OSError):
-            while not self.paused and self._accept(BATCH):
+            while not self.paused and self._accept():
                 pass
         self.detach()
         if self._inode and self._inode == self._file_inode():

@@ -88,9 +88,9 @@ class SharedCounts(Counts):
 
     def clear(self) -> None:
         """Count none."""
-        for client in list(self._counts):
-            for _ in range(super().count(client)):
-                self.closed(client)
+        for client, count in self._counts.items():
+            self._add(client, -count)
+        super().clear()
 
     def _add(self, client: str, change: int) -> None:
         for number in buckets_of(self._service, client):

@@ -52,9 +52,9 @@ MESSAGE_BYTES: Final = 1024
 CLIENT_BYTES: Final = 768
 """What the kernel charges for a message of up to 191 bytes, its own bookkeeping included (Linux 6.1 and 6.18); where
 it is more, a client in an inbox counts as more than one, for as long as it is there."""
-_FD: Final = struct.Struct("i")
 _INT: Final = struct.Struct("i")
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_FD.size)
+"""A descriptor in a message, and the kernel's answer about a socket."""
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size)
 
 
 class Siblings:
@@ -110,7 +110,7 @@ def _hand_over(inbox: socket.socket, sock: socket.SocketType, service: str, addr
     try:
         inbox.sendmsg(
             [f"{service}\n{host}\n{port}".encode()],
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(sock.fileno()))],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(sock.fileno()))],
             DONTWAIT | socket.MSG_NOSIGNAL,
         )
     except OSError:  # full, or too many descriptors under way: the reason does not matter
@@ -120,13 +120,7 @@ def _hand_over(inbox: socket.socket, sock: socket.SocketType, service: str, addr
 
 
 class ClientBalancer:
-    """Stands between the listeners and one service, and hands clients over that another worker should have.
-
-    Args:
-        service: Whose clients.
-        board: Where each worker says how many it has.
-        siblings: The other workers.
-    """
+    """Stands between the listeners and one service, and hands clients over that another worker should have."""
 
     __slots__ = ("_armed", "_board", "_cells", "_is_seen", "_log", "_service", "_siblings", "_tells")
 
@@ -267,7 +261,7 @@ class Inbox:
             return False
         # There is none if the kernel had no descriptor left for us, which `accept_ceiling` prevents.
         for _, _, content in ancillary:
-            fd = _FD.unpack(content)[0]
+            fd = _INT.unpack(content)[0]
             service, host, port = data.decode().split("\n")
             family = socket.AF_INET6 if ":" in host else socket.AF_INET if host else socket.AF_UNIX
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
