@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dataplane.worker.node import WorkerNode
 
-__all__ = ["HeldDoors"]
+__all__ = ["LentListeners"]
 
 
 def _key(address: str, index: int) -> str:
@@ -22,7 +22,7 @@ def _key(address: str, index: int) -> str:
     return f"{address}#{index}"
 
 
-class HeldDoors:
+class LentListeners:
     """The listeners of a worker, on sockets that the supervisor lends it, and the inboxes that it reads."""
 
     def __init__(self, node: WorkerNode) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dataplane.telemetry.events import Events
     from dataplane.telemetry.line_writer import LineSink
-    from dataplane.worker.listeners import HeldDoors
+    from dataplane.worker.listeners import LentListeners
     from dataplane.worker.node import WorkerNode
 
 __all__ = ["Orphan", "event_writer"]
@@ -32,13 +32,13 @@ class Orphan:
 
     Args:
         node: Accepts from them.
-        doors: The sockets.
+        listeners: The sockets.
         events: Where happenings are told.
     """
 
-    def __init__(self, node: WorkerNode, doors: HeldDoors, events: Events) -> None:
+    def __init__(self, node: WorkerNode, listeners: LentListeners, events: Events) -> None:
         self._node = node
-        self._doors = doors
+        self._listeners = listeners
         self._events = events
 
     async def serve(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class Orphan:
 
     async def release(self) -> None:
         """Stop accepting."""
-        self._doors.leave_all()
+        self._listeners.leave_all()
 
 
 def event_writer(log: LineSink, form: str) -> Callable[..., None]:

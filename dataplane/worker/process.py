@@ -132,7 +132,7 @@ class Worker:
         if self._life.phase is Phase.SERVING:
             settings = welcome.settings
             self._write = event_writer(self._log, settings.log_format)
-            orphan = Orphan(requests.node, requests.doors, self._events)
+            orphan = Orphan(requests.node, requests.listeners, self._events)
             await orphan.serve(giver_path(settings.runtime_dir, settings.name, os.getpid()))
             self._drain(requests, last=False)
         await requests.node.drain()

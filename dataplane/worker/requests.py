@@ -24,7 +24,7 @@ from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.line_writer import LossWatch
 from dataplane.worker.board import Board
-from dataplane.worker.listeners import HeldDoors
+from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Requests:
         board = Board(CounterBoard(welcome.rows, memory), welcome.row)
         reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self.node = WorkerNode(reactor, events, random.SystemRandom(), board)
-        self.doors = HeldDoors(self.node)
+        self.listeners = LentListeners(self.node)
         self._changer = Changer(self.node)
         draw = random.Random().random  # noqa: S311 - it decides what is logged
         self.recording = Recording(welcome.settings.recording, welcome.settings.name, draw, events.emit)
@@ -81,7 +81,7 @@ class Requests:
             case "commit":
                 await self._commit(body)
             case "listen":
-                self.doors.take(body, sockets)
+                self.listeners.take(body, sockets)
             case "meet":
                 self.node.siblings.meet(body, sockets)
             case "patch":
@@ -97,7 +97,7 @@ class Requests:
     def notice(self, kind: str, body: Any) -> None:
         """Take note of what wants no answer."""
         if kind == "drop":
-            self.doors.drop(body)
+            self.listeners.drop(body)
         elif kind == "judge":
             self.node.judge(body)
         elif kind == "put":
@@ -117,10 +117,10 @@ class Requests:
             last: The listening sockets are being closed for good, so whoever is in their queues is served first.
         """
         if last:
-            self.doors.shut({})
+            self.listeners.shut({})
         else:
-            self.doors.leave_all()
-        self.doors.leave_inboxes()
+            self.listeners.leave_all()
+        self.listeners.leave_inboxes()
 
     def last_words(self) -> list[Figures]:
         """Return the last numbers."""
@@ -139,8 +139,8 @@ class Requests:
     async def _commit(self, verdicts: list[Verdict]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
         (draft, self._runs, columns), self._next = self._next, None
-        self.doors.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more
-        await self._changer.swap(draft, self.doors)
+        self.listeners.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more
+        await self._changer.swap(draft, self.listeners)
         self.node.count_in(columns)
         self.node.judge(verdicts)
 

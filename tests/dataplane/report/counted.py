@@ -71,7 +71,7 @@ class Flow:
         self.server = SimpleNamespace(received=answered)
 
 
-class NoDoors:
+class NoListeners:
     """Listeners of nobody."""
 
     def shut(self, addresses: object) -> None:
@@ -99,7 +99,7 @@ async def make_node(
     snapshot = parse_snapshot({"version": 1, "generation": 1, "services": body})
     changer = Changer(node)
     specs = [service_spec(name, service) for name, service in snapshot.services.items()]
-    await changer.swap(await changer.prepare(specs), NoDoors())  # type: ignore[arg-type] # none are needed
+    await changer.swap(await changer.prepare(specs), NoListeners())  # type: ignore[arg-type] # none are needed
     for one in ejected:
         _eject(node, *one)
     if first:

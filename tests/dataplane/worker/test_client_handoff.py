@@ -22,7 +22,7 @@ from dataplane.node.change import Changer
 from dataplane.telemetry.events import Events
 from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import Inbox
-from dataplane.worker.listeners import HeldDoors
+from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
 from dataplane.worker.shared import SharedService
 from tests.dataplane.net.rig import spec
@@ -54,10 +54,10 @@ class Worker:
         self.node = WorkerNode(
             self.reactor, Events(lambda *_, **__: None, lambda: 0.0), Random(1), Board(counters, row)
         )
-        self.doors = HeldDoors(self.node)
+        self.listeners = LentListeners(self.node)
         self.reader, self.writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.reader.setblocking(False)
-        self.doors.take([(INBOX, 0)], [os.dup(self.reader.fileno())])
+        self.listeners.take([(INBOX, 0)], [os.dup(self.reader.fileno())])
         stack.callback(self.close)
         self._stack = stack
 
@@ -65,7 +65,7 @@ class Worker:
         """Run one service, called `s`, as if it was staged and committed, and by now runs everywhere (`armed`)."""
         changer = Changer(self.node)
         draft = await changer.prepare([spec(**{**WAITING, **options})])
-        await changer.swap(draft, self.doors)
+        await changer.swap(draft, self.listeners)
         self.node.count_in({} if column is None else {"s": column})
         if armed:
             self.node.arm()
@@ -105,7 +105,7 @@ class Worker:
     def close(self) -> None:
         """Close everything."""
         self.node.siblings.part()
-        self.doors.leave_inboxes()
+        self.listeners.leave_inboxes()
         if "s" in self.node.running:
             self.end_clients()
         self.reader.close()
@@ -291,10 +291,10 @@ def test_short_of_descriptors_it_leaves_them_to_others(pair: tuple[Worker, Worke
     other.look()
     other.look()
     assert other.clients == 1
-    one.doors.take([(INBOX, 1)], [os.dup(other.reader.fileno())])
+    one.listeners.take([(INBOX, 1)], [os.dup(other.reader.fileno())])
     one.look()
     assert (one.clients, other.clients) == (5, 1)
-    one.doors.drop([(INBOX, 1)])
+    one.listeners.drop([(INBOX, 1)])
 
 
 def test_after_a_pause_it_goes_on(pair: tuple[Worker, Worker]) -> None:
@@ -318,11 +318,11 @@ def test_who_is_replaced_leaves_its_inbox_to_the_successor(pair: tuple[Worker, W
     one, other = pair
     for _ in range(4):
         one.accept()
-    other.doors.leave_inboxes()
+    other.listeners.leave_inboxes()
     assert other.clients == 0
-    other.doors.take([(INBOX, 0)], [os.dup(other.reader.fileno())])
+    other.listeners.take([(INBOX, 0)], [os.dup(other.reader.fileno())])
     other.node.siblings.part()
-    other.doors.leave_inboxes()
+    other.listeners.leave_inboxes()
     assert other.clients == 2
 
 

@@ -19,13 +19,13 @@ async def test_leaving_a_socket_twice_takes_nothing_from_whoever_has_its_number(
         await worker.run(it.address, web=1)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             number = listening.fileno()
-            worker._doors.take([("127.0.0.1:1", 0)], [listening.detach()])
-        worker._doors.leave_all()
+            worker._listeners.take([("127.0.0.1:1", 0)], [listening.detach()])
+        worker._listeners.leave_all()
         reused = socket.socket()
         assert reused.fileno() == number, "the kernel gives the lowest number that is free"
         handler = next(iter(worker.node.listeners.values()))
         worker.reactor.handlers[number] = handler
-        worker._doors.leave_all()
+        worker._listeners.leave_all()
         assert worker.reactor.handlers.pop(number) is handler
         reused.close()
 
@@ -35,14 +35,14 @@ async def test_the_total_of_an_address_never_falls() -> None:
     worker = Worker(CounterBoard(2))
     async with backend() as it:
         await worker.run(it.address, web=1)
-        doors, listeners = worker._doors, worker.node.listeners
+        lent, listeners = worker._listeners, worker.node.listeners
         socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        doors.take([(ADDRESS, number) for number in range(2)], [sock.detach() for sock in socks])
+        lent.take([(ADDRESS, number) for number in range(2)], [sock.detach() for sock in socks])
         for number, listener in enumerate(listeners.values(), 3):
             listener.accepted = number
-        doors.drop([(ADDRESS, 0)])
+        lent.drop([(ADDRESS, 0)])
         assert [listener.accepted for listener in listeners.values()] == [7]
-        doors.drop([(ADDRESS, 1), (ADDRESS, 9)])
+        lent.drop([(ADDRESS, 1), (ADDRESS, 9)])
         assert listeners == {}
 
 
@@ -53,7 +53,7 @@ async def test_a_socket_of_an_address_that_went_is_closed() -> None:
         await worker.run(it.address, web=1)
         sock = socket.create_server(("127.0.0.1", 0))
         port = sock.getsockname()
-        worker._doors.take([("127.0.0.1:99", 0)], [sock.detach()])
+        worker._listeners.take([("127.0.0.1:99", 0)], [sock.detach()])
         assert worker.node.listeners == {}
         with socket.socket() as client:
             assert client.connect_ex(port) != 0

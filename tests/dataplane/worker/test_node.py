@@ -20,7 +20,7 @@ from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
 from dataplane.worker import node
 from dataplane.worker.board import Board
-from dataplane.worker.listeners import HeldDoors
+from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
 from dataplane.worker.pool import WorkerShare
 from dataplane.worker.shared import SharedBackend
@@ -41,7 +41,7 @@ class Worker:
         self.reactor = Reactor(asyncio.get_running_loop(), 1024)
         events = Events(lambda kind, **fields: None, time.time)
         self.node = WorkerNode(self.reactor, events, Random(1), Board(board, row))
-        self._doors = HeldDoors(self.node)
+        self._listeners = LentListeners(self.node)
         self._changer = Changer(self.node)
 
     async def run(self, address: str, **services: int | tuple[str, ...]) -> None:
@@ -63,7 +63,7 @@ class Worker:
         keys: set[object] = {spec.name for spec in specs}
         keys |= {(spec.name, one.id) for spec in specs for one in spec.backends}
         self.node.parts.columns = columns = dict(self.board.assign(keys))
-        await self._changer.swap(await self._changer.prepare(specs), self._doors)
+        await self._changer.swap(await self._changer.prepare(specs), self._listeners)
         self.node.count_in(columns)
 
     def backends(self, service: str) -> list[SharedBackend]:
