@@ -20,7 +20,7 @@ from schemas.api import BackendPatch
 from schemas.errors import InvalidDocument
 from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
-from schemas.http.guard import peer_uid, refuse_page, refuse_peer
+from schemas.http.guard import caller_uid, refuse_page, refuse_peer
 from schemas.reading.findings import checked
 
 __all__ = ["Api", "Node", "Tcp"]
@@ -85,7 +85,7 @@ class Api:
         return refuse_page(request) or refuse_peer(request)
 
     def _by(self, request: web.Request) -> str:
-        uid = peer_uid(request)
+        uid = caller_uid(request)
         return "http" if uid is None else self._user_name(uid)
 
     # --- the calls

@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,7 +27,7 @@ from dataplane.background import first_of
 from dataplane.errors import PeerError, PeerGone, TakeoverError
 from dataplane.ipc.channel import Channel
 from dataplane.net.sockopts import to_sockaddr
-from schemas.system.unix_socket import listen_privately, reachable
+from schemas.system.unix_socket import listen_privately, peer_uid, reachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -285,5 +284,4 @@ async def _running(channel: Channel) -> AsyncIterator[Channel]:
 
 
 def _is_ours(conn: socket.socket) -> bool:
-    _, uid, _ = struct.unpack("3i", conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid in {0, os.geteuid()}
+    return peer_uid(conn) in {0, os.geteuid()}

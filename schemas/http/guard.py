@@ -5,35 +5,30 @@ from __future__ import annotations
 import hmac
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Final
 
 from schemas.http.answers import Refusal
+from schemas.system.unix_socket import peer_uid
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from schemas.http.hosts import Hosts
 
-__all__ = ["MUTATIONS", "peer_uid", "refuse_host", "refuse_page", "refuse_peer", "refuse_token"]
+__all__ = ["MUTATIONS", "caller_uid", "refuse_host", "refuse_page", "refuse_peer", "refuse_token"]
 
 MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
-_CREDENTIALS: Final = struct.Struct("3i")
-"""struct ucred: pid, uid, gid."""
 
 
-def peer_uid(request: web.Request) -> int | None:
-    """Return the user at the other end of a Unix socket, as the kernel knows it (unix(7), SO_PEERCRED); None: it is none."""
+def caller_uid(request: web.Request) -> int | None:
+    """Return the user who calls over a Unix socket; None: it is none."""
     sock = request.get_extra_info("socket")
-    if sock is None or sock.family != socket.AF_UNIX:
-        return None
-    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return int(uid)
+    return None if sock is None or sock.family != socket.AF_UNIX else peer_uid(sock)
 
 
 def refuse_peer(request: web.Request) -> Refusal | None:
     """Say why a caller may not use our Unix socket; None: it is root or who we are."""
-    uid = peer_uid(request)
+    uid = caller_uid(request)
     if uid is None:
         return Refusal(403, "foreign_peer", "the peer cannot be identified")
     if uid in {0, os.geteuid()}:

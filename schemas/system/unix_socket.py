@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["InUse", "OwnSocket", "listen_privately", "reachable"]
+__all__ = ["InUse", "OwnSocket", "listen_privately", "peer_uid", "reachable"]
 
 BACKLOG: Final = 128
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
 
 
 @contextlib.contextmanager
@@ -50,6 +53,12 @@ def listen_privately(path: Path) -> socket.socket:
     finally:
         os.umask(mask)
     return sock
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user at the other end, as the kernel knows it (unix(7), SO_PEERCRED)."""
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(uid)
 
 
 class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure

@@ -8,7 +8,7 @@ import socket
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from schemas.http.guard import peer_uid, refuse_host, refuse_page, refuse_peer, refuse_token
+from schemas.http.guard import caller_uid, refuse_host, refuse_page, refuse_peer, refuse_token
 from schemas.http.hosts import Hosts
 
 
@@ -33,7 +33,7 @@ def test_peer_is_known_by_the_kernel():
     """Whoever connects cannot lie about who it is, and our own user may call."""
     one, two = socket.socketpair(socket.AF_UNIX)
     with one, two:
-        assert peer_uid(request(sock=one)) == os.getuid()
+        assert caller_uid(request(sock=one)) == os.getuid()
         assert refuse_peer(request(sock=one)) is None
 
 
@@ -41,7 +41,7 @@ def test_another_user_is_refused(monkeypatch):
     """Only root and our own user may use a socket, whatever its mode has become."""
     one, two = socket.socketpair(socket.AF_UNIX)
     with one, two:
-        monkeypatch.setattr("schemas.http.guard.peer_uid", lambda _: 4711)
+        monkeypatch.setattr("schemas.http.guard.caller_uid", lambda _: 4711)
         refusal = refuse_peer(request(sock=one))
     assert (refusal.status, refusal.code) == (403, "foreign_peer")
     assert "uid 4711" in refusal.message
@@ -50,7 +50,7 @@ def test_another_user_is_refused(monkeypatch):
 def test_who_cannot_be_identified_is_refused():
     """A connection that is no Unix socket has no user."""
     with socket.socket() as tcp:
-        assert peer_uid(request(sock=tcp)) is None
+        assert caller_uid(request(sock=tcp)) is None
         assert refuse_peer(request(sock=tcp)).code == "foreign_peer"
     assert refuse_peer(request()).code == "foreign_peer"
 

@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from schemas.system.locks import lock_of
-from schemas.system.unix_socket import InUse, OwnSocket, listen_privately, reachable
+from schemas.system.unix_socket import InUse, OwnSocket, listen_privately, peer_uid, reachable
 
 
 @pytest.fixture
@@ -97,3 +97,10 @@ def test_what_cannot_be_bound_leaves_nothing(tmp_path):
     (tmp_path / "own.sock").mkdir()
     with pytest.raises(OSError, match="directory"):
         listen_privately(tmp_path / "own.sock")
+
+
+def test_the_peer_is_known_by_the_kernel():
+    """Whoever connects cannot lie about who it is."""
+    one, two = socket.socketpair(socket.AF_UNIX)
+    with one, two:
+        assert peer_uid(one) == os.getuid()
