@@ -155,7 +155,8 @@ class Channel:
             try:
                 sent = socket.send_fds(self.sock, [data], list(fds)) if fds else self.sock.send(data)
             except BlockingIOError:
-                self._wait_writable()
+                self._writing = True
+                self._loop.add_writer(self.sock, self._write)
                 return
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS:
@@ -172,10 +173,6 @@ class Channel:
             self._loop.remove_writer(self.sock)
         self._writing = False
         self._flushed.set()
-
-    def _wait_writable(self) -> None:
-        self._writing = True
-        self._loop.add_writer(self.sock, self._write)
 
     # -- receiving ------------------------------------------------------------------------------------
 

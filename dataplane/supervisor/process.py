@@ -1,4 +1,12 @@
-"""A supervisor: what a data plane with workers does as a process, from its first worker to the last one drained."""
+"""A supervisor: what a data plane with workers does as a process, from its first worker to the last one drained.
+
+Theory of operation:
+
+1. What runs is kept and checked here once (`Node`), and is run by each worker (`WorkerReplicas`). Nothing is relayed here.
+2. What is counted is each worker's, and told as one (`WorkerTally`).
+3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections and
+   nothing else, and a supervisor that dies loses none: its workers have copies (`worker.orphan`).
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from dataplane.core.reasons import CloseReason
     from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
-    from dataplane.telemetry.line_writer import LineSink
     from dataplane.telemetry.tracing import Tracing
 
     Record = Callable[[Flow, CloseReason, Leg | None], None]
@@ -55,11 +54,12 @@ class Recording:
         tell: Callable[..., None],
     ) -> None:
         self._tell = tell
-        self._sink = open_sink(options.access_log)
+        self.sink = open_sink(options.access_log)
+        """Where the access log goes; None: there is none."""
         self._tracing: Tracing | None = None
         records: list[Record] = []
-        if self._sink is not None:
-            records.append(AccessLog(self._sink, options.wanted, draw))
+        if self.sink is not None:
+            records.append(AccessLog(self.sink, options.wanted, draw))
         if options.trace_sample:
             from dataplane.telemetry.tracing import Tracing  # noqa: PLC0415 - an extra, and 0.2 s
 
@@ -71,14 +71,9 @@ class Recording:
         """What a `Service` calls at the end of each connection; None: nothing is kept."""
 
     @property
-    def sink(self) -> LineSink | None:
-        """Where the access log goes; None: there is none."""
-        return self._sink
-
-    @property
     def dropped_lines(self) -> int:
         """Lines of the access log that nobody will see."""
-        return self._sink.dropped if self._sink else 0
+        return self.sink.dropped if self.sink else 0
 
     def spans(self) -> tuple[int, int]:
         """Return how many spans were exported, and how many lost."""
@@ -87,8 +82,8 @@ class Recording:
     def reopen(self) -> None:
         """Open the access log's file anew: somebody has renamed it."""
         try:
-            if self._sink is not None and self._sink.reopen():
-                self._tell("access_log_reopened", path=self._sink.path)
+            if self.sink is not None and self.sink.reopen():
+                self._tell("access_log_reopened", path=self.sink.path)
         except OSError as error:
             self._tell("access_log_not_reopened", cause=str(error))
 
@@ -96,8 +91,8 @@ class Recording:
         """Write and export what waits, within a few seconds."""
         if self._tracing is not None:
             await self._tracing.close()
-        if self._sink is not None:
-            self._sink.close()
+        if self.sink is not None:
+            self.sink.close()
 
 
 def _both(first: Record, second: Record) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -41,13 +42,11 @@ class Event(NamedTuple):
     fields: dict[str, Any]
 
 
+@dataclass(eq=False, slots=True)
 class _Follower:
-    __slots__ = ("dropped", "pending", "wake")
-
-    def __init__(self) -> None:
-        self.pending: deque[Event] = deque()
-        self.wake = asyncio.Event()
-        self.dropped = 0
+    pending: deque[Event] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: int = 0
 
 
 class Events:
