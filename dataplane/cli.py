@@ -33,6 +33,8 @@ def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
         ) from error
 
 
+_FILE = click.Path(path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 EXAMPLES = """\b
 Examples:
   BACKENDS=127.0.0.1:5001,127.0.0.1:5002 lb-dataplane --log-format text
@@ -94,21 +96,16 @@ def _counts(context: click.Context, parameter: click.Parameter, incomplete: str)
     shell_complete=_names,
     help="Of the socket and the saved snapshot.  [main; core-0, core-1, … with --reuseport]",
 )
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="lb.yaml",
-    help="Run this file; SIGHUP reads it again.",
-)
+@click.option("--config", type=_FILE, metavar="lb.yaml", help="Run this file; SIGHUP reads it again.")
 @click.option(
     "--runtime-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_FOLDER,
     metavar="DIR",
     help="For the socket.  [$LB_RUNTIME_DIR, /run/lb]",
 )
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_FOLDER,
     metavar="DIR",
     help="For the last good snapshot.  [$LB_STATE_DIR, /var/lib/lb]",
 )
@@ -163,17 +160,12 @@ def _counts(context: click.Context, parameter: click.Parameter, incomplete: str)
     metavar="HOST:PORT",
     help="Serve /metrics, /livez and /readyz on TCP to whoever asks, and nothing else.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The token that clients of --api need.",
-)
-@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="The certificate of --api.")
-@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
+@click.option("--token-file", type=_FILE, metavar="FILE", help="The token that clients of --api need.")
+@click.option("--tls-cert", type=_FILE, metavar="FILE", help="The certificate of --api.")
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key.")
 @click.option(
     "--tls-client-ca",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="Take clients of --api with a certificate that this authority has signed.",
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dataplane.api.routes import DataPlane
 from dataplane.errors import Refused, StartError
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from dataplane.process import Process
 
 __all__ = ["Single"]
-
-VERSION: Final = version("livelb")
 
 
 class NoWorkers:

@@ -122,17 +122,13 @@ UNMIRRORED: set[str] = {
     "controlplane.operations.rules",
     "controlplane.operations.through_daemon",
     "dataplane.cli",
-    "dataplane.keeper",
     "dataplane.main",
     "dataplane.node.gc_tuning",
     "dataplane.node.impact",
     "dataplane.node.initial",
     "dataplane.node.specs",
     "dataplane.node.sticky_tables",
-    "dataplane.single",
-    "dataplane.supervisor.process",
     "dataplane.telemetry.connection_log",
-    "dataplane.worker.process",
 }
 """Modules that do something, without a test file of their own at the mirrored place. This list may only shrink."""
 

@@ -1,0 +1,82 @@
+"""What signals mean to a supervisor; the rest of it is tested where it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dataplane.background import Background
+from dataplane.core.phase import Life, Turn
+from dataplane.errors import Refused
+from dataplane.net.reactor import Reactor
+from dataplane.node.snapshot_file import SnapshotStore
+from dataplane.supervisor.process import Supervision
+from dataplane.telemetry.connection_log import RecordingOptions
+from dataplane.telemetry.events import Events
+
+
+@pytest.fixture
+async def process(tmp_path):
+    """As much of a process as a supervisor needs before it begins."""
+    options = SimpleNamespace(
+        name="x",
+        workers=2,
+        runtime_dir=Path(tmp_path),
+        recording=RecordingOptions(),
+        log_format="json",
+        cpu_affinity=False,
+    )
+    told = []
+    async with asyncio.TaskGroup() as group:
+        process = SimpleNamespace(
+            options=options,
+            group=group,
+            background=Background(group),
+            events=Events(lambda kind, **_: told.append(kind), lambda: 0.0),
+            reactor=Reactor(asyncio.get_running_loop(), 1024),
+            store=SnapshotStore(tmp_path, "x"),
+            life=Life(),
+            log=SimpleNamespace(dropped=0, close=lambda: told.append("closed")),
+            told=told,
+        )
+        process.role = Supervision(process)
+        yield process
+        await process.role.close()
+        process.role._board.close()
+        process.reactor.close()
+
+
+async def test_hanging_up_replaces_the_workers(process):
+    """Not while it starts; and once it leaves, that is refused quietly."""
+    process.role.hang_up()
+    assert process.told == ["restart_refused"]
+    process.life.turn(Turn.SERVE, 1.0)
+    process.role.applier.refusal = Refused(503, "stopping", "the process is ending")
+    process.role.hang_up()
+    process.role.hang_up()
+    assert process.told == ["restart_refused", "restart_refused"]
+    for _ in range(9):
+        await asyncio.sleep(0)
+    process.role.hang_up()
+    assert process.told == ["restart_refused", "restart_refused"]
+
+
+async def test_without_its_keeper_it_dies_as_that_one_did(process, monkeypatch):
+    """Its workers serve until the next process has their sockets; once it leaves, it only drains on."""
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    process.role.lose_keeper()
+    assert (exits, process.told) == ([1], ["closed"])
+    process.life.turn(Turn.STOP, 1.0)
+    process.role.lose_keeper()
+    assert exits == [1]
+
+
+async def test_it_has_no_connection_of_its_own(process):
+    """What is told at the end is what the workers count."""
+    assert process.role.connections() == 0
+    assert process.role.sockets() == []
