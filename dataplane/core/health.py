@@ -114,15 +114,13 @@ class Change:
     new: HealthView
 
 
+@dataclass(slots=True, eq=False)
 class _Fact:
     """One thing that checks say yes or no to, and its streak."""
 
-    __slots__ = ("_last", "_streak", "state")
-
-    def __init__(self) -> None:
-        self.state = HealthState.UNKNOWN
-        self._last = True
-        self._streak = 0
+    state: HealthState = HealthState.UNKNOWN
+    _last: bool = True
+    _streak: int = 0
 
     def observe(self, ok: bool, rise: int, fall: int) -> None:  # noqa: FBT001 - a verdict is a bool
         """Take what one check says."""

@@ -32,19 +32,17 @@ SLACK_S: Final = 0.002
 """How early a probe may start. uvloop's timers and clock count whole milliseconds, and would else wake too early."""
 
 
+@dataclass(slots=True, eq=False)
 class _Entry:
     """A target and its place in the schedule."""
 
-    __slots__ = ("fresh", "live", "probe", "target", "task")
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.probe: Probe | None = None
-        """Made when it is due: 10,000 at once would stall the loop for 0.2 s."""
-        self.live = True
-        self.fresh = True
-        self.task: asyncio.Task[None] | None = None
-        """The probe while its verdict is open."""
+    target: Target
+    probe: Probe | None = None
+    """Made when it is due: 10,000 at once would stall the loop for 0.2 s."""
+    live: bool = True
+    fresh: bool = True
+    task: asyncio.Task[None] | None = None
+    """The probe while its verdict is open."""
 
     def stop(self) -> None:
         self.live = False

@@ -68,11 +68,7 @@ Locate = Callable[[Target], Awaitable[Sequence["SocketAddress"]]]
 
 
 class _FailedError(Exception):
-    """The check failed for a reason that no OSError tells."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
+    """The check failed for a reason that no OSError tells; its text is the cause."""
 
 
 async def _literal(target: Target) -> tuple[SocketAddress, ...]:
@@ -233,7 +229,7 @@ class Probe:
                     self._stage = self.target.check.type.value
                     await self._exchange(connection)
         except _FailedError as failed:
-            return self._failed(failed.cause)
+            return self._failed(str(failed))
         except TimeoutError as error:  # ETIMEDOUT is one as well, and means the same
             if self._stage == "name":
                 raise NowhereError from error

@@ -22,6 +22,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import floor
 from typing import TYPE_CHECKING, Final, Generic
@@ -243,15 +244,13 @@ class RoundRobin(Generic[T]):
         return None
 
 
+@dataclass(slots=True, eq=False)
 class _Ring(Generic[T]):
     """A group while it is changed: who is in it, whose turn is next, and how far that is away (own intervals)."""
 
-    __slots__ = ("cursor", "lead", "targets")
-
-    def __init__(self, targets: list[T], cursor: int, lead: float) -> None:
-        self.targets = targets
-        self.cursor = cursor
-        self.lead = lead
+    targets: list[T]
+    cursor: int
+    lead: float
 
     def take_out(self, target: T) -> float:
         """Remove `target` and return its distance."""

@@ -113,10 +113,6 @@ class StickyTable:
         """Build a table in one go: up to 0.3 s for 10,000 members."""
         return finish(cls.build(members, seed))
 
-    def owner(self, key: int) -> int | None:
-        """Return the index in `ids` of this key's owner; None if the table is empty."""
-        return self.slots[key % SLOTS] if self.slots else None
-
 
 def _sort(members: Sequence[tuple[str, int]]) -> Generator[None, None, list[tuple[str, int]]]:
     """Sort in slices: 10,000 members at once take 3 ms."""
@@ -193,7 +189,8 @@ def _claim(ordered: Sequence[tuple[str, int]], seed: int) -> Generator[None, Non
         permutations.add(id_, weight, seed)
         if index % _SLICE == 0:
             yield
-    code = _typecode(len(ordered))
+    # the narrowest type that holds an index of so many members
+    code = "B" if len(ordered) <= 1 << 8 else "H" if len(ordered) <= 1 << 16 else "I"
     owners = array(code, bytes(SLOTS * array(code).itemsize))
     taken = bytearray(SLOTS)
     turns = permutations.turns()
@@ -217,11 +214,6 @@ def _claim(ordered: Sequence[tuple[str, int]], seed: int) -> Generator[None, Non
         if len(free) % _LEAPS == 0:
             yield
     return owners
-
-
-def _typecode(members: int) -> str:
-    """Return the narrowest array type that holds an index of so many members."""
-    return "B" if members <= 1 << 8 else "H" if members <= 1 << 16 else "I"
 
 
 def finish(steps: Generator[None, None, R]) -> R:
