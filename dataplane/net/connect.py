@@ -98,7 +98,7 @@ class Connector:
         self._service = service
 
     def choose(self, flow: Flow) -> Backend | Lack:
-        """Return the best backend for `flow`, or why there is none; `proceed` acts on it."""
+        """Return the best backend for `flow`, or why there is none; `connect` acts on it."""
         service = self._service
         tried = flow.tried
         if len(tried) > service.spec.retries:
@@ -108,17 +108,14 @@ class Connector:
             return service.selection.pick_below(limit, flow.key, tried)
         return service.selection.pick(flow.key, tried) or Lack.NOBODY
 
-    def connect(self, flow: Flow, failure: CloseReason = CloseReason.NO_BACKEND) -> None:
+    def connect(self, flow: Flow, chosen: Backend | Lack, failure: CloseReason) -> None:
         """Give `flow` a connection to the best backend that it has not tried, or let it wait for a place, or end it.
 
         Args:
             flow: An admitted flow without a backend.
+            chosen: What `choose` has answered.
             failure: How the last attempt ended: the reason if there is no other to be made.
         """
-        self.proceed(flow, self.choose(flow), failure)
-
-    def proceed(self, flow: Flow, chosen: Backend | Lack, failure: CloseReason) -> None:
-        """Do as `connect`, with the first choice made already."""
         while chosen is not Lack.NOBODY:
             if chosen is Lack.FULL:
                 self._service.enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
@@ -138,8 +135,7 @@ class Connector:
         backend = flow.backend
         assert backend is not None  # noqa: S101 - it was chosen before it was dialled
         if code:
-            self.connect(flow, self._failed(flow, backend, code))
-            self._service.serve_queue()  # there is a place at that backend again
+            self._try_another(flow, backend, code)
             return
         now = self._service.reactor.clock()
         flow.born_at = now
@@ -171,8 +167,7 @@ class Connector:
         flow.place = backend.spec.address
         code = self._dial(flow, backend)
         if code:
-            self.connect(flow, self._failed(flow, backend, code))
-            self._service.serve_queue()
+            self._try_another(flow, backend, code)
 
     def on_early_reset(self, flow: Flow) -> None:
         """Tell passive health of a reset before the backend's first byte.
@@ -270,6 +265,12 @@ class Connector:
             sock.close()
             return code
         return 0
+
+    def _try_another(self, flow: Flow, backend: Backend, code: int) -> None:
+        """Settle an attempt that failed, and make the next; whoever waits may have the place at that backend."""
+        failure = self._failed(flow, backend, code)
+        self.connect(flow, self.choose(flow), failure)
+        self._service.serve_queue()
 
     def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:
         """Settle the accounts of a failed attempt, and say how the flow would end because of it."""

@@ -133,7 +133,7 @@ class Service:
         self.enter()
         flow.admitted = True
         self._choose_key(flow)
-        self.connector.connect(flow)
+        self.connector.connect(flow, self.connector.choose(flow), CloseReason.NO_BACKEND)
 
     def _choose_key(self, flow: Flow) -> None:
         if self.spec.mode is Mode.STICKY:
@@ -187,7 +187,7 @@ class Service:
             if not flow.admitted:
                 self.enter()
                 flow.admitted = True
-            self.connector.proceed(
+            self.connector.connect(
                 flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND
             )
 
@@ -213,9 +213,7 @@ class Service:
             self.access_log(flow, reason, server)
         if backend is not None:
             self.connector.release(flow, backend)
-            if (
-                pooled and server is not None
-            ):  # before a place is given to the next: it is the same connection
+            if pooled and server is not None:  # before the next has its place: it is the same connection
                 backend.pool.put(server.sock, server.mask, flow.born_at, flow.dialled_to)
         if flow.admitted:
             self.leave()
