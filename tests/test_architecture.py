@@ -112,7 +112,6 @@ UNMIRRORED: set[str] = {
     "controlplane.daemon.status",
     "controlplane.dataplanes.blocking_client",
     "controlplane.dataplanes.client",
-    "controlplane.dataplanes.fleet",
     "controlplane.desired.location",
     "controlplane.discovery.consul.pool",
     "controlplane.discovery.consul.status",
