@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dataplane", "controlplane", "schemas")
@@ -170,3 +173,16 @@ def test_tests_mirror_the_source():
         if where not in there and MODULES[name].name != "__init__.py" and not only_declares(TREES[name])
     } == UNMIRRORED
     assert there - expected.keys() == BESIDE.keys()
+
+
+@pytest.mark.parametrize("title", ["A walk: a connection", "A walk: a change, with workers"])
+def test_walks(title):
+    """Each step of a walk through the source opens one file, which is there, and no file is opened twice."""
+    text = (ROOT / "docs/architecture.md").read_text().partition(f"\n## {title}\n")[2]
+    steps = re.findall(
+        r"^(\d+)\. `([\w/]+\.py)`: ", re.split(r"^## ", text, flags=re.MULTILINE)[0], flags=re.MULTILINE
+    )
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) > 10
+    assert len({path for _, path in steps}) == len(steps)
+    assert [path for _, path in steps if not (ROOT / path).is_file()] == []
