@@ -41,7 +41,6 @@ from schemas.system.unix_socket import OwnSocket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
 
     from dataplane.api.routes import DataPlane
     from dataplane.node.apply import Applier
@@ -61,10 +60,6 @@ class Role(Protocol):
     @property
     def applier(self) -> Applier:
         """What runs, and who changes it."""
-
-    @property
-    def sinks(self) -> Mapping[str, LineSink | None]:
-        """What is written to beside the log, by what it is called; None: it is not written."""
 
     async def begin(self, endpoints: Endpoints) -> None:
         """Have everything run, and serve the API.
@@ -137,7 +132,7 @@ class Process:
         kept = Kept(asyncio.get_running_loop(), role.lose_keeper)
         self._handle_signals(role)
         self.reactor.start()
-        LossWatch({"log": self.log, **role.sinks}, self.events.emit).start(self.reactor)
+        LossWatch({"log": self.log}, self.events.emit).start(self.reactor)
         self._keep_up(role.applier)
         try:
             await self._live(role, kept)

@@ -17,6 +17,7 @@ from dataplane.node.node import Node
 from dataplane.report.reader import Reader
 from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
+from dataplane.telemetry.line_writer import LossWatch
 
 if TYPE_CHECKING:
     import socket
@@ -63,7 +64,6 @@ class Single:
         except ValueError as error:
             raise StartError(f"OpenTelemetry: {error}") from error
         self._node.access_log = self._recording.record
-        self.sinks = {"access log": self._recording.sink}
         self._reader = Reader(self._node, self._dropped_lines, self._recording.spans)
         report = Report(options.name, process.life, self.applier, self._reader)
         self.plane = DataPlane(self.applier, report, self._node, NoWorkers(), events)
@@ -77,6 +77,7 @@ class Single:
         process = self._process
         tune_collector()
         self._reader.outcomes.start()
+        LossWatch({"access log": self._recording.sink}, process.events.emit).start(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
         await load_initial(self.applier, process.store, process.options.config)
         endpoints.listen()

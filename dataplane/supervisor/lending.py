@@ -6,7 +6,7 @@ Theory of operation:
 2. `spread` makes it so. It lends everything new before it takes anything back, so that each socket has somebody at
    every moment. Then workers are told of each other, for those who hand clients over (`worker.client_handoff`).
 3. A worker that is about to serve gets its sockets before it counts as being there (`lend_first`).
-4. When this process leaves, nothing is lent any more (`stop`). What is being lent just then stays open until it has arrived.
+4. When this process leaves, nothing is lent any more (`stopped`). What is being lent just then stays open until it has arrived.
 """
 
 from __future__ import annotations

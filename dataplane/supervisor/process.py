@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from dataplane.api.server import Endpoints
     from dataplane.options import Options
     from dataplane.process import Process
-    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["Supervision"]
 
@@ -60,7 +59,6 @@ class Supervision:
 
     def __init__(self, process: Process) -> None:
         options, events = process.options, process.events
-        self.sinks: dict[str, LineSink | None] = {}  # the access log is written by the workers
         self._process = process
         self._restarting = False
         self._workers = workers = Workers(options.workers)
