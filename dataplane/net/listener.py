@@ -161,23 +161,21 @@ class Listener:
         self.fd = sock.fileno()
         self._family = int(sock.family)
         """A plain number: the socket makes an enum of it for each who asks."""
-        self.service = service
-        self.entrance: Entrance = entrance or service.accepted
-        """What is called with each client."""
         self.accepted = 0
         self.paused = False
         self.tick = 0
         self._inode = self._file_inode()
+        self.serve(service, entrance)
 
     def start(self) -> None:
         """Begin to accept."""
-        tune_listener(self.sock, self.service.spec.timeouts.idle_s)
         self.reactor.watch(self.fd, self, select.EPOLLIN)
 
     def serve(self, service: Service, entrance: Entrance | None = None) -> None:
         """Send clients to `service` from now on, or take note of its new configuration."""
         self.service = service
-        self.entrance = entrance or service.accepted
+        self.entrance: Entrance = entrance or service.accepted
+        """What is called with each client."""
         tune_listener(self.sock, service.spec.timeouts.idle_s)
 
     def on_event(self, events: int) -> None:
