@@ -68,6 +68,9 @@ class Single:
         report = Report(options.name, process.life, self.applier, self._reader)
         self.plane = DataPlane(self.applier, report, self._node, NoWorkers(), events)
         self.reopen = self._recording.reopen
+        self.connections = self._node.connections
+        self.wait_empty = self._node.drain
+        self.close = self._recording.close
 
     def _dropped_lines(self) -> int:
         return self._process.log.dropped + self._recording.dropped_lines
@@ -83,10 +86,6 @@ class Single:
         endpoints.listen()
         await endpoints.serve(self.plane, process.own)
 
-    def connections(self) -> int:
-        """Return how many clients there are."""
-        return self._node.connections()
-
     def sockets(self) -> list[tuple[str, socket.socket]]:
         """Return every listener's."""
         return [(one.address, one.sock) for one in self._node.listeners.values()]
@@ -98,14 +97,6 @@ class Single:
     async def shut(self) -> None:
         """Serve who is in the queues, and close them, so that the next process of this name can have the addresses."""
         self._listeners.close()
-
-    async def wait_empty(self) -> None:
-        """Wait until the last connection has ended, or was cut at its drain timeout."""
-        await self._node.drain()
-
-    async def close(self) -> None:
-        """Write what is still to be written of connections."""
-        await self._recording.close()
 
     def kill(self) -> None:
         """Do nothing: connections end with this process."""

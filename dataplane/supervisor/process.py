@@ -37,8 +37,6 @@ from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import CheckRelay, Workers
 
 if TYPE_CHECKING:
-    import socket
-
     from dataplane.api.server import Endpoints
     from dataplane.options import Options
     from dataplane.process import Process
@@ -84,6 +82,9 @@ class Supervision:
         )
         self.plane = DataPlane(self.applier, report, node, self._operations, events)
         self.reopen = workers.reopen
+        self.sockets = self._sockets.pairs
+        self.wait_empty = workers.wait_empty
+        self.kill = self._succession.kill_all
 
     async def begin(self, endpoints: Endpoints) -> None:
         """Have workers run what there is, or what another process runs, and serve the API."""
@@ -133,10 +134,6 @@ class Supervision:
         """Return how many clients all workers have."""
         return sum(self._board.total(name) for name in self.applier.node.running)
 
-    def sockets(self) -> list[tuple[str, socket.socket]]:
-        """Return what the workers accept from."""
-        return self._sockets.pairs()
-
     async def leave(self) -> None:
         """Have the workers stop accepting, and let go of the sockets."""
         await self._succession.let_all_go(last=False)
@@ -146,18 +143,10 @@ class Supervision:
         await self._sockets.keep_out()
         await self._succession.let_all_go(last=True)
 
-    async def wait_empty(self) -> None:
-        """Wait until the last worker has ended."""
-        await self._workers.wait_empty()
-
     async def close(self) -> None:
         """Let go of everything. Should a bug of ours have brought us here, the workers live on, as if this process had been killed."""
         self._watching.cancel()
         self._sockets.leave()
-
-    def kill(self) -> None:
-        """End all workers."""
-        self._succession.kill_all()
 
     def hang_up(self) -> None:
         """Replace all workers, one by one."""

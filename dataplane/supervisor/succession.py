@@ -109,13 +109,7 @@ class Succession:
         self.make: Callable[..., WorkerProcess] = WorkerProcess
 
     async def start(self) -> None:
-        """Bring all workers up.
-
-        Raises:
-            PeerGone: One died before it was there.
-            PeerError: One could not run what it should.
-            OSError: One could not be started.
-        """
+        """Bring all workers up; raise what `bring_up` raises for one of them."""
         for outcome in await together(self.bring_up(index) for index in range(self._workers.count)):
             if isinstance(outcome, Exception):
                 raise outcome
