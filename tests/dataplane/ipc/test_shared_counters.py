@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core.reasons import CloseReason
-from dataplane.core.spec import AccessSpec, LimitsSpec
 from dataplane.ipc import shared_counters
 from dataplane.ipc.shared_counters import (
     BUCKETS,
@@ -20,8 +18,6 @@ from dataplane.ipc.shared_counters import (
     CounterBoard,
     buckets_of,
 )
-from dataplane.worker import shared
-from dataplane.worker.board import Board
 
 
 @pytest.fixture
@@ -113,131 +109,3 @@ def test_a_client_has_two_different_buckets(service: str, client: str) -> None:
     assert first != second
     assert 0 <= first < BUCKETS > second >= 0
     assert buckets_of(service, client) == (first, second)
-
-
-def limits(**given: float) -> LimitsSpec:
-    """Limits with everything else off."""
-    values = {"connections": 0, "per_backend": 0, "per_client": 0, "client_rate": 0.0, "queue": 0}
-    return LimitsSpec(**{**values, "queue_timeout_s": 0.0, "drop_abandoned": False, **given})  # type: ignore[arg-type]
-
-
-class _Spec:
-    """As much of a service as admission asks for."""
-
-    def __init__(self, **given: float) -> None:
-        self.name = "web"
-        self.limits = limits(**given)
-        self.access = AccessSpec((), ())
-
-
-def admissions(board: CounterBoard, **given: float) -> list[shared._SharedAdmission]:
-    """The admission of the one service in two workers."""
-    workers = [board.take_row(), board.take_row()]
-    return [
-        shared._SharedAdmission(_Spec(**given), Board(board, row))  # type: ignore[arg-type]
-        for row in workers
-        if row is not None
-    ]
-
-
-def test_a_client_is_limited_over_all_workers(board: CounterBoard) -> None:
-    """A connection counts in every worker from its beginning to its end."""
-    one, other = admissions(board, per_client=2)
-    for worker in (one, other):
-        assert worker.refuse("192.0.2.1", 0.0) is None
-        worker.opened("192.0.2.1")
-    assert one.refuse("192.0.2.1", 0.0) is other.refuse("192.0.2.1", 0.0) is CloseReason.LIMIT_PER_CLIENT
-    assert one.refuse("192.0.2.2", 0.0) is None
-    other.closed("192.0.2.1")
-    assert one.refuse("192.0.2.1", 0.0) is None
-
-
-def test_switching_a_limit_off_takes_back_what_was_counted(board: CounterBoard) -> None:
-    """A worker's connections are counted while there is a limit, and anew when there is one again."""
-    one, other = admissions(board, per_client=1)
-    one.opened("192.0.2.1")
-    one.reconfigure(limits(), AccessSpec((), ()))
-    assert other.refuse("192.0.2.1", 0.0) is None
-    one.reconfigure(limits(per_client=1), AccessSpec((), ()))
-    one.recount(["192.0.2.1"])
-    assert other.refuse("192.0.2.1", 0.0) is CloseReason.LIMIT_PER_CLIENT
-
-
-def test_a_rate_is_one_for_all_workers(board: CounterBoard) -> None:
-    """A client's burst and its rate are the same, however its connections are spread."""
-    one, other = admissions(board, client_rate=2.0)
-    taken = [worker.refuse("192.0.2.1", 100.0) for worker in (one, other, one, other)]
-    assert taken == [None, None, CloseReason.CLIENT_RATE, CloseReason.CLIENT_RATE]
-    assert other.refuse("192.0.2.1", 100.5) is None
-    assert one.refuse("192.0.2.1", 100.5) is CloseReason.CLIENT_RATE
-    assert one.refuse("192.0.2.2", 100.5) is None
-
-
-# -- queues -------------------------------------------------------------------------------------------
-
-
-def queues(board: CounterBoard, size: int) -> list[shared.SharedQueue[str]]:
-    """The queue of the one service in two workers."""
-    made = []
-    for _ in range(2):
-        row = board.take_row()
-        assert row is not None
-        mine = Board(board, row)
-        queue: shared.SharedQueue[str] = shared.SharedQueue(size, mine)
-        queue.use(mine.waiting(board.assign({"web"})["web"]))
-        made.append(queue)
-    return made
-
-
-def test_a_queue_is_as_long_as_all_workers_together(board: CounterBoard) -> None:
-    """Who waits anywhere counts until it is served or gives up; each worker serves its own."""
-    one, other = queues(board, 3)
-    assert [one.push("a"), other.push("b"), other.push("c"), one.push("d"), other.push("d")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert (len(one), len(other)) == (1, 2)
-    assert other.pop() == "b"
-    assert one.push("d")
-    assert not other.push("e")
-    assert one.discard("a")
-    assert not one.discard("a")
-    assert other.push("e")
-    one.reconfigure(4)
-    assert (one.push("f"), one.peek()) == (True, "d")
-
-
-def test_a_dead_workers_queue_does_not_count(board: CounterBoard) -> None:
-    """Those who waited in a worker that was killed leave their places."""
-    one, other = queues(board, 1)
-    assert one.push("a")
-    assert not other.push("b")
-    board.free_row(0)
-    assert other.push("b")
-
-
-ACTIONS = st.lists(
-    st.tuples(st.integers(0, 1), st.sampled_from(["push", "pop", "discard"]), st.integers(0, 9)), max_size=40
-)
-
-
-@given(actions=ACTIONS, size=st.integers(0, 4))
-@settings(deadline=None)
-def test_queues_together_are_never_too_long(actions: list[tuple[int, str, int]], size: int) -> None:
-    """In any order of events there wait no more than `limits.queue`, and one is refused only if as many do."""
-    board = CounterBoard(4)
-    both = queues(board, size)
-    for worker, what, number in actions:
-        queue, item = both[worker], str(number)
-        waiting = sum(map(len, both))
-        if what == "pop":
-            queue.pop()
-        elif what == "discard":
-            queue.discard(item)
-        elif item not in queue._waiting:
-            assert queue.push(item) is (waiting < size)
-        assert sum(map(len, both)) <= size
-    board.close()

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from dataplane.core.admission import Admission
+from dataplane.core.reasons import CloseReason
+from dataplane.core.spec import AccessSpec, LimitsSpec
 from dataplane.ipc.shared_counters import WAITING, CounterBoard
 from dataplane.worker.admission import SharedCounts, SharedQueue, SharedRate
 from dataplane.worker.board import Board
@@ -54,3 +60,137 @@ def test_a_client_has_one_rate(boards: tuple[Board, Board]) -> None:
     assert admitted == [True, True, False, False]
     assert other.admit("10.0.0.2", 100.0)
     assert one.admit("10.0.0.1", 100.5)
+
+
+# -- as services ask it -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board() -> Iterator[CounterBoard]:
+    """Room for four workers."""
+    board = CounterBoard(4)
+    yield board
+    board.close()
+
+
+def limits(**given: float) -> LimitsSpec:
+    """Limits with everything else off."""
+    values = {"connections": 0, "per_backend": 0, "per_client": 0, "client_rate": 0.0, "queue": 0}
+    return LimitsSpec(**{**values, "queue_timeout_s": 0.0, "drop_abandoned": False, **given})  # type: ignore[arg-type]
+
+
+def admissions(board: CounterBoard, **given: float) -> list[Admission]:
+    """The admission of the one service in two workers."""
+    workers = [Board(board, row) for row in (board.take_row(), board.take_row()) if row is not None]
+    return [
+        Admission(
+            limits(**given),
+            AccessSpec((), ()),
+            counts=partial(SharedCounts, "web", worker),
+            rate=partial(SharedRate, service="web", board=worker),
+        )
+        for worker in workers
+    ]
+
+
+def test_a_client_is_limited_over_all_workers(board: CounterBoard) -> None:
+    """A connection counts in every worker from its beginning to its end."""
+    one, other = admissions(board, per_client=2)
+    for worker in (one, other):
+        assert worker.refuse("192.0.2.1", 0.0) is None
+        worker.opened("192.0.2.1")
+    assert one.refuse("192.0.2.1", 0.0) is other.refuse("192.0.2.1", 0.0) is CloseReason.LIMIT_PER_CLIENT
+    assert one.refuse("192.0.2.2", 0.0) is None
+    other.closed("192.0.2.1")
+    assert one.refuse("192.0.2.1", 0.0) is None
+
+
+def test_switching_a_limit_off_takes_back_what_was_counted(board: CounterBoard) -> None:
+    """A worker's connections are counted while there is a limit, and anew when there is one again."""
+    one, other = admissions(board, per_client=1)
+    one.opened("192.0.2.1")
+    one.reconfigure(limits(), AccessSpec((), ()))
+    assert other.refuse("192.0.2.1", 0.0) is None
+    one.reconfigure(limits(per_client=1), AccessSpec((), ()))
+    one.recount(["192.0.2.1"])
+    assert other.refuse("192.0.2.1", 0.0) is CloseReason.LIMIT_PER_CLIENT
+
+
+def test_a_rate_is_one_for_all_workers(board: CounterBoard) -> None:
+    """A client's burst and its rate are the same, however its connections are spread."""
+    one, other = admissions(board, client_rate=2.0)
+    taken = [worker.refuse("192.0.2.1", 100.0) for worker in (one, other, one, other)]
+    assert taken == [None, None, CloseReason.CLIENT_RATE, CloseReason.CLIENT_RATE]
+    assert other.refuse("192.0.2.1", 100.5) is None
+    assert one.refuse("192.0.2.1", 100.5) is CloseReason.CLIENT_RATE
+    assert one.refuse("192.0.2.2", 100.5) is None
+
+
+# -- queues -------------------------------------------------------------------------------------------
+
+
+def queues(board: CounterBoard, size: int) -> list[SharedQueue[str]]:
+    """The queue of the one service in two workers."""
+    made = []
+    for _ in range(2):
+        row = board.take_row()
+        assert row is not None
+        mine = Board(board, row)
+        queue: SharedQueue[str] = SharedQueue(size, mine)
+        queue.use(mine.part(WAITING, board.assign({"web"})["web"]))
+        made.append(queue)
+    return made
+
+
+def test_a_queue_is_as_long_as_all_workers_together(board: CounterBoard) -> None:
+    """Who waits anywhere counts until it is served or gives up; each worker serves its own."""
+    one, other = queues(board, 3)
+    assert [one.push("a"), other.push("b"), other.push("c"), one.push("d"), other.push("d")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert (len(one), len(other)) == (1, 2)
+    assert other.pop() == "b"
+    assert one.push("d")
+    assert not other.push("e")
+    assert one.discard("a")
+    assert not one.discard("a")
+    assert other.push("e")
+    one.reconfigure(4)
+    assert (one.push("f"), one.peek()) == (True, "d")
+
+
+def test_a_dead_workers_queue_does_not_count(board: CounterBoard) -> None:
+    """Those who waited in a worker that was killed leave their places."""
+    one, other = queues(board, 1)
+    assert one.push("a")
+    assert not other.push("b")
+    board.free_row(0)
+    assert other.push("b")
+
+
+ACTIONS = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from(["push", "pop", "discard"]), st.integers(0, 9)), max_size=40
+)
+
+
+@given(actions=ACTIONS, size=st.integers(0, 4))
+@settings(deadline=None)
+def test_queues_together_are_never_too_long(actions: list[tuple[int, str, int]], size: int) -> None:
+    """In any order of events there wait no more than `limits.queue`, and one is refused only if as many do."""
+    board = CounterBoard(4)
+    both = queues(board, size)
+    for worker, what, number in actions:
+        queue, item = both[worker], str(number)
+        waiting = sum(map(len, both))
+        if what == "pop":
+            queue.pop()
+        elif what == "discard":
+            queue.discard(item)
+        elif item not in queue._waiting:
+            assert queue.push(item) is (waiting < size)
+        assert sum(map(len, both)) <= size
+    board.close()
