@@ -86,6 +86,7 @@ class Service:
         if spec.limits.per_client:
             self.admission.recount(_client_ip(flow) for flow in self.flows if flow.counted)
         self.queue.reconfigure(spec.limits.queue)
+        self.sticky = spec.mode is Mode.STICKY
         self.reuses = spec.pool.mode is PoolMode.REUSE
         self.trusted = NetworkSet(spec.proxy.trusted)
         self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
@@ -132,12 +133,12 @@ class Service:
             return
         self.enter()
         flow.admitted = True
-        self._choose_key(flow)
+        if self.sticky:
+            self._choose_key(flow)
         self.connector.connect(flow, self.connector.choose(flow), CloseReason.NO_BACKEND)
 
     def _choose_key(self, flow: Flow) -> None:
-        if self.spec.mode is Mode.STICKY:
-            flow.key = client_key(_client_ip(flow).encode(), self.spec.seed)
+        flow.key = client_key(_client_ip(flow).encode(), self.spec.seed)
 
     # -- the queue ------------------------------------------------------------------------------------
 
@@ -175,7 +176,8 @@ class Service:
                     continue
             if limit and self.active >= limit and not flow.admitted:
                 return
-            self._choose_key(flow)  # the mode may be another by now
+            if self.sticky:  # it may not have been when the flow came
+                self._choose_key(flow)
             chosen = self.connector.choose(flow)
             if chosen is Lack.FULL:
                 return  # who waits keeps its place, and the time that it has waited
