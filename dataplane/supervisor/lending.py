@@ -79,12 +79,7 @@ class Inboxes:
 
 
 class Lending:
-    """Who holds which sockets.
-
-    Args:
-        workers: Who is there.
-        sockets: What is lent.
-    """
+    """Who of the workers holds which sockets."""
 
     def __init__(self, workers: Workers, sockets: SocketGroup) -> None:
         self.stopped = False

@@ -20,16 +20,7 @@ __all__ = ["Operations"]
 
 
 class Operations:
-    """Replaces workers one by one, and changes how many there are.
-
-    Args:
-        succession: Starts and ends them.
-        lending: Who accepts from what.
-        sockets: All that is accepted from.
-        applier: Who changes what they run; it tells why nothing is changed any more.
-        most: How many there may be.
-        emit: Takes events.
-    """
+    """Replaces workers one by one, and changes how many there are, up to `most`."""
 
     def __init__(
         self,

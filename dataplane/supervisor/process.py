@@ -49,11 +49,7 @@ ROWS_A_WORKER: Final = 4
 
 
 class Supervision:
-    """Has workers relay (dataplane.process.Role).
-
-    Args:
-        process: What it is a process with.
-    """
+    """Has workers relay (dataplane.process.Role)."""
 
     def __init__(self, process: Process) -> None:
         options, events = process.options, process.events

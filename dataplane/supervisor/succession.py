@@ -79,16 +79,7 @@ class Pace:
 
 
 class Succession:
-    """Has as many workers as there should be.
-
-    Args:
-        workers: Those who are there.
-        lending: What they accept from.
-        board: Where they count.
-        settings: What they are started with.
-        running: What they run.
-        ledger: Who keeps what they tell.
-    """
+    """Has as many workers as there should be: `settings` is what they are started with, `ledger` keeps what they tell."""
 
     def __init__(
         self,

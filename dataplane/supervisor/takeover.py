@@ -38,14 +38,7 @@ _TODO: Final = (
 
 
 class Successor:
-    """Takes over.
-
-    Args:
-        process: Who does.
-        applier: Runs what the other one ran.
-        sockets: Takes what it listened on.
-        succession: Starts the workers.
-    """
+    """Runs what another process ran, on its listening sockets and with new workers."""
 
     def __init__(
         self, process: Process, applier: Applier, sockets: SocketGroup, succession: Succession

@@ -21,11 +21,7 @@ __all__ = ["CheckRelay", "Workers"]
 
 
 class Workers:
-    """All workers.
-
-    Args:
-        count: How many there should be.
-    """
+    """All workers; `count` is how many there should be."""
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -28,13 +28,7 @@ ORPHAN_S: Final = 5.0
 
 
 class Orphan:
-    """Offers the listening sockets of a worker (dataplane.ipc.takeover.Holder).
-
-    Args:
-        node: Accepts from them.
-        listeners: The sockets.
-        events: Where happenings are told.
-    """
+    """Offers the listening sockets of a worker (dataplane.ipc.takeover.Holder)."""
 
     def __init__(self, node: WorkerNode, listeners: LentListeners, events: Events) -> None:
         self._node = node

@@ -38,14 +38,7 @@ __all__ = ["Requests"]
 
 
 class Requests:
-    """A worker's services, and what its supervisor does with them.
-
-    Args:
-        welcome: What a worker is told first.
-        memory: The descriptor of the shared counters.
-        events: Where happenings are told.
-        log: Of this process.
-    """
+    """A worker's services, and what its supervisor does with them; `memory` is the descriptor of the shared counters."""
 
     def __init__(self, welcome: Welcome, memory: int, events: Events, log: LineSink) -> None:
         self._runs = (0, "")
