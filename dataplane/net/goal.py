@@ -81,7 +81,7 @@ class PoolShare:
         """Tell others what this process holds: idle connections, and with dials."""
 
     def clear(self) -> None:
-        """Give up every claim."""
+        """Give up every claim: the pool holds nothing any more, and no dial."""
 
 
 class Goal:

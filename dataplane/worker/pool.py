@@ -140,6 +140,7 @@ class WorkerShare(PoolShare):
 
     def clear(self) -> None:
         """Have no claim to any."""
+        self.publish(0, 0)
         self._lowest = self._lowest_before = self._highest = self._highest_before = 0
         self._write(0, 0)
 

@@ -424,6 +424,16 @@ def test_what_is_counted_moves_to_another_column() -> None:
         assert [site.board.part(kind, new)[0] for kind in (HELD, EVENTS, WANTED)] == before
 
 
+def test_dials_that_are_given_up_are_claimed_no_more() -> None:
+    """A pool is cleared in the middle of its dials: the others have the room at once."""
+    with pools(2, mode="preconnect", min_idle=4, max_idle=4) as site:
+        one, other = site.workers
+        one.share.publish(1, 3)
+        assert other.pool.held == 3
+        one.pool.clear(DiscardCause.UNUSABLE)
+        assert other.pool.held == 0
+
+
 def test_a_backend_that_is_not_used_claims_nothing() -> None:
     """An unusable backend, and one without a pool, leave their cells at zero: the column can be given out again."""
     with pools(1, mode="reuse", max_idle=4) as site:
