@@ -123,10 +123,8 @@ UNMIRRORED: set[str] = {
     "dataplane.cli",
     "dataplane.main",
     "dataplane.node.gc_tuning",
-    "dataplane.node.impact",
     "dataplane.node.initial",
     "dataplane.node.specs",
-    "dataplane.node.sticky_tables",
     "dataplane.telemetry.connection_log",
 }
 """Modules that do something, without a test file of their own at the mirrored place. This list may only shrink."""

@@ -12,6 +12,7 @@ from dataplane.node.sticky_tables import moved_share
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dataplane.core.spec import BackendSpec
     from dataplane.net.backend import Backend
     from dataplane.node.change import Prepared
     from dataplane.node.node import Node
@@ -74,21 +75,22 @@ def _add_service(
     for backend in running.service.backends.values():
         after = following.effective.get(backend.id) if following else None
         moved = after is None or after.address != backend.spec.address
-        leaves = after is None or (
-            after.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
-        )
         # Connections stay with their address, under whatever id it has then.
         home = homes.get(backend.spec.address) if moved else after
-        drains = home is None or (
-            home.state is not OperatorState.ENABLED and backend.spec.state is OperatorState.ENABLED
-        )
         active, pooled = held(name, backend)
-        if drains and active:
+        if _ends(backend.spec, home) and active:
             impact["drain"].append({"service": name, "id": backend.id, "connections": active})
-        cleared = leaves or moved or (after is not None and not after.weight)
+        cleared = moved or _ends(backend.spec, after) or (after is not None and not after.weight)
         cleared |= following is not None and following.spec.pool.mode is not running.service.spec.pool.mode
         if cleared and pooled:
             impact["pool"].append({"service": name, "id": backend.id, "connections": pooled})
+
+
+def _ends(before: BackendSpec, after: BackendSpec | None) -> bool:
+    """Tell whether a backend takes no new connections any more."""
+    return after is None or (
+        after.state is not OperatorState.ENABLED and before.state is OperatorState.ENABLED
+    )
 
 
 async def _remap(running: RunningService, following: Prepared) -> str:

@@ -15,8 +15,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import OperatorState
@@ -24,6 +23,9 @@ from dataplane.node.drain import drain, undrain
 from dataplane.node.slices import sliced
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dataplane.core.spec import BackendSpec
     from dataplane.net.backend import Backend
     from dataplane.net.flow import Flow
     from dataplane.net.service import Service
@@ -35,19 +37,9 @@ SLICE: Final = 500
 """Connections looked at between two turns of the loop: less than a millisecond, if all of them move."""
 
 
-class _Placed(Protocol):
-    @property
-    def address(self) -> str: ...
-    @property
-    def state(self) -> OperatorState: ...
-
-
-P = TypeVar("P", bound=_Placed)
-
-
-def home_of(specs: Iterable[P]) -> dict[str, P]:
+def home_of(specs: Iterable[BackendSpec]) -> dict[str, BackendSpec]:
     """Return by address who has the connections that lead there: the first that is enabled, else the first."""
-    homes: dict[str, P] = {}
+    homes: dict[str, BackendSpec] = {}
     for spec in specs:
         known = homes.get(spec.address)
         if known is None or (

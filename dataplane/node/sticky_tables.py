@@ -38,15 +38,10 @@ async def build_tables(
         return {}
     tables = {}
     for tier, members in sticky_members(specs).items():
-        table = known.get(tier)
-        same = (
-            seed == known_seed
-            and table is not None
-            and dict(zip(table.ids, table.weights, strict=True)) == dict(members)
-        )
-        tables[tier] = (
-            table if table is not None and same else await in_slices(StickyTable.build(members, seed))
-        )
+        table = known.get(tier) if seed == known_seed else None
+        if table is None or dict(zip(table.ids, table.weights, strict=True)) != dict(members):
+            table = await in_slices(StickyTable.build(members, seed))
+        tables[tier] = table
     return tables
 
 
