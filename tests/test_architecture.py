@@ -120,8 +120,6 @@ UNMIRRORED: set[str] = {
     "controlplane.operations.resolution",
     "controlplane.operations.rules",
     "controlplane.operations.through_daemon",
-    "dataplane.cli",
-    "dataplane.main",
     "dataplane.node.gc_tuning",
     "dataplane.node.initial",
     "dataplane.node.specs",
