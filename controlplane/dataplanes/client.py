@@ -32,13 +32,7 @@ _EVENTS: Final = requests.Call("GET", "/v1/events", headers={"Last-Event-ID": "0
 class DataPlaneClient:
     """Asks one data plane over its Unix socket, or over TCP with a token, a certificate or both.
 
-    Use it as an asynchronous context manager inside a running loop.
-
-    Args:
-        endpoint: Where it is.
-        token: Goes along with each call over TCP; None: no token.
-        tls: For `https://`.
-        by: Who asks, as `requests.pushed_by` writes it; None: that is nobody's business.
+    Use it as an asynchronous context manager inside a running loop. Its arguments are those of `BlockingClient`.
     """
 
     def __init__(
