@@ -12,6 +12,9 @@ from controlplane.cli import output
 from controlplane.cli.completion import services
 from controlplane.cli.kinds import DURATION, as_json_option
 from controlplane.cli.output import command
+from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import LOOK_S, ask_all
+from controlplane.errors import DataPlaneError
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -37,9 +40,6 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
         client = str(ip_address(client))
     except ValueError as error:
         raise click.UsageError(f"--client: {error}") from error
-    from controlplane.dataplanes import requests  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.dataplanes.blocking_client import LOOK_S, ask_all  # noqa: PLC0415 - the same
-
     outcomes = ask_all(settings.clients(), requests.explain(service, client), timeout_s=LOOK_S)
     found = next((each.answer for each in outcomes if each.answer is not None), None)
     if found is None:
@@ -70,9 +70,6 @@ def ready(settings: Settings, timeout: float, *, quiet: bool) -> None:
 
     The daemon is not asked: traffic does not depend on it.
     """
-    from controlplane.dataplanes import requests  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.dataplanes.blocking_client import ask_all  # noqa: PLC0415 - the same
-
     outcomes = ask_all(settings.clients(), requests.get("/readyz"), timeout_s=timeout)
     for each in outcomes:
         if not quiet:
@@ -108,9 +105,6 @@ def restart(settings: Settings, timeout: float) -> None:
 
 def _restart(client: BlockingClient, timeout_s: float) -> str | None:
     """Restart one data plane's workers; return why that failed."""
-    from controlplane.dataplanes import requests  # noqa: PLC0415 - loaded by the commands that need it
-    from controlplane.errors import DataPlaneError  # noqa: PLC0415 - the same
-
     try:
         client.ask(requests.post("/v1/restart", {}), timeout_s=timeout_s)
     except DataPlaneError as error:

@@ -20,6 +20,9 @@ from click.shell_completion import (
 )
 
 from controlplane.cli.output import command, print_json
+from controlplane.cli.settings import settings_of
+from controlplane.dataplanes import endpoint, requests
+from controlplane.dataplanes.blocking_client import ask_all
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -147,8 +150,6 @@ def sockets(context: click.Context, parameter: click.Parameter, incomplete: str)
     """Offer the sockets of the data planes in the runtime directory, and files."""
     found: list[str] = []
     with _SILENCE:
-        from controlplane.dataplanes import endpoint  # noqa: PLC0415 - only for a TAB
-
         found = [each.location for each in endpoint.find_dataplanes(_settings(context).runtime_dir())]
     offered = [CompletionItem(each) for each in _beginning(incomplete, found)]
     return offered or [CompletionItem(incomplete, type="file")]
@@ -160,8 +161,6 @@ def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
 
 def _settings(context: click.Context) -> Settings:
     """Return what the global options on the line say; they are read, but their command has not run."""
-    from controlplane.cli.settings import settings_of  # noqa: PLC0415 - only for a TAB
-
     return settings_of(context.find_root().params)
 
 
@@ -189,8 +188,5 @@ def _history(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _ask(path: str, clients: Sequence[BlockingClient]) -> list[dict[str, Any]]:
-    from controlplane.dataplanes import requests  # noqa: PLC0415 - only for a TAB
-    from controlplane.dataplanes.blocking_client import ask_all  # noqa: PLC0415 - the same
-
     outcomes = ask_all(clients, requests.get(path), timeout_s=_ANSWER_S)
     return [each.answer for each in outcomes if each.answer is not None]

@@ -11,6 +11,9 @@ import click
 from controlplane.cli import output
 from controlplane.cli.kinds import KEY, as_json_option, max_remap_option, timeout_option
 from controlplane.cli.output import command
+from controlplane.desired.document import Proposal, read_given
+from controlplane.errors import InputError
+from controlplane.operations.options import ApplyOptions
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -36,9 +39,6 @@ def validate(file: Path, *, as_json: bool) -> None:
 
     Binds nothing and connects nowhere. Exit 0: valid; 2: not.
     """
-    from controlplane.desired.document import Proposal  # noqa: PLC0415 - only in commands that need it
-    from controlplane.errors import InputError  # noqa: PLC0415 - the same
-
     try:
         desired = Proposal.of_file(file).desired
     except InputError as error:
@@ -71,9 +71,6 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     The data planes themselves say so, from live counters; without one it is the difference to what was applied
     last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
     """
-    from controlplane.desired.document import Proposal  # noqa: PLC0415 - the same
-    from controlplane.operations.options import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
-
     with output.errors(as_json=as_json):
         report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions(force=force))
         output.warn(report["warnings"])
@@ -131,9 +128,6 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     Exit 0: all run it; 1: one refuses, is unreachable or late, or a service is not served, since nothing is known of its
     backends; it is named; 2: FILE is invalid.
     """
-    from controlplane.desired.document import Proposal  # noqa: PLC0415 - the same
-    from controlplane.operations.options import ApplyOptions  # noqa: PLC0415 - pydantic, only in commands that need it
-
     if key is not None:
         if max_remap is not None:
             raise click.UsageError("--max-remap cannot be kept with --to: the data planes are not asked")
@@ -149,7 +143,6 @@ def _write(file: Path, key: Key, timeout_s: float, *, force: bool, as_json: bool
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
-    from controlplane.desired.document import Proposal, read_given  # noqa: PLC0415 - only in commands that need it
     from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
 
     with output.errors(as_json=as_json):

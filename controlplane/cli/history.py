@@ -12,6 +12,8 @@ from controlplane.cli.completion import generations
 from controlplane.cli.files import finish
 from controlplane.cli.kinds import as_json_option, max_remap_option, timeout_option
 from controlplane.cli.output import command
+from controlplane.operations.options import ApplyOptions
+from controlplane.store import Store
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -30,8 +32,6 @@ _SHOWN_CHANGES: Final = 5
 @click.pass_obj
 def history(settings: Settings, limit: int | None, *, as_json: bool) -> None:
     """List every applied generation: when, by whom, what changed."""
-    from controlplane.store import Store  # noqa: PLC0415 - loaded by the commands that need it
-
     if settings.daemon() is not None:
         report = settings.gateway().history()
     else:  # the past is there without any data plane
@@ -81,8 +81,6 @@ def rollback(
 
     Exit 0: all data planes run it; 1: there is no such generation, or a data plane did not take it.
     """
-    from controlplane.operations.options import ApplyOptions  # noqa: PLC0415 - loaded by the commands that need it
-
     with output.errors(as_json=as_json):
         report = settings.gateway().rollback(generation, ApplyOptions(timeout, max_remap, force))
     if not as_json:
