@@ -50,17 +50,10 @@ def end_if_late(flow: Flow, now: float, since: float, limit_s: float, reason: Cl
 class _Connector(Protocol):
     """What gives flows their backends (`net.connect`)."""
 
-    def dialled(self, flow: Flow, dial: Dial, code: int) -> None:
-        """Go on after a dial that had to be waited for."""
-
-    def redial(self, flow: Flow) -> None:
-        """Replace a pooled connection that turned out dead before anything was sent on it."""
-
-    def on_early_reset(self, flow: Flow) -> None:
-        """Take note of a reset before the backend's first byte."""
-
-    def on_success(self, backend: Backend) -> None:
-        """Take note that a backend with failures sent a first byte."""
+    def dialled(self, flow: Flow, dial: Dial, code: int) -> None: ...
+    def redial(self, flow: Flow) -> None: ...
+    def on_early_reset(self, flow: Flow) -> None: ...
+    def on_success(self, backend: Backend) -> None: ...
 
 
 class _Deadlines(Protocol):
@@ -68,14 +61,9 @@ class _Deadlines(Protocol):
 
     first_check_s: float
 
-    def schedule(self, flow: Flow) -> None:
-        """Put the earliest deadline of a flow into the wheel."""
-
-    def half_closed(self, flow: Flow, now: float) -> None:
-        """Take note that the backend has finished first."""
-
-    def on_timer(self, flow: Flow, now: float) -> None:
-        """End a relaying flow if a deadline has really passed."""
+    def schedule(self, flow: Flow) -> None: ...
+    def half_closed(self, flow: Flow, now: float) -> None: ...
+    def on_timer(self, flow: Flow, now: float) -> None: ...
 
 
 class FlowOwner(Protocol):
