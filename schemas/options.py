@@ -156,20 +156,9 @@ class ExpectCheck(Frozen):
     quit: Payload = ""
     """Sent after that, as the goodbye of the protocol (`QUIT\\r\\n`): who hangs up without one is logged by many."""
 
-    @property
-    def send_bytes(self) -> bytes:
-        """What goes out."""
-        return self.send.encode("latin-1")
-
-    @property
-    def expect_bytes(self) -> bytes:
-        """What must come back."""
-        return self.expect.encode("latin-1")
-
-    @property
-    def quit_bytes(self) -> bytes:
-        """What goes out after the answer."""
-        return self.quit.encode("latin-1")
+    def texts(self) -> tuple[bytes, bytes, bytes]:
+        """Return what goes out, what must come back, and what goes out after that."""
+        return self.send.encode("latin-1"), self.expect.encode("latin-1"), self.quit.encode("latin-1")
 
 
 class ActiveCheck(Frozen):

@@ -26,9 +26,7 @@ _FILE: Final = "file "
 _UNSHOWN: Final = "bearer token"
 """Part of what a data plane says to whoever shows none, or a wrong one."""
 _STATES: Final = {"enabled": "enable", "drain": "drain", "disabled": "disable"}
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
-_DAY_S: Final = 86400
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +54,8 @@ def age_s(stamp: str | None, now: datetime) -> float | None:
 
 def span(seconds: float) -> str:
     """Write a time in its largest whole unit: `12s`, `5m`, `3h`, `9d`."""
-    if seconds < _MINUTE_S:
-        return f"{int(seconds)}s"
-    if seconds < _HOUR_S:
-        return f"{int(seconds // _MINUTE_S)}m"
-    if seconds < _DAY_S:
-        return f"{int(seconds // _HOUR_S)}h"
-    return f"{int(seconds // _DAY_S)}d"
+    size, unit = next((each for each in _UNITS if seconds >= each[0]), (1, "s"))
+    return f"{int(seconds // size)}{unit}"
 
 
 def serves(backend: Mapping[str, Any]) -> bool:

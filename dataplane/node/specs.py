@@ -88,6 +88,7 @@ def _passive(passive: PassiveCheck) -> spec.PassiveSpec:
 
 def _active_check(service: Service) -> spec.ActiveCheckSpec:
     check = service.health.active
+    sent, expected, goodbye = check.expect.texts() if check.expect else (b"", b"", b"")
     return spec.ActiveCheckSpec(
         type=spec.CheckType(check.type),
         interval_s=check.interval,
@@ -99,7 +100,7 @@ def _active_check(service: Service) -> spec.ActiveCheckSpec:
         http_path=check.http.path,
         http_status=check.http.ranges,
         http_host=check.http.host,
-        expect_send=check.expect.send_bytes if check.expect else b"",
-        expect_expect=check.expect.expect_bytes if check.expect else b"",
-        expect_quit=check.expect.quit_bytes if check.expect else b"",
+        expect_send=sent,
+        expect_expect=expected,
+        expect_quit=goodbye,
     )

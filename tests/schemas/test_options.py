@@ -100,7 +100,7 @@ def test_what_is_no_host(host: str) -> None:
 def test_payloads_are_bytes() -> None:
     """One for each character, whatever it is."""
     check = ExpectCheck(send="PING\r\n", expect="\xff", quit="Q")
-    assert (check.send_bytes, check.expect_bytes, check.quit_bytes) == (b"PING\r\n", b"\xff", b"Q")
+    assert check.texts() == (b"PING\r\n", b"\xff", b"Q")
     refusal(ExpectCheck, expect="")
     refusal(ExpectCheck, expect="ā")
 

@@ -413,7 +413,7 @@ def test_checks_send_and_expect_bytes():
     )
     expect = service.services["web"].health.active.expect
     assert expect is not None
-    assert (expect.send_bytes, expect.expect_bytes) == (b"\x00\xff\r\n", b"+")
+    assert expect.texts() == (b"\x00\xff\r\n", b"+", b"")
 
 
 def test_input_is_not_changed():
