@@ -92,7 +92,8 @@ def test_an_update_leaves_pooled_connections_alone(plane):
             ports.append(connection.sock.getpeername()[1])
             await super().serve(connection)
 
-    pool = {"mode": "preconnect", "min_idle": 4, "idle_timeout": "1h", "max_age": "1h"}
+    ages = {"idle_timeout": "1h", "max_age": "1h", "greeting_age": "1h"}
+    pool = {"mode": "preconnect", "min_idle": 4, **ages}
     with Noting("one") as one, LineServer("two") as two, through(plane, one.address, pool=pool) as service:
         one.wait_accepted(4)
         service.wait(lambda now: now["backends"][0]["pooled"] == 4)
