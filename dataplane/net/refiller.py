@@ -53,6 +53,8 @@ class Refiller:
         self.goal.take_part()
         self.goal.aim()
         self.refill()
+        if not self.tick:
+            self._schedule()
 
     def refill(self) -> None:
         """Dial up to the goal after a client has come, unless a failure asks for patience."""
@@ -132,8 +134,6 @@ class Refiller:
         """Try again: a pause after a failure is over, or a greeting is too long ago to be believed."""
         del now
         self.restock()
-        if not self.tick:
-            self._schedule()
 
     def _schedule(self) -> None:
         again_at = self.goal.greeting.until if self.goal.least else 0.0

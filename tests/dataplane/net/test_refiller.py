@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from dataplane.core.pool import REMEMBERED_S
 from dataplane.core.reasons import DiscardCause
+from dataplane.core.spec import ServiceSpec
 from dataplane.net import reactor as reactor_module
 from dataplane.net.backend import Backend
 from dataplane.net.goal import PoolShare
@@ -54,11 +56,21 @@ class Site:
         self.listener.bind(str(self.path))
         self.reactor = Reactor(SimpleNamespace(), 4096)  # type: ignore[arg-type]
         self.share = Share()
-        wanted = spec(
-            backends=[{"id": "b", "address": f"unix:{self.path}"}],
-            pool={"mode": "preconnect", "min_idle": 4, "idle_timeout": "0s", "max_age": "0s"},
-        )
+        wanted = self.spec(min_idle=4)
         self.backend = Backend(self.reactor, wanted.backends[0], wanted, self.share)
+
+    def spec(self, **pool: Any) -> ServiceSpec:
+        """Return a service's settings, under which nothing grows old by itself."""
+        return spec(
+            backends=[{"id": "b", "address": f"unix:{self.path}"}],
+            pool={"mode": "preconnect", "idle_timeout": "0s", "max_age": "0s", **pool},
+        )
+
+    def configure(self, **pool: Any) -> ServiceSpec:
+        """Take other settings of the pool."""
+        wanted = self.spec(**pool)
+        self.backend.configure(wanted.backends[0], wanted, self.reactor.now)
+        return wanted
 
     @property
     def pool(self) -> Pool:
@@ -124,6 +136,18 @@ def test_a_failure_asks_for_patience(site: Site) -> None:
     site.listen()
     refiller.restock()
     assert (len(site.pool), refiller.retry_s) == (4, 0.0)
+
+
+def test_min_idle_that_comes_later_waits_for_the_end_of_a_greeting_too(site: Site) -> None:
+    """A backend that greets is not dialled for `min_idle`; when that was long ago, it is, also if nobody comes."""
+    site.listen()
+    service = site.configure(min_idle=0, greeting_age="5s")
+    site.pool.refiller.greeted()
+    service = site.configure(min_idle=4, greeting_age="5s")
+    assert (service.pool.min_idle, len(site.pool)) == (4, 0)
+    site.pass_time(REMEMBERED_S + 1)
+    site.reactor.wheel.advance(site.reactor.now)
+    assert len(site.pool) == 4
 
 
 @pytest.mark.parametrize(
