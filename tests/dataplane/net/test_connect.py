@@ -7,11 +7,17 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dataplane.core.admission import WaitQueue
 from dataplane.core.outlier import Evidence
+from dataplane.core.reasons import CloseReason
+from dataplane.net.connect import QueuePlace
 from dataplane.net.dialer import MAX_PAUSE_S
+from dataplane.net.reactor import Wheel
 from tests.dataplane.net.rig import Rig, rigged
 from tests.support.clients import reset
 
@@ -176,3 +182,44 @@ def test_what_a_failed_connect_is_evidence_of(
         rig.client()
         rig.until(lambda: rig.reasons == ["connect_failed"])
         assert rig.evidence == [evidence]
+
+
+class _Flow:
+    """A flow that only waits; `ended` is how it ended."""
+
+    def __init__(self, last: float) -> None:
+        self.last = last
+        self.tick = 0
+        self.ended: list[CloseReason] = []
+        self.reactor = SimpleNamespace(wheel=Wheel(last, lambda *_: None))
+
+    def end(self, reason: CloseReason) -> None:
+        """Note it."""
+        self.ended.append(reason)
+
+
+class TestQueuePlace:
+    """What a client waits for in the queue, without a service."""
+
+    @pytest.mark.parametrize(
+        ("timeout_s", "now", "ended", "waits_on"),
+        [(5.0, 105.0, [CloseReason.QUEUE_TIMEOUT], False), (5.0, 104.0, [], True), (0.0, 1e9, [], False)],
+    )
+    def test_time(self, timeout_s: float, now: float, ended: list[CloseReason], waits_on: object) -> None:
+        """It is over after `queue_timeout`; what comes earlier was a drain that was taken back."""
+        limits = SimpleNamespace(queue_timeout_s=timeout_s)
+        service: Any = SimpleNamespace(spec=SimpleNamespace(limits=limits))
+        flow: Any = _Flow(100.0)
+        QueuePlace(service).on_timeout(flow, now)
+        assert (flow.ended, bool(flow.tick)) == (ended, waits_on)
+
+    def test_who_leaves_gives_its_place_up(self) -> None:
+        """Wherever it stands."""
+        queue: WaitQueue[Any] = WaitQueue(3)
+        flows = [_Flow(0.0) for _ in range(3)]
+        for flow in flows:
+            queue.push(flow)
+        service: Any = SimpleNamespace(queue=queue)
+        gone: Any = flows[1]
+        QueuePlace(service).cancel(gone)
+        assert [queue.pop(), queue.pop(), queue.pop()] == [flows[0], flows[2], None]
