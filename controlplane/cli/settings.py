@@ -149,13 +149,14 @@ class Settings:
 
     def gateway(self) -> Gateway:
         """Choose the way to the data planes: through the daemon if one answers."""
-        from controlplane.operations.direct import Direct  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
-        from controlplane.operations.through_daemon import Remote  # noqa: PLC0415 - the same
-        from controlplane.store import Store  # noqa: PLC0415 - the same
-
         daemon = self.daemon()
         if daemon is not None:
+            from controlplane.operations.through_daemon import Remote  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
+
             return Remote(daemon)
+        from controlplane.operations.direct import Direct  # noqa: PLC0415 - the same
+        from controlplane.store import Store  # noqa: PLC0415 - the same
+
         return Direct(
             self.clients,
             Store(self.state_dir()),

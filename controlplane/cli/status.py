@@ -73,10 +73,8 @@ def status(settings: Settings, chosen: tuple[str, ...], *, as_json: bool, watch:
 
 def asked(settings: Settings, chosen: Sequence[str]) -> tuple[dict[str, Any], bool]:
     """Return the status of what was chosen, and whether the data planes were asked, for want of a daemon."""
-    from controlplane.operations.direct import Direct  # noqa: PLC0415 - the commands load what they need
-
     gateway = settings.gateway()
-    return only(gateway.status(), chosen), isinstance(gateway, Direct)
+    return only(gateway.status(), chosen), gateway.direct
 
 
 def only(report: dict[str, Any], chosen: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
@@ -43,6 +43,9 @@ class Direct:
         tell: Told what is waited for, if that takes longer than somebody expects.
         draining: Makes a client for each process that has been a data plane, and drains.
     """
+
+    direct: ClassVar = True
+    """No daemon runs: the data planes are asked."""
 
     def __init__(
         self,

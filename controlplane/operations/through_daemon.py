@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import BlockingClient
@@ -25,6 +25,8 @@ class Remote:
 
     Every answer is JSON, in the form that `--json` prints; a `ControlError` is what an operator has to see instead.
     """
+
+    direct: ClassVar = False
 
     def __init__(self, client: BlockingClient) -> None:
         self._client = client
