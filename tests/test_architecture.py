@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,18 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """Return what a module says; when it is asked for: each process that runs tests imports this one."""
+    return ast.parse(MODULES[name].read_text())
 
 
 def imported(name: str) -> set[str]:
     """Return which of our modules a module imports anywhere, for types too."""
     found = set()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -86,8 +92,8 @@ def test_circles_are_found():
 def test_size_of_classes():
     """No class has more than MAX_METHODS methods, properties and what Python calls itself counted too."""
     large = set()
-    for name, tree in TREES.items():
-        for node in ast.walk(tree):
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
             if isinstance(node, ast.ClassDef):
                 methods = [
                     each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -128,9 +134,9 @@ UNMIRRORED: set[str] = {
 """Modules that do something, without a test file of their own at the mirrored place. This list may only shrink."""
 
 
-def only_declares(tree: ast.AST) -> bool:
+def only_declares(module: ast.AST) -> bool:
     """Tell whether a module has no function that does something: there is nothing in it that could be wrong."""
-    functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [one for one in ast.walk(module) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
     return all(
         isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
         for function in functions
@@ -163,7 +169,7 @@ def test_tests_mirror_the_source():
     assert {
         name
         for where, name in expected.items()
-        if where not in there and MODULES[name].name != "__init__.py" and not only_declares(TREES[name])
+        if where not in there and MODULES[name].name != "__init__.py" and not only_declares(tree(name))
     } == UNMIRRORED
     assert there - expected.keys() == BESIDE.keys()
 
