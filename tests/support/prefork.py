@@ -129,8 +129,9 @@ class _Parent:
             socket.send_fds(self._ours, [json.dumps(asked).encode()], [*streams, its_end])
         finally:
             os.close(its_end)
-        answer, (descriptor,), _, _ = socket.recv_fds(self._ours, 16, 1)
-        return Forked(argv, int(answer), descriptor, ended)
+        answer, descriptors, _, _ = socket.recv_fds(self._ours, 16, 1)
+        assert answer, f"{argv[0]} cannot be loaded: try it with LB_TEST_PREFORK=0"
+        return Forked(argv, int(answer), descriptors[0], ended)
 
     def _close(self) -> None:
         self._ours.close()
