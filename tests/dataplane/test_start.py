@@ -26,6 +26,7 @@ from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.telemetry.events import Events
 from schemas.http.authorities import trusting
 from tests.dataplane.net.through import QUIET
+from tests.support import prefork
 from tests.support.backends import LineServer
 from tests.support.clients import ask
 from tests.support.dataplane import DataPlane, command
@@ -50,18 +51,15 @@ def port():
 
 def run(tmp_path, *arguments, **environment):
     """Start a data plane that is expected to end by itself; return its exit code and its words."""
-    done = subprocess.run(
+    done = prefork.run(
         [command("lb-dataplane"), *arguments],
-        env={
+        {
             "PATH": os.environ["PATH"],
             "LB_RUNTIME_DIR": str(tmp_path / "run"),
             "LB_STATE_DIR": str(tmp_path / "state"),
             **environment,
         },
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
+        tmp_path,
     )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr

@@ -32,9 +32,10 @@ import sysconfig
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, Final, NoReturn
 
-__all__ = ["Forked", "command", "may_fork", "spawn"]
+__all__ = ["Forked", "command", "may_fork", "run", "spawn"]
 
 _SCRIPTS: Final = {"lb-dataplane": "dataplane.start", "lb-control": "controlplane.cli"}
 """Whose `main` a script calls, as pyproject.toml says."""
@@ -175,6 +176,49 @@ def spawn(
     """
     parent = _parent(Path(argv[0]).name, os.getpid(), unbuffered=_SAID in environment)
     return parent.spawn(argv, environment, directory, [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+
+
+def run(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    directory: Path,
+    *,
+    piped: str | None = None,
+    timeout_s: float = 30.0,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end: forked if it can be, else executed.
+
+    Args:
+        argv: Its path, and its arguments.
+        environment: The whole of it.
+        directory: Where it runs.
+        piped: Its standard input; None: nothing.
+        timeout_s: How long it may take.
+    """
+    if not may_fork(argv, environment):
+        return subprocess.run(
+            argv,
+            env=dict(environment),
+            cwd=directory,
+            stdin=subprocess.DEVNULL if piped is None else None,
+            input=piped,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        given.write(piped or "")
+        given.seek(0)
+        running = spawn(argv, environment, directory, stdin=given, stdout=out, stderr=err)
+        try:
+            code = running.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(argv, code, out.read(), err.read())
 
 
 # -- the process that forks ---------------------------------------------------------------------------

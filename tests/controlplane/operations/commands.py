@@ -6,7 +6,6 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from tests.support import prefork
@@ -23,10 +22,10 @@ COMMAND_S = 30.0
 class Done:
     """What a command did."""
 
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
+    def __init__(self, finished: subprocess.CompletedProcess[str]) -> None:
+        self.code = finished.returncode
+        self.out = finished.stdout
+        self.err = finished.stderr
 
     def json(self) -> Any:
         """Decode the output."""
@@ -60,36 +59,7 @@ class Control:
     def __call__(self, *arguments: object, prefix: tuple[str, ...] = (), piped: str | None = None) -> Done:
         """Run `lb-control` with these arguments, and with `piped` as its standard input if there is something."""
         argv = [*prefix, *self.command, *map(str, arguments)]
-        if prefork.may_fork(argv, self.environment):
-            return self._forked(argv, piped or "")
-        done = subprocess.run(
-            argv,
-            env=self.environment,
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL if piped is None else None,
-            input=piped,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_S,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def _forked(self, argv: list[str], piped: str) -> Done:
-        with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-            given.write(piped)
-            given.seek(0)
-            running = prefork.spawn(
-                argv, self.environment, self.directory, stdin=given, stdout=out, stderr=err
-            )
-            try:
-                code = running.wait(COMMAND_S)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                raise
-            out.seek(0)
-            err.seek(0)
-            return Done(code, out.read(), err.read())
+        return Done(prefork.run(argv, self.environment, self.directory, piped=piped, timeout_s=COMMAND_S))
 
     def write(self, value: Mapping[str, Any] | str) -> Path:
         """Replace lb.yaml, at once and whole."""
