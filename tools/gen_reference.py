@@ -32,17 +32,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     check: bool = parser.parse_args().check
-    stale = []
-    for name, text in pages().items():
-        path = FOLDER / name
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale.append(name)
-        if not check:
-            FOLDER.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    made = pages()
+    stored = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    stale = sorted(name for name in made.keys() | stored.keys() if made.get(name) != stored.get(name))
     for name in stale:
         print(f"docs/reference/{name}: {'not current: make docs' if check else 'written'}")
+        if check:
+            continue
+        if name in made:
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            (FOLDER / name).write_text(made[name], encoding="utf-8")
+        else:
+            (FOLDER / name).unlink()
     sys.exit(1 if check and stale else 0)
 
 

@@ -61,11 +61,7 @@ class Way:
     def run(self, words):
         """Run a command; return its exit code, and what was refused."""
         chosen = SimpleNamespace(gateway=lambda: self.gateway)
-        # a click command keeps the help option of its first use: without the names that lb-control gives, a reference page
-        # that is made later in this process would lack `-h`
-        done = CliRunner().invoke(
-            COMMANDS[words[0]], list(words[1:]), obj=chosen, help_option_names=["-h", "--help"]
-        )
+        done = CliRunner().invoke(COMMANDS[words[0]], list(words[1:]), obj=chosen)
         error = done.exception
         if error is None or isinstance(error, SystemExit):
             return done.exit_code, None
