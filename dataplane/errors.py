@@ -4,7 +4,6 @@ DataPlaneError
 ├── Refused             a request that changes nothing: HTTP status, code, message
 ├── StartError          the process cannot start as it was asked to: its exit code
 ├── UsageError          the command line contradicts itself
-├── InUse               another process has the name's socket: its pid
 ├── TakeoverError       a running process did not give its sockets, or not as announced
 ├── BindError           a listening socket could not be had: address, cause
 ├── PeerGone            the process at the other end of a channel has ended
@@ -26,7 +25,6 @@ from typing import Final
 __all__ = [
     "BindError",
     "DataPlaneError",
-    "InUse",
     "LocalError",
     "NowhereError",
     "PeerError",
@@ -46,41 +44,21 @@ class Refused(DataPlaneError):  # noqa: N818 - an answer, not a failure
     """A request that changes nothing, with the HTTP status that says why."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(status, code, message)
+        super().__init__(message)
         self.status = status
         self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class StartError(DataPlaneError):
     """The process cannot start as it was asked to; the text tells the operator why."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message, exit_code)
-        self.message = message
+        super().__init__(message)
         self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class UsageError(DataPlaneError):
     """The command line contradicts itself."""
-
-
-class InUse(DataPlaneError):  # noqa: N818 - an answer to the user, not a failure
-    """Another process has the socket."""
-
-    def __init__(self, path: Path, pid: int | None) -> None:
-        super().__init__(path, pid)
-        self.path = path
-        self.pid = pid
-
-    def __str__(self) -> str:
-        return f"{self.path} is in use by process {self.pid or 'unknown'}; choose another --name, or end that one"
 
 
 class TakeoverError(DataPlaneError):
@@ -133,10 +111,6 @@ class PeerError(DataPlaneError):
 
 class LocalError(DataPlaneError):
     """This machine could not probe: out of descriptors, ports or memory. It says nothing of the backend."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
 
 
 class NowhereError(DataPlaneError):

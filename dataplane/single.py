@@ -45,9 +45,6 @@ class NoWorkers:
 class Single:
     """Relays in this process (dataplane.process.Role).
 
-    Args:
-        process: What it is a process with.
-
     Raises:
         StartError: Spans are asked for, and cannot be had.
     """
@@ -59,21 +56,19 @@ class Single:
         self._listeners = OwnListeners(self._node, reuse_port=options.reuse_port)
         self.applier = Applier(self._node, process.store, self._listeners)
         try:
-            draw = random.Random().random  # noqa: S311 - it decides what is logged
-            self._recording = Recording(options.recording, options.name, draw, events.emit)
+            self._recording = recording = Recording(options.recording, options.name, events.emit)
         except ValueError as error:
             raise StartError(f"OpenTelemetry: {error}") from error
         self._node.access_log = self._recording.record
-        self._reader = Reader(self._node, self._dropped_lines, self._recording.spans)
+        self._reader = Reader(
+            self._node, lambda: process.log.dropped + recording.dropped_lines, recording.spans
+        )
         report = Report(options.name, process.life, self.applier, self._reader)
-        self.plane = DataPlane(self.applier, report, self._node, NoWorkers(), events)
+        self.plane = DataPlane(self.applier, report, NoWorkers(), events)
         self.reopen = self._recording.reopen
         self.connections = self._node.connections
         self.wait_empty = self._node.drain
         self.close = self._recording.close
-
-    def _dropped_lines(self) -> int:
-        return self._process.log.dropped + self._recording.dropped_lines
 
     async def begin(self, endpoints: Endpoints) -> None:
         """Run what there is, and serve the API."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from schemas.snapshot import Snapshot
     from schemas.status import Status
 
-__all__ = ["Api", "Applier", "DataPlane", "Health", "Observation", "Report", "Tcp", "Workers"]
+__all__ = ["Api", "Applier", "DataPlane", "Observation", "Report", "Tcp", "Workers"]
 
 LONG: Final = 250
 """Items of JSON made between two turns of the loop: about a millisecond."""
@@ -51,6 +51,9 @@ class Applier(Protocol):
     async def patch(self, service: str, backend: str, patch: BackendPatch, /) -> dict[str, Any]:
         """Override a backend."""
 
+    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
+        """Take verdicts by service and backend id; return the `service/backend` of those that do not exist here."""
+
 
 class Report(Protocol):
     """Who tells how all is."""
@@ -71,13 +74,6 @@ class Report(Protocol):
         """Return why this node should get no traffic; None if it may."""
 
 
-class Health(Protocol):
-    """Who takes verdicts of somebody else's checks."""
-
-    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
-        """Take verdicts by service and backend id; return the `service/backend` of those that do not exist here."""
-
-
 class Workers(Protocol):
     """Who has workers, or says that there are none."""
 
@@ -94,7 +90,6 @@ class DataPlane:
 
     applier: Applier
     report: Report
-    health: Health
     workers: Workers
     events: Events
 
@@ -201,7 +196,7 @@ class Api:
 
     async def _put_health(self, request: web.Request) -> web.Response:
         update = checked(HealthUpdate, await _json(request))
-        unknown = self._plane.health.decide_all(update.verdicts)
+        unknown = self._plane.applier.decide_all(update.verdicts)
         return web.json_response({"unknown": unknown})
 
     async def _status(self, _request: web.Request) -> web.Response:
@@ -245,7 +240,7 @@ def _explain(error: Exception) -> Refusal | None:
     if isinstance(error, InvalidDocument):
         return Refusal(422, "invalid", "the body is not valid", error.details())
     if isinstance(error, Refused):
-        return Refusal(error.status, error.code, error.message)
+        return Refusal(error.status, error.code, str(error))
     return None
 
 

@@ -158,7 +158,7 @@ class Prober:
             outcome, connection = await entry.probe.run()
         except LocalError as error:
             self._again(entry, started)
-            self.on_local_error(error.cause)
+            self.on_local_error(str(error))
             return
         except NowhereError:
             self._again(entry, started)

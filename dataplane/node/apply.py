@@ -14,12 +14,14 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from dataplane.core.health import HealthState
 from dataplane.core.spec import OperatorState
 from dataplane.errors import Refused
 from dataplane.node.change import Changer
 from dataplane.node.diff import change_steps
 from dataplane.node.impact import impact_of, own_connections
 from dataplane.node.listeners import Listeners
+from dataplane.node.running_service import find
 from dataplane.node.slices import in_slices
 from dataplane.node.snapshot_file import Saving
 from dataplane.node.specs import service_spec
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from dataplane.node.listeners import NewSockets
     from dataplane.node.node import Node
     from dataplane.node.snapshot_file import SnapshotStore
-    from schemas.api import BackendPatch, PushedBy
+    from schemas.api import BackendPatch, PushedBy, Verdict
     from schemas.replies import Applied, Change, Planned, PushOrigin
 
 __all__ = ["EMPTY", "Applier", "Replicas"]
@@ -70,38 +72,8 @@ class Replicas(Protocol):
         """Have them override a backend; raise `Refused` if one cannot."""
 
 
-class NoReplicas:
-    """A process that is alone."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-
-    async def prepare(self, snapshot: Snapshot, draft: Draft) -> None:
-        """Ask nobody."""
-
-    def abort(self) -> None:
-        """Tell nobody."""
-
-    async def commit(self) -> None:
-        """Tell nobody."""
-
-    async def dry_run(self) -> Held:
-        """Return what tells of the connections here."""
-        return own_connections
-
-    async def override(self, service: str, effective: BackendSpec) -> None:
-        """Tell nobody."""
-
-
 class Applier:
-    """Holds what runs, and changes it; one change at a time.
-
-    Args:
-        node: Runs it here.
-        store: Keeps it for the next start; None: nobody does.
-        listeners: What the node listens on.
-        replicas: Who else runs it.
-    """
+    """Holds what runs, and changes it; one change at a time. Without a `store`, nothing is kept for the next start."""
 
     def __init__(
         self,
@@ -113,13 +85,13 @@ class Applier:
         self.node = node
         self.changer = Changer(node)
         self._listeners = listeners
-        self._replicas: Replicas = replicas or NoReplicas()
+        self._replicas = replicas
         self.snapshot = EMPTY
         self.pushed_by: PushOrigin | None = None
         """Who pushed it; None: nobody, or nobody knows."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change of what runs."""
-        self.lock = self._replicas.lock
+        self.lock = asyncio.Lock() if replicas is None else replicas.lock
         self.refusal: Refused | None = None
         """Why nothing is changed any more; None as long as this process is in charge."""
         self.saving = Saving(store, node.events)
@@ -180,7 +152,7 @@ class Applier:
             changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)
             self._listeners.new.rehearse(draft.addresses(), draft.listen_options())
-            held = await self._replicas.dry_run()
+            held = own_connections if self._replicas is None else await self._replicas.dry_run()
             return {"changes": changes, "impact": await impact_of(self.node, changes, draft.services, held)}
 
     def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
@@ -208,18 +180,21 @@ class Applier:
         changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
         self._listeners.new.prepare(draft.addresses(), draft.listen_options())
-        try:
-            await self._replicas.prepare(snapshot, draft)
-        except BaseException:
-            self._replicas.abort()
-            self._listeners.new.abandon()
-            raise
+        replicas = self._replicas
+        if replicas is not None:
+            try:
+                await replicas.prepare(snapshot, draft)
+            except BaseException:
+                replicas.abort()
+                self._listeners.new.abandon()
+                raise
         overridden = dict(self.node.overrides)
         await self.changer.swap(draft, self._listeners)
         old, self.snapshot = self.snapshot, snapshot
         events = self.node.events
         self.pushed_by = None if by is None else cast("PushOrigin", by.model_dump() | {"at": events.now()})
-        await self._replicas.commit()
+        if replicas is not None:
+            await replicas.commit()
         events.emit(
             "applied",
             generation=snapshot.generation,
@@ -239,7 +214,36 @@ class Applier:
             await asyncio.sleep(0)
         return await self.changer.prepare(specs)
 
-    # -- overrides ------------------------------------------------------------------------------------
+    # -- the word of others ---------------------------------------------------------------------------
+
+    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
+        """Take somebody else's verdicts by service and backend id (`PUT /v1/health`), which need no streak.
+
+        They hold until the next verdict of a check of our own, if there are any.
+
+        Returns:
+            The `service/backend` of those that do not exist here.
+        """
+        return [
+            f"{service}/{backend_id}"
+            for service, by_id in verdicts.items()
+            for backend_id, verdict in by_id.items()
+            if not self._decide(service, backend_id, verdict)
+        ]
+
+    def _decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
+        """Take one; return whether there is such a backend."""
+        node = self.node
+        found = find(node.running, service, backend_id)
+        if found is None:
+            return False
+        running, backend = found
+        state, now = HealthState(verdict.state), node.reactor.clock()
+        change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
+        up = state is HealthState.UP
+        running.judged(backend, change, passed="said to be up" if up else "")
+        node.on_judged(service, backend, changed=True, passed=up)
+        return True
 
     async def patch(self, name: str, backend_id: str, patch: BackendPatch) -> dict[str, Any]:
         """Override a backend's state or weight until a snapshot changes that field.
@@ -258,11 +262,8 @@ class Applier:
             if backend is None:
                 raise Refused(404, "no_such_backend", f"service {name} has no backend {backend_id}")
             now = node.reactor.clock()
-            fields: dict[str, Any] = {}
-            if patch.state is not None:
-                fields["state"] = OperatorState(patch.state)
-            if patch.weight is not None:
-                fields["weight"] = patch.weight
+            given = {"state": patch.state and OperatorState(patch.state), "weight": patch.weight}
+            fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
             effective = replace(backend.spec, **fields)
             configured = running.configured[backend_id]
             before = node.overrides.get((name, backend_id), {})
@@ -276,7 +277,8 @@ class Applier:
             if not override:
                 del node.overrides[name, backend_id]
             await self.changer.reweigh(running, backend, effective)
-            await self._replicas.override(name, effective)
+            if self._replicas is not None:
+                await self._replicas.override(name, effective)
             said = patch.body()
             begun = {field: said[field] for field in override if override[field] != before.get(field)}
             ended = {field: said[field] for field in before if field not in override}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import CloseReason
@@ -17,7 +17,7 @@ from dataplane.node.drain import drain, undrain
 from dataplane.node.running_service import RunningService, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from random import Random
 
     from dataplane.core.health import Outcome
@@ -49,37 +49,8 @@ class OwnParts:
         return Backend(reactor, spec, service, self._share)
 
 
-class Verdict(Protocol):
-    """What somebody else says of a backend (schemas.api.Verdict)."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def cause(self) -> str: ...
-    @property
-    def reachable(self) -> bool | None: ...
-
-
-class OnJudged(Protocol):
-    """Who is told of each verdict on a backend."""
-
-    def __call__(self, service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
-        """Take note of one: whether it has changed anything, or has to be known all the same; whether a check passed."""
-
-
-def _ignore(service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
-    """Take no note."""
-
-
 class Node:
-    """Owns everything that accepts, relays or checks in this process.
-
-    Args:
-        reactor: For timers and connections.
-        events: Where happenings are told.
-        random: For balancing and checks.
-        parts: What services are made of.
-    """
+    """Owns everything that accepts, relays or checks in this process."""
 
     def __init__(self, reactor: Reactor, events: Events, random: Random, parts: Parts | None = None) -> None:
         self.reactor = reactor
@@ -100,7 +71,8 @@ class Node:
             locate=self.whereabouts.of,
             on_reached=self.whereabouts.reached,
         )
-        self.on_judged: OnJudged = _ignore
+        self.on_judged: Callable[..., None] = lambda *_, **__: None
+        """Told of each verdict: service, backend, `changed` (anything, or it has to be known all the same), `passed`."""
         self.clients_elsewhere: Callable[[str, str], int] = lambda *_: 0
         """Tells how many clients a backend (service, id) has in other processes that run what this one does."""
         self.access_log: Callable[..., None] | None = None
@@ -180,34 +152,6 @@ class Node:
             backend.ramp_from = now
         running.judged(backend, change, passed="an active check passed" if outcome.ok else "")
         self.on_judged(target.service, backend, changed=change is not None, passed=outcome.ok)
-
-    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
-        """Take somebody else's verdicts by service and backend id (`PUT /v1/health`), which need no streak.
-
-        They hold until the next verdict of a check of our own, if there are any.
-
-        Returns:
-            The `service/backend` of those that do not exist here.
-        """
-        return [
-            f"{service}/{backend_id}"
-            for service, by_id in verdicts.items()
-            for backend_id, verdict in by_id.items()
-            if not self._decide(service, backend_id, verdict)
-        ]
-
-    def _decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
-        """Take one; return whether there is such a backend."""
-        found = find(self.running, service, backend_id)
-        if found is None:
-            return False
-        running, backend = found
-        state, now = HealthState(verdict.state), self.reactor.clock()
-        change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
-        up = state is HealthState.UP
-        running.judged(backend, change, passed="said to be up" if up else "")
-        self.on_judged(service, backend, changed=True, passed=up)
-        return True
 
     def _on_probe_error(self, cause: str) -> None:
         self.events.emit("local_error", service="", cause=f"active check: {cause}", times=1)

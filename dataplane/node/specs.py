@@ -9,16 +9,9 @@ from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:
     from schemas.options import PassiveCheck
-    from schemas.snapshot import Backend, Service
+    from schemas.snapshot import Service
 
-__all__ = ["backend_spec", "service_spec"]
-
-
-def backend_spec(backend: Backend) -> spec.BackendSpec:
-    """Convert one backend."""
-    return spec.BackendSpec(
-        backend.id, backend.address, backend.weight, backend.tier, spec.OperatorState(backend.state)
-    )
+__all__ = ["service_spec"]
 
 
 def service_spec(name: str, service: Service) -> spec.ServiceSpec:
@@ -30,7 +23,10 @@ def service_spec(name: str, service: Service) -> spec.ServiceSpec:
         listen_options=_listen_options(service),
         mode=spec.Mode(service.mode),
         seed=service.seed,
-        backends=tuple(backend_spec(backend) for backend in service.backends),
+        backends=tuple(
+            spec.BackendSpec(one.id, one.address, one.weight, one.tier, spec.OperatorState(one.state))
+            for one in service.backends
+        ),
         pool=spec.PoolSpec(
             spec.PoolMode(pool.mode),
             pool.min_idle,

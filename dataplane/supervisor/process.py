@@ -38,7 +38,6 @@ from dataplane.supervisor.workers import CheckRelay, Workers
 
 if TYPE_CHECKING:
     from dataplane.api.server import Endpoints
-    from dataplane.options import Options
     from dataplane.process import Process
 
 __all__ = ["Supervision"]
@@ -71,12 +70,19 @@ class Supervision:
         tally = WorkerTally(node, workers, relay, lambda: process.log.dropped)
         self.applier.on_change = tally.forget_gone
         report = Report(options.name, process.life, self.applier, tally)
-        settings = _settings(options)
+        settings = WorkerSettings(
+            name=options.name,
+            runtime_dir=options.runtime_dir,
+            recording=options.recording,
+            log_format=options.log_format,
+            affinity=options.cpu_affinity,
+        )
         self._succession = Succession(workers, lending, board, settings, replicas, tally)
+        self._successor = Successor(process, self.applier, self._sockets, self._succession)
         self._operations = Operations(
             self._succession, lending, self._sockets, self.applier, board.rows // 2, events.emit
         )
-        self.plane = DataPlane(self.applier, report, node, self._operations, events)
+        self.plane = DataPlane(self.applier, report, self._operations, events)
         self.reopen = workers.reopen
         self.sockets = self._sockets.pairs
         self.wait_empty = workers.wait_empty
@@ -86,8 +92,7 @@ class Supervision:
         """Have workers run what there is, or what another process runs, and serve the API."""
         try:
             if self._process.options.takeover:
-                successor = Successor(self._process, self.applier, self._sockets, self._succession)
-                await successor.take_over(endpoints, self.plane)
+                await self._successor.take_over(endpoints, self.plane)
             else:
                 await self._begin_anew(endpoints)
         except StartError as error:
@@ -103,9 +108,8 @@ class Supervision:
 
     async def _begin_anew(self, endpoints: Endpoints) -> None:
         process = self._process
-        successor = Successor(process, self.applier, self._sockets, self._succession)
         async with AsyncExitStack() as stack:
-            predecessors = await successor.take_from_orphans(stack)
+            predecessors = await self._successor.take_from_orphans(stack)
             self._sockets.new.inherit(inherited_sockets())
             await load_initial(self.applier, process.store, process.options.config)
             await self._succession.start()
@@ -164,13 +168,3 @@ class Supervision:
         if self._process.life.leaving_since is None:
             self._process.log.close()
             os._exit(1)
-
-
-def _settings(options: Options) -> WorkerSettings:
-    return WorkerSettings(
-        name=options.name,
-        runtime_dir=options.runtime_dir,
-        recording=options.recording,
-        log_format=options.log_format,
-        affinity=options.cpu_affinity,
-    )

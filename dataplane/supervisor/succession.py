@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.background import together
 from dataplane.core.phase import Turn
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     from dataplane.ipc.messages import WorkerSettings
     from dataplane.ipc.shared_counters import CounterBoard
+    from dataplane.supervisor.apply import WorkerReplicas
     from dataplane.supervisor.lending import Lending
+    from dataplane.supervisor.tally import WorkerTally
     from dataplane.supervisor.workers import Workers
 
-__all__ = ["Ledger", "Pace", "Running", "Succession"]
+__all__ = ["Pace", "Succession"]
 
 YOUNG_S: Final = 2.0
 """A worker that dies within this time is not replaced at once."""
@@ -40,27 +42,6 @@ FIRST_DELAY_S: Final = 0.1
 MAX_DELAY_S: Final = 5.0
 FAILURES: Final = (PeerGone, PeerError, OSError)
 """What is raised when a worker cannot be brought up."""
-
-
-class Running(Protocol):
-    """What the workers run (dataplane.supervisor.apply)."""
-
-    @property
-    def lock(self) -> asyncio.Lock:
-        """Held while it is changed."""
-
-    async def brief(self, worker: WorkerProcess) -> None:
-        """Bring a new worker up to date: what runs, and what is known of health."""
-
-
-class Ledger(Protocol):
-    """Who keeps what workers tell."""
-
-    def heard(self, worker: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
-        """Take note of something that happened in a worker, or to it."""
-
-    def ended(self, worker: WorkerProcess) -> None:
-        """Take note that a worker's process has ended; its last numbers are in it."""
 
 
 class Pace:
@@ -79,7 +60,7 @@ class Pace:
 
 
 class Succession:
-    """Has as many workers as there should be: `settings` is what they are started with, `ledger` keeps what they tell."""
+    """Has as many workers as there should be, started with `settings`."""
 
     def __init__(
         self,
@@ -87,15 +68,15 @@ class Succession:
         lending: Lending,
         board: CounterBoard,
         settings: WorkerSettings,
-        running: Running,
-        ledger: Ledger,
+        replicas: WorkerReplicas,
+        tally: WorkerTally,
     ) -> None:
         self._workers = workers
         self._lending = lending
         self._board = board
         self._settings = settings
-        self._running = running
-        self._ledger = ledger
+        self._replicas = replicas
+        self._tally = tally
         self._pace = Pace()
         self.make: Callable[..., WorkerProcess] = WorkerProcess
 
@@ -118,8 +99,8 @@ class Succession:
         try:
             welcome = Welcome(index, worker.row, self._board.rows, self._settings)
             await worker.ask("welcome", welcome, [self._board.fd])
-            async with self._running.lock:  # no change may pass by a worker that does not count yet
-                await self._running.brief(worker)
+            async with self._replicas.lock:  # no change may pass by a worker that does not count yet
+                await self._replicas.brief(worker)
                 self._refuse_late()
                 await self._lending.lend_first(worker)
                 self._refuse_late()
@@ -133,7 +114,7 @@ class Succession:
         if predecessor is not None:
             _ = self.let_go(predecessor)
         await self._lending.spread()
-        self._ledger.heard(worker, "worker_ready", {"pid": worker.pid})
+        self._tally.heard(worker, "worker_ready", {"pid": worker.pid})
         return worker
 
     def _refuse_late(self) -> None:
@@ -161,7 +142,7 @@ class Succession:
         status = await worker.run(lost)
         self._workers.remove(worker)
         self._board.free_row(worker.row)
-        self._ledger.ended(worker)
+        self._tally.ended(worker)
         worker.life.turn(Turn.END, time.time())
         await self._succeed(worker, status)
 
@@ -173,7 +154,7 @@ class Succession:
         del self._workers.serving[index]
         if self._lending.stopped:
             return
-        self._ledger.heard(worker, "worker_died", {"pid": worker.pid, "status": status})
+        self._tally.heard(worker, "worker_died", {"pid": worker.pid, "status": status})
         await self._lending.spread()
         lived_s = time.monotonic() - worker.started_at
         while self._is_missing(index):
@@ -191,12 +172,12 @@ class Succession:
         try:
             await self.bring_up(former.index)
         except FAILURES as error:
-            self._ledger.heard(former, "worker_failed", {"cause": str(error) or cause})
+            self._tally.heard(former, "worker_failed", {"cause": str(error) or cause})
             return False
         return True
 
     def _heard(self, worker: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
-        self._ledger.heard(worker, kind, fields)
+        self._tally.heard(worker, kind, fields)
         serves = self._workers.serving.get(worker.index) is worker
         if kind == "worker_terminated" and serves and not self._lending.stopped:
             _ = self._workers.begin(self._tried(worker, "its successor died while starting"))

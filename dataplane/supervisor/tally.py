@@ -55,7 +55,7 @@ def worker_families(
 
 
 class WorkerTally:
-    """The figures of a node (dataplane.report.report.Source), and its workers' news (succession.Ledger).
+    """The figures of a node (dataplane.report.report.Source), and its workers' news.
 
     Args:
         node: How everything is configured, and what checks have found.

@@ -38,8 +38,6 @@ from dataplane.worker.requests import Requests
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dataplane.ipc.messages import Welcome
-
 __all__ = ["Worker", "main"]
 
 FORWARDED: Final = frozenset(
@@ -70,7 +68,6 @@ class Worker:
         self._stop = asyncio.Event()
         self._life = Life(self._stop.set)
         self._log = LineSink(2)
-        self._welcome: Welcome | None = None
         self._requests: Requests | None = None
         """None until its supervisor has said welcome."""
         self._write: Callable[..., None] | None = None
@@ -80,7 +77,6 @@ class Worker:
     async def answer(self, kind: str, body: Any, sockets: list[int], part: Callable[[Any], None]) -> Any:
         """Do what the supervisor asks for."""
         if kind == "welcome":
-            self._welcome = body
             self._requests = Requests(body, sockets[0], self._events, self._log)
             self._life.turn(Turn.SERVE, time.time())
             return self._requests.start()
@@ -104,8 +100,8 @@ class Worker:
             self._life.turn(Turn.STOP, time.time())
 
     def _tell(self, kind: str, **fields: Any) -> None:
-        if self._write and self._welcome:
-            self._write(kind, worker=self._welcome.index, **fields)
+        if self._write and self._requests:
+            self._write(kind, worker=self._requests.welcome.index, **fields)
         elif kind in FORWARDED:
             self._channel.send("event", (kind, fields))
 
@@ -121,16 +117,16 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             Background(group).once("listening to the supervisor", self._channel.run)
             await first_of(self._channel.closed, self._stop)
-            if self._requests is not None and self._welcome is not None:
-                await self._end(self._requests, self._welcome)
+            if self._requests is not None:
+                await self._end(self._requests)
             self._channel.close()
         self._life.turn(Turn.END, time.time())
         self._log.close()
 
-    async def _end(self, requests: Requests, welcome: Welcome) -> None:
+    async def _end(self, requests: Requests) -> None:
         """Drain; a worker without a supervisor serves a while before that."""
         if self._life.phase is Phase.SERVING:
-            settings = welcome.settings
+            settings = requests.welcome.settings
             self._write = event_writer(self._log, settings.log_format)
             orphan = Orphan(requests.node, requests.listeners, self._events)
             await orphan.serve(giver_path(settings.runtime_dir, settings.name, os.getpid()))

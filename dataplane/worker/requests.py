@@ -45,16 +45,15 @@ class Requests:
         """Generation and hash."""
         self._next: tuple[Draft, tuple[int, str], Columns] | None = None
         self._events = events
-        self._log = log
+        self.welcome = welcome
         board = Board(CounterBoard(welcome.rows, memory), welcome.row)
         reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self.node = WorkerNode(reactor, events, random.SystemRandom(), board)
         self.listeners = LentListeners(self.node)
         self._changer = Changer(self.node)
-        draw = random.Random().random  # noqa: S311 - it decides what is logged
-        self.recording = Recording(welcome.settings.recording, welcome.settings.name, draw, events.emit)
-        self.node.access_log = self.recording.record
-        self._reader = Reader(self.node, self._dropped_lines, self.recording.spans)
+        self.recording = recording = Recording(welcome.settings.recording, welcome.settings.name, events.emit)
+        self.node.access_log = recording.record
+        self._reader = Reader(self.node, lambda: log.dropped + recording.dropped_lines, recording.spans)
 
     def start(self) -> int:
         """Begin to count and to look at what the other workers count; return the process id."""
@@ -152,6 +151,3 @@ class Requests:
             part(figures)
             await asyncio.sleep(0)
         return *self._runs, self.node.connections()
-
-    def _dropped_lines(self) -> int:
-        return self._log.dropped + self.recording.dropped_lines

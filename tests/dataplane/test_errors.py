@@ -2,12 +2,11 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
 from dataplane import errors
-from dataplane.errors import BindError, DataPlaneError, InUse
+from dataplane.errors import BindError, DataPlaneError
 
 
 def test_tree():
@@ -39,9 +38,3 @@ def test_bind_in_own_words():
     assert str(BindError("unix:/a", OSError(errno.ENOENT, "there is no user x"))) == (
         "cannot listen on unix:/a: there is no user x"
     )
-
-
-def test_in_use():
-    """Who has a name is told by its process, where that is known."""
-    assert "process 7;" in str(InUse(Path("/run/a.sock"), 7))
-    assert "process unknown;" in str(InUse(Path("/run/a.sock"), None))

@@ -37,7 +37,7 @@ class Report:
 def plane():
     """A data plane of which only the report is asked."""
     nothing = SimpleNamespace()
-    return DataPlane(nothing, Report(), nothing, nothing, nothing)
+    return DataPlane(nothing, Report(), nothing, nothing)
 
 
 async def get(where, path):

@@ -16,7 +16,7 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.node import Node
 from dataplane.telemetry.events import Events
-from schemas.api import BackendPatch
+from schemas.api import BackendPatch, Verdict
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 
@@ -254,3 +254,16 @@ async def test_what_comes_from_disk_needs_no_generation(it):
     it.others.fails.clear()
     await it.applier.restore(snapshot)
     assert it.applier.snapshot.generation == 7
+
+
+async def test_verdicts_of_others_are_passed_on(it):
+    """Each is told, even if it changes nothing: another process may know otherwise."""
+    await it.applier.apply(body(1, "a"))
+    it.told.clear()
+    told = []
+    it.node.on_judged = lambda *who, **what: told.append((who[0], who[1].id, what))
+    up = Verdict(state="up")
+    for _ in range(2):
+        assert it.applier.decide_all({"s": {"a": up}, "t": {"a": up}}) == ["t/a"]
+    assert told == [("s", "a", {"changed": True, "passed": True})] * 2
+    assert it.kinds() == ["backend_up"]

@@ -13,7 +13,6 @@ from dataplane.net.prober import Target
 from dataplane.net.reactor import Reactor
 from dataplane.node import node
 from dataplane.node.node import OwnParts
-from schemas.api import Verdict
 from tests.dataplane.net.rig import spec
 from tests.dataplane.node.bench import benched
 
@@ -47,17 +46,6 @@ async def test_what_the_machine_lacks_is_said_at_most_once_a_second(bench):
     bench.reactor.now += node.LOCAL_ERROR_EVERY_S
     bench.node.local_error("s", errno.EMFILE)
     assert [fields["times"] for kind, fields in bench.told if kind == "local_error"] == [1, 1, 5]
-
-
-async def test_verdicts_of_others_are_passed_on(bench):
-    """Each is told, even if it changes nothing: another process may know otherwise."""
-    told = []
-    bench.node.on_judged = lambda *who, **what: told.append((who[0], who[1].id, what))
-    up = Verdict(state="up")
-    for _ in range(2):
-        assert bench.node.decide_all({"s": {"a": up}, "t": {"a": up}}) == ["t/a"]
-    assert told == [("s", "a", {"changed": True, "passed": True})] * 2
-    assert [kind for kind, _ in bench.told] == ["backend_up"]
 
 
 async def test_a_check_of_an_address_that_is_no_more_says_nothing(bench):

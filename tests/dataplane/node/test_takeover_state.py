@@ -18,7 +18,7 @@ async def test_successors_of_any_version_can_read_what_checks_found():
         await bench.put(*({"id": id_, "address": "127.0.0.1:1"} for id_ in "abc"))
         a = Verdict(state="down", cause="status 503")
         b = Verdict(state="down", cause="refused", reachable=False)
-        assert bench.node.decide_all({"s": {"a": a, "b": b, "x": b}}) == ["s/x"]
+        assert bench.applier.decide_all({"s": {"a": a, "b": b, "x": b}}) == ["s/x"]
         state = state_of(bench.applier)
         assert state["verdicts"] == [
             ("s", "a", "down", "status 503", False),
@@ -34,7 +34,7 @@ async def test_a_successor_knows_what_its_predecessor_knew():
         for bench in (before, after):
             await bench.put(*({"id": id_, "address": "127.0.0.1:1"} for id_ in "ab"))
         await before.applier.patch("s", "a", BackendPatch(state="drain"))
-        before.node.decide_all({"s": {"b": Verdict(state="down", cause="refused", reachable=False)}})
+        before.applier.decide_all({"s": {"b": Verdict(state="down", cause="refused", reachable=False)}})
         state = state_of(before.applier)
         state["verdicts"].append(("s", "gone", "down", "x", False))
         await inherit(after.applier, state)

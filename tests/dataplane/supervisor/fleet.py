@@ -113,12 +113,12 @@ class Fleet:
         return next(self._pids)
 
     async def brief(self, worker):
-        """Bring a worker up to date (dataplane.supervisor.succession.Running)."""
+        """Bring a worker up to date (dataplane.supervisor.apply.WorkerReplicas)."""
         assert self.lock.locked()
         self.briefed.append(worker)
 
     def heard(self, worker, kind, fields):
-        """Note it (dataplane.supervisor.succession.Ledger)."""
+        """Note it (dataplane.supervisor.tally.WorkerTally)."""
         self.told.append((worker.index, kind))
 
     def ended(self, worker):
