@@ -13,11 +13,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from schemas.discovery import Consul, Discover, Guard
+from schemas.discovery import CONSUL_FILES, Consul, Discover, Guard
 from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
-from schemas.files import with_absolute_files
 from schemas.loops import Loops
 from schemas.reading.document import Document, scan_document
 from schemas.reading.findings import Finding, find, findings_of, visible_path
@@ -108,11 +107,17 @@ def desired_of(document: Document) -> Desired:
 
 
 def at_folder(document: Document, folder: FolderPath) -> Document:
-    """Return an lb.yaml whose relative paths of files start at a folder: all of them are absolute."""
-    value = with_absolute_files(document.value, _File, folder)
-    if isinstance(value, dict) and "defaults" in value:
-        value = {**value, "defaults": with_absolute_files(value["defaults"], DesiredService, folder)}
-    return replace(document, value=value)
+    """Return an lb.yaml whose relative paths of files start at a folder, its own: all of them are absolute.
+
+    Whoever reads an lb.yaml knows its folder; the daemon, the history and a later start do not. What is wrong with a path
+    stays as it is.
+    """
+    consul = document.value.get("consul") if isinstance(document.value, dict) else None
+    if not isinstance(consul, dict):
+        return document
+    paths = {key: path for key in CONSUL_FILES if isinstance(path := consul.get(key), str) and path}
+    absolute = {key: str(folder / path) for key, path in paths.items()}
+    return replace(document, value={**document.value, "consul": {**consul, **absolute}})
 
 
 def resolve(desired: Desired, discovered: Mapping[str, Sequence[Backend]]) -> dict[str, Service]:

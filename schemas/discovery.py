@@ -10,9 +10,8 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from schemas.errors import shown
 from schemas.fields import Count, Duration, Frozen, Percent, Port, Switch, Text, Word, Words, invalid, refused
-from schemas.files import FilePath
 
-__all__ = ["Consul", "ConsulQuery", "Discover", "Guard"]
+__all__ = ["CONSUL_FILES", "Consul", "ConsulQuery", "Discover", "Guard"]
 
 
 def _consul_name(value: str) -> str:
@@ -97,6 +96,9 @@ class Discover(Frozen):
 
 
 _SCHEMES: Final = frozenset({"http", "https"})
+_FilePath = Annotated[Text, Field(min_length=1)]
+CONSUL_FILES: Final = ("token_file", "ca_file", "cert_file", "key_file")
+"""The keys of lb.yaml that name files, all of them in `consul`."""
 
 
 def _agent_address(value: str) -> str:
@@ -127,13 +129,13 @@ class Consul(Frozen):
 
     address: Annotated[Text, AfterValidator(_agent_address)] = "http://127.0.0.1:8500"
     """http://, https:// or unix://."""
-    token_file: FilePath | None = None
+    token_file: _FilePath | None = None
     """Holds the ACL token."""
-    ca_file: FilePath | None = None
+    ca_file: _FilePath | None = None
     """Signs the agent's certificate; the system's authorities if left out."""
-    cert_file: FilePath | None = None
+    cert_file: _FilePath | None = None
     """Our certificate."""
-    key_file: FilePath | None = None
+    key_file: _FilePath | None = None
     """Its key; in cert_file if left out."""
     datacenter: Word | None = None
     """The default of every query."""
