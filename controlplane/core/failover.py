@@ -7,24 +7,25 @@ that has never answered does not keep the next from serving for longer than the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Failover"]
 
+HYSTERESIS_S: Final = 30.0
+"""How long a better datacenter must have had instances before it is chosen again."""
+
 
 class Failover:
     """The choice among datacenters, by index."""
 
-    __slots__ = ("_back_since", "_hysteresis_s", "_started_at", "current")
+    __slots__ = ("_back_since", "_started_at", "current")
 
-    def __init__(self, now: float, *, hysteresis_s: float = 30.0) -> None:
-        """Start without a choice; a better datacenter is chosen again once it has had instances for `hysteresis_s`."""
+    def __init__(self, now: float) -> None:
         self.current: int | None = None
         """The index that serves; None before the first choice."""
-        self._hysteresis_s = hysteresis_s
         self._started_at = now
         self._back_since: dict[int, float] = {}
 
@@ -48,24 +49,20 @@ class Failover:
             self.current = min(self._back_since, default=current)
         else:
             better = (
-                i
-                for i, since in self._back_since.items()
-                if i < current and now - since >= self._hysteresis_s
+                i for i, since in self._back_since.items() if i < current and now - since >= HYSTERESIS_S
             )
             self.current = min(better, default=current)
         return self.current
 
     def due(self, now: float) -> float | None:
         """Return when the choice may change without news, in monotonic seconds; None if it will not."""
-        times = [
-            since + self._hysteresis_s for i, since in self._back_since.items() if i < (self.current or 0)
-        ]
+        times = [since + HYSTERESIS_S for i, since in self._back_since.items() if i < (self.current or 0)]
         if self.current is None:
-            times.append(self._started_at + self._hysteresis_s)
+            times.append(self._started_at + HYSTERESIS_S)
         return min((at for at in times if at > now), default=None)
 
     def _first(self, usable: Sequence[int | None], now: float) -> int | None:
-        patient = now < self._started_at + self._hysteresis_s
+        patient = now < self._started_at + HYSTERESIS_S
         for index, count in enumerate(usable):
             if count:
                 return index

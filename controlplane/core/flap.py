@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = ["FlapDamper"]
 
-_FORGET_BELOW = 0.05
+HALF_LIFE_S: Final = 60.0
+SUPPRESS: Final = 5.0
+"""The penalty above which an instance is suppressed."""
+REUSE: Final = 2.0
+"""The penalty below which it is let back."""
+_FORGET_BELOW: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -26,19 +32,9 @@ class _Record:
 class FlapDamper:
     """Penalties of one set of instances, by id."""
 
-    __slots__ = ("_half_life_s", "_records", "_reuse", "_suppress")
+    __slots__ = ("_records",)
 
-    def __init__(self, *, half_life_s: float = 60.0, suppress: float = 5.0, reuse: float = 2.0) -> None:
-        """Start with nothing known.
-
-        Args:
-            half_life_s: Seconds in which a penalty halves.
-            suppress: The penalty above which an instance is suppressed.
-            reuse: The penalty below which it is let back; less than `suppress`.
-        """
-        self._half_life_s = half_life_s
-        self._suppress = suppress
-        self._reuse = reuse
+    def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
 
     def note(self, name: str, now: float, *, up: bool) -> None:
@@ -51,7 +47,7 @@ class FlapDamper:
         if record.up is not up:
             record.up = up
             record.penalty += 1.0
-            if record.penalty > self._suppress:
+            if record.penalty > SUPPRESS:
                 record.suppressed = True
 
     def is_suppressed(self, name: str, now: float) -> bool:
@@ -65,7 +61,7 @@ class FlapDamper:
     def reuses(self) -> list[float]:
         """Return when each suppressed instance is let back, in monotonic seconds."""
         return [
-            record.at + self._half_life_s * math.log2(record.penalty / self._reuse)
+            record.at + HALF_LIFE_S * math.log2(record.penalty / REUSE)
             for record in self._records.values()
             if record.suppressed
         ]
@@ -80,8 +76,8 @@ class FlapDamper:
 
     def _settle(self, record: _Record, now: float) -> None:
         """Let a penalty fade up to now."""
-        record.penalty *= 0.5 ** (max(0.0, now - record.at) / self._half_life_s)
+        record.penalty *= 0.5 ** (max(0.0, now - record.at) / HALF_LIFE_S)
         record.at = now
         # the tolerance: at exactly the time of reuses() rounding may leave a trace above the mark
-        if record.suppressed and record.penalty <= self._reuse * (1 + 1e-9):
+        if record.suppressed and record.penalty <= REUSE * (1 + 1e-9):
             record.suppressed = False

@@ -70,25 +70,17 @@ class Held:
 class Guard(Generic[T]):
     """The guard of one set of instances."""
 
-    __slots__ = ("_changed_at", "_held", "_marks", "_published", "_saw_empty", "policy")
+    __slots__ = ("_changed_at", "_marks", "_saw_empty", "held", "policy", "published")
 
     def __init__(self, policy: GuardPolicy) -> None:
         self.policy = policy
-        self._published: dict[str, T] | None = None
+        self.published: Mapping[str, T] | None = None
+        """What holds now; None before the first table."""
+        self.held: Held | None = None
+        """What is being kept; None if the catalogue is believed."""
         self._marks: deque[tuple[float, int]] = deque()  # (when it was left, how many), falling
-        self._held: Held | None = None
         self._changed_at = 0.0
         self._saw_empty = False
-
-    @property
-    def published(self) -> Mapping[str, T] | None:
-        """What holds now; None before the first table."""
-        return self._published
-
-    @property
-    def held(self) -> Held | None:
-        """What is being kept; None if the catalogue is believed."""
-        return self._held
 
     def suspects(
         self,
@@ -109,9 +101,9 @@ class Guard(Generic[T]):
         Returns:
             `empty`, `shrink`, `denied`, or None if it may be published.
         """
-        if self._published is None:
+        if self.published is None:
             return None if candidate or self.policy.allow_empty else "empty"
-        missing = self._published.keys() - candidate.keys()
+        missing = self.published.keys() - candidate.keys()
         absent = missing - elsewhere
         if not missing or not (absent or self._breaks_a_rule(candidate)):
             return None
@@ -119,13 +111,13 @@ class Guard(Generic[T]):
             return "denied"
         if not candidate:
             return "empty"
-        if self._breaks_a_rule(candidate) or self._held is not None:
+        if self._breaks_a_rule(candidate) or self.held is not None:
             return "shrink"
         return "shrink" if len(candidate) < self._floor(now, len(missing) - len(absent)) else None
 
     def add(self, candidate: Mapping[str, T], now: float) -> None:
         """Publish what a set adds and renews, keeping everything else: always safe."""
-        self._publish({**(self._published or {}), **candidate}, now)
+        self._publish({**(self.published or {}), **candidate}, now)
 
     def offer(
         self,
@@ -144,19 +136,19 @@ class Guard(Generic[T]):
         """
         why = self.suspects(candidate, now, denied=denied, elsewhere=elsewhere)
         if why is None:
-            if candidate or self._published is not None or confirmed:
+            if candidate or self.published is not None or confirmed:
                 self._settle(candidate, now, elsewhere)
             return
-        if self._published is None:
+        if self.published is None:
             return
-        missing = self._published.keys() - candidate.keys()
+        missing = self.published.keys() - candidate.keys()
         if not self._breaks_a_rule(candidate):
             missing -= elsewhere
         held = self._hold(candidate, missing, why, now, answering)
         if confirmed and held.until is not None and now >= held.until:
             self._settle(candidate, now, elsewhere)
         else:
-            kept = {name: value for name, value in self._published.items() if name in missing}
+            kept = {name: value for name, value in self.published.items() if name in missing}
             self._publish({**kept, **candidate}, now, elsewhere)
 
     def restore(self, published: Mapping[str, T], now: float) -> None:
@@ -183,28 +175,28 @@ class Guard(Generic[T]):
     ) -> Held:
         """Begin or continue a hold of what is gone, and work out when it ends."""
         missing = tuple(sorted(gone))
-        since = now if self._held is None else self._held.since
-        if self._held is None:
+        since = now if self.held is None else self.held.since
+        if self.held is None:
             self._saw_empty = False
         self._saw_empty = self._saw_empty or not candidate
-        if self._held is None or self._held.missing != missing:
+        if self.held is None or self.held.missing != missing:
             self._changed_at = now
         until: float | None = None
         if why == "shrink" or (why == "empty" and self.policy.allow_empty):
             patient = why == "shrink" and (self._saw_empty or not set(answering).isdisjoint(missing))
             until = self._changed_at + (self.policy.absent_s if patient else self.policy.hold_s)
-        self._held = Held(why, missing, len(candidate), since, until)
-        return self._held
+        self.held = Held(why, missing, len(candidate), since, until)
+        return self.held
 
     def _settle(
         self, candidate: Mapping[str, T], now: float, elsewhere: frozenset[str] = frozenset()
     ) -> None:
-        self._held = None
+        self.held = None
         self._publish(dict(candidate), now, elsewhere)
 
     def _publish(self, table: dict[str, T], now: float, elsewhere: frozenset[str] = frozenset()) -> None:
-        before = self._published
-        self._published = table
+        before = self.published
+        self.published = table
         if before is None:
             return
         moved = len((before.keys() - table.keys()) & elsewhere)
@@ -221,6 +213,6 @@ class Guard(Generic[T]):
         """Return the number below which a table is not believed if so many have moved elsewhere."""
         while self._marks and self._marks[0][0] < now - self.policy.window_s:
             self._marks.popleft()
-        current = len(self._published or ())
+        current = len(self.published or ())
         high_water = max(current, self._marks[0][1]) if self._marks else current
         return (high_water - moved) * (1.0 - self.policy.max_shrink)

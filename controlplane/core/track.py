@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from controlplane.core.coalesce import Coalescer
 from controlplane.core.guard import Guard, GuardPolicy
 from controlplane.core.instances import Classified, Condition, Instance
 from controlplane.core.wanted import Answers, Wanted
@@ -28,11 +27,13 @@ from controlplane.core.wanted import Answers, Wanted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Track", "Trust"]
+__all__ = ["Coalescer", "Track", "Trust"]
 
 FAST_CONFIRM_S = 1.0
 SLOW_CONFIRM_S = 10.0  # a hold without an end costs the servers a read now and then for as long as it lasts
 FAST_FOR_S = 60.0
+QUIET_S = 0.1  # without a change: the burst is over
+BURST_S = 1.0  # after its first change it is over in any case
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,36 @@ class Trust:
     """It came from a server that knows no leader, or does not say."""
     denied: bool = False
     """The catalogue said that it left out what the token may not read."""
+
+
+class Coalescer:
+    """Tells when a burst of changes is over: wait for quiet, but never for long.
+
+    A restarted agent wakes its watchers four times in 10 ms. Published one by one, each step would move clients;
+    taken together it is one change, or none.
+    """
+
+    __slots__ = ("_first", "_last")
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._last = 0.0
+
+    def change(self, now: float) -> None:
+        """Note one more change."""
+        if self._first is None:
+            self._first = now
+        self._last = now
+
+    def clear(self) -> None:
+        """Forget the burst: it was published, or took itself back."""
+        self._first = None
+
+    def due(self) -> float | None:
+        """Return when the burst is over, in monotonic seconds; None if there is none."""
+        if self._first is None:
+            return None
+        return min(self._last + QUIET_S, self._first + BURST_S)
 
 
 class Track:

@@ -26,9 +26,9 @@ class Wanted:
 
     __slots__ = ("_answers", "_damper", "_instances", "_lost_since")
 
-    def __init__(self, answers: Answers, damper: FlapDamper | None = None) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._damper = damper or FlapDamper()
+        self._damper = FlapDamper()
         self._instances: tuple[Instance, ...] = ()
         self._lost_since: dict[str, float] = {}
 

@@ -24,21 +24,17 @@ class BadIndex(ValueError):  # noqa: N818 - a verdict on a header
 class WatchIndex:
     """The index to send with the next blocking query; 0 means: do not block."""
 
-    __slots__ = ("_value", "resets")
+    __slots__ = ("resets", "value")
 
     def __init__(self) -> None:
-        self._value = 0
+        self.value = 0
+        """The index to send: 0 for none, else at least 1."""
         self.resets = 0
         """How often it went backwards."""
 
-    @property
-    def value(self) -> int:
-        """The index to send: 0 for none, else at least 1."""
-        return self._value
-
     def forget(self) -> None:
         """Start again from nothing, as after any error."""
-        self._value = 0
+        self.value = 0
 
     def take(self, header: str | None) -> bool:
         """Take over the index of a reply.
@@ -56,11 +52,11 @@ class WatchIndex:
             self.forget()
             raise BadIndex("no X-Consul-Index" if header is None else f"X-Consul-Index is {header[:40]!a}")
         received = max(1, min(int(header), MAX_INDEX))
-        if received < self._value:
+        if received < self.value:
             self.forget()
             self.resets += 1
             return False
-        self._value = received
+        self.value = received
         return True
 
 
@@ -85,6 +81,6 @@ class TokenBucket:
         return max(0.0, -self._tokens / self._rate)
 
 
-def jittered(seconds: float, random: Random, *, share: float = 0.1) -> float:
-    """Return a time shortened by a random part of at most `share`, so that many watches do not beat as one."""
-    return seconds * (1.0 - share * random())
+def jittered(seconds: float, random: Random) -> float:
+    """Return a time shortened by a random part of at most a tenth, so that many watches do not beat as one."""
+    return seconds * (1.0 - 0.1 * random())
