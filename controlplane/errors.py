@@ -71,27 +71,14 @@ class InputError(ControlError):
         self.source = source
         self.problems = tuple(problems)
 
-    def lines(self) -> list[str]:
-        """One line for each problem: `FILE:LINE:COLUMN: path: message`."""
-        return [
-            ": ".join(
-                part
-                for part in (
-                    ":".join(
-                        str(at)
-                        for at in (self.source, each.get("line"), each.get("column"))
-                        if at is not None
-                    ),
-                    each["path"],
-                    each["message"],
-                )
-                if part
-            )
-            for each in self.problems
-        ]
-
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        return "\n".join(map(self._line, self.problems))
+
+    def _line(self, problem: dict[str, Any]) -> str:
+        """Write `FILE:LINE:COLUMN: path: message`, of these what there is."""
+        where = (self.source, problem.get("line"), problem.get("column"))
+        parts = (":".join(str(at) for at in where if at is not None), problem["path"], problem["message"])
+        return ": ".join(filter(None, parts))
 
 
 class UnreadableError(InputError):

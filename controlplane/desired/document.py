@@ -10,7 +10,7 @@ import select
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -167,13 +167,7 @@ class Proposal:
 
 def input_error(error: InvalidDocument, source: str) -> InputError:
     """Translate what `schemas` raises."""
-    return InputError(
-        source,
-        [
-            {"path": each.path, "message": each.message, "line": each.line, "column": each.column}
-            for each in error.problems
-        ],
-    )
+    return InputError(source, [asdict(each) for each in error.problems])
 
 
 def _wrong(path: Path, reason: str) -> InputError:

@@ -17,22 +17,11 @@ from typing import Any, Final
 from controlplane.core.backoff import Backoff
 from controlplane.desired.document import read_file
 from controlplane.errors import InputError
+from schemas.http.reloaded import Signature, signature
 
-__all__ = ["FileSource", "Settling", "Signature", "signature_of"]
+__all__ = ["FileSource", "Settling"]
 
 PERIOD_S: Final = 0.5
-
-Signature = tuple[int, ...] | None
-"""Device, inode, mtime, ctime (ns) and size; None: there is no file."""
-
-
-def signature_of(path: Path) -> Signature:
-    """Look at what a path leads to."""
-    try:
-        seen = path.stat()
-    except OSError:
-        return None
-    return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
 
 
 class Settling:
@@ -95,14 +84,14 @@ class FileSource:
 
     async def run(self) -> None:
         """Read once, then watch until cancelled."""
-        settling = Settling(await asyncio.to_thread(signature_of, self.path))
+        settling = Settling(await asyncio.to_thread(signature, self.path))
         await self._read(forced=False)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._period_s):
                     await self._forced.wait()
-            signature = await asyncio.to_thread(signature_of, self.path)
-            changed, forced = settling.look(signature), self._forced.is_set()
+            seen = await asyncio.to_thread(signature, self.path)
+            changed, forced = settling.look(seen), self._forced.is_set()
             self._forced.clear()
             if changed or forced or self._is_due():
                 await self._read(forced=forced)

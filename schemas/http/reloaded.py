@@ -14,15 +14,17 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["Renewed"]
+__all__ = ["Renewed", "Signature", "signature"]
 
 T = TypeVar("T")
+Signature: TypeAlias = tuple[int, ...]
+"""Device, inode, mtime, ctime (ns) and size; empty: there is no file."""
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
 
@@ -55,7 +57,7 @@ class Renewed(Generic[T]):
         self._told = told
         self._lock = threading.Lock()
         self._made: tuple[T] | None = None
-        self._seen: list[tuple[int, ...]] = []
+        self._seen: list[Signature] = []
         self._clock = clock
         self._pause_s = _PAUSE_S
         self._again_at = 0.0
@@ -68,7 +70,7 @@ class Renewed(Generic[T]):
         """
         with self._lock:
             # Before they are read: what changes meanwhile is read again next time.
-            seen = [_signature(path) for path in self._files]
+            seen = [signature(path) for path in self._files]
             if self._made is None:
                 self._made = (self._make(),)
             elif seen != self._seen:
@@ -94,8 +96,8 @@ class Renewed(Generic[T]):
             self.trouble = None
 
 
-def _signature(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file; nothing for one that is not there."""
+def signature(path: Path) -> Signature:
+    """Look at what a path leads to."""
     with contextlib.suppress(OSError):
         seen = path.stat()
         return (seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
