@@ -14,7 +14,7 @@ from dataplane.net.pool import Pool
 from dataplane.net.sockopts import SocketAddress, to_sockaddr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import MutableSequence, Sequence
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
     from dataplane.net.goal import PoolShare
@@ -44,6 +44,7 @@ class Backend:
     __slots__ = (
         "absence",
         "address",
+        "cells",
         "connect_timeout_s",
         "draining_since",
         "failures",
@@ -57,6 +58,7 @@ class Backend:
         "ramp_from",
         "reachable",
         "removed",
+        "row",
         "spec",
         "standing",
         "totals",
@@ -71,7 +73,13 @@ class Backend:
         """As configured, with the operator's overrides applied."""
         self._read_address(spec.address)
         self.own = 0
-        """Clients' connections of this process to it, those being dialled included."""
+        """Clients' connections of this process to it, those being dialled included.
+
+        Whoever changes it writes it into `cells[row]`, too.
+        """
+        self.cells: MutableSequence[int] | memoryview = [0]
+        """Where other processes see it: a cell and not a method, for it is written for each connection."""
+        self.row = 0
         self.failures = 0
         """Consecutive failures that passive health has counted."""
         self.health = ActiveHealth(service.active.rise, service.active.fall, now=reactor.now)
@@ -104,14 +112,6 @@ class Backend:
     def active(self) -> int:
         """Connections to it that limits and balancers count: those of all processes that count together."""
         return self.own
-
-    def enter(self) -> None:
-        """Count one more connection."""
-        self.own += 1
-
-    def leave(self) -> None:
-        """Count one connection less."""
-        self.own -= 1
 
     def configure(self, spec: BackendSpec, service: ServiceSpec, now: float) -> None:
         """Take a new configuration; what it does not change stays as it is."""

@@ -190,7 +190,7 @@ class Connector:
         """Give back the place of `flow` at `backend`."""
         service = self._service
         flow.backend = None
-        backend.leave()
+        backend.own = backend.cells[backend.row] = backend.own - 1
         if service.selection.tracks_load:
             service.selection.changed(backend)
         if backend.removed and not backend.own and backend in service.leaving:
@@ -209,7 +209,7 @@ class Connector:
             heir.totals.bytes_out -= answered
         self.release(flow, backend)
         flow.backend = heir
-        heir.enter()
+        heir.own = heir.cells[heir.row] = heir.own + 1
         if service.selection.tracks_load:
             service.selection.changed(heir)
 
@@ -218,7 +218,7 @@ class Connector:
         selection = self._service.selection
         flow.backend = backend
         flow.place = backend.spec.address
-        backend.enter()
+        backend.own = backend.cells[backend.row] = backend.own + 1
         if selection.tracks_load:
             selection.changed(backend)
         pool = backend.pool

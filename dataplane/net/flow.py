@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import CloseReason
@@ -100,13 +100,18 @@ class FlowOwner(Protocol):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Flow:
-    """One client's connection from accept to close; `sock` is the client's socket."""
+    """One client's connection from accept to close.
+
+    Its service gives it the client's leg: `__post_init__` would be one more call for each connection.
+    """
 
     service: FlowOwner
-    sock: InitVar[socket.SocketType]
+    reactor: Reactor
     address: tuple[str, int] | None
     """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""
-    reactor: Reactor = field(init=False)
+    started_at: float
+    last: float
+    """When a byte was read or written last."""
     client: Leg = field(init=False)
     server: Leg | None = None
     backend: Backend | None = None
@@ -145,19 +150,10 @@ class Flow:
     """Bytes that the kernel held for both peers when the last timer looked."""
     deadline: float = 0.0
     """When a drain ends this flow; 0: not draining."""
-    started_at: float = field(init=False)
-    last: float = field(init=False)
-    """When a byte was read or written last."""
     connected_at: float = 0.0
     first_at: float = 0.0
     born_at: float = 0.0
     queued_s: float = 0.0
-
-    def __post_init__(self, sock: socket.SocketType) -> None:
-        """Begin now."""
-        self.reactor = reactor = self.service.reactor
-        self.client = Leg(self, sock)
-        self.started_at = self.last = reactor.now
 
     # -- before the relay -----------------------------------------------------------------------------
 

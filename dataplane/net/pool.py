@@ -44,7 +44,7 @@ class Pool:
         share: What this process may hold beside others; None: there are no others.
     """
 
-    __slots__ = ("_reactor", "_shared", "backend", "goal", "limit", "refiller", "shelf", "spec")
+    __slots__ = ("_reactor", "backend", "goal", "limit", "refiller", "shelf", "spec")
 
     def __init__(
         self,
@@ -59,8 +59,6 @@ class Pool:
         self.backend = backend
         self.spec = spec
         self.limit = limit
-        self._shared = share
-        """Asked for each client only if there is somebody to share with."""
         self.goal = Goal(reactor, backend, spec, limit, share or PoolShare())
         self.refiller = Refiller(reactor, backend, spec, self.goal)
         self.shelf = self.refiller.shelf
@@ -115,8 +113,9 @@ class Pool:
             if cause is None:
                 idle_list.pop()
                 totals.hits += 1
-                if self._shared is not None:
-                    self._shared.publish(len(idle_list), self.own)
+                if goal.share.is_shared:
+                    left = len(idle_list)
+                    goal.share.publish(left, left + len(self.refiller.dials))
                 return idle
             self.shelf.discard(idle, cause)
         totals.misses += 1
@@ -134,7 +133,7 @@ class Pool:
             dialled_to: Where it leads; None: nobody else may have it.
         """
         reactor, spec, backend, idle_list = self._reactor, self.spec, self.backend, self.shelf.idle
-        now, address, shared = reactor.now, backend.address, self._shared
+        now, address, share = reactor.now, backend.address, self.goal.share
         cause: DiscardCause | None = None
         is_ours = dialled_to is not None and (dialled_to is address or dialled_to == address)
         if spec.mode is not PoolMode.REUSE or not is_ours:
@@ -142,7 +141,7 @@ class Pool:
         elif not backend.usable:
             cause = DiscardCause.UNUSABLE
         elif (
-            (shared is not None and not shared.has_room(self.own, self.goal.size(), now))
+            (share.is_shared and not share.has_room(self.own, self.goal.size(), now))
             or len(idle_list) >= spec.max_idle
             or (self.limit and backend.active + self.own >= self.limit)
         ):
@@ -165,8 +164,8 @@ class Pool:
         idle_list.append(idle)
         if not self.shelf.tick:
             self.shelf.schedule()
-        if shared is not None:
-            shared.publish(len(idle_list), self.own)
+        if share.is_shared:
+            share.publish(len(idle_list), self.own)
 
     def displace(self) -> bool:
         """Give up a dial or an idle connection, so that a client may dial under `limits.per_backend`."""

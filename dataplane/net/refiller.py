@@ -63,13 +63,17 @@ class Refiller:
         if missing <= goal.slack or self.reactor.now < self.retry_at:
             return
         missing = min(missing, MAX_DIALS - len(self.dials))
-        granted = goal.share.claim(own, missing, goal.size())
-        if granted < missing:
-            goal.count, goal.slack = own + granted, 0
-        for _ in range(granted):
+        share = goal.share
+        if share.is_shared:
+            granted = share.claim(own, missing, goal.size())
+            if granted < missing:
+                missing = granted
+                goal.count, goal.slack = own + granted, 0
+        for _ in range(missing):
             if not self._dial():
                 break
-        self._publish()
+        if share.is_shared:
+            self._publish()
 
     def _publish(self) -> None:
         idle = len(self.shelf.idle)

@@ -19,17 +19,17 @@ from dataplane.net.connect import Connector, QueuePlace
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.deadlines import Deadlines
 from dataplane.net.flow import Flow
+from dataplane.net.leg import Leg
 from dataplane.net.proxy_header import HEADERS, HeaderReader
 from dataplane.net.sockopts import RDHUP
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableSequence
 
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.connect import Observer
-    from dataplane.net.leg import Leg
     from dataplane.net.reactor import Reactor
 
 __all__ = ["Service"]
@@ -51,7 +51,10 @@ class Service:
         self.selection: Selection[Backend] = Selection({})
         self.flows: set[Flow] = set()
         self.own = 0
-        """Admitted connections of this process."""
+        """Admitted connections of this process; whoever changes it writes it into `cells[row]`, too."""
+        self.cells: MutableSequence[int] | memoryview = [0]
+        """Where other processes see it: a cell and not a method, for it is written for each connection."""
+        self.row = 0
         self.totals = ServiceTotals()
         self.access_log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
         self.draining = False
@@ -70,14 +73,6 @@ class Service:
     def active(self) -> int:
         """Admitted connections that `limits.connections` counts: those of all processes that count together."""
         return self.own
-
-    def enter(self) -> None:
-        """Count one more admitted connection."""
-        self.own += 1
-
-    def leave(self) -> None:
-        """Count one admitted connection less."""
-        self.own -= 1
 
     def configure(self, spec: ServiceSpec) -> None:
         """Take everything but the backends from `spec`; connections in place keep what they began with."""
@@ -107,7 +102,9 @@ class Service:
     def accepted(self, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
         """Take a client's new connection; `address` is None on a Unix socket."""
         self.totals.connections += 1
-        flow = Flow(self, sock, address)
+        reactor = self.reactor
+        flow = Flow(self, reactor, address, reactor.now, reactor.now)
+        flow.client = Leg(flow, sock)
         self.flows.add(flow)
         try:
             if self.proxy_required:
@@ -131,7 +128,7 @@ class Service:
         if limit and self.active >= limit:
             self.enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
             return
-        self.enter()
+        self.own = self.cells[self.row] = self.own + 1
         flow.admitted = True
         if self.sticky:
             self._choose_key(flow)
@@ -187,7 +184,7 @@ class Service:
             flow.queued_s = self.reactor.now - flow.last
             self.totals.queue.observe(flow.queued_s)
             if not flow.admitted:
-                self.enter()
+                self.own = self.cells[self.row] = self.own + 1
                 flow.admitted = True
             self.connector.connect(
                 flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND
@@ -218,7 +215,7 @@ class Service:
             if pooled and server is not None:  # before the next has its place: it is the same connection
                 backend.pool.put(server.sock, server.mask, flow.born_at, flow.dialled_to)
         if flow.admitted:
-            self.leave()
+            self.own = self.cells[self.row] = self.own - 1
         if flow.counted and self.guarded:
             self.admission.closed(_client_ip(flow))
         if self.queue:

@@ -76,6 +76,8 @@ class WorkerShare(PoolShare):
         "_window_ends",
     )
 
+    is_shared = True
+
     def __init__(self, board: Board, column: int | None) -> None:
         self._board = board
         self._column = column

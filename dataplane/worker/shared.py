@@ -31,7 +31,7 @@ __all__ = ["SharedBackend", "SharedParts", "SharedService"]
 class SharedBackend(Backend):
     """A backend whose `active` is the node's count; `column` as the supervisor has given it out."""
 
-    __slots__ = ("_board", "_cells", "_column", "_told", "share")
+    __slots__ = ("_board", "_column", "_told", "share")
 
     def __init__(
         self,
@@ -43,25 +43,15 @@ class SharedBackend(Backend):
     ) -> None:
         self._board = board
         self._column = column
-        self._cells = board.cells(column)
         self._told = 0
         self.share = WorkerShare(board, column)
         super().__init__(reactor, spec, service, self.share)
+        self.cells, self.row = board.cells(column), board.row
 
     @property
     def active(self) -> int:
         """The node's count, as of now."""
-        return sum(self._cells[: self._board.head[0]])
-
-    def enter(self) -> None:
-        """Count one more connection."""
-        self.own = own = self.own + 1
-        self._cells[self._board.row] = own
-
-    def leave(self) -> None:
-        """Count one connection less."""
-        self.own = own = self.own - 1
-        self._cells[self._board.row] = own
+        return sum(self.cells[: self._board.head[0]])
 
     def has_moved(self) -> bool:
         """Tell whether the count has changed since this was asked last, so that a balancer must look again."""
@@ -71,11 +61,10 @@ class SharedBackend(Backend):
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
         if column != self._column:
-            row = self._board.row
-            self._cells[row] = 0
+            self.cells[self.row] = 0
             self._column = column
-            self._cells = self._board.cells(column)
-            self._cells[row] = self.own
+            self.cells = self._board.cells(column)
+            self.cells[self.row] = self.own
             self.share.use(column)
 
 
@@ -88,8 +77,8 @@ class SharedService(Service):
         self, reactor: Reactor, spec: ServiceSpec, observer: Observer, board: Board, siblings: Siblings
     ) -> None:
         self._board = board
-        self._cells = board.cells(None)
         super().__init__(reactor, spec, observer)
+        self.cells, self.row = board.cells(None), board.row
         self.admission = Admission(
             spec.limits,
             spec.access,
@@ -102,24 +91,13 @@ class SharedService(Service):
     @property
     def active(self) -> int:
         """The node's count, as of now."""
-        return sum(self._cells[: self._board.head[0]])
-
-    def enter(self) -> None:
-        """Count one more connection."""
-        self.own = own = self.own + 1
-        self._cells[self._board.row] = own
-
-    def leave(self) -> None:
-        """Count one connection less."""
-        self.own = own = self.own - 1
-        self._cells[self._board.row] = own
+        return sum(self.cells[: self._board.head[0]])
 
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
-        row = self._board.row
-        self._cells[row] = 0
-        self._cells = self._board.cells(column)
-        self._cells[row] = self.own
+        self.cells[self.row] = 0
+        self.cells = self._board.cells(column)
+        self.cells[self.row] = self.own
         self.queue.use(self._board.part(WAITING, column))
         self.balancer.use(column)
 

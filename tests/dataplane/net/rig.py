@@ -30,7 +30,7 @@ from schemas.snapshot import parse_snapshot
 from tests.support.clients import reset
 from tests.support.clock import FakeClock
 
-__all__ = ["BackendEnd", "Rig", "rigged", "spec"]
+__all__ = ["BackendEnd", "Rig", "count", "rigged", "spec"]
 
 DEADLINE_S = 40.0
 TICK_S = 0.05
@@ -41,6 +41,11 @@ def spec(**options: Any) -> ServiceSpec:
     options = {"listen": "127.0.0.1:1", "pool": {"mode": "off"}, **options}
     snapshot = parse_snapshot({"version": 1, "generation": 1, "services": {"s": options}})
     return service_spec("s", snapshot.services["s"])
+
+
+def count(counted: Any, change: int) -> None:
+    """Let a service or a backend have one connection more or less, as the connection path does."""
+    counted.own = counted.cells[counted.row] = counted.own + change
 
 
 class BackendEnd:

@@ -13,7 +13,7 @@ from dataplane.core.reasons import DiscardCause, SkipReason
 from dataplane.net.backend import ABSENT, Absence, Backend
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import to_sockaddr
-from tests.dataplane.net.rig import spec
+from tests.dataplane.net.rig import count, spec
 
 PLACES = [to_sockaddr(f"127.0.0.{host}:2") for host in (2, 3, 4)]
 FIRST, SECOND, THIRD = PLACES
@@ -74,8 +74,8 @@ def test_pooled_connections_lead_where_it_is(backend: Backend, monkeypatch: pyte
 def test_who_enters_is_active_until_it_leaves(backend: Backend) -> None:
     """In a process alone its own connections are all."""
     for _ in range(3):
-        backend.enter()
-    backend.leave()
+        count(backend, 1)
+    count(backend, -1)
     assert (backend.own, backend.active) == (2, 2)
 
 

@@ -29,6 +29,8 @@ from tests.support.clock import FakeClock
 class Share(PoolShare):
     """Grants so many at most, and writes down what it is told."""
 
+    is_shared = True
+
     def __init__(self) -> None:
         super().__init__()
         self.grants = 100

@@ -20,7 +20,7 @@ from dataplane.net import reactor as reactor_module
 from dataplane.net.reactor import Reactor
 from dataplane.worker.board import Board
 from dataplane.worker.shared import SharedBackend
-from tests.dataplane.net.rig import spec
+from tests.dataplane.net.rig import count, spec
 from tests.support.clock import FakeClock
 
 __all__ = ["KEY", "Pools", "pools"]
@@ -68,7 +68,7 @@ class Worker:
 
     def come(self) -> bool:
         """Serve a client; tell whether it got a pooled connection."""
-        self.backend.enter()
+        count(self.backend, 1)
         idle = self.pool.take()
         if idle is not None:
             self.clients.append(idle.sock)
@@ -83,7 +83,7 @@ class Worker:
     def leave(self) -> None:
         """Let a client leave, in mode `reuse` cleanly."""
         sock = self.clients.pop()
-        self.backend.leave()
+        count(self.backend, -1)
         self._reactor.unwatch(sock.fileno())
         self.pool.put(sock, -1, self._reactor.now, self.pool.backend.address)
 

@@ -13,7 +13,7 @@ from dataplane.net.reactor import Wheel
 from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import Siblings
 from dataplane.worker.shared import SharedParts
-from tests.dataplane.net.rig import spec
+from tests.dataplane.net.rig import count, spec
 
 WANTED = spec(backends=["127.0.0.1:2"])
 KEY = (WANTED.name, WANTED.backends[0].id)
@@ -51,9 +51,9 @@ def test_who_enters_here_is_active_everywhere(kind: str, parts: list[SharedParts
     """Each counts its own, and sees the sum."""
     one, other = (make(kind, each) for each in parts)
     for counted in (one, one, other):
-        counted.enter()
+        count(counted, 1)
     assert (one.own, other.own, one.active, other.active) == (2, 1, 3, 3)
-    one.leave()
+    count(one, -1)
     assert (one.own, other.active) == (1, 2)
 
 
@@ -61,13 +61,13 @@ def test_who_enters_here_is_active_everywhere(kind: str, parts: list[SharedParts
 def test_what_is_counted_moves_along(kind: str, parts: list[SharedParts]) -> None:
     """In another column nothing is lost, and nothing is left in the old one; without a column each is alone."""
     one, other = (make(kind, each) for each in parts)
-    one.enter()
-    other.enter()
+    count(one, 1)
+    count(other, 1)
     one.use(7)
     assert (one.active, other.active) == (1, 1)
     other.use(7)
     assert (one.active, other.active) == (2, 2)
     one.use(None)
-    one.enter()
+    count(one, 1)
     assert (one.own, one.active, other.active) == (2, 2, 1)
-    other.leave()
+    count(other, -1)
