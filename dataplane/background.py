@@ -53,11 +53,7 @@ def traced(error: BaseException) -> str:
 
 
 class Background:
-    """Tasks of one process.
-
-    Args:
-        group: Owns them.
-    """
+    """Tasks of one process."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group

@@ -72,12 +72,7 @@ def _wait(child: int, said: int) -> None:
 
 
 class Kept:
-    """What a data plane has to do with its keeper; nothing, if it has none.
-
-    Args:
-        loop: That of this process.
-        on_loss: Called if the keeper is killed.
-    """
+    """What a data plane has to do with its keeper, if it has one; `on_loss` is called if that is killed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_loss: Callable[[], None]) -> None:
         self._loop = loop

@@ -74,11 +74,8 @@ class Role(Protocol):
     def sockets(self) -> list[tuple[str, socket.socket]]:
         """Return what is accepted from, with its addresses."""
 
-    async def leave(self) -> None:
-        """Stop accepting: another process does, and who waits in a queue is that one's."""
-
-    async def shut(self) -> None:
-        """Stop accepting for good: serve who is in the queues, and close them."""
+    async def leave(self, *, last: bool) -> None:
+        """Stop accepting: with `last` for good, once who is in the queues is served; else another process has the queues."""
 
     async def wait_empty(self) -> None:
         """Wait until the last connection has ended."""
@@ -100,14 +97,7 @@ class Role(Protocol):
 
 
 class Process:
-    """One process, from its start to its end.
-
-    Args:
-        options: What the command line says.
-        log: Where its log is written.
-        own: The socket of its API; its lock is ours, unless another process is taken over.
-        group: Owns its tasks.
-    """
+    """One process, from its start to its end. The lock of its `own` socket is ours, unless another process is taken over."""
 
     def __init__(self, options: Options, log: LineSink, own: OwnSocket, group: asyncio.TaskGroup) -> None:
         self.options = options
@@ -194,7 +184,7 @@ class Process:
         async with applier.lock:
             await applier.saving.again()
             applier.refusal = Refused(503, "stopping", "the process is ending")
-            await role.shut()
+            await role.leave(last=True)
 
     def _giver(self, role: Role) -> Giver:
         """Return what hands over to a process with --takeover."""
@@ -202,7 +192,7 @@ class Process:
         async def let_go(refusal: Refused) -> None:
             role.applier.refusal = refusal
             self._turn(Turn.RELEASE)
-            await role.leave()
+            await role.leave(last=False)
             self.own.unlock()
             self.events.emit("handed_over", connections=role.connections())
 

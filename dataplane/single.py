@@ -85,13 +85,12 @@ class Single:
         """Return every listener's."""
         return [(one.address, one.sock) for one in self._node.listeners.values()]
 
-    async def leave(self) -> None:
-        """Stop accepting."""
-        self._listeners.leave_all()
-
-    async def shut(self) -> None:
-        """Serve who is in the queues, and close them, so that the next process of this name can have the addresses."""
-        self._listeners.close()
+    async def leave(self, *, last: bool) -> None:
+        """Stop accepting; what is closed for good, the next process of this name can have."""
+        if last:
+            self._listeners.close()
+        else:
+            self._listeners.leave_all()
 
     def kill(self) -> None:
         """Do nothing: connections end with this process."""

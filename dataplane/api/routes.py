@@ -112,12 +112,7 @@ class Tcp(NamedTuple):
 
 
 class Observation:
-    """What tells numbers and whether all is well, and can change nothing.
-
-    Args:
-        report: Who knows.
-        tcp: None: over a Unix socket, whose peer is looked at.
-    """
+    """What tells numbers and whether all is well, and can change nothing; without `tcp`, over a Unix socket."""
 
     def __init__(self, report: Report, tcp: Tcp | None = None) -> None:
         self._report = report
@@ -149,12 +144,7 @@ class Observation:
 
 
 class Api:
-    """The routes, and who may call them.
-
-    Args:
-        plane: What is served.
-        tcp: None: over a Unix socket, whose peer is looked at.
-    """
+    """The routes, and who may call them; without `tcp`, over a Unix socket, whose peer is looked at."""
 
     def __init__(self, plane: DataPlane, tcp: Tcp | None = None) -> None:
         self._plane = plane

@@ -76,11 +76,7 @@ TRANSITIONS: Final[dict[tuple[Phase, Turn], Phase]] = {
 
 
 class Life:
-    """Where one process is.
-
-    Args:
-        on_leaving: Called once, when it begins to leave: it is to drain, or another process accepts.
-    """
+    """Where one process is; `on_leaving` is called once, when it is to drain, or another process accepts."""
 
     def __init__(self, on_leaving: Callable[[], None] = lambda: None) -> None:
         self.phase = Phase.STARTING

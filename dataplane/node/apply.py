@@ -96,11 +96,6 @@ class Applier:
         """Why nothing is changed any more; None as long as this process is in charge."""
         self.saving = Saving(store, node.events)
 
-    @property
-    def saved(self) -> bool:
-        """Whether a restart would find what runs."""
-        return self.saving.saved
-
     # -- the snapshot ---------------------------------------------------------------------------------
 
     async def apply(

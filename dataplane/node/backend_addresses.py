@@ -38,13 +38,7 @@ Served = tuple[str, "Iterable[str]", "Iterable[BackendSpec]"]
 
 
 class Whereabouts:
-    """Puts the backends of a node where they are.
-
-    Args:
-        running: The node's services, by name, as they come and go.
-        reactor: For the time.
-        events: Where happenings are told.
-    """
+    """Puts the backends of a node's services where they are; those are in `running` as they come and go."""
 
     def __init__(self, running: Mapping[str, RunningService], reactor: Reactor, events: Events) -> None:
         self._running = running
@@ -85,12 +79,7 @@ class Whereabouts:
                 running.refresh(backend)
 
     def turn_away(self, running: RunningService, loops: Mapping[str, Mapping[str, str]]) -> None:
-        """Call none of those backends that lead back, and call those again that no longer do.
-
-        Args:
-            running: Whose backends.
-            loops: Their ids, the addresses, and why (`find_loops`).
-        """
+        """Call none of those backends that lead back (`find_loops`), and call those again that no longer do."""
         before, running.loops = running.loops, frozenset(loops)
         for backend_id in before | running.loops:
             backend = running.service.backends.get(backend_id)

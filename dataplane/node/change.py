@@ -16,7 +16,7 @@ from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
@@ -71,10 +71,9 @@ class Changer:
 
     # -- what may take time ---------------------------------------------------------------------------
 
-    async def prepare(self, specs: Iterable[ServiceSpec]) -> Draft:
+    async def prepare(self, specs: Sequence[ServiceSpec]) -> Draft:
         """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet."""
         prepared = {}
-        specs = list(specs)
         loops = await find_loops(((spec.name, spec.listen, spec.backends) for spec in specs), {}, HERE)
         for spec in specs:
             name = spec.name

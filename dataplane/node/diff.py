@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from dataplane.node.slices import SLICE
 from schemas.listeners import addresses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from schemas.replies import Change
     from schemas.snapshot import Service
 
 __all__ = ["change_steps"]
+
+T = TypeVar("T")
 
 
 def change_steps(
@@ -38,32 +40,36 @@ def change_steps(
 
 
 def _members(name: str, old: Service | None, new: Service | None) -> Iterator[Change | None]:
-    """Yield each difference, and None for each backend that is the same."""
-    yield from _listeners(name, _listen(old), _listen(new))
+    """Yield each difference, and None for what is the same."""
+    yield from _compared("listener", name, _listen(old), _listen(new), dict)
     if old is not None and new is not None:
         fields = _fields(_options(old), _options(new))
         if fields:
             yield {"action": "change", "kind": "option", "service": name, "fields": fields}
     before = {backend.id: backend for backend in (old.backends if old else ())}
     after = {backend.id: backend for backend in (new.backends if new else ())}
-    for backend_id in before:
-        if backend_id not in after:
-            yield {"action": "remove", "kind": "backend", "service": name, "id": backend_id}
-    for backend_id, backend in after.items():
-        known = before.get(backend_id)
-        if known is None:
-            yield {"action": "add", "kind": "backend", "service": name, "id": backend_id}
-        elif known == backend:
+    yield from _compared("backend", name, before, after, lambda backend: backend.model_dump(mode="json"))
+
+
+def _compared(
+    kind: str, service: str, old: Mapping[str, T], new: Mapping[str, T], dump: Callable[[T], dict[str, Any]]
+) -> Iterator[Change | None]:
+    """Yield what has gone, then what has come or has changed, by address or by id, and None for what is the same."""
+    key = "id" if kind == "backend" else "address"
+
+    def change(action: str, name: str, **more: Any) -> Change:
+        return cast("Change", {"action": action, "kind": kind, "service": service, key: name, **more})
+
+    for name in old:
+        if name not in new:
+            yield change("remove", name)
+    for name, after in new.items():
+        if name not in old:
+            yield change("add", name)
+        elif old[name] == after:
             yield None
         else:
-            changed = _fields(known.model_dump(mode="json"), backend.model_dump(mode="json"))
-            yield {
-                "action": "change",
-                "kind": "backend",
-                "service": name,
-                "id": backend_id,
-                "fields": changed,
-            }
+            yield change("change", name, fields=_fields(dump(old[name]), dump(after)))
 
 
 def _listen(service: Service | None) -> dict[str, dict[str, Any]]:
@@ -74,25 +80,6 @@ def _listen(service: Service | None) -> dict[str, dict[str, Any]]:
         options = {name: value for name, value in said.items() if name not in {"address", "dual_stack"}}
         found |= dict.fromkeys(addresses_of(one), options)
     return found
-
-
-def _listeners(
-    name: str, old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
-) -> Iterator[Change]:
-    for address in old:
-        if address not in new:
-            yield {"action": "remove", "kind": "listener", "service": name, "address": address}
-    for address, options in new.items():
-        if address not in old:
-            yield {"action": "add", "kind": "listener", "service": name, "address": address}
-        elif fields := _fields(old[address], options):
-            yield {
-                "action": "change",
-                "kind": "listener",
-                "service": name,
-                "address": address,
-                "fields": fields,
-            }
 
 
 def _options(service: Service) -> dict[str, Any]:

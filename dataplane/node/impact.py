@@ -37,14 +37,7 @@ async def impact_of(
     prepared: Mapping[str, Prepared],
     held: Held,
 ) -> Impact:
-    """Say what running `prepared` would do to the connections and clients of `node`.
-
-    Args:
-        node: What runs.
-        changes: What `prepared` changes in it.
-        prepared: By service.
-        held: Tells what its backends hold, in all processes.
-    """
+    """Say what running `prepared`, which makes these changes, would do to the connections and clients of `node`."""
     impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
     for change in changes:
         if change["kind"] == "listener" and change["action"] != "change":

@@ -61,11 +61,7 @@ class NewSockets:
         return address in self._there or address in self.inherited
 
     def prepare(self, addresses: Collection[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what is listened on newly, all of it or none.
-
-        Args:
-            addresses: All that will be listened on.
-            options: How, for those that say so.
+        """Open what is listened on newly among all `addresses`, or nothing.
 
         Raises:
             Refused: 503.

@@ -45,12 +45,7 @@ Users = list[tuple["RunningService", "Backend"]]
 
 
 class Resolver:
-    """Gives backends with a host name their addresses.
-
-    Args:
-        node: Whose backends.
-        machine: Where it runs.
-    """
+    """Gives a node's backends with a host name their addresses."""
 
     def __init__(self, node: Node, machine: Machine = HERE) -> None:
         self._node = node
@@ -102,10 +97,8 @@ class Resolver:
     async def _resolve(self, name: str, users: Users) -> None:
         try:
             self._found[name] = await _look_up(name)
-        except (
-            OSError,
-            UnicodeError,
-        ) as error:  # IDNA refuses a name with an empty label, or one of over 63 bytes
+        # IDNA refuses a name with an empty label, or one of over 63 bytes, with a UnicodeError
+        except (OSError, UnicodeError) as error:
             cause = error.strerror or error if isinstance(error, OSError) else "not a host name"
             if name not in self._found:
                 for running, backend in users:

@@ -64,7 +64,6 @@ class RunningService:
         "configured",
         "loops",
         "outliers",
-        "panic",
         "service",
         "serving",
         "tables",
@@ -81,7 +80,6 @@ class RunningService:
         self.outliers = Outliers(spec.passive)
         self.tables: dict[int, StickyTable] = {}
         """Of mode `sticky`, by tier."""
-        self.panic = False
         self.serving = -1
         """How many backends clients may get; -1 before the first selection."""
         self.tick = 0
@@ -121,15 +119,16 @@ class RunningService:
         """Make the selection anew, say what became of it, and wake up when it is due again."""
         service = self.service
         deadlines = [self._ramp(), self.outliers.next_deadline()]
+        before = service.selection
         service.selection = Selection.build(
             [backend.standing for backend in service.backends.values()],
             mode=service.spec.mode,
             panic=service.spec.panic,
             random=self._owner.random.random,
             tables=self.tables,
-            previous=service.selection,
+            previous=before,
         )
-        self._tell_selection(service.selection)
+        self._tell_selection(before.panic, service.selection)
         due = [deadline for deadline in deadlines if deadline is not None]
         if due:
             self._owner.reactor.wheel.move(self, min(due))
@@ -151,11 +150,10 @@ class RunningService:
                     steps.append(step)
         return min(steps, default=None)
 
-    def _tell_selection(self, selection: Selection[Backend]) -> None:
+    def _tell_selection(self, panicked: bool, selection: Selection[Backend]) -> None:  # noqa: FBT001 - what was so
         service, emit = self.service, self._owner.events.emit
         serving = len(selection.candidates)
-        if selection.panic is not self.panic:
-            self.panic = selection.panic
+        if selection.panic is not panicked:
             emit(
                 "panic" if selection.panic else "panic_over",
                 service=service.name,
@@ -178,13 +176,7 @@ class RunningService:
     # -- verdicts -------------------------------------------------------------------------------------
 
     def judged(self, backend: Backend, change: Change | None, *, passed: str = "") -> None:
-        """Act on a verdict.
-
-        Args:
-            backend: Of which.
-            change: What it has changed.
-            passed: Why it ends an ejection, if it does.
-        """
+        """Act on a verdict, and what it has changed; `passed` is why it ends an ejection, if it does."""
         if passed and self.outliers.passed_check(backend.id, self._owner.reactor.now):
             self._reinstate(backend.id, passed)
         if change is not None:

@@ -27,12 +27,8 @@ async def build_tables(
 ) -> dict[int, StickyTable]:
     """Return the tables of a configuration by tier; nothing outside of mode `sticky`.
 
-    Args:
-        mode: The balancing algorithm.
-        seed: Keys the tables.
-        specs: The backends with overrides applied; those of weight 0 have no place in a table.
-        known: Tables built before: one over the same members is used again.
-        known_seed: What keyed them.
+    `specs` have overrides applied; those of weight 0 have no place in a table. A `known` table over the same members
+    is used again, if it has the same seed.
     """
     if mode is not Mode.STICKY:
         return {}

@@ -56,7 +56,7 @@ def state_of(applier: Applier) -> dict[str, Any]:
         # Five fields each, and what came later beside them: a successor may be older than this process.
         "verdicts": [(*one[:4], one[5]) for one in verdicts],
         "unreachable": [one[:2] for one in verdicts if not one[4]],
-        "saved": applier.saved,
+        "saved": applier.saving.saved,
     }
 
 

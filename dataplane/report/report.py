@@ -91,7 +91,7 @@ class Report:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
-            "saved": self._applier.saved,
+            "saved": self._applier.saving.saved,
             "phase": self._life.phase.value,
             "draining_since": None if since is None else rfc3339(since),
             "skew": round(skew([worker["active"] for worker in tally.workers]), 2),
@@ -102,7 +102,7 @@ class Report:
     async def metrics(self) -> bytes:
         """Return Prometheus text."""
         info, tally = await self._tally()
-        runs = Runs(info["generation"], info["hash"], self._applier.saved, info["uptime_s"])
+        runs = Runs(info["generation"], info["hash"], self._applier.saving.saved, info["uptime_s"])
         told = await families(tally.figures, runs)
         return await exposition([*told, *tally.families])
 

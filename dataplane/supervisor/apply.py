@@ -38,14 +38,7 @@ __all__ = ["WorkerReplicas"]
 
 
 class WorkerReplicas:
-    """A supervisor's workers, as those who run what it runs (dataplane.node.apply.Replicas).
-
-    Args:
-        node: What the supervisor runs.
-        lending: Who accepts from what.
-        sockets: All that is accepted from.
-        board: Where they count.
-    """
+    """A supervisor's workers, as those who run what it runs (dataplane.node.apply.Replicas)."""
 
     def __init__(self, node: Node, lending: Lending, sockets: SocketGroup, board: CounterBoard) -> None:
         self._node = node

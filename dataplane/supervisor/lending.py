@@ -40,11 +40,7 @@ class Inboxes:
         return len(self._ends)
 
     def grow(self, count: int) -> None:
-        """Have at least `count`.
-
-        Raises:
-            OSError: They cannot be had; those that could are kept.
-        """
+        """Have at least `count`; with an OSError, those that could be had are kept."""
         while len(self._ends) < count:
             self._ends.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
 
@@ -86,16 +82,8 @@ class Lending:
         """This process leaves: nothing is lent any more."""
         self.workers = workers
         self._sockets = sockets
-        self._inboxes = Inboxes()
+        self.inboxes = Inboxes()
         self._spreading = asyncio.Lock()
-
-    def make_room(self, index: int) -> None:
-        """Have an inbox for worker `index`.
-
-        Raises:
-            OSError: It cannot be had.
-        """
-        self._inboxes.grow(index + 1)
 
     async def lend_first(self, worker: WorkerProcess) -> None:
         """Lend a worker what it is to hold when it is there.
@@ -131,7 +119,7 @@ class Lending:
                     worker.channel.send("drop", sorted(surplus))
                     worker.held -= surplus
             if not self.stopped:
-                self._inboxes.introduce(serving.values(), self.workers.begin)
+                self.inboxes.introduce(serving.values(), self.workers.begin)
 
     async def close(self, *, last: bool) -> None:
         """Hold no listening socket and no inbox any more.
@@ -144,13 +132,13 @@ class Lending:
                 self._sockets.close()
             else:
                 self._sockets.leave()
-            self._inboxes.close()
+            self.inboxes.close()
 
     def _wanted(self, serving: Mapping[int, WorkerProcess]) -> dict[int, set[Share]]:
         wanted: dict[int, set[Share]] = {index: set() for index in serving}
         workers = max(self.workers.count, max(serving, default=0) + 1)
         counts = {address: len(group) for address, group in self._sockets.sockets.items()}
-        for address, count in {**counts, INBOX: len(self._inboxes)}.items():
+        for address, count in {**counts, INBOX: len(self.inboxes)}.items():
             for index, held in shares(count, serving, workers).items():
                 wanted[index] |= {(address, number) for number in held}
         return wanted
@@ -159,7 +147,7 @@ class Lending:
         chosen = sorted(sockets)
         if chosen:
             fds = [
-                self._inboxes.reader(number)
+                self.inboxes.reader(number)
                 if address == INBOX
                 else self._sockets.sockets[address][number].fileno()
                 for address, number in chosen

@@ -134,14 +134,11 @@ class Supervision:
         """Return how many clients all workers have."""
         return sum(self._board.total(name) for name in self.applier.node.running)
 
-    async def leave(self) -> None:
-        """Have the workers stop accepting, and let go of the sockets."""
-        await self._succession.let_all_go(last=False)
-
-    async def shut(self) -> None:
-        """Keep new clients out, and have the workers serve who is in the queues."""
-        await self._sockets.keep_out()
-        await self._succession.let_all_go(last=True)
+    async def leave(self, *, last: bool) -> None:
+        """Have the workers stop accepting; for good, new clients are kept out first."""
+        if last:
+            await self._sockets.keep_out()
+        await self._succession.let_all_go(last=last)
 
     async def close(self) -> None:
         """Let go of everything. Should a bug of ours have brought us here, the workers live on, as if this process had been killed."""

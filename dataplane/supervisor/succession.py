@@ -94,7 +94,7 @@ class Succession:
             PeerError: It could not run what it should.
             OSError: It could not be started.
         """
-        self._lending.make_room(index)
+        self._lending.inboxes.grow(index + 1)
         worker = await self._spawn(index)
         try:
             welcome = Welcome(index, worker.row, self._board.rows, self._settings)

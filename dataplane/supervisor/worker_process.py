@@ -36,13 +36,7 @@ _ROOT: Final = str(Path(__file__).resolve().parents[2])
 
 
 class WorkerProcess:
-    """One worker's process, from its start to its end.
-
-    Args:
-        index: Its place among the workers.
-        row: Where it counts.
-        hear: Called with what happens in it, and to it.
-    """
+    """One worker's process, from its start to its end; `hear` is called with what happens in it, and to it."""
 
     process: asyncio.subprocess.Process
     channel: Channel
@@ -67,11 +61,7 @@ class WorkerProcess:
         return self.life.phase is Phase.DRAINING
 
     async def start(self, *, affinity: bool) -> None:
-        """Start the process, with `affinity` on a core of its own.
-
-        Raises:
-            OSError: It cannot be had.
-        """
+        """Start the process, with `affinity` on a core of its own; raises OSError if that cannot be."""
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))

@@ -95,11 +95,7 @@ class Workers:
 
 
 class CheckRelay:
-    """Passes on what workers have to know of verdicts.
-
-    Args:
-        tell: Called with them.
-    """
+    """Passes on what workers have to know of verdicts."""
 
     def __init__(self, tell: Callable[[list[Verdict]], None]) -> None:
         self._tell = tell

@@ -162,7 +162,10 @@ def report_of(node: Node, source: Any) -> Report:
     """Return what tells of it."""
     node.events.instance = "instance"
     applier: Any = SimpleNamespace(
-        node=node, snapshot=SimpleNamespace(generation=7, hash="0123"), saved=True, pushed_by=None
+        node=node,
+        snapshot=SimpleNamespace(generation=7, hash="0123"),
+        saving=SimpleNamespace(saved=True),
+        pushed_by=None,
     )
     life = Life()
     life.turn(Turn.SERVE, NOW)
