@@ -14,7 +14,7 @@ from click import Command, Context
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
 from dataplane.core.reasons import CloseReason, DiscardCause
-from dataplane.report.metrics import MAX_BACKENDS
+from dataplane.report.reader import MAX_BACKENDS
 from schemas import api, environment, replies, status
 from tools import reference_code as code
 from tools.reference_config import config, table

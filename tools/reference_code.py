@@ -298,7 +298,7 @@ async def _collected() -> list[Family]:
         }
         applier = Applier(node, None, OwnListeners(node, reuse_port=False))
         await applier.apply({"generation": 1, "services": {"web": service}})
-        told = await families(await total(Reader(node).parts()), Runs(1, "", saved=True, uptime_s=0.0))
+        told = families(await total(Reader(node).parts(each=True)), Runs(1, "", saved=True, uptime_s=0.0))
         await applier.apply({"generation": 2, "services": {}})
     reactor.close()
     return [_described(family) for family in told]

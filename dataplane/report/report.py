@@ -32,8 +32,14 @@ class Source(Protocol):
     def count(self) -> int:
         """How many processes relay."""
 
-    async def tally(self, info: Info, *, draining: bool) -> Tally:
-        """Return all figures; `info` is what this process says of itself, and `draining` whether it ends."""
+    async def tally(self, info: Info, *, each: bool, draining: bool) -> Tally:
+        """Return all figures.
+
+        Args:
+            info: What this process says of itself.
+            each: Of each backend of a crowd, too (figures.CrowdFigures), for status; else of all as one, for metrics.
+            draining: Whether it ends.
+        """
 
     async def explain(self, service: str, client: str) -> Explanation:
         """Say what a client would get."""
@@ -75,13 +81,13 @@ class Report:
             "pushed_by": applier.pushed_by,
         }
 
-    async def _tally(self) -> tuple[Info, Tally]:
+    async def _tally(self, *, each: bool) -> tuple[Info, Tally]:
         info = self.info()
-        return info, await self._source.tally(info, draining=self._life.leaving_since is not None)
+        return info, await self._source.tally(info, each=each, draining=self._life.leaving_since is not None)
 
     async def status(self) -> Status:
         """Describe everything."""
-        info, tally = await self._tally()
+        info, tally = await self._tally(each=True)
         since = self._life.leaving_since
         return {
             "name": info["name"],
@@ -101,10 +107,9 @@ class Report:
 
     async def metrics(self) -> bytes:
         """Return Prometheus text."""
-        info, tally = await self._tally()
+        info, tally = await self._tally(each=False)
         runs = Runs(info["generation"], info["hash"], self._applier.saving.saved, info["uptime_s"])
-        told = await families(tally.figures, runs)
-        return await exposition([*told, *tally.families])
+        return await exposition([*families(tally.figures, runs), *tally.families])
 
     def not_ready(self) -> str | None:
         """Return why this node should get no traffic."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.telemetry.events import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dataplane.report.figures import BackendFigures, Figures, ListenerFigures, ServiceFigures
     from schemas.status import BackendStatus, ListenerStatus, ServiceStatus
 
 __all__ = ["describe"]
 
-SLICE: Final = 250
+SLICE: Final = 100
 """Backends described between two turns of the loop."""
 
 
@@ -27,11 +28,16 @@ async def describe(figures: Figures, monotonic_began: float) -> dict[str, Servic
         figures: What is described.
         monotonic_began: When the monotonic clock was at 0, in Unix seconds.
     """
+
+    @cache  # most of them have changed in the same moment
+    def at(monotonic: float) -> str:
+        return rfc3339(monotonic_began + monotonic)
+
     services = {name: _service(one) for name, one in figures.services.items()}
     for (name, address), listener in figures.listeners.items():
         services[name]["listeners"].extend(_listener(address, listener))
     for index, ((name, id_), backend) in enumerate(figures.backends.items(), 1):
-        services[name]["backends"].append(_backend(id_, backend, monotonic_began))
+        services[name]["backends"].append(_backend(id_, backend, at))
         if index % SLICE == 0:
             await asyncio.sleep(0)
     return services
@@ -69,12 +75,8 @@ def _listener(address: str, one: ListenerFigures) -> list[ListenerStatus]:
     return [{"address": address, "state": one.state, "accepted": one.accepted}]
 
 
-def _backend(id_: str, one: BackendFigures, monotonic_began: float) -> BackendStatus:
+def _backend(id_: str, one: BackendFigures, at: Callable[[float], str]) -> BackendStatus:
     view = one.view
-
-    def at(monotonic: float) -> str:
-        return rfc3339(monotonic_began + monotonic)
-
     status: BackendStatus = {
         "id": id_,
         "address": view.address,
@@ -115,4 +117,6 @@ def _backend(id_: str, one: BackendFigures, monotonic_began: float) -> BackendSt
 def _by_word(
     words: Iterable[CloseReason] | Iterable[DiscardCause], counts: tuple[int, ...]
 ) -> dict[str, int]:
+    if not any(counts):
+        return {}
     return {word.value: count for word, count in zip(words, counts, strict=True) if count}

@@ -105,7 +105,7 @@ class WorkerReplicas:
 
     async def dry_run(self) -> Held:
         """Return what tells of the connections of all workers."""
-        answers = await self._workers.ask_all("report", former=True)
+        answers = await self._workers.ask_all("report", {"each": True}, former=True)
         figures = await total(part for _, _, told in answers for part in told)
 
         def of(service: str, backend: Backend) -> tuple[int, int]:

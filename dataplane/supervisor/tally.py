@@ -74,29 +74,31 @@ class WorkerTally:
         self._dropped_lines = dropped_lines
         self._exhausted_at = float("-inf")
         self._ends: Counter[str] = Counter()
-        self._past = Figures()
+        self._past = {True: Figures(), False: Figures()}
 
     @property
     def count(self) -> int:
         """How many workers there should be."""
         return self._workers.count
 
-    async def tally(self, info: Info, *, draining: bool) -> Tally:
+    async def tally(self, info: Info, *, each: bool, draining: bool) -> Tally:
         """Ask all workers, and add up."""
         del info
         parts = []
-        for part in self._reader.parts():  # first: how something is configured is the first one's word
+        for part in self._reader.parts(
+            each=each
+        ):  # first: how something is configured is the first one's word
             parts.append(part)
             await asyncio.sleep(0)
         parts[0].process = ProcessFigures(dropped_lines=self._dropped_lines())
         statuses: list[WorkerStatus] = []
         loads: list[tuple[dict[str, str], float]] = []
-        answers = await self._workers.ask_all("report", former=True)
+        answers = await self._workers.ask_all("report", {"each": each}, former=True)
         # At once, without giving the loop its turn: who ends from now on is among these.
         for worker, (generation, digest, clients), told in answers:
             if worker.life.phase is Phase.ENDED:  # while others answered: it is part of the past
                 continue
-            worker.last_told = told
+            worker.last_told[each] = told
             if worker.leaving:
                 for part in told:
                     part.silence()
@@ -114,7 +116,7 @@ class WorkerTally:
             active = sum(service.active for part in told for service in part.services.values())
             loads.append(({"worker": str(worker.index), "pid": str(worker.pid)}, active))
             parts += told
-        parts.append(self._past)
+        parts.append(self._past[each])
         figures = await total(parts)
         self._add_silent_listeners(figures, draining=draining)
         statuses.sort(key=lambda status: status["index"])
@@ -164,10 +166,11 @@ class WorkerTally:
         drained = worker.leaving and status == 0
         self._ends["drained" if drained else "died"] += 1
         self._relay.ejected = {one for one in self._relay.ejected if one[0] != worker.pid}
-        past = Figures()  # a new one: the old one may be part of a sum that is being made
-        for part in (self._past, *(one.past() for one in worker.last_told)):
-            past.add(part)
-        self._past = past
+        for each, told in worker.last_told.items():
+            past = Figures()  # a new one: the old one may be part of a sum that is being made
+            for part in (self._past[each], *(one.past() for one in told)):
+                past.add(part)
+            self._past[each] = past
         self.forget_gone()
         if worker.leaving:
             kind = "worker_drained" if drained else "worker_died"
@@ -175,18 +178,20 @@ class WorkerTally:
 
     def forget_gone(self) -> None:
         """Forget what ended workers had counted for what is not configured any more."""
-        running, past = self._node.running, self._past
-        self._past = replace(
-            past,
-            services={name: one for name, one in past.services.items() if name in running},
-            listeners={
-                (name, address): one
-                for (name, address), one in past.listeners.items()
-                if name in running and address in running[name].service.spec.listen
-            },
-            backends={
-                (name, id_): one
-                for (name, id_), one in past.backends.items()
-                if name in running and id_ in running[name].service.backends
-            },
-        )
+        running = self._node.running
+        for each, past in self._past.items():
+            self._past[each] = replace(
+                past,
+                services={name: one for name, one in past.services.items() if name in running},
+                listeners={
+                    (name, address): one
+                    for (name, address), one in past.listeners.items()
+                    if name in running and address in running[name].service.spec.listen
+                },
+                backends={
+                    (name, id_): one
+                    for (name, id_), one in past.backends.items()
+                    if name in running and id_ in running[name].service.backends
+                },
+                crowds={name: one for name, one in past.crowds.items() if name in running},
+            )

@@ -51,8 +51,8 @@ class WorkerProcess:
         """The index and the row of each worker that it has been told of."""
         self.started_at = time.monotonic()
         self.pid = 0
-        self.last_told: list[Figures] = []
-        """Its figures, as far as they are known."""
+        self.last_told: dict[bool, list[Figures]] = {}
+        """Its figures, as far as they are known: with each backend of a crowd, and with crowds as one."""
         self._hear = hear
 
     @property

@@ -79,7 +79,7 @@ class Requests:
             case "patch":
                 await self._patch(*body)
             case "report":
-                result = await self._report(part)
+                result = await self._report(part, **body)
             case "explain":
                 result = explain(self.node, *body)
             case _:
@@ -114,9 +114,9 @@ class Requests:
             self.listeners.leave_all()
         self.listeners.leave_inboxes()
 
-    def last_words(self) -> list[Figures]:
-        """Return the last numbers."""
-        return list(self._reader.parts())
+    def last_words(self) -> dict[bool, list[Figures]]:
+        """Return the last numbers, with each backend of a crowd and with crowds as one."""
+        return {each: list(self._reader.parts(each=each)) for each in (True, False)}
 
     # -- changes --------------------------------------------------------------------------------------
 
@@ -145,9 +145,9 @@ class Requests:
 
     # -- numbers --------------------------------------------------------------------------------------
 
-    async def _report(self, part: Callable[[Any], None]) -> tuple[int, str, int]:
+    async def _report(self, part: Callable[[Any], None], *, each: bool) -> tuple[int, str, int]:
         """Tell all figures, in slices."""
-        for figures in self._reader.parts():
+        for figures in self._reader.parts(each=each):
             part(figures)
             await asyncio.sleep(0)
         return *self._runs, self.node.connections()

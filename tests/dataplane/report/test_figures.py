@@ -9,12 +9,15 @@ from typing import Any
 from dataplane.report.figures import (
     BackendFigures,
     BackendView,
+    CrowdFigures,
     Figures,
     ListenerFigures,
     ProcessFigures,
     RecentFigures,
     ServiceFigures,
     ServiceView,
+    Sight,
+    Sights,
     total,
 )
 
@@ -161,3 +164,27 @@ async def test_parts_are_added_and_stay_as_they_are() -> None:
     kept = [replace(part, backends=dict(part.backends)) for part in parts]
     assert (await total(parts)).backends == {("web", "a"): backend(1) + backend(100)}
     assert parts == kept
+
+
+def crowd(**seen: Sight) -> CrowdFigures:
+    """Return one whose backends are seen so."""
+    return CrowdFigures(Sights(seen), 1, 2, 3, 4, 5, 6, 7, 8, 9, (10, 11))
+
+
+def test_of_a_crowd_too_what_is_seen_is_the_worst() -> None:
+    """Two workers that have ejected one backend each have ejected two; `down` says more; who drains sees nothing."""
+    up = Sight(1, usable=True, reachable=True, draining_since=None, health="up")
+    ejected = up._replace(usable=False, health="ejected")
+    down = up._replace(usable=False, reachable=False, health="down")
+    both = crowd(a=up, b=up, c=down) + crowd(a=ejected, b=up, c=ejected) + crowd(a=up, b=ejected, c=up, d=up)
+    assert both.seen == {"a": ejected, "b": ejected, "c": down, "d": up}
+    assert (both.active, both.discarded) == (3, (30, 33))
+    past = crowd(a=down).past()
+    assert (past + crowd(a=up)).seen == (crowd(a=up) + past).seen == {"a": up}
+    assert (past.active, past.pooled, past.connections) == (0, 0, 3)
+
+
+def test_histograms_that_were_not_read_add_nothing() -> None:
+    """A service is a crowd in the one process, and not yet in the other."""
+    read, unread = backend(1), replace(backend(1), connect=())
+    assert (read + unread).connect == (unread + read).connect == read.connect

@@ -16,7 +16,7 @@ async def test_a_connection_that_ends_meanwhile_counts_once(monkeypatch: pytest.
     node = await make_node(1000)
     service = node.running["web"].service
     told = Figures()
-    for part in Reader(node).parts():
+    for part in Reader(node).parts(each=True):
         told.add(part)
         if "web" in part.services:
             flow = next(iter(service.flows))
@@ -35,7 +35,7 @@ async def test_parts_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop has its turn after a bounded number of backends."""
     monkeypatch.setattr(reader, "SLICE", 2)
     node = await make_node(0)
-    assert [len(part.backends) for part in Reader(node).parts()] == [0, 0, 2, 1, 0, 2]
+    assert [len(part.backends) for part in Reader(node).parts(each=True)] == [0, 0, 2, 1, 0, 2]
 
 
 async def test_it_is_not_ready_while_accepting_is_paused() -> None:

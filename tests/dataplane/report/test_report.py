@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dataplane.report import metrics
+from dataplane.report import reader
 from dataplane.report.reader import Reader
 from tests.dataplane.report.counted import NOW, in_order, make_node, report_of, same, stop_time
 
@@ -14,7 +14,7 @@ from tests.dataplane.report.counted import NOW, in_order, make_node, report_of, 
 @pytest.fixture(autouse=True)
 def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     stop_time(monkeypatch)
-    monkeypatch.setattr(metrics, "MAX_BACKENDS", 2)
+    monkeypatch.setattr(reader, "MAX_BACKENDS", 2)
 
 
 async def test_one_process() -> None:

@@ -142,7 +142,7 @@ async def test_a_plan_adds_up_what_all_workers_hold():
         await site.applier.apply(body(1, "a", "b"))
 
         async def report(kind, body=None, fds=()):
-            (told,) = [part for part in Reader(site.applier.node).parts() if part.backends]
+            (told,) = [part for part in Reader(site.applier.node).parts(each=True) if part.backends]
             one = replace(told.backends["s", "a"], active=3, pooled=1)
             return (), [Figures(), Figures(backends={("s", "a"): one})]
 

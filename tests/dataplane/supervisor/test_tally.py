@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dataplane.core.phase import Turn
-from dataplane.report import metrics
+from dataplane.report import reader as reading
 from dataplane.report.reader import Reader
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.worker_process import WorkerProcess
@@ -22,15 +22,15 @@ from tests.dataplane.report.counted import NOW, SERVICES, in_order, make_node, r
 @pytest.fixture(autouse=True)
 def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     stop_time(monkeypatch)
-    monkeypatch.setattr(metrics, "MAX_BACKENDS", 2)
+    monkeypatch.setattr(reading, "MAX_BACKENDS", 2)
 
 
 def answering(worker: Any, reader: Reader, clients: int) -> None:
     """Have a worker answer as workers do."""
 
-    async def ask(kind: str) -> Any:
+    async def ask(kind: str, body: Any) -> Any:
         assert kind == "report"
-        return (7, "hash 7", clients), [pickle.loads(pickle.dumps(part)) for part in reader.parts()]  # noqa: S301
+        return (7, "hash 7", clients), [pickle.loads(pickle.dumps(part)) for part in reader.parts(**body)]  # noqa: S301
 
     worker.ask = ask
 
@@ -43,10 +43,10 @@ class Workers:
         self.serving: dict[int, Any] = {}
         self.leaving: list[Any] = []
 
-    async def ask_all(self, kind: str, *, former: bool) -> list[Any]:
+    async def ask_all(self, kind: str, body: Any, *, former: bool) -> list[Any]:
         """Ask each."""
         assert former
-        return [(one, *await one.ask(kind)) for one in [*self.serving.values(), *self.leaving]]
+        return [(one, *await one.ask(kind, body)) for one in [*self.serving.values(), *self.leaving]]
 
 
 def end(tally: WorkerTally, worker: Any, status: int) -> None:
@@ -89,6 +89,7 @@ async def test_workers() -> None:
             workers.leaving.append(worker)
             worker.life.turn(Turn.STOP, NOW)
     await report.status()
+    await report.metrics()
     end(tally, workers.leaving.pop(), 0)
     same("workers.json", json.dumps(await report.status(), indent=1, sort_keys=True))
     same("workers.prom", in_order(await report.metrics()))
@@ -126,7 +127,7 @@ async def test_what_nobody_accepts_from_says_so(*, draining: bool, state: str) -
     workers: Any = Workers()
     tally = WorkerTally(own, workers, CheckRelay(lambda found: None), lambda: 0)
     info: Any = {}
-    figures = (await tally.tally(info, draining=draining)).figures
+    figures = (await tally.tally(info, each=True, draining=draining)).figures
     assert {each.state for each in figures.listeners.values()} == {state}
 
 
@@ -169,12 +170,12 @@ async def test_who_ends_while_others_answer_counts_once() -> None:
     own: Any = await make_node(0)
     workers: Any = Workers()
     tally = WorkerTally(own, workers, CheckRelay(lambda found: None), lambda: 0)
-    told = list(Reader(await make_node(1000)).parts())
+    told = list(Reader(await make_node(1000)).parts(each=True))
     worker: Any = WorkerProcess(0, 0, lambda *_: None)
     worker.life.turn(Turn.STOP, NOW)
-    worker.last_told = told
+    worker.last_told = {True: told}
 
-    async def ask(_: str) -> Any:
+    async def ask(*_: Any) -> Any:
         return (7, "", 0), told
 
     worker.ask = ask
@@ -182,7 +183,7 @@ async def test_who_ends_while_others_answer_counts_once() -> None:
     report = report_of(own, tally)
     before = (await report.status())["services"]["web"]["totals"]
 
-    async def ask_and_end(_: str) -> Any:
+    async def ask_and_end(*_: Any) -> Any:
         end(tally, worker, 0)
         return (7, "", 0), told
 

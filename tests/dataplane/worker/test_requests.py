@@ -60,13 +60,13 @@ async def test_a_change_runs_when_it_is_committed():
     """Until then the worker says that it runs what it ran; what is abandoned never runs."""
     async with begun() as requests:
         await asked(requests, "stage", change(1, "127.0.0.1:1"))
-        assert (await asked(requests, "report"))[0] == (0, "", 0)
+        assert (await asked(requests, "report", {"each": True}))[0] == (0, "", 0)
         assert requests.node.running == {}
         await asked(requests, "commit", [])
         await asked(requests, "stage", change(2, "127.0.0.1:1", "127.0.0.1:2"))
         requests.notice("abandon", None)
         assert list(requests.node.running["s"].service.backends) == ["127.0.0.1:1"]
-        (generation, _, clients), _ = await asked(requests, "report")
+        (generation, _, clients), _ = await asked(requests, "report", {"each": True})
         assert (generation, clients) == (1, 0)
 
 
