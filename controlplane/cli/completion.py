@@ -181,10 +181,8 @@ def _history(settings: Settings) -> list[dict[str, Any]]:
         return [entry for answer in _ask("/v1/history", (daemon,)) for entry in answer["history"]]
     from controlplane.store import Store  # noqa: PLC0415 - only for a TAB
 
-    return [
-        {"generation": each.generation, "when": each.when, "origin": each.origin, "by": each.by}
-        for each in Store(settings.state_dir()).history().entries
-    ]
+    found: list[dict[str, Any]] = Store(settings.state_dir()).history().report()["history"]
+    return found
 
 
 def _ask(path: str, clients: Sequence[BlockingClient]) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from controlplane.cli.files import finish
 from controlplane.cli.kinds import as_json_option, max_remap_option, timeout_option
 from controlplane.cli.output import command
 from controlplane.operations.options import ApplyOptions
-from controlplane.store import Store
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -32,10 +31,7 @@ _SHOWN_CHANGES: Final = 5
 @click.pass_obj
 def history(settings: Settings, limit: int | None, *, as_json: bool) -> None:
     """List every applied generation: when, by whom, what changed."""
-    if settings.daemon() is not None:
-        report = settings.gateway().history()
-    else:  # the past is there without any data plane
-        report = Store(settings.state_dir()).history().report()
+    report = settings.gateway().history()  # the past is there without any data plane
     entries: list[dict[str, Any]] = report["history"][-limit:] if limit else report["history"]
     output.warn(report.get("warnings", ()))
     if as_json:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
 from controlplane.dataplanes.pusher import Pushes
-from controlplane.discovery.consul.metrics import STATES, ConsulCollector
+from controlplane.discovery.consul.metrics import STATES, consul_families
 
 __all__ = ["scrape"]
 
@@ -54,6 +54,7 @@ class _NodeCollector:
             worst[name] = max(worst.get(name, "ok"), state, key=STATES.index)
         states = {(name, each): each == state for name, state in worst.items() for each in STATES}
         yield _gauge("source_state", "1 for the state that the source is in.", states, "source", "state")
+        yield from consul_families(status["sources"])
 
 
 def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
@@ -100,8 +101,6 @@ def _pushed(
 
 def scrape(status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> bytes:
     """Return a node's status as Prometheus text."""
-    sources: Callable[[], Sequence[Mapping[str, Any]]] = lambda: status["sources"]  # noqa: E731 - it needs a type
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_NodeCollector(status, pushes))
-    registry.register(ConsulCollector(sources))
     return generate_latest(registry)

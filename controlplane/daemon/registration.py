@@ -156,12 +156,10 @@ class Registering:
 
     async def _register(self, settings: ConsulSettings) -> None:
         """Register until the settings change."""
-        from controlplane.discovery.consul.discovery import system_runtime  # noqa: PLC0415 - nothing needs Consul otherwise
-        from controlplane.discovery.consul.registration import Registration  # noqa: PLC0415 - the same
+        from controlplane.discovery.consul.registration import Registration  # noqa: PLC0415 - nothing needs Consul otherwise
+        from controlplane.discovery.consul.watch import Runtime  # noqa: PLC0415 - the same
 
-        registration = Registration(
-            settings, node=self._node, ready=lambda: self._ready, runtime=system_runtime()
-        )
+        registration = Registration(settings, node=self._node, ready=lambda: self._ready, runtime=Runtime())
         self._registration, self._served = registration, frozenset()
         await self._look(registration)
         try:

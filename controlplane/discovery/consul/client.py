@@ -361,16 +361,10 @@ async def check_library() -> None:
     Raises:
         ConsulError: It is installed (kind `misconfigured`).
     """
-    if await asyncio.to_thread(_is_installed, "python-consul"):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        await asyncio.to_thread(importlib.metadata.distribution, "python-consul")
         raise ConsulError(
             "misconfigured",
             "python-consul is installed and overwrites py-consul, for both are the module `consul`; "
             "uninstall both, then install py-consul",
         )
-
-
-def _is_installed(name: str) -> bool:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.distribution(name)
-        return True
-    return False

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,14 +28,9 @@ if TYPE_CHECKING:
     from schemas.discovery import Guard
     from schemas.snapshot import Backend
 
-__all__ = ["ConsulDiscovery", "system_runtime"]
+__all__ = ["ConsulDiscovery"]
 
 SAVED_VERSION = 1
-
-
-def system_runtime() -> Runtime:
-    """Return the system's clocks and chance."""
-    return Runtime(clock=time.monotonic, wall=time.time, random=random.random)
 
 
 @dataclass(slots=True)
@@ -67,7 +60,7 @@ class ConsulDiscovery:
         self._on_change = on_change
         self._answers = answers or (lambda _service, _backend: False)
         self._pace = pace or Pace()
-        self._runtime = runtime or system_runtime()
+        self._runtime = runtime or Runtime()
         self._entries: dict[str, _Entry] = {}
         self._watches = SharedWatches(self._note, pace=self._pace, runtime=self._runtime)
         self._restored: dict[str, Any] = {}

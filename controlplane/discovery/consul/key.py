@@ -17,7 +17,6 @@ from typing import Any, Final
 from controlplane.core.backoff import Backoff
 from controlplane.core.watchindex import TokenBucket, WatchIndex, jittered
 from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply, connected
-from controlplane.discovery.consul.discovery import system_runtime
 from controlplane.discovery.consul.pulse import Pulse
 from controlplane.discovery.consul.settings import PREFIX, ConsulSettings, SettingsError
 from controlplane.discovery.consul.status import rfc3339
@@ -52,7 +51,7 @@ class KeySource:
         self._settings = settings
         self._on_content = on_content
         self._pace = pace or Pace()
-        self._runtime = runtime or system_runtime()
+        self._runtime = runtime or Runtime()
         self._error: ConsulError | None = None
         self._since = self._runtime.clock()
         self._answered_at: float | None = None

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client import Metric
 
-__all__ = ["STATES", "ConsulCollector"]
+__all__ = ["STATES", "consul_families"]
 
 STATES: Final = ("ok", "stale", "held", "denied", "error")
 _LABELS: Final = ("source", "services")
@@ -49,21 +49,15 @@ _COUNTERS: Final[tuple[_Family, ...]] = (
 )
 
 
-class ConsulCollector:
-    """Makes metrics of what status says, whenever they are asked for; for a `CollectorRegistry`."""
-
-    def __init__(self, status: Callable[[], Sequence[_Row]]) -> None:
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric, each with a sample for every selection."""
-        rows = [row for row in self._status() if "counts" in row]
-        for kind, families in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
-            for name, text, label, values in families:
-                labels = _LABELS if label is None else (*_LABELS, label)
-                family = kind(f"lb_consul_{name}", text, labels=labels)
-                for row in rows:
-                    own = row["name"], ",".join(row["services"])
-                    for key, value in values(row).items():
-                        family.add_metric(own if label is None else (*own, key), value)
-                yield family
+def consul_families(sources: Iterable[_Row]) -> Iterator[Metric]:
+    """Yield every metric of what status says of sources, each with a sample for every selection."""
+    rows = [row for row in sources if "counts" in row]
+    for kind, families in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+        for name, text, label, values in families:
+            labels = _LABELS if label is None else (*_LABELS, label)
+            family = kind(f"lb_consul_{name}", text, labels=labels)
+            for row in rows:
+                own = row["name"], ",".join(row["services"])
+                for key, value in values(row).items():
+                    family.add_metric(own if label is None else (*own, key), value)
+            yield family

@@ -14,14 +14,15 @@ Theory of operation
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from controlplane.core.watchindex import jittered
-from controlplane.discovery.consul.client import ConsulError, Reply
+from controlplane.discovery.consul.client import ConsulError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from controlplane.discovery.consul.client import ConsulClient
     from controlplane.discovery.consul.watch import Pace, Runtime
 
 __all__ = ["Pulse", "is_silence"]
@@ -35,10 +36,6 @@ _SILENT: Final = frozenset({"timeout", "unreachable"})
 def is_silence(error: ConsulError | None) -> bool:
     """Tell whether a question had no answer at all, good or bad."""
     return error is not None and error.kind in _SILENT
-
-
-class _Client(Protocol):
-    async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, timeout_s: float) -> Reply: ...
 
 
 class Pulse:
@@ -59,7 +56,7 @@ class Pulse:
         self._runtime = runtime
         self._params = [("dc", datacenter)] if datacenter else []
 
-    async def run(self, client: _Client) -> None:
+    async def run(self, client: ConsulClient) -> None:
         """Ask until cancelled; with a pace of 0 never."""
         pace, runtime = self._pace, self._runtime
         self._set(None, None)
@@ -75,7 +72,7 @@ class Pulse:
                 if missed >= _MISSES:
                     self._set(error, answered_at)
 
-    async def _ask(self, client: _Client) -> ConsulError | None:
+    async def _ask(self, client: ConsulClient) -> ConsulError | None:
         """Return why there was no answer; None if there was one."""
         try:
             await client.get(_PATH, self._params, timeout_s=self._pace.pulse_timeout_s)

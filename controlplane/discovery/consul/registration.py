@@ -26,7 +26,6 @@ TTL_S = 10.0
 CALL_TIMEOUT_S = 5.0
 # An agent forgets a balancer that died without a word; Consul's own least value is a minute.
 FORGET_AFTER = "10m"
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,8 @@ class Registration:
     def __init__(
         self, settings: ConsulSettings, *, node: str, ready: Callable[[], bool], runtime: Runtime
     ) -> None:
-        if not _NAME.fullmatch(node):
-            node = re.sub(r"[^A-Za-z0-9._-]", "-", node)[:255]
         self._settings = settings
-        self._node = node
+        self._node = re.sub(r"[^A-Za-z0-9._-]", "-", node)[:255]
         self._ready = ready
         self._runtime = runtime
         self._wanted: dict[str, Served] = {}

@@ -23,6 +23,8 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -87,22 +89,22 @@ class Pace:
         how = [("index", str(index)), ("wait", f"{max(1, int(wait_s * 1000))}ms")]
         return how, wait_s * 17 / 16 + self.slack_s
 
-    def pause_after(self, error: ConsulError, backoff: Backoff, random: Callable[[], float]) -> float:
+    def pause_after(self, error: ConsulError, backoff: Backoff, chance: Callable[[], float]) -> float:
         """Return how long to wait before the next question, in seconds; the failure is counted."""
         if error.is_operators:
             return min(self.operator_s, error.retry_after_s or self.operator_s)
-        return max(backoff.fail(random), min(error.retry_after_s or 0.0, self.max_retry_after_s))
+        return max(backoff.fail(chance), min(error.retry_after_s or 0.0, self.max_retry_after_s))
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Time and chance, for tests to take over."""
+    """Time and chance: the system's, for tests to take over."""
 
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
-    wall: Callable[[], float]
+    wall: Callable[[], float] = time.time
     """Seconds since the epoch."""
-    random: Callable[[], float]
+    random: Callable[[], float] = random.random
     """0 <= x < 1."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -113,8 +115,6 @@ class WatchHealth:
 
     error: ConsulError | None = None
     """What went wrong last; None if the last question was answered."""
-    error_since: float | None = None
-    """Of the first error in a row, in monotonic seconds."""
     answered_at: float | None = None
     index: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -226,7 +226,7 @@ class Watch:
         entries = self.query.entries(reply)
         is_older = self._is_older(reply) and not from_leader
         health = self.health
-        health.error = health.error_since = None
+        health.error = None
         health.answered_at = self._runtime.clock()
         health.index, health.resets = self._index.value, self._index.resets
         health.headers = {
@@ -286,10 +286,8 @@ class Watch:
 
     def _failed(self, error: ConsulError) -> float:
         """Note a failure and return the pause before the next question, in seconds."""
-        health, now = self.health, self._runtime.clock()
+        health = self.health
         self._index.forget()
-        if health.error is None:
-            health.error_since = now
         health.error = error
         health.index = 0
         health.errors[error.kind] += 1

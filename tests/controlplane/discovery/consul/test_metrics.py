@@ -1,25 +1,20 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
-from controlplane.discovery.consul.metrics import ConsulCollector
+from controlplane.discovery.consul.metrics import consul_families
 from tests.support.discovery import Discovering
 from tests.support.fakeconsul import FakeConsul, entry
 
 
-def scrape(status):
+def scrape(sources):
     """Every sample of a scrape, by name and by the labels that tell it from its siblings."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(ConsulCollector(status))
-    text = generate_latest(registry).decode()
     return {
         (
             sample.name,
             *(value for key, value in sample.labels.items() if key not in ("source", "services")),
         ): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in consul_families(sources)
         for sample in family.samples
     }
 
@@ -31,14 +26,14 @@ async def test_status_as_metrics():
         async with Discovering(consul.address, {"web": "web"}) as found:
             await found.shows("n1/a", "n1/b", "n1/c")
             await found.is_in("ok")
-            samples = scrape(found.discovery.status)
+            samples = scrape(found.discovery.status())
             assert samples["lb_consul_state", "ok"] == 1
             assert samples["lb_consul_instances", "passing"] == 3
             assert samples["lb_consul_held_instances",] == 0
             assert samples["lb_consul_polls_total",] >= 1
             await consul.put("web", [])
             await found.is_in("held")
-            samples = scrape(found.discovery.status)
+            samples = scrape(found.discovery.status())
             assert (samples["lb_consul_state", "ok"], samples["lb_consul_state", "held"]) == (0, 1)
             assert samples["lb_consul_held_instances",] == 3
 
@@ -46,7 +41,7 @@ async def test_status_as_metrics():
 @pytest.mark.parametrize("rows", [[], [{"name": "file:lb.yaml", "state": "ok"}]])
 def test_other_sources_are_left_out(rows):
     """What is no discovery has no such metrics."""
-    assert scrape(lambda: rows) == {}
+    assert scrape(rows) == {}
 
 
 def test_errors_by_kind():
@@ -63,7 +58,7 @@ def test_errors_by_kind():
         "resets": 1,
         "errors": {"denied": 3},
     }
-    samples = scrape(lambda: [row])
+    samples = scrape([row])
     assert samples["lb_consul_errors_total", "denied"] == 3
     assert samples["lb_consul_resets_total",] == 1
     assert ("lb_consul_answer_age_seconds",) not in samples
