@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dataplane.net.flow import Flow
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Connector", "ConnectorOwner", "Observer", "QueuePlace"]
+__all__ = ["Connector", "Observer", "QueuePlace"]
 
 PROMPT_S: Final = 1.0
 """A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
@@ -49,7 +49,7 @@ class Observer(Protocol):
         """A connection of the service ended while it drains."""
 
 
-class ConnectorOwner(Protocol):
+class _ConnectorOwner(Protocol):
     """The service whose clients want a backend."""
 
     reactor: Reactor
@@ -61,11 +61,8 @@ class ConnectorOwner(Protocol):
     queue: WaitQueue[Flow]
     draining: bool
 
-    def enqueue(self, flow: Flow, refusal: CloseReason) -> None:
-        """Let `flow` wait for a place, or end it."""
-
-    def serve_queue(self) -> None:
-        """Give free places to those who wait."""
+    def enqueue(self, flow: Flow, refusal: CloseReason) -> None: ...
+    def serve_queue(self) -> None: ...
 
 
 class QueuePlace:
@@ -73,7 +70,7 @@ class QueuePlace:
 
     __slots__ = ("_service",)
 
-    def __init__(self, service: ConnectorOwner) -> None:
+    def __init__(self, service: _ConnectorOwner) -> None:
         self._service = service
 
     def cancel(self, flow: Flow) -> None:
@@ -94,7 +91,7 @@ class Connector:
 
     __slots__ = ("_service",)
 
-    def __init__(self, service: ConnectorOwner) -> None:
+    def __init__(self, service: _ConnectorOwner) -> None:
         self._service = service
 
     def choose(self, flow: Flow) -> Backend | Lack:
@@ -222,15 +219,15 @@ class Connector:
         if selection.tracks_load:
             selection.changed(backend)
         pool = backend.pool
-        if (idle := pool.take()) is not None:
+        idle = pool.take()
+        if idle is None:
+            code = self._dial(flow, backend)
+        else:
+            code = 0
             flow.pooled = True
             flow.dialled_to = idle.target
             flow.born_at = idle.born_at
             flow.relay(backend, idle.sock, idle.mask)
-            if pool.goal.count:
-                pool.refiller.refill()
-            return 0
-        code = self._dial(flow, backend)
         if not code and pool.goal.count:
             pool.refiller.refill()
         return code

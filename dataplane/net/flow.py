@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Flow", "FlowOwner", "Waiting", "end_if_late"]
+__all__ = ["Flow", "Waiting", "end_if_late"]
 
 VICTIM_CHECK_S: Final = 0.05
 
@@ -66,7 +66,7 @@ class _Deadlines(Protocol):
     def on_timer(self, flow: Flow, now: float) -> None: ...
 
 
-class FlowOwner(Protocol):
+class _Service(Protocol):
     """A flow's service."""
 
     name: str
@@ -84,18 +84,11 @@ class FlowOwner(Protocol):
     """Makes what a backend is sent first."""
 
     @property
-    def connector(self) -> _Connector:
-        """What gives its flows their backends."""
-
+    def connector(self) -> _Connector: ...
     @property
-    def deadlines(self) -> _Deadlines:
-        """When its flows have to end."""
-
-    def admit(self, flow: Flow) -> None:
-        """Go on with a client whose PROXY header has been read."""
-
-    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
-        """Settle the accounts of a flow whose sockets are closed, but for `server` if it is for the pool."""
+    def deadlines(self) -> _Deadlines: ...
+    def admit(self, flow: Flow) -> None: ...
+    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None: ...  # noqa: FBT001, FBT002 - as in Service
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -105,7 +98,7 @@ class Flow:
     Its service gives it the client's leg: `__post_init__` would be one more call for each connection.
     """
 
-    service: FlowOwner
+    service: _Service
     reactor: Reactor
     address: tuple[str, int] | None
     """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""

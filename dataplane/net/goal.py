@@ -86,7 +86,7 @@ class PoolShare:
 
 
 class Goal:
-    """How many idle connections the pool of one backend should hold in this process; `limit` as in Pool."""
+    """How many idle connections the pool of one backend should hold in this process, by its settings (as in Pool)."""
 
     __slots__ = (
         "backend",

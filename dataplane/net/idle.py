@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["IN", "PEEK", "Idle", "Shelf", "ShelfOwner"]
+__all__ = ["IN", "PEEK", "Idle", "Shelf"]
 
 IN: Final = select.EPOLLIN
 PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
@@ -31,17 +31,12 @@ GREETING_BYTES: Final = 64 * 1024
 """What is read before a close: with a greeting unread, the backend would see a reset (RFC 1122, 4.2.2.13)."""
 
 
-class ShelfOwner(Protocol):
+class _ShelfOwner(Protocol):
     """Who keeps a shelf filled."""
 
-    def lost(self, cause: DiscardCause) -> None:
-        """Take note that a connection has been closed."""
-
-    def greeted(self) -> None:
-        """Take note that the backend speaks first."""
-
-    def restock(self) -> None:
-        """Dial what is missing."""
+    def lost(self, cause: DiscardCause) -> None: ...
+    def greeted(self) -> None: ...
+    def restock(self) -> None: ...
 
 
 class Idle:
@@ -96,16 +91,13 @@ class Shelf:
 
     __slots__ = ("idle", "owner", "reactor", "spec", "tick", "totals")
 
-    def __init__(self, reactor: Reactor, owner: ShelfOwner, spec: PoolSpec, totals: BackendTotals) -> None:
+    def __init__(self, reactor: Reactor, owner: _ShelfOwner, spec: PoolSpec, totals: BackendTotals) -> None:
         self.reactor = reactor
         self.owner = owner
         self.spec = spec
         self.totals = totals
         self.idle: list[Idle] = []
         self.tick = 0
-
-    def __len__(self) -> int:
-        return len(self.idle)
 
     def configure(self, spec: PoolSpec) -> None:
         """Take new settings, and close what is too many or too old by them."""

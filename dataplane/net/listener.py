@@ -178,27 +178,9 @@ class Listener:
         """What is called with each client."""
         tune_listener(self.sock, service.spec.timeouts.idle_s)
 
-    def on_event(self, events: int) -> None:
-        """Accept a batch."""
-        del events
-        self._accept()
-
-    def on_failure(self) -> None:
-        """Try again soon: a bug of ours was met, and nobody else accepts here."""
-        self.reactor.watch(self.fd, self, 0)
-        self._pause()
-
-    def on_timer(self, now: float) -> None:
-        """Go on after a pause, unless the next client would have to be turned away."""
-        if self.reactor.is_short():
-            self.service.observer.local_error(errno.EMFILE)
-            self.reactor.wheel.at(self, now + PAUSE_S)
-            return
-        self.paused = False
-        self.reactor.epoll.modify(self.fd, select.EPOLLIN)
-
-    def _accept(self) -> int:
+    def on_event(self, events: int) -> int:
         """Take a batch of clients; return how many there were."""
+        del events
         sock, service, entrance = self.sock, self.service, self.entrance
         family, ceiling = self._family, self.reactor.accept_ceiling
         taken = 0
@@ -228,6 +210,20 @@ class Listener:
         self.accepted += taken
         return taken
 
+    def on_failure(self) -> None:
+        """Try again soon: a bug of ours was met, and nobody else accepts here."""
+        self.reactor.watch(self.fd, self, 0)
+        self._pause()
+
+    def on_timer(self, now: float) -> None:
+        """Go on after a pause, unless the next client would have to be turned away."""
+        if self.reactor.is_short():
+            self.service.observer.local_error(errno.EMFILE)
+            self.reactor.wheel.at(self, now + PAUSE_S)
+            return
+        self.paused = False
+        self.reactor.epoll.modify(self.fd, select.EPOLLIN)
+
     def _pause(self) -> None:
         """Leave further clients in the kernel's queue, where they lose nothing but time."""
         if not self.paused:
@@ -238,7 +234,7 @@ class Listener:
     def close(self) -> None:
         """Take who is in the queue already, then close; a Unix socket's file goes if it is still ours."""
         with contextlib.suppress(OSError):
-            while not self.paused and self._accept():
+            while not self.paused and self.on_event(0):
                 pass
         self.detach()
         if self._inode and self._inode == self._file_inode():

@@ -44,7 +44,7 @@ class Pool:
         share: What this process may hold beside others; None: there are no others.
     """
 
-    __slots__ = ("_reactor", "backend", "goal", "limit", "refiller", "shelf", "spec")
+    __slots__ = ("backend", "goal", "refiller", "shelf")
 
     def __init__(
         self,
@@ -55,10 +55,7 @@ class Pool:
         limit: int,
         share: PoolShare | None = None,
     ) -> None:
-        self._reactor = reactor
         self.backend = backend
-        self.spec = spec
-        self.limit = limit
         self.goal = Goal(reactor, backend, spec, limit, share or PoolShare())
         self.refiller = Refiller(reactor, backend, spec, self.goal)
         self.shelf = self.refiller.shelf
@@ -78,10 +75,8 @@ class Pool:
 
     def configure(self, spec: PoolSpec, *, limit: int) -> None:
         """Take new settings; connections that they do not concern stay."""
-        if spec.mode is not self.spec.mode:
+        if spec.mode is not self.goal.spec.mode:
             self.clear(DiscardCause.CHANGED)
-        self.spec = spec
-        self.limit = limit
         self.goal.configure(spec, limit)
         self.shelf.configure(spec)
         self.refiller.restock()
@@ -91,11 +86,12 @@ class Pool:
 
         It stays registered in the epoll with its `mask`, under a handler that the caller replaces.
         """
-        spec, totals = self.spec, self.backend.totals
+        goal, totals, idle_list = self.goal, self.backend.totals, self.shelf.idle
+        spec = goal.spec
         if spec.mode is PoolMode.OFF:
             return None
-        now, goal, idle_list = self._reactor.now, self.goal, self.shelf.idle
-        if goal.demand.arrived(now) or self.limit:
+        now = goal.reactor.now
+        if goal.demand.arrived(now) or goal.limit:
             goal.aim()
         while idle_list:
             idle = idle_list[-1]
@@ -132,8 +128,9 @@ class Pool:
             born_at: When it was connected.
             dialled_to: Where it leads; None: nobody else may have it.
         """
-        reactor, spec, backend, idle_list = self._reactor, self.spec, self.backend, self.shelf.idle
-        now, address, share = reactor.now, backend.address, self.goal.share
+        goal, backend, idle_list = self.goal, self.backend, self.shelf.idle
+        reactor, spec, share = goal.reactor, goal.spec, goal.share
+        now, address = reactor.now, backend.address
         cause: DiscardCause | None = None
         is_ours = dialled_to is not None and (dialled_to is address or dialled_to == address)
         if spec.mode is not PoolMode.REUSE or not is_ours:
@@ -141,9 +138,9 @@ class Pool:
         elif not backend.usable:
             cause = DiscardCause.UNUSABLE
         elif (
-            (share.is_shared and not share.has_room(self.own, self.goal.size(), now))
+            (share.is_shared and not share.has_room(self.own, goal.size(), now))
             or len(idle_list) >= spec.max_idle
-            or (self.limit and backend.active + self.own >= self.limit)
+            or (goal.limit and backend.active + self.own >= goal.limit)
         ):
             cause = DiscardCause.FULL
         elif spec.max_age_s and now - born_at >= spec.max_age_s:

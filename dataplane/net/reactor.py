@@ -43,8 +43,8 @@ LIMIT_TICKS: Final = 10
 class Handler(Protocol):
     """Whatever owns a descriptor."""
 
-    def on_event(self, events: int) -> None:
-        """Take note that epoll reported `events` (EPOLLIN and its kin) for the descriptor."""
+    def on_event(self, events: int) -> object:
+        """Take note that epoll reported `events` (EPOLLIN and its kin) for the descriptor; nobody wants an answer."""
 
     def on_failure(self) -> None:
         """Close what is owned: `on_event` raised, which is a bug of ours."""

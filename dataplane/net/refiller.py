@@ -145,7 +145,7 @@ class Refiller:
         if times:
             self.reactor.wheel.move(self, min(times))
 
-    # -- what happens on the shelf (net.idle.ShelfOwner) ----------------------------------------------
+    # -- what happens on the shelf (net.idle) ----------------------------------------------
 
     def lost(self, cause: DiscardCause) -> None:
         """Take note that a connection has been closed."""

@@ -152,7 +152,7 @@ class WorkerShare(PoolShare):
         """Tell the others what this worker has and wants, give up what they lack, and dial what is missing."""
         backend, goal = pool.backend, pool.goal
         clients = backend.totals.hits + backend.totals.misses
-        idle = not (self._events or self._wanted or pool.spec.min_idle or goal.count or self._own)
+        idle = not (self._events or self._wanted or goal.spec.min_idle or goal.count or self._own)
         if idle and clients == self._clients:
             return
         self._clients = clients
@@ -161,7 +161,7 @@ class WorkerShare(PoolShare):
             if abs(events - self._events) <= self._events // WEIGHT_STEP:
                 events = self._events
             goal.take_part()
-            in_use = backend.usable and pool.spec.mode is not PoolMode.OFF
+            in_use = backend.usable and goal.spec.mode is not PoolMode.OFF
             self._write(events if in_use else 0, self._use_for(pool) if in_use else 0)
             self._give_up(pool)
         pool.refiller.restock()
@@ -180,8 +180,8 @@ class WorkerShare(PoolShare):
 
     def _use_for(self, pool: Pool) -> int:
         """Return how many this worker wants (rule 3)."""
-        goal, most = pool.goal, pool.spec.max_idle
-        if pool.spec.mode is PoolMode.PRECONNECT:
+        goal, most = pool.goal, pool.goal.spec.max_idle
+        if goal.spec.mode is PoolMode.PRECONNECT:
             return goal.target()
         now, own = goal.reactor.now, self._own
         self._highest = max(self._highest, own)
@@ -205,12 +205,13 @@ class WorkerShare(PoolShare):
 
     def _give_up(self, pool: Pool) -> None:
         """Close what is too many for the node, or what is not ours and a sibling lacks."""
-        row, rows, most, size = self._board.row, self._board.head[0], pool.spec.max_idle, pool.goal.size()
+        row, rows = self._board.row, self._board.head[0]
+        most, size = pool.goal.spec.max_idle, pool.goal.size()
         held = list(self._held[:rows])
         wanted = list(self._board.part(WANTED, self._column)[:rows])
         free = size - sum(held)
         self.cap = most
-        lasting = min(most, pool.limit or most)
+        lasting = min(most, pool.goal.limit or most)
         contended = sum(wanted) > lasting
         if free > 0 and not contended:
             return

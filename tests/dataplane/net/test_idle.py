@@ -85,7 +85,7 @@ def test_the_end_of_a_connection_is_seen(site: Site) -> None:
     site.ends[0].close()
     idle.on_event(IN)
     idle.on_event(IN)
-    assert (len(site.shelf), site.causes) == (0, [DiscardCause.EOF])
+    assert (len(site.shelf.idle), site.causes) == (0, [DiscardCause.EOF])
     assert site.totals.discarded[DiscardCause.EOF] == 1
 
 

@@ -73,7 +73,7 @@ def test_parts_of_a_process_that_may_hold_nothing():
     for share, goal in ((None, 4), (PoolShare(cap=0), 0)):
         backend = OwnParts(share).backend(reactor, wanted.backends[0], wanted)
         backend.pool.goal.aim()
-        assert (backend.pool.spec, backend.pool.goal.count) == (wanted.pool, goal)
+        assert (backend.pool.goal.spec, backend.pool.goal.count) == (wanted.pool, goal)
     backend.configure(wanted.backends[0], wanted, reactor.now)
     assert (backend.pool.own, backend.pool.goal.count) == (0, 0)
     reactor.epoll.close()
