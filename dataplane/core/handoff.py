@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["heir", "skew"]
+__all__ = ["receiver", "skew"]
 
 SLACK_SHARE: Final = 16
 """A worker keeps a client while it has no more than a sixteenth more than the least loaded one. Below 16 clients that
@@ -15,7 +15,7 @@ is none at all: there, one more or less is what makes a worker twice as busy as 
 spread is nearly good enough, and handing over costs more than the last few per cent are worth."""
 
 
-def heir(own: int, others: Sequence[int]) -> int | None:
+def receiver(own: int, others: Sequence[int]) -> int | None:
     """Return which of `others` should take a new client: the first that has the fewest; None: who has accepted it.
 
     `own` is how many clients that one has, without the new one.

@@ -22,7 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic
 
 from dataplane.core.balance.base import T
-from dataplane.core.balance.modes import build_balancer
+from dataplane.core.balance.modes import BALANCERS
 from dataplane.core.slowstart import STEPS
 from dataplane.core.spec import Mode
 
@@ -133,12 +133,11 @@ class Selection(Generic[T]):
             ramps = mode is not Mode.STICKY and any(standing.ramp < 1 for standing in candidates)
             rigid = rigid or ramps
             everybody += [standing.target for standing in candidates]
-            balancers[tier] = build_balancer(
-                mode,
+            balancers[tier] = BALANCERS[mode](
                 _members(candidates, ramps=ramps),
-                random=random,
-                previous=None if previous is None else previous.balancer(tier),
-                table=tables.get(tier),
+                random,
+                None if previous is None else previous.balancer(tier),
+                tables.get(tier),
             )
         return cls(
             balancers, panicking=panicking, usable=sum(usable.values()), candidates=everybody, rigid=rigid

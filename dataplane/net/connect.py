@@ -193,7 +193,7 @@ class Connector:
         if backend.removed and not backend.own and backend in service.leaving:
             service.leaving.remove(backend)
 
-    def move(self, flow: Flow, heir: Backend) -> None:
+    def move(self, flow: Flow, home: Backend) -> None:
         """Count `flow` at another backend, which has the address of its own now; totals stay where they were counted."""
         backend, server, service = flow.backend, flow.server, self._service
         assert backend is not None  # noqa: S101 - else it has no address
@@ -202,13 +202,13 @@ class Connector:
             received, answered = flow.client.received, server.received
             backend.totals.bytes_in += received
             backend.totals.bytes_out += answered
-            heir.totals.bytes_in -= received
-            heir.totals.bytes_out -= answered
+            home.totals.bytes_in -= received
+            home.totals.bytes_out -= answered
         self.release(flow, backend)
-        flow.backend = heir
-        heir.own = heir.cells[heir.row] = heir.own + 1
+        flow.backend = home
+        home.own = home.cells[home.row] = home.own + 1
         if service.selection.tracks_load:
-            service.selection.changed(heir)
+            service.selection.changed(home)
 
     def _attempt(self, flow: Flow, backend: Backend) -> int:
         """Take a pooled connection or dial; return 0 (relaying, or under way) or an errno."""

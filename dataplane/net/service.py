@@ -46,7 +46,7 @@ class Service:
         """By id, in configured order; removed ones are in `leaving`."""
         self.leaving: list[Backend] = []
         """Removed backends that still have connections."""
-        self.strays: frozenset[str] = frozenset()
+        self.former_addresses: frozenset[str] = frozenset()
         """Addresses of connections in place that no backend had when that was last looked at."""
         self.selection: Selection[Backend] = Selection({})
         self.flows: set[Flow] = set()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dataplane.telemetry.events import Events
     from schemas.loops import Machine
 
-__all__ = ["Place", "Served", "Whereabouts", "find_loops"]
+__all__ = ["BackendAddresses", "Place", "Served", "find_loops"]
 
 Place = tuple[str, str, str, tuple["SocketAddress", ...], Absence | None]
 """Service, backend id, the address as configured, where that is, and why nowhere."""
@@ -37,7 +37,7 @@ Served = tuple[str, "Iterable[str]", "Iterable[BackendSpec]"]
 """The name of a service, its listeners and its backends."""
 
 
-class Whereabouts:
+class BackendAddresses:
     """Puts the backends of a node's services where they are; those are in `running` as they come and go."""
 
     def __init__(self, running: Mapping[str, RunningService], reactor: Reactor, events: Events) -> None:

@@ -162,7 +162,7 @@ class Changer:
         running.configured = following.configured
         running.tables = following.tables
         fresh = [backend for backend in backends.values() if backend.id not in old and not backend.removed]
-        node.whereabouts.hand_down(running, old.values(), fresh)
+        node.backend_addresses.hand_down(running, old.values(), fresh)
         for backend_id in running.outliers.reconfigure(spec.passive):
             node.events.emit(
                 "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"
@@ -174,7 +174,7 @@ class Changer:
             stood = backend.standing
             moves |= self._reconfigure(running, backend, effective, spec)
             stays = stays and service.selection.reweigh(stood, backend.standing)
-        node.whereabouts.turn_away(running, following.loops)
+        node.backend_addresses.turn_away(running, following.loops)
         await asyncio.sleep(0)
         if not stays:
             running.rebuild()
@@ -182,7 +182,9 @@ class Changer:
         # Connections stay with their address, whatever the backends are called now.
         gone = [backend for backend in old.values() if backend.id not in backends]
         moves |= await self._remove(running, gone)
-        if moves or not service.strays.isdisjoint(backend.spec.address for backend in backends.values()):
+        if moves or not service.former_addresses.isdisjoint(
+            backend.spec.address for backend in backends.values()
+        ):
             await rehome(service, node.events)
         # Dial what the pools of new backends hold even without traffic.
         async for backend in sliced(list(service.backends.values()) if service.spec.pool.min_idle else ()):
@@ -267,7 +269,7 @@ class Changer:
         backends, service.backends, running.configured = list(service.backends.values()), {}, {}
         running.rebuild()
         await self._remove(running, backends)
-        service.strays |= {backend.spec.address for backend in service.leaving}
+        service.former_addresses |= {backend.spec.address for backend in service.leaving}
         if service.flows:
             node.leaving[service.name] = running
             drain(service, service.flows, service.drain_reason)

@@ -63,11 +63,7 @@ def _snapshot_of(desired: Desired, generation: int) -> Snapshot:
 
 
 def check_config(path: Path) -> None:
-    """See that a desired-state file could be run.
-
-    Raises:
-        StartError: It could not.
-    """
+    """See that a desired-state file could be run; raise StartError if not."""
     with _start_errors(str(path)):
         _snapshot_of(read_config(path), 1)
 

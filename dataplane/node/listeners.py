@@ -33,6 +33,8 @@ class Listeners(Protocol):
 class NewSockets:
     """The listening sockets that a change needs: opened here, all of them or none, or inherited.
 
+    An address that cannot be had is refused (`Refused`, 503).
+
     Args:
         there: What is listened on, by address.
         count: Tells how many an address needs, of those that the kernel can spread clients over.
@@ -61,11 +63,7 @@ class NewSockets:
         return address in self._there or address in self.inherited
 
     def prepare(self, addresses: Collection[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Open what is listened on newly among all `addresses`, or nothing.
-
-        Raises:
-            Refused: 503.
-        """
+        """Open what is listened on newly among all `addresses`, or nothing."""
         self._opened, self._asked = {}, options
         try:
             self._files.prepare({address for address in addresses if self._has(address)}, options)
@@ -80,11 +78,7 @@ class NewSockets:
             raise Refused(503, "bind_failed", str(error)) from error
 
     def rehearse(self, addresses: Iterable[str], options: Mapping[str, ListenSpec] = NO_OPTIONS) -> None:
-        """Find out whether all of `addresses` could be listened on.
-
-        Raises:
-            Refused: 503.
-        """
+        """Find out whether all of `addresses` could be listened on."""
         try:
             for address in addresses:
                 spec = options.get(address, PLAIN)
@@ -115,11 +109,7 @@ class NewSockets:
         return taken
 
     def grow(self, address: str, group: list[socket.socket]) -> None:
-        """Open as many further sockets of an address as it lacks.
-
-        Raises:
-            Refused: 503.
-        """
+        """Open as many further sockets of an address as it lacks."""
         try:
             while len(group) < self._count():
                 spec = self._options.get(address, PLAIN)

@@ -12,7 +12,7 @@ from dataplane.net.backend import Backend
 from dataplane.net.prober import Prober, Target
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
-from dataplane.node.backend_addresses import Whereabouts
+from dataplane.node.backend_addresses import BackendAddresses
 from dataplane.node.drain import drain, undrain
 from dataplane.node.running_service import RunningService, find
 
@@ -63,13 +63,13 @@ class Node:
         self.listeners: dict[str, Listener] = {}
         self.overrides: dict[tuple[str, str], dict[str, tuple[Any, float]]] = {}
         """By (service, backend id): field -> (value, monotonic second since)."""
-        self.whereabouts = Whereabouts(self.running, reactor, events)
+        self.backend_addresses = BackendAddresses(self.running, reactor, events)
         self.prober = Prober(
             self.on_verdict,
             random=random.random,
             on_local_error=self._on_probe_error,
-            locate=self.whereabouts.of,
-            on_reached=self.whereabouts.reached,
+            locate=self.backend_addresses.of,
+            on_reached=self.backend_addresses.reached,
         )
         self.on_judged: Callable[..., None] = lambda *_, **__: None
         """Told of each verdict: service, backend, `changed` (anything, or it has to be known all the same), `passed`."""

@@ -7,7 +7,7 @@ Theory of operation
 2. So after a change each connection whose backend has not its address (`Flow.place`) any more is counted at the
    backend that has it; of several, at one that is enabled if there is one. There that backend's rules hold: one that
    is enabled ends a drain, one that is drained or disabled begins one.
-3. Who is left is at an address that nobody has. It drains, and its address is remembered (`Service.strays`): a later
+3. Who is left is at an address that nobody has. It drains, and its address is remembered (`Service.former_addresses`): a later
    change may bring it back within the drain timeout.
 4. Idle pooled connections carry nobody, and are closed with their backend as ever.
 """
@@ -60,32 +60,32 @@ async def rehome(service: Service, events: Events) -> None:
         for address, spec in home_of(backend.spec for backend in backends.values()).items()
     }
     drained: list[Flow] = []
-    strays: set[str] = set()
-    heirs: Counter[Backend] = Counter()
+    former_addresses: set[str] = set()
+    gained: Counter[Backend] = Counter()
     async for flow in sliced(list(service.flows), SLICE):
         backend = flow.backend
         if backend is not None:
             moved = backend.removed or backend.spec.address != flow.place
             home = homes.get(flow.place) if moved else backend
             if home is None:
-                strays.add(flow.place)
+                former_addresses.add(flow.place)
             elif home is not backend:
                 service.connector.move(flow, home)
-                heirs[home] += 1
+                gained[home] += 1
             if home is None or home.spec.state is not OperatorState.ENABLED:
                 drained.append(flow)
             elif not service.draining:
                 undrain((flow,))
-    service.strays = frozenset(strays)
+    service.former_addresses = frozenset(former_addresses)
     drain(service, (flow for flow in drained if not flow.over), CloseReason.DRAIN_TIMEOUT)
-    for heir in heirs:
-        _make_room(heir, service.spec.limits.per_backend)
-    if heirs:
-        events.emit("connections_moved", service=service.name, connections=heirs.total())
+    for one in gained:
+        _make_room(one, service.spec.limits.per_backend)
+    if gained:
+        events.emit("connections_moved", service=service.name, connections=gained.total())
         service.serve_queue()
 
 
-def _make_room(heir: Backend, limit: int) -> None:
+def _make_room(backend: Backend, limit: int) -> None:
     """Give up pooled connections that, with those that have come, are more than `limits.per_backend`."""
-    while limit and heir.active + heir.pool.held > limit and heir.pool.displace():
+    while limit and backend.active + backend.pool.held > limit and backend.pool.displace():
         pass

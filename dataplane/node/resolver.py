@@ -113,7 +113,7 @@ class Resolver:
         if backend.absence is None or backend.absence.cause == cause or not backend.named:
             return
         absence = Absence(HealthState.DOWN, SkipReason.UNRESOLVED, cause, self._node.reactor.now)
-        self._node.whereabouts.put(running, backend, (), absence)
+        self._node.backend_addresses.put(running, backend, (), absence)
         self._node.events.emit("unresolved", service=running.service.name, backend=backend.id, cause=cause)
 
     def _place(self, running: RunningService, backend: Backend, loops: Mapping[str, str]) -> None:
@@ -124,14 +124,14 @@ class Resolver:
             if literal not in loops and (address := to_sockaddr(literal)) is not None
         }
         if not found:
-            self._node.whereabouts.refuse(
+            self._node.backend_addresses.refuse(
                 running, backend, f"{name} resolves to us: {'; '.join(loops.values())}"
             )
             return
         first = backend.address
         if first is not None and found.keys() == {first, *backend.others}:
             return
-        self._node.whereabouts.put(running, backend, tuple(found), None)
+        self._node.backend_addresses.put(running, backend, tuple(found), None)
         if backend.address is not None and backend.address != first:
             self._node.events.emit(
                 "resolved",
@@ -160,7 +160,7 @@ class Resolver:
         """Look again at which configured addresses are this machine's."""
         loops = await self._loops()
         for name, running in self._node.running.items():
-            self._node.whereabouts.turn_away(running, loops.get(name, {}))
+            self._node.backend_addresses.turn_away(running, loops.get(name, {}))
 
 
 async def _look_up(name: str) -> tuple[str, ...]:

@@ -77,12 +77,9 @@ async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
 
 
 class Handover:
-    """Hands over what a data plane listens on (dataplane.ipc.takeover.Holder).
+    """Hands over what a data plane listens on (dataplane.ipc.takeover.Holder); nothing is changed meanwhile.
 
-    Args:
-        applier: What runs; it changes nothing while somebody takes over.
-        sockets: Return each listening socket with its address.
-        let_go: Have nobody accept here any more: another process does. What is asked to change is refused so.
+    `let_go` has nobody accept here any more, as another process does, and refuses every change as it is told to.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ class WorkerReplicas:
                 group.create_task(self._commit(one, verdicts))
         await self._lending.spread()
         self._sockets.finish()
-        self._workers.tell_all("put", self._node.whereabouts.all())
+        self._workers.tell_all("put", self._node.backend_addresses.all())
         self._workers.tell_all("arm")
 
     @staticmethod
@@ -115,12 +115,7 @@ class WorkerReplicas:
         return of
 
     async def brief(self, worker: WorkerProcess) -> None:
-        """Have a new worker run what runs.
-
-        Raises:
-            PeerGone: It has died.
-            PeerError: It cannot.
-        """
+        """Have a new worker run what runs; raises what `WorkerProcess.ask` does."""
         specs = [
             replace(
                 running.service.spec,
@@ -130,7 +125,7 @@ class WorkerReplicas:
         ]
         await worker.ask("stage", self._change(self._running, specs))
         await worker.ask("commit", verdicts_of(self._node))
-        worker.channel.send("put", self._node.whereabouts.all())
+        worker.channel.send("put", self._node.backend_addresses.all())
         worker.channel.send("arm")
 
     def _change(

@@ -86,12 +86,7 @@ class Lending:
         self._spreading = asyncio.Lock()
 
     async def lend_first(self, worker: WorkerProcess) -> None:
-        """Lend a worker what it is to hold when it is there.
-
-        Raises:
-            PeerGone: It has died.
-            PeerError: It could not take a socket.
-        """
+        """Lend a worker what it is to hold when it is there; raises what `WorkerProcess.ask` does."""
         wanted = self._wanted({**self.workers.serving, worker.index: worker})
         await self._lend(worker, wanted[worker.index])
 
@@ -122,11 +117,7 @@ class Lending:
                 self.inboxes.introduce(serving.values(), self.workers.begin)
 
     async def close(self, *, last: bool) -> None:
-        """Hold no listening socket and no inbox any more.
-
-        Args:
-            last: Nobody else has the sockets; else only our copies are closed.
-        """
+        """Hold no listening socket and no inbox any more; unless `last`, others have copies, and only ours are closed."""
         async with self._spreading:
             if last:
                 self._sockets.close()

@@ -91,11 +91,7 @@ class SocketGroup:
             close(address, group)
 
     def grow(self) -> None:
-        """Open a socket for each worker that has none, where the kernel can spread clients over them.
-
-        Raises:
-            Refused: 503.
-        """
+        """Open a socket for each worker that has none, where the kernel can spread clients over them, or be `Refused`."""
         for address, group in self.sockets.items():
             if group[0].family != socket.AF_UNIX and _shares_port(group[0]):
                 self.new.grow(address, group)

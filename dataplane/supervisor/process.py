@@ -64,7 +64,7 @@ class Supervision:
         node = Node(process.reactor, events, random.SystemRandom(), OwnParts(PoolShare(cap=0)))
         node.on_judged = relay.judged
         node.clients_elsewhere = lambda service, backend: board.total((service, backend))
-        node.whereabouts.on_put = lambda places: workers.tell_all("put", places)
+        node.backend_addresses.on_put = lambda places: workers.tell_all("put", places)
         replicas = WorkerReplicas(node, lending, self._sockets, board)
         self.applier = Applier(node, process.store, self._sockets, replicas)
         tally = WorkerTally(node, workers, relay, lambda: process.log.dropped)

@@ -26,7 +26,7 @@ import struct
 import termios
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.handoff import heir
+from dataplane.core.handoff import receiver
 from dataplane.ipc.shared_counters import CLIENTS
 from dataplane.net.leg import IN
 from dataplane.net.sockopts import DONTWAIT
@@ -91,10 +91,10 @@ class Siblings:
             cells: How many each worker has, by row.
         """
         counts = [cells[row] for row in self._rows]
-        if heir(own, counts) is None:
+        if receiver(own, counts) is None:
             return None
         inboxes = self._inboxes
-        chosen = heir(own, [count + _queued(inbox) for count, inbox in zip(counts, inboxes, strict=True)])
+        chosen = receiver(own, [count + _queued(inbox) for count, inbox in zip(counts, inboxes, strict=True)])
         return None if chosen is None else inboxes[chosen]
 
 

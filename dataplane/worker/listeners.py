@@ -73,9 +73,9 @@ class LentListeners:
             if listener is None:
                 continue
             self._leave(listener)
-            heir = next((one for one in listeners.values() if one.address == address), None)
-            if heir is not None:
-                heir.accepted += listener.accepted  # the total of an address never falls
+            other = next((one for one in listeners.values() if one.address == address), None)
+            if other is not None:
+                other.accepted += listener.accepted  # the total of an address never falls
 
     def leave_all(self) -> None:
         """Accept nothing more; the listeners stay listed, for their counts."""

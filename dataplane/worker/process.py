@@ -134,7 +134,7 @@ class Worker:
         await requests.node.drain()
         await requests.recording.close()
         if not self._channel.closed.is_set():
-            self._channel.send("farewell", requests.last_words())
+            self._channel.send("farewell", requests.final_figures())
             await self._channel.flush(1.0)
 
     def _on_terminate(self) -> None:

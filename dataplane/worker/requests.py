@@ -93,7 +93,7 @@ class Requests:
         elif kind == "judge":
             self.node.judge(body)
         elif kind == "put":
-            self.node.whereabouts.take(body)
+            self.node.backend_addresses.take(body)
         elif kind == "reopen":
             self.recording.reopen()
         elif kind == "abandon":
@@ -103,18 +103,14 @@ class Requests:
             self.node.arm()
 
     def leave(self, *, last: bool) -> None:
-        """Accept nothing more.
-
-        Args:
-            last: The listening sockets are being closed for good, so whoever is in their queues is served first.
-        """
+        """Accept nothing more; with `last`, sockets are closed for good, so whoever is in their queues is served first."""
         if last:
             self.listeners.shut({})
         else:
             self.listeners.leave_all()
         self.listeners.leave_inboxes()
 
-    def last_words(self) -> dict[bool, list[Figures]]:
+    def final_figures(self) -> dict[bool, list[Figures]]:
         """Return the last numbers, with each backend of a crowd and with crowds as one."""
         return {each: list(self._reader.parts(each=each)) for each in (True, False)}
 

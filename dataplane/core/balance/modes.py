@@ -14,7 +14,7 @@ from dataplane.core.spec import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dataplane.core.balance.base import Balancer, T
+    from dataplane.core.balance.base import Balancer
     from dataplane.core.balance.sticky_table import StickyTable
 
     Builder = Callable[
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Balancer[Any],
     ]
 
-__all__ = ["BALANCERS", "build_balancer"]
+__all__ = ["BALANCERS"]
 
 BALANCERS: Final[dict[Mode, Builder]] = {
     Mode.RR: lambda members, _random, previous, _table: RoundRobin(
@@ -35,24 +35,6 @@ BALANCERS: Final[dict[Mode, Builder]] = {
     Mode.P2C: lambda members, random, _previous, _table: PowerOfTwo(members, random),
     Mode.RANDOM: lambda members, random, _previous, _table: Random(members, random),
 }
-"""Takes members, random, previous and sticky table, as for `build_balancer`."""
-
-
-def build_balancer(
-    mode: Mode,
-    members: Sequence[tuple[T, int]],
-    *,
-    random: Callable[[], float],
-    previous: Balancer[T] | None = None,
-    table: StickyTable | None = None,
-) -> Balancer[T]:
-    """Build a balancer for a new set of members.
-
-    Args:
-        mode: The algorithm.
-        members: Usable targets with effective weights >= 1, in configured order, each id once.
-        random: Uniform in [0, 1); for `p2c` and `random`.
-        previous: The balancer that this one replaces: whose turn it was survives, if it is of the same mode.
-        table: For `sticky`: who owns which clients; None: everybody's second choice is the first.
-    """
-    return BALANCERS[mode](members, random, previous, table)
+"""Each takes the members (usable targets with effective weights >= 1, in configured order, each id once); a source of
+numbers, uniform in [0, 1); the balancer that it replaces, None if there is none: whose turn it was survives, if it is of
+the same mode; and for `sticky` who owns which clients, None: everybody's second choice is the first."""

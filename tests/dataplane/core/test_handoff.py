@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core.handoff import heir, skew
+from dataplane.core.handoff import receiver, skew
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_client_goes_to_the_least_loaded_beyond_the_slack(
     own: int, others: list[int], expected: int | None
 ) -> None:
     """A worker keeps a client unless it has over a sixteenth more than the least loaded, or any more when few."""
-    assert heir(own, others) == expected
+    assert receiver(own, others) == expected
 
 
 @settings(deadline=None)
@@ -44,7 +44,7 @@ def test_no_worker_gets_far_ahead_wherever_the_kernel_sends_clients(
     for number in arrivals:
         here = number % workers
         others = [index for index in range(workers) if index != here]
-        chosen = heir(counts[here], [counts[index] for index in others])
+        chosen = receiver(counts[here], [counts[index] for index in others])
         counts[here if chosen is None else others[chosen]] += 1
     assert sum(counts) == len(arrivals)
     assert max(counts) - min(counts) <= 1 + max(counts) // 16

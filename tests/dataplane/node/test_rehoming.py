@@ -78,7 +78,7 @@ async def test_a_renamed_backend_with_a_host_name_is_found_at_once(bench):
         running = bench.node.running["s"]
         found = to_sockaddr(one.address)
         assert found is not None
-        bench.node.whereabouts.put(running, bench.service.backends["old"], (found,), None)
+        bench.node.backend_addresses.put(running, bench.service.backends["old"], (found,), None)
         clients = [await bench.connect()]
         await bench.put(*named(new=name), **LONG)
         clients.append(await bench.connect())

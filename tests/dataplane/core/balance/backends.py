@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from dataplane.core.balance.base import Balancer
-from dataplane.core.balance.modes import build_balancer
+from dataplane.core.balance.modes import BALANCERS
 from dataplane.core.spec import Mode
 
 
@@ -37,7 +37,7 @@ def members(*weights: int) -> list[tuple[Backend, int]]:
 
 def build(mode: Mode, of: list[tuple[Backend, int]], previous=None, table=None, seed: int = 1) -> Balancer:
     """Build a balancer with a seeded source of randomness."""
-    return build_balancer(mode, of, random=random.Random(seed).random, previous=previous, table=table)
+    return BALANCERS[mode](of, random.Random(seed).random, previous, table)
 
 
 def picks(balancer: Balancer, count: int) -> list[str]:
