@@ -40,6 +40,7 @@ class Discovering:
     def follow(self, proposal: Proposal, found: Found | None = None) -> None:
         """Discover what this lb.yaml asks for, and nothing else; begin with what `look` has found for it."""
         if self._source is None and not proposal.queries():
+            self._restored = {}  # what is not followed is forgotten, as the source does it
             return
         source = self._source or self._opened()
         if found is not None:

@@ -130,7 +130,7 @@ class Pool:
             "datacenters": {
                 name: [packed(item) for item in track.guard.published.values()]
                 for name, track in zip(self.selection.datacenters, self.tracks, strict=True)
-                if track.guard.published
+                if track.guard.published is not None
             },
         }
 
@@ -142,9 +142,11 @@ class Pool:
         now = self._runtime.clock()
         for name, track in zip(self.selection.datacenters, self.tracks, strict=True):
             rows = by_name.get(name)
-            found = [unpacked(row) for row in rows] if isinstance(rows, list) else []
+            if not isinstance(rows, list) or track.guard.published is not None:
+                continue
+            found = [unpacked(row) for row in rows]
             table = {item.id: item for item in found if item is not None}
-            if table and track.guard.published is None:
+            if table or not rows:  # that there was none is known as well
                 track.guard.restore(table, now)
                 self.saved_at = float(at)
 

@@ -3,6 +3,9 @@
 Each way has a data plane in memory and a state directory of its own; both ask one Consul. Documents, what Consul lists, its
 faults, the data planes' refusals and operators' words are drawn at random, and after each command the exit code, the refusal,
 what the data plane runs, the overrides and the history are compared.
+
+A daemon hears of Consul between commands, and remembers holds and high waters of the guard, which a command alone cannot. So
+each change around them is followed by an apply, and a list changes only once after the first one.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from aiohttp import web
 from click.testing import CliRunner
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.cli import files, history, operate
@@ -36,6 +40,8 @@ from tests.support.discovery import eventually
 from tests.support.fakeconsul import FakeConsul, entry
 
 COMMANDS = {"plan": files.plan, "apply": files.apply, "rollback": history.rollback, "drain": operate.drain, "weight": operate.weight}  # fmt: skip
+
+BRIEFLY = ("--timeout", "2s")
 
 
 class Blocking:
@@ -113,9 +119,30 @@ class World:
         self.directory = directory
         self.consul = consul
         self.through, self.alone, self.controller = ways
+        self._changed = set()
+
+    async def offer(self, what, document, options):
+        """Plan or apply an lb.yaml."""
+        document = {**document, "consul": {**document["consul"], "address": self.consul.address}}
+        path = self.directory / "lb.yaml"
+        path.write_text(json.dumps(document))
+        await self.command((what, str(path), *options))
+
+    async def around(self, what, *drawn):
+        """Change something around both ways, and apply what was taken last: then both have heard of it."""
+        if what != "refuses" and self.alone.plane.refuses is not None:
+            return  # a daemon takes what Consul says all the same, and pushes it later
+        await getattr(self, what)(*drawn)
+        document = self.controller.accepted.state.document
+        if document is not None:
+            await self.offer("apply", document, BRIEFLY)
 
     async def lists(self, name, numbers, status):
         """Let Consul list these instances of a service."""
+        if self.controller.accepted.state.document is not None:
+            if name in self._changed:
+                return
+            self._changed.add(name)
         entries = [entry(f"s{number}", port=80 + number, status=status) for number in sorted(numbers)]
         await self.consul.put(name, entries)
         await self.heard()
@@ -204,7 +231,7 @@ steps = st.one_of(
     st.tuples(st.sampled_from(["apply", "apply", "plan"]), documents(), careful),
     st.tuples(st.just("drain"), st.sampled_from(["web", "cache"]), st.sampled_from(["10.0.0.1:1", "n1/s1"])),
     st.tuples(st.just("weight"), st.sampled_from(["web", "cache"]), st.sampled_from(["10.0.0.2:1", "n1/s2"]), st.just("7")),
-    st.tuples(st.just("rollback")),
+    st.just(("rollback", *BRIEFLY)),
 )  # fmt: skip
 
 
@@ -216,14 +243,10 @@ async def play(script):
             world = World(directory, consul, ways)
             for what, *drawn in script:
                 if what in {"lists", "breaks", "refuses"}:
-                    await getattr(world, what)(*drawn)
+                    await world.around(what, *drawn)
                 elif what in {"apply", "plan"}:
                     document, options = drawn
-                    document["consul"] = {**document["consul"], "address": consul.address}
-                    path = directory / "lb.yaml"
-                    path.write_text(json.dumps(document))
-                    options = (*options, "--timeout", "2s") if what == "apply" else options
-                    await world.command((what, str(path), *options))
+                    await world.offer(what, document, options if what == "plan" else (*options, *BRIEFLY))
                 else:
                     await world.command((what, *drawn))
 
@@ -241,6 +264,41 @@ def lists(*numbers, name="redis"):
     return ("lists", name, set(numbers), "passing")
 
 
+LISTED = {"listen": "127.0.0.1:4000", "backends": ["10.0.0.9:1"]}
+
+
+def listed_and(**more):
+    """Write an lb.yaml in which the service lists its backends, and others may be found in Consul."""
+    guard = {"hold": "1h", "absent_ttl": "1h", "allow_empty": True}
+    return {"version": 1, "services": {"web": LISTED, **more}, "guard": guard, "consul": {}}
+
+
+FOUND = {"listen": "127.0.0.1:4001", "discover": {"consul": {"service": "redis"}}}
+
+
+@example(
+    [
+        lists(1, 2),
+        ("apply", found(), ()),
+        ("apply", listed_and(), ()),
+        ("breaks", "leaderless"),
+        ("rollback", *BRIEFLY),
+    ]
+)
+@example(
+    [
+        ("apply", listed_and(cache=FOUND), ("--force",)),
+        (
+            "apply",
+            listed_and(
+                cache={**LISTED, "listen": "127.0.0.1:4001"}, db={**FOUND, "listen": "127.0.0.1:4002"}
+            ),
+            (),
+        ),
+        ("breaks", "leaderless"),
+        ("rollback", *BRIEFLY),
+    ]
+)
 @example([lists(1), lists(2, 3, name="dc2/redis"), ("plan", found("dc2"), ()), ("apply", found("dc2"), ())])
 @example(
     [
@@ -264,7 +322,14 @@ def lists(*numbers, name="redis"):
         ("apply", found(), ()),
     ]
 )
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+# A script is seconds long and is not made shorter: what fails is shown as it was drawn.
+@pytest.mark.timeout(240)
+@settings(
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=list(HealthCheck),
+)
 @given(st.lists(steps, min_size=1, max_size=6))
 def test_random_commands(script):
     """For any documents, registries, faults and refusals both ways lead to the same."""

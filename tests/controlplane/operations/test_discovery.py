@@ -330,6 +330,21 @@ async def test_nothing_needs_consul_without_discovery(tmp_path):
         assert controller.discovering.status() == []
 
 
+async def test_what_is_not_followed_is_forgotten(tmp_path, consul):
+    """Also by who has only the memory of an earlier life: a service that asks again later begins anew."""
+    listed = {"version": 1, "services": {"web": {"listen": "127.0.0.1:4000", "backends": ["10.0.0.1:1"]}}}
+    await consul.put("redis", [entry("s1")])
+    discovering = Discovering(lambda: None, lambda _: None)
+    found = await discovering.look(proposal(tmp_path, consul), 10.0)
+    discovering.follow(proposal(tmp_path, consul), found)
+    later = Discovering(lambda: None, lambda _: None)
+    later.restore(discovering.saved())
+    for each in (discovering, later):
+        assert each.saved()["pools"]
+        each.follow(Proposal.of_document(listed, "test", tmp_path))
+        assert not each.saved().get("pools")
+
+
 async def test_our_own_listener_in_consul(tmp_path):
     """An instance that is one of our listeners is left out, counted and shown with the reason; the others serve."""
     plane = FakeDataPlane()

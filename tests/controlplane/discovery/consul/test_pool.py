@@ -101,6 +101,20 @@ def test_what_was_saved_comes_back():
     assert later.pool.saved_at is None
 
 
+def test_that_there_was_none_comes_back_as_well():
+    """Where a set may be empty, emptiness is known in another life, too; rows that cannot be read are no emptiness."""
+    play = Play(allow_empty=True)
+    assert play.see() == []
+    saved = play.pool.saved()
+    later = Play(allow_empty=True)
+    later.pool.restore(saved)
+    assert later.wait(0.0) == []
+    saved["datacenters"][""] = [{"id": "broken"}]
+    broken = Play(allow_empty=True)
+    broken.pool.restore(saved)
+    assert broken.wait(0.0) is None
+
+
 @pytest.mark.parametrize("saved", [{}, {"at": "x", "datacenters": {}}, {"at": 1.0, "datacenters": {"": 3}}])
 def test_what_cannot_be_restored_is_nothing(saved):
     """A state file is input like any other."""
