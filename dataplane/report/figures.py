@@ -18,7 +18,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import add, attrgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendFigures",
     "BackendView",
-    "CrowdFigures",
     "Figures",
     "ListenerFigures",
     "Numbers",
@@ -220,6 +219,10 @@ class BackendView(_Row):
         """Whether an operator has drained or disabled it."""
         return self.draining_since is not None
 
+    def silenced(self) -> BackendView:
+        """Return what is seen by somebody who drains."""
+        return replace(self, silent=True)
+
     def __add__(self, other: BackendView) -> BackendView:
         if self.silent or other.silent:
             return self if other.silent else other
@@ -232,31 +235,6 @@ class BackendView(_Row):
             reachable, usable = self.reachable and other.reachable, self.usable and other.usable
             both = replace(both, reachable=reachable, usable=usable)
         return both
-
-
-@dataclass(slots=True)
-class BackendFigures(_Added):
-    """One backend."""
-
-    view: BackendView
-    active: int
-    pooled: int
-    connections: int
-    connect_failures: int
-    bytes_in: int
-    bytes_out: int
-    ejections: int
-    hits: int
-    misses: int
-    discarded: tuple[int, ...]
-    """In the order of `DiscardCause`."""
-    connect: Numbers
-    """Of a backend of a crowd, nothing: nobody is told of it."""
-    first_byte: Numbers
-
-    def past(self) -> BackendFigures:
-        """Return what outlives its process."""
-        return replace(self, view=replace(self.view, silent=True), active=0, pooled=0)
 
 
 class Sight(NamedTuple):
@@ -286,6 +264,10 @@ class Sight(NamedTuple):
 class Sights(dict[str, Sight]):
     """What is seen of the backends of a service, by id; nothing where all who have them drain."""
 
+    def silenced(self) -> Sights:
+        """Return what is seen by somebody who drains."""
+        return Sights()
+
     def __add__(self, other: Sights) -> Sights:
         if not self or not other or self == other:
             return self or other
@@ -294,11 +276,14 @@ class Sights(dict[str, Sight]):
         return both
 
 
-@dataclass(slots=True)
-class CrowdFigures(_Added):
-    """All backends of a service that has too many to tell of each."""
+View = TypeVar("View", BackendView, Sights)
 
-    seen: Sights
+
+@dataclass(slots=True)
+class BackendFigures(_Added, Generic[View]):
+    """One backend, or all of a service that has too many to tell of each: a crowd."""
+
+    view: View
     active: int
     pooled: int
     connections: int
@@ -310,10 +295,13 @@ class CrowdFigures(_Added):
     misses: int
     discarded: tuple[int, ...]
     """In the order of `DiscardCause`."""
+    connect: Numbers
+    """Of a crowd and its backends, nothing: nobody is told of it."""
+    first_byte: Numbers
 
-    def past(self) -> CrowdFigures:
+    def past(self) -> BackendFigures[View]:
         """Return what outlives its process."""
-        return replace(self, seen=Sights(), active=0, pooled=0)
+        return replace(self, view=self.view.silenced(), active=0, pooled=0)
 
 
 @dataclass(slots=True)
@@ -324,10 +312,10 @@ class Figures:
     services: dict[str, ServiceFigures] = field(default_factory=dict)
     listeners: dict[tuple[str, str], ListenerFigures] = field(default_factory=dict)
     """By service and address."""
-    backends: dict[tuple[str, str], BackendFigures] = field(default_factory=dict)
+    backends: dict[tuple[str, str], BackendFigures[BackendView]] = field(default_factory=dict)
     """By service and id."""
-    crowds: dict[str, CrowdFigures] = field(default_factory=dict)
-    """By service; of their backends nothing else is told, where only metrics are asked for."""
+    crowds: dict[str, BackendFigures[Sights]] = field(default_factory=dict)
+    """By service; of their backends nothing else is told where metrics are asked for."""
 
     @property
     def pooled(self) -> int:
@@ -352,7 +340,7 @@ class Figures:
         for backend in self.backends.values():
             backend.view.silent = True
         for crowd in self.crowds.values():
-            crowd.seen = Sights()
+            crowd.view = Sights()
 
     def past(self) -> Figures:
         """Return what outlives the process."""

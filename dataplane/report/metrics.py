@@ -77,7 +77,7 @@ def families(figures: Figures, runs: Runs) -> list[Family]:
         for (name, address), one in figures.listeners.items()
     ]
     crowds = [
-        _Subject({"service": name, "backend": "_all"}, one, list(Counter(one.seen.values()).items()))
+        _Subject({"service": name, "backend": "_all"}, one, list(Counter(one.view.values()).items()))
         for name, one in figures.crowds.items()
     ]
     each = [

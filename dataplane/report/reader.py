@@ -15,7 +15,6 @@ from dataplane.report.explain import explain
 from dataplane.report.figures import (
     BackendFigures,
     BackendView,
-    CrowdFigures,
     Figures,
     ListenerFigures,
     Numbers,
@@ -54,18 +53,7 @@ CROWD_SLICE: Final = 500
 """Backends of a crowd that are read between two turns of the loop: a millisecond."""
 
 _SIGHT: Final = attrgetter("spec.weight", "usable", "reachable", "draining_since", "health.state")
-_COUNTS: Final = attrgetter(
-    "own",
-    "totals.connections",
-    "totals.connect_failures",
-    "totals.ejections",
-    "totals.hits",
-    "totals.misses",
-)
-_BYTES_IN: Final = attrgetter("totals.bytes_in")
-_BYTES_OUT: Final = attrgetter("totals.bytes_out")
-_POOL: Final = attrgetter("pool")
-_DISCARDED: Final = attrgetter("totals.discarded")
+_COUNTS: Final = attrgetter("connections", "connect_failures", "ejections", "hits", "misses")
 
 
 class Reader:
@@ -75,6 +63,7 @@ class Reader:
         node: What counts.
         dropped_lines: Tells how many lines of logs nobody will see.
         spans: Tells how many spans were exported, and how many lost.
+        relays: Whether it counts at all: a supervisor knows only what is configured and what checks find.
     """
 
     def __init__(
@@ -82,7 +71,10 @@ class Reader:
         node: Node,
         dropped_lines: Callable[[], int] = lambda: 0,
         spans: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        *,
+        relays: bool = True,
     ) -> None:
+        self._relays = relays
         self.outcomes = Outcomes(node)
         self._node = node
         self._dropped_lines = dropped_lines
@@ -183,34 +175,32 @@ class Reader:
     def _crowd(self, running: RunningService, live: Live) -> Iterator[Figures]:
         """Sum column by column."""
         backends = _backends(running)
-        bytes_in = sum(map(_BYTES_IN, backends)) + sum(sent for sent, _ in live.values())
-        bytes_out = sum(map(_BYTES_OUT, backends)) + sum(answered for _, answered in live.values())
+        counting = backends if self._relays else []
+        totals = [one.totals for one in counting]
+        bytes_in = sum(one.bytes_in for one in totals) + sum(sent for sent, _ in live.values())
+        bytes_out = sum(one.bytes_out for one in totals) + sum(answered for _, answered in live.values())
         yield self._service(running, live)
-        seen, pooled = Sights(), 0
-        counts: list[int] = [0] * 6
-        discarded = [0] * len(DiscardCause)
-        known: dict[tuple[Any, ...], Sight] = {}
+        seen, known = Sights(), dict[tuple[Any, ...], Sight]()
+        active = pooled = 0
+        counts, discarded = [0] * 5, [0] * len(DiscardCause)
         for start in range(0, len(backends), CROWD_SLICE):
-            some = backends[start : start + CROWD_SLICE]
+            some, theirs = backends[start : start + CROWD_SLICE], totals[start : start + CROWD_SLICE]
             for backend, row in zip(some, map(_SIGHT, some), strict=True):
                 seen[backend.id] = known.get(row) or known.setdefault(row, Sight(*row))
-            pooled += sum(map(len, map(_POOL, some)))
-            counts = list(map(sum, zip(counts, *map(_COUNTS, some), strict=True)))
-            by_cause = map(dict.values, map(_DISCARDED, some))
+            active += sum(one.own for one in counting[start : start + CROWD_SLICE])
+            pooled += sum(len(one.pool) for one in counting[start : start + CROWD_SLICE])
+            counts = list(map(sum, zip(counts, *map(_COUNTS, theirs), strict=True)))
+            by_cause = (one.discarded.values() for one in theirs)
             discarded = list(map(sum, zip(discarded, *by_cause, strict=True)))
-            for backend in some:
-                if backend.absence is not None:
-                    seen[backend.id] = seen[backend.id]._replace(health=backend.absence.state)
             yield Figures()
-        for id_ in (
-            {one.backend_id for one in running.outliers.ejected()}
-            & running.service.backends.keys()
-            & seen.keys()
-        ):
-            state = running.health(running.service.backends[id_]).state
-            seen[id_] = seen[id_]._replace(health=state)
-        active, connections, failures, ejections, hits, misses = counts
-        crowd = CrowdFigures(
+        # What a backend's own checks do not know: that it is not resolved, or ejected.
+        ejected = {one.backend_id for one in running.outliers.ejected()}
+        for backend in backends:
+            if backend.absence is not None or backend.id in ejected:
+                state = running.health(backend).state
+                seen[backend.id] = seen[backend.id]._replace(health=state)
+        connections, failures, ejections, hits, misses = counts
+        crowd = BackendFigures(
             seen,
             active,
             pooled,
@@ -222,6 +212,8 @@ class Reader:
             hits,
             misses,
             tuple(discarded),
+            (),
+            (),
         )
         yield Figures(crowds={running.service.name: crowd})
 
@@ -232,7 +224,7 @@ class Reader:
         carried: tuple[int, int, int, int],
         *,
         histograms: bool,
-    ) -> BackendFigures:
+    ) -> BackendFigures[BackendView]:
         spec, totals, health = backend.spec, backend.totals, running.health(backend)
         bytes_in, bytes_out, sent, answered = carried
         # In the order of the fields: by name, it takes half as long again.

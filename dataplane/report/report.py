@@ -37,7 +37,7 @@ class Source(Protocol):
 
         Args:
             info: What this process says of itself.
-            each: Of each backend of a crowd, too (figures.CrowdFigures), for status; else of all as one, for metrics.
+            each: Of each backend of a crowd, too (figures.BackendFigures), for status; else of all as one, for metrics.
             draining: Whether it ends.
         """
 

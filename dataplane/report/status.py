@@ -12,7 +12,7 @@ from dataplane.telemetry.events import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dataplane.report.figures import BackendFigures, Figures, ListenerFigures, ServiceFigures
+    from dataplane.report.figures import BackendFigures, BackendView, Figures, ListenerFigures, ServiceFigures
     from schemas.status import BackendStatus, ListenerStatus, ServiceStatus
 
 __all__ = ["describe"]
@@ -75,7 +75,7 @@ def _listener(address: str, one: ListenerFigures) -> list[ListenerStatus]:
     return [{"address": address, "state": one.state, "accepted": one.accepted}]
 
 
-def _backend(id_: str, one: BackendFigures, at: Callable[[float], str]) -> BackendStatus:
+def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], str]) -> BackendStatus:
     view = one.view
     status: BackendStatus = {
         "id": id_,

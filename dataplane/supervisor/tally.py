@@ -70,7 +70,7 @@ class WorkerTally:
         self._node = node
         self._workers = workers
         self._relay = relay
-        self._reader = Reader(node)
+        self._reader = Reader(node, relays=False)
         self._dropped_lines = dropped_lines
         self._exhausted_at = float("-inf")
         self._ends: Counter[str] = Counter()
@@ -85,9 +85,8 @@ class WorkerTally:
         """Ask all workers, and add up."""
         del info
         parts = []
-        for part in self._reader.parts(
-            each=each
-        ):  # first: how something is configured is the first one's word
+        # first: how something is configured is the first one's word
+        for part in self._reader.parts(each=each):
             parts.append(part)
             await asyncio.sleep(0)
         parts[0].process = ProcessFigures(dropped_lines=self._dropped_lines())

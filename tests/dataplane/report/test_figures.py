@@ -9,7 +9,6 @@ from typing import Any
 from dataplane.report.figures import (
     BackendFigures,
     BackendView,
-    CrowdFigures,
     Figures,
     ListenerFigures,
     ProcessFigures,
@@ -25,7 +24,7 @@ VIEW = BackendView("x", 1, 0, "enabled", {}, None, False, "up", "ok", 10.0, True
 WEB = ServiceView("sticky", "01", 0, False, 3, 2)
 
 
-def backend(first: int, **view: Any) -> BackendFigures:
+def backend(first: int, **view: Any) -> BackendFigures[BackendView]:
     """Return one that has counted from `first` on."""
     numbers = count(first)
     plain: dict[str, Any] = {name: next(numbers) for name in BackendFigures.__slots__[1:]}
@@ -166,9 +165,9 @@ async def test_parts_are_added_and_stay_as_they_are() -> None:
     assert parts == kept
 
 
-def crowd(**seen: Sight) -> CrowdFigures:
+def crowd(**seen: Sight) -> BackendFigures[Sights]:
     """Return one whose backends are seen so."""
-    return CrowdFigures(Sights(seen), 1, 2, 3, 4, 5, 6, 7, 8, 9, (10, 11))
+    return BackendFigures(Sights(seen), 1, 2, 3, 4, 5, 6, 7, 8, 9, (10, 11), (), ())
 
 
 def test_of_a_crowd_too_what_is_seen_is_the_worst() -> None:
@@ -177,10 +176,10 @@ def test_of_a_crowd_too_what_is_seen_is_the_worst() -> None:
     ejected = up._replace(usable=False, health="ejected")
     down = up._replace(usable=False, reachable=False, health="down")
     both = crowd(a=up, b=up, c=down) + crowd(a=ejected, b=up, c=ejected) + crowd(a=up, b=ejected, c=up, d=up)
-    assert both.seen == {"a": ejected, "b": ejected, "c": down, "d": up}
+    assert both.view == {"a": ejected, "b": ejected, "c": down, "d": up}
     assert (both.active, both.discarded) == (3, (30, 33))
     past = crowd(a=down).past()
-    assert (past + crowd(a=up)).seen == (crowd(a=up) + past).seen == {"a": up}
+    assert (past + crowd(a=up)).view == (crowd(a=up) + past).view == {"a": up}
     assert (past.active, past.pooled, past.connections) == (0, 0, 3)
 
 
