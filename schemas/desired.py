@@ -204,14 +204,12 @@ def _check_defaults(defaults: dict[str, Any]) -> list[Finding]:
     return []
 
 
-_ALTERNATIVES = {"backends": "discover", "discover": "backends"}
-
-
 def _merged(defaults: object, service: object) -> object:
     if not isinstance(defaults, dict) or not isinstance(service, dict):
         return service
     # A service that lists its backends has answered where they come from, and the other way round.
-    answered = {other for key, other in _ALTERNATIVES.items() if key in service and other not in service}
+    said = service.keys() & set(_SOURCES)
+    answered = set(_SOURCES) - said if said else set()
     return _merged_deep({key: value for key, value in defaults.items() if key not in answered}, service)
 
 

@@ -267,7 +267,7 @@ def data_routes() -> set[tuple[str, str]]:
 
 def control_routes() -> set[tuple[str, str]]:
     """Return method and path of every call of the daemon's API."""
-    return _routes(control_api.Api(cast("control_api.Node", None), str))
+    return _routes(control_api.Api(cast("control_api.Node", None)))
 
 
 def _routes(api: data_api.Api | control_api.Api) -> set[tuple[str, str]]:

@@ -40,7 +40,8 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
         client = str(ip_address(client))
     except ValueError as error:
         raise click.UsageError(f"--client: {error}") from error
-    outcomes = ask_all(settings.clients(), requests.explain(service, client), timeout_s=LOOK_S)
+    question = requests.get("/v1/explain", service=service, client=client)
+    outcomes = ask_all(settings.clients(), question, timeout_s=LOOK_S)
     found = next((each.answer for each in outcomes if each.answer is not None), None)
     if found is None:
         for each in outcomes:

@@ -10,7 +10,6 @@ import click
 from controlplane.cli.kinds import HOME, HOST_NAME
 from controlplane.cli.output import command
 from controlplane.cli.settings import token_of
-from schemas.system.ownership import user_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
@@ -74,7 +73,6 @@ def run(
             find_draining=settings.draining,
             token=settings.token(),
             tls=settings.tls(),
-            user_name=user_name,
             http=http,
             http_hosts=http_hosts,
             http_token=None if http_token_file is None else token_of("--http-token-file", http_token_file),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,6 +21,7 @@ from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prome
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
 from schemas.http.guard import caller_uid, refuse_page, refuse_peer
 from schemas.reading.findings import checked
+from schemas.system.ownership import user_name
 
 __all__ = ["Api", "Node", "Tcp"]
 
@@ -47,13 +47,11 @@ class Api:
 
     Args:
         node: What is served.
-        user_name: Names a uid, for the history.
         tcp: Who may call over TCP; None on the Unix socket.
     """
 
-    def __init__(self, node: Node, user_name: Callable[[int], str], tcp: Tcp | None = None) -> None:
+    def __init__(self, node: Node, tcp: Tcp | None = None) -> None:
         self._node = node
-        self._user_name = user_name
         self._tcp = tcp
 
     def application(self) -> web.Application:
@@ -84,10 +82,6 @@ class Api:
             return self._tcp.refusal(request)
         return refuse_page(request) or refuse_peer(request)
 
-    def _by(self, request: web.Request) -> str:
-        uid = caller_uid(request)
-        return "http" if uid is None else self._user_name(uid)
-
     # --- the calls
 
     async def _status(self, _request: web.Request) -> web.Response:
@@ -106,7 +100,7 @@ class Api:
     async def _apply(self, request: web.Request) -> web.Response:
         options = options_of_query(request.query)
         proposal = await self._proposal(request)
-        origin = Origin(self._by(request), "apply")
+        origin = Origin(_by(request), "apply")
         return await _answer(await self._node.controller.apply(proposal, options, origin))
 
     async def _rollback(self, request: web.Request) -> web.Response:
@@ -117,7 +111,7 @@ class Api:
             raise InputError(
                 "", [{"path": "generation", "message": "must be a whole number, and all there is"}]
             )
-        report = await self._node.controller.rollback(generation, options, self._by(request))
+        report = await self._node.controller.rollback(generation, options, _by(request))
         return await _answer(report)
 
     async def _patch(self, request: web.Request) -> web.Response:
@@ -126,7 +120,7 @@ class Api:
             request.match_info["service"],
             request.match_info["backend"],
             patch.body(),
-            by=self._by(request),
+            by=_by(request),
             timeout_s=_PATCH_S,
         )
         return await _answer(report)
@@ -147,6 +141,12 @@ class Api:
         await _json_object(request)
         raw = await request.read()
         return await asyncio.to_thread(Proposal.of_text, raw, "", self._node.base)
+
+
+def _by(request: web.Request) -> str:
+    """Name who calls, for the history."""
+    uid = caller_uid(request)
+    return "http" if uid is None else user_name(uid)
 
 
 def _explain(error: Exception) -> Refusal | None:

@@ -36,6 +36,7 @@ from controlplane.operations.saving import Keeping
 from controlplane.store import Store
 from schemas.http.reloaded import Renewed
 from schemas.http.server import serve
+from schemas.system.ownership import user_name
 
 __all__ = ["Daemon", "DaemonSettings", "run"]
 
@@ -59,7 +60,6 @@ class DaemonSettings:
     """For data planes behind a URL."""
     tls: Tls
     """For those behind `https://`."""
-    user_name: Callable[[int], str]
     http: str | None = None
     """`host:port` of the dashboard and the TCP API; None: there is none."""
     http_token: Renewed[str] | None = None
@@ -81,8 +81,8 @@ class Daemon:
         self.log = log
         self.base = Path() if settings.home is None else settings.home.folder
         self.events = Events()
-        user, home = settings.user_name(os.getuid()), settings.home
-        self._by = pushed_by("lb-control run", user, None if home is None else home.place)
+        home = settings.home
+        self._by = pushed_by("lb-control run", user_name(os.getuid()), None if home is None else home.place)
         instance = os.urandom(8).hex()
         self._ids = (f"{instance}-{number}" for number in count(1))
         self.controller = Controller(
@@ -190,12 +190,11 @@ class Daemon:
     async def _served(self, listener: socket.socket) -> AsyncIterator[None]:
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
-            local = Api(self, settings.user_name)
+            local = Api(self)
             stack.push_async_callback((await serve(local.application(), listener)).cleanup)
             if settings.http is not None:
                 sock, address = http_listener(settings.http, token=settings.http_token is not None)
-                who = Tcp(address, settings.http_token, settings.http_hosts)
-                tcp = Api(self, settings.user_name, who)
+                tcp = Api(self, Tcp(address, settings.http_token, settings.http_hosts))
                 stack.push_async_callback((await serve(tcp.application(), sock)).cleanup)
                 self.log(f"dashboard at http://{address}/")
             yield

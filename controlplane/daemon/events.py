@@ -17,13 +17,14 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
+from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError
 
-__all__ = ["Events", "Following", "Streams"]
+__all__ = ["Events", "Following"]
 
 _KEPT: Final = 256
 """For one slow reader; then it misses the oldest. As many are remembered for readers who come later."""
@@ -78,13 +79,6 @@ class Events:
             self._readers.discard(queue)
 
 
-class Streams(Protocol):
-    """What following needs of a client."""
-
-    def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
-        """Yield id, kind and fields of each event, those that are remembered first."""
-
-
 class Following:
     """Follows every data plane.
 
@@ -98,7 +92,7 @@ class Following:
     def __init__(
         self,
         endpoints: Callable[[], Iterable[Endpoint]],
-        connect: Callable[[Endpoint], AbstractAsyncContextManager[Streams]],
+        connect: Callable[[Endpoint], AbstractAsyncContextManager[DataPlaneClient]],
         publish: Callable[[dict[str, Any]], None],
         *,
         pause_s: float = _PAUSE_S,

@@ -14,12 +14,12 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
 from controlplane.operations.options import now_text
 
-__all__ = ["Lines", "Log", "kept", "tell_bug", "tell_bugs"]
+__all__ = ["Log", "kept", "tell_bug", "tell_bugs"]
 
 _CAPACITY: Final = 1024
 """Lines that wait for a reader; what comes beyond is lost and counted."""
@@ -89,19 +89,12 @@ def _line(message: str, **more: str) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
-class Lines(Protocol):
-    """Takes lines."""
-
-    def __call__(self, message: str, **more: str) -> None:
-        """Take one, and what belongs to it."""
-
-
-def tell_bug(log: Lines, message: str, error: BaseException | None) -> None:
+def tell_bug(log: Log, message: str, error: BaseException | None) -> None:
     """Tell of one."""
     log(message, traceback="" if error is None else "".join(traceback.format_exception(error)))
 
 
-def tell_bugs(log: Lines) -> None:
+def tell_bugs(log: Log) -> None:
     """Have the running loop tell of what nobody handles."""
 
     def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -111,7 +104,7 @@ def tell_bugs(log: Lines) -> None:
 
 
 async def kept(
-    name: str, work: Callable[[], Coroutine[Any, Any, None]], log: Lines, pauses: Backoff | None = None
+    name: str, work: Callable[[], Coroutine[Any, Any, None]], log: Log, pauses: Backoff | None = None
 ) -> None:
     """Do `work` until it returns; when it raises, tell, and begin again."""
     loop = asyncio.get_running_loop()

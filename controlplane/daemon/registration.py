@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane.dataplanes import requests
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from controlplane.discovery.consul.settings import ConsulSettings
     from schemas.discovery import Consul
 
-__all__ = ["LeftOut", "Registering", "left_out_of", "served_by"]
+__all__ = ["LeftOut", "Registering", "sorted_out"]
 
 _LOOK_S: Final = 1.0
 _ANSWER_S: Final = 2.0
@@ -44,30 +44,20 @@ class LeftOut(NamedTuple):
     why: str
 
 
-def served_by(services: Mapping[str, Any]) -> frozenset[Served]:
-    """Return the listeners of a snapshot's services that other machines can reach."""
+def sorted_out(services: Mapping[str, Any]) -> tuple[frozenset[Served], tuple[LeftOut, ...]]:
+    """Return the listeners of a snapshot's services that other machines can reach, and the others, sorted."""
     from controlplane.discovery.consul.registration import Served  # noqa: PLC0415 - nothing needs Consul otherwise
 
-    found = set()
-    for name, listener in _listening(services):
-        address = split_address(listener)
-        if not isinstance(address, UnixPath) and not _why_not(listener):
+    served, left_out = set(), []
+    every = ((name, each) for name, service in services.items() for each in service["listen"])
+    for name, listener in ((name, address) for name, each in every for address in listened_on(each)):
+        address, why = split_address(listener), _why_not(listener)
+        if why or isinstance(address, UnixPath):
+            left_out.append(LeftOut(name, listener, why))
+        else:
             everywhere = _ip(address.host).is_unspecified
-            found.add(Served(name, "" if everywhere else address.host, address.port))
-    return frozenset(found)
-
-
-def left_out_of(services: Mapping[str, Any]) -> tuple[LeftOut, ...]:
-    """Return the listeners of a snapshot's services that `served_by` leaves out, sorted, and why."""
-    found = (LeftOut(name, listener, _why_not(listener)) for name, listener in _listening(services))
-    return tuple(sorted(each for each in found if each.why))
-
-
-def _listening(services: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each address that a snapshot's services listen on, behind the service's name."""
-    for name, service in services.items():
-        for each in service["listen"]:
-            yield from ((name, listener) for listener in listened_on(each))
+            served.add(Served(name, "" if everywhere else address.host, address.port))
+    return frozenset(served), tuple(sorted(left_out))
 
 
 def _why_not(listener: str) -> str:
@@ -123,7 +113,7 @@ class Registering:
             except ControlError as error:
                 self._log(f"nothing is registered: {error}")
             else:
-                self._wanted, left_out = served_by(services), left_out_of(services)
+                self._wanted, left_out = sorted_out(services)
         for each in left_out:
             if each not in self._left_out:
                 self._log(f"{each.service}: {each.address} is not registered in Consul: {each.why}")

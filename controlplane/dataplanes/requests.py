@@ -18,7 +18,6 @@ __all__ = [
     "Call",
     "answer",
     "encode",
-    "explain",
     "get",
     "headers_of",
     "here",
@@ -101,11 +100,6 @@ def patch_backend(service: str, backend: str, fields: Mapping[str, Any]) -> Call
     """Override fields of one backend."""
     path = f"/v1/services/{quote(service, safe='')}/backends/{quote(backend, safe='')}"
     return Call("PATCH", path, encode(fields))
-
-
-def explain(service: str, client: str) -> Call:
-    """Ask which backends a client would get."""
-    return get("/v1/explain", service=service, client=client)
 
 
 def _target(path: str, query: Mapping[str, str]) -> str:

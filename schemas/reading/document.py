@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from schemas.errors import InvalidDocument, Path, Problem
 from schemas.reading import json_text, yaml_text
-from schemas.reading.positions import Broken, Flaw, Place, locate
+from schemas.reading.positions import Broken, Flaw, Place
 
 __all__ = ["MAX_BYTES", "Document", "scan_document"]
 
@@ -39,9 +39,22 @@ class Document:
 
         Args:
             path: Keys and indices from the root; of one that does not exist, the nearest part above counts.
-            at_key: Whether the key is meant rather than its value. A mapping or list is always found at its key.
+            at_key: Whether the key is meant rather than its value. A mapping or list is always found at its key,
+                and an item of a list, which has none, at itself.
         """
-        return locate(self._place(), path, at_key=at_key)
+        place = self._place()
+        key = (place.line, place.column)
+        for part in path:
+            if isinstance(part, str) and place.members is not None and part in place.members:
+                line, column, place = place.members[part]
+                key = (line, column)
+            elif isinstance(part, int) and place.items is not None and part < len(place.items):
+                place = place.items[part]
+                key = (place.line, place.column)
+            else:
+                break
+        is_scalar = place.members is None and place.items is None
+        return (place.line, place.column) if is_scalar and not at_key else key
 
 
 def scan_document(raw: bytes) -> Document:

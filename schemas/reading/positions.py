@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from schemas.errors import Path, Problem, format_path
 
-__all__ = ["MAX_DEPTH", "Broken", "Flaw", "Place", "locate", "too_deep"]
+__all__ = ["MAX_DEPTH", "Broken", "Flaw", "Place", "too_deep"]
 
 MAX_DEPTH: Final = 32
 
@@ -50,19 +50,3 @@ class Broken(Exception):  # noqa: N818 - carries a flaw to the border of this pa
 def too_deep(path: Path, line: int, column: int) -> Broken:
     """Make the refusal of a document that is nested too deep."""
     return Broken(Flaw(path[:4], f"is nested more than {MAX_DEPTH} deep", line, column))
-
-
-def locate(root: Place, path: Path, *, at_key: bool) -> tuple[int, int]:
-    """Return where a part stands, as `Document.locate`; a list item has no key, so it stands at itself."""
-    place, key = root, (root.line, root.column)
-    for part in path:
-        if isinstance(part, str) and place.members is not None and part in place.members:
-            line, column, place = place.members[part]
-            key = (line, column)
-        elif isinstance(part, int) and place.items is not None and part < len(place.items):
-            place = place.items[part]
-            key = (place.line, place.column)
-        else:
-            break
-    is_scalar = place.members is None and place.items is None
-    return (place.line, place.column) if is_scalar and not at_key else key

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.operations.options import ApplyOptions, Origin
 from schemas.http.reloaded import Renewed
+from schemas.system.ownership import user_name
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon, document, proposal
 
@@ -56,7 +58,7 @@ async def serving(tmp_path, *, tcp=False, token=None):
             listener = stack.enter_context(bound(tmp_path / "control.sock"))
             who, connector, base = None, UnixConnector(str(tmp_path / "control.sock")), "http://localhost"
         node = Node(controller)
-        api = Api(node, lambda uid: f"user {uid}", who)
+        api = Api(node, who)
         runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -81,7 +83,7 @@ async def test_apply_over_the_socket_is_by_the_peer(tmp_path):
         assert (status, report["converged"], report["generation"]) == (200, True, 2)
         assert plane.generation == 2
         _, history = await call(session, "GET", f"{base}/v1/history")
-    assert history["history"][-1]["by"].startswith("user ")
+    assert history["history"][-1]["by"] == user_name(os.geteuid())
 
 
 async def test_plan_changes_nothing(tmp_path):

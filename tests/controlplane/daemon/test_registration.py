@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from controlplane.daemon.registration import Registering, left_out_of, served_by
+from controlplane.daemon.registration import Registering, sorted_out
 from controlplane.desired.document import Proposal
 from controlplane.discovery.consul.registration import Served
 from controlplane.operations.options import ApplyOptions, Origin
@@ -55,12 +55,13 @@ def test_listeners_that_others_can_reach():
         "web": {"listen": ["10.0.0.9:4000", "[2001:db8::1]:4001", "unix:/run/web.sock", "127.0.0.1:4000"]},
         "db": {"listen": ["0.0.0.0:5432", "[::]:5432", "[::ffff:0.0.0.0]:5432"]},
     }
-    assert served_by(services) == {
+    served, left_out = sorted_out(services)
+    assert served == {
         Served("web", "10.0.0.9", 4000),
         Served("web", "2001:db8::1", 4001),
         Served("db", "", 5432),
     }
-    assert [(each.service, each.address) for each in left_out_of(services)] == [
+    assert [(each.service, each.address) for each in left_out] == [
         ("web", "127.0.0.1:4000"),
         ("web", "unix:/run/web.sock"),
     ]
@@ -82,8 +83,8 @@ def test_listeners_that_others_can_reach():
 def test_listeners_that_others_cannot_reach(listener, why):
     """What means something else on every other machine is not told to them, and the reason is given."""
     services = {"web": {"listen": [listener]}}
-    assert served_by(services) == frozenset()
-    (left_out,) = left_out_of(services)
+    served, (left_out,) = sorted_out(services)
+    assert served == frozenset()
     assert (left_out.service, left_out.address) == ("web", listener)
     assert why in left_out.why
 

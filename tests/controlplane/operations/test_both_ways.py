@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from controlplane.errors import ControlError
 from controlplane.operations.direct import Direct
 from controlplane.operations.through_daemon import Remote
 from controlplane.store import Store
+from schemas.system.ownership import user_name
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.controlplane.operations.test_discovery import following
@@ -99,12 +101,12 @@ class Api2Node:
 async def both(directory):
     """Set both ways up."""
     through, alone = Way(directory / "a"), Way(directory / "b")
-    alone.gateway = Direct(lambda: (Blocking(alone.plane),), Store(alone.directory), "op")
+    alone.gateway = Direct(lambda: (Blocking(alone.plane),), Store(alone.directory), user_name(os.geteuid()))
     async with contextlib.AsyncExitStack() as stack:
         controller = await stack.enter_async_context(daemon(through.directory, [through.plane]))
         await stack.enter_async_context(following(controller))
         listener = stack.enter_context(bound(directory / "control.sock"))
-        runner = web.AppRunner(Api(Api2Node(controller), lambda _: "op").application(), access_log=None)
+        runner = web.AppRunner(Api(Api2Node(controller)).application(), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
