@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -11,6 +13,13 @@ from dataplane.cli import main
 from dataplane.errors import UsageError
 from dataplane.options import Options, options_from
 from schemas.system.unix_socket import OwnSocket
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short name, whoever runs the tests: the path of a socket has at most 107 bytes."""
+    with TemporaryDirectory(prefix="lb-test-") as folder:
+        yield Path(folder)
 
 
 def options(tmp_path: Path, *arguments: str) -> Options:
