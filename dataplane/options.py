@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
-from dataplane.api.server import draining_path
+from dataplane.api.server import api_path, draining_path
 from dataplane.errors import UsageError
 from dataplane.telemetry.access_log import Wanted
 from dataplane.telemetry.connection_log import RecordingOptions
@@ -108,7 +108,7 @@ def _workers(given: str) -> int:
 def _free_core(runtime_dir: Path) -> str:
     """Return the first name that no running process has, so that a restarted one finds its own state again."""
     for core in range(MAX_CORES):
-        own = OwnSocket(runtime_dir / f"dataplane-core-{core}.sock")
+        own = OwnSocket(api_path(runtime_dir, f"core-{core}"))
         try:
             own.acquire()
         except InUse:

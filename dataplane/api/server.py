@@ -90,11 +90,10 @@ class Endpoints:
                 self._bind("--api", api, beside=beside)
             if metrics is not None:
                 self._bind("--metrics", metrics, beside=beside)
-        except WRONG as error:
+        except BaseException as error:
             self.close()
-            raise StartError(str(error)) from error
-        except BaseException:
-            self.close()
+            if isinstance(error, WRONG):
+                raise StartError(str(error)) from error
             raise
 
     def _bind(self, option: str, address: str, *, beside: bool) -> None:

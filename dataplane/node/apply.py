@@ -219,33 +219,23 @@ class Applier:
         Returns:
             The `service/backend` of those that do not exist here.
         """
-        return [
-            f"{service}/{backend_id}"
-            for service, by_id in verdicts.items()
-            for backend_id, verdict in by_id.items()
-            if not self._decide(service, backend_id, verdict)
-        ]
-
-    def _decide(self, service: str, backend_id: str, verdict: Verdict) -> bool:
-        """Take one; return whether there is such a backend."""
-        node = self.node
-        found = find(node.running, service, backend_id)
-        if found is None:
-            return False
-        running, backend = found
-        state, now = HealthState(verdict.state), node.reactor.clock()
-        change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
-        up = state is HealthState.UP
-        running.judged(backend, change, passed="said to be up" if up else "")
-        node.on_judged(service, backend, changed=True, passed=up)
-        return True
+        unknown = []
+        for service, by_id in verdicts.items():
+            for backend_id, verdict in by_id.items():
+                found = find(self.node.running, service, backend_id)
+                if found is None:
+                    unknown.append(f"{service}/{backend_id}")
+                    continue
+                running, backend = found
+                state, now = HealthState(verdict.state), self.node.reactor.clock()
+                change = backend.health.decide(state, verdict.cause, now, reachable=verdict.reachable)
+                up = state is HealthState.UP
+                running.judged(backend, change, passed="said to be up" if up else "")
+                self.node.on_judged(service, backend, changed=True, passed=up)
+        return unknown
 
     async def patch(self, name: str, backend_id: str, patch: BackendPatch) -> dict[str, Any]:
-        """Override a backend's state or weight until a snapshot changes that field.
-
-        Raises:
-            Refused: 404.
-        """
+        """Override a backend's state or weight until a snapshot changes that field; one that is not there is refused."""
         async with self.lock:
             if self.refusal is not None:
                 raise self.refusal

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.api.routes import DataPlane
 from dataplane.core.phase import Phase
-from dataplane.errors import PeerError, PeerGone, Refused, StartError
+from dataplane.errors import Refused, StartError
 from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.systemd import inherited_sockets
@@ -31,7 +31,7 @@ from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
 from dataplane.supervisor.operations import Operations
-from dataplane.supervisor.succession import Succession
+from dataplane.supervisor.succession import FAILURES, Succession
 from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import CheckRelay, Workers
@@ -98,7 +98,7 @@ class Supervision:
         except StartError as error:
             await self._give_up(error)
             raise
-        except (PeerGone, PeerError, OSError) as error:
+        except FAILURES as error:
             said = str(error)
             if not isinstance(error, OSError):
                 said = f"a worker could not start: {said or 'it died while starting'}"

@@ -44,7 +44,6 @@ class Requests:
         self._runs = (0, "")
         """Generation and hash."""
         self._next: tuple[Draft, tuple[int, str], Columns] | None = None
-        self._events = events
         self.welcome = welcome
         board = Board(CounterBoard(welcome.rows, memory), welcome.row)
         reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
@@ -60,7 +59,7 @@ class Requests:
         tune_collector()
         self.node.reactor.start()
         self._reader.outcomes.start()
-        LossWatch({"access log": self.recording.sink}, self._events.emit).start(self.node.reactor)
+        LossWatch({"access log": self.recording.sink}, self.node.events.emit).start(self.node.reactor)
         self.node.start_refreshing()
         return os.getpid()
 
