@@ -57,12 +57,8 @@ def sweep(directory: Path, name: str) -> None:
 class Endpoints:
     """Where the API and the metrics are served: all that can fail when it is made, and serving when all else runs.
 
-    Args:
-        api: The address on TCP; None: only the own socket.
-        metrics: Where what can be observed is served to whoever asks; None: nowhere.
-        files: What callers of `api` are asked for.
-        emit: Takes events.
-        beside: Bind the TCP addresses beside the process that this one takes over from.
+    `api` and `metrics` are addresses on TCP, if any. Callers of `api` are asked for what is in `files`. With `beside`, the
+    addresses are bound beside the process that this one takes over from.
 
     Raises:
         StartError: A TCP address cannot be had, or its credentials cannot be used any more.

@@ -11,15 +11,9 @@ __all__ = ["closing_times"]
 
 
 def closing_times(count: int, now: float, *, timeout_s: float, close_s: float) -> Iterator[float]:
-    """Yield `count` deadlines: evenly over `close_s`, beginning when `timeout_s` is over.
+    """Yield `count` deadlines (monotonic seconds): evenly over `close_s`, beginning when `timeout_s` is over.
 
     Spread, because clients that are all cut at once all come back at once.
-
-    Args:
-        count: How many connections there are.
-        now: Monotonic seconds.
-        timeout_s: How long all of them may stay.
-        close_s: From the first close to the last.
     """
     start = now + timeout_s
     step = close_s / max(1, count - 1)
