@@ -62,12 +62,11 @@ class Problem:
         return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
 
 
+@dataclass(eq=False)
 class InvalidDocument(Exception):  # noqa: N818 - the agreed name; what it carries are values, not a failure of ours
     """A document was refused as a whole."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__(problems)
-        self.problems = problems
+    problems: tuple[Problem, ...]
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))

@@ -112,6 +112,7 @@ def join_services(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _join_service(one: Mapping[str, Any] | None, two: Mapping[str, Any]) -> dict[str, Any]:
     if one is None:
         return dict(two)
+    recent = [each.get("recent", {}) for each in (one, two)]
     return {
         **one,
         "panic": one.get("panic", False) or two.get("panic", False),
@@ -119,14 +120,9 @@ def _join_service(one: Mapping[str, Any] | None, two: Mapping[str, Any]) -> dict
         "queued": one.get("queued", 0) + two.get("queued", 0),
         "listeners": _join_rows(one["listeners"], two["listeners"], "address", _join_listener),
         "totals": _add(one.get("totals", {}), two.get("totals", {})),
-        "recent": _join_recent(one.get("recent", {}), two.get("recent", {})),
+        "recent": {**_add(*recent), "window_s": max(each.get("window_s", 0.0) for each in recent)},
         "backends": _join_rows(one["backends"], two["backends"], "id", _join_backend),
     }
-
-
-def _join_recent(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
-    window_s = max(one.get("window_s", 0.0), two.get("window_s", 0.0))
-    return {**_add(one, two), "window_s": window_s}
 
 
 def _join_rows(

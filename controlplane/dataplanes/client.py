@@ -7,7 +7,6 @@ import io
 import json
 import ssl
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -54,9 +53,7 @@ class DataPlaneClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:

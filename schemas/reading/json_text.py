@@ -6,6 +6,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NoReturn
 
@@ -23,12 +24,12 @@ _COMMENT: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?P<comment>//[^\n]*|/\*.*?\*
 _TRAILING_COMMA: Final = re.compile(r",(?=\s*[}\]])")
 
 
+@dataclass(eq=False)
 class NotJson(Exception):  # noqa: N818 - an answer: the caller tries YAML next
-    """The text is no JSON; where it ceases to be is in `flaw`."""
+    """The text is no JSON."""
 
-    def __init__(self, flaw: Flaw) -> None:
-        super().__init__(flaw)
-        self.flaw = flaw
+    flaw: Flaw
+    """Where it ceases to be."""
 
 
 def read(text: str) -> tuple[Any, tuple[Flaw, ...], Callable[[], Place]]:

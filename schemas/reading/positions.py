@@ -39,12 +39,11 @@ class Flaw:
         return Problem(format_path(self.path), self.message, self.line, self.column)
 
 
+@dataclass(eq=False)
 class Broken(Exception):  # noqa: N818 - carries a flaw to the border of this package, where it becomes one
     """The document cannot be read any further."""
 
-    def __init__(self, flaw: Flaw) -> None:
-        super().__init__(flaw)
-        self.flaw = flaw
+    flaw: Flaw
 
 
 def too_deep(path: Path, line: int, column: int) -> Broken:

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import os
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -29,16 +30,12 @@ _RECORD: Final = struct.Struct("hhqqi4x")
 """struct flock: type, whence, start, length, pid."""
 
 
+@dataclass(eq=False)
 class LockedError(Exception):
-    """Somebody else has the lock.
+    """Somebody else has the lock."""
 
-    Attributes:
-        pid: Of that process; None: unknown.
-    """
-
-    def __init__(self, pid: int | None) -> None:
-        super().__init__(pid)
-        self.pid = pid
+    pid: int | None
+    """Of that process; None: unknown."""
 
 
 def lock_of(path: Path) -> Path:

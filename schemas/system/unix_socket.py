@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
@@ -61,13 +62,12 @@ def peer_uid(sock: socket.socket) -> int:
     return int(uid)
 
 
+@dataclass(eq=False)
 class InUse(Exception):  # noqa: N818 - an answer to the user, not a failure
     """Another process has the socket."""
 
-    def __init__(self, path: Path, pid: int | None) -> None:
-        super().__init__(path, pid)
-        self.path = path
-        self.pid = pid
+    path: Path
+    pid: int | None
 
     def __str__(self) -> str:
         return f"{self.path} is in use by process {self.pid or 'unknown'}"
