@@ -38,10 +38,9 @@ class Outcomes:
     def on_timer(self, now: float) -> None:
         """Look, and come again."""
         self._node.reactor.wheel.at(self, now + STEP_S)  # first: a bug met by one must not end it for all
-        services = self._services()
-        known = self._of
-        self._of = {}
-        for service in services:
+        known, self._of = self._of, {}
+        for running in (*self._node.running.values(), *self._node.leaving.values()):
+            service = running.service
             self._of[service] = recent = known.get(service) or Recent(now, [0] * len(_counts(service)))
             recent.look(now, _counts(service))
 
@@ -57,9 +56,6 @@ class Outcomes:
             {word: closed[place] for place, word in _REFUSED if closed[place]},
             {word: closed[place] for place, word in _CUT if closed[place]},
         )
-
-    def _services(self) -> list[Service]:
-        return [one.service for one in (*self._node.running.values(), *self._node.leaving.values())]
 
 
 def _counts(service: Service) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from dataplane.telemetry.events import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dataplane.report.figures import BackendFigures, BackendView, Figures, ListenerFigures, ServiceFigures
+    from dataplane.report.figures import BackendFigures, BackendView, Figures, ServiceFigures
     from schemas.status import BackendStatus, ListenerStatus, ServiceStatus
 
 __all__ = ["describe"]
@@ -35,7 +35,13 @@ async def describe(figures: Figures, monotonic_began: float) -> dict[str, Servic
 
     services = {name: _service(one) for name, one in figures.services.items()}
     for (name, address), listener in figures.listeners.items():
-        services[name]["listeners"].extend(_listener(address, listener))
+        if listener.state is not None:
+            told: ListenerStatus = {
+                "address": address,
+                "state": listener.state,
+                "accepted": listener.accepted,
+            }
+            services[name]["listeners"].append(told)
     for index, ((name, id_), backend) in enumerate(figures.backends.items(), 1):
         services[name]["backends"].append(_backend(id_, backend, at))
         if index % SLICE == 0:
@@ -67,12 +73,6 @@ def _service(one: ServiceFigures) -> ServiceStatus:
         },
         "backends": [],
     }
-
-
-def _listener(address: str, one: ListenerFigures) -> list[ListenerStatus]:
-    if one.state is None:
-        return []
-    return [{"address": address, "state": one.state, "accepted": one.accepted}]
 
 
 def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], str]) -> BackendStatus:

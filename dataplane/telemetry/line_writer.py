@@ -11,6 +11,7 @@ import os
 import queue
 import stat
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -167,17 +168,16 @@ class LineSink:
         return True
 
 
+@dataclass(eq=False, slots=True)
 class _Watched:
     """A sink, and what was seen of it."""
 
-    __slots__ = ("before", "last_at", "losing", "lost", "sink", "written")
-
-    def __init__(self, sink: LineSink) -> None:
-        self.sink = sink
-        self.lost = sink.dropped
-        self.written = self.before = 0
-        self.last_at = 0.0
-        self.losing = False
+    sink: LineSink
+    lost: int
+    written: int = 0
+    before: int = 0
+    last_at: float = 0.0
+    losing: bool = False
 
 
 class LossWatch:
@@ -191,7 +191,7 @@ class LossWatch:
     tick = 0
 
     def __init__(self, sinks: Mapping[str, LineSink | None], tell: Callable[..., None]) -> None:
-        self._logs = {name: _Watched(sink) for name, sink in sinks.items() if sink is not None}
+        self._logs = {name: _Watched(sink, sink.dropped) for name, sink in sinks.items() if sink is not None}
         self._tell = tell
         self._reactor: Reactor | None = None
 
