@@ -96,9 +96,12 @@ class SocketGroup:
             if group[0].family != socket.AF_UNIX and _shares_port(group[0]):
                 self.new.grow(address, group)
 
-    async def close_inherited(self) -> list[str]:
-        """Close what nobody listens on any more of what was inherited; return the addresses."""
-        unused, self.new.inherited = self.new.inherited, {}
+    async def close_inherited(self, kept: Collection[str]) -> list[str]:
+        """Close what nobody listens on of what was inherited, but for addresses that are `kept`; return the closed ones."""
+        unused = {address: group for address, group in self.new.inherited.items() if address not in kept}
+        self.new.inherited = {
+            address: self.new.inherited[address] for address in kept if address not in unused
+        }
         for group in unused.values():
             for sock in group:
                 keep_out(sock)

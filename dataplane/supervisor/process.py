@@ -24,7 +24,7 @@ from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.systemd import inherited_sockets
 from dataplane.net.goal import PoolShare
 from dataplane.node.apply import Applier
-from dataplane.node.initial import load_initial
+from dataplane.node.initial import load_initial, reread
 from dataplane.node.node import Node, OwnParts
 from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
@@ -110,15 +110,18 @@ class Supervision:
         process = self._process
         async with AsyncExitStack() as stack:
             predecessors = await self._successor.take_from_orphans(stack)
-            self._sockets.new.inherit(inherited_sockets())
+            activated = inherited_sockets()
+            self._sockets.new.inherit(activated)
             await load_initial(self.applier, process.store, process.options.config)
             await self._succession.start()
             endpoints.listen()
             for taken in predecessors:
                 await taken.confirm()
                 taken.serve()
-        unused = await self._sockets.close_inherited() if self.applier.snapshot.generation else []
-        for address in unused:
+        # Without a snapshot a service manager's sockets wait for one, and their clients with them: nobody could open them
+        # again. Those of orphans have nobody who would ever accept from them.
+        waiting = () if self.applier.snapshot.generation else activated
+        for address in await self._sockets.close_inherited(waiting):
             process.events.emit("inherited_unused", address=address)
         await endpoints.serve(self.plane, process.own)
 
@@ -146,7 +149,7 @@ class Supervision:
         self._sockets.leave()
 
     def hang_up(self) -> None:
-        """Replace all workers, one by one."""
+        """Read --config again, if there is one, and replace all workers, one by one."""
         if self._restarting or self._process.life.phase in {Phase.STARTING, Phase.TAKING_OVER}:
             self._process.events.emit("restart_refused", cause="a start or a restart is under way")
             return
@@ -154,7 +157,10 @@ class Supervision:
         self._process.background.once("restarting workers", self._restart)
 
     async def _restart(self) -> None:
+        config = self._process.options.config
         try:
+            if config is not None:
+                await reread(self.applier, config)
             with contextlib.suppress(Refused):  # told already
                 await self._operations.restart()
         finally:

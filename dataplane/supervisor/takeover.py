@@ -86,7 +86,10 @@ class Successor:
         self._sockets.new.inherit(taken.sockets)
         await self._applier.restore(snapshot)
         await inherit(self._applier, taken.state)
-        if not taken.state.get("saved", True):
+        # What `--config` or the environment gave to that process is not saved: it was there for its next start, too.
+        if snapshot.generation and (
+            self._process.options.config is None or not taken.state.get("saved", True)
+        ):
             self._applier.saving.owe(snapshot)
 
     async def _succeed(self, taken: Taken, endpoints: Endpoints, plane: DataPlane) -> None:

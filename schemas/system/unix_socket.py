@@ -119,6 +119,7 @@ class OwnSocket:
         with contextlib.suppress(OSError):
             if self._inode and self.path.stat().st_ino == self._inode:
                 self.path.unlink()
+        self._inode = 0  # the next file at the path may get the same number
         self.unlock()
 
     def remove(self) -> None:

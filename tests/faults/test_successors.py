@@ -30,6 +30,27 @@ def test_a_port_is_closed_when_a_successor_was_killed(site: Site) -> None:
     site.ask(site.flow)
 
 
+def test_a_port_is_closed_that_is_in_no_snapshot(site: Site) -> None:
+    """Of a supervisor that was killed and comes back knowing nothing, as one without its --config does."""
+    site.plane.kill()
+    for saved in site.plane.state_dir.iterdir():
+        saved.unlink()
+    site.plane.start()
+    wait_for(site.refused, "the port to be closed")
+
+
+def test_what_was_configured_is_saved_by_whoever_takes_it_over(site: Site) -> None:
+    """Its predecessor had it from elsewhere, and the next start may not."""
+    for saved in site.plane.state_dir.iterdir():
+        saved.unlink()
+    successor = site.take_over()
+    wait_for(lambda: list(site.plane.state_dir.iterdir()), "the snapshot to be saved")
+    successor.kill()
+    site.plane.start()
+    wait_for(lambda: site.plane.get("/v1/info")["generation"] == 1, "what ran to run again")
+    site.client().close()
+
+
 def test_a_successor_that_is_told_to_end_while_it_starts_takes_nothing(site: Site) -> None:
     """Whoever runs goes on: a port that was served is served."""
     site.plane.send_signal(signal.SIGSTOP)

@@ -141,3 +141,20 @@ async def test_what_was_inherited_and_never_used_is_closed_with_the_rest() -> No
             getattr(group, end)()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)
+
+
+async def test_of_what_was_inherited_only_what_may_wait_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is closed, and its clients are refused."""
+    monkeypatch.setattr("dataplane.supervisor.listening_sockets.GRACE_S", 0.0)
+    group = SocketGroup(lambda: 1)
+    with HeldPort() as waits, HeldPort() as orphaned:
+        ends = {
+            port.address: [socket.create_server((port.host, port.port), reuse_port=True)]
+            for port in (waits, orphaned)
+        }
+        group.new.inherit(ends)
+        assert await group.close_inherited([waits.address]) == [orphaned.address]
+        socket.create_connection((waits.host, waits.port)).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((orphaned.host, orphaned.port))
+        group.close()

@@ -17,6 +17,7 @@ from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.connection_log import RecordingOptions
 from dataplane.telemetry.events import Events
+from tests.support.discovery import eventually
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ async def process(tmp_path):
     options = SimpleNamespace(
         name="x",
         workers=2,
+        config=None,
         runtime_dir=Path(tmp_path),
         recording=RecordingOptions(),
         log_format="json",
@@ -80,3 +82,15 @@ async def test_it_has_no_connection_of_its_own(process):
     """What is told at the end is what the workers count."""
     assert process.role.connections() == 0
     assert process.role.sockets() == []
+
+
+async def test_hanging_up_reads_the_configuration_first(process, tmp_path):
+    """What cannot be run is told."""
+    config = process.options.config = tmp_path / "lb.yaml"
+    config.write_text(
+        '{version: 1, services: {web: {listen: "unix:/x", backends: ["127.0.0.1:1"], mode: none}}}'
+    )
+    process.life.turn(Turn.SERVE, 1.0)
+    process.role.applier.refusal = Refused(503, "stopping", "the process is ending")
+    process.role.hang_up()
+    await eventually(lambda: process.told == ["apply_refused"], lambda: str(process.told))

@@ -72,6 +72,15 @@ def test_a_stale_one_is_taken(own, path):
     assert not path.exists()
 
 
+def test_closed_once_more_it_leaves_the_next_one_alone(own, path, tmp_path):
+    """Even if the kernel gives the next one's file the same number."""
+    os.link(path, path.with_name("kept"))
+    own.close()
+    path.with_name("kept").rename(path)
+    own.close()
+    assert path.exists()
+
+
 def test_nothing_is_left(own, path):
     """With `remove` the lock goes, too."""
     own.close()
