@@ -87,7 +87,8 @@ def only(report: dict[str, Any], chosen: Sequence[str]) -> dict[str, Any]:
     Raises:
         UnknownError: There is no service of that name, or none that matches.
     """
-    if not chosen:
+    unheard = not report["services"] and any(each["error"] for each in report["dataplanes"])
+    if not chosen or unheard:  # whoever does not answer, and why, is what there is to see
         return report
     names: set[str] = set()
     for each in chosen:

@@ -42,6 +42,13 @@ def test_only_what_was_named(chosen, left):
 )
 def test_what_does_not_exist(count, said):
     """One name without a service is an error that tells which there are, whatever the others match."""
-    report = {"services": {f"s{number}": {} for number in range(count)}, "overrides": []}
+    services = {f"s{number}": {} for number in range(count)}
+    report = {"services": services, "overrides": [], "dataplanes": [{"error": None}]}
     with pytest.raises(UnknownError, match=rf"no service matches 'wbe'; .*{said}"):
         only(report, [*report["services"], "wbe"])
+
+
+def test_who_does_not_answer_is_shown_instead():
+    """Nothing is known of any service then: that one does not exist would be a guess."""
+    report = {"services": {}, "overrides": [], "dataplanes": [{"error": "401: no_token"}]}
+    assert only(report, ["web"]) is report
