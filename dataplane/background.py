@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-    from typing import TypeAlias
-
-    Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 __all__ = ["Background", "first_of", "report_bug", "tell_bugs", "together", "traced"]
 
+Work = Callable[[], Coroutine[Any, Any, None]]
 T = TypeVar("T")
 
 FIRST_PAUSE_S: Final = 1.0

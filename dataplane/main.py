@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -13,6 +12,7 @@ from dataplane.api.server import api_path, sweep
 from dataplane.background import traced
 from dataplane.errors import StartError
 from dataplane.ipc.takeover import orphans
+from dataplane.options import Options
 from dataplane.process import Process
 from dataplane.single import Single
 from dataplane.supervisor.process import Supervision
@@ -20,9 +20,6 @@ from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import configure_log, log_event
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
-
-if TYPE_CHECKING:
-    from dataplane.options import Options
 
 __all__ = ["run"]
 

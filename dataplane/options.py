@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
@@ -19,9 +20,6 @@ from schemas.addresses import too_long
 from schemas.fields import parse_duration
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = ["Options", "options_from"]
 

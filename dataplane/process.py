@@ -19,9 +19,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from dataplane.api.routes import DataPlane
 from dataplane.api.server import Endpoints, draining_path
 from dataplane.background import Background, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
@@ -31,21 +33,15 @@ from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.keeper import Kept
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
+from dataplane.node.apply import Applier
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.takeover_state import Handover
+from dataplane.options import Options
 from dataplane.telemetry.events import Events, draw_instance
-from dataplane.telemetry.line_writer import LossWatch
+from dataplane.telemetry.line_writer import LineSink, LossWatch
 from dataplane.telemetry.log import log_event
 from schemas.system.unix_socket import OwnSocket
-
-if TYPE_CHECKING:
-    import socket
-
-    from dataplane.api.routes import DataPlane
-    from dataplane.node.apply import Applier
-    from dataplane.options import Options
-    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["Process", "Role"]
 

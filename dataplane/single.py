@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
-from typing import TYPE_CHECKING, Any
+import socket
+from typing import Any
 
 from dataplane.api.routes import DataPlane
+from dataplane.api.server import Endpoints
 from dataplane.errors import Refused, StartError
 from dataplane.ipc.systemd import inherited_sockets
 from dataplane.node.apply import Applier
@@ -14,16 +16,11 @@ from dataplane.node.gc_tuning import tune_collector
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
+from dataplane.process import Process
 from dataplane.report.reader import Reader
 from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.line_writer import LossWatch
-
-if TYPE_CHECKING:
-    import socket
-
-    from dataplane.api.server import Endpoints
-    from dataplane.process import Process
 
 __all__ = ["Single"]
 

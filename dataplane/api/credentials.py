@@ -9,18 +9,16 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
 
 from dataplane.telemetry.events import rfc3339
 from schemas.http.authorities import trusting
 from schemas.http.headers import parse_token
 from schemas.http.reloaded import Renewed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 __all__ = ["WRONG", "CredentialFiles", "Credentials", "not_after"]
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
+from dataplane.api.credentials import Credentials
 from dataplane.errors import Refused
-from schemas.api import BackendPatch, HealthUpdate, parse_pushed_by
+from dataplane.telemetry.events import Events
+from schemas.api import BackendPatch, HealthUpdate, PushedBy, Verdict, parse_pushed_by
 from schemas.errors import InvalidDocument
 from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
 from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
 from schemas.http.guard import refuse_host, refuse_page, refuse_peer, refuse_token
 from schemas.http.headers import PUSHED_BY
+from schemas.http.hosts import Hosts
 from schemas.reading.findings import checked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from dataplane.api.credentials import Credentials
-    from dataplane.telemetry.events import Events
-    from schemas.api import PushedBy, Verdict
-    from schemas.http.hosts import Hosts
-    from schemas.replies import Applied, Explanation, Info, Planned
-    from schemas.snapshot import Snapshot
-    from schemas.status import Status
+from schemas.replies import Applied, Explanation, Info, Planned
+from schemas.snapshot import Snapshot
+from schemas.status import Status
 
 __all__ = ["Api", "Applier", "DataPlane", "Observation", "Report", "Tcp", "Workers"]
 

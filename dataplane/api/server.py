@@ -6,24 +6,19 @@ import contextlib
 import ipaddress
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
-from dataplane.api.credentials import WRONG, Credentials
-from dataplane.api.routes import Api, Observation, Tcp
+from aiohttp import web
+
+from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
+from dataplane.api.routes import Api, DataPlane, Observation, Tcp
 from dataplane.errors import BindError, StartError
 from dataplane.net.listener import open_listener
 from schemas.http.hosts import Hosts
 from schemas.http.server import serve
 from schemas.system.unix_socket import InUse, OwnSocket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from aiohttp import web
-
-    from dataplane.api.credentials import CredentialFiles
-    from dataplane.api.routes import DataPlane
 
 __all__ = ["Endpoints", "api_path", "draining_path", "sweep"]
 

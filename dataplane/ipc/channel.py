@@ -17,12 +17,10 @@ import pickle
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from dataplane.errors import PeerError, PeerGone
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["FDS_A_FRAME", "Channel"]
 

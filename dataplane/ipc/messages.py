@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import pickle
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
 from dataplane.telemetry.connection_log import RecordingOptions
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "INBOX",

@@ -20,20 +20,17 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from dataplane.background import first_of
 from dataplane.errors import PeerError, PeerGone, TakeoverError
 from dataplane.ipc.channel import Channel
 from dataplane.net.sockopts import to_sockaddr
+from dataplane.telemetry.events import Events
 from schemas.system.unix_socket import listen_privately, peer_uid, reachable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
-    from pathlib import Path
-
-    from dataplane.telemetry.events import Events
 
 __all__ = ["Giver", "Holder", "Offer", "Taken", "giver_path", "orphans", "take"]
 

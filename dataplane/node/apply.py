@@ -11,33 +11,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from dataplane.core.health import HealthState
-from dataplane.core.spec import OperatorState
+from dataplane.core.spec import BackendSpec, OperatorState
 from dataplane.errors import Refused
-from dataplane.node.change import Changer
+from dataplane.node.change import Changer, Draft
 from dataplane.node.diff import change_steps
-from dataplane.node.impact import impact_of, own_connections
-from dataplane.node.listeners import Listeners
+from dataplane.node.impact import Held, impact_of, own_connections
+from dataplane.node.listeners import Listeners, NewSockets
+from dataplane.node.node import Node
 from dataplane.node.running_service import find
 from dataplane.node.slices import in_slices
-from dataplane.node.snapshot_file import Saving
+from dataplane.node.snapshot_file import Saving, SnapshotStore
 from dataplane.node.specs import service_spec
+from schemas.api import BackendPatch, PushedBy, Verdict
+from schemas.replies import Applied, Change, Planned, PushOrigin
 from schemas.snapshot import Snapshot, parse_snapshot_steps
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dataplane.core.spec import BackendSpec
-    from dataplane.node.change import Draft
-    from dataplane.node.impact import Held
-    from dataplane.node.listeners import NewSockets
-    from dataplane.node.node import Node
-    from dataplane.node.snapshot_file import SnapshotStore
-    from schemas.api import BackendPatch, PushedBy, Verdict
-    from schemas.replies import Applied, Change, Planned, PushOrigin
 
 __all__ = ["EMPTY", "Applier", "Replicas"]
 

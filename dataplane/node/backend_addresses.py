@@ -7,27 +7,19 @@ leads back into the balancer (schemas.loops). With workers the supervisor's word
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
-from dataplane.net.backend import ABSENT, Absence
-from dataplane.net.sockopts import to_sockaddr
-from dataplane.node.running_service import find
+from dataplane.core.spec import BackendSpec
+from dataplane.net.backend import ABSENT, Absence, Backend
+from dataplane.net.probes import Target
+from dataplane.net.reactor import Reactor
+from dataplane.net.sockopts import SocketAddress, to_sockaddr
+from dataplane.node.running_service import RunningService, find
 from dataplane.node.slices import sliced
-from schemas.loops import Loops
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from dataplane.core.spec import BackendSpec
-    from dataplane.net.backend import Backend
-    from dataplane.net.probes import Target
-    from dataplane.net.reactor import Reactor
-    from dataplane.net.sockopts import SocketAddress
-    from dataplane.node.running_service import RunningService
-    from dataplane.telemetry.events import Events
-    from schemas.loops import Machine
+from dataplane.telemetry.events import Events
+from schemas.loops import Loops, Machine
 
 __all__ = ["BackendAddresses", "Place", "Served", "find_loops"]
 

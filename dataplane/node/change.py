@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.reasons import CloseReason
-from dataplane.core.spec import CheckType, Mode, OperatorState
+from dataplane.core.spec import BackendSpec, CheckType, ListenSpec, Mode, OperatorState, ServiceSpec
+from dataplane.net.backend import Backend
+from dataplane.net.service import Service
 from dataplane.node.backend_addresses import find_loops
 from dataplane.node.drain import drain, undrain
+from dataplane.node.listeners import Listeners
+from dataplane.node.node import Node
 from dataplane.node.rehoming import rehome
+from dataplane.node.running_service import RunningService
 from dataplane.node.slices import sliced
 from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from dataplane.core.balance.sticky_table import StickyTable
-    from dataplane.core.spec import BackendSpec, ListenSpec, ServiceSpec
-    from dataplane.net.backend import Backend
-    from dataplane.net.service import Service
-    from dataplane.node.listeners import Listeners
-    from dataplane.node.node import Node
-    from dataplane.node.running_service import RunningService
 
 __all__ = ["Changer", "Draft", "Prepared"]
 

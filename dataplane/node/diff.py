@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Literal, TypeVar, cast
 
 from dataplane.node.slices import SLICE
 from schemas.listeners import addresses_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
-
-    from schemas.replies import Change
-    from schemas.snapshot import Service
+from schemas.replies import Change
+from schemas.snapshot import Service
 
 __all__ = ["change_steps"]
 

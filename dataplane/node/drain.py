@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from dataplane.core.drain import closing_times
 from dataplane.core.reasons import CloseReason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dataplane.net.flow import Flow
-    from dataplane.net.service import Service
+from dataplane.net.flow import Flow
+from dataplane.net.service import Service
 
 __all__ = ["drain", "undrain"]
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from dataplane.core.spec import Mode, OperatorState
+from dataplane.core.spec import BackendSpec, Mode, OperatorState
+from dataplane.net.backend import Backend
+from dataplane.node.change import Prepared
+from dataplane.node.node import Node
 from dataplane.node.rehoming import home_of
+from dataplane.node.running_service import RunningService
 from dataplane.node.sticky_tables import moved_share
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dataplane.core.spec import BackendSpec
-    from dataplane.net.backend import Backend
-    from dataplane.node.change import Prepared
-    from dataplane.node.node import Node
-    from dataplane.node.running_service import RunningService
-    from schemas.replies import Change, Impact
+from schemas.replies import Change, Impact
 
 __all__ = ["Held", "impact_of", "own_connections"]
 

@@ -7,24 +7,19 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dataplane.errors import Refused, StartError
+from dataplane.node.apply import Applier
+from dataplane.node.snapshot_file import SnapshotStore
 from schemas.api import PushedBy
-from schemas.desired import load_desired, resolve
+from schemas.desired import Desired, load_desired, resolve
 from schemas.environment import desired_from_environment
 from schemas.errors import InvalidDocument, Problem
 from schemas.http.headers import name_in_header
 from schemas.snapshot import Snapshot, digest
 from schemas.system.ownership import explain_error, user_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dataplane.node.apply import Applier
-    from dataplane.node.snapshot_file import SnapshotStore
-    from schemas.desired import Desired
 
 __all__ = ["check_config", "load_initial", "read_config", "reread"]
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from dataplane.core.spec import ListenSpec
 from dataplane.errors import BindError, Refused
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
 from dataplane.net.syn_filter import let_in
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Collection, Container, Iterable, Mapping
-
-    from dataplane.core.spec import ListenSpec
-    from dataplane.node.node import Node
+from dataplane.node.node import Node
 
 __all__ = ["Listeners", "NewSockets", "OwnListeners", "close"]
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
 
-from dataplane.core.health import HealthState
+from dataplane.core.health import HealthState, Outcome
 from dataplane.core.reasons import CloseReason
-from dataplane.core.spec import CheckType, OperatorState
+from dataplane.core.spec import BackendSpec, CheckType, OperatorState, ServiceSpec
 from dataplane.net.backend import Backend
+from dataplane.net.connect import Observer
+from dataplane.net.goal import PoolShare
+from dataplane.net.listener import Listener
 from dataplane.net.prober import Prober, Target
+from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
 from dataplane.node.backend_addresses import BackendAddresses
 from dataplane.node.drain import drain, undrain
-from dataplane.node.running_service import RunningService, find
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
-    from dataplane.core.health import Outcome
-    from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.net.connect import Observer
-    from dataplane.net.goal import PoolShare
-    from dataplane.net.listener import Listener
-    from dataplane.net.reactor import Reactor
-    from dataplane.node.running_service import Parts
-    from dataplane.telemetry.events import Events
+from dataplane.node.running_service import Parts, RunningService, find
+from dataplane.telemetry.events import Events
 
 __all__ = ["Node", "OwnParts"]
 

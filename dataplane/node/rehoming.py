@@ -15,21 +15,17 @@ Theory of operation
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from dataplane.core.reasons import CloseReason
-from dataplane.core.spec import OperatorState
+from dataplane.core.spec import BackendSpec, OperatorState
+from dataplane.net.backend import Backend
+from dataplane.net.flow import Flow
+from dataplane.net.service import Service
 from dataplane.node.drain import drain, undrain
 from dataplane.node.slices import sliced
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dataplane.core.spec import BackendSpec
-    from dataplane.net.backend import Backend
-    from dataplane.net.flow import Flow
-    from dataplane.net.service import Service
-    from dataplane.telemetry.events import Events
+from dataplane.telemetry.events import Events
 
 __all__ = ["home_of", "rehome"]
 

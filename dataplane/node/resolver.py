@@ -11,25 +11,20 @@ import contextlib
 import errno
 import socket
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.background import report_bug, together
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import SkipReason
-from dataplane.net.backend import Absence
+from dataplane.net.backend import Absence, Backend
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.node.backend_addresses import find_loops
-from schemas.loops import Loops
+from dataplane.node.node import Node
+from dataplane.node.running_service import RunningService
+from schemas.loops import Loops, Machine
 from schemas.system.machine import HERE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from dataplane.net.backend import Backend
-    from dataplane.node.node import Node
-    from dataplane.node.running_service import RunningService
-    from schemas.loops import Machine
 
 __all__ = ["Resolver"]
 

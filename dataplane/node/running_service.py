@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from random import Random
+from typing import Protocol
 
-from dataplane.core.health import HealthState, HealthView, combine
-from dataplane.core.outlier import Ejection, Failure, Outliers
+from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.core.health import Change, HealthState, HealthView, combine
+from dataplane.core.outlier import Ejection, Evidence, Failure, Outliers
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.selection import Selection
 from dataplane.core.slowstart import next_step, ramp
-from dataplane.core.spec import OperatorState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from random import Random
-
-    from dataplane.core.balance.sticky_table import StickyTable
-    from dataplane.core.health import Change
-    from dataplane.core.outlier import Evidence
-    from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.net.backend import Backend
-    from dataplane.net.connect import Observer
-    from dataplane.net.reactor import Reactor
-    from dataplane.net.service import Service
-    from dataplane.telemetry.events import Events
+from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
+from dataplane.net.backend import Backend
+from dataplane.net.connect import Observer
+from dataplane.net.reactor import Reactor
+from dataplane.net.service import Service
+from dataplane.telemetry.events import Events
 
 __all__ = ["Owner", "Parts", "RunningService", "find"]
 

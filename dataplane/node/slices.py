@@ -7,10 +7,8 @@ system calls gives it away.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
+from typing import Any, Final, TypeVar
 
 __all__ = ["SLICE", "in_slices", "sliced"]
 

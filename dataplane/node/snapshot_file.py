@@ -6,16 +6,13 @@ import asyncio
 import json
 import os
 import tempfile
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
+from dataplane.telemetry.events import Events
 from schemas.snapshot import Snapshot, parse_snapshot
 from schemas.system.ownership import explain_error, give_to_owner, make_directory
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from dataplane.telemetry.events import Events
 
 __all__ = ["RETRY_S", "Saving", "SnapshotStore"]
 

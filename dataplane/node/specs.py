@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dataplane.core import spec
 from schemas.listeners import addresses_of
-
-if TYPE_CHECKING:
-    from schemas.options import PassiveCheck
-    from schemas.snapshot import Service
+from schemas.options import PassiveCheck
+from schemas.snapshot import Service
 
 __all__ = ["service_spec"]
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Container, Iterable, Mapping
 
 from xxhash import xxh3_64_hexdigest
 
 from dataplane.core.balance.remap import moved_share_steps
 from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.selection import sticky_members
-from dataplane.core.spec import Mode
+from dataplane.core.spec import BackendSpec, Mode
 from dataplane.node.slices import in_slices
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
-
-    from dataplane.core.spec import BackendSpec
 
 __all__ = ["build_tables", "moved_share", "tables_hash"]
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from dataplane.core.health import HealthState
 from dataplane.errors import Refused
+from dataplane.ipc.messages import Verdict
 from dataplane.ipc.takeover import Offer
+from dataplane.net.backend import Backend
+from dataplane.node.apply import Applier
+from dataplane.node.node import Node
 from dataplane.node.running_service import find
 from schemas.api import BackendPatch
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from dataplane.ipc.messages import Verdict
-    from dataplane.net.backend import Backend
-    from dataplane.node.apply import Applier
-    from dataplane.node.node import Node
 
 __all__ = ["Handover", "found", "inherit", "state_of", "verdicts_of"]
 

@@ -9,11 +9,11 @@ from dataplane.core.balance.sticky_table import client_key
 from dataplane.core.reasons import SkipReason
 from dataplane.core.spec import OperatorState
 from dataplane.errors import Refused
+from dataplane.net.backend import Backend
+from dataplane.node.node import Node
+from dataplane.node.running_service import RunningService
 
-if TYPE_CHECKING:
-    from dataplane.net.backend import Backend
-    from dataplane.node.node import Node
-    from dataplane.node.running_service import RunningService
+if TYPE_CHECKING:  # a worker does without
     from schemas.replies import Explanation, Skipped
 
 __all__ = ["explain"]

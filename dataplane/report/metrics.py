@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.net.counters import LATENCY_BOUNDS_S, SESSION_BOUNDS_S
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from dataplane.report.exposition import Family, Sample
-    from dataplane.report.figures import Figures
+from dataplane.report.exposition import Family, Sample
+from dataplane.report.figures import Figures
 
 __all__ = ["Runs", "families"]
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dataplane.core.reasons import CloseReason, Harm
 from dataplane.core.recent import STEP_S, Recent
+from dataplane.net.service import Service
+from dataplane.node.node import Node
 from dataplane.report.figures import RecentFigures
-
-if TYPE_CHECKING:
-    from dataplane.net.service import Service
-    from dataplane.node.node import Node
 
 __all__ = ["Outcomes"]
 

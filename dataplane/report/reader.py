@@ -6,10 +6,16 @@ count twice, or not at all, and a counter would fall.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.reasons import DiscardCause
+from dataplane.net.backend import Backend
+from dataplane.net.counters import Histogram
+from dataplane.net.flow import Flow
+from dataplane.node.node import Node
+from dataplane.node.running_service import RunningService
 from dataplane.node.sticky_tables import tables_hash
 from dataplane.report.explain import explain
 from dataplane.report.figures import (
@@ -28,21 +34,13 @@ from dataplane.report.figures import (
 )
 from dataplane.report.outcomes import Outcomes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from dataplane.net.backend import Backend
-    from dataplane.net.counters import Histogram
-    from dataplane.net.flow import Flow
-    from dataplane.node.node import Node
-    from dataplane.node.running_service import RunningService
+if TYPE_CHECKING:  # a worker does without
     from schemas.replies import Explanation, Info
     from schemas.status import WorkerStatus
 
-    Live = dict[Backend | None, tuple[int, int]]
-
 __all__ = ["MAX_BACKENDS", "Reader", "live_bytes"]
 
+Live = dict[Backend | None, tuple[int, int]]
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; a larger service is a crowd, whose backends are one in metrics."""
 MAX_IN_ALL: Final = 1_000

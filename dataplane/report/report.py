@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from dataplane.core.handoff import skew
+from dataplane.core.phase import Life
+from dataplane.node.apply import Applier
 from dataplane.report.exposition import exposition
+from dataplane.report.figures import Tally
 from dataplane.report.metrics import Runs, families
 from dataplane.report.status import describe
 from dataplane.telemetry.events import rfc3339
-
-if TYPE_CHECKING:
-    from dataplane.core.phase import Life
-    from dataplane.node.apply import Applier
-    from dataplane.report.figures import Tally
-    from schemas.replies import Explanation, Info
-    from schemas.status import Status
+from schemas.replies import Explanation, Info
+from schemas.status import Status
 
 __all__ = ["Report", "Source"]
 

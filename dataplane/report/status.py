@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.core.reasons import CloseReason, DiscardCause
+from dataplane.report.figures import BackendFigures, BackendView, Figures, ServiceFigures
 from dataplane.telemetry.events import rfc3339
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dataplane.report.figures import BackendFigures, BackendView, Figures, ServiceFigures
-    from schemas.status import BackendStatus, ListenerStatus, ServiceStatus
+from schemas.status import BackendStatus, ListenerStatus, ServiceStatus
 
 __all__ = ["describe"]
 

@@ -12,27 +12,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dataplane.background import together
+from dataplane.core.spec import BackendSpec, ServiceSpec
 from dataplane.errors import PeerError, PeerGone, Refused
-from dataplane.ipc.messages import pack
+from dataplane.ipc.messages import Columns, PackedService, Verdict, pack
+from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.net.backend import Backend
 from dataplane.node.apply import EMPTY
+from dataplane.node.change import Draft
+from dataplane.node.impact import Held
+from dataplane.node.node import Node
 from dataplane.node.takeover_state import verdicts_of
 from dataplane.report.figures import total
-
-if TYPE_CHECKING:
-    from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.ipc.messages import Columns, PackedService, Verdict
-    from dataplane.ipc.shared_counters import CounterBoard
-    from dataplane.net.backend import Backend
-    from dataplane.node.change import Draft
-    from dataplane.node.impact import Held
-    from dataplane.node.node import Node
-    from dataplane.supervisor.lending import Lending
-    from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.supervisor.worker_process import WorkerProcess
-    from schemas.snapshot import Snapshot
+from dataplane.supervisor.lending import Lending
+from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.worker_process import WorkerProcess
+from schemas.snapshot import Snapshot
 
 __all__ = ["WorkerReplicas"]
 

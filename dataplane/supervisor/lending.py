@@ -14,18 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any
 
 from dataplane.background import together
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.messages import INBOX
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
-
-    from dataplane.supervisor.worker_process import Share, WorkerProcess
-    from dataplane.supervisor.workers import Workers
+from dataplane.supervisor.worker_process import Share, WorkerProcess
+from dataplane.supervisor.workers import Workers
 
 __all__ = ["Lending"]
 

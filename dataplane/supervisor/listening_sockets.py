@@ -19,13 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 from dataplane.net.syn_filter import keep_out
 from dataplane.node.listeners import NewSockets, close
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["SocketGroup", "shares"]
 

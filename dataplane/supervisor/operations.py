@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from dataplane.errors import Refused
-from dataplane.supervisor.succession import FAILURES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dataplane.node.apply import Applier
-    from dataplane.supervisor.lending import Lending
-    from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.supervisor.succession import Succession
+from dataplane.node.apply import Applier
+from dataplane.supervisor.lending import Lending
+from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.succession import FAILURES, Succession
 
 __all__ = ["Operations"]
 

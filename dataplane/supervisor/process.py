@@ -14,9 +14,10 @@ import contextlib
 import os
 import random
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.api.routes import DataPlane
+from dataplane.api.server import Endpoints
 from dataplane.core.phase import Phase
 from dataplane.errors import Refused, StartError
 from dataplane.ipc.messages import WorkerSettings
@@ -26,6 +27,7 @@ from dataplane.net.goal import PoolShare
 from dataplane.node.apply import Applier
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.node import Node, OwnParts
+from dataplane.process import Process
 from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending
@@ -35,10 +37,6 @@ from dataplane.supervisor.succession import FAILURES, Succession
 from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import CheckRelay, Workers
-
-if TYPE_CHECKING:
-    from dataplane.api.server import Endpoints
-    from dataplane.process import Process
 
 __all__ = ["Supervision"]
 

@@ -16,23 +16,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from dataplane.background import together
 from dataplane.core.phase import Turn
 from dataplane.errors import PeerError, PeerGone
-from dataplane.ipc.messages import Welcome
+from dataplane.ipc.messages import Welcome, WorkerSettings
+from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.supervisor.apply import WorkerReplicas
+from dataplane.supervisor.lending import Lending
+from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.worker_process import PARTING_S, WorkerProcess
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dataplane.ipc.messages import WorkerSettings
-    from dataplane.ipc.shared_counters import CounterBoard
-    from dataplane.supervisor.apply import WorkerReplicas
-    from dataplane.supervisor.lending import Lending
-    from dataplane.supervisor.tally import WorkerTally
-    from dataplane.supervisor.workers import Workers
+from dataplane.supervisor.workers import Workers
 
 __all__ = ["Pace", "Succession"]
 

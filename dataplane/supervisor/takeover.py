@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import AsyncExitStack
+from typing import Final
 
+from dataplane.api.routes import DataPlane
+from dataplane.api.server import Endpoints
 from dataplane.core.phase import Turn
 from dataplane.errors import Refused, StartError, TakeoverError
 from dataplane.ipc.takeover import Taken, giver_path, orphans, take
+from dataplane.node.apply import Applier
 from dataplane.node.initial import check_config, reread
 from dataplane.node.takeover_state import inherit
+from dataplane.process import Process
+from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.succession import Succession
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 from schemas.system.unix_socket import InUse
-
-if TYPE_CHECKING:
-    from contextlib import AsyncExitStack
-
-    from dataplane.api.routes import DataPlane
-    from dataplane.api.server import Endpoints
-    from dataplane.node.apply import Applier
-    from dataplane.process import Process
-    from dataplane.supervisor.listening_sockets import SocketGroup
-    from dataplane.supervisor.succession import Succession
 
 __all__ = ["Successor"]
 

@@ -9,24 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dataplane.core.phase import Phase
 from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.node.node import Node
 from dataplane.report.explain import explain
+from dataplane.report.exposition import Family
 from dataplane.report.figures import Figures, ListenerFigures, ProcessFigures, Tally, total
 from dataplane.report.reader import Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dataplane.node.node import Node
-    from dataplane.report.exposition import Family
-    from dataplane.supervisor.worker_process import WorkerProcess
-    from dataplane.supervisor.workers import CheckRelay, Workers
-    from schemas.replies import Explanation, Info
-    from schemas.status import WorkerStatus
+from dataplane.supervisor.worker_process import WorkerProcess
+from dataplane.supervisor.workers import CheckRelay, Workers
+from schemas.replies import Explanation, Info
+from schemas.status import WorkerStatus
 
 __all__ = ["WorkerTally", "worker_families"]
 

@@ -8,25 +8,20 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dataplane.core.phase import Life, Phase
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.channel import Channel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import TypeAlias
-
-    from dataplane.report.figures import Figures
-
-    Hear: TypeAlias = Callable[["WorkerProcess", str, dict[str, Any]], None]
-    Share: TypeAlias = tuple[str, int]
-    """An address, and which of its sockets."""
+from dataplane.report.figures import Figures
 
 __all__ = ["WorkerProcess"]
 
+Hear = Callable[["WorkerProcess", str, dict[str, Any]], None]
+Share = tuple[str, int]
+"""An address, and which of its sockets."""
 ANSWER_S: Final = 30.0
 """A worker that does not answer for so long hangs."""
 PARTING_S: Final = 1.0

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dataplane.background import together
 from dataplane.errors import PeerGone
+from dataplane.ipc.messages import Verdict
+from dataplane.net.backend import Backend
 from dataplane.node.takeover_state import found
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from dataplane.ipc.messages import Verdict
-    from dataplane.net.backend import Backend
-    from dataplane.supervisor.worker_process import WorkerProcess
+from dataplane.supervisor.worker_process import WorkerProcess
 
 __all__ = ["CheckRelay", "Workers"]
 

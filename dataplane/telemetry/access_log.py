@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quote
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.core.reasons import CloseReason
+from dataplane.net.flow import Flow
+from dataplane.net.leg import Leg
 from dataplane.telemetry.events import rfc3339
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dataplane.net.flow import Flow
-    from dataplane.net.leg import Leg
-    from dataplane.telemetry.line_writer import LineSink
+from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["ENDED_WELL", "AccessLog", "Wanted", "waited_s"]
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dataplane.core.reasons import CloseReason
+from dataplane.net.flow import Flow
+from dataplane.net.leg import Leg
 from dataplane.telemetry.access_log import AccessLog, Wanted
 from dataplane.telemetry.line_writer import open_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dataplane.core.reasons import CloseReason
-    from dataplane.net.flow import Flow
-    from dataplane.net.leg import Leg
     from dataplane.telemetry.tracing import Tracing
 
-    Record = Callable[[Flow, CloseReason, Leg | None], None]
-
 __all__ = ["Recording", "RecordingOptions"]
+
+Record = Callable[[Flow, CloseReason, "Leg | None"], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NamedTuple
 
 __all__ = ["Event", "Events", "draw_instance", "rfc3339"]
 

@@ -11,16 +11,13 @@ import os
 import queue
 import stat
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dataplane.net.reactor import Reactor
 from schemas.system.ownership import open_or_make
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dataplane.net.reactor import Reactor
 
 __all__ = ["LineSink", "LossWatch", "open_sink"]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 import structlog
 
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
-    from dataplane.telemetry.line_writer import LineSink
+from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["WARNINGS", "configure_log", "log_event"]
 

@@ -21,30 +21,25 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
 
 from dataplane.core.reasons import CloseReason
+from dataplane.net.flow import Flow
+from dataplane.net.leg import Leg
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.telemetry.access_log import ENDED_WELL
 from dataplane.telemetry.events import draw_instance
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.util.types import AttributeValue
-
-    from dataplane.net.flow import Flow
-    from dataplane.net.leg import Leg
 
 __all__ = ["Tracing"]
 

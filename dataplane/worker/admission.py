@@ -6,13 +6,11 @@ See shared_counters for the theory. In a queue are this worker's clients only; w
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from dataplane.core.admission import Counts, RateLimiter, WaitQueue
 from dataplane.ipc.shared_counters import WAITING, buckets_of
-
-if TYPE_CHECKING:
-    from dataplane.worker.board import Board
+from dataplane.worker.board import Board
 
 __all__ = ["SharedCounts", "SharedQueue", "SharedRate"]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.shared_counters import CounterBoard
 
 __all__ = ["Board"]
 

@@ -24,22 +24,18 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from dataplane.core.handoff import receiver
+from dataplane.core.reasons import CloseReason
 from dataplane.ipc.shared_counters import CLIENTS
-from dataplane.net.leg import IN
+from dataplane.net.flow import Flow
+from dataplane.net.leg import IN, Leg
+from dataplane.net.reactor import Reactor
+from dataplane.net.service import Service
 from dataplane.net.sockopts import DONTWAIT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dataplane.core.reasons import CloseReason
-    from dataplane.net.flow import Flow
-    from dataplane.net.leg import Leg
-    from dataplane.net.reactor import Reactor
-    from dataplane.net.service import Service
-    from dataplane.worker.board import Board
+from dataplane.worker.board import Board
 
 __all__ = ["ClientBalancer", "Inbox", "Siblings"]
 

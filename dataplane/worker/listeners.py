@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from dataplane.ipc.messages import INBOX
 from dataplane.net.listener import Listener
 from dataplane.worker.client_handoff import Inbox
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dataplane.worker.node import WorkerNode
+from dataplane.worker.node import WorkerNode
 
 __all__ = ["LentListeners"]
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Container, Iterable, Iterator
+from random import Random
 
 from dataplane.core.health import HealthState
 from dataplane.core.spec import PoolMode
+from dataplane.ipc.messages import Columns, Verdict
+from dataplane.net.backend import Backend
+from dataplane.net.reactor import Reactor
 from dataplane.node.node import Node
-from dataplane.node.running_service import find
+from dataplane.node.running_service import RunningService, find
+from dataplane.telemetry.events import Events
+from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import Siblings
 from dataplane.worker.shared import SharedBackend, SharedParts, SharedService
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Container, Iterable, Iterator
-    from random import Random
-
-    from dataplane.ipc.messages import Columns, Verdict
-    from dataplane.net.backend import Backend
-    from dataplane.net.reactor import Reactor
-    from dataplane.node.running_service import RunningService
-    from dataplane.telemetry.events import Events
-    from dataplane.worker.board import Board
 
 __all__ = ["WorkerNode"]
 

@@ -7,19 +7,15 @@ import contextlib
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 from dataplane.ipc.takeover import Giver, Offer
-from dataplane.telemetry.events import rfc3339
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from dataplane.telemetry.events import Events
-    from dataplane.telemetry.line_writer import LineSink
-    from dataplane.worker.listeners import LentListeners
-    from dataplane.worker.node import WorkerNode
+from dataplane.telemetry.events import Events, rfc3339
+from dataplane.telemetry.line_writer import LineSink
+from dataplane.worker.listeners import LentListeners
+from dataplane.worker.node import WorkerNode
 
 __all__ = ["Orphan", "event_writer"]
 

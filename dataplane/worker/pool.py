@@ -29,19 +29,16 @@ Theory of operation:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.core.fair_share import divide, part
 from dataplane.core.pool import TAU_S
 from dataplane.core.reasons import DiscardCause
-from dataplane.core.spec import PoolMode
+from dataplane.core.spec import PoolMode, PoolSpec
 from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
 from dataplane.net.goal import PoolShare
-
-if TYPE_CHECKING:
-    from dataplane.core.spec import PoolSpec
-    from dataplane.net.pool import Pool
-    from dataplane.worker.board import Board
+from dataplane.net.pool import Pool
+from dataplane.worker.board import Board
 
 __all__ = ["WorkerShare"]
 

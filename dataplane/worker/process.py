@@ -22,7 +22,8 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import uvloop
 
@@ -34,9 +35,6 @@ from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.worker.orphan import Orphan, event_writer
 from dataplane.worker.requests import Requests
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Worker", "main"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataplane.core.spec import OperatorState
 from dataplane.ipc.messages import Columns, PackedService, Verdict, Welcome, unpack
@@ -20,19 +21,14 @@ from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Draft
 from dataplane.node.gc_tuning import tune_collector
 from dataplane.report.explain import explain
+from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
-from dataplane.telemetry.line_writer import LossWatch
+from dataplane.telemetry.events import Events
+from dataplane.telemetry.line_writer import LineSink, LossWatch
 from dataplane.worker.board import Board
 from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dataplane.report.figures import Figures
-    from dataplane.telemetry.events import Events
-    from dataplane.telemetry.line_writer import LineSink
 
 __all__ = ["Requests"]
 

@@ -6,24 +6,19 @@ node's, too (`worker.pool`), and so is the length of a queue; who waits where is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dataplane.core.admission import Admission
+from dataplane.core.spec import BackendSpec, ServiceSpec
+from dataplane.ipc.messages import Columns
 from dataplane.ipc.shared_counters import WAITING
 from dataplane.net.backend import Backend
+from dataplane.net.connect import Observer
+from dataplane.net.flow import Flow
+from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.worker.admission import SharedCounts, SharedQueue, SharedRate
-from dataplane.worker.client_handoff import ClientBalancer
+from dataplane.worker.board import Board
+from dataplane.worker.client_handoff import ClientBalancer, Siblings
 from dataplane.worker.pool import WorkerShare
-
-if TYPE_CHECKING:
-    from dataplane.core.spec import BackendSpec, ServiceSpec
-    from dataplane.ipc.messages import Columns
-    from dataplane.net.connect import Observer
-    from dataplane.net.flow import Flow
-    from dataplane.net.reactor import Reactor
-    from dataplane.worker.board import Board
-    from dataplane.worker.client_handoff import Siblings
 
 __all__ = ["SharedBackend", "SharedParts", "SharedService"]
 
