@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
 from controlplane.dataplanes.pusher import Pushes
-from controlplane.discovery.consul.metrics import STATES, consul_families
 
 __all__ = ["scrape"]
+
+_STATES: Final = ("ok", "stale", "held", "denied", "error")
+"""Of a source, the worst last."""
+_SELECTION: Final = ("source", "services")
+"""The labels of one."""
 
 
 class _NodeCollector:
@@ -51,10 +55,10 @@ class _NodeCollector:
         worst: dict[str, str] = {}
         for row in status["sources"]:
             name, state = row["name"], row["state"]
-            worst[name] = max(worst.get(name, "ok"), state, key=STATES.index)
-        states = {(name, each): each == state for name, state in worst.items() for each in STATES}
+            worst[name] = max(worst.get(name, "ok"), state, key=_STATES.index)
+        states = {(name, each): each == state for name, state in worst.items() for each in _STATES}
         yield _gauge("source_state", "1 for the state that the source is in.", states, "source", "state")
-        yield from consul_families(status["sources"])
+        yield from _consul(status["sources"])
 
 
 def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
@@ -80,6 +84,40 @@ def _data_planes(planes: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[
     }
     what = "Generation that it runs, as far as is known."
     yield _gauge("dataplane_generation", what, generations, "dataplane")
+
+
+def _consul(sources: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+    """Yield what status says of each selection: the same words and numbers, for whoever alarms on them."""
+    what = "1 for the state that the source is in."
+    state = GaugeMetricFamily("lb_consul_state", what, labels=(*_SELECTION, "state"))
+    what = "Instances in the last answer, by condition."
+    instances = GaugeMetricFamily("lb_consul_instances", what, labels=(*_SELECTION, "condition"))
+    what = "Backends kept against Consul's word."
+    held = GaugeMetricFamily("lb_consul_held_instances", what, labels=_SELECTION)
+    age = GaugeMetricFamily("lb_consul_answer_age_seconds", "Age of the last answer.", labels=_SELECTION)
+    polls = CounterMetricFamily("lb_consul_polls", "Questions asked.", labels=_SELECTION)
+    what = "Blocking queries that returned with news."
+    wakes = CounterMetricFamily("lb_consul_wakes", what, labels=_SELECTION)
+    resets = CounterMetricFamily("lb_consul_resets", "Indexes that went backwards.", labels=_SELECTION)
+    what = "Questions that failed, by kind."
+    errors = CounterMetricFamily("lb_consul_errors", what, labels=(*_SELECTION, "kind"))
+    for row in sources:
+        if "counts" not in row:
+            continue
+        own = row["name"], ",".join(row["services"])
+        for each in _STATES:
+            state.add_metric((*own, each), float(row["state"] == each))
+        for condition, number in row["counts"].items():
+            instances.add_metric((*own, condition), number)
+        held.add_metric(own, float(row["held"]["count"]) if row["held"] else 0.0)
+        if row["age_s"] is not None:
+            age.add_metric(own, float(row["age_s"]))
+        polls.add_metric(own, row["polls"])
+        wakes.add_metric(own, row["wakes"])
+        resets.add_metric(own, row["resets"])
+        for kind, number in row["errors"].items():
+            errors.add_metric((*own, kind), number)
+    yield from (state, instances, held, age, polls, wakes, resets, errors)
 
 
 def _pushed(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.core.instances import Remark, with_rejected
 from controlplane.desired.document import Proposal
-from controlplane.discovery.source import Found, Source
+from controlplane.discovery.found import Found
 from schemas.snapshot import Backend
 
-__all__ = ["Discovering"]
+if TYPE_CHECKING:
+    from controlplane.discovery.consul.discovery import ConsulDiscovery
 
+__all__ = ["Discovering"]
 
 _PATIENCE_S: Final = 1.0
 """After which it is said what is waited for."""
@@ -27,7 +29,7 @@ class Discovering:
         """Service and id of the backends that pass the data planes' own checks, as last seen."""
         self._on_change = on_change
         self._tell = tell
-        self._source: Source | None = None
+        self._source: ConsulDiscovery | None = None
         self._needed = asyncio.Event()
         self._restored: Mapping[str, Any] = {}
         self.rejected: Mapping[str, Sequence[Remark]] = {}
@@ -49,7 +51,7 @@ class Discovering:
         self._source = source
         self._needed.set()
 
-    def _opened(self) -> Source:
+    def _opened(self) -> ConsulDiscovery:
         from controlplane.discovery.consul.discovery import ConsulDiscovery  # noqa: PLC0415 - nothing needs Consul otherwise
 
         source = ConsulDiscovery(self._on_change, answers=lambda *backend: backend in self.healthy)

@@ -15,7 +15,7 @@ from controlplane.core.compile import Compiled, compile_services
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.desired.document import Proposal
-from controlplane.discovery.source import Found
+from controlplane.discovery.found import Found
 from controlplane.errors import RefusedError
 from controlplane.operations.accepted import Accepted
 from controlplane.operations.discovery import Discovering

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.guard import GuardPolicy
@@ -18,12 +18,11 @@ from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.query import selections_of
 from controlplane.discovery.consul.runner import SharedWatches
 from controlplane.discovery.consul.settings import settings_of
-from controlplane.discovery.consul.status import StateClock, doubt, pool_status
+from controlplane.discovery.consul.status import doubt, note_state, pool_status
 from controlplane.discovery.consul.watch import Pace, Runtime
-from controlplane.discovery.source import Found
+from controlplane.discovery.found import Found
 
 if TYPE_CHECKING:
-    from controlplane.discovery.consul.query import Selection
     from schemas.desired import Desired
     from schemas.discovery import Guard
     from schemas.snapshot import Backend
@@ -33,20 +32,15 @@ __all__ = ["ConsulDiscovery"]
 SAVED_VERSION = 1
 
 
-@dataclass(slots=True)
-class _Entry:
-    """One pool, and what has to be known about it from the outside."""
-
-    pool: Pool
-    services: set[str] = field(default_factory=set)
-    states: StateClock = field(default_factory=StateClock)
-    due: float | None = None
-
-
 class ConsulDiscovery:
-    """Watches Consul for all services that ask for it: see `discovery.source.Source`.
+    """Watches Consul for all services that ask for it. What it knew last holds, whatever happens to it.
 
-    What `answers` is not taken away because an agent or its servers are lost.
+    Args:
+        on_change: Called after `discovered` has changed.
+        answers: Tells whether a service's backend, by its id, passes the data planes' own checks: what does is not taken
+            away because an agent or its servers are lost.
+        pace: How often Consul is asked.
+        runtime: Time and chance.
     """
 
     def __init__(
@@ -61,36 +55,45 @@ class ConsulDiscovery:
         self._answers = answers or (lambda _service, _backend: False)
         self._pace = pace or Pace()
         self._runtime = runtime or Runtime()
-        self._entries: dict[str, _Entry] = {}
+        self._pools: dict[str, Pool] = {}
+        """By the key of the selection."""
         self._watches = SharedWatches(self._note, pace=self._pace, runtime=self._runtime)
         self._restored: dict[str, Any] = {}
-        self._dirty: set[str] = set()
+        self._news: set[Pool] = set()
         self._wake = asyncio.Event()
         self._advanced = asyncio.Event()
 
     def follow(self, desired: Desired) -> None:
-        """Take the complete set of queries; equal ones keep their watch and what is known.
+        """Find what the services of this lb.yaml ask for, and nothing else; equal queries keep what is known.
 
         Raises:
             SettingsError: The agent or a query cannot be used; nothing has changed.
         """
         wanted = selections_of(desired)
         agent, policy = settings_of(desired.consul), _policy_of(desired.guard)
-        entries: dict[str, _Entry] = {}
+        pools: dict[str, Pool] = {}
         for service, selection in wanted.items():
             key = selection.key()
-            entry = entries.get(key) or self._entries.get(key) or self._new_entry(key, selection, policy)
-            if key not in entries:
-                entry.services = set()
-                entry.pool.set_policy(policy)
-                entries[key] = entry
-            entry.services.add(service)
-        self._entries = entries
-        self._watches.want(agent, [entry.pool for entry in entries.values()])
-        self._note(entries)
+            if key not in pools:
+                pool = self._pools.get(key) or Pool(selection, policy, self._answers, self._runtime)
+                pool.restore(self._restored.pop(key, {}))
+                pool.set_policy(policy)
+                pool.services = set()
+                pools[key] = pool
+            pools[key].services.add(service)
+        self._pools = pools
+        self._watches.want(agent, list(pools.values()))
+        self._note(pools.values())
 
     async def look(self, desired: Desired, timeout_s: float, *, released: bool = False) -> Found:
-        """Find what `follow` would: what is followed already is known, and Consul is asked for the rest.
+        """Find what `follow` would, with the same memory and the same guard; nothing changes.
+
+        What is followed already is known, and Consul is asked for the rest.
+
+        Args:
+            desired: The lb.yaml.
+            timeout_s: How long to wait at most.
+            released: Believe Consul's word against the guard's.
 
         Raises:
             SettingsError: The agent or a query cannot be used.
@@ -98,7 +101,7 @@ class ConsulDiscovery:
         """
         await check_library()
         asked = selections_of(desired).items()
-        others = {name: desired.services[name] for name, each in asked if each.key() not in self._entries}
+        others = {name: desired.services[name] for name, each in asked if each.key() not in self._pools}
         rest = desired.model_copy(update={"services": others})
         trial = ConsulDiscovery(
             lambda: None, answers=self._answers, pace=replace(self._pace, pulse_s=0.0), runtime=self._runtime
@@ -123,24 +126,23 @@ class ConsulDiscovery:
         )
 
     def place(self, desired: Desired) -> str:
-        """Name the agent."""
+        """Name the agent, for whoever waits: `Consul at http://127.0.0.1:8500`."""
         return f"Consul at {settings_of(desired.consul).address()}"
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Begin with what `saved` returned in an earlier life."""
+        """Begin with what `saved` returned in an earlier life, as far as it still matters; never raises for it."""
         pools = saved.get("pools")
         if saved.get("version") != SAVED_VERSION or not isinstance(pools, dict):
             return
         self._restored = {key: value for key, value in pools.items() if isinstance(value, dict)}
-        for key, entry in self._entries.items():
-            entry.pool.restore(self._restored.pop(key, {}))
-            entry.pool.advance()
+        for key, pool in self._pools.items():
+            pool.restore(self._restored.pop(key, {}))
 
     def release(self) -> None:
         """Let what the guard holds go."""
-        for entry in self._entries.values():
-            entry.pool.release()
-        self._note(self._entries)
+        for pool in self._pools.values():
+            pool.release()
+        self._note(self._pools.values())
 
     async def settled(self, desired: Desired, timeout_s: float) -> dict[str, Pool]:
         """Return what is known of those of the services that are followed, once a moment longer would tell nothing new.
@@ -149,7 +151,7 @@ class ConsulDiscovery:
             SettingsError: A query cannot be used.
         """
         keys = {service: selection.key() for service, selection in selections_of(desired).items()}
-        pools = {service: self._entries[key].pool for service, key in keys.items() if key in self._entries}
+        pools = {service: self._pools[key] for service, key in keys.items() if key in self._pools}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not all(pool.settled() for pool in pools.values()):
@@ -157,32 +159,27 @@ class ConsulDiscovery:
         return pools
 
     def discovered(self) -> Mapping[str, Sequence[Backend]]:
-        """Return the last known good backends by service."""
+        """Return the last known good backends by service, sorted by id; services without any yet are missing."""
         return {
-            service: entry.pool.backends
-            for entry in self._entries.values()
-            if entry.pool.backends is not None
-            for service in entry.services
+            service: pool.backends
+            for pool in self._pools.values()
+            if pool.backends is not None
+            for service in pool.services
         }
 
     def doubts(self) -> dict[str, str]:
-        """Say, by service, why they are not what Consul shows."""
-        told = [(entry, doubt(entry.pool)) for entry in self._entries.values()]
-        return {service: why for entry, why in told if why is not None for service in entry.services}
+        """Return, by service, why nothing is known of it, or something else than Consul shows."""
+        told = [(pool, doubt(pool)) for pool in self._pools.values()]
+        return {service: why for pool, why in told if why is not None for service in pool.services}
 
     def saved(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
-        pools = {
-            key: entry.pool.saved() for key, entry in self._entries.items() if entry.pool.backends is not None
-        }
+        """Return what `restore` takes: JSON, without secrets."""
+        pools = {key: pool.saved() for key, pool in self._pools.items() if pool.backends is not None}
         return {"version": SAVED_VERSION, "pools": pools}
 
     def status(self) -> list[dict[str, Any]]:
         """Return the status of every selection, sorted by name."""
-        rows = [
-            pool_status(entry.pool, sorted(entry.services), entry.states, self._runtime)
-            for entry in self._entries.values()
-        ]
+        rows = [pool_status(pool, self._runtime) for pool in self._pools.values()]
         return sorted(rows, key=lambda row: (row["name"], row["services"]))
 
     async def run(self) -> None:
@@ -195,45 +192,31 @@ class ConsulDiscovery:
             group.create_task(self._watches.run(), name="consul watches")
             while True:
                 self._advance()
-                due = min(
-                    (entry.due for entry in self._entries.values() if entry.due is not None), default=None
-                )
+                due = min((pool.due for pool in self._pools.values() if pool.due is not None), default=None)
+                pause_s = None if due is None else max(0.0, due - self._runtime.clock())
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        None if due is None else max(0.0, due - self._runtime.clock())
-                    ):
+                    async with asyncio.timeout(pause_s):
                         await self._wake.wait()
                 self._wake.clear()
 
-    def _note(self, keys: Iterable[str]) -> None:
-        """Have the pools of these keys looked at."""
-        self._dirty.update(keys)
+    def _note(self, pools: Iterable[Pool]) -> None:
+        """Have these pools looked at."""
+        self._news.update(pools)
         self._wake.set()
 
     def _advance(self) -> None:
         """Publish what is due in the pools that have news or whose time has come."""
         now = self._runtime.clock()
         changed = False
-        for key, entry in self._entries.items():
-            if key in self._dirty or (entry.due is not None and entry.due <= now):
-                changed |= entry.pool.advance()
-                entry.due = entry.pool.due()
-                entry.states.note(entry.pool, now)
-        self._dirty.clear()
+        for pool in self._pools.values():
+            if pool in self._news or (pool.due is not None and pool.due <= now):
+                changed |= pool.advance()
+                note_state(pool, now)
+        self._news.clear()
         self._advanced.set()
         self._advanced = asyncio.Event()
         if changed:
             self._on_change()
-
-    def _new_entry(self, key: str, selection: Selection, policy: GuardPolicy) -> _Entry:
-        def answers(backend: str) -> bool:
-            entry = self._entries.get(key)
-            return entry is not None and any(self._answers(service, backend) for service in entry.services)
-
-        pool = Pool(selection, policy, answers, self._runtime)
-        pool.restore(self._restored.pop(key, {}))
-        pool.advance()
-        return _Entry(pool)
 
 
 def _policy_of(guard: Guard) -> GuardPolicy:

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from pydantic import ValidationError
 
 from controlplane.core.failover import Failover
-from controlplane.core.instances import Condition, Instance, Names, Remark, classify, listed
-from controlplane.core.track import Track
-from controlplane.core.weights import fitting
-from controlplane.discovery.consul.backends import backend_of, only_backends, packed, unpacked
-from controlplane.discovery.consul.watch import Wish
+from controlplane.core.guard import GuardPolicy
+from controlplane.core.instances import Classified, Condition, Instance, Names, Remark, classify, listed
+from controlplane.core.track import Track, Trust
+from controlplane.core.weights import MAX_WEIGHT, fitting
+from controlplane.discovery.consul.pulse import Pulse
+from controlplane.discovery.consul.query import Selection
+from controlplane.discovery.consul.watch import Runtime, Watch, Wish
+from schemas.snapshot import Backend
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from controlplane.core.guard import GuardPolicy
-    from controlplane.core.track import Trust
-    from controlplane.discovery.consul.pulse import Pulse
-    from controlplane.discovery.consul.query import Selection
-    from controlplane.discovery.consul.watch import Runtime, Watch
-    from schemas.snapshot import Backend
-
-__all__ = ["Pool"]
+__all__ = ["Pool", "backend_of", "only_backends", "packed", "unpacked"]
 
 
 class Pool:
-    """What one `discover.consul` comes to."""
+    """What one `discover.consul` comes to.
+
+    `answers` tells whether a service's backend, by its id, passes the data planes' own checks.
+    """
 
     def __init__(
-        self, selection: Selection, policy: GuardPolicy, answers: Callable[[str], bool], runtime: Runtime
+        self, selection: Selection, policy: GuardPolicy, answers: Callable[[str, str], bool], runtime: Runtime
     ) -> None:
         self.selection = selection
+        self.services: set[str] = set()
+        """Whose backends they are."""
         self.watches: tuple[Watch, ...] = ()
         """One for each datacenter, shared with other pools; set by whoever runs them."""
         self.pulses: tuple[Pulse, ...] = ()
         """The same."""
-        self.tracks = tuple(Track(self._track_policy(policy), answers=answers) for _ in selection.datacenters)
+        self.state = ("", 0.0)
+        """What status calls it, and since when, in monotonic seconds: see `status.note_state`."""
+        self.due: float | None = None
+        """When `advance` has something to do without an answer, in monotonic seconds; None: never."""
+        self.tracks = tuple(
+            Track(self._track_policy(policy), answers=self._is_answering) for _ in selection.datacenters
+        )
         self.chosen = 0
         """The index of the datacenter that serves."""
         self.saved_at: float | None = None
@@ -46,12 +53,16 @@ class Pool:
         """Since when every one of several datacenters is empty and the last backends are kept; monotonic."""
         self.divided: tuple[Remark, ...] = ()
         """Whose weights made all of a tier's smaller, and whose share is not what they asked for."""
+        self._answers = answers
         self._runtime = runtime
         self._policy = policy
         self._failover = Failover(runtime.clock())
         self.backends: tuple[Backend, ...] | None = None
         """The last known good set, sorted by id; None before the first one."""
         self._may_be_empty = False
+
+    def _is_answering(self, backend: str) -> bool:
+        return any(self._answers(service, backend) for service in self.services)
 
     def set_policy(self, policy: GuardPolicy) -> None:
         """Let other limits of the guard hold."""
@@ -74,21 +85,14 @@ class Pool:
         now = self._runtime.clock()
         for track in self.tracks:
             track.advance(now)
-        table = self._table(now)
-        if table is None:
-            return False
-        backends, self.divided = _backends_of(table)
-        changed = backends != self.backends
-        self.backends = backends
-        return changed
-
-    def due(self) -> float | None:
-        """Return when `advance` has something to do without an answer, in monotonic seconds."""
-        now = self._runtime.clock()
+        before, table = self.backends, self._table(now)
+        if table is not None:
+            self.backends, self.divided = _backends_of(table)
         times = [track.due(now) for track in self.tracks]
         if len(self.tracks) > 1:
             times.append(self._failover.due(now))
-        return min((at for at in times if at is not None), default=None)
+        self.due = min((at for at in times if at is not None), default=None)
+        return self.backends != before
 
     def release(self) -> None:
         """Publish what Consul shows, whatever the guard thinks of it."""
@@ -149,6 +153,7 @@ class Pool:
             if table or not rows:  # that there was none is known as well
                 track.guard.restore(table, now)
                 self.saved_at = float(at)
+        self.advance()
 
     def _track_policy(self, policy: GuardPolicy) -> GuardPolicy:
         """Let a datacenter of several run empty, after its hold: the next one takes over."""
@@ -185,3 +190,50 @@ def _usable(table: Mapping[str, Instance] | None) -> int | None:
     if table is None:
         return None
     return sum(item.condition is not Condition.MAINTENANCE for item in table.values())
+
+
+def backend_of(item: Instance, weight: int) -> Backend:
+    """Return an instance as a snapshot shows it, with the weight that fits its neighbours'.
+
+    Raises:
+        ValidationError: Snapshots have no place for it.
+    """
+    state = "drain" if item.condition is Condition.MAINTENANCE else "enabled"
+    return Backend(id=item.id, address=item.address, weight=weight, tier=item.tier, state=state)
+
+
+def only_backends(seen: Classified) -> Classified:
+    """Reject what a snapshot has no place for, so that `backend_of` takes all the rest."""
+    instances: list[Instance] = []
+    rejected = list(seen.rejected)
+    for item in seen.instances:
+        try:
+            _check(item)
+        except ValidationError as error:
+            rejected.append(Remark(item.id, str(error.errors()[0]["msg"])))
+        else:
+            instances.append(item)
+    return replace(seen, instances=tuple(instances), rejected=tuple(rejected))
+
+
+def packed(item: Instance) -> dict[str, Any]:
+    """Return an instance as JSON."""
+    return {**asdict(item), "condition": item.condition.value}
+
+
+def unpacked(row: object) -> Instance | None:
+    """Return a packed instance; None if it is none: a state file is input like any other."""
+    if not isinstance(row, dict):
+        return None
+    try:
+        known = {each.name: row[each.name] for each in fields(Instance)}
+        item = Instance(**{**known, "condition": Condition(row["condition"])})
+        _check(item)
+    except (KeyError, ValueError, TypeError):
+        return None
+    return item
+
+
+def _check(item: Instance) -> None:
+    """Raise what `backend_of` would raise: a weight that is too large will be divided."""
+    backend_of(item, min(item.weight, MAX_WEIGHT))

@@ -26,10 +26,10 @@ __all__ = ["SharedWatches"]
 class SharedWatches:
     """The watches of all pools, shared among those that ask the same, and a pulse for each datacenter.
 
-    `note` takes the keys of the selections whose pools have news.
+    `note` takes the pools that have news.
     """
 
-    def __init__(self, note: Callable[[Iterable[str]], None], *, pace: Pace, runtime: Runtime) -> None:
+    def __init__(self, note: Callable[[Iterable[Pool]], None], *, pace: Pace, runtime: Runtime) -> None:
         self._note = note
         self._pace = pace
         self._runtime = runtime
@@ -53,12 +53,8 @@ class SharedWatches:
         for pool in pools:
             for index, query in enumerate(pool.selection.queries()):
                 users[query].append((pool, index))
-        before = {(id(pool), index) for members in self._users.values() for pool, index in members}
-        newcomers = {
-            query
-            for query, members in users.items()
-            if any((id(pool), index) not in before for pool, index in members)
-        }
+        before = {user for members in self._users.values() for user in members}
+        newcomers = {query for query, members in users.items() if not before.issuperset(members)}
         self._users = dict(users)
         self._watches = {query: self._watches.get(query) or self._new_watch(query) for query in users}
         places = {query.datacenter for query in users}
@@ -109,8 +105,8 @@ class SharedWatches:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _keys(self, query: Query) -> list[str]:
-        return [pool.selection.key() for pool, _ in self._users.get(query, ())]
+    def _pools(self, query: Query) -> list[Pool]:
+        return [pool for pool, _ in self._users.get(query, ())]
 
     def _new_watch(self, query: Query) -> Watch:
         def receive(entries: list[object], trust: Trust, whole: Names | None) -> Wish:
@@ -118,15 +114,14 @@ class SharedWatches:
                 [pool.receive(index, entries, trust, whole) for pool, index in self._users.get(query, ())]
             )
 
-        def note() -> None:
-            self._note(self._keys(query))
-
-        return Watch(query, receive, note, pace=self._pace, runtime=self._runtime)
+        return Watch(
+            query, receive, lambda: self._note(self._pools(query)), pace=self._pace, runtime=self._runtime
+        )
 
     def _new_pulse(self, datacenter: str) -> Pulse:
         def note() -> None:
             there = [query for query in self._watches if query.datacenter == datacenter]
-            self._note(key for query in there for key in self._keys(query))
+            self._note(pool for query in there for pool in self._pools(query))
             if pulse.error is None:
                 # their pauses may have grown to half a minute
                 self._begin_anew([q for q in there if is_silence(self._watches[q].health.error)])

@@ -14,32 +14,23 @@ if TYPE_CHECKING:
     from controlplane.discovery.consul.pool import Pool
     from controlplane.discovery.consul.watch import Runtime, WatchHealth
 
-__all__ = ["StateClock", "doubt", "pool_status", "rfc3339"]
+__all__ = ["doubt", "note_state", "pool_status", "rfc3339"]
 
 _COUNTED: Final = (*(condition.value for condition in Condition), "rejected")
 
 
-class StateClock:
-    """Remembers since when a pool is in its state."""
-
-    __slots__ = ("_since", "_state")
-
-    def __init__(self) -> None:
-        self._state = ""
-        self._since = 0.0
-
-    def note(self, pool: Pool, now: float) -> tuple[str, float]:
-        """Return a pool's state and since when it is in it, in monotonic seconds."""
-        state, since = _state(pool)
-        if state != self._state:
-            self._state, self._since = state, now if since is None else since
-        return self._state, self._since
+def note_state(pool: Pool, now: float) -> tuple[str, float]:
+    """Return a pool's state and since when it is in it, in monotonic seconds; the pool remembers."""
+    state, since = _state(pool)
+    if state != pool.state[0]:
+        pool.state = (state, now if since is None else since)
+    return pool.state
 
 
-def pool_status(pool: Pool, services: list[str], states: StateClock, runtime: Runtime) -> dict[str, Any]:
+def pool_status(pool: Pool, runtime: Runtime) -> dict[str, Any]:
     """Return the status of one selection, as JSON, and the balancer's services that use it."""
     now = runtime.clock()
-    state, since = states.note(pool, now)
+    state, since = note_state(pool, now)
     healths = [watch.health for watch in pool.watches]
     chosen = healths[pool.chosen] if healths else None
     seen = [track.seen for track in pool.tracks]
@@ -48,7 +39,7 @@ def pool_status(pool: Pool, services: list[str], states: StateClock, runtime: Ru
     ]
     return {
         "name": pool.selection.name(),
-        "services": services,
+        "services": sorted(pool.services),
         "state": state,
         "since": rfc3339(since, runtime),
         "last_error": _last_error(pool),

@@ -20,7 +20,7 @@ AGENT = ConsulSettings(port=1)
 def pool(*datacenters, service="web"):
     """Return a pool of one service."""
     selection = Selection(Query(service=service), datacenters or ("",))
-    return Pool(selection, GuardPolicy(), lambda _: False, RUNTIME)
+    return Pool(selection, GuardPolicy(), lambda *_: False, RUNTIME)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_news_are_noted_for_all_who_share(watches):
             await asyncio.sleep(0.001)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert set(noted) == {one.selection.key(), two.selection.key()}
+    assert set(noted) == {one, two}
 
 
 async def test_what_runs_is_what_is_wanted(watches):

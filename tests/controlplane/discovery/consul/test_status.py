@@ -11,7 +11,7 @@ from controlplane.core.track import Trust
 from controlplane.discovery.consul.client import ConsulError
 from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.query import Query, Selection
-from controlplane.discovery.consul.status import StateClock, doubt, pool_status, rfc3339
+from controlplane.discovery.consul.status import doubt, note_state, pool_status, rfc3339
 from controlplane.discovery.consul.watch import Runtime, WatchHealth
 from tests.support.fakeconsul import entry
 
@@ -22,7 +22,8 @@ LEADER = Trust(confirmed=True)
 
 def made(**query):
     """Return a pool whose watch and pulse nobody runs."""
-    pool = Pool(Selection(Query(**{"service": "web", **query})), GuardPolicy(), lambda _: False, RUNTIME)
+    pool = Pool(Selection(Query(**{"service": "web", **query})), GuardPolicy(), lambda *_: False, RUNTIME)
+    pool.services = {"web"}
     pool.watches = (SimpleNamespace(health=WatchHealth()),)
     pool.pulses = (SimpleNamespace(error=None, since=None),)
     return pool
@@ -39,7 +40,7 @@ def answer(pool, *names, trust=LEADER, **kwargs):
 
 def row(pool):
     """Return its status."""
-    return pool_status(pool, ["web"], StateClock(), RUNTIME)
+    return pool_status(pool, RUNTIME)
 
 
 def test_in_order():
@@ -118,8 +119,8 @@ def test_nothing_that_can_be_used(query, instances, said):
 
 def test_since_when():
     """A state keeps its beginning for as long as it lasts."""
-    pool, clock = answer(made(), "a"), StateClock()
-    assert clock.note(pool, 10.0) == ("ok", 10.0)
-    assert clock.note(pool, 20.0) == ("ok", 10.0)
+    pool = answer(made(), "a")
+    assert note_state(pool, 10.0) == ("ok", 10.0)
+    assert note_state(pool, 20.0) == ("ok", 10.0)
     pool.watches[0].health.error = ConsulError("failed", "x")
-    assert clock.note(pool, 30.0) == ("stale", 30.0)
+    assert note_state(pool, 30.0) == ("stale", 30.0)
