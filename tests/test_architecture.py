@@ -116,8 +116,6 @@ UNMIRRORED: set[str] = {
     "controlplane.cli.screen",
     "controlplane.daemon.daemon",
     "controlplane.daemon.status",
-    "controlplane.dataplanes.blocking_client",
-    "controlplane.dataplanes.client",
     "controlplane.desired.location",
     "controlplane.errors",
     "controlplane.operations.resolution",
@@ -139,17 +137,6 @@ def only_declares(module: ast.AST) -> bool:
     )
 
 
-BESIDE: dict[str, str] = {
-    "controlplane/dataplanes/test_clients.py": "the blocking client and the other one tell alike what went wrong",
-    "controlplane/operations/test_both_ways.py": "with a daemon and without one a command does the same",
-    "controlplane/test_store_owners.py": "runs the store as two users, in a namespace",
-    "dataplane/net/test_relay_playbook.py": "the whole relay against a model of it",
-    "dataplane/net/test_several_addresses.py": "dialler, pool and flow meet backends of several addresses",
-    "dataplane/worker/test_interleavings.py": "what workers share, in every order of their steps",
-}
-"""Files of tests without a module of their name, and what they are for: several modules at once. It may only shrink."""
-
-
 def mirror(name: str) -> str:
     """Return where the tests of a module are, below tests/."""
     *rooms, last = name.split(".")
@@ -157,7 +144,7 @@ def mirror(name: str) -> str:
 
 
 def test_tests_mirror_the_source():
-    """A module's tests are where its name says, and a file of tests has a module."""
+    """A module's tests are where its name says, and a file of tests has a module; what needs several is in tests/together."""
     tests = ROOT / "tests"
     expected = {mirror(name): name for name in MODULES}
     there = {str(path.relative_to(tests)) for room in PACKAGES for path in (tests / room).rglob("test_*.py")}
@@ -166,7 +153,7 @@ def test_tests_mirror_the_source():
         for where, name in expected.items()
         if where not in there and MODULES[name].name != "__init__.py" and not only_declares(tree(name))
     } == UNMIRRORED
-    assert there - expected.keys() == BESIDE.keys()
+    assert there - expected.keys() == set()
 
 
 @pytest.mark.parametrize("title", ["A walk: a connection", "A walk: a change, with workers"])

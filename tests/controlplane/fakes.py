@@ -12,7 +12,7 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import LateError, RefusedError, UnreachableError
 
-__all__ = ["FakeDataPlane", "body_of"]
+__all__ = ["Blocking", "FakeDataPlane", "body_of"]
 
 
 def body_of(services: dict[str, Any]) -> dict[str, Any]:
@@ -165,3 +165,15 @@ class FakeDataPlane:
 
     def _refuse(self, status: int, message: str) -> None:
         raise RefusedError(self.endpoint.name, status, {"code": "refused", "message": message})
+
+
+class Blocking:
+    """The client of a data plane in memory for whoever does not run a loop."""
+
+    def __init__(self, plane: FakeDataPlane) -> None:
+        self.endpoint = plane.endpoint
+        self._plane = plane
+
+    def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
+        """Ask it in a loop of its own."""
+        return asyncio.run(self._plane.ask(call, timeout_s=timeout_s))

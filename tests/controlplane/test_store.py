@@ -8,14 +8,17 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from controlplane.core.merge import Override
 from controlplane.errors import BusyError, StoreError, UnknownError
 from controlplane.store import KEPT_DISCOVERED, KEPT_GENERATIONS, Entry, History, State, Store, digest_of
+from tests.support.users import SERVICE, acting_as_service, needs_two_users, owner
 
 STATE = State(
     generation=3,
@@ -197,3 +200,123 @@ def test_full_disk_leaves_the_old_file(tmp_path, request):
     assert store.load() == STATE
     assert [each.generation for each in store.history().entries] == [1]
     assert not list((tmp_path / "control").rglob(".*"))
+
+
+# --- a service's directory, which root writes to as well: nothing is lost, or taken for missing ---
+
+
+@pytest.fixture
+def services_own() -> Iterator[Path]:
+    """The state directory of a service; all may go through the folder above it."""
+    with tempfile.TemporaryDirectory(prefix="lb-test-") as above:
+        Path(above).chmod(0o755)
+        made = Path(above) / "state"
+        made.mkdir(mode=0o700)
+        os.chown(made, SERVICE.pw_uid, SERVICE.pw_gid)
+        yield made
+
+
+@needs_two_users
+def test_what_root_wrote_is_the_services(services_own):
+    """Root applies before the service ever ran; the service then reads it and goes on writing."""
+    root = Store(services_own)
+    with root.writer():
+        root.record(*entry(1))
+        root.save(STATE)
+    assert {owner(path) for path in services_own.rglob("*")} == {SERVICE.pw_name}
+    with acting_as_service():
+        service = Store(services_own)
+        with service.writer():
+            assert service.load() == STATE
+            service.record(*entry(2))
+            service.save(replace(STATE, generation=4))
+            assert [each.generation for each in service.history().entries] == [1, 2]
+
+
+@needs_two_users
+def test_what_root_changes_stays_the_services(services_own):
+    """Root drains while the service is stopped: the override is there when it starts again."""
+    with acting_as_service():
+        Store(services_own).save(replace(STATE, overrides=()))
+    root = Store(services_own)
+    with root.writer():
+        root.save(replace(root.load(), overrides=STATE.overrides))
+    with acting_as_service():
+        assert Store(services_own).load().overrides == STATE.overrides
+
+
+@needs_two_users
+def test_a_link_of_the_services_is_not_followed(services_own):
+    """Whoever owns the directory cannot have root write elsewhere, or give it away."""
+    precious = services_own.parent / "precious"
+    precious.write_text("root's")
+    (services_own / "control").mkdir()
+    beside = services_own / "control" / f".state.json.{os.getpid()}"
+    beside.symlink_to(precious)
+    Store(services_own).save(STATE)
+    (services_own / "control" / "lock").symlink_to(precious)
+    with pytest.raises(StoreError, match="symbolic links"), Store(services_own).writer():
+        pass
+    assert (precious.read_text(), owner(precious)) == ("root's", "root")
+
+
+@needs_two_users
+def test_an_unreadable_state_is_no_empty_one(services_own):
+    """It is an error with what to do, and it is kept when something new is written down."""
+    Store(services_own).save(STATE)
+    path = services_own / "control" / "state.json"
+    os.chown(path, 0, 0)
+    with acting_as_service():
+        store = Store(services_own)
+        with pytest.raises(StoreError, match=f"belongs to root.* sudo chown nobody {path}$"):
+            store.load()
+        store.save(State(generation=9))
+        store.save(State(generation=10))
+        assert Store(services_own).load().generation == 10
+    path.with_name("state.json.unusable").rename(path)
+    assert Store(services_own).load() == STATE
+
+
+@needs_two_users
+@pytest.mark.parametrize("folder", ["history", "documents"])
+def test_a_folder_of_roots(services_own, folder):
+    """A folder that may not be entered is an error of the store's, which the daemon shows and survives."""
+    Store(services_own).record(*entry(1))
+    os.chown(services_own / "control" / folder, 0, 0)
+    with acting_as_service():
+        store = Store(services_own)
+        with pytest.raises(StoreError, match=f"sudo chown -R nobody {services_own}/control/{folder}"):
+            store.record(*entry(2))
+
+
+@needs_two_users
+def test_an_unreadable_history_is_no_empty_one(services_own):
+    """What cannot be read is named."""
+    store = Store(services_own)
+    for number in (1, 2, 3):
+        store.record(*entry(number))
+    path = services_own / "control" / "history" / "000000000002.json"
+    os.chown(path, 0, 0)
+    with acting_as_service():
+        known = Store(services_own).history()
+    assert [each.generation for each in known.entries] == [1, 3]
+    (why,) = known.unread
+    assert why.startswith(f"{path}: Permission denied: {path} belongs to root")
+    assert known.report()["warnings"] == [f"a part of the history cannot be read: {why}"]
+    os.chown(path.parent, 0, 0)
+    with acting_as_service():
+        known = Store(services_own).history()
+    assert (known.entries, len(known.unread)) == ((), 1)
+
+
+@needs_two_users
+def test_documents_of_unread_generations_stay(services_own, monkeypatch):
+    """Forgetting old generations takes no document that an unread one may need."""
+    monkeypatch.setattr("controlplane.store.KEPT_GENERATIONS", 2)
+    store = Store(services_own)
+    for number in (1, 2, 3):
+        store.record(*entry(number))
+    os.chown(services_own / "control" / "history" / "000000000003.json", 0, 0)
+    with acting_as_service():
+        Store(services_own).record(*entry(4))
+        assert Store(services_own).document(entry(3)[0].document) == entry(3)[1]

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 
 import pytest
-from aiohttp import web
 
 from controlplane.daemon.events import Following
-from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint
-from controlplane.errors import RefusedError, UnreachableError
+from controlplane.errors import UnreachableError
 from tests.support.wait import DEADLINE_S
 
 HERE = Endpoint("a", "/nowhere/dataplane-a.sock")
@@ -121,68 +119,3 @@ async def test_data_planes_come_and_go():
         follower.look()
         assert (await wait(2))[1]["dataplane"] == "b"
         await streams[HERE].closed.wait()
-
-
-@contextlib.asynccontextmanager
-async def serving(tmp_path, *pieces, status=200):
-    """Serve these pieces as an event stream; yields a client of it."""
-    path = tmp_path / "s.sock"
-
-    async def answer(request):
-        assert request.headers["Last-Event-ID"] == "0"
-        response = web.StreamResponse(status=status)
-        await response.prepare(request)
-        for piece in pieces:
-            await response.write(piece)
-        return response
-
-    app = web.Application()
-    app.router.add_get("/v1/events", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.UnixSite(runner, str(path)).start()
-        async with DataPlaneClient(Endpoint("a", str(path))) as client:
-            yield client
-    finally:
-        await runner.cleanup()
-
-
-STREAM = (
-    b': livelb events\n\nid: 7\nevent: backend_down\ndata: {"at": "x", "cause": "a\\nb"}\n\n: heartbeat\n\n'
-)
-
-
-@pytest.mark.parametrize("cut", range(0, len(STREAM), 7))
-async def test_stream_is_read_however_it_is_cut(tmp_path, cut):
-    """Comments are no events, and an event may come in any pieces."""
-    async with serving(tmp_path, *filter(None, (STREAM[:cut], STREAM[cut:]))) as client:
-        assert [each async for each in client.events()] == [
-            ("7", "backend_down", {"at": "x", "cause": "a\nb"})
-        ]
-
-
-@pytest.mark.parametrize(
-    "piece",
-    [b"id: 1\nevent: x\ndata: {\n\n", b"id: 1\ndata: {}\n\n", b"event: x\ndata: {}\n\n", b"nonsense\n\n",
-     b"id: 1\nevent: x\ndata: []\n\n", b"\xff\n\n", b"x" * (1 << 20) + b"y"],
-)  # fmt: skip
-async def test_stream_that_makes_no_sense_is_an_error(tmp_path, piece):
-    """Whatever listens there, following it ends in our error and no other."""
-    async with serving(tmp_path, piece) as client:
-        with pytest.raises(UnreachableError):
-            _ = [each async for each in client.events()]
-
-
-async def test_refusal_is_told(tmp_path):
-    """An answer that is no stream is a refusal, with its words."""
-    async with serving(tmp_path, b'{"code": "no_token", "message": "a token"}', status=401) as client:
-        with pytest.raises(RefusedError, match="a token"):
-            _ = [each async for each in client.events()]
-
-
-async def test_nobody_there(tmp_path):
-    """A socket that is missing is unreachable."""
-    async with DataPlaneClient(Endpoint("a", str(tmp_path / "none"))) as client:
-        with pytest.raises(UnreachableError):
-            _ = [each async for each in client.events()]

@@ -1,4 +1,4 @@
-"""Who we are: a header that every data plane takes."""
+"""Who we are, in a header that every data plane takes; and ids in a path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.dataplanes.requests import pushed_by, said_by
+from controlplane.dataplanes.requests import patch_backend, pushed_by, said_by
 from schemas.api import parse_pushed_by
 
 
@@ -37,3 +37,10 @@ def test_no_name_gets_a_push_refused(more, user, source):
     assert header.isprintable()
     assert len(json.loads(header)["source"]) <= 255
     parse_pushed_by(header)
+
+
+def test_backend_ids_are_one_step_of_the_path():
+    """An id with slashes or other signs stays one id."""
+    call = patch_backend("web", "node/10 %?#", {"weight": 3})
+    assert call.target == "/v1/services/web/backends/node%2F10%20%25%3F%23"
+    assert call.body == b'{"weight":3}'

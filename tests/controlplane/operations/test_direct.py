@@ -1,4 +1,4 @@
-"""Commands without a daemon: what is different, since nobody goes on afterwards. What is the same: `test_both_ways`."""
+"""Commands without a daemon: what is different, since nobody goes on afterwards. What is the same: `together/test_both_ways`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from controlplane.errors import LateError, PlaceError, UnreachableError
 from controlplane.operations.direct import Direct, Threaded
 from controlplane.operations.options import ApplyOptions
 from controlplane.store import State, Store
-from tests.controlplane.fakes import FakeDataPlane
-from tests.controlplane.operations.test_both_ways import Blocking
+from tests.controlplane.fakes import Blocking, FakeDataPlane
 from tests.controlplane.operations.test_controller import proposal
 
 QUICK = ApplyOptions(timeout_s=10.0)

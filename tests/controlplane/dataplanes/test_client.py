@@ -1,52 +1,19 @@
-"""Both clients: what went wrong is told in one way, whatever the other side does."""
+"""The daemon's client: what went wrong is told as commands' client tells it, and a stream of events is read whole."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
+from aiohttp import web
 
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.blocking_client import BlockingClient, ask_all
+from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.client import DataPlaneClient
-from controlplane.dataplanes.endpoint import endpoint_of
+from controlplane.dataplanes.endpoint import Endpoint, endpoint_of
 from controlplane.errors import LateError, RefusedError, UnreachableError
-
-OK = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"pid": 7}'
-
-
-@contextmanager
-def server(path, *parts: bytes, hang=False) -> Iterator[str]:
-    """Answer one connection with these bytes, then close it, or keep it open."""
-    done = threading.Event()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def serve():
-            while not done.is_set():
-                connection, _ = listener.accept()
-                with connection:
-                    if done.is_set():
-                        return
-                    connection.recv(65536)
-                    for part in parts:
-                        connection.sendall(part)
-                    if hang:
-                        done.wait()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield str(path)
-        finally:
-            done.set()
-            with socket.socket(socket.AF_UNIX) as wake:
-                wake.connect(str(path))
-            thread.join()
+from tests.controlplane.dataplanes.answering import OK, server
 
 
 async def ask_async(location, timeout_s):
@@ -131,18 +98,66 @@ async def test_error_without_our_body_is_still_a_refusal(tmp_path, ask):
     assert (str(caught.value), caught.value.permanent()) == ("refused: busy", False)
 
 
-def test_asking_all_returns_at_the_deadline(tmp_path):
-    """One that trickles its answer byte by byte holds up nobody: the others' answers are there in order."""
-    slow = [b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"]
-    with server(tmp_path / "a", *slow, hang=True) as one, server(tmp_path / "b", OK) as two:
-        clients = [BlockingClient(endpoint_of(each)) for each in (one, two)]
-        outcomes = ask_all(clients, requests.get("/v1/info"), timeout_s=0.1)
-    assert isinstance(outcomes[0].error, LateError)
-    assert outcomes[1].answer == {"pid": 7}
+@contextlib.asynccontextmanager
+async def serving(tmp_path, *pieces, status=200):
+    """Serve these pieces as an event stream; yields a client of it."""
+    path = tmp_path / "s.sock"
+
+    async def answer(request):
+        assert request.headers["Last-Event-ID"] == "0"
+        response = web.StreamResponse(status=status)
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/v1/events", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(path)).start()
+        async with DataPlaneClient(Endpoint("a", str(path))) as client:
+            yield client
+    finally:
+        await runner.cleanup()
 
 
-def test_backend_ids_are_one_step_of_the_path():
-    """An id with slashes or other signs stays one id."""
-    call = requests.patch_backend("web", "node/10 %?#", {"weight": 3})
-    assert call.target == "/v1/services/web/backends/node%2F10%20%25%3F%23"
-    assert call.body == b'{"weight":3}'
+STREAM = (
+    b': livelb events\n\nid: 7\nevent: backend_down\ndata: {"at": "x", "cause": "a\\nb"}\n\n: heartbeat\n\n'
+)
+
+
+@pytest.mark.parametrize("cut", range(0, len(STREAM), 7))
+async def test_stream_is_read_however_it_is_cut(tmp_path, cut):
+    """Comments are no events, and an event may come in any pieces."""
+    async with serving(tmp_path, *filter(None, (STREAM[:cut], STREAM[cut:]))) as client:
+        assert [each async for each in client.events()] == [
+            ("7", "backend_down", {"at": "x", "cause": "a\nb"})
+        ]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"id: 1\nevent: x\ndata: {\n\n", b"id: 1\ndata: {}\n\n", b"event: x\ndata: {}\n\n", b"nonsense\n\n",
+     b"id: 1\nevent: x\ndata: []\n\n", b"\xff\n\n", b"x" * (1 << 20) + b"y"],
+)  # fmt: skip
+async def test_stream_that_makes_no_sense_is_an_error(tmp_path, piece):
+    """Whatever listens there, following it ends in our error and no other."""
+    async with serving(tmp_path, piece) as client:
+        with pytest.raises(UnreachableError):
+            _ = [each async for each in client.events()]
+
+
+async def test_refusal_is_told(tmp_path):
+    """An answer that is no stream is a refusal, with its words."""
+    async with serving(tmp_path, b'{"code": "no_token", "message": "a token"}', status=401) as client:
+        with pytest.raises(RefusedError, match="a token"):
+            _ = [each async for each in client.events()]
+
+
+async def test_nobody_there(tmp_path):
+    """A socket that is missing is unreachable."""
+    async with DataPlaneClient(Endpoint("a", str(tmp_path / "none"))) as client:
+        with pytest.raises(UnreachableError):
+            _ = [each async for each in client.events()]

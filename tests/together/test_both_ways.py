@@ -35,7 +35,7 @@ from controlplane.operations.direct import Direct
 from controlplane.operations.through_daemon import Remote
 from controlplane.store import Store
 from schemas.system.ownership import user_name
-from tests.controlplane.fakes import FakeDataPlane
+from tests.controlplane.fakes import Blocking, FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.controlplane.operations.test_discovery import following
 from tests.support.discovery import eventually
@@ -44,18 +44,6 @@ from tests.support.fakeconsul import FakeConsul, entry
 COMMANDS = {"plan": files.plan, "apply": files.apply, "rollback": history.rollback, "drain": operate.drain, "weight": operate.weight}  # fmt: skip
 
 BRIEFLY = ("--timeout", "2s")
-
-
-class Blocking:
-    """The client of a data plane in memory for whoever does not run a loop."""
-
-    def __init__(self, plane):
-        self.endpoint = plane.endpoint
-        self._plane = plane
-
-    def ask(self, call, *, timeout_s):
-        """Ask it in a loop of its own."""
-        return asyncio.run(self._plane.ask(call, timeout_s=timeout_s))
 
 
 class Way:
