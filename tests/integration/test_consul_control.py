@@ -332,11 +332,12 @@ def test_default_datacenter_counts_with_a_daemon_and_without(agent, node, plane,
     """The agent knows no such datacenter, and both ways say so; nobody asks in the agent's own instead."""
     wanted = discovering(agent, address)
     wanted["consul"]["datacenter"] = "dc2"
+    impatient = {"controlplane.operations.resolution._FIRST_ANSWER_S": 1.0}
     node.write(wanted)
     with LineServer("one") as server:
         register(agent, "one", server.port)
-        alone = [node(command, node.file) for command in ("plan", "apply")]
-        with Daemon(node):
+        alone = [node(command, node.file, constants=impatient) for command in ("plan", "apply")]
+        with Daemon(node, constants=impatient):
             through = [node(command, node.file) for command in ("plan", "apply")]
     for done in (*alone, *through):
         assert done.code == 1, done.out

@@ -162,7 +162,8 @@ def test_waiting_for_consul_is_said(control, address):
         place = f"http://127.0.0.1:{agent.getsockname()[1]}"
         web = {"listen": address, "discover": {"consul": {"service": "web"}}}
         wanted = {"version": 1, "consul": {"address": place}, "services": {"web": web}}
-        done = control("apply", control.write(wanted), "--timeout", "10s")
+        patience = {"controlplane.operations.resolution._FIRST_ANSWER_S": 1.5}
+        done = control("apply", control.write(wanted), constants=patience)
     waiting, *told = done.err.splitlines()
     assert (done.code, waiting) == (1, f"waiting for Consul at {place}")
     assert told == [
@@ -194,12 +195,13 @@ def test_hanging_data_plane_is_named_and_a_second_apply_repairs_it(control, addr
 
 def test_drain_that_one_does_not_answer_may_still_happen(control, address):
     """It was sent, and happens when the data plane goes on: that is said, with what takes it back."""
+    impatient = {"controlplane.operations.direct.LOOK_S": 1.5}
     with two(control) as (_, hanging):
         control.write(document(address, "127.0.0.1:1"))
         assert control("apply", control.file).code == 0
         hanging.send_signal(signal.SIGSTOP)
         try:
-            done = control("drain", "web", "127.0.0.1:1")
+            done = control("drain", "web", "127.0.0.1:1", constants=impatient)
         finally:
             hanging.send_signal(signal.SIGCONT)
         assert done.code == 1

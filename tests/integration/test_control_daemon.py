@@ -296,7 +296,8 @@ def test_commands_go_through_the_daemon(control, address, plane):
 def test_hanging_data_plane_is_shown_as_old(control, address, plane):
     """Status does not wait for one that hangs; what is applied meanwhile is kept, which is said, and done when it returns."""
     control.write(document(address, "127.0.0.1:1"))
-    with Daemon(control, control.file):
+    impatient = {"controlplane.daemon.status._ASK_S": 1.0, "controlplane.daemon.api._PATCH_S": 1.0}
+    with Daemon(control, control.file, constants=impatient):
         control.wait_status(lambda status: status["converged"] and status["generation"] == 1)
         plane.send_signal(signal.SIGSTOP)
         try:
@@ -373,8 +374,9 @@ def test_page_behind_a_proxy(control):
 
 
 def test_who_says_nothing_is_sent_away(control):
-    """A connection over TCP whose first request does not come within 5 s is closed."""
-    with HeldPort() as port, Daemon(control, "--http", port.address):
+    """A connection over TCP whose first request does not come within some seconds is closed."""
+    constants = {"schemas.http.server.HEADERS_S": 0.5}
+    with HeldPort() as port, Daemon(control, "--http", port.address, constants=constants):
         control.wait_status(lambda status: status)
         with socket.create_connection(("127.0.0.1", port.port), timeout=15) as silent:
             silent.sendall(b"GET /v1/status HTTP/1.1\r\n")

@@ -10,6 +10,9 @@ Theory of operation:
    that has ended cannot be mistaken for another.
 3. What is decided before Python's first line cannot be had so: another command before ours, another user, PYTHONPATH, a
    locale. Such a program is executed. So is every one with LB_TEST_PREFORK=0.
+4. Time that a program waits out by itself, and that no option sets, may be shorter in a child: it sets constants of
+   modules before anything runs. What holds with the real values as well only takes longer, so one that is executed keeps
+   them. How long they are is a rule of the module's own tests.
 """
 
 from __future__ import annotations
@@ -120,13 +123,11 @@ class _Parent:
             )
         atexit.register(self._close)
 
-    def spawn(
-        self, argv: Sequence[str], environment: Mapping[str, str], directory: Path, streams: list[int]
-    ) -> Forked:
+    def spawn(self, asked: Mapping[str, Any], streams: list[int]) -> Forked:
         """Start a program; see `spawn` below."""
+        argv: list[str] = asked["argv"]
         ended, its_end = os.pipe()
         try:
-            asked = {"argv": list(argv), "environment": dict(environment), "directory": str(directory)}
             socket.send_fds(self._ours, [json.dumps(asked).encode()], [*streams, its_end])
         finally:
             os.close(its_end)
@@ -160,9 +161,8 @@ def spawn(
     environment: Mapping[str, str],
     directory: Path,
     *,
-    stdin: IO[Any],
-    stdout: IO[Any],
-    stderr: IO[Any],
+    streams: Sequence[IO[Any]],
+    constants: Mapping[str, float] | None = None,
 ) -> Forked:
     """Start a program for which `may_fork` holds.
 
@@ -170,12 +170,17 @@ def spawn(
         argv: Its path, and its arguments.
         environment: The whole of it.
         directory: Where it runs.
-        stdin: What it reads; a file, as are the others.
-        stdout: What it writes to.
-        stderr: The same.
+        streams: The files that it reads, and writes its output and its errors to.
+        constants: What stands in modules for this one alone, as `{"controlplane.daemon.api._PATCH_S": 0.5}`.
     """
     parent = _parent(Path(argv[0]).name, os.getpid(), unbuffered=_SAID in environment)
-    return parent.spawn(argv, environment, directory, [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+    asked = {
+        "argv": list(argv),
+        "environment": dict(environment),
+        "directory": str(directory),
+        "constants": dict(constants or {}),
+    }
+    return parent.spawn(asked, [each.fileno() for each in streams])
 
 
 def run(
@@ -184,6 +189,7 @@ def run(
     directory: Path,
     *,
     piped: str | None = None,
+    constants: Mapping[str, float] | None = None,
     timeout_s: float = 30.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end: forked if it can be, else executed.
@@ -193,6 +199,7 @@ def run(
         environment: The whole of it.
         directory: Where it runs.
         piped: Its standard input; None: nothing.
+        constants: See `spawn`.
         timeout_s: How long it may take.
     """
     if not may_fork(argv, environment):
@@ -210,7 +217,7 @@ def run(
     with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         given.write(piped or "")
         given.seek(0)
-        running = spawn(argv, environment, directory, stdin=given, stdout=out, stderr=err)
+        running = spawn(argv, environment, directory, streams=[given, out, err], constants=constants)
         try:
             code = running.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -284,6 +291,11 @@ def _become(asked: dict[str, Any], streams: list[int]) -> None:
     os.environ.update(asked["environment"])
     time.tzset()
     sys.argv[:] = asked["argv"]
+    for name, value in asked["constants"].items():
+        module, _, constant = name.rpartition(".")
+        loaded = importlib.import_module(module)
+        assert type(getattr(loaded, constant)) is float, name
+        setattr(loaded, constant, value)
 
 
 def _main() -> NoReturn:

@@ -69,6 +69,8 @@ class Program:
             "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }
+        self.constants: dict[str, float] = {}
+        """See `prefork.spawn`; one of ours that is executed keeps its own."""
         self._user = user
         self._stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | prefork.Forked | None = None
@@ -109,7 +111,11 @@ class Program:
         with self._log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
             if not extra and prefork.may_fork(self.argv, self._environment):
                 self._process = prefork.spawn(
-                    self.argv, self._environment, self.directory, stdin=nothing, stdout=log, stderr=log
+                    self.argv,
+                    self._environment,
+                    self.directory,
+                    streams=[nothing, log, log],
+                    constants=self.constants,
                 )
             else:
                 self._process = subprocess.Popen(

@@ -56,10 +56,27 @@ class Control:
             "LB_STATE_DIR": str(self.state_dir),
         }
 
-    def __call__(self, *arguments: object, prefix: tuple[str, ...] = (), piped: str | None = None) -> Done:
-        """Run `lb-control` with these arguments, and with `piped` as its standard input if there is something."""
+    def __call__(
+        self,
+        *arguments: object,
+        prefix: tuple[str, ...] = (),
+        piped: str | None = None,
+        constants: Mapping[str, float] | None = None,
+    ) -> Done:
+        """Run `lb-control` with these arguments.
+
+        Args:
+            arguments: Of the command.
+            prefix: The command that it is given to.
+            piped: Its standard input; None: nothing.
+            constants: See `prefork.spawn`.
+        """
         argv = [*prefix, *self.command, *map(str, arguments)]
-        return Done(prefork.run(argv, self.environment, self.directory, piped=piped, timeout_s=COMMAND_S))
+        return Done(
+            prefork.run(
+                argv, self.environment, self.directory, piped=piped, constants=constants, timeout_s=COMMAND_S
+            )
+        )
 
     def write(self, value: Mapping[str, Any] | str) -> Path:
         """Replace lb.yaml, at once and whole."""
@@ -82,10 +99,19 @@ class Control:
 
 
 class Daemon(Program):
-    """`lb-control run`."""
+    """`lb-control run`.
 
-    def __init__(self, control: Control, *arguments: object) -> None:
+    Args:
+        control: Whose directories it has.
+        arguments: Of the command.
+        constants: See `prefork.spawn`.
+    """
+
+    def __init__(
+        self, control: Control, *arguments: object, constants: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__([command("lb-control"), "run", *map(str, arguments)])
+        self.constants.update(constants or {})
         self._environment |= control.environment
         self.socket = control.runtime_dir / "control.sock"
 
