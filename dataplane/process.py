@@ -29,14 +29,14 @@ from dataplane.background import Background, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
 from dataplane.errors import Refused
 from dataplane.ipc.systemd import notify, watchdog
-from dataplane.ipc.takeover import Giver, giver_path
+from dataplane.ipc.takeover import Giver, Offer, giver_path
 from dataplane.keeper import Kept
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.apply import Applier
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.node.takeover_state import Handover
+from dataplane.node.takeover_state import state_of
 from dataplane.options import Options
 from dataplane.telemetry.events import Events, draw_instance
 from dataplane.telemetry.line_writer import LineSink, LossWatch
@@ -95,6 +95,9 @@ class Role(Protocol):
 class Process:
     """One process, from its start to its end. The lock of its `own` socket is ours, unless another process is taken over."""
 
+    role: Role
+    """Known from `run` on."""
+
     def __init__(self, options: Options, log: LineSink, own: OwnSocket, group: asyncio.TaskGroup) -> None:
         self.options = options
         self.log = log
@@ -114,14 +117,15 @@ class Process:
         Raises:
             StartError: What the command line or the environment asks for cannot be had.
         """
+        self.role = role
         tell_bugs(self.events.emit)
         kept = Kept(asyncio.get_running_loop(), role.lose_keeper)
-        self._handle_signals(role)
+        self._handle_signals()
         self.reactor.start()
         LossWatch({"log": self.log}, self.events.emit).start(self.reactor)
         self._keep_up(role.applier)
         try:
-            await self._live(role, kept)
+            await self._live(kept)
         finally:
             self.events.close()
             self.background.cancel()
@@ -146,14 +150,15 @@ class Process:
         self.background.keep("looking up names", resolver.run)
         self.background.keep("saving the snapshot", applier.keep_saved)
 
-    async def _live(self, role: Role, kept: Kept) -> None:
-        options = self.options
+    async def _live(self, kept: Kept) -> None:
+        options, role = self.options, self.role
         endpoints = self._endpoints = Endpoints(
             options.api, options.metrics, options.credentials, self.events.emit, beside=options.takeover
         )
         await role.begin(endpoints)
         self._turn(Turn.SERVE)
-        giver = self.background.begin("offering a takeover", self._giver(role).run)
+        giver = Giver(giver_path(options.runtime_dir, options.name), self, self.events)
+        giving = self.background.begin("offering a takeover", giver.run)
         self.background.keep("the watchdog", watchdog)
         self.background.keep("showing that it lives", self.own.live)
         notify(f"READY=1\nMAINPID={kept.main_pid}")
@@ -165,54 +170,66 @@ class Process:
         await self._leaving.wait()
         notify("STOPPING=1")
         if role.applier.refusal is None:
-            giver.cancel()
-            await self._stop_accepting(role)
+            giving.cancel()
+            await self._stop_accepting()
         else:
-            await giver  # another process has taken over
+            await giving  # another process has taken over
         away = OwnSocket(draining_path(options.runtime_dir, options.name, os.getpid()))
         await endpoints.move(role.plane, self.own, away)
         if self.life.phase is Phase.DRAINING:
             kept.let_go()
         await role.wait_empty()
 
-    async def _stop_accepting(self, role: Role) -> None:
-        applier = role.applier
+    async def _stop_accepting(self) -> None:
+        applier = self.role.applier
         async with applier.lock:
             await applier.saving.again()
             applier.refusal = Refused(503, "stopping", "the process is ending")
-            await role.leave(last=True)
+            await self.role.leave(last=True)
 
-    def _giver(self, role: Role) -> Giver:
-        """Return what hands over to a process with --takeover."""
+    # -- a takeover (ipc.takeover.Holder): nothing is changed from the offer to its end -----------------
 
-        async def let_go(refusal: Refused) -> None:
-            role.applier.refusal = refusal
-            self._turn(Turn.RELEASE)
-            await role.leave(last=False)
-            self.own.unlock()
-            self.events.emit("handed_over", connections=role.connections())
+    async def offer(self) -> Offer:
+        """Offer everything that is listened on."""
+        applier = self.role.applier
+        await applier.lock.acquire()
+        sockets = self.role.sockets()
+        self.events.emit("takeover_begins", sockets=len(sockets))
+        return state_of(applier), sockets
 
-        holder = Handover(role.applier, role.sockets, let_go)
-        return Giver(giver_path(self.options.runtime_dir, self.options.name), holder, self.events)
+    def keep(self, cause: str) -> None:
+        """Go on: nobody took over."""
+        self.role.applier.lock.release()
+        self.events.emit("takeover_failed", cause=cause)
+
+    async def release(self) -> None:
+        """Stop accepting; who waits in a queue is the successor's."""
+        applier = self.role.applier
+        applier.refusal = Refused(503, "handed_over", "another process has taken over; ask again")
+        self._turn(Turn.RELEASE)
+        await self.role.leave(last=False)
+        self.own.unlock()
+        self.events.emit("handed_over", connections=self.role.connections())
+        applier.lock.release()
 
     # -- signals --------------------------------------------------------------------------------------
 
-    def _handle_signals(self, role: Role) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop, role, number)
-        loop.add_signal_handler(signal.SIGHUP, role.hang_up)
-        loop.add_signal_handler(signal.SIGUSR1, role.reopen)
+            loop.add_signal_handler(number, self.stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.role.hang_up)
+        loop.add_signal_handler(signal.SIGUSR1, self.role.reopen)
 
-    def stop(self, role: Role, number: signal.Signals) -> None:
+    def stop(self, number: signal.Signals) -> None:
         """Do what a signal asks for: drain; at the second one, end at once."""
         if self._turn(Turn.STOP) is not Phase.ENDED:
-            self.events.emit("stopping", signal=number.name, connections=role.connections())
+            self.events.emit("stopping", signal=number.name, connections=self.role.connections())
             return
-        self.events.emit("stopping_now", signal=number.name, connections=role.connections())
+        self.events.emit("stopping_now", signal=number.name, connections=self.role.connections())
         if self._endpoints is not None:
             self._endpoints.abandon()
-        role.kill()
+        self.role.kill()
         self.log.close()
         os._exit(1)
 

@@ -25,20 +25,6 @@ from dataplane.telemetry.line_writer import LossWatch
 __all__ = ["Single"]
 
 
-class NoWorkers:
-    """What there is of workers where there are none (dataplane.api.routes.Workers)."""
-
-    async def restart(self) -> dict[str, Any]:
-        """Refuse: what would be replaced is this process itself."""
-        hint = "start its successor with `lb-dataplane --takeover`"
-        raise Refused(409, "single_process", f"a single process has no workers to restart; {hint}")
-
-    async def resize(self, count: int) -> dict[str, Any]:
-        """Refuse."""
-        hint = f"see lb-dataplane --takeover --workers {count}"
-        raise Refused(409, "single_process", f"a single process has no workers; {hint}")
-
-
 class Single:
     """Relays in this process (dataplane.process.Role).
 
@@ -61,7 +47,7 @@ class Single:
             self._node, lambda: process.log.dropped + recording.dropped_lines, recording.spans
         )
         report = Report(options.name, process.life, self.applier, self._reader)
-        self.plane = DataPlane(self.applier, report, NoWorkers(), events)
+        self.plane = DataPlane(self.applier, report, self, events)
         self.reopen = self._recording.reopen
         self.connections = self._node.connections
         self.wait_empty = self._node.drain
@@ -103,4 +89,16 @@ class Single:
     def lose_keeper(self) -> None:
         """Do as if the signal had come that killed the process that the service manager knows."""
         if self._process.life.leaving_since is None:
-            self._process.stop(self, signal.SIGTERM)
+            self._process.stop(signal.SIGTERM)
+
+    # -- there are no workers (dataplane.api.routes.Workers) ------------------------------------------
+
+    async def restart(self) -> dict[str, Any]:
+        """Refuse: what would be replaced is this process itself."""
+        hint = "start its successor with `lb-dataplane --takeover`"
+        raise Refused(409, "single_process", f"a single process has no workers to restart; {hint}")
+
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Refuse."""
+        hint = f"see lb-dataplane --takeover --workers {count}"
+        raise Refused(409, "single_process", f"a single process has no workers; {hint}")

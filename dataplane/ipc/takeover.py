@@ -41,15 +41,8 @@ RETRY_S: Final = 1.0
 _TODO: Final = "clients are served; what is in the way is in the way of lb-dataplane --takeover, too"
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a giver has."""
-
-    state: dict[str, Any]
-    """What it runs; a successor starts from it."""
-    addresses: list[str]
-    """Of each socket."""
-    sockets: list[socket.socket]
+Offer = tuple[dict[str, Any], list[tuple[str, socket.socket]]]
+"""What a giver runs, which a successor starts from; and each of its sockets, with its address."""
 
 
 class Holder(Protocol):
@@ -129,11 +122,11 @@ class Giver:
 
     async def _give(self, conn: socket.socket) -> bool:
         async with _running(Channel(conn)) as channel:
-            offer = await self._holder.offer()
+            state, sockets = await self._holder.offer()
             try:
                 async with asyncio.timeout(TAKE_S):
-                    fds = [sock.fileno() for sock in offer.sockets]
-                    await channel.request("sockets", (offer.state, offer.addresses), fds)
+                    fds = [sock.fileno() for _, sock in sockets]
+                    await channel.request("sockets", (state, [address for address, _ in sockets]), fds)
             except (
                 asyncio.CancelledError
             ):  # what the holder keeps unchanged meanwhile is not to wait for a peer

@@ -142,9 +142,13 @@ class Applier:
             held = own_connections if self._replicas is None else await self._replicas.dry_run()
             return {"changes": changes, "impact": await impact_of(self.node, changes, draft.services, held)}
 
-    def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
+    def refuse_late(self) -> None:
+        """Raise `refusal`, if another process is in charge or this one ends."""
         if self.refusal is not None:
             raise self.refusal
+
+    def _check(self, snapshot: Snapshot, if_match: str | None) -> None:
+        self.refuse_late()
         now = self.snapshot
         if if_match is not None and if_match.strip('"') != now.hash:
             raise Refused(
@@ -229,8 +233,7 @@ class Applier:
     async def patch(self, name: str, backend_id: str, patch: BackendPatch) -> dict[str, Any]:
         """Override a backend's state or weight until a snapshot changes that field; one that is not there is refused."""
         async with self.lock:
-            if self.refusal is not None:
-                raise self.refusal
+            self.refuse_late()
             node = self.node
             running = node.running.get(name)
             if running is None:

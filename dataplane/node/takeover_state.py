@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dataplane.core.health import HealthState
-from dataplane.errors import Refused
 from dataplane.ipc.messages import Verdict
-from dataplane.ipc.takeover import Offer
 from dataplane.net.backend import Backend
 from dataplane.node.apply import Applier
 from dataplane.node.node import Node
 from dataplane.node.running_service import find
 from schemas.api import BackendPatch
 
-__all__ = ["Handover", "found", "inherit", "state_of", "verdicts_of"]
+__all__ = ["found", "inherit", "state_of", "verdicts_of"]
 
 
 def found(service: str, backend: Backend, *, passed: bool) -> Verdict:
@@ -71,37 +68,3 @@ async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
             reachable = (service, backend_id) not in unreachable
             backend.health.decide(HealthState(health), cause, now, reachable=reachable)
             running.reassess(backend)
-
-
-class Handover:
-    """Hands over what a data plane listens on (dataplane.ipc.takeover.Holder); nothing is changed meanwhile.
-
-    `let_go` has nobody accept here any more, as another process does, and refuses every change as it is told to.
-    """
-
-    def __init__(
-        self,
-        applier: Applier,
-        sockets: Callable[[], list[tuple[str, socket.socket]]],
-        let_go: Callable[[Refused], Awaitable[None]],
-    ) -> None:
-        self._applier = applier
-        self._sockets = sockets
-        self._let_go = let_go
-
-    async def offer(self) -> Offer:
-        """Offer everything, and change nothing until `keep` or `release`."""
-        await self._applier.lock.acquire()
-        pairs = self._sockets()
-        self._applier.node.events.emit("takeover_begins", sockets=len(pairs))
-        return Offer(state_of(self._applier), [address for address, _ in pairs], [sock for _, sock in pairs])
-
-    def keep(self, cause: str) -> None:
-        """Go on: nobody took over."""
-        self._applier.lock.release()
-        self._applier.node.events.emit("takeover_failed", cause=cause)
-
-    async def release(self) -> None:
-        """Stop accepting; who waits in a queue is the successor's."""
-        await self._let_go(Refused(503, "handed_over", "another process has taken over; ask again"))
-        self._applier.lock.release()

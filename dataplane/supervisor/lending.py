@@ -78,7 +78,7 @@ class Lending:
         self.stopped = False
         """This process leaves: nothing is lent any more."""
         self.workers = workers
-        self._sockets = sockets
+        self.sockets = sockets
         self.inboxes = Inboxes()
         self._spreading = asyncio.Lock()
 
@@ -96,7 +96,7 @@ class Lending:
             wanted = self._wanted(serving)
             for worker in serving.values():
                 worker.held = {
-                    one for one in worker.held if one[0] in self._sockets.sockets or one[0] == INBOX
+                    one for one in worker.held if one[0] in self.sockets.sockets or one[0] == INBOX
                 }
             results = await together(
                 self._lend(one, wanted[index] - one.held) for index, one in serving.items()
@@ -117,15 +117,15 @@ class Lending:
         """Hold no listening socket and no inbox any more; unless `last`, others have copies, and only ours are closed."""
         async with self._spreading:
             if last:
-                self._sockets.close()
+                self.sockets.close()
             else:
-                self._sockets.leave()
+                self.sockets.leave()
             self.inboxes.close()
 
     def _wanted(self, serving: Mapping[int, WorkerProcess]) -> dict[int, set[Share]]:
         wanted: dict[int, set[Share]] = {index: set() for index in serving}
         workers = max(self.workers.count, max(serving, default=0) + 1)
-        counts = {address: len(group) for address, group in self._sockets.sockets.items()}
+        counts = {address: len(group) for address, group in self.sockets.sockets.items()}
         for address, count in {**counts, INBOX: len(self.inboxes)}.items():
             for index, held in shares(count, serving, workers).items():
                 wanted[index] |= {(address, number) for number in held}
@@ -137,7 +137,7 @@ class Lending:
             fds = [
                 self.inboxes.reader(number)
                 if address == INBOX
-                else self._sockets.sockets[address][number].fileno()
+                else self.sockets.sockets[address][number].fileno()
                 for address, number in chosen
             ]
             await worker.ask("listen", chosen, fds)

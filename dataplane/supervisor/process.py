@@ -14,7 +14,7 @@ import contextlib
 import os
 import random
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 from dataplane.api.routes import DataPlane
 from dataplane.api.server import Endpoints
@@ -32,7 +32,6 @@ from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
-from dataplane.supervisor.operations import Operations
 from dataplane.supervisor.succession import FAILURES, Succession
 from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally
@@ -57,7 +56,7 @@ class Supervision:
         self._watching = process.group.create_task(workers.run())
         self._board = board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
         self._sockets = SocketGroup(lambda: workers.count)
-        lending = Lending(workers, self._sockets)
+        self._lending = lending = Lending(workers, self._sockets)
         relay = CheckRelay(lambda found: workers.tell_all("judge", found))
         node = Node(process.reactor, events, random.SystemRandom(), OwnParts(PoolShare(cap=0)))
         node.on_judged = relay.judged
@@ -77,14 +76,10 @@ class Supervision:
         )
         self._succession = Succession(workers, lending, board, settings, replicas, tally)
         self._successor = Successor(process, self.applier, self._sockets, self._succession)
-        self._operations = Operations(
-            self._succession, lending, self._sockets, self.applier, board.rows // 2, events.emit
-        )
-        self.plane = DataPlane(self.applier, report, self._operations, events)
+        self.plane = DataPlane(self.applier, report, self, events)
         self.reopen = workers.reopen
         self.sockets = self._sockets.pairs
         self.wait_empty = workers.wait_empty
-        self.kill = self._succession.kill_all
 
     async def begin(self, endpoints: Endpoints) -> None:
         """Have workers run what there is, or what another process runs, and serve the API."""
@@ -129,7 +124,7 @@ class Supervision:
             self._process.events.emit("takeover_failed", cause=str(cause))
             await self._succession.let_all_go(last=False)
             await self._workers.wait_empty()
-        self._succession.kill_all()
+        self.kill()
 
     def connections(self) -> int:
         """Return how many clients all workers have."""
@@ -146,6 +141,21 @@ class Supervision:
         self._watching.cancel()
         self._sockets.leave()
 
+    def kill(self) -> None:
+        """End all workers now, and start none any more."""
+        self._lending.stopped = True
+        self._workers.kill_all()
+
+    async def restart(self) -> dict[str, Any]:
+        """Replace every worker (`Succession.restart`)."""
+        self.applier.refuse_late()
+        return await self._succession.restart()
+
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Change the number of workers (`Succession.resize`)."""
+        self.applier.refuse_late()
+        return await self._succession.resize(count)
+
     def hang_up(self) -> None:
         """Read --config again, if there is one, and replace all workers, one by one."""
         if self._restarting or self._process.life.phase in {Phase.STARTING, Phase.TAKING_OVER}:
@@ -160,7 +170,7 @@ class Supervision:
             if config is not None:
                 await reread(self.applier, config)
             with contextlib.suppress(Refused):  # told already
-                await self._operations.restart()
+                await self.restart()
         finally:
             self._restarting = False
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from dataplane.background import together
 from dataplane.core.phase import Turn
-from dataplane.errors import PeerError, PeerGone
+from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.ipc.messages import Welcome, WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.supervisor.apply import WorkerReplicas
@@ -74,6 +74,7 @@ class Succession:
         self._replicas = replicas
         self._tally = tally
         self._pace = Pace()
+        self._resizing = asyncio.Lock()
         self.make: Callable[..., WorkerProcess] = WorkerProcess
 
     async def start(self) -> None:
@@ -202,7 +203,62 @@ class Succession:
             await asyncio.wait(parting, timeout=PARTING_S)
         await self._lending.close(last=last)
 
-    def kill_all(self) -> None:
-        """End all workers now, and start none any more."""
-        self._lending.stopped = True
-        self._workers.kill_all()
+    # -- what operators do with workers ---------------------------------------------------------------
+
+    async def restart(self) -> dict[str, Any]:
+        """Replace every worker, one at a time.
+
+        Raises:
+            Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
+        """
+        self._tally.emit("restart", workers=self._workers.count)
+        try:
+            pids = [(await self.bring_up(index)).pid for index in range(self._workers.count)]
+        except FAILURES as error:
+            cause = str(error) or "the new worker died while starting"
+            self._tally.emit("restart_failed", cause=cause)
+            raise Refused(503, "restart_failed", cause) from error
+        self._tally.emit("restarted", workers=self._workers.count)
+        return {"workers": len(pids), "pids": pids}
+
+    async def resize(self, count: int) -> dict[str, Any]:
+        """Change the number of workers.
+
+        More of them get sockets of their own, where the kernel can spread clients over them. Of fewer, those who go
+        leave their sockets, which stay open for ever, to the others: closing one would reset who waits in it.
+
+        Raises:
+            Refused: It cannot be had. If no further sockets can, nothing has changed; if a worker did not come up,
+                there are as many as came up before it.
+        """
+        most = self._board.rows // 2
+        if not 1 <= count <= most:
+            raise Refused(422, "invalid", f"count: from 1 to {most}; more need a takeover")
+        async with self._resizing:
+            before = self._workers.count
+            try:
+                await self._resize(before, count)
+            except FAILURES as error:
+                raise Refused(503, "resize_failed", str(error) or "a worker died while starting") from error
+            self._tally.emit("resized", workers=count, before=before)
+        return {"workers": count}
+
+    async def _resize(self, before: int, count: int) -> None:
+        workers = self._workers
+        workers.count = count
+        try:
+            self._lending.sockets.grow()
+        except Refused:
+            workers.count = before
+            raise
+        for index in range(before, count):
+            try:
+                await self.bring_up(index)
+            except FAILURES:
+                workers.count = index
+                await self._lending.spread()  # somebody has to accept from what it would have had
+                raise
+        leaving = [workers.serving.pop(index) for index in range(count, before) if index in workers.serving]
+        await self._lending.spread()
+        for worker in leaving:
+            _ = self.let_go(worker)

@@ -64,6 +64,7 @@ class WorkerTally:
     def __init__(
         self, node: Node, workers: Workers, relay: CheckRelay, dropped_lines: Callable[[], int]
     ) -> None:
+        self.emit = node.events.emit
         self._node = node
         self._workers = workers
         self._relay = relay
@@ -154,7 +155,7 @@ class WorkerTally:
             (ejected.add if kind == "backend_ejected" else ejected.discard)(key)
         elif kind == "local_error" and "EMFILE" in fields["cause"]:
             self._exhausted_at = time.monotonic()
-        self._node.events.emit(kind, worker=worker.index, **fields)
+        self.emit(kind, worker=worker.index, **fields)
 
     def ended(self, worker: WorkerProcess) -> None:
         """Keep what a worker had counted that has ended."""
@@ -170,7 +171,7 @@ class WorkerTally:
         self.forget_gone()
         if worker.leaving:
             kind = "worker_drained" if drained else "worker_died"
-            self._node.events.emit(kind, worker=worker.index, pid=worker.pid, status=status)
+            self.emit(kind, worker=worker.index, pid=worker.pid, status=status)
 
     def forget_gone(self) -> None:
         """Forget what ended workers had counted for what is not configured any more."""

@@ -41,8 +41,7 @@ class Orphan:
 
     async def offer(self) -> Offer:
         """Offer every socket that is accepted from."""
-        listeners = list(self._node.listeners.values())
-        return Offer({}, [one.address for one in listeners], [one.sock for one in listeners])
+        return {}, [(one.address, one.sock) for one in self._node.listeners.values()]
 
     def keep(self, cause: str) -> None:
         """Go on."""

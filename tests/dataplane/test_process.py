@@ -12,7 +12,9 @@ import pytest
 from dataplane.api.credentials import CredentialFiles
 from dataplane.api.server import api_path
 from dataplane.core.phase import Phase
+from dataplane.errors import Refused
 from dataplane.ipc.takeover import giver_path, take
+from dataplane.node.takeover_state import state_of
 from dataplane.options import Options
 from dataplane.process import Process
 from dataplane.single import Single
@@ -62,7 +64,7 @@ class Living:
 
     def stop(self):
         """Do as a signal does."""
-        self.process.stop(self.role, signal.SIGTERM)
+        self.process.stop(signal.SIGTERM)
 
 
 @asynccontextmanager
@@ -100,6 +102,27 @@ async def test_another_process_takes_over(options):
         taken.serve()
     assert "stopping" not in one.told
     assert one.told[-1] == "stopped"
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_nothing_changes_while_somebody_takes_over(options, taken):
+    """What runs is locked from the offer on; afterwards changes are refused, or go on if nobody took over."""
+    async with living(options) as one:
+        applier = one.role.applier
+        assert await one.process.offer() == (state_of(applier), [])
+        change = asyncio.create_task(applier.apply({"version": 1, "generation": 1, "services": {}}))
+        await asyncio.sleep(0)
+        assert not change.done()
+        if taken:
+            await one.process.release()
+            with pytest.raises(Refused, match="another process has taken over"):
+                await change
+            one.running.cancel()
+        else:
+            one.process.keep("it died")
+            await change
+            assert one.told[-3:] == ["takeover_begins", "takeover_failed", "applied"]
+            one.stop()
 
 
 async def test_told_to_end_while_another_process_takes_over(options):

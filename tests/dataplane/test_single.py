@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from dataplane.errors import Refused
-from dataplane.single import NoWorkers
 from tests.dataplane.test_process import living, options  # noqa: F401 - a fixture
 
 
-async def test_there_are_no_workers():
+async def test_there_are_no_workers(options):  # noqa: F811 - the fixture
     """It is said how to replace the process instead."""
-    for call, hint in ((NoWorkers().restart(), "--takeover"), (NoWorkers().resize(3), "--workers 3")):
-        with pytest.raises(Refused, match=hint) as refused:
-            await call
-        assert (refused.value.status, refused.value.code) == (409, "single_process")
+    async with living(options) as one:
+        for call, hint in ((one.role.restart(), "--takeover"), (one.role.resize(3), "--workers 3")):
+            with pytest.raises(Refused, match=hint) as refused:
+                await call
+            assert (refused.value.status, refused.value.code) == (409, "single_process")
+        one.stop()
 
 
 async def test_hanging_up_reads_config_again(options):  # noqa: F811 - the fixture

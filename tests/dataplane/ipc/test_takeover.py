@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.errors import TakeoverError
-from dataplane.ipc.takeover import Giver, Offer, giver_path, orphans, take
+from dataplane.ipc.takeover import Giver, Offer, Taken, giver_path, orphans, take
 from dataplane.telemetry.events import Events
 from tests.support.wait import DEADLINE_S
 
@@ -19,8 +20,8 @@ from tests.support.wait import DEADLINE_S
 class Holder:
     """Offers what it is told to."""
 
-    def __init__(self, addresses: list[str], sockets: list[socket.socket]) -> None:
-        self._offer = Offer({"generation": 7}, addresses, sockets)
+    def __init__(self, address: str, sock: socket.socket) -> None:
+        self._offer = {"generation": 7}, [(address, sock)]
         self.words: list[str] = []
         self.said = asyncio.Event()
 
@@ -63,7 +64,7 @@ def listener():
 async def test_a_confirmed_handover_ends_the_giver(tmp_path: Path, listener) -> None:
     """The taker gets state and sockets; the giver releases when it confirms, and is done when it serves."""
     sock, address = listener
-    holder = Holder([address], [sock])
+    holder = Holder(address, sock)
     async with giving(tmp_path / "h", holder) as giver, take(tmp_path / "h") as taken:
         assert (taken.state, list(taken.sockets)) == ({"generation": 7}, [address])
         copy = taken.sockets[address][0]
@@ -81,7 +82,7 @@ async def test_a_confirmed_handover_ends_the_giver(tmp_path: Path, listener) -> 
 async def test_a_giver_that_has_stopped_waiting_has_not_released(tmp_path: Path, listener) -> None:
     """Who confirms too late learns that the giver goes on, and does not wait for it."""
     sock, address = listener
-    holder = Holder([address], [sock])
+    holder = Holder(address, sock)
     async with giving(tmp_path / "h", holder) as giver, take(tmp_path / "h") as taken:
         giver.cancel()
         await asyncio.wait({giver}, timeout=DEADLINE_S)
@@ -100,7 +101,7 @@ async def _take_and_fail(path: Path) -> None:
 async def test_a_taker_that_fails_changes_nothing(tmp_path: Path, listener) -> None:
     """The giver keeps everything, knows why, and gives to the next one."""
     sock, address = listener
-    holder = Holder([address], [sock])
+    holder = Holder(address, sock)
     async with giving(tmp_path / "h", holder) as giver:
         with pytest.raises(RuntimeError, match="no memory"):
             await _take_and_fail(tmp_path / "h")
@@ -115,24 +116,32 @@ async def test_a_taker_that_fails_changes_nothing(tmp_path: Path, listener) -> N
                 copy.close()
 
 
-@pytest.mark.parametrize("fault", ["elsewhere", "too few", "silent"])
+@pytest.mark.parametrize("fault", ["elsewhere", "silent"])
 async def test_what_is_not_as_announced_is_refused(tmp_path: Path, listener, fault: str) -> None:
-    """A socket at another address, a missing one, or one that does not listen ends the handover on both sides."""
-    sock, address = listener
+    """A socket at another address, or one that does not listen, ends the handover on both sides."""
+    sock, _ = listener
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        addresses, sockets = {
-            "elsewhere": (["127.0.0.1:1"], [sock]),
-            "too few": ([address, address], [sock]),
-            "silent": ([f"127.0.0.1:{silent.getsockname()[1]}"], [silent]),
+        holder = {
+            "elsewhere": Holder("127.0.0.1:1", sock),
+            "silent": Holder(f"127.0.0.1:{silent.getsockname()[1]}", silent),
         }[fault]
-        holder = Holder(addresses, sockets)
         async with giving(tmp_path / "h", holder):
             with pytest.raises(TakeoverError):
                 async with take(tmp_path / "h"):
                     pytest.fail("it was taken")
             await asyncio.wait_for(holder.said.wait(), DEADLINE_S)
     assert "release" not in holder.words
+
+
+async def test_fewer_sockets_than_announced(listener) -> None:
+    """The giver had no descriptors left for the others: they are missed, and nothing is taken."""
+    sock, address = listener
+    taken = Taken({}, {})
+    taken.refuse("it goes on")
+    with pytest.raises(TakeoverError, match="it goes on"):
+        await taken.answer("sockets", ({}, [address, address]), [os.dup(sock.fileno())], print)
+    assert (taken.problem, taken.sockets) == ("2 sockets were announced, and 1 came", {})
 
 
 async def test_nobody_to_take_from(tmp_path: Path) -> None:
@@ -160,7 +169,7 @@ async def test_a_path_that_cannot_be_had_is_told_and_tried_again(
     path = tmp_path / "folder" / "h"
     events = Events(lambda kind, **_: told.set() if kind == "takeover_not_offered" else None, time.time)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(Giver(path, Holder([address], [sock]), events).run())
+        task = group.create_task(Giver(path, Holder(address, sock), events).run())
         await told.wait()
         path.parent.mkdir()
         while not path.exists():  # noqa: ASYNC110 - the giver has no word for it

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
-from dataplane.errors import Refused
-from dataplane.node.takeover_state import Handover, inherit, state_of, verdicts_of
+from dataplane.node.takeover_state import inherit, state_of, verdicts_of
 from schemas.api import BackendPatch, Verdict
 from tests.dataplane.node.bench import benched
 
@@ -42,29 +37,3 @@ async def test_a_successor_knows_what_its_predecessor_knew():
         assert backends["a"].spec.state.value == "drain"
         health = backends["b"].health
         assert (health.state.value, health.cause, health.reachable) == ("down", "refused", False)
-
-
-@pytest.mark.parametrize("taken", [True, False])
-async def test_nothing_changes_while_somebody_takes_over(taken):
-    """What runs is locked from the offer on; afterwards changes are refused, or go on if nobody took over."""
-    async with benched() as bench:
-        await bench.put("127.0.0.1:1")
-
-        async def let_go(refusal):
-            bench.applier.refusal = refusal
-
-        pairs = [(one.address, one.sock) for one in bench.node.listeners.values()]
-        handover = Handover(bench.applier, lambda: pairs, let_go)
-        offer = await handover.offer()
-        assert offer.addresses == [bench.port.address]
-        change = asyncio.create_task(bench.put("127.0.0.1:2"))
-        await asyncio.sleep(0)
-        assert not change.done()
-        if not taken:
-            handover.keep("it died")
-            await change
-            assert [kind for kind, _ in bench.told if kind.startswith("takeover")][1:] == ["takeover_failed"]
-            return
-        await handover.release()
-        with pytest.raises(Refused, match="another process has taken over"):
-            await change

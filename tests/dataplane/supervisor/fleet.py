@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.supervisor.lending import Lending
-from dataplane.supervisor.operations import Operations
 from dataplane.supervisor.succession import Succession
 from dataplane.supervisor.worker_process import WorkerProcess
 from dataplane.supervisor.workers import Workers
@@ -93,7 +92,6 @@ class Fleet:
         self.fails = {}
         """By (index, kind): what is raised when a worker is asked."""
         self.lock = asyncio.Lock()
-        self.refusal = None
         self.briefed = []
         self.all = []
         """Every worker that was ever started."""
@@ -105,8 +103,6 @@ class Fleet:
         settings = WorkerSettings("x", None, None, "json", affinity=False)
         self.succession = Succession(self.workers, self.lending, self.board, settings, self, self)
         self.succession.make = lambda *args: Worker(self, *args)
-        emit = lambda kind, **_: self.told.append((None, kind))  # noqa: E731
-        self.operations = Operations(self.succession, self.lending, self.sockets, self, 4, emit)
 
     def next_pid(self):
         """Return the number of a process."""
@@ -120,6 +116,10 @@ class Fleet:
     def heard(self, worker, kind, fields):
         """Note it (dataplane.supervisor.tally.WorkerTally)."""
         self.told.append((worker.index, kind))
+
+    def emit(self, kind, **_fields):
+        """Note it."""
+        self.told.append((None, kind))
 
     def ended(self, worker):
         """Note it."""

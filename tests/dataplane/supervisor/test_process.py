@@ -78,6 +78,15 @@ async def test_without_its_keeper_it_dies_as_that_one_did(process, monkeypatch):
     assert exits == [1]
 
 
+async def test_a_process_that_leaves_changes_nothing(process):
+    """It says who does."""
+    process.role.applier.refusal = Refused(503, "handed_over", "another process")
+    for call in (process.role.restart(), process.role.resize(1)):
+        with pytest.raises(Refused, match="another process"):
+            await call
+    assert process.told == []
+
+
 async def test_it_has_no_connection_of_its_own(process):
     """What is told at the end is what the workers count."""
     assert process.role.connections() == 0

@@ -12,7 +12,7 @@ import pytest
 
 from dataplane.core.phase import Life, Phase, Turn
 from dataplane.errors import Refused, StartError
-from dataplane.ipc.takeover import Giver, Offer, giver_path
+from dataplane.ipc.takeover import Giver, giver_path
 from dataplane.supervisor.takeover import Successor
 from dataplane.telemetry.events import Events
 
@@ -23,7 +23,7 @@ class Gives:
     def __init__(self, address, sock, listen):
         services = {"s": {"listen": listen, "backends": ["127.0.0.1:1"]}} if listen else {}
         snapshot = {"version": 1, "generation": 3, "services": services}
-        self._offer = Offer({"snapshot": snapshot, "overrides": [], "verdicts": []}, [address], [sock])
+        self._offer = {"snapshot": snapshot, "overrides": [], "verdicts": []}, [(address, sock)]
         self.kept = asyncio.Event()
         self.released = False
 

@@ -35,7 +35,8 @@ async def test_those_that_drain_are_asked_too():
 async def test_the_last_one():
     """Waiting ends with it, and not before."""
     async with fleet(2) as site:
-        site.succession.kill_all()
+        site.lending.stopped = True
+        site.workers.kill_all()
         await site.workers.wait_empty()
         assert [kind for _, kind in site.told] == ["ended", "ended"]
 
