@@ -12,7 +12,7 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import LateError, RefusedError, UnreachableError
 
-__all__ = ["Blocking", "FakeDataPlane", "body_of"]
+__all__ = ["Blocking", "FakeDataPlane", "ReadyFleet", "body_of"]
 
 
 def body_of(services: dict[str, Any]) -> dict[str, Any]:
@@ -177,3 +177,20 @@ class Blocking:
     def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Ask it in a loop of its own."""
         return asyncio.run(self._plane.ask(call, timeout_s=timeout_s))
+
+
+class ReadyFleet:
+    """A fleet of one data plane that runs what it should, and tells whether it is ready."""
+
+    def __init__(self) -> None:
+        self.is_ready = True
+        self.wish = object()
+        self.pushers = {"a": self}
+
+    def runs(self, wish: object) -> bool:
+        """Tell whether it runs a wish."""
+        return wish is self.wish
+
+    async def ask(self, _call: requests.Call, _timeout_s: float) -> dict[str, Any]:
+        """Answer `/readyz`."""
+        return {"a": {} if self.is_ready else RefusedError("a", 503, {})}

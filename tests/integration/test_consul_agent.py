@@ -10,10 +10,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from controlplane.daemon.registration import Registering
 from controlplane.discovery.consul.client import ConsulClient
 from controlplane.discovery.consul.key import KeySource, put_key, read_key
-from controlplane.discovery.consul.registration import Registration, Served
 from controlplane.discovery.consul.settings import with_address
+from schemas.discovery import Consul
+from tests.controlplane.fakes import ReadyFleet
 from tests.support.consul import Agent, checked
 from tests.support.discovery import FAST, RUNTIME, Discovering, eventually
 from tests.support.ports import HeldPort
@@ -197,12 +199,11 @@ async def test_keys(agent):
 
 async def test_registration(agent):
     """The balancer is registered with a check that tells its readiness, and deregistered at the end."""
-    state = {"ready": False}
-    registration = Registration(
-        with_address(agent.address), node="edge", ready=lambda: state["ready"], runtime=RUNTIME
-    )
-    registration.update([Served("web", "127.0.0.1", 4000)])
-    run = asyncio.create_task(registration.run())
+    fleet = ReadyFleet()
+    fleet.is_ready = False
+    registering = Registering(fleet, lambda _: None, node="edge", runtime=RUNTIME)
+    registering.follow(Consul(address=agent.address, register=True), {"web": {"listen": ["10.0.0.9:4000"]}})
+    run = asyncio.create_task(registering.run())
 
     def status():
         _, checks = agent.request("GET", "/v1/agent/checks")
@@ -210,11 +211,11 @@ async def test_registration(agent):
 
     try:
         await eventually(lambda: status() == ["critical"], "a critical check")
-        state["ready"] = True
-        registration.update([Served("web", "127.0.0.1", 4000)])  # says so at once
+        fleet.is_ready = True
+        registering.look()
         await eventually(lambda: status() == ["passing"], "a passing check")
         async with Discovering(agent.address, {"tier": "lb-web"}) as found:
-            await found.shows("dev/lb-edge-web-127.0.0.1-4000", service="tier")
+            await found.shows("dev/lb-edge-web-10.0.0.9-4000", service="tier")
     finally:
         run.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -19,65 +19,29 @@ import importlib.metadata
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from pathlib import Path
+from typing import Any, cast
 
 import aiohttp
 import consul
 import consul.aio
 import consul.base
 
-from controlplane.errors import ControlError
+from controlplane.discovery.consul.settings import ConsulError, ConsulSettings
 from schemas.http.authorities import trusting
 from schemas.http.headers import TokenError, parse_token
 from schemas.http.reloaded import Renewed
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from controlplane.discovery.consul.settings import ConsulSettings
-
-__all__ = ["ConsulClient", "ConsulError", "ErrorKind", "Reply", "check_library", "connected"]
-
-ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overloaded", "failed", "protocol"]
-
-S = TypeVar("S")
+__all__ = ["ConsulClient", "Reply", "check_library", "connected"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # 10,000 instances with four checks each take about 20 MiB
 CONNECT_TIMEOUT_S = 5.0
 FILE_RETRY_S = 1.0  # a file may be half written, and looking at it again bothers nobody
 _SHOWN_CHARS = 200
-_SLOW_KINDS = frozenset({"denied", "misconfigured"})
 # What 1.8 answers with status 500 though the fault is the question's.
 _BAD_QUESTIONS = ("boolean expression evaluator", "unsupported operation", "failed to parse filter")
-
-
-class ConsulError(ControlError):
-    """Consul did not give an answer that can be used.
-
-    Attributes:
-        kind: `unreachable`, `timeout`, `denied`, `misconfigured`, `overloaded`, `failed` or `protocol`.
-        detail: What happened, without secrets.
-        retry_after_s: When to ask again; None if nobody said.
-    """
-
-    code = "consul"
-    status = 502
-
-    def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(kind, detail)
-        self.kind: ErrorKind = kind
-        self.detail = detail
-        self.retry_after_s = retry_after_s
-
-    @property
-    def is_operators(self) -> bool:
-        """Whether somebody has to change something before the same question can succeed."""
-        return self.kind in _SLOW_KINDS
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +119,12 @@ class ConsulClient:
     """Asks one agent. Made and closed inside a running event loop."""
 
     def __init__(self, settings: ConsulSettings) -> None:
-        self._secrets = _Secrets(settings)
+        files = settings.files()
+        self._settings = settings
+        self._secrets: Renewed[tuple[str, ssl.SSLContext | None]] | None = None
+        """The token and the certificates, as their files say now; None: there is nothing to read."""
+        if files or settings.scheme == "https":
+            self._secrets = Renewed(files.values(), lambda: _read(settings, files), wrong=ConsulError)
         self._agent = _Agent(settings)
         self._address = settings.address()
 
@@ -190,7 +159,11 @@ class ConsulClient:
 
     async def _headers(self) -> Any:
         """Return the headers of a call, and have it go out with the certificates of this moment."""
-        token, self._agent.http.tls = await self._secrets.now()
+        token = self._settings.token
+        if self._secrets is not None:
+            token, self._agent.http.tls = await asyncio.to_thread(self._secrets.now)  # it reads files
+            if self._secrets.trouble is not None:  # what an agent is told must be what is configured
+                raise self._secrets.trouble.with_traceback(None)
         return self._agent.prepare_headers(token)
 
     async def _checked(self, call: Awaitable[Any], timeout_s: float) -> Reply:
@@ -268,59 +241,29 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return float(text) if text.isascii() and text.isdecimal() and len(text) <= 6 else None  # noqa: PLR2004 - 11 days
 
 
-class _Secrets:
-    """The token and the certificates, as their files say now."""
+def _read(settings: ConsulSettings, files: Mapping[str, Path]) -> tuple[str, ssl.SSLContext | None]:
+    """Read the token, and make the context for `https`.
 
-    def __init__(self, settings: ConsulSettings) -> None:
-        self._settings = settings
-        keys = ("ca_file", "cert_file", "key_file")
-        self._files = {key: path for key in keys if (path := getattr(settings, key)) is not None}
-        self._token: Renewed[str] | None = None
-        self._tls: Renewed[ssl.SSLContext] | None = None
-        if (path := settings.token_file) is not None:
-            self._token = Renewed([path], lambda: self._read_token(path), wrong=ConsulError)
-        if settings.scheme == "https":
-            self._tls = Renewed(self._files.values(), self._context, wrong=ConsulError)
-
-    async def now(self) -> tuple[str, ssl.SSLContext | None]:
-        """Return the token, and the context for `https`.
-
-        Raises:
-            ConsulError: A file is missing or holds nothing that can be used (kind `misconfigured`).
-        """
-        if self._token is None and self._tls is None:
-            return self._settings.token, None
-        return await asyncio.to_thread(self._look)  # it reads files
-
-    def _look(self) -> tuple[str, ssl.SSLContext | None]:
-        token = self._settings.token if self._token is None else _newest(self._token)
-        return token, None if self._tls is None else _newest(self._tls)
-
-    def _read_token(self, path: Path) -> str:
-        with _file_errors(self._settings.named("token_file")):
-            return parse_token(path.read_bytes())
-
-    def _context(self) -> ssl.SSLContext:
-        settings = self._settings
-        for key, path in self._files.items():
-            with _file_errors(settings.named(key)):
-                path.stat()
-        with _file_errors(*map(settings.named, self._files)):
-            context = trusting(ssl.Purpose.SERVER_AUTH, settings.ca_file)
-            if not settings.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if settings.cert_file is not None:
-                context.load_cert_chain(settings.cert_file, settings.key_file)
-        return context
-
-
-def _newest(secret: Renewed[S]) -> S:
-    """Return a secret unless its newest files cannot be used: what an agent is told must be what is configured."""
-    found = secret.now()
-    if secret.trouble is not None:
-        raise secret.trouble.with_traceback(None)
-    return found
+    Raises:
+        ConsulError: A file is missing or holds nothing that can be used (kind `misconfigured`).
+    """
+    token, certificates = settings.token, {key: path for key, path in files.items() if key != "token_file"}
+    if settings.token_file is not None:
+        with _file_errors(settings.named("token_file")):
+            token = parse_token(settings.token_file.read_bytes())
+    if settings.scheme != "https":
+        return token, None
+    for key, path in certificates.items():
+        with _file_errors(settings.named(key)):
+            path.stat()
+    with _file_errors(*map(settings.named, certificates)):
+        context = trusting(ssl.Purpose.SERVER_AUTH, settings.ca_file)
+        if not settings.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if settings.cert_file is not None:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    return token, context
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from controlplane.core.guard import GuardPolicy
 from controlplane.discovery.consul.client import check_library
@@ -21,11 +21,9 @@ from controlplane.discovery.consul.settings import settings_of
 from controlplane.discovery.consul.status import doubt, note_state, pool_status
 from controlplane.discovery.consul.watch import Pace, Runtime
 from controlplane.discovery.found import Found
-
-if TYPE_CHECKING:
-    from schemas.desired import Desired
-    from schemas.discovery import Guard
-    from schemas.snapshot import Backend
+from schemas.desired import Desired
+from schemas.discovery import Guard
+from schemas.snapshot import Backend
 
 __all__ = ["ConsulDiscovery"]
 

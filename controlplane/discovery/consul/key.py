@@ -16,10 +16,9 @@ from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
 from controlplane.core.watchindex import TokenBucket, WatchIndex, jittered
-from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply, connected
+from controlplane.discovery.consul.client import ConsulClient, Reply, connected
 from controlplane.discovery.consul.pulse import Pulse
-from controlplane.discovery.consul.settings import PREFIX, ConsulSettings, SettingsError
-from controlplane.discovery.consul.status import rfc3339
+from controlplane.discovery.consul.settings import PREFIX, ConsulError, ConsulSettings, SettingsError
 from controlplane.discovery.consul.watch import Pace, Runtime, take_index
 from controlplane.errors import HeldBackError
 
@@ -79,7 +78,7 @@ class KeySource:
         return {
             "name": f"{PREFIX}{self._path}",
             "state": state,
-            "since": rfc3339(since, self._runtime),
+            "since": self._runtime.rfc3339(since),
             "last_error": None if error is None else str(error),
             "index": self._index.value,
             "age_s": age_s,

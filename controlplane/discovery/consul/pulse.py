@@ -14,16 +14,15 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from controlplane.core.watchindex import jittered
-from controlplane.discovery.consul.client import ConsulError
+from controlplane.discovery.consul.settings import ConsulError
+from controlplane.discovery.consul.watch import Pace, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from controlplane.discovery.consul.client import ConsulClient
-    from controlplane.discovery.consul.watch import Pace, Runtime
 
 __all__ = ["Pulse", "is_silence"]
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from controlplane.core.endpoints import EndpointRules
 from controlplane.core.instances import InstanceRules
 from controlplane.core.track import Trust
-from controlplane.discovery.consul.client import ConsulError
-from controlplane.discovery.consul.settings import SettingsError
+from controlplane.discovery.consul.settings import ConsulError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from controlplane.discovery.consul.client import Reply
     from schemas.desired import Desired
     from schemas.discovery import ConsulQuery

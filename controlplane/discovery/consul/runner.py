@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
+from controlplane.core.instances import Names
+from controlplane.core.track import Trust
 from controlplane.discovery.consul.client import ConsulClient, check_library
+from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.pulse import Pulse, is_silence
+from controlplane.discovery.consul.query import Query
+from controlplane.discovery.consul.settings import ConsulSettings
 from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from controlplane.core.instances import Names
-    from controlplane.core.track import Trust
-    from controlplane.discovery.consul.pool import Pool
-    from controlplane.discovery.consul.query import Query
-    from controlplane.discovery.consul.settings import ConsulSettings
 
 __all__ = ["SharedWatches"]
 

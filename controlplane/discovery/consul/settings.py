@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from controlplane.errors import ControlError
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PREFIX",
+    "ConsulError",
     "ConsulSettings",
+    "ErrorKind",
     "SettingsError",
     "settings_from_environment",
     "settings_of",
     "with_address",
 ]
+
+ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overloaded", "failed", "protocol"]
 
 PREFIX = "consul-kv:"
 """How a key is written where a file's name could stand."""
@@ -37,6 +41,7 @@ _VARIABLES = {
     "cert_file": "CONSUL_CLIENT_CERT",
     "key_file": "CONSUL_CLIENT_KEY",
 }
+_SLOW_KINDS = frozenset({"denied", "misconfigured"})
 _PORTS = {"http": 80, "https": 443}
 # what Go's strconv.ParseBool takes, for Consul's tools are written in Go
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -50,6 +55,33 @@ class SettingsError(ControlError):
     status = 422
     exit_code = 2
     blames_content = True
+
+
+class ConsulError(ControlError):
+    """Consul did not give an answer that can be used.
+
+    Attributes:
+        kind: `unreachable`, `timeout`, `denied`, `misconfigured`, `overloaded`, `failed` or `protocol`.
+        detail: What happened, without secrets.
+        retry_after_s: When to ask again; None if nobody said.
+    """
+
+    code = "consul"
+    status = 502
+
+    def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(kind, detail)
+        self.kind: ErrorKind = kind
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+    @property
+    def is_operators(self) -> bool:
+        """Whether somebody has to change something before the same question can succeed."""
+        return self.kind in _SLOW_KINDS
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +105,10 @@ class ConsulSettings:
     """Whether the agent's certificate must be valid."""
     from_environment: bool = field(default=False, compare=False)
     """Whether variables name the files, rather than lb.yaml."""
+
+    def files(self) -> dict[str, Path]:
+        """Return the files by their keys in lb.yaml."""
+        return {key: path for key in _VARIABLES if (path := getattr(self, key)) is not None}
 
     def named(self, key: str) -> str:
         """Say where a file is named, by its key in lb.yaml or by its variable, and its absolute path."""

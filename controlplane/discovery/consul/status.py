@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from controlplane.core.instances import MAX_SHOWN, Condition, Remark
+from controlplane.discovery.consul.pool import Pool
+from controlplane.discovery.consul.watch import Runtime, WatchHealth
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from controlplane.discovery.consul.pool import Pool
-    from controlplane.discovery.consul.watch import Runtime, WatchHealth
-
-__all__ = ["doubt", "note_state", "pool_status", "rfc3339"]
+__all__ = ["doubt", "note_state", "pool_status"]
 
 _COUNTED: Final = (*(condition.value for condition in Condition), "rejected")
 
@@ -41,7 +37,7 @@ def pool_status(pool: Pool, runtime: Runtime) -> dict[str, Any]:
         "name": pool.selection.name(),
         "services": sorted(pool.services),
         "state": state,
-        "since": rfc3339(since, runtime),
+        "since": runtime.rfc3339(since),
         "last_error": _last_error(pool),
         "index": chosen.index if chosen else 0,
         "age_s": _age_s(pool, healths, runtime),
@@ -61,12 +57,6 @@ def pool_status(pool: Pool, runtime: Runtime) -> dict[str, Any]:
             [item.errors for item in healths], sorted({k for item in healths for k in item.errors})
         ),
     }
-
-
-def rfc3339(at: float, runtime: Runtime) -> str:
-    """Return a monotonic time as UTC text."""
-    seconds = runtime.wall() - (runtime.clock() - at)
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _state(pool: Pool) -> tuple[str, float | None]:
@@ -156,7 +146,7 @@ def _held(pool: Pool, runtime: Runtime) -> dict[str, Any] | None:
         "missing": missing[:MAX_SHOWN],
         "count": len(missing),
         "seen": seen,
-        "since": rfc3339(since, runtime),
+        "since": runtime.rfc3339(since),
         "ends_in_s": ends_in_s,
     }
 

@@ -28,18 +28,18 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from controlplane.core.backoff import Backoff
-from controlplane.core.instances import listed
+from controlplane.core.instances import Names, listed
+from controlplane.core.track import Trust
 from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
-from controlplane.discovery.consul.client import ConsulClient, ConsulError, Reply
-from controlplane.discovery.consul.query import trust_of
+from controlplane.discovery.consul.query import Query, trust_of
+from controlplane.discovery.consul.settings import ConsulError
 
 if TYPE_CHECKING:
-    from controlplane.core.instances import Names
-    from controlplane.core.track import Trust
-    from controlplane.discovery.consul.query import Query
+    from controlplane.discovery.consul.client import ConsulClient, Reply
 
 __all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth", "Wish", "take_index"]
 
@@ -60,7 +60,7 @@ class Wish:
         return cls(min(every, default=None), whole=any(wish.whole for wish in wishes))
 
 
-Receive = Callable[[list[object], "Trust", "Names | None"], Wish]
+Receive = Callable[[list[object], Trust, Names | None], Wish]
 """Takes the entries of an answer, and whom the whole service lists if that is known."""
 
 
@@ -107,6 +107,11 @@ class Runtime:
     random: Callable[[], float] = random.random
     """0 <= x < 1."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def rfc3339(self, at: float) -> str:
+        """Return a monotonic time as UTC text."""
+        moment = datetime.fromtimestamp(self.wall() - (self.clock() - at), UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(slots=True)

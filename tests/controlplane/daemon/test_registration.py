@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 
 import pytest
+from aiohttp import web
 
-from controlplane.daemon.registration import Registering, sorted_out
+from controlplane.daemon import registration
+from controlplane.daemon.registration import Registering, Served, sorted_out
 from controlplane.desired.document import Proposal
-from controlplane.discovery.consul.registration import Served
 from controlplane.operations.options import ApplyOptions, Origin
-from tests.controlplane.fakes import FakeDataPlane
+from schemas.discovery import Consul
+from tests.controlplane.fakes import FakeDataPlane, ReadyFleet
 from tests.controlplane.operations.test_controller import daemon
-from tests.support.discovery import eventually
+from tests.support.discovery import RUNTIME, eventually
 from tests.support.fakeconsul import FakeConsul
 
 BY = Origin("op", "apply")
@@ -169,3 +171,141 @@ async def test_nothing_is_announced_before_it_is_served(tmp_path):
         await eventually(lambda: other.generation == 2, "the other one to catch up")
         registered.look()
         await eventually(lambda: set(consul.registered) == {WEB, DB}, "the second service")
+
+
+@pytest.fixture
+async def consul():
+    """A Consul with nothing in it."""
+    async with FakeConsul() as fake:
+        yield fake
+
+
+class Balancer:
+    """A balancer with one data plane, which can be ready and serves what it should."""
+
+    def __init__(self, consul):
+        self.fleet = ReadyFleet()
+        self.settings = Consul(address=consul.address, register=True)
+        self.registering = Registering(self.fleet, lambda _: None, node="edge 1", runtime=RUNTIME)
+
+    def serve(self, **listen):
+        """Set what is served: by service, where it listens."""
+        self.registering.follow(self.settings, {name: {"listen": where} for name, where in listen.items()})
+
+    def row(self):
+        """Return what status says."""
+        (row,) = self.registering.status()
+        return row
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        """Run it, and end it."""
+        task = asyncio.create_task(self.registering.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+async def test_what_the_agent_is_told(consul, no_blocking):
+    """What is served is registered with a passing check, and deregistered at the end."""
+    balancer = Balancer(consul)
+    balancer.serve(web=["10.0.0.9:4000"], db=["0.0.0.0:5432"])
+    async with balancer.running():
+        await eventually(lambda: len(consul.registered) == 2, "both services")
+        web_id = "lb-edge-1-web-10.0.0.9-4000"
+        assert consul.registered[web_id]["Port"] == 4000
+        assert consul.registered[web_id]["Check"]["TTL"] == "10s"
+        await eventually(lambda: balancer.row()["registered"] == ["lb-edge-1-db-5432", web_id], "status")
+        assert set(consul.checks.values()) == {"passing"}
+        assert balancer.row()["state"] == "ok"
+    assert consul.registered == {}
+
+
+async def test_never_under_the_services_own_name(consul):
+    """A balancer of `web` is not an instance of `web`: it would discover itself."""
+    balancer = Balancer(consul)
+    balancer.serve(web=["10.0.0.9:4000"])
+    async with balancer.running():
+        await eventually(lambda: consul.registered, "a service")
+        assert [body["Name"] for body in consul.registered.values()] == ["lb-web"]
+
+
+async def test_readiness_is_the_check(consul):
+    """The check is critical while the balancer is not ready, from the moment that it says so."""
+    balancer = Balancer(consul)
+    balancer.fleet.is_ready = False
+    balancer.serve(web=["10.0.0.9:4000"])
+    async with balancer.running():
+        await eventually(lambda: set(consul.checks.values()) == {"critical"}, "a critical check")
+        balancer.fleet.is_ready = True
+        balancer.registering.look()
+        await eventually(lambda: set(consul.checks.values()) == {"passing"}, "a passing check")
+
+
+async def test_an_agent_that_forgot(consul):
+    """An agent that lost its memory is told everything again."""
+    balancer = Balancer(consul)
+    balancer.serve(web=["10.0.0.9:4000"])
+    async with balancer.running():
+        await eventually(lambda: consul.checks, "a service")
+        consul.registered.clear()
+        consul.checks.clear()
+        balancer.fleet.is_ready = False
+        balancer.registering.look()
+        await eventually(lambda: set(consul.checks.values()) == {"critical"}, "the service again")
+        assert len(consul.registered) == 1
+
+
+async def test_errors_are_told_and_outlived(consul):
+    """An agent that does not answer is asked again, and status says why."""
+
+    async def no(_request):
+        return web.Response(status=403, text="Permission denied")
+
+    consul.fault = no
+    balancer = Balancer(consul)
+    balancer.serve(web=["10.0.0.9:4000"])
+    async with balancer.running():
+        await eventually(lambda: [row["state"] for row in balancer.registering.status()] == ["denied"], "it")
+        consul.fault = None
+        await eventually(lambda: balancer.row()["state"] == "ok", "success")
+        assert consul.registered
+
+
+async def test_leaves_what_it_was_about_to_register(consul):
+    """What the agent has taken, though its answer never arrived, is deregistered as well."""
+    answer, reached = consul._agent, asyncio.Event()
+
+    async def slow(request, rest):
+        done = await answer(request, rest)
+        if rest == "service/register":
+            reached.set()
+            await asyncio.Event().wait()
+        return done
+
+    consul._agent = slow
+    balancer = Balancer(consul)
+    balancer.serve(web=["10.0.0.9:4000"])
+    async with balancer.running():
+        await reached.wait()
+    assert consul.registered == {}
+
+
+async def test_a_silent_agent_does_not_hold_up_the_end(consul, monkeypatch):
+    """However many services there are, leaving waits for one call at most."""
+    balancer = Balancer(consul)
+    balancer.serve(web=[f"10.0.0.9:{port}" for port in range(4000, 4020)])
+    async with balancer.running():
+        await eventually(lambda: len(consul.checks) == 20, "all of them")
+        await eventually(lambda: len(balancer.row()["registered"]) == 20, "all of them to be known")
+
+        async def silent(_request):
+            await asyncio.Event().wait()
+
+        consul.fault = silent
+        monkeypatch.setattr(registration, "CALL_TIMEOUT_S", 0.05)
+        before = len(consul.asked)
+    assert len(consul.asked) - before < 4

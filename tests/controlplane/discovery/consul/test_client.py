@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from controlplane.discovery.consul import client as consul_client
-from controlplane.discovery.consul.client import ConsulClient, ConsulError, check_library
-from controlplane.discovery.consul.settings import ConsulSettings, with_address
+from controlplane.discovery.consul.client import ConsulClient, check_library
+from controlplane.discovery.consul.settings import ConsulError, ConsulSettings, with_address
 from tests.support.ports import HeldPort
 
 

@@ -8,7 +8,6 @@ import pytest
 from aiohttp import web
 
 from controlplane.discovery.consul.settings import SettingsError
-from controlplane.discovery.consul.status import rfc3339
 from controlplane.discovery.consul.watch import Runtime
 from schemas.discovery import Consul, ConsulQuery
 from tests.support.discovery import FAST, RUNTIME, Discovering, eventually
@@ -320,7 +319,7 @@ async def test_a_frozen_agent_is_noticed(consul):
         assert (consul.blocked, len(consul.asked)) == (2, polls)  # the watches have met nothing yet
         for row in found.discovery.status():
             assert row["last_error"].startswith("timeout: ")
-            assert row["since"] < rfc3339(RUNTIME.clock(), RUNTIME)
+            assert row["since"] < RUNTIME.rfc3339(RUNTIME.clock())
         assert set(consul.pulses) == {"", "dc2"}
         consul.fault = None
         thawed.set()

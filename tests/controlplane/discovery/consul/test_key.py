@@ -9,10 +9,9 @@ import pytest
 from aiohttp import web
 
 from controlplane.discovery.consul import key
-from controlplane.discovery.consul.client import ConsulClient, ConsulError
+from controlplane.discovery.consul.client import ConsulClient
 from controlplane.discovery.consul.key import MAX_VALUE_BYTES, KeySource, put_key, read_key, write_key
-from controlplane.discovery.consul.settings import SettingsError, with_address
-from controlplane.discovery.consul.status import rfc3339
+from controlplane.discovery.consul.settings import ConsulError, SettingsError, with_address
 from controlplane.errors import HeldBackError
 from tests.support.discovery import FAST, RUNTIME, eventually
 from tests.support.fakeconsul import FakeConsul
@@ -279,7 +278,7 @@ async def test_a_frozen_agent_is_noticed(consul):
         await eventually(lambda: source.status()["state"] == "stale", "the silence to be noticed")
         row = source.status()
         assert row["last_error"].startswith("timeout: ")
-        assert row["since"] < rfc3339(RUNTIME.clock(), RUNTIME)
+        assert row["since"] < RUNTIME.rfc3339(RUNTIME.clock())
         assert consul.blocked == 1
         consul.fault = None
         thawed.set()

@@ -13,9 +13,9 @@ from controlplane.core.guard import GuardPolicy
 from controlplane.core.instances import Classified, Condition, Instance
 from controlplane.core.track import Trust
 from controlplane.core.weights import MAX_WEIGHT
-from controlplane.discovery.consul.client import ConsulError
 from controlplane.discovery.consul.pool import Pool, backend_of, only_backends, packed, unpacked
 from controlplane.discovery.consul.query import Query, Selection
+from controlplane.discovery.consul.settings import ConsulError
 from controlplane.discovery.consul.watch import Runtime
 from tests.support.fakeconsul import entry
 

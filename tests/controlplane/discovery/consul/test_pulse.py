@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.discovery.consul.client import ConsulError, Reply
+from controlplane.discovery.consul.client import Reply
 from controlplane.discovery.consul.pulse import Pulse, is_silence
+from controlplane.discovery.consul.settings import ConsulError
 from controlplane.discovery.consul.watch import Pace, Runtime
 
 SOON_S = 10.0

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from controlplane.core.endpoints import EndpointRules
 from controlplane.core.instances import InstanceRules
 from controlplane.core.track import Trust
-from controlplane.discovery.consul.client import ConsulError, Reply
+from controlplane.discovery.consul.client import Reply
 from controlplane.discovery.consul.query import Query, Selection, trust_of
-from controlplane.discovery.consul.settings import SettingsError
+from controlplane.discovery.consul.settings import ConsulError, SettingsError
 
 WEB = Selection(Query(service="web"))
 

@@ -8,10 +8,10 @@ import pytest
 
 from controlplane.core.guard import GuardPolicy
 from controlplane.core.track import Trust
-from controlplane.discovery.consul.client import ConsulError
 from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.query import Query, Selection
-from controlplane.discovery.consul.status import doubt, note_state, pool_status, rfc3339
+from controlplane.discovery.consul.settings import ConsulError
+from controlplane.discovery.consul.status import doubt, note_state, pool_status
 from controlplane.discovery.consul.watch import Runtime, WatchHealth
 from tests.support.fakeconsul import entry
 
@@ -82,7 +82,7 @@ def test_a_silent_agent():
     """It is stale since its last answer, though no question has failed."""
     pool = answer(made(), "a")
     pool.pulses[0].error, pool.pulses[0].since = ConsulError("timeout", "words"), 40.0
-    assert (row(pool)["state"], row(pool)["since"]) == ("stale", rfc3339(40.0, RUNTIME))
+    assert (row(pool)["state"], row(pool)["since"]) == ("stale", RUNTIME.rfc3339(40.0))
 
 
 def test_what_is_held():

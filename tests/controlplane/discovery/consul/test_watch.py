@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 
-from controlplane.discovery.consul.client import ConsulError, Reply
+from controlplane.discovery.consul.client import Reply
 from controlplane.discovery.consul.query import Query
+from controlplane.discovery.consul.settings import ConsulError
 from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
 
 PACE = Pace(rate=1000.0)
