@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import mmap
 import os
+from array import array
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["CLIENTS", "EVENTS", "HELD", "WAITING", "WANTED", "CounterBoard", "buckets_of"]
+__all__ = ["CLIENTS", "EVENTS", "HELD", "WAITING", "WANTED", "Board", "CounterBoard", "buckets_of"]
 
 COLUMNS: Final = 1 << 17
 PARTS: Final = 3
@@ -164,3 +165,27 @@ class CounterBoard:
     def close(self) -> None:
         """Let the file go; the memory itself goes with the process."""
         os.close(self.fd)
+
+
+class Board:
+    """The shared memory as one worker uses it: its row, and a private column for what has none."""
+
+    def __init__(self, counters: CounterBoard, row: int) -> None:
+        self.counters = counters
+        self.row = row
+        self.head = counters.head
+
+    def cells(self, column: int | None) -> memoryview:
+        """Return a column's cells; without a column, cells that nobody else sees."""
+        return self._private() if column is None else self.counters.column(column)
+
+    def part(self, kind: int, column: int | None) -> memoryview:
+        """Return the cells of `kind` (WAITING, HELD, ...) of a column's service or backend, or likewise."""
+        return self._private() if column is None else self.counters.part(kind, column)
+
+    def _private(self) -> memoryview:
+        return memoryview(array("q", bytes(CELL_BYTES * self.counters.rows)))
+
+    def set_present(self, *, present: bool) -> None:
+        """Say whether this worker takes clients."""
+        self.counters.present[self.row] = present

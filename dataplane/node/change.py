@@ -101,7 +101,7 @@ class Changer:
             leaving = {backend.id for backend in running.service.leaving} if running else set()
             async for backend_id, spec in sliced(following.effective.items()):
                 if backend_id not in known and backend_id not in leaving:
-                    made[name, backend_id] = self.node.parts.backend(self.node.reactor, spec, following.spec)
+                    made[name, backend_id] = self.node.make_backend(spec, following.spec)
         return made
 
     # -- the step that cannot fail --------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Changer:
             backend_id: service.backends.get(backend_id)
             or returning.get(backend_id)
             or made.get((service.name, backend_id))
-            or self.node.parts.backend(self.node.reactor, effective, following.spec)
+            or self.node.make_backend(effective, following.spec)
             for backend_id, effective in following.effective.items()
         }
 

@@ -20,37 +20,24 @@ from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
 from dataplane.node.backend_addresses import BackendAddresses
 from dataplane.node.drain import drain, undrain
-from dataplane.node.running_service import Parts, RunningService, find
+from dataplane.node.running_service import RunningService, find
 from dataplane.telemetry.events import Events
 
-__all__ = ["Node", "OwnParts"]
+__all__ = ["Node"]
 
 LOCAL_ERROR_EVERY_S: Final = 1.0
 
 
-class OwnParts:
-    """Services and backends that are this process's alone; `share` is what a pool may hold, None: all that it wants."""
-
-    def __init__(self, share: PoolShare | None = None) -> None:
-        self._share = share
-
-    def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> Service:
-        """Make a service without backends."""
-        return Service(reactor, spec, observer)
-
-    def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> Backend:
-        """Make a backend, configured and not yet checked."""
-        return Backend(reactor, spec, service, self._share)
-
-
 class Node:
-    """Owns everything that accepts, relays or checks in this process."""
+    """Owns everything that accepts, relays or checks in this process; `share` is what a pool may hold, None: all that it wants."""
 
-    def __init__(self, reactor: Reactor, events: Events, random: Random, parts: Parts | None = None) -> None:
+    def __init__(
+        self, reactor: Reactor, events: Events, random: Random, share: PoolShare | None = None
+    ) -> None:
         self.reactor = reactor
         self.events = events
         self.random = random
-        self.parts: Parts = parts or OwnParts()
+        self._share = share
         self.running: dict[str, RunningService] = {}
         self.leaving: dict[str, RunningService] = {}
         """Removed services that still have connections."""
@@ -76,6 +63,14 @@ class Node:
         self._local_errors: dict[int, tuple[float, int]] = {}
 
     # -- its services (running_service.Owner) ---------------------------------------------------------
+
+    def make_service(self, spec: ServiceSpec, observer: Observer) -> Service:
+        """Make a service without backends."""
+        return Service(self.reactor, spec, observer)
+
+    def make_backend(self, spec: BackendSpec, service: ServiceSpec) -> Backend:
+        """Make a backend, configured and not yet checked."""
+        return Backend(self.reactor, spec, service, self._share)
 
     def new_service(self, spec: ServiceSpec) -> RunningService:
         """Make a service, or take back one that is leaving."""

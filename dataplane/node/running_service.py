@@ -19,17 +19,7 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.telemetry.events import Events
 
-__all__ = ["Owner", "Parts", "RunningService", "find"]
-
-
-class Parts(Protocol):
-    """What services are made of; each kind of process has its own."""
-
-    def service(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> Service:
-        """Make a service without backends."""
-
-    def backend(self, reactor: Reactor, spec: BackendSpec, service: ServiceSpec) -> Backend:
-        """Make a backend, configured and not yet checked."""
+__all__ = ["Owner", "RunningService", "find"]
 
 
 class Owner(Protocol):
@@ -38,7 +28,9 @@ class Owner(Protocol):
     reactor: Reactor
     events: Events
     random: Random
-    parts: Parts
+
+    def make_service(self, spec: ServiceSpec, observer: Observer) -> Service:
+        """Make a service without backends."""
 
     def restock(self, running: RunningService) -> None:
         """Rebuild its selection before the loop's next round: a burst of changes costs one."""
@@ -53,20 +45,9 @@ class Owner(Protocol):
 class RunningService:
     """A service, with what only its node needs of it; it is told what the service meets (net.connect.Observer)."""
 
-    __slots__ = (
-        "_owner",
-        "configured",
-        "loops",
-        "outliers",
-        "service",
-        "serving",
-        "tables",
-        "tick",
-    )
-
     def __init__(self, owner: Owner, spec: ServiceSpec) -> None:
         self._owner = owner
-        self.service = owner.parts.service(owner.reactor, spec, self)
+        self.service = owner.make_service(spec, self)
         self.configured: dict[str, BackendSpec] = {}
         """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
         self.loops: frozenset[str] = frozenset()

@@ -5,7 +5,7 @@ Theory of operation:
 1. What runs is kept and checked here once (`Node`), and is run by each worker (`WorkerReplicas`). Nothing is relayed here.
 2. What is counted is each worker's, and told as one (`WorkerTally`).
 3. The listening sockets are opened here (`SocketGroup`) and lent. So a worker that dies loses its own connections and
-   nothing else, and a supervisor that dies loses none: its workers have copies (`worker.orphan`).
+   nothing else, and a supervisor that dies loses none: its workers have copies (`worker.process`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataplane.ipc.systemd import inherited_sockets
 from dataplane.net.goal import PoolShare
 from dataplane.node.apply import Applier
 from dataplane.node.initial import load_initial, reread
-from dataplane.node.node import Node, OwnParts
+from dataplane.node.node import Node
 from dataplane.process import Process
 from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
@@ -58,7 +58,7 @@ class Supervision:
         self._sockets = SocketGroup(lambda: workers.count)
         self._lending = lending = Lending(workers, self._sockets)
         relay = CheckRelay(lambda found: workers.tell_all("judge", found))
-        node = Node(process.reactor, events, random.SystemRandom(), OwnParts(PoolShare(cap=0)))
+        node = Node(process.reactor, events, random.SystemRandom(), PoolShare(cap=0))
         node.on_judged = relay.judged
         node.clients_elsewhere = lambda service, backend: board.total((service, backend))
         node.backend_addresses.on_put = lambda places: workers.tell_all("put", places)

@@ -29,13 +29,12 @@ from typing import Final
 
 from dataplane.core.handoff import receiver
 from dataplane.core.reasons import CloseReason
-from dataplane.ipc.shared_counters import CLIENTS
+from dataplane.ipc.shared_counters import CLIENTS, Board
 from dataplane.net.flow import Flow
 from dataplane.net.leg import IN, Leg
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.net.sockopts import DONTWAIT
-from dataplane.worker.board import Board
 
 __all__ = ["ClientBalancer", "Inbox", "Siblings"]
 

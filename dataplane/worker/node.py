@@ -7,16 +7,17 @@ from collections.abc import Container, Iterable, Iterator
 from random import Random
 
 from dataplane.core.health import HealthState
-from dataplane.core.spec import PoolMode
+from dataplane.core.spec import BackendSpec, PoolMode, ServiceSpec
 from dataplane.ipc.messages import Columns, Verdict
+from dataplane.ipc.shared_counters import Board
 from dataplane.net.backend import Backend
+from dataplane.net.connect import Observer
 from dataplane.net.reactor import Reactor
 from dataplane.node.node import Node
 from dataplane.node.running_service import RunningService, find
 from dataplane.telemetry.events import Events
-from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import Siblings
-from dataplane.worker.shared import SharedBackend, SharedParts, SharedService
+from dataplane.worker.shared import SharedBackend, SharedService
 
 __all__ = ["WorkerNode"]
 
@@ -31,16 +32,25 @@ POOLS_REFRESHED = 100
 class WorkerNode(Node):
     """A node whose backends and services count in shared memory."""
 
-    parts: SharedParts
-
     def __init__(self, reactor: Reactor, events: Events, random: Random, board: Board) -> None:
         self.siblings = Siblings()
-        super().__init__(reactor, events, random, SharedParts(board, self.siblings))
+        super().__init__(reactor, events, random)
         self._board = board
+        self.columns: Columns = {}
+        """Of what runs, and of what is about to: a backend's pool dials only where the others see it."""
         self._next_refreshed = 0
         self._pools: list[tuple[SharedService, SharedBackend]] = []
         """Those that this round of refreshing has still to look at."""
         self.tick = 0
+
+    def make_service(self, spec: ServiceSpec, observer: Observer) -> SharedService:
+        """Make a service that counts alone until it is told where to (`count_in`)."""
+        return SharedService(self.reactor, spec, observer, self._board, self.siblings)
+
+    def make_backend(self, spec: BackendSpec, service: ServiceSpec) -> SharedBackend:
+        """Make a backend with its pool."""
+        column = self.columns.get((service.name, spec.id))
+        return SharedBackend(self.reactor, spec, service, self._board, column)
 
     def probe_all(self) -> None:
         """Do nothing: the supervisor checks."""
@@ -51,7 +61,7 @@ class WorkerNode(Node):
 
     def count_in(self, columns: Columns) -> None:
         """Count everything in the columns that the supervisor has chosen; what has none, here alone."""
-        self.parts.columns = columns
+        self.columns = columns
         for service in self.services():
             service.use(columns.get(service.name))
             for backend in service.backends.values():
@@ -134,5 +144,5 @@ class WorkerNode(Node):
 
 
 def _shared(running: RunningService) -> SharedService:
-    assert isinstance(running.service, SharedService)  # noqa: S101 - the node's parts make no others
+    assert isinstance(running.service, SharedService)  # noqa: S101 - `make_service` makes no others
     return running.service

@@ -35,10 +35,9 @@ from dataplane.core.fair_share import divide, part
 from dataplane.core.pool import TAU_S
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode, PoolSpec
-from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED
+from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED, Board
 from dataplane.net.goal import PoolShare
 from dataplane.net.pool import Pool
-from dataplane.worker.board import Board
 
 __all__ = ["WorkerShare"]
 

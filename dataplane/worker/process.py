@@ -17,6 +17,8 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -31,12 +33,11 @@ from dataplane.background import Background, first_of, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
 from dataplane.ipc.channel import Channel
 from dataplane.ipc.takeover import giver_path
-from dataplane.telemetry.events import Events
+from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
-from dataplane.worker.orphan import Orphan, event_writer
 from dataplane.worker.requests import Requests
 
-__all__ = ["Worker", "main"]
+__all__ = ["Worker", "event_writer", "main"]
 
 FORWARDED: Final = frozenset(
     {
@@ -126,8 +127,7 @@ class Worker:
         if self._life.phase is Phase.SERVING:
             settings = requests.welcome.settings
             self._write = event_writer(self._log, settings.log_format)
-            orphan = Orphan(requests.node, requests.listeners, self._events)
-            await orphan.serve(giver_path(settings.runtime_dir, settings.name, os.getpid()))
+            await requests.serve_alone(giver_path(settings.runtime_dir, settings.name, os.getpid()))
             self._drain(requests, last=False)
         await requests.node.drain()
         await requests.recording.close()
@@ -144,6 +144,26 @@ class Worker:
             self._drain(self._requests, last=False)
         self._terminated = True
         self._tell("worker_terminated", pid=os.getpid())
+
+
+def event_writer(log: LineSink, form: str) -> Callable[..., None]:
+    """Return what writes an event to `log`: its supervisor did that, and a worker has no formatter.
+
+    To load one takes a tenth of a second, in which nobody is served, and descriptors, of which there may be none: that
+    is only for people who asked for text.
+    """
+    if form == "text":
+        with contextlib.suppress(OSError, ImportError):
+            from dataplane.telemetry.log import configure_log, log_event  # noqa: PLC0415 - see above
+
+            configure_log(log, form="text", fd=2)
+            return log_event
+
+    def write(kind: str, **fields: Any) -> None:
+        event = {"event": kind, "level": "warning", "at": rfc3339(time.time()), **fields}
+        log.write(json.dumps(event).encode() + b"\n")
+
+    return write
 
 
 def main() -> None:

@@ -7,15 +7,18 @@ and cannot. Listening sockets come with `listen` and go with `drop`; from `drain
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from dataplane.core.spec import OperatorState
 from dataplane.ipc.messages import Columns, PackedService, Verdict, Welcome, unpack
-from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.shared_counters import Board, CounterBoard
+from dataplane.ipc.takeover import Giver, Offer
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Draft
@@ -26,11 +29,13 @@ from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink, LossWatch
-from dataplane.worker.board import Board
 from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
 
 __all__ = ["Requests"]
+
+ORPHAN_S: Final = 5.0
+"""How long a worker without a supervisor accepts, if no new supervisor asks for its sockets."""
 
 
 class Requests:
@@ -109,13 +114,36 @@ class Requests:
         """Return the last numbers, with each backend of a crowd and with crowds as one."""
         return {each: list(self._reader.parts(each=each)) for each in (True, False)}
 
+    # -- without a supervisor (ipc.takeover.Holder) ---------------------------------------------------
+
+    async def serve_alone(self, path: Path) -> None:
+        """Accept until a new supervisor has taken over at `path`, but no longer than ORPHAN_S."""
+        events = self.node.events
+        self.node.siblings.part()
+        events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ORPHAN_S):
+                await Giver(path, self, events).run()
+
+    async def offer(self) -> Offer:
+        """Offer every socket that is accepted from."""
+        return {}, [(one.address, one.sock) for one in self.node.listeners.values()]
+
+    def keep(self, cause: str) -> None:
+        """Go on."""
+        self.node.events.emit("takeover_failed", cause=cause)
+
+    async def release(self) -> None:
+        """Stop accepting."""
+        self.listeners.leave_all()
+
     # -- changes --------------------------------------------------------------------------------------
 
     async def _stage(
         self, generation: int, digest: str, services: list[PackedService], columns: Columns
     ) -> None:
         specs = [await unpack(service) for service in services]
-        self.node.parts.columns = columns  # before backends are made: they dial only where the others see it
+        self.node.columns = columns  # before backends are made: they dial only where the others see it
         self._next = (await self._changer.prepare(specs), (generation, digest), columns)
         self.node.disarm({spec.name for spec in specs if spec.balance_workers})
 

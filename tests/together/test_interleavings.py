@@ -22,9 +22,8 @@ from hypothesis import strategies as st
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection
 from dataplane.core.spec import Mode
-from dataplane.ipc.shared_counters import WAITING, CounterBoard
+from dataplane.ipc.shared_counters import WAITING, Board, CounterBoard
 from dataplane.net.reactor import Reactor
-from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import Siblings
 from dataplane.worker.shared import SharedBackend, SharedService
 from tests.dataplane.net.rig import spec

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from dataplane.ipc import shared_counters
 from dataplane.ipc.shared_counters import (
     BUCKETS,
+    CLIENTS,
     COLUMNS,
     EVENTS,
     HELD,
+    WAITING,
     WANTED,
+    Board,
     CounterBoard,
     buckets_of,
 )
@@ -109,3 +112,34 @@ def test_a_client_has_two_different_buckets(service: str, client: str) -> None:
     assert first != second
     assert 0 <= first < BUCKETS > second >= 0
     assert buckets_of(service, client) == (first, second)
+
+
+def test_cells_of_a_column_are_shared(board: CounterBoard) -> None:
+    """What one worker writes into a column, the other reads there, each kind in cells of its own."""
+    one, other = Board(board, 0), Board(board, 1)
+    one.cells(7)[one.row] = 1
+    for kind in (WAITING, CLIENTS):
+        one.part(kind, 7)[one.row] = 2 + kind
+    seen = [other.cells(7), other.part(WAITING, 7), other.part(CLIENTS, 7)]
+    assert [list(cells) for cells in seen] == [[1, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]]
+
+
+def test_without_a_column_nobody_else_sees(board: CounterBoard) -> None:
+    """Cells without a column are new ones each time."""
+    one = Board(board, 1)
+    cells = one.cells(None)
+    cells[one.row] = 5
+    assert (list(cells), list(one.cells(None)), list(one.part(WAITING, None))) == (
+        [0, 5, 0, 0],
+        [0] * 4,
+        [0] * 4,
+    )
+
+
+def test_only_who_takes_clients_is_present(board: CounterBoard) -> None:
+    """A worker says so itself."""
+    one = Board(board, 2)
+    one.set_present(present=True)
+    assert list(board.present) == [0, 0, 1, 0]
+    one.set_present(present=False)
+    assert list(board.present) == [0, 0, 0, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,8 @@ from dataplane.net.goal import PoolShare
 from dataplane.net.prober import Target
 from dataplane.net.reactor import Reactor
 from dataplane.node import node
-from dataplane.node.node import OwnParts
+from dataplane.node.node import Node
+from dataplane.telemetry.events import Events
 from tests.dataplane.net.rig import spec
 from tests.dataplane.node.bench import benched
 
@@ -66,12 +68,13 @@ async def test_nobody_to_wait_for(bench):
     assert bench.service.draining
 
 
-def test_parts_of_a_process_that_may_hold_nothing():
+def test_backends_of_a_process_that_may_hold_nothing():
     """A supervisor's backends are configured as they are, and their pools stay empty, whatever they should hold."""
     reactor = Reactor(SimpleNamespace(), 1024)  # type: ignore[arg-type]
+    events = Events(lambda _kind, **_fields: None, lambda: 0.0)
     wanted = spec(backends=["127.0.0.1:2"], pool={"mode": "preconnect", "min_idle": 4, "max_idle": 4})
     for share, goal in ((None, 4), (PoolShare(cap=0), 0)):
-        backend = OwnParts(share).backend(reactor, wanted.backends[0], wanted)
+        backend = Node(reactor, events, Random(1), share).make_backend(wanted.backends[0], wanted)
         backend.pool.goal.aim()
         assert (backend.pool.goal.spec, backend.pool.goal.count) == (wanted.pool, goal)
     backend.configure(wanted.backends[0], wanted, reactor.now)

@@ -11,9 +11,11 @@ import pytest
 
 from dataplane.core.health import Outcome
 from dataplane.core.outlier import Evidence
-from dataplane.core.spec import BackendSpec, OperatorState
+from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
+from dataplane.net.backend import Backend
+from dataplane.net.connect import Observer
 from dataplane.net.reactor import Reactor
-from dataplane.node.node import OwnParts
+from dataplane.net.service import Service
 from dataplane.node.running_service import RunningService, find
 from dataplane.telemetry.events import Events
 from tests.dataplane.net.rig import spec
@@ -27,10 +29,13 @@ class Owner:
         self.reactor = Reactor(asyncio.get_running_loop(), 1024)
         self.events = Events(lambda kind, **fields: self.told.append((kind, fields)), lambda: 0.0)
         self.random = Random(1)
-        self.parts = OwnParts()
         self.restocked: list[RunningService] = []
         self.forgotten: list[RunningService] = []
         self.errors: list[tuple[str, int]] = []
+
+    def make_service(self, spec: ServiceSpec, observer: Observer) -> Service:
+        """Make it."""
+        return Service(self.reactor, spec, observer)
 
     def restock(self, running: RunningService) -> None:
         """Note it."""
@@ -62,7 +67,7 @@ def ran(owner: Owner, *ids: str, **options: Any) -> RunningService:
     running = RunningService(owner, spec(**options))
     for id_ in ids:
         backend = BackendSpec(id_, "127.0.0.1:1", 1, 0, OperatorState.ENABLED)
-        running.service.backends[id_] = owner.parts.backend(owner.reactor, backend, running.service.spec)
+        running.service.backends[id_] = Backend(owner.reactor, backend, running.service.spec)
     running.rebuild()
     return running
 

@@ -14,7 +14,7 @@ from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.net.goal import PoolShare
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import EMPTY, Applier
-from dataplane.node.node import Node, OwnParts
+from dataplane.node.node import Node
 from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader
 from dataplane.supervisor.apply import WorkerReplicas
@@ -29,7 +29,7 @@ async def applying(count=2):
     """Have workers, and an applier that changes what they run."""
     async with fleet(count) as site:
         reactor = Reactor(asyncio.get_running_loop(), 1024)
-        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), OwnParts(PoolShare(cap=0)))
+        node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), PoolShare(cap=0))
         site.replicas = WorkerReplicas(node, site.lending, site.sockets, site.board)
         site.applier = Applier(node, None, Noted(), site.replicas)
         yield site

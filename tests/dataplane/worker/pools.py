@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.net import reactor as reactor_module
 from dataplane.net.reactor import Reactor
-from dataplane.worker.board import Board
 from dataplane.worker.shared import SharedBackend
 from tests.dataplane.net.rig import count, spec
 from tests.support.clock import FakeClock

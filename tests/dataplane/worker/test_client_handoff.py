@@ -16,11 +16,10 @@ import pytest
 
 from dataplane.core.reasons import CloseReason
 from dataplane.ipc.messages import INBOX
-from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.telemetry.events import Events
-from dataplane.worker.board import Board
 from dataplane.worker.client_handoff import Inbox
 from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode

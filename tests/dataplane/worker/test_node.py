@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from dataplane.ipc.messages import Columns
-from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED, CounterBoard
+from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED, Board, CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.node.specs import service_spec
 from dataplane.telemetry.events import Events
 from dataplane.worker import node
-from dataplane.worker.board import Board
 from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
 from dataplane.worker.pool import WorkerShare
@@ -62,7 +61,7 @@ class Worker:
         specs = [service_spec(name, service) for name, service in snapshot.services.items()]
         keys: set[object] = {spec.name for spec in specs}
         keys |= {(spec.name, one.id) for spec in specs for one in spec.backends}
-        self.node.parts.columns = columns = dict(self.board.assign(keys))
+        self.node.columns = columns = dict(self.board.assign(keys))
         await self._changer.swap(await self._changer.prepare(specs), self._listeners)
         self.node.count_in(columns)
 
@@ -73,7 +72,7 @@ class Worker:
 
     def cells(self, kind: int, service: str) -> list[int]:
         """Return what everybody sees of this worker's pools."""
-        columns = self.node.parts.columns
+        columns = self.node.columns
         return [self.board.part(kind, columns[service, one.id])[self.row] for one in self.backends(service)]
 
     async def until(self, holds: Callable[[], object]) -> None:
@@ -133,7 +132,7 @@ async def test_a_renamed_backend_is_counted_under_its_new_id() -> None:
     """A worker's connections move to the new id's column; those of a sibling that has not changed yet stay where they are."""
     async with working() as (worker, _), backend(saying(b"hello")) as server:
         await worker.run(server.address, s=("old",))
-        old = worker.board.column(worker.node.parts.columns["s", "old"])
+        old = worker.board.column(worker.node.columns["s", "old"])
         sibling = worker.board.take_row()
         assert sibling is not None
         old[sibling] = 5
@@ -146,7 +145,7 @@ async def test_a_renamed_backend_is_counted_under_its_new_id() -> None:
             assert (before.active, old[worker.row]) == (6, 1)
             await worker.run(server.address, s=("new",))
             (after,) = worker.backends("s")
-            new = worker.board.column(worker.node.parts.columns["s", "new"])
+            new = worker.board.column(worker.node.columns["s", "new"])
             assert (after.id, after.own, new[worker.row]) == ("new", 1, 1)
             assert (old[worker.row], old[sibling]) == (0, 5)
             assert service.leaving == []
@@ -201,7 +200,7 @@ async def test_whoever_asks_a_balancer_is_told_all_the_same() -> None:
     async with working() as (worker, address):
         await worker.run(address, s=1)
         (one,) = worker.backends("s")
-        column = worker.board.column(worker.node.parts.columns["s", one.id])
+        column = worker.board.column(worker.node.columns["s", one.id])
         other = (worker.row + 1) % worker.board.rows
         assert one.has_moved() is False
         worker.board.head[0] = worker.board.rows

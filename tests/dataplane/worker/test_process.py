@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,9 @@ from dataplane.ipc.channel import Channel
 from dataplane.ipc.messages import Welcome, WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.telemetry.connection_log import RecordingOptions
-from dataplane.worker import orphan
-from dataplane.worker.process import Worker
+from dataplane.telemetry.line_writer import LineSink
+from dataplane.worker import requests
+from dataplane.worker.process import Worker, event_writer
 
 
 class Supervisor:
@@ -95,8 +97,20 @@ async def test_a_signal_asks_for_a_successor(tmp_path):
 
 async def test_an_orphan_accepts_for_a_while(tmp_path, monkeypatch, capfd):
     """Then it drains; it has said so itself."""
-    monkeypatch.setattr(orphan, "ORPHAN_S", 0.0)
+    monkeypatch.setattr(requests, "ORPHAN_S", 0.0)
     async with working(tmp_path) as (supervisor, _):
         await supervisor.welcome()
         supervisor.channel.close()
     assert '"orphaned"' in capfd.readouterr().err
+
+
+def test_what_it_logs_by_itself():
+    """A line of JSON, as its supervisor would have written it, with what it is."""
+    read, write = os.pipe()
+    log = LineSink(write)
+    event_writer(log, "json")("orphaned", worker=1)
+    log.close()
+    os.close(write)
+    with os.fdopen(read, "rb") as lines:
+        line = json.loads(lines.read())
+    assert (line["event"], line["worker"], line["level"]) == ("orphaned", 1, "warning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from dataplane.ipc.messages import Welcome, WorkerSettings, pack
 from dataplane.ipc.shared_counters import CounterBoard
+from dataplane.ipc.takeover import take
 from dataplane.node.specs import service_spec
 from dataplane.telemetry.connection_log import RecordingOptions
 from dataplane.telemetry.events import Events
@@ -42,10 +44,10 @@ async def begun():
         board.close()
 
 
-def change(generation, *backends):
+def change(generation, *backends, listen=ADDRESS):
     """Return a change as it travels."""
     quiet = {"pool": {"mode": "off"}, "health": {"active": {"type": "none"}}}
-    service = {"listen": ADDRESS, "backends": list(backends), **quiet}
+    service = {"listen": listen, "backends": list(backends), **quiet}
     snapshot = parse_snapshot({"version": 1, "generation": generation, "services": {"s": service}})
     return generation, snapshot.hash, [pack(service_spec("s", snapshot.services["s"]))], {}
 
@@ -97,6 +99,30 @@ async def test_a_backend_is_overridden_and_judged():
         requests.notice("judge", [("s", "127.0.0.1:2", "down", "refused", False, False)])
         explained, _ = await asked(requests, "explain", ("s", "192.0.2.1"))
         assert [one["id"] for one in explained["skipped"]] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+async def test_a_new_supervisor_has_the_sockets_of_an_orphan(tmp_path):
+    """It accepts on, and hands clients to nobody; from the moment when the new one accepts, the worker does not."""
+    path = tmp_path / "it.orphan"
+    async with begun() as requests, asyncio.TaskGroup() as group:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            address = f"127.0.0.1:{sock.getsockname()[1]}"
+            await asked(requests, "stage", change(1, "127.0.0.1:1", listen=address))
+            await asked(requests, "commit", [])
+            await asked(requests, "listen", [(address, 0)], [os.dup(sock.fileno())])
+        serving = group.create_task(requests.serve_alone(path))
+        while not path.exists():  # noqa: ASYNC110 - as soon as it listens, which takes some turns of the loop
+            await asyncio.sleep(0)
+        async with take(path) as taken:
+            (listener,) = requests.node.listeners.values()
+            assert (list(taken.sockets), listener.sock.fileno() >= 0) == ([address], True)
+            await taken.confirm()
+            taken.serve()
+            await serving
+            for one in taken.sockets[address]:
+                one.close()
+        assert listener.sock.fileno() < 0
+        assert requests.node.siblings.apart
 
 
 async def test_what_it_does_not_know():
