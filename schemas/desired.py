@@ -146,7 +146,7 @@ def check_service(name: str, value: object) -> tuple[list[Finding], DesiredServi
     try:
         _SERVICE_NAME.validate_python(name)
     except ValidationError as error:
-        findings.append(Finding(at, error.errors()[0]["msg"], at_key=True))
+        findings.append(Finding(at, findings_of(error, DesiredService)[0].message, at_key=True))
     wrong, service = check_all(DesiredService, value)
     findings += [Finding((*at, *one.path), one.message, one.at_key, one.kind) for one in wrong]
     return findings, service

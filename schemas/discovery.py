@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from schemas.errors import shown
-from schemas.fields import Count, Duration, Frozen, Percent, Port, Switch, Text, Word, Words, invalid, refused
+from schemas.fields import Count, Duration, Frozen, Percent, Port, Switch, Text, Word, Words, refused
 
 __all__ = ["CONSUL_FILES", "Consul", "ConsulQuery", "Discover", "Guard"]
 
 
 def _consul_name(value: str) -> str:
     if not value or "/" in value or value in {".", ".."}:  # it becomes a step of a URL's path
-        raise invalid(f'must be a name without "/", not {shown(value)}')
+        raise ValueError(f'must be a name without "/", not {shown(value)}')
     return value
 
 
@@ -26,7 +26,9 @@ _ADDRESS_SOURCE: Final = re.compile(r"service|node|tagged:[A-Za-z0-9_-]{1,64}")
 
 def _address_source(value: str) -> str:
     if _ADDRESS_SOURCE.fullmatch(value) is None:
-        raise invalid(f'must be service, node or a tagged address such as "tagged:wan", not {shown(value)}')
+        raise ValueError(
+            f'must be service, node or a tagged address such as "tagged:wan", not {shown(value)}'
+        )
     return value
 
 
@@ -102,7 +104,7 @@ CONSUL_FILES: Final = ("token_file", "ca_file", "cert_file", "key_file")
 
 
 def _agent_address(value: str) -> str:
-    wrong = invalid(
+    wrong = ValueError(
         'must be an address such as "http://127.0.0.1:8500", "https://consul.example:8501" or '
         f'"unix:///run/consul.sock", not {shown(value)}'
     )

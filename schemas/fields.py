@@ -6,7 +6,6 @@ Every kind has one normal form, so that two spellings of the same content have t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -53,7 +52,6 @@ __all__ = [
     "Words",
     "format_duration",
     "format_percent",
-    "invalid",
     "not_empty",
     "off_word",
     "parse_duration",
@@ -66,23 +64,6 @@ class Frozen(BaseModel):
     """A value: unknown keys are refused, and nothing changes after it was made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def invalid(message: str) -> PydanticCustomError:
-    """Make the error for one value."""
-    return PydanticCustomError("invalid", "{message}", {"message": message})
-
-
-def _read_by(read: Callable[[object], object]) -> BeforeValidator:
-    """Check a value with what raises ValueError with words for people."""
-
-    def check(value: object) -> object:
-        try:
-            return read(value)
-        except ValueError as error:
-            raise invalid(str(error)) from None
-
-    return BeforeValidator(check)
 
 
 def _looks_like(pattern: str, *examples: str) -> WithJsonSchema:
@@ -174,7 +155,7 @@ def format_percent(fraction: float) -> str:
 
 def _positive(value: float) -> float:
     if value <= 0:
-        raise invalid('must be longer than zero, such as "2s"')
+        raise ValueError('must be longer than zero, such as "2s"')
     return value
 
 
@@ -182,7 +163,7 @@ _DURATIONS: Final = ("250ms", "5s", "3m", "1h")
 
 Duration = Annotated[
     float,
-    _read_by(parse_duration),
+    BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
     WithJsonSchema(
         {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"const": 0}], "examples": [*_DURATIONS]}
@@ -197,7 +178,7 @@ PositiveDuration = Annotated[
 
 Percent = Annotated[
     float,
-    _read_by(parse_percent),
+    BeforeValidator(parse_percent),
     PlainSerializer(format_percent, return_type=str, when_used="json"),
     _looks_like(_PERCENT_PATTERN, "10%", "12.5%"),
 ]
@@ -228,7 +209,7 @@ def _switch(value: object) -> bool:
     word = value.lower() if isinstance(value, str) else None
     if word in TRUE_WORDS or word in FALSE_WORDS:
         return word in TRUE_WORDS
-    raise invalid(f"must be true or false, not {shown(value)}")
+    raise ValueError(f"must be true or false, not {shown(value)}")
 
 
 Switch = Annotated[bool, BeforeValidator(_switch), WithJsonSchema({"type": "boolean"})]
@@ -237,14 +218,14 @@ Switch = Annotated[bool, BeforeValidator(_switch), WithJsonSchema({"type": "bool
 
 def _string(value: object) -> str:
     if not isinstance(value, str):
-        raise invalid(f"must be text, not {shown(value)}; quote it if it is meant as text")
+        raise ValueError(f"must be text, not {shown(value)}; quote it if it is meant as text")  # noqa: TRY004 - one kind of refusal
     return value
 
 
 def _text(value: object) -> str:
     value = _string(value)
     if not value.isprintable():
-        raise invalid(f"must not contain control characters: {shown(value)}")
+        raise ValueError(f"must not contain control characters: {shown(value)}")
     return value
 
 
@@ -267,7 +248,7 @@ Words = Annotated[
 def _payload(value: object) -> str:
     value = _string(value)
     if value and max(value) > "\xff":
-        raise invalid('must consist of bytes; write others than ASCII as "\\x00" to "\\xff"')
+        raise ValueError('must consist of bytes; write others than ASCII as "\\x00" to "\\xff"')
     return value
 
 
@@ -284,7 +265,7 @@ _BACKEND_ID_CHARS: Final = 255
 
 def _service_name(value: object) -> str:
     if not isinstance(value, str) or _SERVICE_NAME.fullmatch(value) is None:
-        raise invalid(
+        raise ValueError(
             f'a service name consists of 1 to 63 letters, digits, ".", "_" and "-", '
             f'and begins with none of "." and "-"; {shown(value)} does not'
         )
@@ -294,7 +275,7 @@ def _service_name(value: object) -> str:
 def _backend_id(value: object) -> str:
     value = _string(value)
     if not 0 < len(value) <= _BACKEND_ID_CHARS or " " in value or not value.isprintable():
-        raise invalid(f"must be 1 to 255 printable characters without spaces, not {shown(value)}")
+        raise ValueError(f"must be 1 to 255 printable characters without spaces, not {shown(value)}")
     return value
 
 
@@ -316,7 +297,7 @@ BackendId = Annotated[
 def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a list of nothing; pydantic's `min_length` would also count what is wrong as missing."""
     if not values:
-        raise invalid("must not be empty")
+        raise ValueError("must not be empty")
     return values
 
 
@@ -326,11 +307,11 @@ def _as_set(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 ListenAddress = Annotated[
-    str, _read_by(normal_listen_address), _looks_like(LISTEN_ADDRESS_PATTERN, "127.0.0.1:4000")
+    str, BeforeValidator(normal_listen_address), _looks_like(LISTEN_ADDRESS_PATTERN, "127.0.0.1:4000")
 ]
 BackendAddress = Annotated[
-    str, _read_by(normal_backend_address), _looks_like(BACKEND_ADDRESS_PATTERN, "127.0.0.1:5001")
+    str, BeforeValidator(normal_backend_address), _looks_like(BACKEND_ADDRESS_PATTERN, "127.0.0.1:5001")
 ]
-Cidr = Annotated[str, _read_by(normal_cidr), _looks_like(CIDR_PATTERN, "10.0.0.0/8")]
+Cidr = Annotated[str, BeforeValidator(normal_cidr), _looks_like(CIDR_PATTERN, "10.0.0.0/8")]
 Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_as_set)]
 """A set of networks, sorted."""

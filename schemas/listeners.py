@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from schemas.addresses import UnixPath, listened_on, split_address
 from schemas.errors import shown
-from schemas.fields import Frozen, ListenAddress, Switch, Text, invalid, not_empty, refused
+from schemas.fields import Frozen, ListenAddress, Switch, Text, not_empty, refused
 
 __all__ = ["Listener", "Listeners", "addresses_of"]
 
@@ -32,7 +32,7 @@ _OPTIONS: Final = ("dual_stack", "freebind", *_FOR_FILES)
 
 def _mode(value: object) -> str:
     if not isinstance(value, str) or _MODE.fullmatch(value) is None:
-        raise invalid(
+        raise ValueError(
             f'must be permissions in octal digits and quotation marks, such as "0660", not {shown(value)}'
         )
     return value.rjust(4, "0")

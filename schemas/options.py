@@ -18,7 +18,6 @@ from schemas.fields import (
     Port,
     PositiveDuration,
     Text,
-    invalid,
     not_empty,
     off_word,
     refused,
@@ -52,7 +51,9 @@ def _status(value: object) -> object:
             return value
     elif isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:  # noqa: PLR2004 - HTTP's
         return value
-    raise invalid(f"must be a status from 100 to 599, or a range of them such as 200-399, not {shown(value)}")
+    raise ValueError(
+        f"must be a status from 100 to 599, or a range of them such as 200-399, not {shown(value)}"
+    )
 
 
 def _status_bounds(value: int | str) -> tuple[int, int]:
@@ -115,13 +116,13 @@ class Pool(Frozen):
 
 def _http_path(value: str) -> str:
     if not value.startswith("/") or " " in value or not value.isascii():
-        raise invalid('must begin with "/" and be ASCII without spaces, such as "/health"')
+        raise ValueError('must begin with "/" and be ASCII without spaces, such as "/health"')
     return value
 
 
 def _http_host(value: str) -> str:
     if " " in value or not value.isascii():
-        raise invalid('must be ASCII without spaces, such as "app.example"')
+        raise ValueError('must be ASCII without spaces, such as "app.example"')
     return value
 
 

@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from schemas.errors import InvalidDocument, Path
-from schemas.fields import BackendAddress, BackendId, Duration, Frozen, ServiceName, Text, invalid, refused
+from schemas.fields import BackendAddress, BackendId, Duration, Frozen, ServiceName, Text, refused
 from schemas.listeners import Listeners, addresses_of
 from schemas.loops import Loops
 from schemas.options import Access, Drain, Health, Limits, Pool, ProxyProtocol, Timeouts
@@ -272,7 +272,7 @@ class Snapshot(Frozen):
             return ""
         actual = info.context["digest"] if info.context else digest(info.data["services"])
         if value not in ("", actual):
-            raise invalid(
+            raise ValueError(
                 f"is not the hash of these services, which is {actual}; leave it out to have it computed"
             )
         return actual

@@ -51,7 +51,7 @@ class Finding:
     at_key: bool = False
     """Whether the key is wrong rather than its value."""
     kind: str = ""
-    """pydantic's word for it, or `invalid`, `refused`."""
+    """pydantic's word for it, or `refused`."""
     about: tuple[Path, ...] = ()
     """Of what is refused: the values that contradict each other."""
 
@@ -189,7 +189,7 @@ def _message(detail: ErrorDetails) -> str:
         return _not_one_of(detail["input"], context["expected"])
     if detail["type"] in _WANTED:
         return _WANTED[detail["type"]].format_map(context)
-    return str(detail["msg"])
+    return str(context.get("error", detail["msg"]))
 
 
 def _not_one_of(value: object, expected: str) -> str:

@@ -17,6 +17,7 @@ from controlplane.core.weights import MAX_WEIGHT, fitting
 from controlplane.discovery.consul.pulse import Pulse
 from controlplane.discovery.consul.query import Selection
 from controlplane.discovery.consul.watch import Runtime, Watch, Wish
+from schemas.reading.findings import findings_of
 from schemas.snapshot import Backend
 
 __all__ = ["Pool", "backend_of", "only_backends", "packed", "unpacked"]
@@ -210,7 +211,7 @@ def only_backends(seen: Classified) -> Classified:
         try:
             _check(item)
         except ValidationError as error:
-            rejected.append(Remark(item.id, str(error.errors()[0]["msg"])))
+            rejected.append(Remark(item.id, findings_of(error, Backend)[0].message))
         else:
             instances.append(item)
     return replace(seen, instances=tuple(instances), rejected=tuple(rejected))
