@@ -19,8 +19,7 @@ from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.loops import Loops
 from schemas.reading.document import Document, scan_document
-from schemas.reading.findings import Finding, find, findings_of, visible_path
-from schemas.reading.recheck import check_all
+from schemas.reading.findings import Finding, check_all, find, findings_of, visible_path
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 
 __all__ = [

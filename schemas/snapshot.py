@@ -25,8 +25,7 @@ from schemas.fields import BackendAddress, BackendId, Duration, Frozen, ServiceN
 from schemas.listeners import Listeners, addresses_of
 from schemas.loops import Loops
 from schemas.options import Access, Drain, Health, Limits, Pool, ProxyProtocol, Timeouts
-from schemas.reading.findings import to_problems
-from schemas.reading.recheck import check_all
+from schemas.reading.findings import check_all, to_problems
 
 __all__ = [
     "SLICE",

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from schemas.errors import InvalidDocument, Path, Problem
 from schemas.reading import json_text, yaml_text
-from schemas.reading.positions import Broken, Flaw, Place
+from schemas.reading.yaml_text import Broken, Flaw, Place, position
 
 __all__ = ["MAX_BYTES", "Document", "scan_document"]
 
@@ -100,23 +100,18 @@ def _decode(raw: bytes) -> str:
         )
     if raw.startswith(_UTF_16):
         raise InvalidDocument((Problem("", "is UTF-16; save it as UTF-8", 1, 1),))
-    raw = raw.removeprefix(
-        codecs.BOM_UTF8
-    )  # Windows' editors write one, which says nothing (RFC 3629, section 6)
+    # Windows' editors write one, which says nothing (RFC 3629, section 6).
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8")
         message = f"is not UTF-8: byte 0x{raw[error.start]:02x}"
-        raise InvalidDocument((_problem_after(before, message),)) from None
-    controls = tuple(
-        _problem_after(text[: match.start()], f"control character U+{ord(match[0]):04X} is not allowed here")
-        for match in list(_CONTROL.finditer(text))[:20]
-    )
+        raise InvalidDocument((Problem("", message, *position(before, len(before))),)) from None
+    controls = list(_CONTROL.finditer(text))[:20]
     if controls:
-        raise InvalidDocument(controls)
+        message = "control character U+{:04X} is not allowed here"
+        raise InvalidDocument(
+            tuple(Problem("", message.format(ord(one[0])), *position(text, one.start())) for one in controls)
+        )
     return text
-
-
-def _problem_after(before: str, message: str) -> Problem:
-    return Problem("", message, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)

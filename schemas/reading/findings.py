@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args, get_origin
 
@@ -12,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 
-__all__ = ["Finding", "checked", "closest", "find", "findings_of", "to_problems", "visible_path"]
+__all__ = ["Finding", "check_all", "checked", "closest", "find", "findings_of", "to_problems", "visible_path"]
 
 M = TypeVar("M", bound=BaseModel)
 _KEYS_SHOWN: Final = 24
@@ -199,3 +200,83 @@ def _not_one_of(value: object, expected: str) -> str:
     near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"must be one of {', '.join(words)}, not {shown(value)}{hint}"
+
+
+# --- problems behind the first ones ------------------------------------------------------------------
+
+# Each round ends the hiding by one level of models; ours are five deep.
+_ROUNDS: Final = 8
+# For keys without a default. Names and zones that nobody uses clash with nothing.
+_STAND_INS: Final[dict[str | int, Callable[[int], object]]] = {
+    "address": lambda n: f"stand-in-{n}.invalid:1",
+    "backends": lambda _: [],
+    "generation": lambda _: 0,
+    "listen": lambda n: f"[fe80::1%stand-in-{n}]:1",
+    "service": lambda n: f"stand-in-{n}",
+    "services": lambda _: {},
+}
+
+
+def check_all(model: type[M], value: object) -> tuple[list[Finding], M | None]:
+    """Validate a value, which is not changed, and report all that is wrong with it.
+
+    A model checks how its values fit together only when each of them is right. So what was found wrong is taken out,
+    its default or a stand-in takes its place, and the rest is checked again: one mistake does not hide another.
+
+    Returns:
+        The findings, and what the value is: without findings exactly that; else what is right of it, with defaults
+        and stand-ins for the rest, or None.
+    """
+    try:
+        return [], model.model_validate(value)
+    except ValidationError as error:
+        found = findings_of(error, model)
+        enough = error.error_count() >= MAX_PROBLEMS
+    if enough or not isinstance(value, dict):
+        return found, None
+    rest = copy.deepcopy(value)
+    latest = found
+    touched: list[Path] = []
+    for _ in range(_ROUNDS):
+        for finding in latest:
+            for path in finding.about or (finding.path,):
+                _replace(rest, path, len(touched), missing=finding.kind == "missing")
+                touched.append(path)
+        try:
+            return found, model.model_validate(rest)
+        except ValidationError as error:
+            latest = findings_of(error, model)
+        found = found + [one for one in latest if one.kind == "refused" and not _follows(one, touched)]
+    return found, None
+
+
+def _follows(finding: Finding, touched: list[Path]) -> bool:
+    """Tell whether it concerns a value that was replaced, so that it may be about the replacement instead."""
+    return any(
+        path[: len(about)] == about or about[: len(path)] == path
+        for about in finding.about
+        for path in touched
+    )
+
+
+def _replace(root: dict[str, Any], path: Path, count: int, *, missing: bool) -> None:
+    """Put a stand-in in the place of a value, or nothing if it has a default."""
+    if "listen" in path:  # whichever of its forms it has
+        path = path[: path.index("listen") + 1]
+    while path and isinstance(path[-1], int):  # a list must keep its indices, so it goes as a whole
+        path = path[:-1]
+    if not path:
+        return
+    *above, key = path
+    _, holder = find(root, tuple(above))
+    if key in _STAND_INS:
+        value = _STAND_INS[key](count)
+        if isinstance(holder, dict):
+            holder[key] = value
+        elif isinstance(holder, str):  # a short form in a list
+            _, items = find(root, tuple(above[:-1]))
+            items[above[-1]] = {key: value}  # type: ignore[index]  # what holds a part of a path is a container
+    elif missing and above:  # a mapping without a required key is no good
+        _replace(root, tuple(above), count, missing=False)
+    elif isinstance(holder, dict):
+        holder.pop(key, None)

@@ -8,10 +8,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
-from schemas.errors import MAX_PROBLEMS
-from schemas.reading.positions import MAX_DEPTH, Flaw, Place, too_deep
+from yaml import events
+
+from schemas.reading.yaml_text import MAX_DEPTH, Builder, Flaw, Place, position, too_deep
 
 __all__ = ["COMMENTS", "NotJson", "comment_in", "read"]
 
@@ -63,7 +64,7 @@ def read(text: str) -> tuple[Any, tuple[Flaw, ...], Callable[[], Place]]:
     except RecursionError:
         raise too_deep((), 1, 1) from None
     _check_depth(value)
-    places = cache(lambda: _Places(text).read())
+    places = cache(lambda: _places(text))
     flaws = places()[1] if repeated else ()
     return value, flaws, lambda: places()[0]
 
@@ -85,9 +86,8 @@ def comment_in(text: str) -> Flaw | None:
         json.loads(_TRAILING_COMMA.sub("", without))
     except (ValueError, RecursionError):
         return None
-    before = text[: found[0]]
     message = "comments are no JSON: begin them with # (then it is read as YAML), or leave them out"
-    return Flaw((), message, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+    return Flaw((), message, *position(text, found[0]))
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -96,67 +96,45 @@ def _no_constant(word: str) -> NoReturn:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner += one.values()
-            elif isinstance(one, list):
-                inner += one
-        level = inner
+    for _ in range(MAX_DEPTH):
+        inner = [each for one in level for each in (one.values() if isinstance(one, dict) else one)]
+        level = [each for each in inner if isinstance(each, (dict, list))]
         if not level:
             return
     raise too_deep((), 1, 1)
 
 
-class _Places:
-    """Walks over a text that is known to be JSON."""
+def _places(text: str) -> tuple[Place, tuple[Flaw, ...]]:
+    """Return the root's place, and the repeated keys."""
+    following = _events(text)
+    builder = Builder(following.__next__)
+    _, place = builder.value(next(following))
+    return place, tuple(builder.flaws)
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens: Iterator[re.Match[str]] = _TOKEN.finditer(text)
-        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self._path: list[str | int] = []
-        self._flaws: list[Flaw] = []
 
-    def read(self) -> tuple[Place, tuple[Flaw, ...]]:
-        """Return the root's place, and the repeated keys."""
-        return self._value(next(self._tokens)), tuple(self._flaws)
+class _Mark(NamedTuple):
+    line: int
+    column: int
 
-    def _position(self, token: re.Match[str]) -> tuple[int, int]:
-        line = bisect_right(self._line_starts, token.start())
-        return line, token.start() - self._line_starts[line - 1] + 1
 
-    def _value(self, token: re.Match[str]) -> Place:
-        line, column = self._position(token)
-        if token[0] == "{":
-            return Place(line, column, members=self._members())
-        if token[0] == "[":
-            return Place(line, column, items=self._items())
-        return Place(line, column)
+def _events(text: str) -> Iterator[events.Event]:
+    """Say a text that is known to be JSON in YAML's events."""
+    line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        line = bisect_right(line_starts, token.start()) - 1
+        mark = _Mark(line, token.start() - line_starts[line])
+        if word in _BRACKETS:
+            yield _BRACKETS[word](mark)
+        elif word.startswith('"'):
+            yield events.ScalarEvent(None, None, (False, True), json.loads(word), mark)
+        elif word not in ",:":
+            yield events.ScalarEvent(None, None, (True, False), word, mark)
 
-    def _items(self) -> list[Place]:
-        places: list[Place] = []
-        while (token := next(self._tokens))[0] != "]":
-            if token[0] != ",":
-                self._path.append(len(places))
-                places.append(self._value(token))
-                self._path.pop()
-        return places
 
-    def _members(self) -> dict[str, tuple[int, int, Place]]:
-        places: dict[str, tuple[int, int, Place]] = {}
-        while (token := next(self._tokens))[0] != "}":
-            if token[0] == ",":
-                continue
-            line, column = self._position(token)
-            key: str = json.loads(token[0])
-            next(self._tokens)  # the colon
-            self._path.append(key)
-            if key in places and len(self._flaws) < MAX_PROBLEMS:
-                message = f"is given twice; the first is in line {places[key][0]}"
-                self._flaws.append(Flaw(tuple(self._path), message, line, column))
-            place = self._value(next(self._tokens))
-            places.setdefault(key, (line, column, place))
-            self._path.pop()
-        return places
+_BRACKETS: Final[dict[str, Callable[[_Mark], events.Event]]] = {
+    "{": lambda mark: events.MappingStartEvent(None, None, implicit=True, start_mark=mark),
+    "}": events.MappingEndEvent,
+    "[": lambda mark: events.SequenceStartEvent(None, None, implicit=True, start_mark=mark),
+    "]": events.SequenceEndEvent,
+}

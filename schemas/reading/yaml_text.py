@@ -1,17 +1,20 @@
-"""Builds plain values and their places from YAML's events."""
+"""Builds plain values and their places from YAML's events: a tree of places beside the value."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import yaml
 from yaml import events
 
-from schemas.errors import MAX_PROBLEMS, shown
-from schemas.reading.positions import MAX_DEPTH, Broken, Flaw, Place, too_deep
+from schemas.errors import MAX_PROBLEMS, Path, Problem, format_path, shown
 
-__all__ = ["read"]
+__all__ = ["MAX_DEPTH", "Broken", "Builder", "Flaw", "Place", "position", "read", "too_deep"]
+
+MAX_DEPTH: Final = 32
 
 # libyaml's parser where PyYAML was built with it: ten times as fast, the same events.
 _Parser: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,6 +31,50 @@ _FLOAT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?(?:[eE
 _BARE_IPV6: Final = re.compile(r"(?<![\"'\w])\[[0-9A-Fa-f:.]*\]:[0-9]")
 
 
+class Place(NamedTuple):
+    """Where one value begins; lines and columns count from 1."""
+
+    line: int
+    column: int
+    members: dict[str, tuple[int, int, Place]] | None = None
+    """Of a mapping: each key's line, column, and its value's place."""
+    items: list[Place] | None = None
+    """Of a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something in a document's notation that is not allowed."""
+
+    path: Path
+    message: str
+    line: int
+    column: int
+    hides: bool = False
+    """Whether the value there is not what was meant, so that nothing more can be said about it."""
+
+    def problem(self) -> Problem:
+        """Return it for people."""
+        return Problem(format_path(self.path), self.message, self.line, self.column)
+
+
+@dataclass(eq=False)
+class Broken(Exception):  # noqa: N818 - carries a flaw to the border of this package, where it becomes one
+    """The document cannot be read any further."""
+
+    flaw: Flaw
+
+
+def too_deep(path: Path, line: int, column: int) -> Broken:
+    """Make the refusal of a document that is nested too deep."""
+    return Broken(Flaw(path[:4], f"is nested more than {MAX_DEPTH} deep", line, column))
+
+
+def position(text: str, offset: int) -> tuple[int, int]:
+    """Return the line and the column of a character, both from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
 def read(text: str) -> tuple[Any, tuple[Flaw, ...], Place]:
     """Read one document.
 
@@ -39,7 +86,7 @@ def read(text: str) -> tuple[Any, tuple[Flaw, ...], Place]:
     """
     parser = _Parser(text)
     try:
-        return _Builder(parser).document()
+        return _document(parser.get_event)
     except yaml.YAMLError as error:
         raise Broken(_syntax_flaw(error, text)) from None
     finally:
@@ -63,45 +110,45 @@ def _syntax_flaw(error: yaml.YAMLError, text: str) -> Flaw:
     return Flaw((), f"is not YAML: {what}{hint}", mark.line + 1, mark.column + 1)
 
 
-class _Builder:
-    """Takes one document's events, in order."""
+def _document(next_event: Callable[[], Any]) -> tuple[Any, tuple[Flaw, ...], Place]:
+    next_event()  # the stream's start
+    if isinstance(next_event(), events.StreamEndEvent):
+        raise Broken(Flaw((), "is empty", 1, 1))
+    builder = Builder(next_event)
+    value, place = builder.value(next_event())
+    if value is None and not builder.flaws:
+        raise Broken(Flaw((), "is empty", place.line, place.column))
+    next_event()  # the document's end
+    event = next_event()
+    if not isinstance(event, events.StreamEndEvent):
+        builder.flaw(event, "a second document begins here; only one is read")
+    return value, tuple(builder.flaws), place
 
-    def __init__(self, parser: Any) -> None:
-        self._next = parser.get_event
+
+class Builder:
+    """Takes the events of one document, in order, and notes what its notation must not contain."""
+
+    def __init__(self, next_event: Callable[[], Any]) -> None:
+        self.flaws: list[Flaw] = []
+        self._next = next_event
         self._path: list[str | int] = []
-        self._flaws: list[Flaw] = []
 
-    def document(self) -> tuple[Any, tuple[Flaw, ...], Place]:
-        self._next()  # the stream's start
-        event = self._next()
-        if isinstance(event, events.StreamEndEvent):
-            raise Broken(Flaw((), "is empty", 1, 1))
-        value, place = self._value(self._next())
-        if value is None and not self._flaws:
-            raise Broken(Flaw((), "is empty", place.line, place.column))
-        self._next()  # the document's end
-        event = self._next()
-        if not isinstance(event, events.StreamEndEvent):
-            self._flaw(event, "a second document begins here; only one is read")
-        return value, tuple(self._flaws), place
-
-    def _value(self, event: Any) -> tuple[Any, Place]:
+    def value(self, event: Any) -> tuple[Any, Place]:
+        """Return what begins with an event, and its place."""
         kind = type(event)
         mark = event.start_mark
         line, column = mark.line + 1, mark.column + 1
         if kind is events.AliasEvent:
-            self._flaw(
+            self.flaw(
                 event,
                 f"alias *{event.anchor}: write the value again; a text that begins with * needs quotes",
                 hides=True,
             )
             return None, Place(line, column)
         if event.anchor is not None:
-            self._flaw(
-                event, f"anchor &{event.anchor} is not allowed; a text that begins with & needs quotes"
-            )
+            self.flaw(event, f"anchor &{event.anchor} is not allowed; a text that begins with & needs quotes")
         if event.tag is not None:
-            self._flaw(
+            self.flaw(
                 event,
                 f"tag {shown(event.tag)} is not allowed; a text that begins with ! needs quotes",
                 hides=True,
@@ -121,7 +168,7 @@ class _Builder:
         places: list[Place] = []
         while type(event := self._next()) is not events.SequenceEndEvent:
             self._path.append(len(values))
-            value, place = self._value(event)
+            value, place = self.value(event)
             self._path.pop()
             values.append(value)
             places.append(place)
@@ -135,9 +182,9 @@ class _Builder:
             key = self._key(event)
             self._path.append("?" if key is None else key)
             if key is not None and key in values:
-                self._flaw(event, f"is given twice; the first is in line {places[key][0]}")
+                self.flaw(event, f"is given twice; the first is in line {places[key][0]}")
                 key = None
-            value, place = self._value(self._next())
+            value, place = self.value(self._next())
             self._path.pop()
             if key is not None:
                 values[key] = value
@@ -148,23 +195,24 @@ class _Builder:
         """Return a key as it is written; None if it cannot be one."""
         if type(event) is not events.ScalarEvent:
             if type(event) is events.AliasEvent:
-                self._flaw(event, f"alias *{event.anchor} is not allowed as a key")
+                self.flaw(event, f"alias *{event.anchor} is not allowed as a key")
             else:
-                self._flaw(event, "a key must be a word, not a list or mapping")
-                self._value(event)
+                self.flaw(event, "a key must be a word, not a list or mapping")
+                self.value(event)
             return None
-        if event.value == "<<":
-            self._flaw(event, "merge key << is not allowed; use defaults for what services share", hides=True)
+        if event.value == "<<" and event.implicit[0]:
+            self.flaw(event, "merge key << is not allowed; use defaults for what services share", hides=True)
             return None
         if event.anchor is not None or event.tag is not None:
-            self._flaw(event, "a key must not have an anchor or tag")
+            self.flaw(event, "a key must not have an anchor or tag")
         return str(event.value)
 
-    def _flaw(self, event: Any, message: str, *, hides: bool = False) -> None:
-        if len(self._flaws) >= MAX_PROBLEMS:
+    def flaw(self, event: Any, message: str, *, hides: bool = False) -> None:
+        """Note one; `hides` as in `Flaw`."""
+        if len(self.flaws) >= MAX_PROBLEMS:
             return
         mark = event.start_mark
-        self._flaws.append(Flaw(tuple(self._path), message, mark.line + 1, mark.column + 1, hides))
+        self.flaws.append(Flaw(tuple(self._path), message, mark.line + 1, mark.column + 1, hides))
 
 
 def _plain(text: str) -> Any:

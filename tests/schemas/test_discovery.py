@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.discovery import Consul, ConsulQuery, Guard
-from schemas.reading.recheck import check_all
+from schemas.reading.findings import check_all
 
 
 def problems(model, value):

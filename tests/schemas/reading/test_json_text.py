@@ -62,3 +62,11 @@ def test_json_problems_have_a_place_too(text, place, reason):
     (problem,) = problems(text)
     assert problem.startswith(place)
     assert reason in problem
+
+
+def test_parts_are_located_in_json():
+    """JSON has the same places, escapes in keys and strings included."""
+    document = parse_document(b'{\n "a\\"b": [1,\n  {"c": "x\\\\",\t"d": 2}]\n}')
+    assert document.locate(('a"b', 1, "d")) == (3, 21)
+    assert document.locate(('a"b', 1, "d"), at_key=True) == (3, 16)
+    assert document.locate(('a"b',)) == (2, 2)
