@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from controlplane.core.backoff import Backoff
-from controlplane.core.identity import Identity
 from controlplane.core.merge import Place
-from controlplane.core.rollout import Running, Step, Target, next_step
+from controlplane.core.rollout import Identity, Running, Step, Target, next_step
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError

@@ -5,7 +5,7 @@ Theory of operation:
 1. A change is taken or refused as a whole, one at a time. Taken means: written down, then wished of the fleet.
 2. What is wished is level-triggered (`dataplanes.pusher`): a data plane that is away gets it when it returns.
 3. Every content has a generation of its own. When data planes turn out to run something newer than what is
-   wished, the wish is raised above it, with growing pauses where that repeats itself (`core.contest`); if it is the
+   wished, the wish is raised above it, with growing pauses where that repeats itself (`core.rollout.Contest`); if it is the
    same content, its generation is adopted. Neither is an entry of the history.
 4. A killed daemon comes back to what it had written down: that is what was taken last.
 """
@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from controlplane.core.compile import Compiled
-from controlplane.core.contest import Contest
-from controlplane.core.rollout import Running
+from controlplane.core.rollout import Contest, Running
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import result_row
 from controlplane.dataplanes.fleet import Fleet
