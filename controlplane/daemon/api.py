@@ -17,9 +17,19 @@ from controlplane.operations.controller import Controller
 from controlplane.operations.options import Origin, options_of_query
 from schemas.api import BackendPatch
 from schemas.errors import InvalidDocument
-from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
-from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
-from schemas.http.guard import caller_uid, refuse_page, refuse_peer
+from schemas.http.answers import (
+    HEARTBEAT_S,
+    MAX_BODY_BYTES,
+    Refusal,
+    alive,
+    answered,
+    caller_uid,
+    event_stream,
+    event_text,
+    prometheus,
+    refuse_page,
+    refuse_peer,
+)
 from schemas.reading.findings import checked
 from schemas.system.ownership import user_name
 

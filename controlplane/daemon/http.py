@@ -24,8 +24,7 @@ from typing import Final
 from aiohttp import web
 
 from controlplane.errors import PlaceError
-from schemas.http.answers import Refusal
-from schemas.http.guard import MUTATIONS, refuse_host, refuse_token
+from schemas.http.answers import MUTATIONS, Refusal, refuse_host, refuse_token
 from schemas.http.hosts import Hosts
 from schemas.http.reloaded import Renewed
 

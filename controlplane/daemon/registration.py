@@ -23,8 +23,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from controlplane.core.backoff import Backoff
-from controlplane.core.watchindex import jittered
+from controlplane.core.backoff import Backoff, jittered
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.discovery.consul.settings import ConsulError, ConsulSettings, settings_of

@@ -15,9 +15,20 @@ from dataplane.errors import Refused
 from dataplane.telemetry.events import Events
 from schemas.api import BackendPatch, HealthUpdate, PushedBy, Verdict, parse_pushed_by
 from schemas.errors import InvalidDocument
-from schemas.http.answers import MAX_BODY_BYTES, Refusal, alive, answered, prometheus
-from schemas.http.event_stream import HEARTBEAT_S, event_stream, event_text
-from schemas.http.guard import refuse_host, refuse_page, refuse_peer, refuse_token
+from schemas.http.answers import (
+    HEARTBEAT_S,
+    MAX_BODY_BYTES,
+    Refusal,
+    alive,
+    answered,
+    event_stream,
+    event_text,
+    prometheus,
+    refuse_host,
+    refuse_page,
+    refuse_peer,
+    refuse_token,
+)
 from schemas.http.headers import PUSHED_BY
 from schemas.http.hosts import Hosts
 from schemas.reading.findings import checked

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final, Generic
 
 from dataplane.core.balance.base import T
 from dataplane.core.balance.modes import BALANCERS
-from dataplane.core.slowstart import STEPS
 from dataplane.core.spec import Mode
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from dataplane.core.balance.sticky_table import StickyTable
     from dataplane.core.spec import BackendSpec
 
-__all__ = ["Lack", "Selection", "Standing", "sticky_members"]
+__all__ = ["STEPS", "Lack", "Selection", "Standing", "next_step", "ramp", "sticky_members"]
+
 
 MAX_SKIPS: Final = 16
 """Full ones that are passed over one by one, each with a pick of its own; then all are looked at in one pass."""
@@ -240,3 +240,33 @@ def _members(candidates: list[Standing[T]], *, ramps: bool) -> list[tuple[T, int
     if ramps:
         return [(one.target, max(1, round(one.weight * STEPS * one.ramp))) for one in candidates]
     return [(one.target, one.weight) for one in candidates]
+
+
+# --- slow start: the share of its weight that a backend gets while it warms up ---------------------
+
+STEPS: Final = 16
+"""Steps from nothing to the whole weight: scaled weights stay small integers, and a selection is rebuilt at most so
+often for each backend that returns."""
+_EARLY: Final = 1e-3
+"""Part of a step by which it may come early: a timer that fires exactly on time must find it reached,
+whatever was lost in rounding."""
+
+
+def ramp(now: float, since: float, duration_s: float) -> float:
+    """Return the share of the weight, 1/16..1; never 0, or nothing would ever warm up.
+
+    It came up at monotonic second `since`, and has its whole weight after `duration_s`; 0: at once.
+    """
+    return _step(now, since, duration_s) / STEPS
+
+
+def next_step(now: float, since: float, duration_s: float) -> float | None:
+    """Return when `ramp` grows next, in monotonic seconds; None once it is 1."""
+    step = _step(now, since, duration_s)
+    return None if step == STEPS else since + (step + 1) * duration_s / STEPS
+
+
+def _step(now: float, since: float, duration_s: float) -> int:
+    if duration_s <= 0:
+        return STEPS
+    return min(max(1, int((now - since) * STEPS / duration_s + _EARLY)), STEPS)

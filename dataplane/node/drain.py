@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from dataplane.core.drain import closing_times
 from dataplane.core.reasons import CloseReason
 from dataplane.net.flow import Flow
 from dataplane.net.service import Service
 
-__all__ = ["drain", "undrain"]
+__all__ = ["closing_times", "drain", "undrain"]
 
 
 def drain(service: Service, flows: Iterable[Flow], reason: CloseReason) -> int:
@@ -30,3 +29,14 @@ def undrain(flows: Iterable[Flow]) -> None:
         if flow.deadline:
             flow.deadline = 0.0
             flow.service.deadlines.schedule(flow)
+
+
+def closing_times(count: int, now: float, *, timeout_s: float, close_s: float) -> Iterator[float]:
+    """Yield `count` deadlines (monotonic seconds): evenly over `close_s`, beginning when `timeout_s` is over.
+
+    Spread, because clients that are all cut at once all come back at once.
+    """
+    start = now + timeout_s
+    step = close_s / max(1, count - 1)
+    for index in range(count):
+        yield start + index * step

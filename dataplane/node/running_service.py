@@ -10,8 +10,7 @@ from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.health import Change, HealthState, HealthView, combine
 from dataplane.core.outlier import Ejection, Evidence, Failure, Outliers
 from dataplane.core.reasons import DiscardCause
-from dataplane.core.selection import Selection
-from dataplane.core.slowstart import next_step, ramp
+from dataplane.core.selection import Selection, next_step, ramp
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
 from dataplane.net.backend import Backend
 from dataplane.net.connect import Observer

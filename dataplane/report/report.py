@@ -7,7 +7,7 @@ import time
 from importlib.metadata import version
 from typing import Final, Protocol
 
-from dataplane.core.handoff import skew
+from dataplane.core.fair_share import skew
 from dataplane.core.phase import Life
 from dataplane.node.apply import Applier
 from dataplane.report.exposition import exposition

@@ -5,7 +5,7 @@ Theory of operation:
 1. Each worker has an inbox: a pair of Unix sockets that keep messages apart (SOCK_SEQPACKET). The supervisor makes
    it, lends the reading end like a listening socket (`supervisor.workers`, rules 2 to 4), and gives the writing end to all.
 2. Who has accepted a client compares its own number of the service's clients with the others', in shared memory
-   (`core.handoff`). If another should have it, the socket goes into that one's inbox with the service's name and
+   (`core.fair_share`). If another should have it, the socket goes into that one's inbox with the service's name and
    the client's address, and ours is closed. Nothing was read from it, and nothing was counted: PROXY header, limits
    and accounts begin in the receiver. What was handed over is not handed over again.
 3. What is still in an inbox counts as its owner's, else everybody would send to the same one before it has looked.
@@ -27,7 +27,7 @@ import termios
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from dataplane.core.handoff import receiver
+from dataplane.core.fair_share import receiver
 from dataplane.core.reasons import CloseReason
 from dataplane.ipc.shared_counters import CLIENTS, Board
 from dataplane.net.flow import Flow

@@ -1,18 +1,43 @@
-"""What both APIs answer alike: the one body that errors have, and what monitoring asks for."""
+"""What both APIs answer alike: errors, what monitoring asks for, server-sent events, and to whom nothing is answered."""
 
 from __future__ import annotations
 
+import contextlib
+import hmac
+import json
+import os
+import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from aiohttp import web
 
+from schemas.system.unix_socket import peer_uid
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterable, Callable
 
     from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["MAX_BODY_BYTES", "Refusal", "alive", "answered", "prometheus"]
+    from schemas.http.hosts import Hosts
+
+__all__ = [
+    "HEARTBEAT_S",
+    "MAX_BODY_BYTES",
+    "MUTATIONS",
+    "Refusal",
+    "alive",
+    "answered",
+    "caller_uid",
+    "event_stream",
+    "event_text",
+    "prometheus",
+    "refuse_host",
+    "refuse_page",
+    "refuse_peer",
+    "refuse_token",
+]
+
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """Of a request."""
@@ -70,3 +95,77 @@ async def alive(_request: web.Request) -> web.Response:
 def prometheus(text: bytes) -> web.Response:
     """Answer with metrics in Prometheus' text format."""
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+HEARTBEAT_S: Final = 10.0
+"""Without an event for as long, a comment is sent: who has gone is noticed, and a proxy keeps the connection."""
+
+E = TypeVar("E")
+
+
+def event_text(kind: str, fields: dict[str, Any], known_by: str | None = None) -> str:
+    """Write one event, with the id that its reader comes back with."""
+    head = "" if known_by is None else f"id: {known_by}\n"
+    return f"{head}event: {kind}\ndata: {json.dumps(fields)}\n\n"
+
+
+async def event_stream(
+    request: web.Request, title: str, events: AsyncIterable[E | None], write: Callable[[E], str]
+) -> web.StreamResponse:
+    """Send events until they end or the reader leaves, which is no error.
+
+    Args:
+        request: The call.
+        title: A comment that is sent at once.
+        events: None among them: a heartbeat.
+        write: Makes text of one, as `event_text` does.
+    """
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionResetError):
+        await response.write(f": {title}\n\n".encode())
+        async for event in events:
+            await response.write(b": heartbeat\n\n" if event is None else write(event).encode())
+    return response
+
+
+# --- who may call: which user of this machine, with which Host, with which token, and no web page of others ---
+
+MUTATIONS: Final = frozenset({"PUT", "PATCH", "POST", "DELETE"})
+
+
+def caller_uid(request: web.Request) -> int | None:
+    """Return the user who calls over a Unix socket; None: it is none."""
+    sock = request.get_extra_info("socket")
+    return None if sock is None or sock.family != socket.AF_UNIX else peer_uid(sock)
+
+
+def refuse_peer(request: web.Request) -> Refusal | None:
+    """Say why a caller may not use our Unix socket; None: it is root or who we are."""
+    uid = caller_uid(request)
+    if uid is None:
+        return Refusal(403, "foreign_peer", "the peer cannot be identified")
+    if uid in {0, os.geteuid()}:
+        return None
+    return Refusal(403, "foreign_peer", f"uid {uid} may not use this socket")
+
+
+def refuse_page(request: web.Request) -> Refusal | None:
+    """Say why a web page may not make a call; None: nobody's page makes it, or it changes nothing."""
+    if request.method in MUTATIONS and "Origin" in request.headers:
+        return Refusal(403, "foreign_origin", "a web page may not change anything here")
+    return None
+
+
+def refuse_host(request: web.Request, hosts: Hosts) -> Refusal | None:
+    """Say why a call was not meant for us; None: it was."""
+    why = hosts.foreign_host(request.headers.getall("Host", []))
+    return None if why is None else Refusal(403, "foreign_host", why)
+
+
+def refuse_token(request: web.Request, token: str) -> Refusal | None:
+    """Say that a call lacks the token; None: it has it. Compared in constant time."""
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode()):
+        return None
+    return Refusal(401, "no_token", "a valid bearer token is required")

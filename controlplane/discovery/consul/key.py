@@ -14,8 +14,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from controlplane.core.backoff import Backoff
-from controlplane.core.watchindex import TokenBucket, WatchIndex, jittered
+from controlplane.core.backoff import Backoff, TokenBucket, WatchIndex, jittered
 from controlplane.discovery.consul.client import ConsulClient, Reply, connected
 from controlplane.discovery.consul.pulse import Pulse
 from controlplane.discovery.consul.settings import PREFIX, ConsulError, ConsulSettings, SettingsError

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from controlplane.core.watchindex import jittered
+from controlplane.core.backoff import jittered
 from controlplane.discovery.consul.settings import ConsulError
 from controlplane.discovery.consul.watch import Pace, Runtime
 

@@ -31,10 +31,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from controlplane.core.backoff import Backoff
+from controlplane.core.backoff import Backoff, BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.core.instances import Names, listed
 from controlplane.core.track import Trust
-from controlplane.core.watchindex import BadIndex, TokenBucket, WatchIndex, jittered
 from controlplane.discovery.consul.query import Query, trust_of
 from controlplane.discovery.consul.settings import ConsulError
 
