@@ -123,7 +123,7 @@ def _events(text: str) -> Iterator[events.Event]:
     for token in _TOKEN.finditer(text):
         word = token[0]
         line = bisect_right(line_starts, token.start()) - 1
-        mark = _Mark(line, token.start() - line_starts[line])
+        mark: Any = _Mark(line, token.start() - line_starts[line])
         if word in _BRACKETS:
             yield _BRACKETS[word](mark)
         elif word.startswith('"'):
@@ -132,7 +132,7 @@ def _events(text: str) -> Iterator[events.Event]:
             yield events.ScalarEvent(None, None, (True, False), word, mark)
 
 
-_BRACKETS: Final[dict[str, Callable[[_Mark], events.Event]]] = {
+_BRACKETS: Final[dict[str, Callable[[Any], events.Event]]] = {
     "{": lambda mark: events.MappingStartEvent(None, None, implicit=True, start_mark=mark),
     "}": events.MappingEndEvent,
     "[": lambda mark: events.SequenceStartEvent(None, None, implicit=True, start_mark=mark),
