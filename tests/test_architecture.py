@@ -116,7 +116,6 @@ UNMIRRORED: set[str] = {
     "controlplane.cli.screen",
     "controlplane.daemon.daemon",
     "controlplane.daemon.status",
-    "controlplane.desired.location",
     "controlplane.errors",
     "controlplane.operations.resolution",
     "controlplane.operations.rules",

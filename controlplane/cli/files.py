@@ -17,7 +17,7 @@ from controlplane.operations.options import ApplyOptions
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.desired.location import Key
+    from controlplane.discovery.consul.key import KeySource
 
 __all__ = ["apply", "plan", "validate"]
 
@@ -116,7 +116,7 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     file: Path,
     timeout: float,
     max_remap: float | None,
-    key: Key | None,
+    key: KeySource | None,
     *,
     force: bool,
     as_json: bool,
@@ -139,7 +139,7 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     finish(report, as_json=as_json)
 
 
-def _write(file: Path, key: Key, timeout_s: float, *, force: bool, as_json: bool) -> None:
+def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json: bool) -> None:
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
@@ -148,7 +148,7 @@ def _write(file: Path, key: Key, timeout_s: float, *, force: bool, as_json: bool
     with output.errors(as_json=as_json):
         given = read_given(file)
         Proposal.of_text(*given)
-        changed = asyncio.run(write_key(key.consul, key.path, given.raw, timeout_s, force=force))
+        changed = asyncio.run(write_key(key.settings, key.path, given.raw, timeout_s, force=force))
     if as_json:
         output.print_json({"key": key.name, "changed": changed})
     else:

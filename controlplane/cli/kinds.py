@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from controlplane.desired.location import Home, Key
+    from controlplane.desired.location import Home
+    from controlplane.discovery.consul.key import KeySource
 
 __all__ = [
     "DURATION",
@@ -65,15 +66,15 @@ def _host_name(text: str) -> str:
 
 
 def _home(text: str) -> Home:
-    from controlplane.desired.location import file_home  # noqa: PLC0415 - only the command that runs needs it
+    from controlplane.desired.location import FileSource  # noqa: PLC0415 - only the command that runs needs it
     from controlplane.discovery.consul.settings import PREFIX  # noqa: PLC0415 - the same
 
     if text.startswith(PREFIX):
-        return _key(text).home()
+        return _key(text)
     if text == "-" or _is_pipe(text):
         what = "standard input" if text == "-" else f"{text} is a pipe, and"
         raise ValueError(f"{what} cannot be watched; name a file, or apply it: lb-control apply {text}")
-    return file_home(Path(text))
+    return FileSource(Path(text))
 
 
 def _is_pipe(path: str) -> bool:
@@ -84,13 +85,13 @@ def _is_pipe(path: str) -> bool:
         return False
 
 
-def _key(text: str) -> Key:
-    from controlplane.desired.location import Key  # noqa: PLC0415 - only the command that runs needs it
+def _key(text: str) -> KeySource:
+    from controlplane.discovery.consul.key import KeySource  # noqa: PLC0415 - only the command that runs needs it
     from controlplane.discovery.consul.settings import PREFIX, settings_from_environment  # noqa: PLC0415 - the same
 
     if not text.startswith(PREFIX):
         raise ValueError(f"must be {PREFIX}PATH")
-    return Key(text, text.removeprefix(PREFIX), settings_from_environment(os.environ, base=Path()))
+    return KeySource(text.removeprefix(PREFIX), settings_from_environment(os.environ, base=Path()))
 
 
 DURATION = Kind("duration", _duration)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from controlplane.daemon.events import Events
-from controlplane.daemon.http import Page, Tcp
+from controlplane.daemon.http import Tcp
 from controlplane.desired.document import Proposal, input_error
 from controlplane.errors import ControlError, InputError
 from controlplane.operations.controller import Controller
@@ -82,7 +82,7 @@ class Api:
             ]
         )
         if self._tcp is not None:
-            Page(token=self._tcp.token is not None).add_to(app)
+            self._tcp.add_page(app)
         return app
 
     # --- who may call

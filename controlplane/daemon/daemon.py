@@ -9,19 +9,28 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from controlplane.daemon.api import Api, Tcp
 from controlplane.daemon.desired_watch import WatchedFile
-from controlplane.daemon.events import Events, Following
-from controlplane.daemon.fault_log import Fault, Noticing, plane_faults, source_faults
+from controlplane.daemon.events import Events, follow
+from controlplane.daemon.http import bound
 from controlplane.daemon.http import listener as http_listener
-from controlplane.daemon.log import Log, kept, tell_bug, tell_bugs
+from controlplane.daemon.log import (
+    Fault,
+    Log,
+    Noticing,
+    kept,
+    plane_faults,
+    source_faults,
+    tell_bug,
+    tell_bugs,
+)
 from controlplane.daemon.metrics import scrape
 from controlplane.daemon.registration import Registering
-from controlplane.daemon.socket import bound
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
@@ -89,7 +98,7 @@ class Daemon:
             Keeping(store, log),
             lambda on_ahead, on_change: Fleet(
                 settings.find,
-                connect=self._connect,
+                connect=self._followed,
                 on_ahead=on_ahead,
                 on_change=on_change,
             ),
@@ -101,17 +110,24 @@ class Daemon:
         self.observer = Observer(self.controller, settings.find_draining, self._connect)
         self.file = None if settings.home is None else WatchedFile(settings.home, self.controller, log)
         self.registering = Registering(self.controller.fleet, log)
-        self.following = Following(lambda: self.controller.fleet.pushers, self._connect, self.events.publish)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
         return DataPlaneClient(endpoint, token=self.settings.token, tls=self.settings.tls, by=self._by)
+
+    @contextlib.asynccontextmanager
+    async def _followed(self, endpoint: Endpoint) -> AsyncIterator[DataPlaneClient]:
+        """Yield a client of a data plane, and follow its events until it is let go."""
+        async with self._connect(endpoint) as client, asyncio.TaskGroup() as group:
+            work = partial(follow, client, self.events.publish)
+            following = group.create_task(kept("following events", work, self.log))
+            yield client
+            following.cancel()
 
     def _happened(self, event: dict[str, Any]) -> None:
         dataplanes = event["type"] == "dataplanes"  # says only that there is something to look at
         self.events.publish({"at": now_text(), "id": next(self._ids), **event}, remember=not dataplanes)
         if dataplanes:
             self.planes.take(plane_faults(self.controller.fleet.pushers.values()))
-            self.following.look()
             self.registering.look()
         elif event["type"] == "generation":
             self._register()
@@ -174,7 +190,6 @@ class Daemon:
             spawn(self.controller.discovering.run())
             spawn(kept("looking at health", self.observer.run, self.log))
             spawn(kept("telling what breaks", self._notice, self.log))
-            spawn(kept("following events", self.following.run, self.log))
             spawn(self.registering.run())
             async with self._served(listener):
                 if self.file is not None:

@@ -50,7 +50,6 @@ class WatchedFile:
         self._controller = controller
         self._log = log
         self._since = now_text()
-        self._watcher = home.watcher(self.content, self.error)
         self._backoff = backoff or Backoff(base_s=1.0, least=0.5)
         self._turn = asyncio.Lock()
         """A new content and another try of the last one never overlap."""
@@ -59,7 +58,7 @@ class WatchedFile:
 
     def force(self) -> None:
         """Read now, and take the content even if it is the same."""
-        self._watcher.force()
+        self.home.force()
 
     async def run(self) -> None:
         """Read once, then watch until cancelled.
@@ -69,7 +68,7 @@ class WatchedFile:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._try_again())
-            await self._watcher.run()
+            await self.home.run(self.content, self.error)
 
     async def content(self, raw: bytes, forced: bool) -> None:  # noqa: FBT001 - the source's callback
         """Take the file's new content, unless it is what was taken last and something was applied since."""
@@ -147,7 +146,7 @@ class WatchedFile:
         """Return its row in the status: `stale` while somebody has applied something else."""
         state = self._controller.accepted.state
         row = {"name": self.home.name, "state": "ok", "since": self._since, "last_error": None}
-        row |= self._watcher.status()
+        row |= self.home.status()
         if self.config_error is not None:
             return row | {
                 "state": "error",

@@ -2,7 +2,7 @@
 
 Theory of operation:
 
-1. One task for each data plane that there is holds its event stream open, and reconnects after a pause.
+1. Whoever speaks to a data plane holds its event stream open as well, and reconnects after a pause.
 2. A data plane remembers its latest events, and is asked for all of them at each connection: what happened
    while nobody was connected, or before the daemon started, is told as well.
 3. What was told already is known by its id, which is of one process, and its stamp: data planes of before had ids
@@ -15,16 +15,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
 from controlplane.dataplanes.client import DataPlaneClient
-from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError
 
-__all__ = ["Events", "Following"]
+__all__ = ["Events", "follow"]
 
 _KEPT: Final = 256
 """For one slow reader; then it misses the oldest. As many are remembered for readers who come later."""
@@ -46,18 +44,18 @@ class Events:
         """Tell everybody who follows, and if it is to be remembered, who will."""
         if remember:
             self._remembered.append(event)
-        for queue in self._readers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
+        self._put(event)
 
     def end(self) -> None:
         """Let every reader finish: an open stream would hold up the server's end."""
         self._ended = True
+        self._put(None)
+
+    def _put(self, event: dict[str, Any] | None) -> None:
         for queue in self._readers:
             if queue.full():
                 queue.get_nowait()
-            queue.put_nowait(None)
+            queue.put_nowait(event)
 
     async def follow(
         self, heartbeat_s: float, *, remembered: bool = False
@@ -79,62 +77,28 @@ class Events:
             self._readers.discard(queue)
 
 
-class Following:
-    """Follows every data plane.
+async def follow(
+    client: DataPlaneClient, publish: Callable[[dict[str, Any]], None], *, pause_s: float = _PAUSE_S
+) -> None:
+    """Follow a data plane until cancelled.
 
     Args:
-        endpoints: Lists those that there are now.
-        connect: Makes the client of one of them.
+        client: Asks it.
         publish: Takes each event: its fields, `type` and `dataplane`.
         pause_s: Before the first new try; doubles up to 15 s.
     """
-
-    def __init__(
-        self,
-        endpoints: Callable[[], Iterable[Endpoint]],
-        connect: Callable[[Endpoint], AbstractAsyncContextManager[DataPlaneClient]],
-        publish: Callable[[dict[str, Any]], None],
-        *,
-        pause_s: float = _PAUSE_S,
-    ) -> None:
-        self._endpoints = endpoints
-        self._connect = connect
-        self._publish = publish
-        self._pause_s = pause_s
-        self._woken = asyncio.Event()
-
-    def look(self) -> None:
-        """Find out who is there now: some data plane came, went or changed."""
-        self._woken.set()
-
-    async def run(self) -> None:
-        """Follow until cancelled."""
-        tasks: dict[Endpoint, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as group:
-            while True:
-                there = set(self._endpoints())
-                for endpoint in tasks.keys() - there:
-                    tasks.pop(endpoint).cancel()
-                for endpoint in there - tasks.keys():
-                    tasks[endpoint] = group.create_task(self._follow(endpoint))
-                await self._woken.wait()
-                self._woken.clear()
-
-    async def _follow(self, endpoint: Endpoint) -> None:
-        told: dict[tuple[str, str], None] = {}
-        pauses = Backoff(self._pause_s, _PAUSE_MAX_S, least=1.0)
-        async with self._connect(endpoint) as client:
-            while True:
-                try:
-                    async for known_by, kind, fields in client.events():
-                        pauses.succeed()
-                        event = (known_by, str(fields.get("at", "")))
-                        if event in told:
-                            continue
-                        told[event] = None
-                        if len(told) > _TOLD:
-                            del told[next(iter(told))]
-                        self._publish({**fields, "id": known_by, "type": kind, "dataplane": endpoint.name})
-                except DataPlaneError:
-                    pass  # the status says who cannot be reached, and why
-                await asyncio.sleep(pauses.fail(lambda: 1.0))
+    told: dict[tuple[str, str], None] = {}
+    pauses = Backoff(pause_s, _PAUSE_MAX_S, least=1.0)
+    while True:
+        # The status says who cannot be reached, and why.
+        with contextlib.suppress(DataPlaneError):
+            async for known_by, kind, fields in client.events():
+                pauses.succeed()
+                event = (known_by, str(fields.get("at", "")))
+                if event in told:
+                    continue
+                told[event] = None
+                if len(told) > _TOLD:
+                    del told[next(iter(told))]
+                publish({**fields, "id": known_by, "type": kind, "dataplane": client.endpoint.name})
+        await asyncio.sleep(pauses.fail(lambda: 1.0))

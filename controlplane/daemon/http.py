@@ -1,4 +1,4 @@
-"""The TCP side of the daemon's API: who may call, the headers of every answer, and the dashboard's files.
+"""What the daemon listens on: its Unix socket; and TCP: who may call there, the headers of every answer, and the page's files.
 
 Theory of operation:
 
@@ -13,22 +13,27 @@ Theory of operation:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
+from pathlib import Path, PurePath
 from typing import Final
 
 from aiohttp import web
 
-from controlplane.errors import PlaceError
+from controlplane.errors import BusyError, PlaceError
+from schemas.addresses import too_long
 from schemas.http.answers import MUTATIONS, Refusal, refuse_host, refuse_token
 from schemas.http.hosts import Hosts
 from schemas.http.reloaded import Renewed
+from schemas.system.ownership import explain_error
+from schemas.system.unix_socket import InUse, OwnSocket
 
-__all__ = ["HEADERS", "Page", "Tcp", "listener"]
+__all__ = ["HEADERS", "Tcp", "bound", "listener"]
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -42,33 +47,13 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 """On every answer over TCP; `Cache-Control: no-store` besides, so that no proxy or disk keeps a status."""
-_FILES: Final = {
-    "/": ("index.html", "text/html"),
-    "/app.css": ("app.css", "text/css"),
-    **{
-        f"/{name}.js": (f"{name}.js", "text/javascript")
-        for name in [
-            "app",
-            "cards",
-            "changes",
-            "daemon",
-            "dom",
-            "events",
-            "meaning",
-            "rates",
-            "services",
-            "state",
-            "summary",
-            "text",
-        ]
-    },
-}
-_OPEN: Final = frozenset({*_FILES, "/access.json", "/livez"})
+_KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
+_OPEN: Final = frozenset({"/access.json", "/livez"})
 _MAX_PORT: Final = 65535
 
 
 class Tcp:
-    """Who may call over TCP.
+    """Who may call over TCP, and the dashboard: a page, its style and its modules, read once.
 
     Args:
         address: The bound `host:port`.
@@ -78,19 +63,25 @@ class Tcp:
 
     def __init__(self, address: str, token: Renewed[str] | None, names: Sequence[str] = ()) -> None:
         self._hosts = Hosts(address, names, option="--http-host")
-        self.token = token
+        self._token = token
+        files = sorted((resources.files("controlplane") / "ui").iterdir(), key=lambda each: each.name)
+        self._page = {
+            "/" if each.name == "index.html" else f"/{each.name}": (each.read_bytes(), kind)
+            for each in files
+            if (kind := _KINDS.get(PurePath(each.name).suffix)) is not None
+        }
 
     def refusal(self, request: web.Request) -> Refusal | None:
         """Return why a call is not allowed; None if it is."""
         foreign = self._foreign(request)
-        if foreign is not None or request.path in _OPEN:
+        if foreign is not None or request.path in self._page or request.path in _OPEN:
             return foreign
-        if self.token is None:
+        if self._token is None:
             changes = request.method in MUTATIONS
             return (
                 Refusal(403, "read_only", "without a token nothing can be changed here") if changes else None
             )
-        return refuse_token(request, self.token.now())
+        return refuse_token(request, self._token.now())
 
     def _foreign(self, request: web.Request) -> Refusal | None:
         if (refusal := refuse_host(request, self._hosts)) is not None:
@@ -103,28 +94,21 @@ class Tcp:
             )
         return None
 
+    def add_page(self, app: web.Application) -> None:
+        """Add the page's routes and headers to an application that is served over TCP."""
+        digest = hashlib.sha256(b"\0".join(body for body, _ in self._page.values())).hexdigest()
+        access = {"changes": "never" if self._token is None else "token", "page": digest[:16]}
 
-class Page:
-    """The dashboard: a page, its style and its modules, read once, and what they may do here."""
+        async def file(request: web.Request) -> web.Response:
+            body, kind = self._page[request.path]
+            return web.Response(body=body, content_type=kind, charset="utf-8")
 
-    def __init__(self, *, token: bool) -> None:
-        folder = resources.files("controlplane") / "ui"
-        self._bodies = {path: (folder / name).read_bytes() for path, (name, _) in _FILES.items()}
-        digest = hashlib.sha256(b"\0".join(self._bodies.values())).hexdigest()
-        self._access = {"changes": "token" if token else "never", "page": digest[:16]}
+        async def tell_access(_request: web.Request) -> web.Response:
+            return web.json_response(access)
 
-    def add_to(self, app: web.Application) -> None:
-        """Add routes and headers to an application that is served over TCP."""
-        app.add_routes([web.get(path, self._file) for path in _FILES])
-        app.add_routes([web.get("/access.json", self._access_answer)])
+        app.add_routes([web.get(path, file) for path in self._page])
+        app.add_routes([web.get("/access.json", tell_access)])
         app.on_response_prepare.append(_guard)
-
-    async def _file(self, request: web.Request) -> web.Response:
-        _, kind = _FILES[request.path]
-        return web.Response(body=self._bodies[request.path], content_type=kind, charset="utf-8")
-
-    async def _access_answer(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._access)
 
 
 async def _guard(_request: web.Request, response: web.StreamResponse) -> None:
@@ -164,3 +148,32 @@ def listener(address: str, *, token: bool) -> tuple[socket.socket, str]:
         words = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise PlaceError(f"--http {address}: cannot listen there: {words.lower()}") from error
     return sock, f"{host}:{sock.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def bound(path: Path) -> Iterator[socket.socket]:
+    """Bind the daemon's own Unix socket: private, never stolen from a daemon that lives, gone when it ends.
+
+    It changes the umask for a moment: at start-up, before there are threads to suffer from it.
+
+    Raises:
+        BusyError: Another process holds the path; its pid is in the message.
+        PlaceError: The directory cannot be made or written, or belongs to others, or its name is too long.
+    """
+    if problem := too_long(path):
+        raise PlaceError(f"--runtime-dir {path.parent}: {problem}")
+    own = OwnSocket(path)
+    try:
+        own.acquire()
+        listener = own.listen()
+    except InUse as error:
+        raise BusyError(str(path), error.pid) from error
+    except OSError as error:
+        own.unlock()
+        place = Path(error.filename) if isinstance(error.filename, str) else path
+        raise PlaceError(f"{path}: {explain_error(place, error)}") from error
+    try:
+        yield listener
+    finally:
+        own.close()
+        listener.close()

@@ -177,8 +177,8 @@ async def test_keys(agent):
     async def take(raw, _forced):
         values.append(raw)
 
-    source = KeySource("lb/site", settings, on_content=take, pace=FAST, runtime=RUNTIME)
-    watch = asyncio.create_task(source.run())
+    source = KeySource("lb/site", settings, pace=FAST, runtime=RUNTIME)
+    watch = asyncio.create_task(source.run(take, take))
     client = ConsulClient(settings)
     try:
         assert await put_key(client, "lb/site", b"one", 0, 5.0)

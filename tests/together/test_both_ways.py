@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from controlplane.cli import files, history, operate
 from controlplane.daemon.api import Api
 from controlplane.daemon.events import Events
-from controlplane.daemon.socket import bound
+from controlplane.daemon.http import bound
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import ControlError

@@ -12,6 +12,7 @@ import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff, TokenBucket, WatchIndex, jittered
@@ -24,30 +25,33 @@ from controlplane.errors import HeldBackError
 __all__ = ["KeySource", "put_key", "read_key", "write_key"]
 
 MAX_VALUE_BYTES = 512 * 1024  # Consul's own limit (kv_max_value_size)
+OnContent = Callable[[bytes, bool], Awaitable[None]]
 _STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")
 _RETRY_S: Final = 1.0
 """The first pause before a read that somebody asked for is tried again."""
 
 
 class KeySource:
-    """Hands a key's content on whenever it has changed, as `FileSource` does a file's.
+    """Hands a key's content on whenever it has changed: a home of an lb.yaml (`desired.location`), as a file is.
 
-    A key that is gone, empty or cannot be read is no content: what was handed on last holds, and `status` tells why.
-    `on_content` takes the key's bytes, and whether somebody asked for them with `force`.
+    A key that is gone, empty or cannot be read is no content: what was handed on last holds, and `status` tells why. It has no
+    folder, so files are looked for where the daemon was started.
     """
+
+    word = "key"
 
     def __init__(
         self,
         path: str,
         settings: ConsulSettings,
         *,
-        on_content: Callable[[bytes, bool], Awaitable[None]],
         pace: Pace | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        self._path = path
-        self._settings = settings
-        self._on_content = on_content
+        self.name = self.place = f"{PREFIX}{path}"
+        self.folder = Path()
+        self.path = path
+        self.settings = settings
         self._pace = pace or Pace()
         self._runtime = runtime or Runtime()
         self._error: ConsulError | None = None
@@ -75,7 +79,7 @@ class KeySource:
             since = self._pulse.since
         age_s = None if self._answered_at is None else round(self._runtime.clock() - self._answered_at, 3)
         return {
-            "name": f"{PREFIX}{self._path}",
+            "name": self.name,
             "state": state,
             "since": self._runtime.rfc3339(since),
             "last_error": None if error is None else str(error),
@@ -83,37 +87,37 @@ class KeySource:
             "age_s": age_s,
         }
 
-    async def run(self) -> None:
+    async def run(self, on_content: OnContent, _on_error: object) -> None:
         """Read once, then watch until cancelled.
 
         Raises:
             ControlError: The path is none, or the client library cannot be used.
             ExceptionGroup: `on_content` has raised.
         """
-        _url(self._path)
-        async with connected(self._settings) as client, asyncio.TaskGroup() as group:
-            group.create_task(self._pulse.run(client), name=f"pulse for {PREFIX}{self._path}")
-            group.create_task(self._watch(client), name=f"{PREFIX}{self._path}")
+        _url(self.path)
+        async with connected(self.settings) as client, asyncio.TaskGroup() as group:
+            group.create_task(self._pulse.run(client), name=f"pulse for {self.name}")
+            group.create_task(self._watch(client, on_content), name=self.name)
             backoff = Backoff(base_s=_RETRY_S, least=0.5)
             while True:
                 await self._forced.wait()
                 self._forced.clear()
-                if await self._read(client):
+                if await self._read(client, on_content):
                     backoff.succeed()
                 else:
                     await asyncio.sleep(backoff.fail(self._runtime.random))
                     self._forced.set()
 
-    async def _read(self, client: ConsulClient) -> bool:
+    async def _read(self, client: ConsulClient, on_content: OnContent) -> bool:
         async with self._handing:
             try:
-                raw, _ = await read_key(client, self._path, self._pace.slack_s)
+                raw, _ = await read_key(client, self.path, self._pace.slack_s)
             except ConsulError:  # the watch meets the same, and `status` shows it
                 return False
-            await self._on_content(raw, True)
+            await on_content(raw, True)
             return True
 
-    async def _watch(self, client: ConsulClient) -> None:
+    async def _watch(self, client: ConsulClient, on_content: OnContent) -> None:
         bucket = TokenBucket(rate=self._pace.rate, burst=2)
         last: bytes | None = None
         while True:
@@ -130,13 +134,13 @@ class KeySource:
             if found is not None and found != last:
                 last = found
                 async with self._handing:
-                    await self._on_content(found, False)
+                    await on_content(found, False)
 
     async def _next(self, client: ConsulClient) -> bytes | None:
         """Read, waiting for a change if the last answer is known; None if there is no desired state in it."""
         wait_s = jittered(self._pace.wait_s, self._runtime.random)
         how, timeout_s = self._pace.blocking(self._index.value, wait_s)
-        reply = await client.get(_url(self._path), how if self._index.value else [], timeout_s=timeout_s)
+        reply = await client.get(_url(self.path), how if self._index.value else [], timeout_s=timeout_s)
         take_index(self._index, reply)
         found = _value(reply)
         usable = found is not None and bool(found[0])

@@ -15,7 +15,7 @@ from aiohttp import ClientSession, TCPConnector, UnixConnector, web
 
 from controlplane.daemon.api import MAX_BODY_BYTES, Api, Tcp
 from controlplane.daemon.events import Events
-from controlplane.daemon.socket import bound
+from controlplane.daemon.http import bound
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.operations.options import ApplyOptions, Origin

@@ -28,11 +28,6 @@ class Hand:
     folder: Path = Path()
     taking: list[Any] = field(default_factory=list)
 
-    def watcher(self, on_content, on_error):
-        """Remember whom to hand it to."""
-        self.taking = [on_content, on_error]
-        return self
-
     def force(self):
         """Nothing is read here."""
 
@@ -40,12 +35,14 @@ class Hand:
         """Nothing is to be told."""
         return {}
 
-    async def run(self):
-        """Watch nothing."""
+    async def run(self, on_content, on_error):
+        """Remember whom to hand it to, and watch nothing."""
+        self.taking = [on_content, on_error]
         await asyncio.Event().wait()
 
     async def write(self, value):
         """Hand a content on."""
+        await until(lambda: self.taking)
         await self.taking[0](json.dumps(value).encode(), False)
 
 

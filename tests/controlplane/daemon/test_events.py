@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from controlplane.daemon.events import Following
+from controlplane.daemon.events import follow
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import UnreachableError
 from tests.support.wait import DEADLINE_S
@@ -21,18 +21,10 @@ class Stream:
     def __init__(self, *turns, breaks=False):
         self.turns = list(turns)
         self.breaks = breaks
-        self.connected = 0
-        self.closed = asyncio.Event()
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        self.closed.set()
+        self.endpoint = HERE
 
     async def events(self):
         """Yield one turn's events; with no turn left, wait for ever."""
-        self.connected += 1
         if not self.turns:
             await asyncio.Event().wait()
         for event in self.turns.pop(0):
@@ -42,8 +34,8 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def following(there, streams):
-    """Follow `there`; yields the Following and a function that waits for so many events."""
+async def following(stream):
+    """Follow a data plane; yields a function that waits for so many events."""
     told = []
     news = asyncio.Event()
 
@@ -57,11 +49,10 @@ async def following(there, streams):
             await news.wait()
         return told
 
-    follower = Following(lambda: list(there), lambda endpoint: streams[endpoint], publish, pause_s=0.0)
-    task = asyncio.create_task(follower.run())
+    task = asyncio.create_task(follow(stream, publish, pause_s=0.0))
     try:
         async with asyncio.timeout(DEADLINE_S):
-            yield follower, wait
+            yield wait
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -76,7 +67,7 @@ def event(number, second, kind="backend_up", instance="aa"):
 async def test_what_is_repeated_is_told_once(breaks):
     """A new connection brings the remembered ones again; only what is later is told."""
     stream = Stream([event(1, 1), event(2, 1)], [event(1, 1), event(2, 1), event(3, 2)], breaks=breaks)
-    async with following([HERE], {HERE: stream}) as (_, wait):
+    async with following(stream) as wait:
         told = await wait(3)
         assert [each["at"][17:19] for each in told] == ["01", "01", "02"]
         assert told[0] == {**event(1, 1)[2], "id": "aa-1", "type": "backend_up", "dataplane": "a"}
@@ -87,7 +78,7 @@ async def test_new_process_counts_from_one_again(older):
     """After a restart numbers are small: everything is new. Ids of an older version say nothing of the process."""
     first, second = ("1", "1") if older else ("aa-1", "bb-1")
     stream = Stream([(first, *event(1, 1)[1:])], [(second, *event(1, 5, "started")[1:])])
-    async with following([HERE], {HERE: stream}) as (_, wait):
+    async with following(stream) as wait:
         assert [each["type"] for each in await wait(2)] == ["backend_up", "started"]
 
 
@@ -96,26 +87,13 @@ async def test_a_clock_that_is_set_back_hides_nothing(again):
     """What happens after the clock was set back is told as it happens, with its odd stamp."""
     before, after = event(1, 50), event(2, 7)
     turns = [[before], [before, after]] if again else [[before, after]]
-    async with following([HERE], {HERE: Stream(*turns)}) as (_, wait):
+    async with following(Stream(*turns)) as wait:
         assert [each["at"][17:19] for each in await wait(2)] == ["50", "07"]
 
 
 async def test_no_more_is_remembered_than_may_be_told_again():
     """A data plane that tells for months costs no more memory than one that has just begun."""
     many = [event(number, 1) for number in range(5000)]
-    async with following([HERE], {HERE: Stream(many, many[-256:], [event(5000, 1)])}) as (_, wait):
+    async with following(Stream(many, many[-256:], [event(5000, 1)])) as wait:
         told = await wait(5001)
         assert [each["id"] for each in told] == [f"aa-{number}" for number in range(5001)]
-
-
-async def test_data_planes_come_and_go():
-    """One that appears is followed at the next look, and one that went is let go."""
-    there = Endpoint("b", "/nowhere/dataplane-b.sock")
-    streams = {HERE: Stream([event(1, 1)]), there: Stream([event(1, 2)])}
-    known = [HERE]
-    async with following(known, streams) as (follower, wait):
-        await wait(1)
-        known[:] = [there]
-        follower.look()
-        assert (await wait(2))[1]["dataplane"] == "b"
-        await streams[HERE].closed.wait()

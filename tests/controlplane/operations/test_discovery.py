@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from aiohttp import web
 
-from controlplane.daemon.fault_log import Noticing, source_faults
+from controlplane.daemon.log import Noticing, source_faults
 from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError
 from controlplane.operations.discovery import Discovering

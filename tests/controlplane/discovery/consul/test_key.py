@@ -32,8 +32,8 @@ async def watched(consul):
     async def take(raw, forced):
         seen.append((raw, forced))
 
-    source = KeySource("lb/web", with_address(consul.address), on_content=take, pace=FAST)
-    task = asyncio.create_task(source.run())
+    source = KeySource("lb/web", with_address(consul.address), pace=FAST)
+    task = asyncio.create_task(source.run(take, take))
     try:
         yield source, seen
     finally:
@@ -141,8 +141,8 @@ async def watching(consul, pace=FAST):
         values.append(raw)
 
     settings = with_address(consul.address)
-    source = KeySource("lb", settings, on_content=take, pace=pace, runtime=RUNTIME)
-    task = asyncio.create_task(source.run())
+    source = KeySource("lb", settings, pace=pace, runtime=RUNTIME)
+    task = asyncio.create_task(source.run(take, take))
     try:
         yield source, values
     finally:

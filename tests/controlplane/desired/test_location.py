@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.desired.document import read_file
-from controlplane.desired.file import FileSource, Settling
+from controlplane.desired.location import FileSource, Settling
 from controlplane.errors import InputError
 
 PERIOD_S = 0.005
@@ -74,8 +74,8 @@ class Seen:
 async def watching(path):
     """Run a source on a path; its first content or error was handed on."""
     seen = Seen()
-    source = FileSource(path, on_content=seen.content, on_error=seen.error, period_s=PERIOD_S)
-    task = asyncio.create_task(source.run())
+    source = FileSource(path, period_s=PERIOD_S)
+    task = asyncio.create_task(source.run(seen.content, seen.error))
     try:
         await seen.wait(lambda: seen.contents or seen.errors)
         yield seen, source
