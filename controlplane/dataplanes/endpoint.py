@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import socket
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
@@ -181,18 +180,9 @@ def _gone_since(path: str) -> float | None:
 
 def _sockets(directory: Path, prefix: str) -> list[str]:
     try:
-        with os.scandir(directory) as entries:
-            return sorted(entry.path for entry in entries if _is_socket(entry, prefix))
+        names = [each for each in directory.iterdir() if fnmatch(each.name, f"{prefix}*{_SUFFIX}")]
+        return sorted(str(each) for each in names if each.is_socket())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise PlaceError(f"{directory}: {explain_error(directory, error)}") from error
-
-
-def _is_socket(entry: os.DirEntry[str], prefix: str) -> bool:
-    if not (entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX)):
-        return False
-    try:
-        return stat.S_ISSOCK(entry.stat().st_mode)
-    except FileNotFoundError:  # it went between the listing and the look
-        return False

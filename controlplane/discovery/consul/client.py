@@ -1,6 +1,6 @@
 """The one module that speaks to Consul: py-consul's asyncio client with the transport that long polls need.
 
-py-consul builds the URL, the query and the token header. What is replaced is its session:
+py-consul builds the URL and the query. What is replaced is its session, and that it finds settings in the environment:
 
 - a pool without a limit: its 100 connections would make watch 101 wait for a whole poll of another;
 - no redirects: aiohttp would hand `X-Consul-Token` to whatever host the redirect names;
@@ -19,13 +19,12 @@ import importlib.metadata
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
-import consul
 import consul.aio
 import consul.base
 
@@ -58,10 +57,10 @@ class _Transport(consul.aio.HTTPClient):  # type: ignore[misc]  # py-consul carr
     """py-consul's HTTP client over a session of ours."""
 
     def __init__(self, settings: ConsulSettings) -> None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        scheme = "https" if settings.scheme == "https" else "http"
         # not aio.HTTPClient's: it would load the system's certificates (35 ms) for plain HTTP as well
-        consul.base.HTTPClient.__init__(
-            self, _url_host(settings.host), settings.port, _http_scheme(settings), verify=True, cert=None
-        )
+        consul.base.HTTPClient.__init__(self, host, settings.port, scheme)
         connector: aiohttp.BaseConnector
         if settings.scheme == "unix":
             connector = aiohttp.UnixConnector(settings.socket, limit=0)
@@ -76,9 +75,9 @@ class _Transport(consul.aio.HTTPClient):  # type: ignore[misc]  # py-consul carr
         )
         self.tls: ssl.SSLContext | None = None
 
-    async def _request(  # noqa: PLR0913 - py-consul's signature
+    async def _request(
         self,
-        callback: Callable[[Any], Any],
+        _callback: None,
         method: str,
         uri: str,
         headers: dict[str, str] | None,
@@ -86,7 +85,7 @@ class _Transport(consul.aio.HTTPClient):  # type: ignore[misc]  # py-consul carr
         *,
         connections_timeout: float | None = None,
         raw: bool = True,  # noqa: ARG002 - py-consul's signature
-    ) -> Any:
+    ) -> Reply:
         timeout = aiohttp.ClientTimeout(total=connections_timeout, sock_connect=CONNECT_TIMEOUT_S)
         extra: dict[str, Any] = {} if self.tls is None else {"ssl": self.tls}
         async with self._session.request(
@@ -97,22 +96,7 @@ class _Transport(consul.aio.HTTPClient):  # type: ignore[misc]  # py-consul carr
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise ConsulError("protocol", f"an answer of more than {MAX_BODY_BYTES} bytes")
-            return callback(consul.base.Response(response.status, response.headers, bytes(body)))
-
-
-class _Agent(consul.aio.Consul):  # type: ignore[misc]  # the same
-    """py-consul's client with every setting given, so that it finds nothing to read in the environment."""
-
-    def __init__(self, settings: ConsulSettings) -> None:
-        self._settings = settings
-        super().__init__(
-            host=_url_host(settings.host), port=settings.port, scheme=_http_scheme(settings), verify=True
-        )
-        self.token = ""  # it takes CONSUL_HTTP_TOKEN over its own argument
-
-    def http_connect(self, *_: object, **__: object) -> _Transport:
-        """Make the transport, in py-consul's constructor."""
-        return _Transport(self._settings)
+            return Reply(response.status, response.headers, bytes(body))
 
 
 class ConsulClient:
@@ -125,7 +109,7 @@ class ConsulClient:
         """The token and the certificates, as their files say now; None: there is nothing to read."""
         if files or settings.scheme == "https":
             self._secrets = Renewed(files.values(), lambda: _read(settings, files), wrong=ConsulError)
-        self._agent = _Agent(settings)
+        self._http = _Transport(settings)
         self._address = settings.address()
 
     async def get(self, path: str, params: Sequence[tuple[str, str]] = (), *, timeout_s: float) -> Reply:
@@ -139,37 +123,31 @@ class ConsulClient:
         Raises:
             ConsulError: There is no answer, or it is neither 200 nor 404.
         """
-        call = self._agent.http.get
-        headers = await self._headers()
-        answer = call(_whole, path, list(params), headers=headers, connections_timeout=timeout_s)
-        return await self._checked(answer, timeout_s)
+        return await self._asked(self._http.get, path, params, timeout_s)
 
     async def put(
         self, path: str, params: Sequence[tuple[str, str]] = (), body: bytes = b"", *, timeout_s: float
     ) -> Reply:
         """Write; arguments and errors as for `get`."""
-        call = self._agent.http.put
-        headers = await self._headers()
-        answer = call(_whole, path, list(params), body, headers=headers, connections_timeout=timeout_s)
-        return await self._checked(answer, timeout_s)
+        return await self._asked(self._http.put, path, params, timeout_s, data=body)
 
     async def close(self) -> None:
         """Close every connection; what waits for an answer fails."""
-        await self._agent.close()
+        await self._http.close()
 
-    async def _headers(self) -> Any:
-        """Return the headers of a call, and have it go out with the certificates of this moment."""
+    async def _asked(
+        self, call: Any, path: str, params: Sequence[tuple[str, str]], timeout_s: float, **data: bytes
+    ) -> Reply:
+        """Make a call with the token and the certificates of this moment; all that can go wrong is one kind of error."""
         token = self._settings.token
         if self._secrets is not None:
-            token, self._agent.http.tls = await asyncio.to_thread(self._secrets.now)  # it reads files
+            token, self._http.tls = await asyncio.to_thread(self._secrets.now)  # it reads files
             if self._secrets.trouble is not None:  # what an agent is told must be what is configured
                 raise self._secrets.trouble.with_traceback(None)
-        return self._agent.prepare_headers(token)
-
-    async def _checked(self, call: Awaitable[Any], timeout_s: float) -> Reply:
-        """Wait for a call, and turn all that can go wrong into one kind of error."""
+        headers = {"X-Consul-Token": token} if token else {}
+        how = {"headers": headers, "connections_timeout": timeout_s, **data}
         try:
-            reply = cast("Reply", await call)
+            reply: Reply = await call(None, path, list(params), **how)
         except TimeoutError as error:
             raise ConsulError("timeout", f"{self._address}: no answer within {timeout_s:.3g} s") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -211,11 +189,6 @@ def _words(error: Exception) -> str:
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = error.certificate_error
     return str(reason) or type(reason).__name__
-
-
-def _whole(response: Any) -> Reply:
-    """Keep an answer as it is, instead of what py-consul's own callbacks make of it."""
-    return Reply(response.code, response.headers, response.body)
 
 
 def _refusal(reply: Reply) -> ConsulError:
@@ -278,14 +251,6 @@ def _file_errors(*names: str) -> Any:
         raise ConsulError(
             "misconfigured", f"{', '.join(names)}: {reason}", retry_after_s=FILE_RETRY_S
         ) from error
-
-
-def _http_scheme(settings: ConsulSettings) -> str:
-    return "https" if settings.scheme == "https" else "http"
-
-
-def _url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _keepalive_socket(info: tuple[Any, ...]) -> socket.socket:
