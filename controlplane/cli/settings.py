@@ -13,7 +13,7 @@ import click
 from controlplane.dataplanes import endpoint
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
-from controlplane.dataplanes.requests import pushed_by
+from controlplane.dataplanes.requests import Caller, pushed_by
 from controlplane.dataplanes.tls import Tls, tls_of
 from controlplane.errors import InputError, PlaceError
 from schemas.http.headers import TokenError, parse_token
@@ -119,9 +119,8 @@ class Settings:
         found = self.endpoints()
         if not found:
             raise PlaceError(f"no data plane found: looked for {self.runtime_dir()}/dataplane-*.sock")
-        token, tls = self.token(), self.tls()
-        by = pushed_by("lb-control", user_name(os.getuid()))
-        return tuple(BlockingClient(each, token=token, tls=tls, by=by) for each in found)
+        caller = Caller(pushed_by("lb-control", user_name(os.getuid())), self.token(), self.tls())
+        return tuple(BlockingClient(each, caller) for each in found)
 
     def draining(self) -> tuple[Endpoint, ...]:
         """List the processes that have been data planes, and finish what they have; none if some are named."""

@@ -35,7 +35,7 @@ from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
 from controlplane.dataplanes.fleet import Fleet
-from controlplane.dataplanes.requests import pushed_by
+from controlplane.dataplanes.requests import Caller, pushed_by
 from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
@@ -91,7 +91,8 @@ class Daemon:
         self.base = Path() if settings.home is None else settings.home.folder
         self.events = Events()
         home = settings.home
-        self._by = pushed_by("lb-control run", user_name(os.getuid()), None if home is None else home.place)
+        by = pushed_by("lb-control run", user_name(os.getuid()), None if home is None else home.place)
+        self._caller = Caller(by, settings.token, settings.tls)
         instance = os.urandom(8).hex()
         self._ids = (f"{instance}-{number}" for number in count(1))
         self.controller = Controller(
@@ -112,7 +113,7 @@ class Daemon:
         self.registering = Registering(self.controller.fleet, log)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
-        return DataPlaneClient(endpoint, token=self.settings.token, tls=self.settings.tls, by=self._by)
+        return DataPlaneClient(endpoint, self._caller)
 
     @contextlib.asynccontextmanager
     async def _followed(self, endpoint: Endpoint) -> AsyncIterator[DataPlaneClient]:

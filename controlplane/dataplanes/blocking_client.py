@@ -13,10 +13,8 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.endpoint import Endpoint, unreachable
-from controlplane.dataplanes.tls import Tls
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
-from schemas.http.reloaded import Renewed
 
 __all__ = ["GRACE_S", "LOOK_S", "Asking", "BlockingClient", "Outcome", "ask_all", "in_thread"]
 
@@ -27,7 +25,8 @@ LOOK_S: Final = 5.0
 GRACE_S: Final = 0.2
 """The socket has the same timeout as whoever waits: a little more lets it say so in its own words."""
 _PROBE_S: Final = 2.0
-_NOBODY: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
+_NOBODY: Final = requests.Caller()
+_UNHEARD: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 """What connecting to a Unix socket fails with if nobody listens there."""
 
 
@@ -41,27 +40,11 @@ class Asking(Protocol):
 
 
 class BlockingClient:
-    """Asks one data plane, or the daemon, one question at a time; a connection for each.
+    """Asks one data plane, or the daemon, one question at a time; a connection for each."""
 
-    Args:
-        endpoint: Where it is.
-        token: Goes along with each call over TCP; None: no token.
-        tls: For `https://`.
-        by: Who asks, as `requests.pushed_by` writes it; None: that is nobody's business.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        token: Renewed[str] | None = None,
-        tls: Tls | None = None,
-        by: str | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, caller: requests.Caller = _NOBODY) -> None:
         self.endpoint = endpoint
-        self._by = by
-        self._tls = tls or Tls()
-        self._token = token if endpoint.is_url else None
+        self._caller = caller
 
     def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return the JSON object of its answer.
@@ -85,16 +68,19 @@ class BlockingClient:
         name = self.endpoint.name
         connection = self._connection(timeout_s)
         try:
-            headers = requests.headers_of(call, self._token, self._by)
+            headers = self._caller.headers(call, self.endpoint)
             connection.request(call.method, call.target, call.body, headers)
             response = connection.getresponse()
             return response.status, response.read()
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except (http.client.HTTPException, OSError) as error:
-            if isinstance(error, http.client.HTTPException) and self._tls.words(self.endpoint, error) is None:
+            if (
+                isinstance(error, http.client.HTTPException)
+                and self._caller.tls.words(self.endpoint, error) is None
+            ):
                 raise UnreachableError(name, f"broken answer ({type(error).__name__})") from error
-            raise unreachable(self.endpoint, self._tls.said(self.endpoint, error)) from error
+            raise self._caller.tls.unreachable(self.endpoint, error) from error
         finally:
             connection.close()
 
@@ -108,7 +94,7 @@ class BlockingClient:
             probe.settimeout(_PROBE_S)
             try:
                 probe.connect(self.endpoint.location)
-            except _NOBODY:
+            except _UNHEARD:
                 return False
         return True
 
@@ -117,7 +103,7 @@ class BlockingClient:
             return _UnixConnection(self.endpoint.location, timeout_s)
         parts = urlsplit(self.endpoint.location)
         if self.endpoint.is_https:
-            context = self._tls.context(self.endpoint)
+            context = self._caller.tls.context(self.endpoint)
             return http.client.HTTPSConnection(
                 parts.hostname or "", parts.port, timeout=timeout_s, context=context
             )

@@ -13,10 +13,8 @@ import aiohttp
 from yarl import URL
 
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.endpoint import Endpoint, unreachable
-from controlplane.dataplanes.tls import Tls
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import LateError, UnreachableError
-from schemas.http.reloaded import Renewed
 
 __all__ = ["DataPlaneClient"]
 
@@ -25,27 +23,19 @@ _SILENCE_S: Final = 30.0
 """On an event stream; a heartbeat comes every 10 s."""
 _MAX_EVENT_BYTES: Final = 1 << 20
 _OK: Final = 200
+_NOBODY: Final = requests.Caller()
 _EVENTS: Final = requests.Call("GET", "/v1/events", headers={"Last-Event-ID": "0"})
 
 
 class DataPlaneClient:
     """Asks one data plane over its Unix socket, or over TCP with a token, a certificate or both.
 
-    Use it as an asynchronous context manager inside a running loop. Its arguments are those of `BlockingClient`.
+    Use it as an asynchronous context manager inside a running loop.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        token: Renewed[str] | None = None,
-        tls: Tls | None = None,
-        by: str | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, caller: requests.Caller = _NOBODY) -> None:
         self.endpoint = endpoint
-        self._by = by
-        self._tls = tls or Tls()
-        self._token = token if endpoint.is_url else None
+        self._caller = caller
         connector = None if endpoint.is_url else aiohttp.UnixConnector(endpoint.location)
         self._base = endpoint.location if endpoint.is_url else "http://localhost"
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
@@ -59,7 +49,7 @@ class DataPlaneClient:
     async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
         """Send a request and return the JSON object of its answer; raises what `BlockingClient.ask` does."""
         name = self.endpoint.name
-        headers = requests.headers_of(call, self._token, self._by)
+        headers = self._caller.headers(call, self.endpoint)
         context = await self._context()
         try:
             async with self._session.request(
@@ -75,7 +65,7 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, timeout_s) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise unreachable(self.endpoint, self._tls.said(self.endpoint, _reason(error))) from error
+            raise self._caller.tls.unreachable(self.endpoint, _reason(error)) from error
         return requests.answer(name, status, raw)
 
     async def events(self) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
@@ -92,7 +82,7 @@ class DataPlaneClient:
         try:
             async with self._session.get(
                 URL(self._base + _EVENTS.target),
-                headers=requests.headers_of(_EVENTS, self._token, None),
+                headers=self._caller.headers(_EVENTS, self.endpoint),
                 allow_redirects=False,
                 timeout=timeout,
                 ssl=context,
@@ -109,13 +99,13 @@ class DataPlaneClient:
         except TimeoutError as error:
             raise LateError(name, _SILENCE_S) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise unreachable(self.endpoint, self._tls.said(self.endpoint, _reason(error))) from error
+            raise self._caller.tls.unreachable(self.endpoint, _reason(error)) from error
 
     async def _context(self) -> ssl.SSLContext | bool:
         """Return what aiohttp wants for `ssl`. Another context is another pool: no connection of an older one is used."""
         if not self.endpoint.is_https:
             return True
-        return await asyncio.to_thread(self._tls.context, self.endpoint)
+        return await asyncio.to_thread(self._caller.tls.context, self.endpoint)
 
 
 def _reason(error: Exception) -> Exception:

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.tls import Tls
 from controlplane.errors import RefusedError, UnreachableError
 from schemas.http.headers import PUSHED_BY, name_in_header
 from schemas.http.reloaded import Renewed
 
 __all__ = [
     "Call",
+    "Caller",
     "answer",
     "encode",
     "get",
-    "headers_of",
     "here",
     "patch_backend",
     "post",
@@ -41,16 +43,27 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def headers_of(call: Call, token: Renewed[str] | None, by: str | None) -> dict[str, str]:
-    """Return a request's headers: what it is, a token if there is one, and of a push who pushes, if that is known."""
-    headers = dict(call.headers)
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token.now()}"
-    if by and call.method == "PUT":
-        headers[PUSHED_BY] = by
-    if call.body is not None:
-        headers["Content-Type"] = "application/json"
-    return headers
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks data planes, and what shows it."""
+
+    by: str | None = None
+    """Who pushes, as `pushed_by` writes it; None: that is nobody's business."""
+    token: Renewed[str] | None = None
+    """Goes along with each call over TCP; None: no token."""
+    tls: Tls = field(default_factory=Tls)
+    """For `https://`."""
+
+    def headers(self, call: Call, endpoint: Endpoint) -> dict[str, str]:
+        """Return a request's headers: what it is, the token, and of a push who pushes."""
+        headers = dict(call.headers)
+        if self.token is not None and endpoint.is_url:
+            headers["Authorization"] = f"Bearer {self.token.now()}"
+        if self.by and call.method == "PUT":
+            headers[PUSHED_BY] = self.by
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
 
 
 def pushed_by(program: str, user: str, source: str | None = None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from controlplane.dataplanes.endpoint import Endpoint
+from controlplane.dataplanes.endpoint import Endpoint, unreachable
 from controlplane.errors import InputError, UnreachableError
 from schemas.http.authorities import trusting
 from schemas.http.reloaded import Renewed
@@ -78,14 +78,14 @@ class Tls:
         except InputError as error:
             raise UnreachableError(endpoint.name, f"{endpoint.location}: {error}") from error
 
-    def said(self, endpoint: Endpoint, error: BaseException) -> str:
-        """Tell why a data plane could not be asked, and what to do."""
+    def unreachable(self, endpoint: Endpoint, error: BaseException) -> UnreachableError:
+        """Return what to raise about a data plane that could not be asked: why, and what to do."""
         if isinstance(error, PermissionError) and not endpoint.is_url:
             told: str | None = explain_error(Path(endpoint.location), error)
         else:
             told = self.words(endpoint, error)
         told = told or getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return told + endpoint.advice
+        return unreachable(endpoint, told + endpoint.advice)
 
     def words(self, endpoint: Endpoint, error: BaseException) -> str | None:
         """Tell what a failed connection means, and what to do; None if TLS has no part in it."""

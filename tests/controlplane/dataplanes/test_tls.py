@@ -17,6 +17,7 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import endpoint_of
+from controlplane.dataplanes.requests import Caller
 from controlplane.dataplanes.tls import Tls, tls_of
 from controlplane.errors import InputError, UnreachableError
 from tests.support.authority import Authority
@@ -104,13 +105,13 @@ def accepting(serve) -> Iterator[str]:
 
 async def ask_async(url, tls):
     """Ask with the daemon's client."""
-    async with DataPlaneClient(endpoint_of(url), tls=tls) as client:
+    async with DataPlaneClient(endpoint_of(url), Caller(tls=tls)) as client:
         return await client.ask(requests.get("/v1/info"), timeout_s=10)
 
 
 async def ask_blocking(url, tls):
     """Ask with the commands' client."""
-    return BlockingClient(endpoint_of(url), tls=tls).ask(requests.get("/v1/info"), timeout_s=10)
+    return BlockingClient(endpoint_of(url), Caller(tls=tls)).ask(requests.get("/v1/info"), timeout_s=10)
 
 
 both = pytest.mark.parametrize("ask", [ask_async, ask_blocking])
