@@ -1,8 +1,7 @@
-"""What a data plane runs when it starts, what it says when it cannot, and what a file may change later."""
+"""What a data plane runs when it starts, what it says when it cannot, and what a file may change later, as a program."""
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import os
@@ -10,20 +9,9 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
-from contextlib import asynccontextmanager
-from random import Random
 
 import pytest
 
-from dataplane.errors import StartError
-from dataplane.net.reactor import Reactor
-from dataplane.node.apply import Applier
-from dataplane.node.initial import load_initial
-from dataplane.node.listeners import OwnListeners
-from dataplane.node.node import Node
-from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.telemetry.events import Events
 from schemas.http.authorities import trusting
 from tests.dataplane.net.through import QUIET
 from tests.support import prefork
@@ -63,48 +51,6 @@ def run(tmp_path, *arguments, **environment):
     )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
-
-
-class Loaded:
-    """What `load_initial` made of a configuration, in this process."""
-
-    def __init__(self, node, applier):
-        self.node = node
-        self.applier = applier
-        self.told = []
-
-    def events(self, kind):
-        """Return the fields of the events of a kind."""
-        return [fields for seen, fields in self.told if seen == kind]
-
-
-@asynccontextmanager
-async def loaded(state, config=None):
-    """Load what there is to run at the start."""
-    told = []
-    reactor = Reactor(asyncio.get_running_loop(), 1024)
-    reactor.start()
-    events = Events(lambda kind, **fields: told.append((kind, fields)), time.time)
-    node = Node(reactor, events, Random(1))
-    store = SnapshotStore(state, "test")
-    applier = Applier(node, store, OwnListeners(node, reuse_port=False))
-    it = Loaded(node, applier)
-    it.told = told
-    try:
-        await load_initial(applier, store, config)
-        yield it
-    finally:
-        for listener in node.listeners.values():
-            listener.close()
-        reactor.close()
-
-
-@pytest.fixture
-def environment(monkeypatch):
-    """An environment without our variables."""
-    for variable in ("LISTEN", "BACKENDS"):
-        monkeypatch.delenv(variable, raising=False)
-    return monkeypatch
 
 
 class TestNothing:
@@ -156,30 +102,6 @@ class TestEnvironment:
             assert service["health"]["active"]["type"] == "none"
             assert ask(port.address) == b"one:hello\n"
 
-    @pytest.mark.parametrize(
-        ("variable", "value"),
-        [
-            ("LISTEN", "4000"),
-            ("BACKENDS", "nowhere"),
-            ("LB_MODE", "fastest"),
-            ("POOL_MODE", "full"),
-            ("POOL_SIZE", "-1"),
-            ("PROXY_V1", "perhaps"),
-            ("DIAL_TIMEOUT", "2"),
-            ("IDLE_TIMEOUT", "soon"),
-            ("IO_TIMEOUT", "5 s"),
-            ("HEALTH_EVERY", "-1s"),
-        ],
-    )
-    async def test_a_wrong_value(self, tmp_path, environment, variable, value):
-        """A wrong value is an error that names its variable."""
-        for name, text in {"LISTEN": "127.0.0.1:1", "BACKENDS": "127.0.0.1:1", variable: value}.items():
-            environment.setenv(name, text)
-        with pytest.raises(StartError, match=f"environment: {variable}: ") as refused:
-            async with loaded(tmp_path):
-                pass
-        assert refused.value.exit_code == 2
-
     def test_its_exit_code(self, tmp_path):
         """The process ends with 2, and says why."""
         code, words = run(tmp_path, BACKENDS="127.0.0.1:1", LB_MODE="fastest")
@@ -224,72 +146,6 @@ class TestConfig:
             wait_for(lambda: plane.output.count('"apply_refused"') == 2, "the second refusal")
             assert plane.get("/v1/info")["generation"] == 2
 
-    def test_it_is_stronger_than_what_was_saved(self, file, server, port):
-        """A start with a file runs the file, as a newer generation than what ran before."""
-        with LineServer("two") as two, DataPlane() as plane:
-            plane.put_snapshot(
-                {"s": {"listen": port.address, "backends": [two.address], **QUIET}}, generation=41
-            )
-            plane.stop()
-            self.write(file, port, server.address)
-            plane.argv += ["--config", str(file)]
-            plane.start()
-            assert plane.get("/v1/info")["generation"] == 42
-            assert ask(port.address) == b"one:hello\n"
-
-    @pytest.mark.parametrize(
-        ("text", "told"),
-        [
-            ("version: 1\nservices:\n  web:\n    listen: nowhere\n    backends: []\n", "line 4"),
-            ("version: 1\nservices:\n  web: {listen: ':1', colour: red}\n", "line 3"),
-            ("version: 1\nversion: 1\n", "line 2"),
-            ("services: {}\n", "version"),
-            (
-                "version: 1\nservices:\n  c: {listen: '127.0.0.1:1', discover: {consul: {service: x}}}\n",
-                "discover",
-            ),
-            ("{", "line"),
-        ],
-    )
-    async def test_a_wrong_file(self, tmp_path, file, text, told):
-        """Every problem is told with the file's name and the line."""
-        file.write_text(text)
-        with pytest.raises(StartError, match=told) as refused:
-            async with loaded(tmp_path, file):
-                pass
-        assert refused.value.exit_code == 2
-        assert all(line.startswith(f"{file}: ") for line in str(refused.value).splitlines())
-
-    async def test_no_file(self, tmp_path, file):
-        """A file that is not there, or is no file, is an error that names it, once."""
-        words = {
-            file: "No such file or directory",
-            tmp_path: "is a directory, not a file; Docker makes one where a bind mount's source is missing",
-        }
-        for path, why in words.items():
-            with pytest.raises(StartError) as refused:
-                async with loaded(tmp_path, path):
-                    pass
-            assert str(refused.value) == f"{path}: {why}"
-
-    def test_a_directory_in_its_place_while_it_runs(self, file, server, port):
-        """SIGHUP is answered by a refusal, and what runs goes on."""
-        self.write(file, port, server.address)
-        with DataPlane(["--config", str(file)]) as plane:
-            file.unlink()
-            file.mkdir()
-            plane.send_signal(signal.SIGHUP)
-            wait_for(lambda: '"apply_refused"' in plane.output, "the refusal")
-            plane.wait_output("is a directory, not a file")
-            assert ask(port.address) == b"one:hello\n"
-
-    def test_a_pipe_does_not_hang(self, tmp_path, file):
-        """Something that is no regular file is refused at once."""
-        os.mkfifo(file)
-        code, words = run(tmp_path, "--config", str(file))
-        assert code == 2
-        assert "regular file" in words
-
 
 class TestSaved:
     """The last good snapshot on disk."""
@@ -305,40 +161,6 @@ class TestSaved:
             plane.start()
             assert plane.get("/v1/snapshot") == before
             assert ask(port.address) == b"one:hello\n"
-
-    @pytest.mark.parametrize("damage", ["{", "[]", '{"version": 2}', "", "\0" * 100, None])
-    async def test_a_damaged_one(self, tmp_path, environment, server, port, damage):
-        """A file that cannot be used is said so, and is no reason not to start."""
-        body = {
-            "version": 1,
-            "generation": 5,
-            "services": {"s": {"listen": port.address, "backends": [server.address], **QUIET}},
-        }
-        async with loaded(tmp_path) as first:
-            await first.applier.apply(body)
-        path = tmp_path / "dataplane-test.json"
-        if damage is None:  # the content does not fit the hash any more
-            saved = json.loads(path.read_text())
-            saved["services"]["s"]["mode"] = "random"
-            damage = json.dumps(saved)
-        path.write_text(damage)
-        async with loaded(tmp_path) as second:
-            assert [one["path"] for one in second.events("saved_snapshot_unusable")] == [str(path)]
-            assert second.applier.snapshot.generation == 0
-            assert not second.node.listeners
-            await second.applier.apply({**body, "generation": 1})
-        async with loaded(tmp_path) as third:
-            assert third.applier.snapshot.generation == 1
-
-    async def test_its_address_is_taken(self, tmp_path, environment, server, port):
-        """A saved snapshot whose address somebody else has now is no reason not to start."""
-        services = {"s": {"listen": port.address, "backends": [server.address], **QUIET}}
-        async with loaded(tmp_path) as first:
-            await first.applier.apply({"version": 1, "generation": 5, "services": services})
-        with socket.create_server((port.host, port.port)):
-            async with loaded(tmp_path) as second:
-                assert second.events("saved_snapshot_unusable")
-                assert second.applier.snapshot.generation == 0
 
 
 class TestConflicts:

@@ -1,4 +1,4 @@
-"""What `top` reads, and how it takes keys; with a terminal: tests/integration/test_top.py."""
+"""What `top` reads, and what it does beside; with a terminal: tests/integration/test_top.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from controlplane.cli.screen import keys_of
 from controlplane.cli.top import Background, connect_buckets
 from controlplane.errors import PlaceError
 
@@ -22,11 +21,6 @@ def test_times_to_connect_are_added_up_over_data_planes():
         "# TYPE lb_pool_idle gauge\nlb_pool_idle 4\n"
     )
     assert connect_buckets([text, text]) == {("web", "a"): [(0.001, 2.0), (float("inf"), 6.0)]}
-
-
-def test_keys_that_come_together_are_told_apart():
-    """Three bytes of an arrow are one key, in both modes of the keypad."""
-    assert keys_of(b"j\x1b[A\x1bOBq\x1b[5~\x1b") == [b"j", b"\x1b[A", b"\x1bOB", b"q", b"\x1b[5~", b"\x1b"]
 
 
 def finished(work):

@@ -167,16 +167,6 @@ def test_the_daemon_goes_on_without_what_only_shows(failing):
     assert daemon.wait() == 0
 
 
-def test_a_bug_in_what_decides_ends_it_and_is_told(failing):
-    """As a line of the log, with the traceback, and exit code 1."""
-    daemon = failing("controlplane.dataplanes.fleet", "Fleet", "_look")
-    assert daemon.wait(15) == 1
-    told = bug(daemon)
-    assert told["event"] == "a bug of ours: the daemon ends; data planes go on"
-    assert "ZeroDivisionError: of ours" in told["traceback"]
-    assert len(daemon.output.splitlines()) == sum(line.startswith("{") for line in daemon.output.splitlines())
-
-
 def told(*looks, **options):
     """Return what is logged over these looks."""
     lines: list[str] = []

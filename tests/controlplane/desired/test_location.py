@@ -225,3 +225,10 @@ async def test_file_that_cannot_be_read_for_a_moment_is_read_again(tmp_path, mon
         await seen.wait(lambda: seen.contents)
     assert (len(tries), seen.contents) == (5, [(b"new", False)])
     assert seen.errors == [f"{path}: {os.strerror(number).lower()}"]
+
+
+def test_a_file_is_called_by_its_path(tmp_path):
+    """Files that it names are looked for beside it."""
+    path = tmp_path / "lb.yaml"
+    home = FileSource(path)
+    assert (home.word, home.name, home.place, home.folder) == ("file", f"file {path}", str(path), tmp_path)

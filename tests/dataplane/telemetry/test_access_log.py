@@ -325,21 +325,6 @@ def test_the_file_is_reopened(workers):
         assert len(old.read_text().splitlines()) == 20
 
 
-def test_a_file_that_cannot_be_reopened(tmp_path):
-    """It is told, and lines go on into the old file."""
-    folder = tmp_path / "log"
-    folder.mkdir()
-    arguments = ["--access-log", str(folder / "access")]
-    with LineServer("one") as server, HeldPort() as port, DataPlane(arguments) as plane:
-        plane.put_snapshot({"s": {"listen": port.address, "backends": [server.address], **QUIET}})
-        folder.rename(tmp_path / "gone")
-        plane.send_signal(signal.SIGUSR1)
-        wait_for(lambda: "access_log_not_reopened" in plane.output, "the warning")
-        ask(port.address)
-        assert plane.stop() == 0
-        assert len((tmp_path / "gone" / "access").read_text().splitlines()) == 1
-
-
 def test_the_signal_without_a_file():
     """SIGUSR1 ends nobody, whether there is a file or not."""
     for arguments in ([], ["--access-log", "-"]):

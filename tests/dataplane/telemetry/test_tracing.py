@@ -9,13 +9,13 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from dataplane.core.reasons import CloseReason
 from dataplane.telemetry.tracing import Tracing
 from tests.dataplane.net.through import QUIET
+from tests.dataplane.telemetry.ended import ended
 from tests.support.backends import BlackHole, EchoServer, LineServer
 from tests.support.clients import ask, dial
 from tests.support.collector import Collector
@@ -260,25 +260,6 @@ def test_a_collector_that_refuses(port):
         wait_for(lambda: "spans_lost" in plane.output, "the warning")
         plane.wait_output("400")
         assert collector.requests == 1
-
-
-def ended():
-    """Return what a span is made of."""
-    return SimpleNamespace(
-        started_at=time.monotonic(),
-        queued_s=0.0,
-        connected_at=0.0,
-        first_at=0.0,
-        address=("192.0.2.1", 45123),
-        destination=None,
-        backend=None,
-        tried=(),
-        detail="",
-        pooled=False,
-        service=SimpleNamespace(name="web", proxy_required=False, spec=SimpleNamespace(listen=(":1", ":2"))),
-        client=SimpleNamespace(received=6),
-        reactor=SimpleNamespace(clock=time.monotonic),
-    )
 
 
 async def test_more_than_fit(monkeypatch):

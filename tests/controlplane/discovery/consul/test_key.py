@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -44,6 +45,13 @@ async def watched(consul):
 async def write(consul, raw, **options):
     """Write the key."""
     return await write_key(with_address(consul.address), "lb/web", raw, 5.0, **options)
+
+
+def test_a_key_is_called_as_a_command_calls_it():
+    """It has no folder: files that it names are looked for where the daemon was started."""
+    home = KeySource("lb/edge", with_address("http://127.0.0.1:1"))
+    name = "consul-kv:lb/edge"
+    assert (home.word, home.name, home.place, home.folder) == ("key", name, name, Path())
 
 
 async def test_changes_are_handed_on(consul):
