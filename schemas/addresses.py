@@ -9,12 +9,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from schemas.errors import shown
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "BACKEND_ADDRESS_PATTERN",

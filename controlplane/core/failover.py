@@ -7,10 +7,8 @@ that has never answered does not keep the next from serving for longer than the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Final
 
 __all__ = ["Failover"]
 

@@ -26,11 +26,9 @@ Nothing here knows what an instance is: values are opaque.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+from typing import Generic, TypeVar
 
 __all__ = ["Guard", "GuardPolicy", "Held"]
 

@@ -13,14 +13,12 @@ One bad entry never costs the others: it is skipped, with its reason. Conditions
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from controlplane.core.endpoints import EndpointRules, RefusedEndpoint, endpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "Classified",

@@ -17,15 +17,12 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from controlplane.core.guard import Guard, GuardPolicy
 from controlplane.core.instances import Classified, Condition, Instance
 from controlplane.core.wanted import Answers, Wanted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Coalescer", "Track", "Trust"]
 

@@ -25,18 +25,14 @@ The idea, with consecutive failures, growing ejection times and a cap, is Envoy'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import ceil, floor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.core.health import HealthState, HealthView
-from dataplane.core.spec import Resets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dataplane.core.spec import PassiveSpec
+from dataplane.core.spec import PassiveSpec, Resets
 
 __all__ = ["TRANSITIONS", "Ejection", "Event", "Evidence", "Failure", "Outliers", "Refusal", "Standing"]
 

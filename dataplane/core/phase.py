@@ -19,11 +19,9 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Final
 
 __all__ = ["TRANSITIONS", "Life", "Phase", "Turn"]
 

@@ -8,10 +8,8 @@ up to STEP_S longer; it is shorter as long as the counters themselves are younge
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Final
 
 __all__ = ["STEP_S", "WINDOW_S", "Recent"]
 

@@ -17,20 +17,15 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Generic
+from typing import Final, Generic
 
-from dataplane.core.balance.base import T
+from dataplane.core.balance.base import Balancer, T
 from dataplane.core.balance.modes import BALANCERS
-from dataplane.core.spec import Mode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from dataplane.core.balance.base import Balancer
-    from dataplane.core.balance.sticky_table import StickyTable
-    from dataplane.core.spec import BackendSpec
+from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.core.spec import BackendSpec, Mode
 
 __all__ = ["STEPS", "Lack", "Selection", "Standing", "next_step", "ramp", "sticky_members"]
 

@@ -7,19 +7,14 @@ import hmac
 import json
 import os
 import socket
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
+from schemas.http.hosts import Hosts
 from schemas.system.unix_socket import peer_uid
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
-
-    from aiohttp.typedefs import Handler, Middleware
-
-    from schemas.http.hosts import Hosts
 
 __all__ = [
     "HEARTBEAT_S",

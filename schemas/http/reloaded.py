@@ -14,11 +14,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
 
 __all__ = ["Renewed", "Signature", "signature"]
 

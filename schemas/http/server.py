@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, cast
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-
-if TYPE_CHECKING:
-    import socket
-    import ssl
-    from collections.abc import Callable
 
 __all__ = ["HEADERS_S", "ImpatientRunner", "serve"]
 

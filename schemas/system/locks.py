@@ -17,10 +17,8 @@ import fcntl
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Final
 
 __all__ = ["TOUCH_S", "LockedError", "is_free", "lock", "lock_of", "touch"]
 

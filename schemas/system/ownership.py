@@ -16,10 +16,7 @@ import errno
 import os
 import pwd
 import stat
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 __all__ = ["explain_error", "give_to_owner", "make_directory", "open_or_make", "user_name"]
 

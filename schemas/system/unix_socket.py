@@ -7,15 +7,13 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
 from schemas.system.ownership import make_directory, open_or_make
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["InUse", "OwnSocket", "listen_privately", "peer_uid", "reachable"]
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from dataplane.core.balance.base import Balancer
 from dataplane.core.balance.leastconn import LeastConn
 from dataplane.core.balance.p2c import PowerOfTwo
 from dataplane.core.balance.random import Random
 from dataplane.core.balance.rr import RoundRobin
 from dataplane.core.balance.sticky import Sticky
+from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.spec import Mode
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dataplane.core.balance.base import Balancer
-    from dataplane.core.balance.sticky_table import StickyTable
-
-    Builder = Callable[
-        [Sequence[tuple[Any, int]], Callable[[], float], Balancer[Any] | None, StickyTable | None],
-        Balancer[Any],
-    ]
+Builder = Callable[
+    [Sequence[tuple[Any, int]], Callable[[], float], Balancer[Any] | None, StickyTable | None],
+    Balancer[Any],
+]
 
 __all__ = ["BALANCERS"]
 

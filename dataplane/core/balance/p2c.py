@@ -6,13 +6,11 @@ log log n instead of log n, and, unlike `leastconn`, many balancers do not all r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Generic
 
 from dataplane.core.balance.base import T
 from dataplane.core.balance.random import Random
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
 
 __all__ = ["PowerOfTwo"]
 

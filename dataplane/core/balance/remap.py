@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dataplane.core.balance.sticky import Sticky
-from dataplane.core.balance.sticky_table import SLOTS, next_key
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Generator
-
-    from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.core.balance.sticky_table import SLOTS, StickyTable, next_key
 
 __all__ = ["moved_share_steps"]
 

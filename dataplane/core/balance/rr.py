@@ -22,15 +22,13 @@ Theory of operation:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import floor
-from typing import TYPE_CHECKING, Final, Generic
+from typing import Final, Generic
 
 from dataplane.core.balance.base import T
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
 
 __all__ = ["RoundRobin"]
 

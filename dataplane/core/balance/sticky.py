@@ -14,18 +14,14 @@ Theory of operation:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from math import log
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
 from xxhash import xxh3_64_intdigest
 
 from dataplane.core.balance.base import T
-from dataplane.core.balance.sticky_table import CHOICES, SLOTS, next_key
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
-    from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.core.balance.sticky_table import CHOICES, SLOTS, StickyTable, next_key
 
 __all__ = ["Sticky"]
 

@@ -25,14 +25,12 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Generator, Iterator, Sequence
 from heapq import merge
 from itertools import count
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_intdigest
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
 
 __all__ = ["CHOICES", "SLOTS", "StickyTable", "client_key", "finish", "next_key"]
 
