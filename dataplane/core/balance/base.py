@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from typing import Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 __all__ = ["Balancer", "Target"]
 
@@ -23,16 +24,18 @@ class Target(Protocol):
 T = TypeVar("T", bound=Target)
 
 
-class Balancer(Protocol[T]):
+class Balancer(ABC, Generic[T]):
     """Chooses among a fixed set of usable targets; a new set means a new balancer, another weight need not.
 
     A pick is on the path of every connection: O(log n) at worst for the first one. A further pick for the
     same connection passes what has been tried and may cost a little more.
     """
 
-    tracks_load: bool
+    __slots__ = ()
+    tracks_load: ClassVar = False
     """Whether `changed` must be called."""
 
+    @abstractmethod
     def pick(self, key: int, tried: Collection[T]) -> T | None:
         """Return the best target that is not in `tried`; None if there is none.
 
@@ -41,12 +44,14 @@ class Balancer(Protocol[T]):
             tried: What this connection has tried already; usually empty.
         """
 
+    @abstractmethod
     def order(self, key: int) -> Iterator[T]:
         """Yield all targets in the order in which one connection would try them now; change nothing."""
 
     def changed(self, target: T) -> None:
         """Take note that `target.active` has changed; targets of other balancers are ignored."""
 
+    @abstractmethod
     def reweigh(self, target: T, old: int, new: int) -> bool:
         """Give one target another effective weight, at least 1, in place, and keep whose turn it is.
 

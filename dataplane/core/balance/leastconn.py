@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Generic
 
-from dataplane.core.balance.base import T
+from dataplane.core.balance.base import Balancer, T
 
 __all__ = ["LeastConn"]
 
@@ -37,7 +37,7 @@ class _Slot(Generic[T]):
         self.load = target.active / weight
 
 
-class LeastConn(Generic[T]):
+class LeastConn(Balancer[T]):
     """Picks the target with the lowest active / weight."""
 
     tracks_load = True

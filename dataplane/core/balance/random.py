@@ -5,20 +5,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
-from typing import Generic
 
-from dataplane.core.balance.base import T
+from dataplane.core.balance.base import Balancer, T
 
 __all__ = ["Random"]
 
 
-class Random(Generic[T]):
+class Random(Balancer[T]):
     """Targets on a line, each as long as its weight; a pick is a random point on it.
 
     O(log n). Those that are left out are cut from the line, so a draw is exact and never repeated.
     """
 
-    tracks_load = False
     __slots__ = ("_ends", "_places", "_random", "targets", "weights")
 
     def __init__(self, members: Sequence[tuple[T, int]], random: Callable[[], float]) -> None:
@@ -42,9 +40,6 @@ class Random(Generic[T]):
         """Yield all targets, the likeliest first."""
         for place in sorted(range(len(self.targets)), key=lambda place: -self.weights[place]):
             yield self.targets[place]
-
-    def changed(self, target: T) -> None:
-        """Do nothing: load does not matter here."""
 
     def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - the line knows the old one
         """Draw one target as often as its new weight says, O(n) in additions."""

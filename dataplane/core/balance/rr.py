@@ -28,7 +28,7 @@ from heapq import heapify, heappop, heappush
 from math import floor
 from typing import Final, Generic
 
-from dataplane.core.balance.base import T
+from dataplane.core.balance.base import Balancer, T
 
 __all__ = ["RoundRobin"]
 
@@ -84,10 +84,9 @@ class _Group(Generic[T]):
         return twin
 
 
-class RoundRobin(Generic[T]):
+class RoundRobin(Balancer[T]):
     """Serves targets in turn, each as often as its weight says."""
 
-    tracks_load = False
     __slots__ = ("_groups", "_horizon", "_moved", "_ready", "_solo", "_waiting", "_weights")
 
     _solo: _Group[T] | None
@@ -132,9 +131,6 @@ class RoundRobin(Generic[T]):
         while (place := twin._next()) is not None:
             left[place] -= 1
             yield twin._serve(place, again=left[place] > 0)
-
-    def changed(self, target: T) -> None:
-        """Do nothing: load does not matter here."""
 
     def reweigh(self, target: T, old: int, new: int) -> bool:
         """Move one target from the ring of its weight to another; everybody's distance to the next turn stays."""

@@ -16,20 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from math import log
-from typing import Generic
 
 from xxhash import xxh3_64_intdigest
 
-from dataplane.core.balance.base import T
+from dataplane.core.balance.base import Balancer, T
 from dataplane.core.balance.sticky_table import CHOICES, SLOTS, StickyTable, next_key
 
 __all__ = ["Sticky"]
 
 
-class Sticky(Generic[T]):
+class Sticky(Balancer[T]):
     """Picks by the client's key; has no memory of its own."""
 
-    tracks_load = False
     __slots__ = ("_members", "_slots", "_usable")
 
     def __init__(self, members: Sequence[tuple[T, int]], table: StickyTable | None) -> None:
@@ -74,9 +72,6 @@ class Sticky(Generic[T]):
         left = [(target, weight) for target, weight in self._members if target.id not in yielded]
         for target, _ in sorted(left, key=lambda member: _distance(key, *member)):
             yield target
-
-    def changed(self, target: T) -> None:
-        """Do nothing: load does not matter here."""
 
     def reweigh(self, target: T, old: int, new: int) -> bool:  # noqa: ARG002 - it needs another table
         """Ask for a new balancer: another weight means another table."""
