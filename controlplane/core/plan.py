@@ -6,10 +6,10 @@ Services are the JSON form of a snapshot: `{name: {listen, mode, backends, ...}}
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from schemas.addresses import listened_on
+from schemas.changes import Compared, differences, listened
 
 __all__ = ["Changes", "Services", "diff", "join_changes", "join_impacts", "remaps_above"]
 
@@ -18,86 +18,37 @@ Services = Mapping[str, Mapping[str, Any]]
 Changes = list[dict[str, Any]]
 """`[{action, kind, service, id?, address?, fields?}]`, as the data planes' dry run answers."""
 
-_OWN_KIND: Final = frozenset({"listen", "backends"})
-"""Keys of a service that have a kind of change of their own; the others are options."""
+_KINDS: Final = ("service", "listener", "option", "backend")
+_ACTIONS: Final = ("remove", "add", "change")
 
 
 def diff(old: Services, new: Services) -> Changes:
     """Name everything that differs, and nothing else, in a stable order.
 
-    Services first in the order of their names; within one: itself, its listeners, options, backends.
+    Services in the order of their names; within one: itself, its listeners (removed, added, changed), options, backends,
+    each of them and their fields in the order of names.
     """
-    return [change for name in sorted(old.keys() | new.keys()) for change in _service(name, old, new)]
+    changes: Changes = []
+    for name in sorted(old.keys() | new.keys()):
+        found = differences(name, _compared(old.get(name)), _compared(new.get(name)))
+        changes += sorted((dict(change) for change in found if change is not None), key=_order)
+    for change in changes:
+        if "fields" in change:
+            change["fields"] = dict(sorted(change["fields"].items()))
+    return changes
 
 
-def _service(name: str, old: Services, new: Services) -> Iterator[dict[str, Any]]:
-    before, after = old.get(name), new.get(name)
-    if before is None:
-        yield {"action": "add", "kind": "service", "service": name}
-    elif after is None:
-        yield {"action": "remove", "kind": "service", "service": name}
-    yield from _listeners(name, before or {}, after or {})
-    if before is not None and after is not None:
-        fields = _fields(_flat(before, _OWN_KIND), _flat(after, _OWN_KIND))
-        if fields:
-            yield {"action": "change", "kind": "option", "service": name, "fields": fields}
-    yield from _backends(name, before or {}, after or {})
+def _compared(service: Mapping[str, Any] | None) -> Compared | None:
+    if service is None:
+        return None
+    options = {key: value for key, value in service.items() if key not in {"listen", "backends"}}
+    backends = {backend["id"]: backend for backend in service.get("backends", ())}
+    return Compared(listened(service.get("listen", ())), options, backends)
 
 
-def _listeners(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    before, after = _listen(old), _listen(new)
-    head = {"kind": "listener", "service": name}
-    for address in sorted(before.keys() - after.keys()):
-        yield {"action": "remove", **head, "address": address}
-    for address in sorted(after.keys() - before.keys()):
-        yield {"action": "add", **head, "address": address}
-    for address in sorted(before.keys() & after.keys()):
-        if fields := _fields(before[address], after[address]):
-            yield {"action": "change", **head, "address": address, "fields": fields}
-
-
-def _listen(service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the options of each address that a service listens on."""
-    return {
-        address: {key: value for key, value in options.items() if key not in {"address", "dual_stack"}}
-        for listener in service.get("listen", [])
-        for options in ({} if isinstance(listener, str) else listener,)
-        for address in listened_on(listener)
-    }
-
-
-def _backends(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    before = {backend["id"]: backend for backend in old.get("backends", [])}
-    after = {backend["id"]: backend for backend in new.get("backends", [])}
-    for key in sorted(before.keys() | after.keys()):
-        head = {"kind": "backend", "service": name, "id": key}
-        if key not in after:
-            yield {"action": "remove", **head}
-        elif key not in before:
-            yield {"action": "add", **head}
-        elif fields := _fields(before[key], after[key]):
-            yield {"action": "change", **head, "fields": fields}
-
-
-def _flat(service: Mapping[str, Any], without: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """`{"timeouts": {"idle": "5s"}}` becomes `{"timeouts.idle": "5s"}`."""
-    flat: dict[str, Any] = {}
-    for key, value in service.items():
-        if key in without:
-            continue
-        if isinstance(value, Mapping):
-            flat.update({f"{key}.{inner}": leaf for inner, leaf in _flat(value).items()})
-        else:
-            flat[key] = value
-    return flat
-
-
-def _fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        key: {"from": old.get(key), "to": new.get(key)}
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    }
+def _order(change: Mapping[str, Any]) -> tuple[int, int, str]:
+    action = _ACTIONS.index(change["action"]) if change["kind"] == "listener" else 0
+    return _KINDS.index(change["kind"]), action, change.get("address") or change.get("id") or ""
 
 
 def join_changes(answers: Iterable[Changes]) -> Changes:
