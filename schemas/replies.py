@@ -9,8 +9,6 @@ __all__ = [
     "Candidate",
     "Change",
     "ConnectionCount",
-    "ErrorBody",
-    "ErrorDetail",
     "Explanation",
     "FieldChange",
     "Impact",
@@ -136,18 +134,3 @@ class Explanation(TypedDict):
     """Whether health is ignored, and the candidates are those that are reachable."""
     candidates: list[Candidate]
     skipped: list[Skipped]
-
-
-class ErrorDetail(TypedDict):
-    """One problem of a refused body."""
-
-    path: str
-    message: str
-
-
-class ErrorBody(TypedDict):
-    """Every answer that is an error."""
-
-    code: str
-    message: str
-    details: list[ErrorDetail]
