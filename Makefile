@@ -15,7 +15,7 @@ help:
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
 	@echo "make test-pythons  what needs no other program, on every further Python that is here"
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"
-	@echo "make bench   the figures, beside other proxies (bench-quick: in two minutes)"
+	@echo "make bench   the figures, beside other proxies (bench-quick: in a few minutes)"
 	@echo "make docs    the generated reference, from the code"
 	@echo "make site    the documents as a site, in site/"
 	@echo "make screenshots  docs/images again: the page and top, of a node under load (a minute)"

@@ -337,7 +337,7 @@ def test_weights_arrive(name, kind):
         control = kind(running.directory, stack)
         for change, left in (
             (lambda: control.set_weight(0, 0), "s1"),
-            (lambda: control.set_all({0: 5, 1: 0}), "s0"),
+            (control.prepare_all({0: 5, 1: 0}), "s0"),
         ):
             change()
             assert {_who(running.address) for _ in range(4)} == {left}
@@ -374,7 +374,7 @@ def test_a_real_run_measures_us_and_the_floor(tmp_path):
     assert weights["ours-off"]["change_ms"]["median"] > 0
     report.write(json.loads(json.dumps(results)), tmp_path / "performance.md")
     text = (tmp_path / "performance.md").read_text()
-    assert "| ours, pool off |" in text
+    assert "| ours, pool off, " in text
     for line in text.splitlines():
         if line.startswith("!["):
             chart = tmp_path / line.rpartition("(")[2].removesuffix(")")
@@ -520,7 +520,7 @@ def test_pairs_are_steadier_where_slow_rounds_hit_both():
 
 def test_every_target_and_curve_has_its_study():
     """What the document promises, a full run measures: study, metric and both contenders."""
-    studies = {study.name: study for study in plan.full()}
+    studies = {study.name: study for study in plan.in_forms(plan.full(), None)}
     assert len(studies) == len(plan.full())
     for target in TARGETS:
         study = studies[target.study]

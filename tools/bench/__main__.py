@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tools.bench import plan, report
-from tools.bench.build import ROOT
-from tools.bench.figures import shown
+from tools.bench.build import COMPILED, ROOT, form
+from tools.bench.figures import ratio, shown
 from tools.bench.machine import describe
 from tools.bench.study import Pace, Study, run_study
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seconds:
         pace = replace(pace, seconds=options.seconds, brief_seconds=options.seconds)
     studies = plan.quick() if options.quick else plan.full()
+    studies = list(plan.in_forms(studies, _forms(options.forms)))
     if options.only:
         wanted = {name for word in options.only for name in plan.GROUPS.get(word, (word,))}
         studies = [study for study in studies if study.name in wanted]
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = options.document or (DOCUMENT if whole else RESULTS / "performance.md")
     report.write(results, document)
     print(f"report: {document}")
+    for line in report.verdicts(results):
+        print(line)
     if not any(study["rows"] for study in results["studies"]):
         sys.exit(1)
 
@@ -80,14 +83,28 @@ def run(studies: Sequence[Study], pace: Pace, *, quick: bool, keep: Path | None 
 
 
 def _summarise(result: dict[str, Any]) -> None:
+    forms, yardstick = result["forms"], result["rows"].get(report.YARDSTICK, {})
     for name, row in result["rows"].items():
-        figures = [
-            f"{metric['title']} {shown(row[metric['key']]['median'])} {metric['unit']}"
-            for metric in result["metrics"]
-            if metric["key"] in row
-        ]
-        print(f"        {name:16} {', '.join(figures)}", flush=True)
+        figures = [_figure(metric, row, yardstick) for metric in result["metrics"] if metric["key"] in row]
+        named = f"{name} ({forms[name]})" if name in forms else name
+        print(f"        {named:34} {', '.join(figures)}", flush=True)
     print(f"        ({result['took_s']:.0f} s)", flush=True)
+
+
+def _figure(metric: dict[str, Any], row: dict[str, Any], yardstick: dict[str, Any]) -> str:
+    """Return a median, and how many times HAProxy's it is."""
+    key = metric["key"]
+    times = ratio(row[key]["median"], yardstick[key]["median"] if key in yardstick else None)
+    compared = "" if times is None or row is yardstick else f" x{times:.2f}"
+    return f"{metric['title']} {shown(row[key]['median'])} {metric['unit']}{compared}"
+
+
+def _forms(wanted: str | None) -> str | None:
+    """Return which forms of ours to run: where it is not compiled, there is one."""
+    if form() == COMPILED:
+        return wanted
+    print("our data plane is not compiled here: all its rows are interpreted", flush=True)
+    return "installed"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -97,10 +114,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer studies, shorter turns: under two minutes"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer studies, shorter turns: a few minutes")
     parser.add_argument("--only", nargs="+", choices=names, metavar="STUDY", help=f"of: {', '.join(names)}")
+    parser.add_argument(
+        "--forms",
+        choices=plan.FORMS,
+        help="of our data plane: as it is installed, interpreted, or both (default: both where a target is about them)",
+    )
     parser.add_argument(
         "--rounds",
         type=int,

@@ -5,19 +5,37 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from tools.bench.child import Failed
 
-__all__ = ["CACHE", "HERE", "ROOT", "compiled", "control_plane", "installed", "ours", "postgres"]
+__all__ = [
+    "CACHE",
+    "COMPILED",
+    "HERE",
+    "INTERPRETED",
+    "ROOT",
+    "compiled",
+    "control_plane",
+    "form",
+    "installed",
+    "ours",
+    "postgres",
+]
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 CACHE: Final = ROOT / ".tools" / "bench"
+INTERPRETED: Final[Mapping[str, str]] = MappingProxyType({"LIVELB_INTERPRETED": "1"})
+"""What in its environment makes our data plane run interpreted, even where it is compiled."""
+COMPILED: Final = "compiled"
 _FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Wno-unused-result")
 
 
@@ -66,6 +84,29 @@ def installed(name: str) -> str:
 def ours() -> str:
     """Return the path of our data plane."""
     return _beside("lb-dataplane")
+
+
+@functools.cache
+def form(*, interpreted: bool = False) -> str:
+    """Return which form of our data plane runs here, as it says itself: `compiled` or `interpreted`.
+
+    Args:
+        interpreted: Ask for the interpreted form, which is there in any case.
+
+    Raises:
+        Failed: It does not start.
+    """
+    done = subprocess.run(
+        [ours(), "--version"],
+        env={**os.environ, **(INTERPRETED if interpreted else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failed(f"lb-dataplane --version: {done.stderr.strip()[-300:]}")
+    words = set(re.findall(r"\w+", done.stdout))
+    return COMPILED if COMPILED in words and "interpreted" not in words else "interpreted"
 
 
 def control_plane() -> str:

@@ -14,14 +14,17 @@ from types import MappingProxyType
 from typing import Final
 
 from tests.support.ports import HeldPort
-from tools.bench.build import HERE, ROOT, compiled, installed, ours
+from tools.bench.build import COMPILED, HERE, INTERPRETED, ROOT, compiled, form, installed, ours
 from tools.bench.child import Child, Failed, within
 
 __all__ = [
     "CONTENDERS",
+    "INTERPRETED_SUFFIX",
     "Contender",
     "Running",
+    "begin",
     "files",
+    "form_of",
     "free_port",
     "launch",
     "render",
@@ -79,7 +82,7 @@ _OURS: Final = (
 _ID_LINE: Final = '      - {id: b$index, address: "$host:$port"}'
 
 
-def _ours(title: str, pool: str, *options: str) -> Contender:
+def _ours(title: str, pool: str, *options: str, mode: str = "rr") -> Contender:
     return Contender(
         title,
         "ours",
@@ -87,11 +90,11 @@ def _ours(title: str, pool: str, *options: str) -> Contender:
         "livelb.yaml",
         backend_line=_ID_LINE,
         service_lines=_IDLE_SERVICE,
-        more={"pool": pool},
+        more={"pool": pool, "mode": mode},
     )
 
 
-def _haproxy(title: str, *, threads: int = 1, splice: str = "") -> Contender:
+def _haproxy(title: str, *, threads: int = 1, splice: str = "", **more: str) -> Contender:
     return Contender(
         title,
         "haproxy",
@@ -99,7 +102,7 @@ def _haproxy(title: str, *, threads: int = 1, splice: str = "") -> Contender:
         "haproxy.cfg",
         backend_line=_SERVER,
         service_lines=_IDLE_FRONTEND,
-        more={"splice": splice, "threads": str(threads)},
+        more={"splice": splice, "threads": str(threads), **more},
     )
 
 
@@ -109,13 +112,16 @@ def _collected(title: str, how: str) -> Contender:
     return replace(_ours(title, "off"), command=command, environment={"PYTHONPATH": str(ROOT)})
 
 
-CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
+_GIVEN: Final[Mapping[str, Contender]] = MappingProxyType(
     {
         "direct": Contender("no proxy"),
         "relay": Contender("C relay, the floor", "relay", ("$program", "$listen", "$all_backends")),
         "haproxy": _haproxy("HAProxy"),
         "haproxy-splice": _haproxy("HAProxy, splice", splice="option splice-auto"),
         "haproxy-2": _haproxy("HAProxy, 2 threads", threads=2),
+        "haproxy-sticky": _haproxy(
+            "HAProxy, by source address", balance="source\n    hash-type consistent"
+        ),
         "nginx": Contender(
             "nginx stream",
             "nginx",
@@ -149,6 +155,8 @@ CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
         "ours-log": _ours("ours, preconnect, access log", "preconnect", "--access-log", "$directory/access.log"),
         "ours-2": _ours("ours, preconnect, 2 workers", "preconnect", "--workers", "2"),
         "ours-4": _ours("ours, preconnect, 4 workers", "preconnect", "--workers", "4"),
+        "ours-off-2": _ours("ours, pool off, 2 workers", "off", "--workers", "2"),
+        "ours-sticky-2": _ours("ours, sticky, 2 workers", "off", "--workers", "2", mode="sticky"),
         "ours-gc-tuned": _collected("ours, collector as it runs", "tuned"),
         "ours-gc-unfrozen": _collected("ours, without gc.freeze", "unfrozen"),
         "ours-gc-default": _collected("ours, Python's defaults", "default"),
@@ -156,9 +164,43 @@ CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
 )  # fmt: skip
 
 
+def _interpreted(contender: Contender) -> Contender:
+    """Return one of ours with its interpreted form."""
+    return replace(
+        contender,
+        title=f"{contender.title}, interpreted",
+        environment={**contender.environment, **INTERPRETED},
+    )
+
+
+INTERPRETED_SUFFIX: Final = "-interpreted"
+CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
+    {
+        **_GIVEN,
+        **{
+            name + INTERPRETED_SUFFIX: _interpreted(contender)
+            for name, contender in _GIVEN.items()
+            if contender.program == "ours"
+        },
+    }
+)
+"""Ours runs as it is installed here, which is the compiled form, if there is one; with the suffix it runs interpreted."""
+
+
 def title_of(name: str) -> str:
     """Return what a contender is called; what is none has its title for a name."""
     return CONTENDERS[name].title if name in CONTENDERS else name
+
+
+def form_of(name: str) -> str | None:
+    """Return which form of ours a contender runs here, `compiled` or `interpreted`; None for all others.
+
+    Raises:
+        Failed: Ours does not start.
+    """
+    if name not in CONTENDERS or CONTENDERS[name].program != "ours":
+        return None
+    return form(interpreted=name.endswith(INTERPRETED_SUFFIX))
 
 
 @dataclass(frozen=True)
@@ -206,6 +248,8 @@ def _program(contender: Contender) -> str:
     if contender.program == "relay":
         return compiled("relay")
     if contender.program == "ours":
+        if contender.environment.items() >= INTERPRETED.items() and form(interpreted=True) == COMPILED:
+            raise Failed("it does not run interpreted")
         return ours()
     if contender.config == "nginx-stream.conf" and not (_MODULES / "ngx_stream_module.so").exists():
         raise Failed("nginx's stream module (libnginx-mod-stream) is not installed")
@@ -220,27 +264,27 @@ def files() -> int:
     return min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
 
 
-def launch(
+def begin(
     name: str,
     backends: Sequence[str],
     stack: ExitStack,
     *,
     listen: str | None = None,
-    namespace_pid: int | None = None,
+    namespace: int | str | None = None,
     further_ports: Sequence[int] = (),
 ) -> Running:
-    """Start a contender before some backends, and wait until it listens.
+    """Start a contender before some backends.
 
     Args:
         name: A key of CONTENDERS.
         backends: `host:port` of each.
         stack: Ends it.
         listen: Where; None for a free port.
-        namespace_pid: A process in whose network namespace it runs; None for ours.
+        namespace: The network namespace in which it runs, by its name or a process in it; None for ours.
         further_ports: On each of them it has a service that nobody uses.
 
     Raises:
-        Failed: It is not installed or does not start.
+        Failed: It is not installed.
     """
     contender = CONTENDERS[name]
     directory = work_directory(stack)
@@ -271,7 +315,26 @@ def launch(
     argv: list[str] = []
     for word in contender.command:
         argv += backends if word == "$all_backends" else [Template(word).substitute(values)]
-    child = Child(within(namespace_pid, argv), directory, environment=contender.environment)
+    child = Child(within(namespace, argv), directory, environment=contender.environment)
     stack.enter_context(child)
-    child.wait_listening(int(port))
     return Running(listen, child, directory)
+
+
+def launch(
+    name: str,
+    backends: Sequence[str],
+    stack: ExitStack,
+    *,
+    listen: str | None = None,
+    namespace: int | str | None = None,
+    further_ports: Sequence[int] = (),
+) -> Running:
+    """Start a contender as `begin` does, and wait until it listens.
+
+    Raises:
+        Failed: It is not installed or does not start.
+    """
+    running = begin(name, backends, stack, listen=listen, namespace=namespace, further_ports=further_ports)
+    if running.child is not None:
+        running.child.wait_listening(int(running.address.rpartition(":")[2]))
+    return running

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Protocol
 
 from tools.bench.child import Failed
 
-__all__ = ["Api", "Control", "RuntimeSocket"]
+__all__ = ["Api", "Control", "RuntimeSocket", "control_of"]
 
 _ANSWER_S: Final = 30.0
 _PROMPT: Final = b"\n> "
@@ -27,11 +27,14 @@ class Control(Protocol):
     def set_weight(self, index: int, weight: int) -> None:
         """Change one, and wait until it is done."""
 
-    def set_all(self, weights: Mapping[int, int]) -> None:
-        """Change many at once, and wait until it is done."""
+    def prepare_all(self, weights: Mapping[int, int]) -> Callable[[], object]:
+        """Return what changes many at once, and waits until it is done; what is sent is made now."""
 
-    def set_services(self, further: int, weight: int) -> None:
-        """Change `b0` of `bench` and of so many further services, `idle0`, `idle1`, ..., and wait until it is done."""
+    def prepare_patch(self, weights: Mapping[int, int]) -> Callable[[], object]:
+        """Return what changes these weights and says nothing of the others."""
+
+    def prepare_services(self, further: int, weight: int) -> Callable[[], object]:
+        """Return what changes `b0` of `bench` and of so many further services, `idle0`, `idle1`, ..."""
 
 
 class _Line:
@@ -77,14 +80,20 @@ class RuntimeSocket:
         if answer := self._command(f"set weight bench/b{index} {weight}"):
             raise Failed(f"HAProxy: {answer}")
 
-    def set_all(self, weights: Mapping[int, int]) -> None:
-        """Change many, as many in a line as fit."""
-        self._batches([f"set weight bench/b{index} {weight}" for index, weight in weights.items()])
+    def prepare_all(self, weights: Mapping[int, int]) -> Callable[[], object]:
+        """Return what changes many, as many in a line as fit."""
+        commands = [f"set weight bench/b{index} {weight}" for index, weight in weights.items()]
+        return lambda: self._batches(commands)
 
-    def set_services(self, further: int, weight: int) -> None:
-        """Change one backend of every service, as many in a line as fit."""
+    def prepare_patch(self, weights: Mapping[int, int]) -> Callable[[], object]:
+        """Return the same: a line says nothing of whom it does not name."""
+        return self.prepare_all(weights)
+
+    def prepare_services(self, further: int, weight: int) -> Callable[[], object]:
+        """Return what changes one backend of every service, as many in a line as fit."""
         names = ["bench", *(f"idle{index}" for index in range(further))]
-        self._batches([f"set weight {name}/b0 {weight}" for name in names])
+        commands = [f"set weight {name}/b0 {weight}" for name in names]
+        return lambda: self._batches(commands)
 
     def query(self, command: str) -> str:
         """Ask something that changes nothing."""
@@ -119,18 +128,32 @@ class Api:
         """Change one, by PATCH."""
         self._call("PATCH", f"/v1/services/bench/backends/b{index}", b'{"weight": %d}' % weight)
 
-    def set_all(self, weights: Mapping[int, int]) -> None:
-        """Change many, by PUT of the whole snapshot."""
-        backends = self._snapshot["services"]["bench"]["backends"]
-        for backend in backends:
+    def prepare_all(self, weights: Mapping[int, int]) -> Callable[[], object]:
+        """Return what changes many, by PUT of the whole snapshot."""
+        for backend in self._snapshot["services"]["bench"]["backends"]:
             backend["weight"] = weights.get(int(backend["id"].removeprefix("b")), backend["weight"])
-        self._push()
+        return self._prepare_push()
 
-    def set_services(self, further: int, weight: int) -> None:
-        """Change one backend of every service, by PUT of the whole snapshot."""
+    def prepare_backends(self, addresses: Sequence[str]) -> Callable[[], object]:
+        """Return what gives `bench` these backends instead of its own, by PUT of the whole snapshot."""
+        service = self._snapshot["services"]["bench"]
+        like = service["backends"][0]
+        service["backends"] = [
+            {**like, "id": f"b{index}", "address": address} for index, address in enumerate(addresses)
+        ]
+        return self._prepare_push()
+
+    def prepare_patch(self, weights: Mapping[int, int]) -> Callable[[], object]:
+        """Return what changes these weights, by one PATCH."""
+        changes = {f"b{index}": {"weight": weight} for index, weight in weights.items()}
+        body = json.dumps({"backends": changes}).encode()
+        return lambda: self._call("PATCH", "/v1/services/bench/backends", body)
+
+    def prepare_services(self, further: int, weight: int) -> Callable[[], object]:
+        """Return what changes one backend of every service, by PUT of the whole snapshot."""
         for name in ["bench", *(f"idle{index}" for index in range(further))]:
             self._snapshot["services"][name]["backends"][0]["weight"] = weight
-        self._push()
+        return self._prepare_push()
 
     def divide(self, ports: Sequence[int]) -> None:
         """Divide the backends among `bench` and further services, which listen on these ports."""
@@ -143,16 +166,17 @@ class Api:
                 "backends": backends[index::share],
             }
         services["bench"] = {**services["bench"], "backends": backends[::share]}
-        self._push()
+        self._prepare_push()()
 
     def get(self, path: str) -> bytes:
         """Return what is at `path`."""
         return self._call("GET", path, b"")
 
-    def _push(self) -> None:
+    def _prepare_push(self) -> Callable[[], object]:
         self._snapshot["generation"] += 1
         self._snapshot.pop("hash", None)
-        self._call("PUT", "/v1/snapshot", json.dumps(self._snapshot).encode())
+        body = json.dumps(self._snapshot).encode()
+        return lambda: self._call("PUT", "/v1/snapshot", body)
 
     def _call(self, method: str, path: str, body: bytes) -> bytes:
         self._line.send(
@@ -171,3 +195,14 @@ class Api:
         if int(status.split()[1]) != _OK:
             raise Failed(f"{method} {path}: {answer.decode()[:300]}")
         return answer
+
+
+def control_of(name: str, directory: Path, stack: ExitStack) -> Control:
+    """Connect to the control socket of a contender that runs in a directory: HAProxy's, or else ours.
+
+    Args:
+        name: A key of CONTENDERS.
+        directory: Where it runs.
+        stack: Closes the connection.
+    """
+    return (RuntimeSocket if name.startswith("haproxy") else Api)(directory, stack)

@@ -58,7 +58,7 @@ class DistanceStudy:
     def prepare(self, name: str, stack: ExitStack) -> Sampler:
         """Start a contender in the near one."""
         listen = f"127.0.0.1:{_FIRST_PORT + self.contenders.index(name)}"
-        running = launch(name, [_FAR], stack, listen=listen, namespace_pid=self._near)
+        running = launch(name, [_FAR], stack, listen=listen, namespace=self._near)
         argv = echo_load("connect", running.address, _CLIENTS, 16, _RATE)
 
         def sample(seconds: float) -> dict[str, float]:

@@ -9,6 +9,8 @@
  * k / RATE seconds after the start, whether or not the target keeps up, and its latency counts from then, so a target
  * that stalls is charged for everybody who would have come meanwhile (no coordinated omission). What was due and not
  * answered within DRAIN_NS after the end counts with the time it had waited until then.
+ *
+ * SIGTERM ends it before SECONDS are over, as if there had been no more of them.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -50,7 +52,8 @@ static int epoll_fd, timer_fd, count, connecting;
 static size_t size;
 static char *payload, *sink;
 static const size_t sink_size = 256 * 1024;
-static long long started, measured_from, ends;
+static long long started, measured_from;
+static volatile long long ends;
 static double rate;
 static uint64_t due_index, histogram[BUCKETS], measured, total, errors, unfinished;
 static double latency_sum;
@@ -60,6 +63,12 @@ static long long now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * SECOND + t.tv_nsec;
+}
+
+static void end_now(int signal) {
+    (void)signal;
+    long long now = now_ns();
+    if (now < ends) ends = now;
 }
 
 static int bucket_of(long long ns) {
@@ -275,9 +284,10 @@ int main(int argc, char **argv) {
     started = now_ns();
     measured_from = started + (long long)(atof(argv[6]) * 1e9);
     ends = measured_from + (long long)(atof(argv[5]) * 1e9);
-    long long length = ends - measured_from;
+    signal(SIGTERM, end_now);
     run();
     count_unfinished();
+    long long length = ends - measured_from;
     printf("{\"operations\": %llu, \"total\": %llu, \"errors\": %llu, \"unfinished\": %llu, \"seconds\": %.6f, "
            "\"rate\": %.3f, \"mean_us\": %.3f, \"p50_us\": %.3f, \"p90_us\": %.3f, \"p99_us\": %.3f, "
            "\"p999_us\": %.3f, \"max_us\": %.3f}\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,10 +33,11 @@ __all__ = [
 
 CONNECTIONS: Final = 64
 MESSAGE_BYTES: Final = 16
-_WARM_UP_S: Final = 0.1
+WARM_UP_S: Final = 0.1
 _OPENED_PER_S: Final = 6_000
 """So many connections are certain to open before the measurement begins, however long the queue that they stand in."""
 _PROBE_S: Final = 0.5
+_PROBES: Final = 3
 _REDIS_PER_S: Final = 20_000
 """Requests per second of a turn; redis-benchmark counts requests, not time."""
 _SQL_CLIENTS: Final = 8
@@ -78,6 +80,10 @@ class Pressure(LoadStudy):
 
     share: float = 0.5
     mode: Literal["echo", "connect"] = "echo"
+    connections: int = CONNECTIONS
+    """Of the open loop: what is due waits for one of them, if all have stalled."""
+    at_least_s: float = 0.0
+    """So long is a turn: a hundredth of its operations must be enough for a p99."""
     yardstick: str = "haproxy"
 
     def open(self, stack: ExitStack) -> None:
@@ -86,9 +92,15 @@ class Pressure(LoadStudy):
         rate = self._highest() * self.share
         self.note = f"{self.note} Here: {rate:,.0f} per second."
         maker = echoes if self.mode == "echo" else connects
-        self.load = maker(rate=rate)
+        self.load = maker(connections=self.connections, rate=rate)
+
+    def prepare(self, name: str, stack: ExitStack) -> Sampler:
+        """Start a contender before them."""
+        sample = super().prepare(name, stack)
+        return lambda seconds: sample(max(seconds, self.at_least_s))
 
     def _highest(self) -> float:
+        """Return the rate of the yardstick in a closed loop, the median of some turns."""
         failure = Failed("nobody to take the rate from")
         for name in (self.yardstick, "relay"):
             with ExitStack() as own:
@@ -98,7 +110,9 @@ class Pressure(LoadStudy):
                     failure = error
                     continue
                 argv = echo_load(self.mode, address, CONNECTIONS, MESSAGE_BYTES)
-                return parse.load(output_of(argv(_PROBE_S, _WARM_UP_S), _PROBE_S))["rate"]
+                return statistics.median(
+                    parse.load(output_of(argv(_PROBE_S, WARM_UP_S), _PROBE_S))["rate"] for _ in range(_PROBES)
+                )
         raise failure
 
 
@@ -113,7 +127,7 @@ def connects(*, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES, rate:
 
 
 def _raw(mode: Literal["echo", "connect"], connections: int, size: int, rate: float) -> Load:
-    warm_up_s = _WARM_UP_S + connections / _OPENED_PER_S
+    warm_up_s = WARM_UP_S + connections / _OPENED_PER_S
 
     def load(address: str, seconds: float) -> dict[str, float]:
         argv = echo_load(mode, address, connections, size, rate)
@@ -196,6 +210,7 @@ LATENCY_METRICS: Final = (
     Metric("p999_us", "p99.9", "µs", "less"),
     MACHINE_CPU,
     PROXY_CPU,
+    Metric("busy", "of a processor used by the proxy", "%", "less", 100.0),
     RATE,
 )
 SQL_METRICS: Final = (RATE, MACHINE_CPU, PROXY_CPU, Metric("mean_us", "mean latency", "µs", "less"))

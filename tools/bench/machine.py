@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tools.bench.build import ROOT, installed
+from tools.bench.build import ROOT, form, installed
 from tools.bench.child import Failed
 
 __all__ = ["busy_s", "describe"]
@@ -92,6 +92,7 @@ def describe() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
         "interpreter": _interpreter(),
+        "form": form(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {
             "Python": platform.python_version(),

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Final
 
 from tools.bench import loads
+from tools.bench.acknowledged import AcknowledgedStudy
 from tools.bench.changes import ChangeStudy
+from tools.bench.contenders import CONTENDERS, INTERPRETED_SUFFIX
 from tools.bench.costs import CollectorStudy, PartsStudy
 from tools.bench.distance import DistanceStudy
 from tools.bench.loads import (
@@ -23,10 +25,12 @@ from tools.bench.memory import MemoryStudy
 from tools.bench.registration import RegistrationStudy
 from tools.bench.scrape import ScrapeStudy
 from tools.bench.services import ServicesStudy
+from tools.bench.start import StartStudy
 from tools.bench.study import Pace, Study
+from tools.bench.veth import VethStudy
 from tools.bench.workers import WorkersStudy
 
-__all__ = ["FAMILIES", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "quick"]
+__all__ = ["FAMILIES", "FORMS", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "in_forms", "quick"]
 
 FULL: Final = Pace(rounds=6, seconds=0.6, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4, starts=3)
 QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3, brief_rounds=2, brief_seconds=0.3)
@@ -38,6 +42,19 @@ _DEFAULTS: Final = (*_PEERS, "ours-preconnect")
 _SHORT_LIST: Final = ("direct", "relay", "haproxy", "ours-off", "ours-preconnect", "ours-reuse")
 _QUICK_LIST: Final = ("direct", "relay", "haproxy", "ours-preconnect")
 _PAIR: Final = ("haproxy", "ours-off")
+_WORKERS: Final = ("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4")
+_TAIL: Final = ("relay", "haproxy", "ours-off", "ours-preconnect", "ours-reuse")
+
+FORMS: Final = ("installed", "interpreted", "both")
+"""Which of our data plane's forms run: as it is installed here (compiled, if it is), interpreted, or one beside the other."""
+_IN_BOTH: Final = frozenset(
+    {"keepalive", "connect", "veth", "connect-latency", "connect-latency-80", "workers-connect", "workers-echo", "start"}
+)  # fmt: skip
+"""Studies that a full run makes with both forms: those whose targets are about what is compiled."""
+_HALF: Final = 0.5
+_MOST_OF_IT: Final = 0.8
+_TAIL_CONNECTIONS: Final = 512
+_TAIL_S: Final = 1.5
 
 _BACKEND_COUNTS: Final = (10, 100, 1_000, 10_000)
 _JUDGED_COUNTS: Final = (100, 10_000)
@@ -116,6 +133,8 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "costs": ("parts", "collector", "scrape"),
         "curves": tuple(name for family in FAMILIES for _, name in family.studies),
         "workers": ("workers-connect", "workers-echo"),
+        "tail": ("connect-latency", "connect-latency-80"),
+        "acknowledged": tuple(f"acknowledged-{what}" for what in ("one", "all", "sticky", "patch", "first")),
     }
 )
 """Names of several studies at once."""
@@ -151,17 +170,55 @@ def _bulk(contenders: Sequence[str], direction: str) -> Study:
     )
 
 
+def _tail(share: float) -> Study:
+    percent = f"{share:.0%}"
+    name = "connect-latency" if share == _HALF else f"connect-latency-{percent.removesuffix('%')}"
+    return Pressure(
+        name, f"Latency of a connection at {percent} of HAProxy's highest rate",
+        f"`load.c`, open loop: connect, send, receive, close, begun at {percent} of the rate that HAProxy reaches in a closed"
+        f" loop, on at most {_TAIL_CONNECTIONS} connections at once; latency from the intended beginning.",
+        LATENCY_METRICS, _TAIL, "echo", loads.connects(),
+        share=share, mode="connect", connections=_TAIL_CONNECTIONS, at_least_s=_TAIL_S,
+    )  # fmt: skip
+
+
+def in_forms(studies: Sequence[Study], forms: str | None) -> Sequence[Study]:
+    """Have studies made with forms of our data plane, and return them.
+
+    Args:
+        studies: Whose contenders are changed.
+        forms: One of FORMS; None for both where targets are about them, else as it is installed.
+    """
+    for study in studies:
+        wanted = forms or ("both" if study.name in _IN_BOTH else "installed")
+        study.contenders = [name for each in study.contenders for name in _in_forms(each, wanted)]
+    return studies
+
+
+def _in_forms(name: str, forms: str) -> list[str]:
+    interpreted = name + INTERPRETED_SUFFIX
+    if forms == "installed" or interpreted not in CONTENDERS:
+        return [name]
+    return [interpreted] if forms == "interpreted" else [name, interpreted]
+
+
 def quick() -> list[Study]:
-    """Return what fits in two minutes."""
+    """Return what fits in a few minutes."""
     return [
         _keep_alive(_QUICK_LIST),
         _connect(_SHORT_LIST),
+        VethStudy(("haproxy", "ours-off", "ours-preconnect", "ours-reuse")),
         _latency(_QUICK_LIST),
+        _tail(_HALF),
+        _tail(_MOST_OF_IT),
         _bulk(_PAIR, "down"),
         MemoryStudy(_PAIR, connections=300),
+        StartStudy(("haproxy", "ours-off", "ours-off-2")),
         DistanceStudy(("haproxy", "ours-off", "ours-preconnect")),
         WorkersStudy(("ours-preconnect", "ours-2"), "connect"),
+        WorkersStudy(("ours-preconnect", "ours-2"), "echo"),
         ChangeStudy(_PAIR, backends=100, changes=_CHANGES),
+        *_acknowledged(),
         RegistrationStudy(("ours-off",), thorough=False),
     ]
 
@@ -171,14 +228,19 @@ def full() -> list[Study]:
     return [
         _keep_alive(_DEFAULTS),
         _connect(_EVERYBODY),
+        VethStudy(_SHORT_LIST[1:]),
         _latency(_DEFAULTS),
+        _tail(_HALF),
+        _tail(_MOST_OF_IT),
         _bulk(("direct", "relay", "haproxy", "ours-off"), "up"),
         _bulk(("direct", "relay", "haproxy", "haproxy-splice", "nginx", "envoy", "ours-off"), "down"),
         MemoryStudy((*_PEERS[1:], "ours-off"), connections=1_500),
+        StartStudy(("haproxy", "ours-off", "ours-off-2")),
         DistanceStudy(("direct", "haproxy", "nginx", "ours-off", "ours-preconnect", "ours-reuse")),
-        WorkersStudy(("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4"), "connect"),
-        WorkersStudy(("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4"), "echo", thorough=False),
+        WorkersStudy(_WORKERS, "connect"),
+        WorkersStudy(_WORKERS, "echo"),
         *_changes(),
+        *_acknowledged(),
         RegistrationStudy(("ours-off",)),
         *_secondary(),
         *_scaling(),
@@ -198,6 +260,17 @@ def _changes() -> list[Study]:
     ]
 
 
+def _acknowledged() -> list[Study]:
+    pair = ("haproxy", "ours-off-2")
+    return [
+        AcknowledgedStudy(pair, "one"),
+        AcknowledgedStudy(pair, "all"),
+        AcknowledgedStudy(("haproxy-sticky", "ours-sticky-2"), "sticky"),
+        AcknowledgedStudy(pair, "patch"),
+        AcknowledgedStudy(("ours-off-2",), "first"),
+    ]
+
+
 def _secondary() -> list[Study]:
     contenders = ("direct", "haproxy", "ours-off", "ours-preconnect")
     return [
@@ -205,10 +278,6 @@ def _secondary() -> list[Study]:
             "http-close", "Requests with `Connection: close`",
             f"`wrk`, {loads.CONNECTIONS} connections; the backend closes first, so that nothing can be reused.",
             OPERATION_METRICS, (*_PEERS, "ours-preconnect"), "http", loads.http("Connection: close"), thorough=False,
-        ),
-        Pressure(
-            "connect-latency", "Latency of connect, send, receive at one rate for all", _LATENCY_NOTE,
-            LATENCY_METRICS, _SHORT_LIST, "echo", loads.connects(), thorough=False, mode="connect",
         ),
         LoadStudy(
             "redis", "Redis", "`redis-benchmark`, GET and SET, 50 connections that stay.",

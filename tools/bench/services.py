@@ -10,7 +10,7 @@ from typing import Final
 
 from tools.bench.child import Failed
 from tools.bench.contenders import free_port, launch
-from tools.bench.control import Api, Control, RuntimeSocket
+from tools.bench.control import control_of
 from tools.bench.loads import CONNECTIONS, connects
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler, costed
@@ -60,14 +60,15 @@ class ServicesStudy:
         child = running.child
         if child is None:
             raise Failed("no process that could have services")
-        control: Control = (RuntimeSocket if name == "haproxy" else Api)(running.directory, stack)
+        control = control_of(name, running.directory, stack)
         load = connects()
         loaded = costed(lambda seconds: load(running.address, seconds), child)
 
         def sample(seconds: float) -> dict[str, float]:
             self._turn += 1
+            change = control.prepare_services(self.services - 1, 1 + self._turn % _WEIGHTS)
             start = time.monotonic()
-            control.set_services(self.services - 1, 1 + self._turn % _WEIGHTS)
+            change()
             took = time.monotonic() - start
             return {**loaded(seconds), "memory": child.memory_kib(), "change_ms": took * 1e3}
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol
 
 from tools.bench.build import compiled
 from tools.bench.child import Child, Failed
-from tools.bench.contenders import title_of
+from tools.bench.contenders import form_of, title_of
 from tools.bench.figures import summarise
 from tools.bench.machine import busy_s
 
@@ -127,6 +127,7 @@ def run_study(study: Study, pace: Pace, say: Callable[[str], None]) -> dict[str,
         "took_s": time.monotonic() - began,
         "missing": {title_of(name): reason for name, reason in missing.items()},
         "rows": {name: _row(study, values[name]) for name in study.contenders if name in values},
+        "forms": {name: form for name in study.contenders if name in values and (form := form_of(name))},
     }
 
 
@@ -192,10 +193,13 @@ def _row(study: Study, samples: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 def costed(sampler: Sampler, child: Child | None) -> Sampler:
-    """Add CPU seconds per unit of work: `machine_cpu` of everything, `proxy_cpu` of the contender alone."""
+    """Add CPU seconds per unit of work: `machine_cpu` of everything, `proxy_cpu` of the contender alone.
+
+    `busy` is the share of one processor that the contender has used.
+    """
 
     def measured(seconds: float) -> dict[str, float]:
-        machine = busy_s()
+        machine, start = busy_s(), time.monotonic()
         proxy = child.cpu_s() if child else 0.0
         figures = sampler(seconds)
         work = figures["work"]
@@ -203,7 +207,9 @@ def costed(sampler: Sampler, child: Child | None) -> Sampler:
             raise Failed("no work was done")
         figures["machine_cpu"] = (busy_s() - machine) / work
         if child is not None:
-            figures["proxy_cpu"] = (child.cpu_s() - proxy) / work
+            used = child.cpu_s() - proxy
+            figures["proxy_cpu"] = used / work
+            figures["busy"] = used / (time.monotonic() - start)
         return figures
 
     return measured

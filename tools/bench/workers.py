@@ -11,21 +11,23 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from tools.bench import parse
-from tools.bench.child import Child, Failed
-from tools.bench.contenders import Running, launch
+from tools.bench.child import Child, Failed, cpu_s
+from tools.bench.contenders import INTERPRETED_SUFFIX, Running, launch
 from tools.bench.control import Api
 from tools.bench.loads import CONNECTIONS, MESSAGE_BYTES
 from tools.bench.quota import Quotas
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler, echo_load, output_of
 
-__all__ = ["WORKERS", "WorkersStudy"]
+__all__ = ["WORKERS", "WorkersStudy", "wait_ready"]
 
 WORKERS: Final[Mapping[str, int]] = MappingProxyType(
     {"haproxy": 1, "haproxy-2": 2, "ours-preconnect": 1, "ours-2": 2, "ours-4": 4}
 )
 SHARE: Final = 0.15
 """Of a processor, for each worker: four of them, and what they make the load generator and the servers do, fit in two."""
+_TURN_S: Final = 1.0
+"""So long is a turn at least: fifty periods of the quota. Turns of thirty differed by a factor of 1.7."""
 _WARM_UP_S: Final = 0.1
 _READY_S: Final = 10.0
 
@@ -44,6 +46,7 @@ class WorkersStudy:
     metrics: Sequence[Metric] = (
         Metric("rate", "operations", "1/s", "more"),
         Metric("proxy_cpu", "CPU of the proxy", "µs each", "less", 1e6),
+        Metric("worker_cpu", "of that the workers'", "µs each", "less", 1e6),
         Metric("used", "of its allowance used", "%", "more", 100.0),
         Metric("p50_us", "p50", "ms", "less", 1e-3),
     )
@@ -72,25 +75,38 @@ class WorkersStudy:
         child = running.child
         if child is None:
             raise Failed("no process to limit")
-        count = WORKERS[name]
+        count = WORKERS[name.removesuffix(INTERPRETED_SUFFIX)]
         if name.startswith("ours"):
-            _wait_ready(running)  # a worker that starts with a share would take seconds
-        for number in _workers(child, count, threads=name.startswith("haproxy")):
-            self._quotas.limit(number, "thread" if name.startswith("haproxy") else "process", SHARE)
+            wait_ready(running)  # a worker that starts with a share would take seconds
+        threads = name.startswith("haproxy")
+        workers = _workers(child, count, threads=threads)
+        for number in workers:
+            self._quotas.limit(number, "thread" if threads else "process", SHARE)
+        processes = [child.pid] if threads else workers
         argv = echo_load(self.mode, running.address, CONNECTIONS, MESSAGE_BYTES)
 
         def sample(seconds: float) -> dict[str, float]:
-            cpu, start = child.cpu_s(), time.monotonic()
-            figures = parse.load(output_of(argv(seconds, _WARM_UP_S), seconds))
-            used, took = child.cpu_s() - cpu, time.monotonic() - start
+            cpu, workers_cpu, start = child.cpu_s(), _cpu_s(processes), time.monotonic()
+            figures = parse.load(output_of(argv(max(seconds, _TURN_S), _WARM_UP_S), seconds))
+            took = time.monotonic() - start
+            used, workers_used = child.cpu_s() - cpu, _cpu_s(processes) - workers_cpu
             if figures["work"] <= 0:
                 raise Failed("no work was done")
-            return {**figures, "proxy_cpu": used / figures["work"], "used": used / (took * count * SHARE)}
+            return {
+                **figures,
+                "proxy_cpu": used / figures["work"],
+                "worker_cpu": workers_used / figures["work"],
+                "used": workers_used / (took * count * SHARE),
+            }
 
         return sample
 
 
-def _wait_ready(running: Running) -> None:
+def _cpu_s(pids: Sequence[int]) -> float:
+    return sum(map(cpu_s, pids))
+
+
+def wait_ready(running: Running) -> None:
     """Wait until all workers accept; the socket of the API is not there at once."""
     end = time.monotonic() + _READY_S
     while True:
