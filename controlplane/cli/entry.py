@@ -30,8 +30,8 @@ _GROUPS: Final = {
     "See what is": {
         "status": ("status", "Show what runs, how it fares, and whether all agree."),
         "top": ("top", "Watch services and backends live; drain and enable by key."),
-        "explain": ("ask", "Tell which backends a client would get, and why."),
-        "ready": ("ask", "Exit 0 if this node may receive traffic."),
+        "explain": ("status", "Tell which backends a client would get, and why."),
+        "ready": ("status", "Exit 0 if this node may receive traffic."),
     },
     "Look after a backend": {
         "drain": ("operate", "Give it no new connections; those in place finish."),
@@ -40,9 +40,9 @@ _GROUPS: Final = {
         "weight": ("operate", "Set its share of new connections."),
     },
     "Go back, renew": {
-        "history": ("history", "List what was applied: when, by whom, what changed."),
-        "rollback": ("history", "Return to an earlier generation's content."),
-        "restart": ("ask", "Replace the data planes' workers one at a time."),
+        "history": ("files", "List what was applied: when, by whom, what changed."),
+        "rollback": ("files", "Return to an earlier generation's content."),
+        "restart": ("status", "Replace the data planes' workers one at a time."),
     },
     "For editors and shells": {
         "schema": ("completion", "Print the JSON Schema of lb.yaml."),

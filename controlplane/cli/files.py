@@ -1,16 +1,18 @@
-"""Commands that take an lb.yaml: validate, plan, apply."""
+"""Commands about an lb.yaml, a new one or an earlier one: validate, plan, apply, history, rollback."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from controlplane.cli import output
-from controlplane.cli.kinds import KEY, as_json_option, max_remap_option, timeout_option
+from controlplane.cli.completion import generations
 from controlplane.cli.output import command
+from controlplane.cli.settings import Kind, as_json_option, key_of, max_remap_option, timeout_option
 from controlplane.desired.document import Proposal, read_given
 from controlplane.errors import InputError
 from controlplane.operations.options import ApplyOptions
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
     from controlplane.discovery.consul.key import KeySource
 
-__all__ = ["apply", "plan", "validate"]
+__all__ = ["apply", "history", "plan", "rollback", "validate"]
 
+_SHOWN_CHANGES: Final = 5
 _CHANGES: Final = 3
 """`plan --detailed-exitcode`: there are changes."""
 
@@ -49,8 +52,7 @@ def validate(file: Path, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"valid": True, "problems": []})
     else:
-        count = len(desired.services)
-        click.echo(f"{file}: valid, {count} service{'' if count == 1 else 's'}")
+        click.echo(f"{file}: valid, {output.counted(len(desired.services), 'service')}")
 
 
 @command(
@@ -80,10 +82,7 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
         output.show_plan(report)
         if not report["dataplanes"]:
             click.echo("no data plane found: compared with what was applied last", err=True)
-    failed = [row for row in report["dataplanes"] if row["result"] != "ok"]
-    if failed:
-        output.show_results(failed)
-    if failed or report["unserved"]:
+    if output.show_failures(report["dataplanes"]) or report["unserved"]:
         sys.exit(1)
     if detailed_exitcode and report["changes"]:
         sys.exit(_CHANGES)
@@ -106,7 +105,7 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     "--to",
     "key",
     metavar="consul-kv:PATH",
-    type=KEY,
+    type=Kind("key", key_of),
     help="Only write FILE to a key in Consul; every daemon that runs the key applies it.",
 )
 @as_json_option
@@ -136,7 +135,7 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     with output.errors(as_json=as_json):
         proposal = Proposal.of_file(file)
         report = settings.gateway().apply(proposal, ApplyOptions(timeout, max_remap, force))
-    finish(report, as_json=as_json)
+    _finish(report, as_json=as_json)
 
 
 def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json: bool) -> None:
@@ -155,7 +154,7 @@ def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json
         click.echo(f"{key.name}: {'written' if changed else 'has this content already'}")
 
 
-def finish(report: dict[str, Any], *, as_json: bool) -> None:
+def _finish(report: dict[str, Any], *, as_json: bool) -> None:
     """Print how an apply went, and exit accordingly."""
     output.warn(report["warnings"])
     if as_json:
@@ -166,13 +165,15 @@ def finish(report: dict[str, Any], *, as_json: bool) -> None:
     done = sum(row["result"] == "ok" for row in rows)
     if report["converged"]:
         if not as_json:
-            said = f"{done} data plane{'' if done == 1 else 's'}"
-            click.echo(f"generation {report['generation']} runs on {said if rows else 'no data plane yet'}")
+            said = output.counted(done, "data plane") if rows else "no data plane yet"
+            click.echo(f"generation {report['generation']} runs on {said}")
         if report["unserved"]:
-            _show_unserved(report)
+            names = ", ".join(each["service"] for each in report["unserved"])
+            later = "the daemon serves it" if report.get("kept") else "apply again"
+            click.echo(output.plain(f"not served: {names}; {later} when that is mended"), err=True)
             sys.exit(1)
         return
-    output.show_results(rows, only_failures=True)
+    output.show_failures(rows)
     if done:
         repair = "" if report.get("kept") else "; apply again to repair it"
         click.echo(
@@ -183,12 +184,63 @@ def finish(report: dict[str, Any], *, as_json: bool) -> None:
     sys.exit(1)
 
 
-def _show_unserved(report: dict[str, Any]) -> None:
-    """Say what becomes of the services that nobody serves."""
-    names = ", ".join(each["service"] for each in report["unserved"])
-    later = (
-        "the daemon serves it when that is mended"
-        if report.get("kept")
-        else "apply again when that is mended"
+@command(
+    "lb-control history --limit 5",
+    "lb-control history --json",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, the oldest generation first.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
+@click.pass_obj
+def history(settings: Settings, limit: int | None, *, as_json: bool) -> None:
+    """List every applied generation: when, by whom, what changed."""
+    report = settings.gateway().history()  # the past is there without any data plane
+    entries: list[dict[str, Any]] = report["history"][-limit:] if limit else report["history"]
+    output.warn(report.get("warnings", ()))
+    if as_json:
+        output.print_json(entries)
+    elif not entries and not report.get("warnings"):
+        click.echo("nothing was applied yet")
+    else:
+        for each in entries:
+            click.echo("\n".join(_lines(each)))
+
+
+def _lines(entry: dict[str, Any]) -> Iterator[str]:
+    yield output.plain(
+        f"{entry['generation']}  {output.when(entry['when'])}  {entry['origin']}  {entry['by']}"
     )
-    click.echo(output.plain(f"not served: {names}; {later}"), err=True)
+    shown = entry["changes"][:_SHOWN_CHANGES]
+    yield from (f"    {output.change_line(change)}" for change in shown)
+    if more := len(entry["changes"]) - len(shown) + entry["more"]:
+        yield f"    and {more} more"
+
+
+@command(
+    "lb-control rollback                # to the content before this one",
+    "lb-control rollback 41             # history names the generations",
+    "lb-control rollback 41 --max-remap 10%",
+)
+@click.argument("generation", type=click.IntRange(min=1), required=False, shell_complete=generations)
+@timeout_option
+@max_remap_option
+@click.option("--force", is_flag=True, help="Overwrite a concurrent change.")
+@as_json_option
+@click.pass_obj
+def rollback(
+    settings: Settings,
+    generation: int | None,
+    timeout: float,
+    max_remap: float | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Return to the content of GENERATION, or to the previous content, as a new generation.
+
+    Exit 0: all data planes run it; 1: there is no such generation, or a data plane did not take it.
+    """
+    with output.errors(as_json=as_json):
+        report = settings.gateway().rollback(generation, ApplyOptions(timeout, max_remap, force))
+    if not as_json:
+        click.echo(f"back to the content of generation {report['restored']}")
+    _finish(report, as_json=as_json)

@@ -12,8 +12,8 @@ import click
 
 from controlplane.cli import output
 from controlplane.cli.completion import backends, services
-from controlplane.cli.kinds import as_json_option
 from controlplane.cli.output import command
+from controlplane.cli.settings import as_json_option
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Gateway, Settings
@@ -111,9 +111,7 @@ def _patch(gateway: Gateway, service: str, backend: str, fields: dict[str, Any],
     output.warn(report["warnings"])
     if as_json:
         output.print_json(report)
-    failed = [row for row in report["dataplanes"] if row["result"] != "ok"]
-    if failed:
-        output.show_results(failed)
+    if output.show_failures(report["dataplanes"]):
         out = fields.get("state") in {"drain", "disabled"}
         output.show_later(report, shlex.join(["lb-control", "enable", service, backend]) if out else None)
         sys.exit(1)

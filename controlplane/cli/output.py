@@ -18,14 +18,15 @@ __all__ = [
     "change_line",
     "command",
     "console",
+    "counted",
     "errors",
     "examples",
     "plain",
     "print_json",
     "render",
+    "show_failures",
     "show_later",
     "show_plan",
-    "show_results",
     "table",
     "warn",
     "when",
@@ -68,6 +69,11 @@ def errors(*, as_json: bool) -> Iterator[None]:
 def plain(text: object) -> str:
     """Make text from elsewhere safe to print: a control character could rewrite the terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
+def counted(count: int, word: str) -> str:
+    """Write `1 service`, `2 services`."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def warn(messages: Iterable[str]) -> None:
@@ -150,38 +156,27 @@ def show_plan(report: Mapping[str, Any]) -> None:
     click.echo("\n".join(map(change_line, changes)) if changes else "no changes")
     lines = [
         *(f"  {each['action']} {each['address']} ({each['service']})" for each in impact["listeners"]),
-        *(f"  drain {_connections(each)} of {each['service']}/{each['id']}" for each in impact["drain"]),
-        *(
-            f"  close {_connections(each, 'pooled')} of {each['service']}/{each['id']}"
-            for each in impact["pool"]
-        ),
+        *(_hit("drain", "connection", each) for each in impact["drain"]),
+        *(_hit("close", "pooled connection", each) for each in impact["pool"]),
         *(f"  move {share} of the sticky clients of {name}" for name, share in impact["remap"].items()),
     ]
     if lines:
         click.echo(plain("impact:") + "\n" + "\n".join(map(plain, lines)))
 
 
-def _connections(row: Mapping[str, Any], kind: str = "") -> str:
-    count = row["connections"]
-    return f"{count} {kind}{' ' if kind else ''}connection{'' if count == 1 else 's'}"
+def _hit(verb: str, what: str, row: Mapping[str, Any]) -> str:
+    return f"  {verb} {counted(row['connections'], what)} of {row['service']}/{row['id']}"
 
 
-def show_results(rows: Iterable[Mapping[str, Any]], *, only_failures: bool = False) -> None:
-    """Print how each data plane took it, and what it runs."""
-    for row in rows:
-        if row["result"] == "ok" and only_failures:
-            continue
-        runs = (
-            ""
-            if row["generation"] is None
-            else f"generation {row['generation']} ({(row['hash'] or '-')[:_SHORT_HASH]})"
-        )
-        if row["result"] == "ok":
-            click.echo(plain(f"{row['name']}: {runs or 'ok'}"))
-        else:
-            click.echo(
-                plain(f"{row['name']}: {row['error']}" + (f"; it runs {runs}" if runs else "")), err=True
-            )
+def show_failures(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Print which data planes did not take it, why not, and what they run; return whether there are any."""
+    failed = [row for row in rows if row["result"] != "ok"]
+    for row in failed:
+        said = f"{row['name']}: {row['error']}"
+        if row["generation"] is not None:
+            said += f"; it runs generation {row['generation']} ({(row['hash'] or '-')[:_SHORT_HASH]})"
+        click.echo(plain(said), err=True)
+    return bool(failed)
 
 
 def show_later(report: Mapping[str, Any], back: str | None) -> None:

@@ -7,15 +7,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controlplane.cli.kinds import HOME, HOST_NAME
 from controlplane.cli.output import command
-from controlplane.cli.settings import token_of
+from controlplane.cli.settings import Kind, key_of, token_of
+from controlplane.desired.location import FileSource, Home
+from controlplane.discovery.consul.settings import PREFIX
+from schemas.http.hosts import host_name
 
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
-    from controlplane.desired.location import Home
 
-__all__ = ["run"]
+__all__ = ["home_of", "run"]
+
+
+def home_of(text: str) -> Home:
+    """Read a path, or `consul-kv:PATH`."""
+    if text.startswith(PREFIX):
+        return key_of(text)
+    if text == "-" or _is_pipe(text):
+        what = "standard input" if text == "-" else f"{text} is a pipe, and"
+        raise ValueError(f"{what} cannot be watched; name a file, or apply it: lb-control apply {text}")
+    return FileSource(Path(text))
+
+
+def _is_pipe(path: str) -> bool:
+    """Tell whether a pipe is there, as far as one may look: what cannot be looked at is tried again by the daemon."""
+    try:
+        return Path(path).is_fifo()
+    except OSError:
+        return False
 
 
 @command(
@@ -25,7 +44,7 @@ __all__ = ["run"]
     "lb-control run --http 127.0.0.1:7700 --http-host lb.example.com",
     "lb-control run consul-kv:lb/edge                     # the file is a key",
 )
-@click.argument("home", metavar="[FILE|consul-kv:PATH]", type=HOME, required=False)
+@click.argument("home", metavar="[FILE|consul-kv:PATH]", type=Kind("file or key", home_of), required=False)
 @click.option(
     "--http",
     metavar="HOST:PORT",
@@ -41,7 +60,7 @@ __all__ = ["run"]
     "--http-host",
     "http_hosts",
     metavar="NAME",
-    type=HOST_NAME,
+    type=Kind("name", host_name),
     multiple=True,
     help="A name by which a proxy leads to --http; repeatable. IP addresses and localhost need none.",
 )

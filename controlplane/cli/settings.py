@@ -1,12 +1,12 @@
-"""What the global options say, and whom a command therefore speaks to."""
+"""What options say: kinds of their values, those that many commands have, and the global ones: whom a command speaks to."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,12 +23,82 @@ from schemas.system.ownership import explain_error, user_name
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from controlplane.discovery.consul.key import KeySource
     from controlplane.operations.direct import Direct
     from controlplane.operations.through_daemon import Remote
 
     Gateway: TypeAlias = Direct | Remote
 
-__all__ = ["Settings", "read_token", "settings_of", "token_of"]
+__all__ = [
+    "DURATION",
+    "Kind",
+    "Settings",
+    "as_json_option",
+    "key_of",
+    "max_remap_option",
+    "read_token",
+    "settings_of",
+    "timeout_option",
+    "token_of",
+]
+
+T = TypeVar("T")
+
+
+class Kind(click.ParamType[T]):
+    """A kind of value.
+
+    Args:
+        name: What usage messages call it.
+        read: Makes a value of text; raises ValueError with the words for what is none. Loads what it needs when it is used.
+    """
+
+    def __init__(self, name: str, read: Callable[[str], T]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """Read a value, unless it is one already."""
+        try:
+            return self._read(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _duration(text: str) -> float:
+    from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only when such an option is used
+
+    return parse_duration(text)
+
+
+def _percent(text: str) -> float:
+    from schemas.fields import parse_percent  # noqa: PLC0415 - pydantic, only when such an option is used
+
+    return parse_percent(text)
+
+
+def key_of(text: str) -> KeySource:
+    """Read `consul-kv:PATH`; the agent is the one that `CONSUL_HTTP_ADDR` and its like name."""
+    from controlplane.discovery.consul.key import KeySource  # noqa: PLC0415 - only where a key is named
+    from controlplane.discovery.consul.settings import PREFIX, settings_from_environment  # noqa: PLC0415 - the same
+
+    if not text.startswith(PREFIX):
+        raise ValueError(f"must be {PREFIX}PATH")
+    return KeySource(text.removeprefix(PREFIX), settings_from_environment(os.environ, base=Path()))
+
+
+DURATION = Kind("duration", _duration)
+"""Seconds, from `30s`."""
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+timeout_option = click.option(
+    "--timeout", type=DURATION, default="30s", show_default=True, help="For all of it."
+)
+max_remap_option = click.option(
+    "--max-remap",
+    type=Kind("percent", _percent),
+    help="Refuse if more of a service's sticky clients would move.",
+)
 
 
 def read_token(option: str, path: Path) -> str:

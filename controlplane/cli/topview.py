@@ -255,7 +255,7 @@ def _title(model: Model, width: int, *, clock: bool = True) -> Text:
         (f"generation {report['generation']} {report['hash'][:8]}", ""),
         (agree, style),
         ("no daemon: asking directly" if model.direct else "", "yellow"),
-        (f"{_count(planes, 'data plane')}, {_count(workers, 'worker')}", ""),
+        (f"{output.counted(planes, 'data plane')}, {output.counted(workers, 'worker')}", ""),
     ]
     line = _joined(parts, width)
     if model.stale:
@@ -346,14 +346,12 @@ def _keys(model: Model, width: int, first: int, place: int) -> Text:
         return Text(shorten(output.plain(model.message), width, model.glyphs), style="bold cyan")
     count = len(model.rows)
     shown = (
-        f"{first + 1}-{min(first + place, count)} of {count}" if count > place else _count(count, "backend")
+        f"{first + 1}-{min(first + place, count)} of {count}"
+        if count > place
+        else output.counted(count, "backend")
     )
     keys = f"j k: choose  d: drain  e: enable  s: sort ({model.sort})  q: quit"
     line = Text(shorten(keys, width, model.glyphs), style="dim")
     if line.cell_len + len(shown) + 2 <= width:
         line.append(" " * (width - line.cell_len - len(shown)) + shown)
     return line
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

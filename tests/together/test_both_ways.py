@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from controlplane.cli import files, history, operate
+from controlplane.cli import files, operate
 from controlplane.daemon.api import Api
 from controlplane.daemon.events import Events
 from controlplane.daemon.http import bound
@@ -41,7 +41,7 @@ from tests.controlplane.operations.test_discovery import following
 from tests.support.discovery import eventually
 from tests.support.fakeconsul import FakeConsul, entry
 
-COMMANDS = {"plan": files.plan, "apply": files.apply, "rollback": history.rollback, "drain": operate.drain, "weight": operate.weight}  # fmt: skip
+COMMANDS = {"plan": files.plan, "apply": files.apply, "rollback": files.rollback, "drain": operate.drain, "weight": operate.weight}  # fmt: skip
 
 BRIEFLY = ("--timeout", "2s")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.cli.run import home_of
 from controlplane.cli.run import run as command
 from controlplane.cli.settings import Settings
 from controlplane.daemon import daemon
@@ -94,3 +95,11 @@ def test_a_name_for_no_page(tmp_path, told):
     done = run(command, settings(tmp_path), "--http-host", "lb.example.com")
     assert (done.exit_code, told) == (2, [])
     assert "--http-host needs --http" in done.stderr
+
+
+def test_a_file_that_cannot_be_looked_at():
+    """It is no usage error and no traceback: the daemon says why it cannot be read, and tries again."""
+    name = (
+        "x" * 300
+    )  # longer than a file's name may be: stat fails, as it does in a folder that may not be searched
+    assert home_of(name).place == name

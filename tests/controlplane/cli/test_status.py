@@ -1,11 +1,15 @@
-"""Services that an operator names are those that are shown."""
+"""Services that an operator names are those that are shown; why a client gets a backend, readiness, a restart of workers."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from controlplane.cli.status import only
-from controlplane.errors import UnknownError
+from controlplane.cli.status import explain, only, ready, restart
+from controlplane.errors import LateError, RefusedError, UnknownError, UnreachableError
+from tests.controlplane.cli.given import Given, run
 
 NAMES = ("api-1", "api-2", "db", "web")
 REPORT = {
@@ -13,6 +17,16 @@ REPORT = {
     "services": {name: {"active": len(name)} for name in NAMES},
     "overrides": [{"service": "db", "id": "a"}, {"service": "web", "id": "b"}],
 }
+
+ANSWER: dict[str, Any] = {
+    "service": "web",
+    "client": "192.0.2.7",
+    "panic": False,
+    "candidates": [{"id": "b", "address": "10.0.0.2:80"}, {"id": "a", "address": "10.0.0.1:80"}],
+    "skipped": [{"id": "c", "reason": "drain"}],
+}
+NOBODY = UnreachableError("x", "nobody listens")
+REFUSED = RefusedError("b", 503, {"message": "draining"})
 
 
 @pytest.mark.parametrize(
@@ -52,3 +66,92 @@ def test_who_does_not_answer_is_shown_instead():
     """Nothing is known of any service then: that one does not exist would be a guess."""
     report = {"services": {}, "overrides": [], "dataplanes": [{"error": "401: no_token"}]}
     assert only(report, ["web"]) is report
+
+
+def test_candidates_come_in_their_order_and_the_others_with_their_reason() -> None:
+    """One line each, numbered; whoever is skipped has no number."""
+    result = run(explain, Given(a=ANSWER), "web", "--client", "192.0.2.7")
+    assert result.exit_code == 0
+    title, _, *rows = [line.split() for line in result.stdout.splitlines()]
+    assert " ".join(title) == "web for 192.0.2.7:"
+    assert rows == [
+        ["1", "b", "10.0.0.2:80"],
+        ["2", "a", "10.0.0.1:80"],
+        ["-", "c", "skipped:", "drain"],
+    ]
+
+
+def test_panic_is_said() -> None:
+    """Otherwise nobody would understand why a sick backend is a candidate."""
+    result = run(explain, Given(a={**ANSWER, "panic": True}), "web", "--client", "192.0.2.7")
+    assert result.stdout.startswith("web for 192.0.2.7; panic: health is ignored:\n")
+
+
+def test_an_address_is_asked_for_in_its_one_form() -> None:
+    """However it was written; what is none is refused before anybody is asked."""
+    given = Given(a=ANSWER)
+    run(explain, given, "web", "--client", "2001:DB8:0::7")
+    assert given.asked[0][:2] == ("GET", "/v1/explain?service=web&client=2001%3Adb8%3A%3A7")
+    result = run(explain, given, "web", "--client", "somebody")
+    assert (result.exit_code, len(given.asked)) == (2, 1)
+    assert "--client: 'somebody' does not appear to be" in result.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_first_that_answers_is_believed(*, as_json: bool) -> None:
+    """One that is away keeps nobody from an answer."""
+    result = run(explain, Given(x=NOBODY, a=ANSWER), "web", "--client", "192.0.2.7", *["--json"][:as_json])
+    assert (result.exit_code, result.stderr) == (0, "")
+    if as_json:
+        assert json.loads(result.stdout) == ANSWER
+
+
+def test_without_an_answer_each_says_why() -> None:
+    """On stderr, with 1."""
+    result = run(explain, Given(x=NOBODY, y=NOBODY), "web", "--client", "192.0.2.7")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "x: unreachable: nobody listens\ny: unreachable: nobody listens\n"
+
+
+def test_all_are_ready() -> None:
+    """0, and each says so; they are asked for their readiness, for two seconds."""
+    given = Given(a={}, b={})
+    result = run(ready, given)
+    assert (result.exit_code, result.stdout) == (0, "a: ready\nb: ready\n")
+    assert given.asked == [("GET", "/readyz", 2.0)] * 2
+
+
+@pytest.mark.parametrize("error", [REFUSED, LateError("b", 2.0)])
+def test_one_that_is_not_is_named_with_its_reason(error: Exception) -> None:
+    """1; the reason is on stderr, for it goes to a log."""
+    result = run(ready, Given(a={}, b=error), "--timeout", "1s")
+    assert (result.exit_code, result.stdout) == (1, "a: ready\n")
+    assert result.stderr == f"b: not ready: {error}\n"
+
+
+def test_quiet_says_nothing() -> None:
+    """Only the exit code tells."""
+    result = run(ready, Given(a={}, b=REFUSED), "-q")
+    assert (result.exit_code, result.output) == (1, "")
+
+
+def test_every_data_plane_is_told() -> None:
+    """Two minutes for each, unless another time is given."""
+    given = Given(a={}, b={})
+    result = run(restart, given)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "a: all workers were replaced\nb: all workers were replaced\n",
+    )
+    assert given.asked == [("POST", "/v1/restart", 120.0)] * 2
+    run(restart, given, "--timeout", "300ms")
+    assert given.asked[-1] == ("POST", "/v1/restart", 0.3)
+
+
+def test_one_that_fails_keeps_no_other_from_being_told() -> None:
+    """It is named on stderr, and the exit code is 1."""
+    given = Given(a=LateError("a", 120), b={})
+    result = run(restart, given)
+    assert (result.exit_code, result.stdout) == (1, "b: all workers were replaced\n")
+    assert result.stderr == "a: no answer within 120 s\n"
+    assert len(given.asked) == 2
