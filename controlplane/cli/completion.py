@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["backends", "completion", "generations", "schema", "services", "sockets", "use"]
 
+_Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 _ANSWER_S: Final = 0.5
 """How long a keystroke may wait for a data plane or the daemon that hangs."""
-_SILENCE: Final = contextlib.suppress(Exception)
-"""The line that is being typed is no place for a message, whatever the reason."""
 _SHELLS: Final = ("bash", "zsh", "fish")
 _PROGRAMS: Final = ("lb-control", "lb-dataplane")
 _BASH: Final = """\
@@ -118,45 +117,49 @@ def schema() -> None:
 # --- what is offered ------------------------------------------------------------------------------
 
 
-def services(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+def _offering(find: Callable[[click.Context], Mapping[str, str | None]]) -> _Complete:
+    """Make a completion of what there is, with what a shell may show beside each: of it, what begins as was typed."""
+
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        with contextlib.suppress(Exception):  # the line that is being typed is no place for a message
+            found = find(context).items()
+            return [CompletionItem(each, help=more) for each, more in found if each.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+@_offering
+def services(context: click.Context) -> Mapping[str, str | None]:
     """Offer the services that run."""
-    return _beginning(incomplete, _running(context))
+    return dict.fromkeys(sorted(_running(context)))
 
 
-def backends(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+@_offering
+def backends(context: click.Context) -> Mapping[str, str | None]:
     """Offer the backends of the service that was named before."""
-    service = _running(context).get(context.params.get("service") or "", {})
-    return _beginning(incomplete, [each["id"] for each in service.get("backends", ())])
+    service = _running(context)[context.params["service"]]
+    return dict.fromkeys(sorted(each["id"] for each in service["backends"]))
 
 
-def generations(
-    context: click.Context,
-    parameter: click.Parameter,  # noqa: ARG001 - click's signature
-    incomplete: str,
-) -> list[CompletionItem[str]]:
+@_offering
+def generations(context: click.Context) -> Mapping[str, str | None]:
     """Offer the generations of the history, the newest first, with when and by whom."""
-    found: list[CompletionItem[str]] = []
-    with _SILENCE:
-        for entry in reversed(_history(_settings(context))):
-            number = str(entry["generation"])
-            if number.startswith(incomplete):
-                found.append(
-                    CompletionItem(number, help=f"{entry['when'][:19]} {entry['origin']} {entry['by']}")
-                )
-    return found
+    return {
+        str(each["generation"]): f"{each['when'][:19]} {each['origin']} {each['by']}"
+        for each in reversed(_history(_settings(context)))
+    }
 
 
-def sockets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:  # noqa: ARG001 - click's signature
+@_offering
+def _sockets(context: click.Context) -> Mapping[str, str | None]:
+    found = endpoint.find_dataplanes(_settings(context).runtime_dir())
+    return dict.fromkeys(sorted(each.location for each in found))
+
+
+def sockets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Offer the sockets of the data planes in the runtime directory, and files."""
-    found: list[str] = []
-    with _SILENCE:
-        found = [each.location for each in endpoint.find_dataplanes(_settings(context).runtime_dir())]
-    offered = [CompletionItem(each) for each in _beginning(incomplete, found)]
-    return offered or [CompletionItem(incomplete, type="file")]
-
-
-def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
-    return sorted(word for word in words if word.startswith(incomplete))
+    return _sockets(context, parameter, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def _settings(context: click.Context) -> Settings:
@@ -166,13 +169,10 @@ def _settings(context: click.Context) -> Settings:
 
 def _running(context: click.Context) -> dict[str, Any]:
     """Return the services of the snapshot that runs, as the daemon or else a data plane has it."""
-    found: dict[str, Any] = {}
-    with _SILENCE:
-        settings = _settings(context)
-        daemon = settings.daemon()
-        for answer in _ask("/v1/snapshot", settings.clients() if daemon is None else (daemon,)):
-            found |= answer["services"]
-    return found
+    settings = _settings(context)
+    daemon = settings.daemon()
+    answers = _ask("/v1/snapshot", settings.clients() if daemon is None else (daemon,))
+    return {name: service for answer in answers for name, service in answer["services"].items()}
 
 
 def _history(settings: Settings) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -51,6 +52,7 @@ _GROUPS: Final = {
 }
 """Commands in the order of their use, each with its module and one line: `--help` reads only this, and loads nothing."""
 _COMMANDS: Final = {name: module for group in _GROUPS.values() for name, (module, _) in group.items()}
+_F = TypeVar("_F", bound=Callable[..., Any])
 _FILE: Final = click.Path(path_type=Path)
 _FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 _EPILOG: Final = examples(
@@ -86,6 +88,10 @@ class _Lazy(click.Group):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in group.items()])
 
 
+def _pem(name: str, text: str) -> Callable[[_F], _F]:
+    return click.option(name, type=_FILE, metavar="PEM", help=text)
+
+
 @click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--runtime-dir", type=_FOLDER, metavar="DIR", help="Where the sockets are.  [$LB_RUNTIME_DIR, /run/lb]"
@@ -102,24 +108,9 @@ class _Lazy(click.Group):
     help="Speak to this data plane; repeatable. Without it: all in the runtime directory.",
 )
 @click.option("--token-file", type=_FILE, metavar="FILE", help="The token for data planes behind a URL.")
-@click.option(
-    "--ca-file",
-    type=_FILE,
-    metavar="PEM",
-    help="Authorities to trust for https:// data planes.  [$LB_CA_FILE, the system's]",
-)
-@click.option(
-    "--cert-file",
-    type=_FILE,
-    metavar="PEM",
-    help="The certificate for https:// data planes that ask for one.  [$LB_CERT_FILE]",
-)
-@click.option(
-    "--key-file",
-    type=_FILE,
-    metavar="PEM",
-    help="Its key, if not in the same file; not encrypted.  [$LB_KEY_FILE]",
-)
+@_pem("--ca-file", "Authorities to trust for https:// data planes.  [$LB_CA_FILE, the system's]")
+@_pem("--cert-file", "The certificate for https:// data planes that ask for one.  [$LB_CERT_FILE]")
+@_pem("--key-file", "Its key, if not in the same file; not encrypted.  [$LB_KEY_FILE]")
 @click.version_option(package_name="livelb")
 @click.pass_context
 def cli(ctx: click.Context, /, **given: Any) -> None:

@@ -34,10 +34,9 @@ _NAME: Final = 32
 """A name that is longer has a line of its own, unless there is room besides for what is noted."""
 _NOTE: Final = 24
 """Room for an address or a cause, which names leave where they can."""
-_TITLES: Final = ("health", "for", "state", "weight", "active", "pooled")
 _PLANES: Final = ("data plane", "pid", "workers", "skew", "gen", "hash", "seen", "state")
-_WIDTHS: Final = (7, 4, 9, 6, 6, 6)
-_RIGHT: Final = frozenset({"for", "weight", "active", "pooled"})
+_WIDTHS: Final = {"health": 7, "for": -4, "state": 9, "weight": -6, "active": -6, "pooled": -6}
+"""Of a backend's columns; negative: its cells stand at the right."""
 _LABEL: Final = 14
 _SHOWN: Final = 8
 """Instances that are named; their number is always whole."""
@@ -162,12 +161,11 @@ def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterato
         cell_len(output.plain(each["id"])) for service in services.values() for each in service["backends"]
     ]
     # Names that are longer stand on lines of their own, and do not push the figures out of everybody's sight.
-    room = width - _INDENT - sum(_WIDTHS) - 2 * len(_WIDTHS)
+    room = width - _INDENT - sum(2 + abs(each) for each in _WIDTHS.values())
     widest = min(room, max(_NAME, room - _NOTE))
     column = max([len("backend"), *(each for each in names if each <= widest)])
-    yield Text(
-        _cells(zip(_TITLES, _TITLES, strict=True), " " * _INDENT + f"{'backend':<{column}}"), style="dim"
-    )
+    titles = [(title, "") for title in _WIDTHS]
+    yield _cells(Text(f"{' ' * _INDENT}{'backend':<{column}}", style="dim"), titles)
     ranked = sorted(services.items(), key=lambda item: (_service_rank(item[1]), item[0]))
     for name, service in ranked:
         yield _service_line(name, service)
@@ -205,34 +203,20 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
 
 
 def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: datetime) -> Iterator[Text]:
-    health = backend["health"]
-    state, style = state_cell(backend)
-    values = (
-        health["state"],
-        since_cell(backend, now)[0],
-        state,
-        str(backend["weight"]),
-        str(backend["active"]),
-        str(backend["pooled"]),
-    )
+    health = backend["health"]["state"]
+    cells = [(health, HEALTH.get(health, "")), since_cell(backend, now), state_cell(backend)]
+    cells += [(str(backend[key]), "") for key in ("weight", "active", "pooled")]
     name, indent = output.plain(backend["id"]), " " * _INDENT
     if cell_len(name) > column:
         yield Text(indent + name)
         name = ""
-    line = Text(_cells(zip(_TITLES, values, strict=True), indent + name + " " * (column - cell_len(name))))
-    start = _INDENT + column + 2
-    line.stylize(HEALTH.get(health["state"], ""), start, start + _WIDTHS[0])
-    start += _WIDTHS[0] + 2
-    line.stylize("dim", start, start + _WIDTHS[1])
-    start += _WIDTHS[1] + 2
-    line.stylize(style, start, start + _WIDTHS[2])
+    line = _cells(Text(indent + name + " " * (column - cell_len(name))), cells)
     note = _note(backend)
-    if not note:
-        yield line
-    elif line.cell_len + 2 + note.cell_len <= width:
-        yield line.append("  ").append_text(note)
-    else:
-        yield line
+    if note and line.cell_len + 2 + note.cell_len <= width:
+        line.append("  ").append_text(note)
+        note = Text()
+    yield line
+    if note:
         yield Text(indent * 2).append_text(note)
 
 
@@ -244,11 +228,12 @@ def _note(backend: Mapping[str, Any]) -> Text:
     return note.append(output.plain(cause), f"not dim {style}")
 
 
-def _cells(cells: Iterable[tuple[str, str]], first: str) -> str:
-    parts = [first]
-    for (title, text), width in zip(cells, _WIDTHS, strict=True):
-        parts.append(text.rjust(width) if title in _RIGHT else text.ljust(width))
-    return "  ".join(parts)
+def _cells(line: Text, cells: Iterable[tuple[str, str]]) -> Text:
+    """Add a backend's cells, each a text and its style."""
+    for (text, style), width in zip(cells, _WIDTHS.values(), strict=True):
+        line.append("  ")
+        line.append(text.rjust(-width) if width < 0 else text.ljust(width), style)
+    return line
 
 
 def _overrides(overrides: Iterable[Mapping[str, Any]]) -> RenderableType:
