@@ -16,7 +16,8 @@ from controlplane.cli.output import command
 from controlplane.cli.settings import as_json_option
 
 if TYPE_CHECKING:
-    from controlplane.cli.settings import Gateway, Settings
+    from controlplane.cli.settings import Settings
+    from controlplane.operations.gateway import Gateway
 
 __all__ = ["disable", "drain", "enable", "wait_drained", "weight"]
 

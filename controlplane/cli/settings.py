@@ -21,13 +21,8 @@ from schemas.http.reloaded import Renewed
 from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from controlplane.discovery.consul.key import KeySource
-    from controlplane.operations.direct import Direct
-    from controlplane.operations.through_daemon import Remote
-
-    Gateway: TypeAlias = Direct | Remote
+    from controlplane.operations.gateway import Gateway
 
 __all__ = [
     "DURATION",
@@ -218,14 +213,12 @@ class Settings:
 
     def gateway(self) -> Gateway:
         """Choose the way to the data planes: through the daemon if one answers."""
-        daemon = self.daemon()
-        if daemon is not None:
-            from controlplane.operations.through_daemon import Remote  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
-
-            return Remote(daemon)
-        from controlplane.operations.direct import Direct  # noqa: PLC0415 - the same
+        from controlplane.operations.gateway import Direct, Remote  # noqa: PLC0415 - commands load what they use: --help takes 0.1 s
         from controlplane.store import Store  # noqa: PLC0415 - the same
 
+        daemon = self.daemon()
+        if daemon is not None:
+            return Remote(daemon)
         return Direct(
             self.clients,
             Store(self.state_dir()),

@@ -39,9 +39,9 @@ from controlplane.dataplanes.requests import Caller, pushed_by
 from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
+from controlplane.operations.accepted import Keeping
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import now_text
-from controlplane.operations.saving import Keeping
 from controlplane.store import Store
 from schemas.http.reloaded import Renewed
 from schemas.http.server import serve

@@ -136,6 +136,7 @@ def in_thread(work: Callable[[], T]) -> Future[T]:
     A peer that sends one byte a second keeps it busy for as long as it likes, and must not keep a command from ending.
     """
     future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # whoever gives up waiting cannot cancel it
 
     def run() -> None:
         try:

@@ -28,12 +28,10 @@ from controlplane.dataplanes.pusher import Wish
 from controlplane.dataplanes.requests import said_by
 from controlplane.desired.document import Proposal
 from controlplane.errors import ControlError
-from controlplane.operations.accepted import Accepted
-from controlplane.operations.discovery import Discovering
+from controlplane.operations.accepted import Accepted, Keeping
 from controlplane.operations.options import ApplyOptions, Origin, now_text
-from controlplane.operations.resolution import FIRST_LOOK_S, Resolving, unserved
+from controlplane.operations.resolution import FIRST_LOOK_S, Discovering, Resolving, unserved
 from controlplane.operations.rules import accept, attributed, override, refuse_if, wish_of
-from controlplane.operations.saving import Keeping
 from schemas.desired import Desired
 
 __all__ = ["Controller", "News"]

@@ -31,15 +31,14 @@ from controlplane.daemon.http import bound
 from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import ControlError
-from controlplane.operations.direct import Direct
-from controlplane.operations.through_daemon import Remote
+from controlplane.operations.gateway import Direct, Remote
 from controlplane.store import Store
 from schemas.system.ownership import user_name
 from tests.controlplane.fakes import Blocking, FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
-from tests.controlplane.operations.test_discovery import following
 from tests.support.discovery import eventually
 from tests.support.fakeconsul import FakeConsul, entry
+from tests.together.test_discovery import following
 
 COMMANDS = {"plan": files.plan, "apply": files.apply, "rollback": files.rollback, "drain": operate.drain, "weight": operate.weight}  # fmt: skip
 

@@ -1,16 +1,20 @@
-"""What was accepted last is written down and wished, and a generation is above all that run."""
+"""What was accepted last is written down, as soon as it can be, and wished; a generation is above all that run."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 
-from controlplane.errors import UnknownError
-from controlplane.operations.accepted import Accepted
+from controlplane.core.backoff import Backoff
+from controlplane.errors import StoreError, UnknownError
+from controlplane.operations.accepted import Accepted, Keeping
 from controlplane.operations.options import Origin
-from controlplane.operations.saving import Keeping
 from controlplane.store import State, Store
+from tests.controlplane.operations.test_controller import until
+from tests.controlplane.test_store import entry
 
 APPLY = Origin("op", "apply")
 
@@ -110,3 +114,61 @@ async def test_what_cannot_be_read_is_said(tmp_path):
     assert "overrides and the last snapshot are unknown" in again.lost
     assert told.log == [again.lost]
     assert again.state.document == {"version": 1}
+
+
+class Disk:
+    """A store on a disk that may be full."""
+
+    def __init__(self):
+        self.full = True
+        self.tries = 0
+        self.saved = []
+        self.recorded = []
+
+    def save(self, state):
+        """Keep a state."""
+        self._check()
+        self.saved.append(state.generation)
+
+    def record(self, made, _document):
+        """Keep an entry of the history."""
+        self._check()
+        self.recorded.append(made.generation)
+
+    def _check(self):
+        self.tries += 1
+        if self.full:
+            raise StoreError("state.json: No space left on device")
+
+
+@contextlib.asynccontextmanager
+async def kept():
+    """Keep on such a disk."""
+    disk, log = Disk(), []
+    keeping = Keeping(disk, log.append, Backoff(base_s=0.001, cap_s=0.002))
+    task = asyncio.create_task(keeping.run())
+    try:
+        yield disk, keeping, log
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_full_disk_refuses_is_written_when_it_has_room():
+    """Every generation in its order, and of the states the newest; it is logged once, and once that it is over."""
+    async with kept() as (disk, keeping, log):
+        for number in (1, 2):
+            warnings = await keeping.keep(State(generation=number), entry(number)[0])
+            assert [each.partition(":")[0] for each in warnings] == [
+                "not written to the history",
+                "not written down, so a restart forgets it",
+            ]
+        assert "No space left" in keeping.error
+        before = disk.tries
+        await until(lambda: disk.tries > before + 4)
+        disk.full = False
+        await until(lambda: keeping.error is None)
+        assert (disk.recorded, disk.saved, len(log)) == ([1, 2], [2], 2), log
+        before = disk.tries
+        assert await keeping.keep(State(generation=3)) == []
+        assert (disk.saved[-1], disk.tries) == (3, before + 1)

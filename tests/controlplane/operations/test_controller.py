@@ -20,9 +20,9 @@ from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Timing
 from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError, InputError, UnknownError
+from controlplane.operations.accepted import Keeping
 from controlplane.operations.controller import Controller, News
 from controlplane.operations.options import ApplyOptions, Origin
-from controlplane.operations.saving import Keeping
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine
 from tests.controlplane.fakes import FakeDataPlane

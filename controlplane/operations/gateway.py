@@ -1,6 +1,7 @@
-"""Commands without a daemon: one controller for one command, with the history in the state directory.
+"""How commands reach the data planes: through the daemon, which is the one writer, or without one.
 
-What a daemon would do is done by the same code: the same discovery, plan, refusals and pushes. Three things differ, since
+Without a daemon there is one controller for one command, with the history in the state directory. What a daemon would do is
+done by the same code: the same discovery, plan, refusals and pushes. Three things differ, since
 nobody is left afterwards who could go on: a change is written down once a data plane runs it, a command about one backend
 pushes no snapshot, and a data plane that gets another snapshot meanwhile is told of rather than overruled.
 """
@@ -11,26 +12,103 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from controlplane.core.report import Seen, node_status
 from controlplane.dataplanes import requests
-from controlplane.dataplanes.blocking_client import GRACE_S, LOOK_S, Asking, ask_all, in_thread
+from controlplane.dataplanes.blocking_client import (
+    GRACE_S,
+    LOOK_S,
+    Asking,
+    BlockingClient,
+    ask_all,
+    in_thread,
+)
 from controlplane.desired.document import Proposal
-from controlplane.errors import ControlError, GoneError, LateError, PlaceError, StoreError
-from controlplane.operations.options import ApplyOptions, Origin
-from controlplane.operations.saving import Keeping
+from controlplane.errors import (
+    ControlError,
+    GoneError,
+    HeldBackError,
+    InputError,
+    LateError,
+    PlaceError,
+    RefusedError,
+    StoreError,
+    UnknownError,
+)
+from controlplane.operations.options import ApplyOptions, Origin, query_of_options
 from controlplane.store import Store
 
 if TYPE_CHECKING:
+    from controlplane.operations.accepted import Keeping
     from controlplane.operations.controller import Controller
 
-__all__ = ["Direct", "Threaded"]
+__all__ = ["Direct", "Gateway", "Remote", "Threaded"]
 
 T = TypeVar("T")
 _OVERTAKEN: Final = "overtaken"
 _TRIES: Final = 3
 """With --force, against somebody who pushes at the same time."""
+_ANSWER_S: Final = 10.0
+"""For the daemon."""
+_DAEMON_GRACE_S: Final = 5.0
+"""The daemon keeps the deadline, and then still has to say so."""
+_INVALID: Final = 422
+_UNKNOWN: Final = 404
+
+
+class Remote:
+    """The way to the data planes when a daemon runs; `Direct` can do the same without one.
+
+    Every answer is JSON, in the form that `--json` prints; a `ControlError` is what an operator has to see instead.
+    """
+
+    direct: ClassVar = False
+
+    def __init__(self, client: BlockingClient) -> None:
+        self._client = client
+
+    def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Return `{changes, impact, dataplanes: [{name, socket, result, error, generation, hash}]}`."""
+        call = requests.post("/v1/plan", proposal.document, **query_of_options(options))
+        return self._ask(call, options.timeout_s + _DAEMON_GRACE_S)
+
+    def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
+        """Return what `plan` returns, and `{generation, hash, converged, warnings}`."""
+        call = requests.post("/v1/apply", proposal.document, **query_of_options(options))
+        return self._ask(call, options.timeout_s + _DAEMON_GRACE_S)
+
+    def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
+        """Return what `apply` returns, and `{restored}`, the generation whose content it is."""
+        body = {} if generation is None else {"generation": generation}
+        call = requests.post("/v1/rollback", body, **query_of_options(options))
+        return self._ask(call, options.timeout_s + _DAEMON_GRACE_S)
+
+    def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Override fields of a backend; return `{service, id, fields, dataplanes, warnings}`."""
+        return self._ask(requests.patch_backend(service, backend, fields), _ANSWER_S)
+
+    def status(self) -> dict[str, Any]:
+        """Return the status of the node."""
+        return self._ask(requests.get("/v1/status"), _ANSWER_S)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the snapshot that should run."""
+        return self._ask(requests.get("/v1/snapshot"), _ANSWER_S)
+
+    def history(self) -> dict[str, Any]:
+        """Return `{history, warnings}`: every known generation, the oldest first, and what cannot be read."""
+        return self._ask(requests.get("/v1/history"), _ANSWER_S)
+
+    def _ask(self, call: requests.Call, timeout_s: float) -> dict[str, Any]:
+        try:
+            return self._client.ask(call, timeout_s=timeout_s)
+        except RefusedError as error:
+            if error.http_status == _INVALID and error.details:
+                raise InputError("", error.details) from error
+            if error.http_status == _UNKNOWN:
+                raise UnknownError(error.message) from error
+            raise HeldBackError(error.message) from error
 
 
 class Direct:
@@ -170,8 +248,9 @@ class Direct:
         job: Callable[[Controller], Awaitable[T]],
     ) -> tuple[T, Keeping]:
         """Have one controller do one thing; what it has to write down waits until it is known whether it came true."""
-        from controlplane.dataplanes.fleet import Fleet  # noqa: PLC0415 - the same
-        from controlplane.operations.controller import Controller  # noqa: PLC0415 - pydantic, only where it is needed
+        from controlplane.dataplanes.fleet import Fleet  # noqa: PLC0415 - pydantic, only where it is needed
+        from controlplane.operations.accepted import Keeping  # noqa: PLC0415 - the same
+        from controlplane.operations.controller import Controller  # noqa: PLC0415 - the same
 
         by_endpoint = {client.endpoint: client for client in clients}
         keeping = Keeping(self._store, log=lambda _: None, held=True)
@@ -196,6 +275,9 @@ class Direct:
         return asyncio.run(run()), keeping
 
 
+Gateway: TypeAlias = Direct | Remote
+
+
 class Threaded:
     """A blocking client for an event loop: a command loads it in a fraction of the time that an asynchronous one takes."""
 
@@ -209,20 +291,12 @@ class Threaded:
         Raises:
             DataPlaneError: As the client raises it, or none was there after `timeout_s` seconds.
         """
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell(_: object) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody asks any more
-                loop.call_soon_threadsafe(done.set)
-
         answer = in_thread(lambda: self._client.ask(call, timeout_s=timeout_s))
-        answer.add_done_callback(tell)
         try:
             async with asyncio.timeout(timeout_s + GRACE_S):
-                await done.wait()
+                return await asyncio.wrap_future(answer)
         except TimeoutError as error:
             raise LateError(self.endpoint.name, timeout_s) from error
-        return answer.result()
 
 
 async def _beside(work: Coroutine[Any, Any, None], job: Awaitable[T]) -> T:

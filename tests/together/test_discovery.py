@@ -11,8 +11,8 @@ from aiohttp import web
 from controlplane.daemon.log import Noticing, source_faults
 from controlplane.desired.document import Proposal
 from controlplane.errors import HeldBackError
-from controlplane.operations.discovery import Discovering
 from controlplane.operations.options import ApplyOptions, Origin
+from controlplane.operations.resolution import Discovering
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually
