@@ -25,7 +25,7 @@ from typing import Any, Final
 from controlplane.core.merge import Override, Place
 from controlplane.errors import BusyError, StoreError, UnknownError
 from schemas.system.locks import LockedError, lock
-from schemas.system.ownership import explain_error, give_to_owner, make_directory, open_or_make
+from schemas.system.ownership import explain_error, make_directory, open_or_make, replace_file, sync_directory
 
 __all__ = ["Entry", "History", "State", "Store", "digest_of"]
 
@@ -36,6 +36,7 @@ KEPT_DISCOVERED: Final = 50
 KEPT_CHANGES: Final = 200
 """Changes named in one entry; a first apply of 10,000 backends has as many."""
 _LOCK_POLL_S: Final = 0.05
+_STAYS: Final = "; what was there before stays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,9 @@ class Store:
             StoreError: The directory cannot be made or written.
         """
         path = self._root / "lock"
-        try:
+        with _explained(path):
             make_directory(self._root)
             handle = open_or_make(path, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError as error:
-            raise StoreError(f"{path}: {explain_error(path, error)}") from error
         try:
             _lock(handle, str(self._root), timeout_s)
             yield
@@ -148,23 +147,15 @@ class Store:
         Raises:
             StoreError: It is there, and cannot be read or does not match its digest; the next `save` keeps it.
         """
+        path = self._root / "state.json"
+        self._unusable = True  # until it was used
+        data = _read(path)
         try:
-            return self._load()
-        except StoreError:
-            self._unusable = True
-            raise
-
-    def _load(self) -> State:
-        data = _read(self._root / "state.json")
-        if data is None:
-            return State()
-        try:
-            data["overrides"] = tuple(Override(**each) for each in data["overrides"])
-            data["retracted"] = tuple((service, key, name) for service, key, name in data["retracted"])
-            data["discovered"] = tuple(data["discovered"])
-            return State(**data)
+            state = State() if data is None else _state_of(data)
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{self._root / 'state.json'}: written by another version ({error})") from error
+            raise StoreError(f"{path}: written by another version ({error})") from error
+        self._unusable = False
+        return state
 
     def recover(self) -> State:
         """Return what can be known without `state.json`: the newest lb.yaml of the history, not yet resolved."""
@@ -179,25 +170,15 @@ class Store:
         Raises:
             StoreError: It cannot be written; the old one is still there.
         """
-        self._set_aside()
-        _write(self._root / "state.json", {**_fields(state), "overrides": [*map(asdict, state.overrides)]})
-        try:
-            _sync_directory(self._root)
-        except OSError as error:
-            raise StoreError(f"{self._root}: {error.strerror}") from error
-
-    def _set_aside(self) -> None:
-        """Keep what could not be loaded: it may hold the only word on overrides."""
-        if not self._unusable:
-            return
         path = self._root / "state.json"
-        try:
-            path.replace(self._root / "state.json.unusable")
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise StoreError(f"{path}: {explain_error(path, error)}; what was there before stays") from error
-        self._unusable = False
+        if self._unusable:  # it may hold the only word on overrides
+            with _explained(path, _STAYS), contextlib.suppress(FileNotFoundError):
+                path.replace(self._root / "state.json.unusable")
+            self._unusable = False
+        _write(path, {**_fields(state), "overrides": [*map(asdict, state.overrides)]})
+        # Of the history a power failure may cost the newest entry: each sync costs an apply some 10 ms of a busy disk.
+        with _explained(self._root):
+            sync_directory(self._root)
 
     def record(self, entry: Entry, document: dict[str, Any]) -> None:
         """Add a generation to the history, unless it is there, and forget what is too old.
@@ -212,10 +193,8 @@ class Store:
             if known is not None and known["hash"] == entry.hash:
                 return
         text = self._root / "documents" / f"{entry.document}.json"
-        try:
+        with _explained(text):  # the directory may not be looked into
             known_text = text.exists()
-        except OSError as error:  # the directory may not be looked into
-            raise StoreError(f"{text}: {explain_error(text, error)}") from error
         if not known_text:
             _write(text, document)
         _write(path, _fields(entry))
@@ -253,12 +232,10 @@ class Store:
 
     def _generations(self) -> list[Path]:
         folder = self._root / "history"
-        try:
+        # `glob` takes a directory that it may not list for an empty one.
+        with _explained(folder), contextlib.suppress(FileNotFoundError):
             return sorted(path for path in folder.iterdir() if path.suffix == ".json")
-        except FileNotFoundError:
-            return []
-        except OSError as error:  # `glob` takes a directory that it may not list for an empty one
-            raise StoreError(f"{folder}: {explain_error(folder, error)}") from error
+        return []
 
     def _forget(self) -> None:
         paths = self._generations()
@@ -291,53 +268,41 @@ def _lock(handle: int, what: str, timeout_s: float) -> None:
             return
 
 
+@contextlib.contextmanager
+def _explained(path: Path, more: str = "") -> Iterator[None]:
+    """Make what the system says against a path our error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: {explain_error(path, error)}{more}") from error
+
+
+def _state_of(data: dict[str, Any]) -> State:
+    overrides = tuple(Override(**each) for each in data["overrides"])
+    retracted = tuple((service, key, name) for service, key, name in data["retracted"])
+    more = {"overrides": overrides, "retracted": retracted, "discovered": tuple(data["discovered"])}
+    return State(**{**data, **more})
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        envelope = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"{path}: {explain_error(path, error)}") from error
+        with _explained(path), contextlib.suppress(FileNotFoundError):
+            return _unsealed(path.read_bytes())
     except ValueError as error:
         raise StoreError(f"{path}: damaged: {error}") from error
+    return None
+
+
+def _unsealed(raw: bytes) -> dict[str, Any]:
+    envelope = json.loads(raw)
     data = envelope.get("data") if isinstance(envelope, dict) else None
     if not isinstance(data, dict) or digest_of(data) != envelope.get("sha256"):
-        raise StoreError(f"{path}: damaged: its digest does not match")
+        raise ValueError("its digest does not match")
     return data
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
     content = _canonical(data)
     raw = b'{"sha256":"%b","data":%b}\n' % (hashlib.sha256(content).hexdigest().encode(), content)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        make_directory(path.parent)
-        beside.unlink(
-            missing_ok=True
-        )  # of a process of this id that was killed, or a link that somebody has laid
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                give_to_owner(handle, path.parent)
-                file.write(raw)
-                file.flush()
-                os.fsync(handle)
-            beside.replace(path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreError(f"{path}: {explain_error(path, error)}; what was there before stays") from error
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename outlive a power failure, as fsync(2) says.
-
-    Only for the state: of the history a power failure may cost the newest entry, and each sync costs
-    an apply some 10 ms of a busy disk.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with _explained(path, _STAYS):
+        replace_file(path, [raw])

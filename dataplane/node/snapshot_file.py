@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from dataplane.telemetry.events import Events
 from schemas.snapshot import Snapshot, parse_snapshot
-from schemas.system.ownership import explain_error, give_to_owner, make_directory
+from schemas.system.ownership import explain_error, replace_file, sync_directory
 
 __all__ = ["RETRY_S", "Saving", "SnapshotStore"]
 
@@ -34,24 +32,8 @@ class SnapshotStore:
         Raises:
             OSError: It could not be written; the old file is untouched.
         """
-        directory = self.path.parent
-        make_directory(directory)
-        handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=directory)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                give_to_owner(handle, directory)
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)  # noqa: PTH105 - both are names in one directory
-        except BaseException:
-            os.unlink(temporary)  # noqa: PTH108 - the same
-            raise
-        folder = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self.path, (piece.encode() for piece in pieces))
+        sync_directory(self.path.parent)
 
     def load(self) -> Snapshot | None:
         """Return the last good snapshot; None if none was ever saved.

@@ -16,9 +16,18 @@ import errno
 import os
 import pwd
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["explain_error", "give_to_owner", "make_directory", "open_or_make", "user_name"]
+__all__ = [
+    "explain_error",
+    "give_to_owner",
+    "make_directory",
+    "open_or_make",
+    "replace_file",
+    "sync_directory",
+    "user_name",
+]
 
 
 def user_name(uid: int) -> str:
@@ -64,6 +73,39 @@ def open_or_make(path: Path, flags: int, mode: int = 0o600) -> int:
         return os.open(path, flags, mode)
     give_to_owner(handle, path.parent)
     return handle
+
+
+def replace_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file beside its place, sync it and move it there, so that a crash or a full disk leaves the old one.
+
+    Its directory is made if it is missing.
+
+    Raises:
+        OSError: It could not be written; the old file is untouched.
+    """
+    make_directory(path.parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(
+        missing_ok=True
+    )  # of a process of this id that was killed, or a link that somebody has laid
+    try:
+        with os.fdopen(open_or_make(beside, os.O_WRONLY | os.O_EXCL), "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was moved into a directory outlive a power failure, as fsync(2) says."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def give_to_owner(handle: int, directory: Path) -> None:

@@ -195,7 +195,7 @@ def test_hanging_data_plane_is_named_and_a_second_apply_repairs_it(control, addr
 
 def test_drain_that_one_does_not_answer_may_still_happen(control, address):
     """It was sent, and happens when the data plane goes on: that is said, with what takes it back."""
-    impatient = {"controlplane.operations.direct.LOOK_S": 1.5}
+    impatient = {"controlplane.operations.gateway.LOOK_S": 1.5}
     with two(control) as (_, hanging):
         control.write(document(address, "127.0.0.1:1"))
         assert control("apply", control.file).code == 0
