@@ -47,7 +47,9 @@ def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json
     before = _backend_status(gateway, service, backend) if wait else (0, 0)
     _patch(gateway, service, backend, {"state": "drain"}, as_json=as_json)
     if wait:
-        timeout_s = _drain_timeout_s(gateway.snapshot(), service)
+        from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only for --wait
+
+        timeout_s = parse_duration(gateway.snapshot()["services"][service]["drain"]["timeout"])
         cut = wait_drained(
             before,
             lambda: _backend_status(gateway, service, backend),
@@ -119,12 +121,6 @@ def _patch(gateway: Gateway, service: str, backend: str, fields: dict[str, Any],
     if not as_json:
         said = ", ".join(f"{name} {value}" for name, value in fields.items())
         click.echo(output.plain(f"{service}/{backend}: {said}"))
-
-
-def _drain_timeout_s(snapshot: dict[str, Any], service: str) -> float:
-    from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only for --wait
-
-    return parse_duration(snapshot["services"][service]["drain"]["timeout"])
 
 
 def _backend_status(gateway: Gateway, service: str, backend: str) -> tuple[int, int]:

@@ -107,9 +107,9 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     right: Sequence[str] = (),
-    styles: Mapping[str, Callable[[str], str]] | None = None,
+    styles: Mapping[str, Mapping[str, str]] | None = None,
 ) -> RenderableType:
-    """Make a table; `right` are the titles of columns of numbers, `styles` what a cell's text looks like, by title."""
+    """Make a table; `right` are the titles of columns of numbers, `styles` what texts look like, by title."""
     from rich.table import Table  # noqa: PLC0415 - as in `console`
     from rich.text import Text  # noqa: PLC0415 - the same
 
@@ -121,7 +121,7 @@ def table(
         texts = ["\n".join(map(plain, str(cell).split("\n"))) for cell in row]
         made.add_row(
             *(
-                Text(text, style=looks[title](text) if title in looks else "")
+                Text(text, style=looks.get(title, {}).get(text, ""))
                 for title, text in zip(headers, texts, strict=True)
             )
         )

@@ -70,7 +70,8 @@ class Screen:
         self._attributes = termios.tcgetattr(sys.stdin)
         self._wakeup_before = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         handlers: dict[int, Any] = dict.fromkeys(_FATAL, _ended)
-        handlers |= {signal.SIGWINCH: _noticed, signal.SIGTSTP: self._on_stop}
+        # Of a new size only the wake-up counts.
+        handlers |= {signal.SIGWINCH: lambda *_: None, signal.SIGTSTP: self._on_stop}
         self._handlers = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         self._take()
         return self
@@ -112,8 +113,7 @@ class Screen:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines."""
-        width, height = self._console.size
-        return width, height
+        return self._console.size
 
     def show(self, lines: Sequence[Text]) -> None:
         """Show a frame; what is more than the terminal holds is left out."""
@@ -168,7 +168,3 @@ class Screen:
 
 def _ended(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def _noticed(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the wake-up is what counts."""

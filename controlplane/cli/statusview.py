@@ -15,6 +15,7 @@ from controlplane.cli import output
 from controlplane.cli.words import (
     HEALTH,
     LEVELS,
+    PLANES,
     RANK,
     SOURCES,
     address_cell,
@@ -146,13 +147,8 @@ def _dataplanes(report: dict[str, Any]) -> RenderableType:
         for each in report["draining"]
     ]
     titles = [title for title in _PLANES if title != "skew" or workers > 1]
-    styles = {"state": _plane_style}
     cells = [[row.get(title, "") for title in titles] for row in rows]
-    return output.table(titles, cells, right=("pid", "workers", "skew", "gen"), styles=styles)
-
-
-def _plane_style(state: str) -> str:
-    return {"ok": "green", "draining": "dim"}.get(state, "bold red")
+    return output.table(titles, cells, right=("pid", "workers", "skew", "gen"), styles={"state": PLANES})
 
 
 def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterator[Text]:
@@ -255,8 +251,7 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> RenderableType:
         (each["name"], each["state"], output.when(each["since"]), "\n".join(details(_shorter(each))))
         for each in sources
     ]
-    styles = {"state": lambda state: SOURCES.get(state, "")}
-    return output.table(("source", "state", "since", "note"), rows, styles=styles)
+    return output.table(("source", "state", "since", "note"), rows, styles={"state": SOURCES})
 
 
 def _shorter(source: Mapping[str, Any]) -> Mapping[str, Any]:

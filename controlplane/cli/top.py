@@ -38,29 +38,19 @@ _PERIOD_S: Final = 1.0
 _METRICS_S: Final = 2.0
 _MESSAGE_S: Final = 5.0
 """How long the result of a key is shown."""
-_ACTIONS: Final = {
-    b"q": "quit",
-    b"\x1b[A": "up",
-    b"\x1bOA": "up",
-    b"k": "up",
-    b"\x1b[B": "down",
-    b"\x1bOB": "down",
-    b"j": "down",
-    b"\x1b[5~": "page up",
-    b"\x1b[6~": "page down",
-    b" ": "page down",
-    b"g": "home",
-    b"\x1b[H": "home",
-    b"\x1b[1~": "home",
-    b"\x1bOH": "home",
-    b"G": "end",
-    b"\x1b[F": "end",
-    b"\x1b[4~": "end",
-    b"\x1bOF": "end",
-    b"s": "sort",
-    b"d": "drain",
-    b"e": "enabled",
+_KEYS: Final = {
+    "quit": (b"q",),
+    "up": (b"k", b"\x1b[A", b"\x1bOA"),
+    "down": (b"j", b"\x1b[B", b"\x1bOB"),
+    "page up": (b"\x1b[5~",),
+    "page down": (b" ", b"\x1b[6~"),
+    "home": (b"g", b"\x1b[H", b"\x1b[1~", b"\x1bOH"),
+    "end": (b"G", b"\x1b[F", b"\x1b[4~", b"\x1bOF"),
+    "sort": (b"s",),
+    "drain": (b"d",),
+    "enabled": (b"e",),
 }
+_ACTIONS: Final = {key: action for action, keys in _KEYS.items() for key in keys}
 
 
 class Seen:
@@ -204,9 +194,8 @@ class Top:
         self._say(f"{name}: {state} ...", for_s=float("inf"))
 
         def told(result: object) -> None:
-            self._say(
-                str(result) if isinstance(result, ControlError) else f"{name}: {_outcome(result, state)}"
-            )
+            failed = isinstance(result, ControlError)
+            self._say(str(result) if failed else f"{name}: {_outcome(result, state)}")
 
         self._background.do(lambda: self._settings.gateway().patch(*place, {"state": state}), told)
 

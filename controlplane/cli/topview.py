@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -109,10 +110,6 @@ class _Column:
         return min(self.width, longest) if self.grows else self.width
 
 
-def _need(column: _Column) -> int:
-    return column.need
-
-
 def _health(row: Row, _model: Model) -> tuple[str, str]:
     state = row.backend["health"]["state"]
     return state, words.HEALTH.get(state, "")
@@ -161,9 +158,9 @@ def _layout(model: Model, width: int) -> list[tuple[_Column, int]]:
         for at, column in enumerate(_COLUMNS)
         if column.grows
     }
-    room = width - 1
+    room, need = width - 1, attrgetter("need")
     widths: dict[int, int] = {}
-    for _, group in groupby(sorted(_COLUMNS, key=_need), key=_need):
+    for _, group in groupby(sorted(_COLUMNS, key=need), key=need):
         least = {}
         for column in group:
             at = _COLUMNS.index(column)

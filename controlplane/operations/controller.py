@@ -198,10 +198,10 @@ class Controller:
             refuse_if(planned.refusals, planned.report["impact"], options)
             if accepted.state.document is None:
                 accepted.state = replace(accepted.state, services=await self.fleet.services())
-            compiled = planned.resolved.compiled
+            compiled = planned.compiled
             generation = accepted.next_generation(compiled.hash)
             # From here on discovery is about this lb.yaml.
-            self.discovering.follow(proposal, planned.resolved.found)
+            self.discovering.follow(proposal, planned.found)
             self._proposal = proposal
             if options.force:
                 self.discovering.release()
@@ -273,7 +273,7 @@ class Controller:
         """Name the services that are asked for and not served, with the reason of each."""
         state = self.accepted.state
         waiting = set(state.discovered) - set(state.services)
-        return unserved(tuple(waiting), self.discovering.doubts())
+        return unserved(waiting, self.discovering.doubts())
 
     # --- parts of a change
 

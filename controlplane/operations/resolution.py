@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,7 @@ from schemas.snapshot import Backend
 if TYPE_CHECKING:
     from controlplane.discovery.consul.discovery import ConsulDiscovery
 
-__all__ = ["FIRST_LOOK_S", "Discovering", "Planned", "Resolved", "Resolving", "unserved"]
+__all__ = ["FIRST_LOOK_S", "Discovering", "Planned", "Resolving", "unserved"]
 
 FIRST_LOOK_S: Final = 3.0
 """For all data planes to be found and looked at."""
@@ -128,11 +128,9 @@ class Discovering:
             await self._source.run()
 
 
-def unserved(compiled: Sequence[str], doubts: Mapping[str, str]) -> list[dict[str, str]]:
+def unserved(names: Iterable[str], doubts: Mapping[str, str]) -> list[dict[str, str]]:
     """Name the services that are asked for and not served, each with the reason, as `--json` prints it."""
-    return [
-        {"service": name, "why": doubts.get(name, "Consul has not answered")} for name in sorted(compiled)
-    ]
+    return [{"service": name, "why": doubts.get(name, "Consul has not answered")} for name in sorted(names)]
 
 
 def _asked_anew(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> frozenset[str]:
@@ -149,51 +147,37 @@ def _questions(document: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """What should run, and what is to be said of it."""
-
-    compiled: Compiled
-    found: Found
-    changed: frozenset[str] = frozenset()
-    """Services that ask discovery for something else than what ran did."""
-
-    def unserved(self) -> list[dict[str, str]]:
-        """Name what is asked for and not served: also by whom the backends of another question stand in."""
-        stand_in = (self.changed & self.found.doubts.keys()) - self.found.backends.keys()
-        doubts = dict(self.found.doubts)
-        for name in stand_in.difference(self.compiled.waiting):
-            doubts[name] += "; until then it goes on with the backends that it had"
-        return unserved(tuple(stand_in.union(self.compiled.waiting)), doubts)
-
-    def warnings(self) -> list[str]:
-        """Say what is not served, what is served from memory, and what is not used."""
-        rows = self.unserved()
-        named = {each["service"] for each in rows}
-        doubts = [
-            f"service {name} goes on with the backends that it had: {why}"
-            for name, why in self.found.doubts.items()
-            if name not in named
-        ]
-        return [
-            *(
-                f"service {each['service']} is not served"
-                f"{'' if each['service'] in self.compiled.waiting else ' as asked'}: {each['why']}"
-                for each in rows
-            ),
-            *doubts,
-            *self.compiled.warnings(),
-        ]
-
-
-@dataclass(frozen=True, slots=True)
 class Planned:
     """What a change would do."""
 
-    resolved: Resolved
+    compiled: Compiled
+    """What should run."""
+    found: Found
     report: dict[str, Any]
     """As `--json` prints it."""
     refusals: Sequence[RefusedError]
     """Of data planes that would say no."""
+
+
+def _not_as_asked(compiled: Compiled, found: Found, changed: frozenset[str]) -> list[dict[str, str]]:
+    """Name what is asked for and not served: also by whom the backends of another question stand in."""
+    stand_in = (changed & found.doubts.keys()) - found.backends.keys()
+    doubts = dict(found.doubts)
+    for name in stand_in.difference(compiled.waiting):
+        doubts[name] += "; until then it goes on with the backends that it had"
+    return unserved(stand_in.union(compiled.waiting), doubts)
+
+
+def _warnings(compiled: Compiled, found: Found, rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Say what is not served, as `_not_as_asked` names it, what is served from memory, and what is not used."""
+    said = []
+    for each in rows:
+        how = "" if each["service"] in compiled.waiting else " as asked"
+        said.append(f"service {each['service']} is not served{how}: {each['why']}")
+    named = {each["service"] for each in rows}
+    before = "goes on with the backends that it had"
+    doubts = [f"service {name} {before}: {why}" for name, why in found.doubts.items() if name not in named]
+    return [*said, *doubts, *compiled.warnings()]
 
 
 class Resolving:
@@ -210,7 +194,6 @@ class Resolving:
         patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
         found = await self._discovering.look(proposal, patience_s, released=options.force)
         compiled = await self.compile(proposal, found.backends, ran)
-        resolved = Resolved(compiled, found, _asked_anew(accepted.state.document, proposal.document))
         refuse_loops(compiled)
         # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
         body = requests.encode(compiled.body(_ANY_GENERATION))
@@ -218,10 +201,11 @@ class Resolving:
             requests.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
         )
         report = plan_report(answers, ran, compiled.services)
-        report |= {"unserved": resolved.unserved(), "warnings": resolved.warnings()}
-        return Planned(
-            resolved, report, [each for each in answers.values() if isinstance(each, RefusedError)]
-        )
+        changed = _asked_anew(accepted.state.document, proposal.document)
+        rows = _not_as_asked(compiled, found, changed)
+        report |= {"unserved": rows, "warnings": _warnings(compiled, found, rows)}
+        refusals = [each for each in answers.values() if isinstance(each, RefusedError)]
+        return Planned(compiled, found, report, refusals)
 
     async def compile(
         self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]
