@@ -27,7 +27,7 @@ from schemas.snapshot import Backend
 if TYPE_CHECKING:
     from controlplane.discovery.consul.discovery import ConsulDiscovery
 
-__all__ = ["FIRST_LOOK_S", "Discovering", "Planned", "Resolving", "unserved"]
+__all__ = ["FIRST_LOOK_S", "Discovering", "Planned", "Resolving", "not_as_asked", "unserved", "warnings_of"]
 
 FIRST_LOOK_S: Final = 3.0
 """For all data planes to be found and looked at."""
@@ -159,7 +159,7 @@ class Planned:
     """Of data planes that would say no."""
 
 
-def _not_as_asked(compiled: Compiled, found: Found, changed: frozenset[str]) -> list[dict[str, str]]:
+def not_as_asked(compiled: Compiled, found: Found, changed: frozenset[str]) -> list[dict[str, str]]:
     """Name what is asked for and not served: also by whom the backends of another question stand in."""
     stand_in = (changed & found.doubts.keys()) - found.backends.keys()
     doubts = dict(found.doubts)
@@ -168,8 +168,8 @@ def _not_as_asked(compiled: Compiled, found: Found, changed: frozenset[str]) -> 
     return unserved(stand_in.union(compiled.waiting), doubts)
 
 
-def _warnings(compiled: Compiled, found: Found, rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Say what is not served, as `_not_as_asked` names it, what is served from memory, and what is not used."""
+def warnings_of(compiled: Compiled, found: Found, rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Say what is not served, as `not_as_asked` names it, what is served from memory, and what is not used."""
     said = []
     for each in rows:
         how = "" if each["service"] in compiled.waiting else " as asked"
@@ -202,8 +202,8 @@ class Resolving:
         )
         report = plan_report(answers, ran, compiled.services)
         changed = _asked_anew(accepted.state.document, proposal.document)
-        rows = _not_as_asked(compiled, found, changed)
-        report |= {"unserved": rows, "warnings": _warnings(compiled, found, rows)}
+        rows = not_as_asked(compiled, found, changed)
+        report |= {"unserved": rows, "warnings": warnings_of(compiled, found, rows)}
         refusals = [each for each in answers.values() if isinstance(each, RefusedError)]
         return Planned(compiled, found, report, refusals)
 

@@ -12,7 +12,7 @@ from controlplane.desired.document import Proposal
 from controlplane.discovery.found import Found
 from controlplane.errors import InputError, LateError, RefusedError
 from controlplane.operations.options import ApplyOptions
-from controlplane.operations.resolution import Resolved, Resolving, unserved
+from controlplane.operations.resolution import Resolving, not_as_asked, unserved, warnings_of
 from controlplane.store import State
 from schemas.loops import ANYWHERE, Machine
 from schemas.snapshot import Backend
@@ -106,9 +106,7 @@ async def test_a_plan_is_the_snapshot_and_what_data_planes_say():
     assert [row["result"] for row in planned.report["dataplanes"]] == ["ok", "ok"]
     assert planned.refusals == []
     assert planned.report["unserved"] == planned.report["warnings"] == []
-    assert [each["address"] for each in planned.resolved.compiled.services["web"]["backends"]] == [
-        "10.0.0.1:1"
-    ]
+    assert [each["address"] for each in planned.compiled.services["web"]["backends"]] == ["10.0.0.1:1"]
 
 
 async def test_who_would_refuse_is_told_from_who_does_not_answer():
@@ -140,14 +138,14 @@ async def test_discovery_is_asked_once_and_with_patience():
     asked, timeout_s, released = finds.asked
     assert (asked, released) == (wanted, True)
     assert 0 < timeout_s < options.timeout_s
-    assert planned.resolved.compiled.services["web"]["backends"] == HELD
+    assert planned.compiled.services["web"]["backends"] == HELD
 
 
 async def test_what_ran_stands_in_for_discovery():
     """It is told, and nothing of it is lost."""
     ran = Taken(proposal(web=CONSUL).document, {"web": {"backends": HELD}})
     planned = await plan(proposal(web=CONSUL), found=Found(doubts={"web": WHY}), taken=ran)
-    assert planned.resolved.compiled.services["web"]["backends"] == HELD
+    assert planned.compiled.services["web"]["backends"] == HELD
     assert planned.report["unserved"] == []
     assert planned.report["warnings"] == [f"service web goes on with the backends that it had: {WHY}"]
 
@@ -165,13 +163,13 @@ async def test_another_datacenter_is_another_question():
     """The same service elsewhere is not the same backends."""
     ran = Taken(proposal(web=CONSUL).document, {"web": {"backends": HELD}})
     planned = await plan(proposal(datacenter="dc2", web=CONSUL), found=Found(doubts={"web": WHY}), taken=ran)
-    assert planned.resolved.changed == {"web"}
+    assert [each["service"] for each in planned.report["unserved"]] == ["web"]
 
 
 async def test_of_what_nothing_is_known_nothing_is_served():
     """It is said that it is not, and why."""
     planned = await plan(proposal(web=CONSUL, db=[]), found=Found(doubts={"web": WHY}))
-    assert list(planned.resolved.compiled.services) == ["db"]
+    assert list(planned.compiled.services) == ["db"]
     assert planned.report["unserved"] == [{"service": "web", "why": WHY}]
     assert planned.report["warnings"] == [f"service web is not served: {WHY}"]
 
@@ -200,7 +198,8 @@ def test_what_is_found_and_not_used_is_said():
     """Beside what is not served."""
     rejected = {"web": (Remark("n1/s1", "leads back"),)}
     compiled = Compiled({}, "h", ("db", "web"), waiting=("db",), rejected=rejected)
-    assert Resolved(compiled, Found()).warnings() == [
+    rows = not_as_asked(compiled, Found(), frozenset())
+    assert warnings_of(compiled, Found(), rows) == [
         f"service db is not served: {WHY}",
         "service web does not use n1/s1: leads back",
     ]
