@@ -93,13 +93,9 @@ def listened_on(listener: str | Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def normal_backend_address(value: object) -> str:
-    """Check and normalise a backend's address.
+    """Normalise a backend's address: `10.0.0.1:80`, `[2001:db8::1]:80`, `host.name:80` or `unix:/run/x.sock`.
 
-    Returns:
-        `10.0.0.1:80`, `[2001:db8::1]:80`, `host.name:80` (lower case) or `unix:/run/x.sock`.
-
-    Raises:
-        ValueError: The reason, for people.
+    ValueError says what is wrong, for people.
     """
     if isinstance(value, str):
         if _FAST.fullmatch(value):  # 10,000 backends a snapshot: nearly all of them end here
@@ -117,8 +113,7 @@ def normal_backend_address(value: object) -> str:
 def normal_listen_address(value: object) -> str:
     """Check and normalise an address to accept on; `:4000` and `*:4000` are all IPv4 addresses.
 
-    Raises:
-        ValueError: The reason, for people.
+    ValueError says what is wrong, for people.
     """
     if isinstance(value, str) and value.startswith("unix:"):
         return _unix(value)
@@ -138,8 +133,7 @@ def normal_listen_address(value: object) -> str:
 def normal_cidr(value: object) -> str:
     """Check and normalise a network; host bits are cleared, and a plain address is a network of one.
 
-    Raises:
-        ValueError: The reason, for people.
+    ValueError says what is wrong, for people.
     """
     wrong = ValueError(f'must be a network such as "10.0.0.0/8" or "fd00::/8", not {shown(value)}')
     if not isinstance(value, str) or "%" in value:

@@ -74,11 +74,7 @@ class BackendPatch(Frozen):
 
 
 def parse_pushed_by(text: str) -> PushedBy:
-    """Check the header of a push.
-
-    Raises:
-        InvalidDocument: It is not JSON, or says something else.
-    """
+    """Check the header of a push. InvalidDocument: it is not JSON, or says something else."""
     try:
         return PushedBy.model_validate_json(text)
     except ValidationError as error:

@@ -86,18 +86,13 @@ _NOT_ABOUT_DEFAULTS = frozenset({"missing", "refused"})
 def load_desired(raw: bytes) -> Desired:
     """Read and check an lb.yaml, or the same in JSON.
 
-    Raises:
-        InvalidDocument: With every problem found, in the order of the text, each with its line and column.
+    InvalidDocument has every problem found, in the order of the text, each with its line and column.
     """
     return desired_of(scan_document(raw))
 
 
 def desired_of(document: Document) -> Desired:
-    """Check an lb.yaml that was scanned; see `load_desired`.
-
-    Raises:
-        InvalidDocument: The same.
-    """
+    """Check an lb.yaml that was scanned; see `load_desired`."""
     findings, desired = _check(document.value)
     problems = _problems(document, findings)
     if problems or desired is None:
@@ -137,8 +132,7 @@ def json_schema() -> dict[str, Any]:
 def check_service(name: str, value: object) -> tuple[list[Finding], DesiredService | None]:
     """Check one service, `defaults` already merged in.
 
-    Returns:
-        The findings, with paths from `services` on, and the service: as far as it is right, if there are any.
+    Returns the findings, with paths from `services` on, and the service: as far as it is right, if there are any.
     """
     at = ("services", name)
     findings: list[Finding] = []

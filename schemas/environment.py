@@ -22,17 +22,10 @@ _WHOLE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def desired_from_environment(environ: Mapping[str, str]) -> Desired | None:
-    """Read what the environment says; a variable that is set but empty counts as unset.
+    """Read what the environment says: one service called "default"; None without `BACKENDS`.
 
-    Args:
-        environ: `BACKENDS` (separated by commas), `LISTEN` (":4000" if unset), `LB_MODE`, `POOL_MODE`, `POOL_SIZE`,
-            `PROXY_V1`, `DIAL_TIMEOUT`, `IDLE_TIMEOUT`, `IO_TIMEOUT`, `HEALTH_EVERY`; anything else is ignored.
-
-    Returns:
-        One service called "default"; None without `BACKENDS`.
-
-    Raises:
-        InvalidDocument: A value is wrong, whether or not `BACKENDS` is set; the problem's path is the variable.
+    A variable that is set but empty counts as unset, and one that is not in `_VARIABLES` is ignored. InvalidDocument
+    if a value is wrong, whether or not `BACKENDS` is set; the problem's path is the variable.
     """
     service: dict[str, Any] = {"listen": _LISTEN, "backends": []}
     problems: list[Problem] = []

@@ -73,9 +73,8 @@ def _looks_like(pattern: str, *examples: str) -> WithJsonSchema:
 def refused(*problems: tuple[Path, str], about: tuple[str, ...] = ()) -> PydanticCustomError:
     """Make the error for values that are right alone and wrong together.
 
-    Args:
-        problems: Each the path below the model that is checked, and the message; at least one.
-        about: The model's keys that contradict each other. Of those that are wrong by themselves, nothing can be said.
+    Each problem is a path below the model that is checked, and a message; there is at least one. `about` has the
+    model's keys that contradict each other. Of those that are wrong by themselves, nothing can be said.
     """
     text = "; ".join(message for _, message in problems)
     return PydanticCustomError(
@@ -96,13 +95,9 @@ _LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
 
 
 def parse_duration(text: object) -> float:
-    """Read `250ms`, `5s`, `3m`, `1h`, `1m30s`, `1.5s` or `0`.
+    """Read `250ms`, `5s`, `3m`, `1h`, `1m30s`, `1.5s` or `0`: seconds, in whole milliseconds, 0 to ten years.
 
-    Returns:
-        Seconds, a whole number of milliseconds, 0 to ten years.
-
-    Raises:
-        ValueError: It is none; the text says what one looks like.
+    ValueError: it is none; the text says what one looks like.
     """
     if text == "0" or (text == 0 and type(text) is int):
         return 0.0
@@ -131,14 +126,7 @@ _WHOLE_BP: Final = 10_000
 
 
 def parse_percent(text: object) -> float:
-    """Read `10%` or `12.5%`.
-
-    Returns:
-        A fraction, 0 to 1, in steps of a hundredth of a per cent.
-
-    Raises:
-        ValueError: It is none, or above 100%.
-    """
+    """Read `10%` or `12.5%`: a fraction, 0 to 1, in steps of a hundredth of a per cent. ValueError: it is none."""
     match = _PERCENT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f'must be a share such as "10%" or "12.5%", not {shown(text)}')

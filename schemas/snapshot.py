@@ -156,11 +156,7 @@ class Service(ServiceOptions):
 
 
 def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path, str]]:
-    """Find addresses that are listened on twice.
-
-    Returns:
-        For each repetition its path below `services`, and the message.
-    """
+    """Find addresses that are listened on twice: for each repetition its path below `services`, and the message."""
     first: dict[str, str] = {}
     clashes: list[tuple[Path, str]] = []
     for name, service in services.items():
@@ -179,8 +175,7 @@ def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path,
 def backend_loops(backends: Mapping[str, Sequence[Backend]], loops: Loops) -> list[tuple[Path, str]]:
     """Find backends that lead back to the services that they are of; `loops` takes all others.
 
-    Returns:
-        For each its path below `services`, and the message.
+    Returns for each its path below `services`, and the message.
     """
     return finish(_loop_steps(backends, loops))
 
@@ -295,8 +290,7 @@ class Snapshot(Frozen):
 def parse_snapshot(data: object) -> Snapshot:
     """Check a decoded `PUT /v1/snapshot` body and fill in its defaults.
 
-    Raises:
-        InvalidDocument: With every problem found, by path.
+    InvalidDocument has every problem found, by path.
     """
     findings, snapshot = check_all(Snapshot, data)
     if findings or snapshot is None:

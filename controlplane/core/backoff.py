@@ -69,16 +69,10 @@ class WatchIndex:
         self.value = 0
 
     def take(self, header: str | None) -> bool:
-        """Take over the index of a reply.
+        """Take over the index of a reply: `X-Consul-Index` as received; None if absent.
 
-        Args:
-            header: `X-Consul-Index` as received; None if absent.
-
-        Returns:
-            False if it went backwards: the reply counts, and the next query must not block.
-
-        Raises:
-            BadIndex: There is none, or it is no number. The index is forgotten.
+        False if it went backwards: the reply counts, and the next query must not block. BadIndex if there is none, or
+        it is no number; the index is forgotten then.
         """
         if header is None or not header.isascii() or not header.isdecimal() or len(header) > 20:  # noqa: PLR2004 - 2**64
             self.forget()

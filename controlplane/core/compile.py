@@ -51,17 +51,11 @@ def compile_services(
     held: Mapping[str, Sequence[Mapping[str, Any]]],
     machine: Machine = ANYWHERE,
 ) -> Compiled:
-    """Resolve discovery.
+    """Resolve what discovery knows, by service; a service may be known to have no backends.
 
-    Args:
-        desired: The checked lb.yaml.
-        discovered: What discovery knows, by service; a service may be known to have no backends.
-        held: What ran last, by service, in the JSON form of backends: it stands in where discovery has not
-            answered yet, so that a start without Consul keeps everybody served.
-        machine: Where the data planes run.
-
-    Returns:
-        Services of which nothing is known are left out: a listener without a backend would only refuse.
+    `held` is what ran last, in the JSON form of backends: it stands in where discovery has not answered yet, so that a
+    start without Consul keeps everybody served. `machine` is where the data planes run. Services of which nothing is
+    known are left out: a listener without a backend would only refuse.
     """
     named = tuple(sorted(name for name, service in desired.services.items() if service.discover is not None))
     known: dict[str, Sequence[Backend]] = {}

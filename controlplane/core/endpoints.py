@@ -42,18 +42,9 @@ class RefusedEndpoint(ValueError):  # noqa: N818 - it is a verdict on data, not 
 
 
 def endpoint(host: object, port: object, rules: EndpointRules) -> str:
-    """Return `host:port` (IPv6 in brackets) in one normal form.
+    """Return `host:port` (IPv6 in brackets, a port from 1 to 65535) in one normal form.
 
-    Args:
-        host: What the catalogue holds as an address; any JSON value.
-        port: What it holds as a port; any JSON value.
-        rules: What is let through.
-
-    Returns:
-        An address with a port from 1 to 65535.
-
-    Raises:
-        RefusedEndpoint: The pair must not be used.
+    Host and port are any JSON values. RefusedEndpoint if the pair must not be used.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= MAX_PORT:
         raise RefusedEndpoint(f"port {_shown(port)} is not between 1 and {MAX_PORT}")

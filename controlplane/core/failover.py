@@ -28,14 +28,9 @@ class Failover:
         self._back_since: dict[int, float] = {}
 
     def choose(self, usable: Sequence[int | None], now: float) -> int | None:
-        """Choose among the datacenters.
+        """Choose the index that serves; None as long as none can be chosen.
 
-        Args:
-            usable: For each, in order of preference, how many instances it has; None if it never told.
-            now: Monotonic seconds.
-
-        Returns:
-            The index that serves; None as long as none can be chosen.
+        `usable` says for each, in order of preference, how many instances it has; None if it never told.
         """
         self._back_since = {
             index: self._back_since.get(index, now) for index, count in enumerate(usable) if count

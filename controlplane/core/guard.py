@@ -88,16 +88,13 @@ class Guard(Generic[T]):
         denied: bool = False,
         elsewhere: frozenset[str] = frozenset(),
     ) -> str | None:
-        """Tell whether a set would be held, and why, without taking it.
+        """Tell why a set would be held (`empty`, `shrink`, `denied`), without taking it; None: it may be published.
 
         Args:
             candidate: What the catalogue offers, by id.
             now: Monotonic seconds.
             denied: The catalogue said that it left out what the token may not read.
             elsewhere: Ids that it lists, but not among what is asked for.
-
-        Returns:
-            `empty`, `shrink`, `denied`, or None if it may be published.
         """
         if self.published is None:
             return None if candidate or self.policy.allow_empty else "empty"

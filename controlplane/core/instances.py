@@ -280,14 +280,9 @@ def _weight(weights: Mapping[str, object], condition: Condition, remarks: list[s
 
 
 def _option(meta: Mapping[str, object], name: str, highest: int, remarks: list[str]) -> int | None:
-    """Return a number from the service's meta data, or None with a remark if it is none.
+    """Return a number up to `highest` from the service's meta data; None if there is none, with a remark if it is bad.
 
-    Args:
-        meta: The service's meta data: texts by name.
-        name: The key. Consul 1.8 refuses dots in keys, so `lb.weight` may also be written `lb-weight` or
-            `lb_weight`.
-        highest: The largest value that is believed.
-        remarks: Grows by one if the value is bad.
+    Consul 1.8 refuses dots in keys, so `lb.weight` may also be written `lb-weight` or `lb_weight`.
     """
     spelled = next(
         (key for key in (name, name.replace(".", "-"), name.replace(".", "_")) if key in meta), name

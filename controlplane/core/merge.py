@@ -65,12 +65,9 @@ def _said(configured: Configured, override: Override) -> object:
 
 
 def put(overrides: Iterable[Override], new: Override, *, configured: object) -> tuple[Override, ...]:
-    """Take an operator's word in.
+    """Take an operator's word in; it replaces an earlier one about the same place.
 
-    Args:
-        overrides: What holds so far.
-        new: The word; it replaces an earlier one about the same place.
-        configured: What the snapshot says about that place; the same value takes an override back (rule 2).
+    `configured` is what the snapshot says about that place; the same value takes an override back (rule 2).
     """
     rest = tuple(each for each in overrides if each.place() != new.place())
     return rest if new.value == configured else (*rest, new)
@@ -79,13 +76,10 @@ def put(overrides: Iterable[Override], new: Override, *, configured: object) -> 
 def words(
     overrides: Iterable[Override], retracted: Iterable[Place], services: Mapping[str, Any]
 ) -> dict[Place, str | int]:
-    """Say what a data plane must be told beside the snapshot, for those backends that the snapshot has.
+    """Say what a data plane must be told beside the snapshot, for those backends that the snapshot's services have.
 
-    Args:
-        overrides: What holds.
-        retracted: Places whose override was taken back: there the snapshot's own word is sent, which ends
-            an override on a data plane that has not heard of it yet.
-        services: The snapshot's, in their JSON form.
+    Where an override was taken back (`retracted`) the snapshot's own word is sent, which ends an override on a data
+    plane that has not heard of it yet.
     """
     configured = {
         (name, backend["id"], field): backend[field]

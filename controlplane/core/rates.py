@@ -144,13 +144,8 @@ def total(values: Iterable[float | None]) -> float | None:
 def quantile(share: float, before: Buckets, after: Buckets) -> float | None:
     """Return the upper bound of the bucket in which a quantile of the new observations lies, in seconds.
 
-    Args:
-        share: 0..1.
-        before: The buckets at the first look; empty: all observations are new.
-        after: The buckets at the second.
-
-    Returns:
-        None without new observations; infinity if they are above every bound.
+    `share` is 0..1; if `before` is empty, all observations are new. None without new ones; infinity if they are above
+    every bound.
     """
     old = dict(before)
     new = [(bound, count - old.get(bound, 0)) for bound, count in after]

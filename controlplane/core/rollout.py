@@ -42,15 +42,10 @@ class Step(Enum):
 
 
 def next_generation(running: Iterable[tuple[int, str]], wanted_hash: str, *, floor: tuple[int, str]) -> int:
-    """Choose the generation for a content: one more than the highest, or the highest if that is the content.
+    """Choose a generation that every data plane takes for a content: the highest if that is it, else one more.
 
-    Args:
-        running: Generation and hash of every data plane that answers.
-        wanted_hash: The hash of the content to run.
-        floor: The newest generation in the history, and its hash; `(0, "")` without one.
-
-    Returns:
-        A generation that every data plane accepts together with the content.
+    `running` has generation and hash of every data plane that answers, `floor` those of the newest in the history;
+    `(0, "")` without one.
     """
     known = {floor, *running}
     highest = max(generation for generation, _ in known)
@@ -61,11 +56,8 @@ def next_generation(running: Iterable[tuple[int, str]], wanted_hash: str, *, flo
 def next_step(target: Target | None, running: Running, refused: tuple[Target, str] | None) -> Step:
     """Decide about one data plane from what it runs now; nothing depends on what was sent before.
 
-    Args:
-        target: What it should run; None: nobody has said yet, and it is left alone.
-        running: What it runs.
-        refused: The target that was refused last, and the process that refused it, while it is too early to offer it
-            again; None: it is not, or nothing was. It is offered again at once when either changes.
+    Without a target nobody has said yet, and it is left alone. `refused` is the target that was refused last, and the
+    process that refused it, while it is too early to offer it again; it is offered again at once when either changes.
     """
     if target is None or (running.generation, running.hash) == (target.generation, target.hash):
         return Step.REST
@@ -124,9 +116,7 @@ class Contest:
     def may_push(self, by: Mapping[str, Any] | None, now: float) -> bool:
         """Tell whether to push ours again now; if so, that counts as done.
 
-        Args:
-            by: Who pushed what runs instead; None: nobody says.
-            now: Monotonic seconds.
+        `by` pushed what runs instead; None: nobody says.
         """
         if self._times and now - self._last > FORGET_S:
             self._times = 0
@@ -143,11 +133,7 @@ class Contest:
         return 0.0 if self._times < _TWICE else min(MOST_S, FIRST_S * 2.0 ** (self._times - _TWICE))
 
     def status(self, now: float) -> dict[str, Any] | None:
-        """Describe it; None: nobody contests anything.
-
-        Returns:
-            `by`; how many `times` ours was pushed again; `for_s`, since the first; `next_in_s`, when it may be again.
-        """
+        """Describe it; `next_in_s` is when ours may be pushed again. None: nobody contests anything."""
         if self._times < _TWICE or now - self._last > QUIET_S + _TWICE * self._pause():
             return None
         return {

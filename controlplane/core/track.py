@@ -116,11 +116,7 @@ class Track:
         self.wanted.note(seen.instances, now)
 
     def advance(self, now: float) -> bool:
-        """Publish what may be published by now.
-
-        Returns:
-            True if what is published has changed.
-        """
+        """Publish what may be published by now; True if what is published has changed."""
         before = self.guard.published
         if not self.heard:
             return False
@@ -140,11 +136,7 @@ class Track:
         return before != self.guard.published
 
     def due(self, now: float) -> float | None:
-        """Return when `advance`, having been called at `now`, has something to do without a new reply.
-
-        Returns:
-            Monotonic seconds; None for not before the next reply.
-        """
+        """Return when `advance`, called at `now`, has something to do without a new reply; None: not before it."""
         later = self.wanted.dues(self.guard.published or (), self.guard.policy.absent_s)
         times = [at for at in later if at > now]
         burst_ends = self._coalescer.due()

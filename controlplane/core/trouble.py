@@ -103,14 +103,9 @@ def standing(backend: Mapping[str, Any]) -> str:
 
 
 def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
-    """List what is not as it should be.
+    """List what is not as it should be in the status of a node, as `status --json` prints it; `now` has a zone.
 
-    Args:
-        report: The status of a node, as `status --json` prints it.
-        now: The time, with a zone.
-
-    Returns:
-        The worst first; within a level what clients met, data planes, then sources, services by name, overrides.
+    The worst first; within a level what clients met, data planes, then sources, services by name, overrides.
     """
     found = [*_met(report), *_contested(report), *_config(report, now), *_unserved(report)]
     found += _planes(report, now)

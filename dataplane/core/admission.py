@@ -70,8 +70,7 @@ class NetworkSet:
     def __init__(self, cidrs: Iterable[str]) -> None:
         """Take CIDRs or plain addresses; bits behind the prefix do not count.
 
-        Raises:
-            ValueError: One is neither (the snapshot's validation lets none through).
+        ValueError: it is neither, which validation prevents.
         """
         v4: list[tuple[int, int]] = []
         v6: list[tuple[int, int]] = []
@@ -103,11 +102,7 @@ class AccessList:
     __slots__ = ("_allow", "_deny")
 
     def __init__(self, spec: AccessSpec) -> None:
-        """Take the rules.
-
-        Raises:
-            ValueError: One is no CIDR (the snapshot's validation lets none through).
-        """
+        """Take the rules. ValueError: one is no CIDR, which validation prevents."""
         self._allow = NetworkSet(spec.allow) if spec.allow else None
         self._deny = NetworkSet(spec.deny)
 
@@ -138,10 +133,9 @@ class RateLimiter:
         self.reconfigure(rate)
 
     def reconfigure(self, rate: float) -> None:
-        """Change the rate; each bucket keeps the time that it needs to be full, or the new longest, if less.
+        """Change the rate, connections a second and client, above 0; 0.1 is one in ten seconds.
 
-        Args:
-            rate: Connections a second and client, above 0; 0.1 is one in ten seconds.
+        Each bucket keeps the time that it needs to be full, or the new longest, if less.
         """
         burst = max(1.0, rate)
         self._interval = 1.0 / rate
@@ -240,8 +234,7 @@ class Admission:
     def reconfigure(self, limits: LimitsSpec, access: AccessSpec) -> None:
         """Take new limits and rules; counts and buckets stay. If `per_client` was 0, `recount` comes next.
 
-        Raises:
-            ValueError: `access` holds what is no CIDR; then nothing has changed.
+        ValueError: `access` holds what is no CIDR; then nothing has changed.
         """
         if access != self._access_spec:
             self._access = AccessList(access) if access.allow or access.deny else None

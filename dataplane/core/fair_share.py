@@ -9,14 +9,9 @@ __all__ = ["divide", "part", "receiver", "skew"]
 
 
 def part(total: int, weights: Sequence[int], index: int) -> int:
-    """Return the part of `total` that falls to `index`, in proportion to the weights.
+    """Return the part of `total` that falls to `index`, in proportion to the weights; if all are 0, it is 0.
 
     The parts of all add up to `total`, and none is a whole one away from what it would be without rounding.
-
-    Args:
-        total: What is divided, 0 or more.
-        weights: One for each, 0 or more; if all are 0, nobody gets anything.
-        index: Whose part.
     """
     whole = sum(weights)
     if not whole:
@@ -29,15 +24,10 @@ def part(total: int, weights: Sequence[int], index: int) -> int:
 
 
 def divide(total: int, weights: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Return who may have how many of `total`: weighted max-min fair, in whole numbers.
+    """Return who may have how many of `total`: weighted max-min fair, in whole numbers; who has weight 0 gets nothing.
 
     Whoever wants no more than its part gets it, and what is left is divided again among the others (Bertsekas and
     Gallager, "Data Networks", section 6.5.2, for one link). O(N^2) at worst.
-
-    Args:
-        total: What is divided, 0 or more.
-        weights: One for each, 0 or more; who has 0 gets nothing.
-        wanted: How many each has use for, 0 or more.
     """
     given = [0] * len(weights)
     active = [weight if want else 0 for weight, want in zip(weights, wanted, strict=True)]

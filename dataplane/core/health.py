@@ -195,11 +195,7 @@ class ActiveHealth:
     ) -> Change | None:
         """Take a verdict that needs no streak: somebody who counts differently has decided.
 
-        Args:
-            state: Up, down or unknown.
-            cause: Why, in a few words.
-            now: Monotonic seconds.
-            reachable: Whether a connection can be made to a backend that is down; None: what is known of it stays.
+        `reachable` says whether a connection can be made to a backend that is down; None: what is known of it stays.
         """
         if state is HealthState.UNKNOWN:
             return self.forget(now)

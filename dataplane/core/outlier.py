@@ -184,16 +184,10 @@ class Outliers:
     def failure(
         self, failure: Failure, *, population: int, has_others: Callable[[], bool]
     ) -> Ejection | Refusal | None:
-        """Count a failure.
+        """Count a failure; `has_others` tells whether another backend of the same tier is usable.
 
-        Args:
-            failure: It; of a backend that `remove` was called for, none is reported.
-            population: How many backends the service has.
-            has_others: Tells whether another backend of the same tier is usable.
-
-        Returns:
-            The ejection if this failure caused one; why not, if it completed a streak without one; else None: the
-            streak is short or was refused before, the backend is ejected already, or the failure does not count.
+        Returns the ejection if this failure caused one; why not, if it completed a streak without one; else None: the
+        streak is short or was refused before, the backend is ejected already, or the failure does not count.
         """
         spec, backend_id = self._spec, failure.backend_id
         if spec.failures <= 0 or failure.evidence not in _COUNTED[spec.resets]:

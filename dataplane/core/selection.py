@@ -101,15 +101,11 @@ class Selection(Generic[T]):
         tables: Mapping[int, StickyTable],
         previous: Selection[T] | None,
     ) -> Selection[T]:
-        """Build the selection that follows `previous`.
+        """Build the selection that follows `previous`, which knows whose turn it is.
 
-        Args:
-            standings: All backends of the service, in configured order.
-            mode: The balancing algorithm.
-            panic: Share of usable backends, 0..1, below which health is ignored; 0: never.
-            random: Uniform in [0, 1).
-            tables: Sticky tables by tier, for the members that `sticky_members` names.
-            previous: The selection so far: it knows whose turn it is.
+        `standings` are all backends of the service, in configured order; below `panic`, a share 0..1, health is
+        ignored (0: never); `random` is uniform in [0, 1); `tables` are by tier, of the members that `sticky_members`
+        names.
         """
         tiers: dict[int, list[Standing[T]]] = {}
         usable: dict[int, int] = {}
@@ -146,9 +142,8 @@ class Selection(Generic[T]):
     def reweigh(self, old: Standing[T], new: Standing[T]) -> bool:
         """Take another weight of one backend, which stood as `old` says, in place.
 
-        Returns:
-            False, with nothing changed, if the selection has to be built anew: more than the weight has changed,
-            or the weight in a way that concerns others.
+        False, with nothing changed, if the selection has to be built anew: more than the weight has changed, or the
+        weight in a way that concerns others.
         """
         if replace(new, weight=old.weight) != old:
             return False

@@ -58,9 +58,8 @@ def answered(
 ) -> Middleware:
     """Make the middleware that lets a call in, and answers whatever goes wrong with an error body.
 
-    Args:
-        refuse: Returns why a call is not allowed; None: it is.
-        explain: Returns what an error of a call is to the caller; None: it is a bug of ours.
+    `refuse` says why a call is not allowed; None: it is. `explain` says what an error is to the caller; None: a bug of
+    ours.
     """
 
     @web.middleware
@@ -109,11 +108,7 @@ async def event_stream(
 ) -> web.StreamResponse:
     """Send events until they end or the reader leaves, which is no error.
 
-    Args:
-        request: The call.
-        title: A comment that is sent at once.
-        events: None among them: a heartbeat.
-        write: Makes text of one, as `event_text` does.
+    The title is a comment that is sent at once; None among the events is a heartbeat.
     """
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)

@@ -25,8 +25,7 @@ class TokenError(ValueError):
 def parse_token(raw: bytes) -> str:
     """Return the token of a file: one line of ASCII, without what editors put around it, such as a byte order mark.
 
-    Raises:
-        TokenError: There is none that a header could carry.
+    TokenError: there is none that a header could carry.
     """
     if raw.startswith(_UTF_16):
         raise TokenError("is UTF-16; save it as UTF-8")

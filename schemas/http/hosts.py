@@ -26,11 +26,7 @@ _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^][:/@\s]+)(:[0-9]*)?\Z
 
 
 def host_name(text: str) -> str:
-    """Return a name that leads here, as it is compared.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Return a name that leads here, as it is compared. ValueError: it is none."""
     name = text.lower().removesuffix(".")
     if not _NAME.match(name):
         raise ValueError(f"{text!r} is no host name, which has no scheme, port or path")
@@ -38,12 +34,9 @@ def host_name(text: str) -> str:
 
 
 class Hosts:
-    """Those of callers who meant one listener.
+    """Those of callers who meant one listener, `host:port`; a name in its address leads here, too.
 
-    Args:
-        address: What is listened on, `host:port`; a name there leads here, too.
-        names: More names that lead here, as `host_name` returns them.
-        option: How a name is given.
+    `names` are more that do, as `host_name` returns them, given by `option`.
     """
 
     def __init__(self, address: str, names: Iterable[str] = (), *, option: str) -> None:

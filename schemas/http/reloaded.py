@@ -28,14 +28,10 @@ _PAUSE_MAX_S = 60.0
 
 
 class Renewed(Generic[T]):
-    """One thing that is made of files, for any thread.
+    """One thing that is made of files as they are, for any thread.
 
-    Args:
-        files: What it is made of.
-        make: Makes it of the files as they are.
-        wrong: What `make` raises if they cannot be used.
-        told: Is called after each change, with what is wrong now, or None: it is in use.
-        clock: Monotonic seconds.
+    `wrong` is what `make` raises if they cannot be used; `told` is called after each change, with what is wrong now,
+    or None: it is in use.
     """
 
     def __init__(
@@ -61,10 +57,9 @@ class Renewed(Generic[T]):
         self._again_at = 0.0
 
     def now(self) -> T:
-        """Return it. Blocks: a look takes microseconds for each file.
+        """Return it.
 
-        Raises:
-            Exception: One of `wrong`: the files cannot be used, and never could.
+        Blocks: a look takes microseconds for each file. Raises one of `wrong` if the files never could be used.
         """
         with self._lock:
             # Before they are read: what changes meanwhile is read again next time.

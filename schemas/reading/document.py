@@ -35,12 +35,10 @@ class Document:
     _place: Callable[[], Place] = field(repr=False)
 
     def locate(self, path: Path, *, at_key: bool = False) -> tuple[int, int]:
-        """Tell where a part stands: line and column, from 1.
+        """Tell where a part stands: line and column, from 1; of one that does not exist, the nearest part above counts.
 
-        Args:
-            path: Keys and indices from the root; of one that does not exist, the nearest part above counts.
-            at_key: Whether the key is meant rather than its value. A mapping or list is always found at its key,
-                and an item of a list, which has none, at itself.
+        `at_key`: the key is meant rather than its value. A mapping or list is always found at its key, and an item of
+        a list, which has none, at itself.
         """
         place = self._place()
         key = (place.line, place.column)
@@ -60,8 +58,7 @@ class Document:
 def scan_document(raw: bytes) -> Document:
     """Read a document as far as it can be read, so that a check of its content can follow.
 
-    Raises:
-        InvalidDocument: It has no content that could be checked.
+    InvalidDocument: it has no content that could be checked.
     """
     text = _decode(raw)
     try:

@@ -87,11 +87,7 @@ def to_problems(findings: list[Finding], root: object) -> tuple[Problem, ...]:
 
 
 def checked(model: type[M], data: object) -> M:
-    """Check a decoded body.
-
-    Raises:
-        InvalidDocument: With every problem found, by path.
-    """
+    """Check a decoded body. InvalidDocument has every problem found, by path."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -99,11 +95,7 @@ def checked(model: type[M], data: object) -> M:
 
 
 def find(root: object, path: Path) -> tuple[int, object]:
-    """Walk as far along a path as the value goes.
-
-    Returns:
-        The number of steps that exist, and what stands there.
-    """
+    """Walk as far along a path as the value goes; return the number of steps that exist, and what stands there."""
     for steps, part in enumerate(path):
         if isinstance(root, Mapping):
             if part not in root:
@@ -223,9 +215,8 @@ def check_all(model: type[M], value: object) -> tuple[list[Finding], M | None]:
     A model checks how its values fit together only when each of them is right. So what was found wrong is taken out,
     its default or a stand-in takes its place, and the rest is checked again: one mistake does not hide another.
 
-    Returns:
-        The findings, and what the value is: without findings exactly that; else what is right of it, with defaults
-        and stand-ins for the rest, or None.
+    Returns the findings, and what the value is: without findings exactly that; else what is right of it, with defaults
+    and stand-ins for the rest, or None.
     """
     try:
         return [], model.model_validate(value)

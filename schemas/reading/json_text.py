@@ -34,14 +34,9 @@ class NotJson(Exception):  # noqa: N818 - an answer: the caller tries YAML next
 
 
 def read(text: str) -> tuple[Any, tuple[Flaw, ...], Callable[[], Place]]:
-    """Read one JSON text.
+    """Read one JSON text: its value, its repeated keys (the first one of each counts), and what finds the places.
 
-    Returns:
-        Its value, its repeated keys (the first one of each counts), and what finds the places.
-
-    Raises:
-        NotJson: It is none.
-        Broken: It is nested too deep.
+    NotJson: it is none. Broken: it is nested too deep.
     """
     repeated = False
 

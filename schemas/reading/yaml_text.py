@@ -76,13 +76,9 @@ def position(text: str, offset: int) -> tuple[int, int]:
 
 
 def read(text: str) -> tuple[Any, tuple[Flaw, ...], Place]:
-    """Read one document.
+    """Read one document: its value, what its notation must not contain, and the place of everything.
 
-    Returns:
-        Its value, what its notation must not contain, and the place of everything.
-
-    Raises:
-        Broken: It is not YAML, is empty, or is nested too deep.
+    Broken: it is not YAML, is empty, or is nested too deep.
     """
     parser = _Parser(text)
     try:

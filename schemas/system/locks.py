@@ -44,8 +44,7 @@ def lock_of(path: Path) -> Path:
 def lock(handle: int) -> None:
     """Take the lock of an open file, without waiting; it is held until the file is closed.
 
-    Raises:
-        LockedError: Somebody has it.
+    LockedError: somebody has it.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,11 +65,7 @@ def touch(handle: int) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Tell whether nobody holds a lock, as far as can be seen (rule 2).
-
-    Raises:
-        OSError: It cannot be looked at.
-    """
+    """Tell whether nobody holds a lock, as far as can be seen (rule 2). OSError: it cannot be looked at."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         answer = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, _whole_file())

@@ -41,8 +41,7 @@ def user_name(uid: int) -> str:
 def make_directory(path: Path, mode: int = 0o700) -> None:
     """Make a directory unless it is there, and those above it that are missing.
 
-    Raises:
-        OSError: It cannot be made, or is none.
+    OSError: it cannot be made, or is none.
     """
     try:
         path.mkdir(mode)
@@ -61,11 +60,7 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
 
 
 def open_or_make(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file, or make it.
-
-    Raises:
-        OSError: It can be neither.
-    """
+    """Open a file, or make it."""
     flags |= os.O_CREAT | os.O_CLOEXEC
     try:
         handle = os.open(path, flags | os.O_EXCL, mode)

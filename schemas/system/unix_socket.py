@@ -85,9 +85,7 @@ class OwnSocket:
     def acquire(self) -> None:
         """Take the lock; it holds until this process ends.
 
-        Raises:
-            InUse: Somebody has it.
-            OSError: The directory cannot be had.
+        InUse: somebody has it. OSError: the directory cannot be had.
         """
         if self._lock >= 0:
             return

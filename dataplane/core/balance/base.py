@@ -37,11 +37,9 @@ class Balancer(ABC, Generic[T]):
 
     @abstractmethod
     def pick(self, key: int, tried: Collection[T]) -> T | None:
-        """Return the best target that is not in `tried`; None if there is none.
+        """Return the best target that is not in `tried`, which is usually empty; None if there is none.
 
-        Args:
-            key: 64-bit hash of the client address; only `sticky` looks at it.
-            tried: What this connection has tried already; usually empty.
+        `key` is a 64-bit hash of the client address; only `sticky` looks at it.
         """
 
     @abstractmethod
@@ -55,6 +53,5 @@ class Balancer(ABC, Generic[T]):
     def reweigh(self, target: T, old: int, new: int) -> bool:
         """Give one target another effective weight, at least 1, in place, and keep whose turn it is.
 
-        Returns:
-            False, with nothing changed, if it is not among the targets or a new balancer is needed.
+        False, with nothing changed, if it is not among the targets or a new balancer is needed.
         """

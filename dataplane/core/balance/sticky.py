@@ -31,12 +31,9 @@ class Sticky(Balancer[T]):
     __slots__ = ("_members", "_slots", "_usable")
 
     def __init__(self, members: Sequence[tuple[T, int]], table: StickyTable | None) -> None:
-        """Lay the usable members over the table.
+        """Lay the usable members, with weights >= 1, over the table of the configured set.
 
-        Args:
-            members: Usable targets and weights >= 1.
-            table: Of the configured set. A member that is not in it is picked only when no other is
-                left; so None, an empty table, works, in O(n).
+        A member that is not in it is picked only when no other is left; so None, an empty table, works, in O(n).
         """
         self._members = tuple(members)
         by_id = {target.id: target for target, _ in members}

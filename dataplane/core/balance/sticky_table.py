@@ -56,11 +56,9 @@ _WORD: Final = (1 << 64) - 1
 
 
 def client_key(ip: bytes, seed: str) -> int:
-    """Return the 64-bit hash that stands for a client.
+    """Return the 64-bit hash that stands for a client; without the service's seed one could aim at a backend.
 
-    Args:
-        ip: The address in network order, 4 or 16 bytes. An IPv4 address mapped into IPv6 must come as 4.
-        seed: The service's; without it a client could aim at a backend.
+    The address is in network order, 4 or 16 bytes; an IPv4 address mapped into IPv6 must come as 4.
     """
     return xxh3_64_intdigest(ip, xxh3_64_intdigest(seed.encode()))
 
@@ -95,9 +93,8 @@ class StickyTable:
     def build(cls, members: Sequence[tuple[str, int]], seed: str) -> Generator[None, None, StickyTable]:
         """Build a table in slices of about half a millisecond; the generator returns it.
 
-        Args:
-            members: Ids, each once, and weights >= 1, in any order.
-            seed: Keys the permutations; the same as for `client_key`.
+        Members are ids, each once, and weights >= 1, in any order; the seed, as for `client_key`, keys the
+        permutations.
         """
         ordered = yield from _sort(members)
         if len(ordered) < 2:  # noqa: PLR2004 - nobody to share with
