@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.support import prefork
 from tests.support.dataplane import command, unix_request
@@ -17,6 +17,14 @@ __all__ = ["Control", "Daemon", "Done", "document"]
 
 COMMAND_S = 30.0
 """How long a command may take."""
+OFTEN: Final = {
+    "controlplane.daemon.daemon._NOTICE_S": 0.1,
+    "controlplane.daemon.events:Following.pause_s": 0.1,
+    "controlplane.daemon.registration._LOOK_S": 0.2,
+    "controlplane.dataplanes.fleet._SCAN_S": 0.1,
+    "controlplane.desired.file:FileSource.period_s": 0.1,
+}
+"""The daemon looks at files, sockets and faults once or twice a second. Tests wait for each look."""
 
 
 class Done:
@@ -104,14 +112,14 @@ class Daemon(Program):
     Args:
         control: Whose directories it has.
         arguments: Of the command.
-        constants: See `prefork.spawn`.
+        constants: See `prefork.spawn`; more than `OFTEN`.
     """
 
     def __init__(
         self, control: Control, *arguments: object, constants: Mapping[str, float] | None = None
     ) -> None:
         super().__init__([command("lb-control"), "run", *map(str, arguments)])
-        self.constants.update(constants or {})
+        self.constants.update(OFTEN | dict(constants or {}))
         self._environment |= control.environment
         self.socket = control.runtime_dir / "control.sock"
 
