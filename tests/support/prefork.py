@@ -42,7 +42,20 @@ __all__ = ["Forked", "command", "may_fork", "run", "spawn"]
 
 _SCRIPTS: Final = {"lb-dataplane": "dataplane.start", "lb-control": "controlplane.cli"}
 """Whose `main` a script calls, as pyproject.toml says."""
-_LOADED: Final = {"lb-dataplane": ("dataplane.cli", "dataplane.main"), "lb-control": ("controlplane.cli",)}
+_LOADED: Final = {
+    "lb-dataplane": ("dataplane", "schemas"),
+    "lb-control": (
+        "controlplane",
+        "schemas",
+        "rich.console",
+        "rich.table",
+        "rich.text",
+        "prometheus_client.parser",
+    ),
+}
+"""With all modules below: much is loaded only when it is used, which is at each start of some kind."""
+_OPTIONAL: Final = frozenset({"dataplane.telemetry.tracing"})
+"""What needs libraries that look at the environment when they are loaded."""
 _EARLY: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "SSL_")
 """Variables that are looked at before the first line, or when a module is loaded."""
 _SAID: Final = "PYTHONUNBUFFERED"
@@ -235,8 +248,9 @@ def run(
 def _load(program: str) -> None:
     for name in _LOADED[program]:
         module = importlib.import_module(name)
-        for each in pkgutil.iter_modules(getattr(module, "__path__", ())):  # the commands, loaded when used
-            importlib.import_module(f"{name}.{each.name}")
+        for each in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{name}."):
+            if each.name not in _OPTIONAL:
+                importlib.import_module(each.name)
     gc.collect()
     gc.freeze()  # so that children do not copy what they never change
 
