@@ -10,7 +10,8 @@ Theory of operation:
    that has ended cannot be mistaken for another.
 3. What is decided before Python's first line cannot be had so: another command before ours, another user, PYTHONPATH, a
    locale. Such a program is executed. So is every one with LB_TEST_PREFORK=0.
-4. Time that a program waits out by itself, and that no option sets, may be shorter in a child: it sets constants of
+4. Its end is the interpreter's, but that nothing is taken apart: of what would go wrong there nothing is seen.
+5. Time that a program waits out by itself, and that no option sets, may be shorter in a child: it sets constants of
    modules before anything runs. What holds with the real values as well only takes longer, so one that is executed keeps
    them. How long they are is a rule of the module's own tests.
 """
@@ -32,8 +33,9 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, NoReturn
@@ -327,7 +329,26 @@ def _main() -> NoReturn:
     _load(program)
     _serve(requests)
     requests.detach()
-    sys.exit(importlib.import_module(_SCRIPTS[program]).main())
+    _end(importlib.import_module(_SCRIPTS[program]).main)
+
+
+def _end(main: Callable[[], None]) -> NoReturn:
+    """Run a program and end with its status, but leave to the kernel what the interpreter takes apart at its end.
+
+    That is two thirds of what most commands compute: it writes to all that the child still shares with its parent.
+    """
+    try:
+        main()
+        status = 0
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):  # words, which the interpreter prints
+            raise
+        status = error.code or 0
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
 
 
 if __name__ == "__main__":
