@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from tools.bench import plan, report
 from tools.bench.build import COMPILED, ROOT, form
+from tools.bench.contenders import INTERPRETED_SUFFIX
 from tools.bench.figures import ratio, shown
 from tools.bench.machine import describe
 from tools.bench.study import Pace, Study, run_study
@@ -86,7 +87,8 @@ def _summarise(result: dict[str, Any]) -> None:
     forms, yardstick = result["forms"], result["rows"].get(report.YARDSTICK, {})
     for name, row in result["rows"].items():
         figures = [_figure(metric, row, yardstick) for metric in result["metrics"] if metric["key"] in row]
-        named = f"{name} ({forms[name]})" if name in forms else name
+        said = name.endswith(INTERPRETED_SUFFIX) or name not in forms
+        named = name if said else f"{name} ({forms[name]})"
         print(f"        {named:34} {', '.join(figures)}", flush=True)
     print(f"        ({result['took_s']:.0f} s)", flush=True)
 

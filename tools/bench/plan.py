@@ -170,7 +170,7 @@ def _bulk(contenders: Sequence[str], direction: str) -> Study:
     )
 
 
-def _tail(share: float) -> Study:
+def _tail(share: float, at_least_s: float = 0.0) -> Study:
     percent = f"{share:.0%}"
     name = "connect-latency" if share == _HALF else f"connect-latency-{percent.removesuffix('%')}"
     return Pressure(
@@ -178,7 +178,7 @@ def _tail(share: float) -> Study:
         f"`load.c`, open loop: connect, send, receive, close, begun at {percent} of the rate that HAProxy reaches in a closed"
         f" loop, on at most {_TAIL_CONNECTIONS} connections at once; latency from the intended beginning.",
         LATENCY_METRICS, _TAIL, "echo", loads.connects(),
-        share=share, mode="connect", connections=_TAIL_CONNECTIONS, at_least_s=_TAIL_S,
+        share=share, mode="connect", connections=_TAIL_CONNECTIONS, at_least_s=at_least_s,
     )  # fmt: skip
 
 
@@ -230,8 +230,8 @@ def full() -> list[Study]:
         _connect(_EVERYBODY),
         VethStudy(_SHORT_LIST[1:]),
         _latency(_DEFAULTS),
-        _tail(_HALF),
-        _tail(_MOST_OF_IT),
+        _tail(_HALF, _TAIL_S),
+        _tail(_MOST_OF_IT, _TAIL_S),
         _bulk(("direct", "relay", "haproxy", "ours-off"), "up"),
         _bulk(("direct", "relay", "haproxy", "haproxy-splice", "nginx", "envoy", "ours-off"), "down"),
         MemoryStudy((*_PEERS[1:], "ours-off"), connections=1_500),
