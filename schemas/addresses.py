@@ -14,20 +14,6 @@ from typing import Any, Final, NamedTuple
 
 from schemas.errors import shown
 
-__all__ = [
-    "BACKEND_ADDRESS_PATTERN",
-    "CIDR_PATTERN",
-    "LISTEN_ADDRESS_PATTERN",
-    "HostPort",
-    "UnixPath",
-    "listened_on",
-    "normal_backend_address",
-    "normal_cidr",
-    "normal_listen_address",
-    "split_address",
-    "too_long",
-]
-
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
 _PORT: Final = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"

@@ -11,8 +11,6 @@ from schemas.fields import BackendId, Frozen, ServiceName, Text, Word, refused
 from schemas.reading.findings import findings_of, to_problems
 from schemas.snapshot import OperatorState
 
-__all__ = ["BackendPatch", "HealthUpdate", "PushedBy", "Verdict", "parse_pushed_by"]
-
 
 class Verdict(Frozen):
     """What the checks of one backend say."""

@@ -8,8 +8,6 @@ from typing import Any, Final, NamedTuple, cast
 from schemas.addresses import listened_on
 from schemas.replies import Change
 
-__all__ = ["Compared", "differences", "listened"]
-
 
 class Compared(NamedTuple):
     """A service as it is compared."""

@@ -22,18 +22,6 @@ from schemas.reading.document import Document, scan_document
 from schemas.reading.findings import Finding, check_all, find, findings_of, visible_path
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 
-__all__ = [
-    "Desired",
-    "DesiredService",
-    "at_folder",
-    "check_service",
-    "desired_of",
-    "json_schema",
-    "load_desired",
-    "resolve",
-]
-
-
 _SOURCES = ("backends", "discover")
 
 

@@ -11,8 +11,6 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 from schemas.errors import shown
 from schemas.fields import Count, Duration, Frozen, Percent, Port, Switch, Text, Word, Words, refused
 
-__all__ = ["CONSUL_FILES", "Consul", "ConsulQuery", "Discover", "Guard"]
-
 
 def _consul_name(value: str) -> str:
     if not value or "/" in value or value in {".", ".."}:  # it becomes a step of a URL's path

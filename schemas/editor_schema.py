@@ -11,8 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["editor_schema"]
-
 
 def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, Any]:
     """Return a JSON Schema, draft 2020-12, of a whole document; all of a service is optional in `defaults`."""

@@ -13,8 +13,6 @@ from schemas.loops import Loops
 from schemas.reading.findings import Finding
 from schemas.snapshot import backend_loops
 
-__all__ = ["SERVICE", "desired_from_environment"]
-
 SERVICE: Final = "default"
 """The name of the one service."""
 _LISTEN: Final = ":4000"

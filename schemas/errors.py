@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MAX_PROBLEMS", "InvalidDocument", "Path", "Problem", "format_path", "shown"]
-
 _KINDS: Final = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "nothing"}
 
 Path = tuple[str | int, ...]

@@ -30,35 +30,6 @@ from schemas.addresses import (
 )
 from schemas.errors import Path, shown
 
-__all__ = [
-    "FALSE_WORDS",
-    "TRUE_WORDS",
-    "BackendAddress",
-    "BackendId",
-    "Cidr",
-    "Cidrs",
-    "Count",
-    "Duration",
-    "Frozen",
-    "ListenAddress",
-    "Payload",
-    "Percent",
-    "Port",
-    "PositiveDuration",
-    "ServiceName",
-    "Switch",
-    "Text",
-    "Word",
-    "Words",
-    "format_duration",
-    "format_percent",
-    "not_empty",
-    "off_word",
-    "parse_duration",
-    "parse_percent",
-    "refused",
-]
-
 
 class Frozen(BaseModel):
     """A value: unknown keys are refused, and nothing changes after it was made."""

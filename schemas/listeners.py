@@ -23,8 +23,6 @@ from schemas.addresses import UnixPath, listened_on, split_address
 from schemas.errors import shown
 from schemas.fields import Frozen, ListenAddress, Switch, Text, not_empty, refused
 
-__all__ = ["Listener", "Listeners", "addresses_of"]
-
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _FOR_FILES: Final = ("mode", "owner", "group")
 _OPTIONS: Final = ("dual_stack", "freebind", *_FOR_FILES)

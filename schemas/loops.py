@@ -18,8 +18,6 @@ import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["ANYWHERE", "Loops", "Machine"]
-
 _ANY_V4: Final = "0.0.0.0"
 _ANY_V6: Final = "::"
 _LOOPBACK: Final = {_ANY_V4: "127.0.0.1", _ANY_V6: "::1"}

@@ -23,20 +23,6 @@ from schemas.fields import (
     refused,
 )
 
-__all__ = [
-    "Access",
-    "ActiveCheck",
-    "Drain",
-    "ExpectCheck",
-    "Health",
-    "HttpCheck",
-    "Limits",
-    "PassiveCheck",
-    "Pool",
-    "ProxyProtocol",
-    "Timeouts",
-]
-
 _Off = BeforeValidator(off_word)
 _Small = Annotated[int, Field(strict=True, ge=1, le=1000)]
 _Idle = Annotated[int, Field(strict=True, ge=0, le=65536)]

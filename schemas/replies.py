@@ -4,21 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-__all__ = [
-    "Applied",
-    "Candidate",
-    "Change",
-    "ConnectionCount",
-    "Explanation",
-    "FieldChange",
-    "Impact",
-    "Info",
-    "ListenerImpact",
-    "Planned",
-    "PushOrigin",
-    "Skipped",
-]
-
 
 class PushOrigin(TypedDict):
     """Who pushed what runs."""

@@ -27,24 +27,6 @@ from schemas.loops import Loops
 from schemas.options import Access, Drain, Health, Limits, Pool, ProxyProtocol, Timeouts
 from schemas.reading.findings import check_all, to_problems
 
-__all__ = [
-    "SLICE",
-    "Backend",
-    "Backends",
-    "Mode",
-    "OperatorState",
-    "Service",
-    "ServiceOptions",
-    "Snapshot",
-    "backend_loops",
-    "digest",
-    "finish",
-    "listener_clashes",
-    "parse_snapshot",
-    "parse_snapshot_steps",
-    "services_text",
-]
-
 Mode = Literal["rr", "sticky", "leastconn", "p2c", "random"]
 OperatorState = Literal["enabled", "drain", "disabled"]
 

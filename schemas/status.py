@@ -8,20 +8,6 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-__all__ = [
-    "BackendStatus",
-    "BackendTotals",
-    "HealthStatus",
-    "ListenerStatus",
-    "Override",
-    "PoolTotals",
-    "RecentStatus",
-    "ServiceStatus",
-    "ServiceTotals",
-    "Status",
-    "WorkerStatus",
-]
-
 
 class HealthStatus(TypedDict):
     """What is observed of a backend."""

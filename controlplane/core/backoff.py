@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Backoff", "BadIndex", "Random", "TokenBucket", "WatchIndex", "jittered"]
-
 Random = Callable[[], float]
 """Returns a float, 0 <= x < 1."""
 _MAX_DOUBLINGS = 32

@@ -13,8 +13,6 @@ from schemas.errors import Path
 from schemas.loops import ANYWHERE, Loops, Machine
 from schemas.snapshot import Backend, backend_loops, digest
 
-__all__ = ["Compiled", "compile_services", "configured_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Compiled:

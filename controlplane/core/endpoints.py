@@ -11,8 +11,6 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-__all__ = ["EndpointRules", "RefusedEndpoint", "endpoint"]
-
 MAX_PORT = 65_535
 MAX_HOSTNAME = 249  # what a backend address may hold
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")

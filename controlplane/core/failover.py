@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["Failover"]
-
 HYSTERESIS_S: Final = 30.0
 """How long a better datacenter must have had instances before it is chosen again."""
 

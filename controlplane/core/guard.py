@@ -30,8 +30,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Guard", "GuardPolicy", "Held"]
-
 T = TypeVar("T")
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["REFUSED_BAD", "Harmed", "harms"]
-
 REFUSED_BAD: Final = 0.01
 """From this share of the clients on it is bad that they are refused; the alert LbClientsTurnedAway begins there, too."""
 CUT_SAID: Final = 0.01

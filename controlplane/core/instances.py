@@ -20,18 +20,6 @@ from typing import Any, cast
 
 from controlplane.core.endpoints import EndpointRules, RefusedEndpoint, endpoint
 
-__all__ = [
-    "Classified",
-    "Condition",
-    "Instance",
-    "InstanceRules",
-    "Names",
-    "Remark",
-    "classify",
-    "listed",
-    "with_rejected",
-]
-
 MAX_INSTANCES = 10_000  # HAProxy's server-template stops at 2**16, Envoy's own advice at some thousands
 MAX_WEIGHT = 999_999_999  # Consul's own limit is 65,535; `weights` makes a balancer's 0..256 of it
 MAX_TIER = 255

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["FIELDS", "Configured", "Override", "Place", "put", "surviving", "words"]
-
 FIELDS: Final = ("state", "weight")
 """What an operator may override."""
 

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from schemas.changes import Compared, differences, listened
 
-__all__ = ["Changes", "Services", "diff", "join_changes", "join_impacts", "remaps_above"]
-
 Services = Mapping[str, Mapping[str, Any]]
 """`{name: service}`, the JSON form of a snapshot's services."""
 Changes = list[dict[str, Any]]

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Buckets", "Look", "Meter", "Row", "quantile", "share", "total"]
-
 Buckets = Sequence[tuple[float, float]]
 """Upper bound in seconds and how many were at most that, cumulative, the bounds ascending."""
 

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from controlplane.core.merge import Override
 
-__all__ = ["Seen", "answered", "converged", "dataplane_row", "join_services", "node_status"]
-
 _WORST_HEALTH: Final = {"up": 0, "unknown": 1, "ejected": 2, "down": 3}
 _WORST_LISTENER: Final = {"accepting": 0, "paused": 1, "closing": 2}
 _Join = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]

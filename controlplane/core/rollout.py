@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["FORGET_S", "Contest", "Identity", "Running", "Step", "Target", "next_generation", "next_step"]
-
 
 @dataclass(frozen=True, slots=True)
 class Running:

@@ -24,8 +24,6 @@ from controlplane.core.guard import Guard, GuardPolicy
 from controlplane.core.instances import Classified, Condition, Instance
 from controlplane.core.wanted import Answers, Wanted
 
-__all__ = ["Coalescer", "Track", "Trust"]
-
 FAST_CONFIRM_S = 1.0
 SLOW_CONFIRM_S = 10.0  # a hold without an end costs the servers a read now and then for as long as it lasts
 FAST_FOR_S = 60.0

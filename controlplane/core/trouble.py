@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 from controlplane.core.harm import harms
 
-__all__ = ["Level", "Trouble", "age_s", "serves", "serving", "span", "standing", "troubles", "why"]
-
 Level: TypeAlias = Literal["bad", "warn", "note"]
 """Clients are or may be hit; something is not as it should be; somebody wanted it so."""
 

@@ -13,8 +13,6 @@ from typing import Final
 
 from controlplane.core.instances import Condition, Instance
 
-__all__ = ["Answers", "FlapDamper", "Wanted"]
-
 Answers = Callable[[str], bool]
 """Tells whether the backend of an id passes the balancer's own checks right now."""
 

@@ -13,8 +13,6 @@ from typing import Final
 
 from controlplane.core.instances import Instance, Remark
 
-__all__ = ["MAX_WEIGHT", "fitting"]
-
 MAX_WEIGHT: Final = 256
 
 

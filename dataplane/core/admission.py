@@ -22,8 +22,6 @@ from typing import Final, Generic, TypeVar
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import AccessSpec, LimitsSpec
 
-__all__ = ["AccessList", "Admission", "Counts", "NetworkSet", "RateLimiter", "WaitQueue"]
-
 T = TypeVar("T", bound=Hashable)
 
 _V4_BITS: Final = 32

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["divide", "part", "receiver", "skew"]
-
 
 def part(total: int, weights: Sequence[int], index: int) -> int:
     """Return the part of `total` that falls to `index`, in proportion to the weights; if all are 0, it is 0.

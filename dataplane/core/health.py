@@ -27,17 +27,6 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
-__all__ = [
-    "TRANSITIONS",
-    "ActiveHealth",
-    "Change",
-    "Event",
-    "HealthState",
-    "HealthView",
-    "Outcome",
-    "combine",
-]
-
 
 class HealthState(StrEnum):
     """What is observed of a backend. Active checks never say `ejected`."""

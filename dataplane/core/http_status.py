@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["http_status"]
-
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 """RFC 9112, section 4. The space before an absent reason is often left out."""
 _STATUS_START: Final = b"HTTP/1."

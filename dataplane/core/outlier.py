@@ -34,8 +34,6 @@ from typing import Final
 from dataplane.core.health import HealthState, HealthView
 from dataplane.core.spec import PassiveSpec, Resets
 
-__all__ = ["TRANSITIONS", "Ejection", "Event", "Evidence", "Failure", "Outliers", "Refusal", "Standing"]
-
 ROUNDING: Final = 1e-9
 """0.29 * 100 is 28.999999999999996 in binary floating point, and means 29 backends."""
 

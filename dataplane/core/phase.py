@@ -23,8 +23,6 @@ from collections.abc import Callable
 from enum import Enum, StrEnum
 from typing import Final
 
-__all__ = ["TRANSITIONS", "Life", "Phase", "Turn"]
-
 
 class Phase(StrEnum):
     """Where a process is in its life."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import ceil, exp, sqrt
 from typing import Final
 
-__all__ = ["Demand", "Greeting"]
-
 TAU_S: Final = 10.0
 """Time constant of the arrival rate: what happened 30 s ago weighs 5 %."""
 FOLD_S: Final = 0.1

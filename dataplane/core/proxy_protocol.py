@@ -23,19 +23,6 @@ from ipaddress import IPv6Address
 from struct import Struct
 from typing import Final, Literal
 
-__all__ = [
-    "NEED_DATA",
-    "Endpoints",
-    "Fault",
-    "Header",
-    "NeedData",
-    "ProxyError",
-    "crc32c",
-    "decode",
-    "encode_v1",
-    "encode_v2",
-]
-
 
 class NeedData(Enum):
     """The type of `NEED_DATA`."""

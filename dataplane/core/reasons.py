@@ -8,8 +8,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
-__all__ = ["CloseReason", "DiscardCause", "Harm", "SkipReason", "Source"]
-
 
 class Source(StrEnum):
     """Whose doing an end was."""

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["STEP_S", "WINDOW_S", "Recent"]
-
 STEP_S: Final = 5.0
 WINDOW_S: Final = 60.0
 

@@ -27,9 +27,6 @@ from dataplane.core.balance.modes import BALANCERS
 from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.spec import BackendSpec, Mode
 
-__all__ = ["STEPS", "Lack", "Selection", "Standing", "next_step", "ramp", "sticky_members"]
-
-
 MAX_SKIPS: Final = 16
 """Full ones that are passed over one by one, each with a pick of its own; then all are looked at in one pass."""
 

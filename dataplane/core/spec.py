@@ -8,27 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = [
-    "AccessSpec",
-    "ActiveCheckSpec",
-    "BackendSpec",
-    "CheckType",
-    "DrainSpec",
-    "LimitsSpec",
-    "ListenSpec",
-    "Mode",
-    "OperatorState",
-    "PassiveSpec",
-    "PoolMode",
-    "PoolSpec",
-    "ProxyAccept",
-    "ProxySend",
-    "ProxySpec",
-    "Resets",
-    "ServiceSpec",
-    "TimeoutsSpec",
-]
-
 
 class Mode(StrEnum):
     """The balancing algorithm."""

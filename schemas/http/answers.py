@@ -16,24 +16,6 @@ from aiohttp.typedefs import Handler, Middleware
 from schemas.http.hosts import Hosts
 from schemas.system.unix_socket import peer_uid
 
-__all__ = [
-    "HEARTBEAT_S",
-    "MAX_BODY_BYTES",
-    "MUTATIONS",
-    "Refusal",
-    "alive",
-    "answered",
-    "caller_uid",
-    "event_stream",
-    "event_text",
-    "prometheus",
-    "refuse_host",
-    "refuse_page",
-    "refuse_peer",
-    "refuse_token",
-]
-
-
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """Of a request."""
 

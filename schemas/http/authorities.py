@@ -5,8 +5,6 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-__all__ = ["trusting"]
-
 
 def trusting(purpose: ssl.Purpose, authorities: Path | None) -> ssl.SSLContext:
     """Make a context that trusts these authorities, or the system's.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-__all__ = ["PUSHED_BY", "TokenError", "name_in_header", "parse_token"]
-
 PUSHED_BY: Final = "Livelb-Pushed-By"
 """Who pushes a snapshot: JSON, as `schemas.api.PushedBy`."""
 _LONGEST: Final = 255

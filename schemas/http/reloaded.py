@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
-__all__ = ["Renewed", "Signature", "signature"]
-
 T = TypeVar("T")
 Signature: TypeAlias = tuple[int, ...]
 """Device, inode, mtime, ctime (ns) and size; empty: there is no file."""

@@ -12,8 +12,6 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-__all__ = ["HEADERS_S", "ImpatientRunner", "serve"]
-
 HEADERS_S: Final = 5.0
 """For the headers of a connection's first request; aiohttp itself waits for ever."""
 KEEPALIVE_S: Final = 30.0

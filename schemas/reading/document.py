@@ -16,8 +16,6 @@ from schemas.errors import InvalidDocument, Path, Problem
 from schemas.reading import json_text, yaml_text
 from schemas.reading.yaml_text import Broken, Flaw, Place, position
 
-__all__ = ["MAX_BYTES", "Document", "scan_document"]
-
 MAX_BYTES: Final = 1 << 20
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # C0, DEL and C1 but for tab and the ends of a line; and the separators that YAML 1.1 takes for line ends.

@@ -13,8 +13,6 @@ from pydantic_core import ErrorDetails
 
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
 
-__all__ = ["Finding", "check_all", "checked", "closest", "find", "findings_of", "to_problems", "visible_path"]
-
 M = TypeVar("M", bound=BaseModel)
 _KEYS_SHOWN: Final = 24
 

@@ -14,8 +14,6 @@ from yaml import events
 
 from schemas.reading.yaml_text import MAX_DEPTH, Builder, Flaw, Place, position, too_deep
 
-__all__ = ["COMMENTS", "NotJson", "comment_in", "read"]
-
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 

@@ -12,8 +12,6 @@ from yaml import events
 
 from schemas.errors import MAX_PROBLEMS, Path, Problem, format_path, shown
 
-__all__ = ["MAX_DEPTH", "Broken", "Builder", "Flaw", "Place", "position", "read", "too_deep"]
-
 MAX_DEPTH: Final = 32
 
 # libyaml's parser where PyYAML was built with it: ten times as fast, the same events.

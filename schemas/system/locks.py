@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["TOUCH_S", "LockedError", "is_free", "lock", "lock_of", "touch"]
-
 TOUCH_S: Final = 60.0
 """How often a holder says that it lives."""
 _RECORD: Final = struct.Struct("hhqqi4x")

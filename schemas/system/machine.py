@@ -10,8 +10,6 @@ from typing import Final
 
 from schemas.loops import Machine
 
-__all__ = ["HERE"]
-
 _HEADER: Final = struct.Struct("=IHHII")
 """struct nlmsghdr (netlink(7)): length, type, flags, sequence number, port id."""
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")

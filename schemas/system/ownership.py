@@ -19,16 +19,6 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = [
-    "explain_error",
-    "give_to_owner",
-    "make_directory",
-    "open_or_make",
-    "replace_file",
-    "sync_directory",
-    "user_name",
-]
-
 
 def user_name(uid: int) -> str:
     """Name a user; one without an entry is called by number."""

@@ -15,8 +15,6 @@ from typing import Final
 from schemas.system.locks import TOUCH_S, LockedError, lock, lock_of, touch
 from schemas.system.ownership import make_directory, open_or_make
 
-__all__ = ["InUse", "OwnSocket", "listen_privately", "peer_uid", "reachable"]
-
 BACKLOG: Final = 128
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""

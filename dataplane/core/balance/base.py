@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-__all__ = ["Balancer", "Target"]
-
 
 class Target(Protocol):
     """A backend as balancers see it."""

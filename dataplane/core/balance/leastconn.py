@@ -19,8 +19,6 @@ from typing import Final, Generic
 
 from dataplane.core.balance.base import Balancer, T
 
-__all__ = ["LeastConn"]
-
 _SLACK: Final = 64
 """Leftovers that are always allowed, so that a small heap is not rebuilt all the time."""
 

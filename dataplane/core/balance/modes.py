@@ -19,8 +19,6 @@ Builder = Callable[
     Balancer[Any],
 ]
 
-__all__ = ["BALANCERS"]
-
 BALANCERS: Final[dict[Mode, Builder]] = {
     Mode.RR: lambda members, _random, previous, _table: RoundRobin(
         members, previous if isinstance(previous, RoundRobin) else None

@@ -11,8 +11,6 @@ from collections.abc import Collection, Iterator
 from dataplane.core.balance.base import T
 from dataplane.core.balance.random import Random
 
-__all__ = ["PowerOfTwo"]
-
 
 class PowerOfTwo(Random[T]):
     """Draws two different targets by weight and takes the one with the lower active / weight, which is read at the pick."""

@@ -8,8 +8,6 @@ from itertools import accumulate
 
 from dataplane.core.balance.base import Balancer, T
 
-__all__ = ["Random"]
-
 
 class Random(Balancer[T]):
     """Targets on a line, each as long as its weight; a pick is a random point on it.

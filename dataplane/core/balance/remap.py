@@ -9,8 +9,6 @@ from typing import Final
 from dataplane.core.balance.sticky import Sticky
 from dataplane.core.balance.sticky_table import SLOTS, StickyTable, next_key
 
-__all__ = ["moved_share_steps"]
-
 _SLICE: Final = 1024
 """Slots between two yields: about 0.3 ms while owners are usable."""
 _SECOND_CHOICES: Final = 32

@@ -30,8 +30,6 @@ from typing import Final, Generic
 
 from dataplane.core.balance.base import Balancer, T
 
-__all__ = ["RoundRobin"]
-
 SLOT: Final = 1 << 32
 """Time from one pick to the next: fine enough to put all windows in order."""
 

@@ -22,8 +22,6 @@ from xxhash import xxh3_64_intdigest
 from dataplane.core.balance.base import Balancer, T
 from dataplane.core.balance.sticky_table import CHOICES, SLOTS, StickyTable, next_key
 
-__all__ = ["Sticky"]
-
 
 class Sticky(Balancer[T]):
     """Picks by the client's key; has no memory of its own."""

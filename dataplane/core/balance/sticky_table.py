@@ -32,8 +32,6 @@ from typing import Final, TypeVar
 
 from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_intdigest
 
-__all__ = ["CHOICES", "SLOTS", "StickyTable", "client_key", "finish", "next_key"]
-
 R = TypeVar("R")
 
 SLOTS: Final = 131_071
