@@ -27,10 +27,11 @@ from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Wish
 from controlplane.dataplanes.requests import said_by
 from controlplane.desired.document import Proposal
+from controlplane.discovery.consul.discovery import ConsulDiscovery
 from controlplane.errors import ControlError
 from controlplane.operations.accepted import Accepted, Keeping
 from controlplane.operations.options import ApplyOptions, Origin, now_text
-from controlplane.operations.resolution import FIRST_LOOK_S, Discovering, Resolving, unserved
+from controlplane.operations.resolution import FIRST_LOOK_S, Resolving, unserved
 from controlplane.operations.rules import accept, attributed, override, refuse_if, wish_of
 from schemas.desired import Desired
 
@@ -93,7 +94,7 @@ class Controller:
     ) -> None:
         self._news = News()
         self.fleet = make_fleet(self._news.ahead, lambda: on_event({"type": "dataplanes"}))
-        self.discovering = Discovering(self._news.discovered, tell or log)
+        self.discovering = ConsulDiscovery(self._news.discovered, tell or log)
         self.accepted = Accepted(keeping, self.fleet, on_event, log)
         self.contest = Contest()
         self._resolving = Resolving(self.fleet, self.discovering)
@@ -122,7 +123,7 @@ class Controller:
             return
         try:
             proposal = await _checked(state.document, state.generation, self._base)
-            self.discovering.follow(proposal)
+            self.discovering.follow(proposal.desired)
         except ControlError as error:  # what ran was valid for another version of us
             self._log(f"goes on with the snapshot of before: {error}")
             self.accepted.wish()
@@ -201,7 +202,7 @@ class Controller:
             compiled = planned.compiled
             generation = accepted.next_generation(compiled.hash)
             # From here on discovery is about this lb.yaml.
-            self.discovering.follow(proposal, planned.found)
+            self.discovering.follow(proposal.desired, planned.found)
             self._proposal = proposal
             if options.force:
                 self.discovering.release()

@@ -54,6 +54,7 @@ class Discovering:
         """What was published at each change: by service, ids with their states and weights."""
         self.discovery = ConsulDiscovery(
             self._changed,
+            lambda _: None,
             pace=options.pop("pace", FAST),
             runtime=options.pop("runtime", RUNTIME),
             answers=options.pop("answers", None),

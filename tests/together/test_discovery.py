@@ -10,9 +10,9 @@ from aiohttp import web
 
 from controlplane.daemon.log import Noticing, source_faults
 from controlplane.desired.document import Proposal
+from controlplane.discovery.consul.discovery import ConsulDiscovery
 from controlplane.errors import HeldBackError
 from controlplane.operations.options import ApplyOptions, Origin
-from controlplane.operations.resolution import Discovering
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon
 from tests.support.discovery import eventually
@@ -246,7 +246,7 @@ class TestLook:
     def looking(tmp_path, saved=None):
         """Return a discovery that follows nothing, and what it tells."""
         told = []
-        discovering = Discovering(lambda: None, told.append)
+        discovering = ConsulDiscovery(lambda: None, told.append)
         discovering.restore(saved or {})
         return discovering, told
 
@@ -255,7 +255,7 @@ class TestLook:
         await consul.put("redis", FOUR)
         discovering, _ = self.looking(tmp_path)
         db = {"listen": "127.0.0.1:4002", "discover": {"consul": {"service": "redis", "passing": False}}}
-        found = await discovering.look(proposal(tmp_path, consul, db=db), 10.0)
+        found = await discovering.look(proposal(tmp_path, consul, db=db).desired, 10.0)
         assert {name: len(backends) for name, backends in found.backends.items()} == {"cache": 4, "db": 4}
         assert (found.doubts, discovering.active) == ({}, False)
 
@@ -265,16 +265,18 @@ class TestLook:
         document = {**proposal(tmp_path, consul).document}
         document["consul"] = {**document["consul"], "datacenter": "dc2"}
         wanted = Proposal.of_document(document, "test", tmp_path)
-        found = await self.looking(tmp_path)[0].look(wanted, 10.0)
+        found = await self.looking(tmp_path)[0].look(wanted.desired, 10.0)
         assert [each.id for each in found.backends["cache"]] == ["n1/s0"]
         assert {asked.query["dc"] for asked in consul.asked} == {"dc2"}
 
     async def test_emptiness(self, tmp_path, consul):
         """Without a memory no instances are no answer, unless they are allowed."""
-        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 10.0)
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul).desired, 10.0)
         assert (found.backends, list(found.doubts)) == ({}, ["cache"])
         document = {**proposal(tmp_path, consul).document, "guard": {"allow_empty": True}}
-        found = await self.looking(tmp_path)[0].look(Proposal.of_document(document, "test", tmp_path), 10.0)
+        found = await self.looking(tmp_path)[0].look(
+            Proposal.of_document(document, "test", tmp_path).desired, 10.0
+        )
         assert (dict(found.backends), found.doubts) == ({"cache": ()}, {})
 
     async def test_passing_fault_is_waited_for(self, tmp_path, consul):
@@ -289,35 +291,35 @@ class TestLook:
             return await consul._health(request, "redis")
 
         consul.fault = fault
-        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 20.0)
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul).desired, 20.0)
         assert len(found.backends["cache"]) == 4
         faults[:] = [True] * 1000
-        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 0.1)
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul).desired, 0.1)
         assert (found.backends, found.doubts) == ({}, {"cache": "failed: status 500: No cluster leader"})
 
     async def test_what_only_a_person_can_mend_is_told_at_once(self, tmp_path, consul):
         """Nobody waits for an hour for a token."""
         consul.token = "needed"  # noqa: S105 - of a test
-        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 3600.0)
+        found = await self.looking(tmp_path)[0].look(proposal(tmp_path, consul).desired, 3600.0)
         assert found.doubts["cache"].startswith("denied: ")
 
     async def test_memory_counts_as_if_it_were_followed(self, tmp_path, consul):
         """What an earlier apply has found is guarded, stands in for a silent Consul, and is told of."""
         await consul.put("redis", FOUR)
-        saved = (await self.looking(tmp_path)[0].look(proposal(tmp_path, consul), 10.0)).saved
+        saved = (await self.looking(tmp_path)[0].look(proposal(tmp_path, consul).desired, 10.0)).saved
         await consul.put("redis", FOUR[:1])
         discovering, _ = self.looking(tmp_path, saved)
-        found = await discovering.look(proposal(tmp_path, consul), 10.0)
+        found = await discovering.look(proposal(tmp_path, consul).desired, 10.0)
         assert len(found.backends["cache"]) == 4
         assert found.doubts == {"cache": "3 that Consul no longer lists are kept; --force lets them go"}
-        released = await discovering.look(proposal(tmp_path, consul), 10.0, released=True)
+        released = await discovering.look(proposal(tmp_path, consul).desired, 10.0, released=True)
         assert [each.id for each in released.backends["cache"]] == ["n1/s0"]
 
         async def silent(_request):
             return web.Response(status=500, text="No cluster leader")
 
         consul.fault = silent
-        found = await discovering.look(proposal(tmp_path, consul), 3600.0)
+        found = await discovering.look(proposal(tmp_path, consul).desired, 3600.0)
         assert (len(found.backends["cache"]), list(found.doubts)) == (4, ["cache"])
 
 
@@ -334,14 +336,14 @@ async def test_what_is_not_followed_is_forgotten(tmp_path, consul):
     """Also by who has only the memory of an earlier life: a service that asks again later begins anew."""
     listed = {"version": 1, "services": {"web": {"listen": "127.0.0.1:4000", "backends": ["10.0.0.1:1"]}}}
     await consul.put("redis", [entry("s1")])
-    discovering = Discovering(lambda: None, lambda _: None)
-    found = await discovering.look(proposal(tmp_path, consul), 10.0)
-    discovering.follow(proposal(tmp_path, consul), found)
-    later = Discovering(lambda: None, lambda _: None)
+    discovering = ConsulDiscovery(lambda: None, lambda _: None)
+    found = await discovering.look(proposal(tmp_path, consul).desired, 10.0)
+    discovering.follow(proposal(tmp_path, consul).desired, found)
+    later = ConsulDiscovery(lambda: None, lambda _: None)
     later.restore(discovering.saved())
     for each in (discovering, later):
         assert each.saved()["pools"]
-        each.follow(Proposal.of_document(listed, "test", tmp_path))
+        each.follow(Proposal.of_document(listed, "test", tmp_path).desired)
         assert not each.saved().get("pools")
 
 

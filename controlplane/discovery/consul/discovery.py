@@ -9,34 +9,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from controlplane.core.guard import GuardPolicy
-from controlplane.discovery.consul.client import check_library
+from controlplane.core.instances import Remark, with_rejected
 from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.query import selections_of
 from controlplane.discovery.consul.runner import SharedWatches
 from controlplane.discovery.consul.settings import settings_of
 from controlplane.discovery.consul.status import doubt, note_state, pool_status
 from controlplane.discovery.consul.watch import Pace, Runtime
-from controlplane.discovery.found import Found
 from schemas.desired import Desired
 from schemas.discovery import Guard
 from schemas.snapshot import Backend
 
-__all__ = ["ConsulDiscovery"]
+__all__ = ["ConsulDiscovery", "Found"]
 
-SAVED_VERSION = 1
+SAVED_VERSION: Final = 1
+_PATIENCE_S: Final = 1.0
+"""After which it is said what is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What discovery says of one lb.yaml."""
+
+    backends: Mapping[str, Sequence[Backend]] = field(default_factory=dict)
+    """By service; one of which nothing is known is missing."""
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    """By service: why nothing is known of it, or something else than Consul shows."""
+    saved: Mapping[str, Any] = field(default_factory=dict)
+    """What `restore` takes, so that whoever follows the lb.yaml next begins with it."""
 
 
 class ConsulDiscovery:
     """Watches Consul for all services that ask for it. What it knew last holds, whatever happens to it.
 
+    Nothing of it is loaded or asked before a service asks for it.
+
     Args:
         on_change: Called after `discovered` has changed.
+        tell: Told what is waited for, if that takes longer than somebody expects.
         answers: Tells whether a service's backend, by its id, passes the data planes' own checks: what does is not taken
-            away because an agent or its servers are lost.
+            away because an agent or its servers are lost. None: who is in `healthy`.
         pace: How often Consul is asked.
         runtime: Time and chance.
     """
@@ -44,30 +60,48 @@ class ConsulDiscovery:
     def __init__(
         self,
         on_change: Callable[[], None],
+        tell: Callable[[str], None],
         *,
         answers: Callable[[str, str], bool] | None = None,
         pace: Pace | None = None,
         runtime: Runtime | None = None,
     ) -> None:
+        self.active = False
+        """Whether anything was ever to be discovered."""
+        self.healthy: frozenset[tuple[str, str]] = frozenset()
+        """Service and id of the backends that pass the data planes' own checks, as last seen."""
+        self.rejected: Mapping[str, Sequence[Remark]] = {}
+        """By service: what was found and is not used, since it leads back into the balancer."""
         self._on_change = on_change
-        self._answers = answers or (lambda _service, _backend: False)
+        self._tell = tell
+        self._answers = answers or (lambda *backend: backend in self.healthy)
         self._pace = pace or Pace()
         self._runtime = runtime or Runtime()
         self._pools: dict[str, Pool] = {}
         """By the key of the selection."""
         self._watches = SharedWatches(self._note, pace=self._pace, runtime=self._runtime)
+        self._earlier: Mapping[str, Any] = {}
+        """What was restored, until something is followed."""
         self._restored: dict[str, Any] = {}
+        """Its pools, by the key of the selection, those apart that are followed."""
         self._news: set[Pool] = set()
         self._wake = asyncio.Event()
         self._advanced = asyncio.Event()
 
-    def follow(self, desired: Desired) -> None:
+    def follow(self, desired: Desired, found: Found | None = None) -> None:
         """Find what the services of this lb.yaml ask for, and nothing else; equal queries keep what is known.
 
+        Begin with what `look` has found for it.
+
         Raises:
-            SettingsError: The agent or a query cannot be used; nothing has changed.
+            SettingsError: The agent or a query cannot be used.
         """
         wanted = selections_of(desired)
+        if not (wanted or self.active):
+            self._earlier = self._restored = {}  # what is not followed is forgotten
+            return
+        if found is not None:
+            self.restore(found.saved)
         agent, policy = settings_of(desired.consul), _policy_of(desired.guard)
         pools: dict[str, Pool] = {}
         for service, selection in wanted.items():
@@ -79,7 +113,7 @@ class ConsulDiscovery:
                 pool.services = set()
                 pools[key] = pool
             pools[key].services.add(service)
-        self._pools = pools
+        self._pools, self.active = pools, True
         self._watches.want(agent, list(pools.values()))
         self._note(pools.values())
 
@@ -97,20 +131,32 @@ class ConsulDiscovery:
             SettingsError: The agent or a query cannot be used.
             ConsulError: The client library cannot be used.
         """
-        await check_library()
         asked = selections_of(desired).items()
+        if not asked:
+            return Found()
+        from controlplane.discovery.consul.client import check_library  # noqa: PLC0415 - py-consul, only where it is needed
+
+        await check_library()
         others = {name: desired.services[name] for name, each in asked if each.key() not in self._pools}
         rest = desired.model_copy(update={"services": others})
         trial = ConsulDiscovery(
-            lambda: None, answers=self._answers, pace=replace(self._pace, pulse_s=0.0), runtime=self._runtime
+            lambda: None,
+            self._tell,
+            answers=self._answers,
+            pace=replace(self._pace, pulse_s=0.0),
+            runtime=self._runtime,
         )
-        trial.restore({"version": SAVED_VERSION, "pools": {**self._restored, **self.saved()["pools"]}})
+        trial.restore({"version": SAVED_VERSION, "pools": {**self._restored, **self._memory()}})
+        trial.active = True
         trial.follow(rest)
+        place = f"waiting for Consul at {settings_of(desired.consul).address()}"
+        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._tell, place)
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(trial.run())
             async with asyncio.TaskGroup() as waits:
                 followed = waits.create_task(self.settled(desired, timeout_s))
                 found = waits.create_task(trial.settled(rest, timeout_s))
+            patience.cancel()
             pools = {**followed.result(), **found.result()}
             known = {name: pool.shown() if released else pool.backends for name, pool in pools.items()}
             doubts = {name: doubt(pool, released=released) for name, pool in pools.items()}
@@ -123,13 +169,9 @@ class ConsulDiscovery:
             trial.saved(),
         )
 
-    def place(self, desired: Desired) -> str:
-        """Name the agent, for whoever waits: `Consul at http://127.0.0.1:8500`."""
-        return f"Consul at {settings_of(desired.consul).address()}"
-
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Begin with what `saved` returned in an earlier life, as far as it still matters; never raises for it."""
-        pools = saved.get("pools")
+        self._earlier, pools = saved, saved.get("pools")
         if saved.get("version") != SAVED_VERSION or not isinstance(pools, dict):
             return
         self._restored = {key: value for key, value in pools.items() if isinstance(value, dict)}
@@ -172,13 +214,15 @@ class ConsulDiscovery:
 
     def saved(self) -> dict[str, Any]:
         """Return what `restore` takes: JSON, without secrets."""
-        pools = {key: pool.saved() for key, pool in self._pools.items() if pool.backends is not None}
-        return {"version": SAVED_VERSION, "pools": pools}
+        return {"version": SAVED_VERSION, "pools": self._memory()} if self.active else dict(self._earlier)
+
+    def _memory(self) -> dict[str, Any]:
+        return {key: pool.saved() for key, pool in self._pools.items() if pool.backends is not None}
 
     def status(self) -> list[dict[str, Any]]:
         """Return the status of every selection, sorted by name."""
         rows = [pool_status(pool, self._runtime) for pool in self._pools.values()]
-        return sorted(rows, key=lambda row: (row["name"], row["services"]))
+        return with_rejected(sorted(rows, key=lambda row: (row["name"], row["services"])), self.rejected)
 
     async def run(self) -> None:
         """Watch until cancelled; leaves no connection behind.

@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from controlplane.core.instances import Names
 from controlplane.core.track import Trust
-from controlplane.discovery.consul.client import ConsulClient, check_library
 from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.pulse import Pulse, is_silence
 from controlplane.discovery.consul.query import Query
 from controlplane.discovery.consul.settings import ConsulSettings
 from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
+
+if TYPE_CHECKING:
+    from controlplane.discovery.consul.client import ConsulClient
 
 __all__ = ["SharedWatches"]
 
@@ -68,7 +71,6 @@ class SharedWatches:
         Raises:
             ConsulError: The client library cannot be used.
         """
-        await check_library()
         running: ConsulSettings | None = None
         async with contextlib.AsyncExitStack() as closing, asyncio.TaskGroup() as group:
             client: ConsulClient | None = None
@@ -77,9 +79,11 @@ class SharedWatches:
                 await self._stop((self._tasks.keys() - self._wanted().keys()) | self._anew)
                 self._anew = set()
                 if self._agent is not None and self._agent != running:
+                    from controlplane.discovery.consul.client import connected  # noqa: PLC0415 - py-consul, only where it is needed
+
                     await closing.aclose()
-                    running, client = self._agent, ConsulClient(self._agent)
-                    closing.push_async_callback(client.close)
+                    running = self._agent
+                    client = await closing.enter_async_context(connected(running))
                 for name, asking in self._wanted().items():
                     if name not in self._tasks and client is not None:
                         task = group.create_task(asking.run(client), name=f"consul {name}")

@@ -196,9 +196,9 @@ async def test_without_discovery_nobody_is_asked_for_it(tmp_path, monkeypatch):
         looks = len(plane.asked)
         await until(lambda: len(plane.asked) > looks + 3)
         assert asked() == 0
-        controller.discovering._source = object()
+        controller.discovering.active = True
         try:
             await until(lambda: asked() > 2)
         finally:
-            controller.discovering._source = None
+            controller.discovering.active = False
             task.cancel()

@@ -9,7 +9,7 @@ import pytest
 from controlplane.core.compile import Compiled
 from controlplane.core.instances import Remark
 from controlplane.desired.document import Proposal
-from controlplane.discovery.found import Found
+from controlplane.discovery.consul.discovery import Found
 from controlplane.errors import InputError, LateError, RefusedError
 from controlplane.operations.options import ApplyOptions
 from controlplane.operations.resolution import Resolving, not_as_asked, unserved, warnings_of
@@ -136,7 +136,7 @@ async def test_discovery_is_asked_once_and_with_patience():
     wanted = proposal(web=CONSUL)
     planned = await Resolving(Planes(FakeDataPlane()), finds).plan(wanted, options, Taken())
     asked, timeout_s, released = finds.asked
-    assert (asked, released) == (wanted, True)
+    assert (asked, released) == (wanted.desired, True)
     assert 0 < timeout_s < options.timeout_s
     assert planned.compiled.services["web"]["backends"] == HELD
 
