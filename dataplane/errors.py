@@ -11,7 +11,7 @@ DataPlaneError
 ├── LocalError          this machine could not probe a backend, which may be well
 └── NowhereError        a backend has no address that may be called
 
-`core.proxy_protocol.ProxyError`, what a client's bytes can be, stands beside the decoder that alone raises it.
+`core.proxy_protocol.header.ProxyError`, what a client's bytes can be, stands beside the decoders that alone raise it.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
 from dataplane.core.http_status import http_status
+from dataplane.core.proxy_protocol.v1 import encode_v1
+from dataplane.core.proxy_protocol.v2 import encode_v2
 from dataplane.core.spec import CheckType, ProxySend
 from dataplane.errors import LocalError, NowhereError
 from dataplane.net.dialer import BUSY, share_s
@@ -314,9 +315,9 @@ class Probe:
     async def _greet(self, connection: Connection) -> None:
         """Send the PROXY header that the backend expects."""
         if self.target.proxy is ProxySend.V2:
-            await connection.send(proxy_protocol.encode_v2(None, None))
+            await connection.send(encode_v2(None, None))
         elif self.target.proxy is ProxySend.V1:
-            await connection.send(proxy_protocol.encode_v1(*connection.endpoints()))
+            await connection.send(encode_v1(*connection.endpoints()))
 
     async def _http(self, connection: Connection) -> None:
         await connection.send(self._request)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
-from dataplane.core.proxy_protocol import NEED_DATA, ProxyError, decode, encode_v1, encode_v2
+from dataplane.core.proxy_protocol.decode import decode
+from dataplane.core.proxy_protocol.header import NEED_DATA, ProxyError
+from dataplane.core.proxy_protocol.v1 import encode_v1
+from dataplane.core.proxy_protocol.v2 import encode_v2
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import ProxySend
 from dataplane.net.flow import end_if_late

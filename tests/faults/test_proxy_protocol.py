@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.core.proxy_protocol import NEED_DATA, decode, encode_v1, encode_v2
+from dataplane.core.proxy_protocol.decode import decode
+from dataplane.core.proxy_protocol.header import NEED_DATA
+from dataplane.core.proxy_protocol.v1 import encode_v1
+from dataplane.core.proxy_protocol.v2 import encode_v2
 from tests.dataplane.net.through import QUIET, through
 from tests.support.backends import LineServer, Recorder
 from tests.support.clients import ask, dial, read_exactly

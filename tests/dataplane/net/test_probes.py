@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core import proxy_protocol
 from dataplane.core.health import Outcome
+from dataplane.core.proxy_protocol.v2 import encode_v2
 from dataplane.core.spec import ActiveCheckSpec, CheckType, ProxySend
 from dataplane.errors import LocalError, NowhereError
 from dataplane.net.probes import Probe, Target, excerpt
@@ -444,7 +444,7 @@ class TestProxy:
         """Version 2 says LOCAL: the connection is on nobody's behalf."""
         async with backend() as it:
             assert await probe(it.address, proxy=ProxySend.V2) == OK
-            assert await it.ends.get() == ("fin", proxy_protocol.encode_v2(None, None))
+            assert await it.ends.get() == ("fin", encode_v2(None, None))
 
     async def test_v1_has_the_probes_own_addresses(self):
         """Version 1 carries the addresses of the connection itself, before the check's own bytes."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataplane.core.proxy_protocol import decode
+from dataplane.core.proxy_protocol.decode import decode
 from tests.dataplane.net.rig import Rig, rigged
 
 HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 443\r\n"
