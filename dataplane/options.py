@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
 from dataplane.api.server import api_path, draining_path
 from dataplane.errors import UsageError
-from dataplane.telemetry.access_log import Wanted
-from dataplane.telemetry.connection_log import RecordingOptions
+from dataplane.telemetry.connection_log import RecordingOptions, Wanted
 from schemas.addresses import too_long
 from schemas.fields import parse_duration
 from schemas.system.ownership import explain_error

@@ -12,10 +12,10 @@ from dataplane.api.server import Endpoints
 from dataplane.errors import Refused, StartError
 from dataplane.ipc.systemd import inherited_sockets
 from dataplane.node.apply import Applier
-from dataplane.node.gc_tuning import tune_collector
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
+from dataplane.node.slices import tune_collector
 from dataplane.process import Process
 from dataplane.report.reader import Reader
 from dataplane.report.report import Report

@@ -6,7 +6,7 @@ One word each, and the same word in metrics, access log, API and documentation.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 class Source(StrEnum):
@@ -91,6 +91,12 @@ class CloseReason(StrEnum):
     """The process ends, and `drain.timeout` is over."""
     LOCAL_ERROR = "local_error", Source.LOCAL, Harm.REFUSED
     """This machine ran out of something: descriptors, ports or memory."""
+
+
+ENDED_WELL: Final = (CloseReason.CLIENT_CLOSED, CloseReason.BACKEND_CLOSED)
+"""Both sides finished. Every other reason cut somebody short, and is an error to logs and spans (HAProxy's `dontlog-normal`
+draws the same line: resets and timeouts are no normal ends). A tuple: members are compared by identity first, which
+hashing them is not."""
 
 
 class DiscardCause(StrEnum):

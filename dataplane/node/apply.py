@@ -19,8 +19,7 @@ from dataplane.core.health import HealthState
 from dataplane.core.spec import BackendSpec, OperatorState
 from dataplane.errors import Refused
 from dataplane.node.change import Changer, Draft
-from dataplane.node.diff import change_steps
-from dataplane.node.impact import Held, impact_of, own_connections
+from dataplane.node.impact import Held, change_steps, impact_of, own_connections
 from dataplane.node.listeners import Listeners, NewSockets
 from dataplane.node.node import Node
 from dataplane.node.running_service import find

@@ -13,10 +13,9 @@ from dataplane.core.spec import BackendSpec, CheckType, ListenSpec, Mode, Operat
 from dataplane.net.backend import Backend
 from dataplane.net.service import Service
 from dataplane.node.backend_addresses import find_loops
-from dataplane.node.drain import drain, undrain
+from dataplane.node.drain import drain, rehome, undrain
 from dataplane.node.listeners import Listeners
 from dataplane.node.node import Node
-from dataplane.node.rehoming import rehome
 from dataplane.node.running_service import RunningService
 from dataplane.node.slices import sliced
 from dataplane.node.sticky_tables import build_tables

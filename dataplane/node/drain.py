@@ -1,14 +1,35 @@
-"""Draining: connections go on until their deadline, which is given here, and taken back."""
+"""Whose connections are whose after a change, and the deadlines of those that drain, which are given here, and taken back.
+
+Theory of operation
+-------------------
+1. A connection leads to an address. A backend's id may go while its server lives on under another one: renamed in
+   lb.yaml, or registered twice in Consul. Or two backends exchange their addresses. Nobody is cut for a name.
+2. So after a change each connection whose backend has not its address (`Flow.place`) any more is counted at the
+   backend that has it; of several, at one that is enabled if there is one. There that backend's rules hold: one that
+   is enabled ends a drain, one that is drained or disabled begins one.
+3. Who is left is at an address that nobody has. It drains, and its address is remembered (`Service.former_addresses`): a later
+   change may bring it back within the drain timeout.
+4. Idle pooled connections carry nobody, and are closed with their backend as ever.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from dataplane.core.reasons import CloseReason
+from dataplane.core.spec import BackendSpec, OperatorState
+from dataplane.net.backend import Backend
 from dataplane.net.flow import Flow
 from dataplane.net.service import Service
+from dataplane.node.slices import sliced
+from dataplane.telemetry.events import Events
 
-__all__ = ["closing_times", "drain", "undrain"]
+__all__ = ["closing_times", "drain", "home_of", "rehome", "undrain"]
+
+SLICE: Final = 500
+"""Connections looked at between two turns of the loop: less than a millisecond, if all of them move."""
 
 
 def drain(service: Service, flows: Iterable[Flow], reason: CloseReason) -> int:
@@ -40,3 +61,57 @@ def closing_times(count: int, now: float, *, timeout_s: float, close_s: float) -
     step = close_s / max(1, count - 1)
     for index in range(count):
         yield start + index * step
+
+
+def home_of(specs: Iterable[BackendSpec]) -> dict[str, BackendSpec]:
+    """Return by address who has the connections that lead there: the first that is enabled, else the first."""
+    homes: dict[str, BackendSpec] = {}
+    for spec in specs:
+        known = homes.get(spec.address)
+        if known is None or (
+            spec.state is OperatorState.ENABLED and known.state is not OperatorState.ENABLED
+        ):
+            homes[spec.address] = spec
+    return homes
+
+
+async def rehome(service: Service, events: Events) -> None:
+    """Give each connection of a service to the backend that has its address, and drain those that nobody has.
+
+    In slices: connections may come and go meanwhile, but only at backends that stay.
+    """
+    backends = service.backends
+    homes = {
+        address: backends[spec.id]
+        for address, spec in home_of(backend.spec for backend in backends.values()).items()
+    }
+    drained: list[Flow] = []
+    former_addresses: set[str] = set()
+    gained: Counter[Backend] = Counter()
+    async for flow in sliced(list(service.flows), SLICE):
+        backend = flow.backend
+        if backend is not None:
+            moved = backend.removed or backend.spec.address != flow.place
+            home = homes.get(flow.place) if moved else backend
+            if home is None:
+                former_addresses.add(flow.place)
+            elif home is not backend:
+                service.connector.move(flow, home)
+                gained[home] += 1
+            if home is None or home.spec.state is not OperatorState.ENABLED:
+                drained.append(flow)
+            elif not service.draining:
+                undrain((flow,))
+    service.former_addresses = frozenset(former_addresses)
+    drain(service, (flow for flow in drained if not flow.over), CloseReason.DRAIN_TIMEOUT)
+    for one in gained:
+        _make_room(one, service.spec.limits.per_backend)
+    if gained:
+        events.emit("connections_moved", service=service.name, connections=gained.total())
+        service.serve_queue()
+
+
+def _make_room(backend: Backend, limit: int) -> None:
+    """Give up pooled connections that, with those that have come, are more than `limits.per_backend`."""
+    while limit and backend.active + backend.pool.held > limit and backend.pool.displace():
+        pass

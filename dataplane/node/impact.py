@@ -1,24 +1,52 @@
-"""What a snapshot would do if it were applied: the `impact` of a plan, from live counters."""
+"""What a snapshot changes, and what applying it would do: the `changes` and the `impact` of a plan, from live counters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from dataplane.core.spec import BackendSpec, Mode, OperatorState
 from dataplane.net.backend import Backend
 from dataplane.node.change import Prepared
+from dataplane.node.drain import home_of
 from dataplane.node.node import Node
-from dataplane.node.rehoming import home_of
 from dataplane.node.running_service import RunningService
+from dataplane.node.slices import SLICE
 from dataplane.node.sticky_tables import moved_share
+from schemas.changes import Compared, differences, listened
 from schemas.replies import Change, Impact
+from schemas.snapshot import Service
 
-__all__ = ["Held", "impact_of", "own_connections"]
-
+__all__ = ["Held", "change_steps", "impact_of", "own_connections"]
 
 Held = Callable[[str, "Backend"], tuple[int, int]]
 """Tells the active and the pooled connections of a backend of a service."""
+
+
+def change_steps(
+    old: Mapping[str, Service], new: Mapping[str, Service]
+) -> Generator[None, None, list[Change]]:
+    """List the differences: services that go first, then the others in their order, each as `differences` has it.
+
+    Yields after each SLICE of backends; the generator returns the list.
+    """
+    changes: list[Change] = []
+    for name in [*(name for name in old if name not in new), *new]:
+        found = differences(name, _compared(old.get(name)), _compared(new.get(name)))
+        for count, change in enumerate(found):
+            if change is not None:
+                changes.append(change)
+            if count % SLICE == 0:
+                yield
+    return changes
+
+
+def _compared(service: Service | None) -> Compared | None:
+    if service is None:
+        return None
+    listen = [one if isinstance(one, str) else one.written() for one in service.listen]
+    options = service.model_dump(mode="json", exclude={"listen", "backends"})
+    return Compared(listened(listen), options, {backend.id: backend for backend in service.backends})
 
 
 def own_connections(_service: str, backend: Backend) -> tuple[int, int]:

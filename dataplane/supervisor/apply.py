@@ -27,7 +27,7 @@ from dataplane.node.takeover_state import verdicts_of
 from dataplane.report.figures import total
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.listening_sockets import SocketGroup
-from dataplane.supervisor.worker_process import WorkerProcess
+from dataplane.supervisor.workers import WorkerProcess
 from schemas.snapshot import Snapshot
 
 __all__ = ["WorkerReplicas"]

@@ -21,8 +21,7 @@ from dataplane.background import together
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.messages import INBOX
 from dataplane.supervisor.listening_sockets import SocketGroup, shares
-from dataplane.supervisor.worker_process import Share, WorkerProcess
-from dataplane.supervisor.workers import Workers
+from dataplane.supervisor.workers import Share, WorkerProcess, Workers
 
 __all__ = ["Lending"]
 

@@ -35,7 +35,7 @@ from dataplane.supervisor.listening_sockets import SocketGroup
 from dataplane.supervisor.succession import FAILURES, Succession
 from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally
-from dataplane.supervisor.workers import CheckRelay, Workers
+from dataplane.supervisor.workers import Workers
 
 __all__ = ["Supervision"]
 
@@ -57,14 +57,13 @@ class Supervision:
         self._board = board = CounterBoard(max(MIN_ROWS, ROWS_A_WORKER * options.workers))
         self._sockets = SocketGroup(lambda: workers.count)
         self._lending = lending = Lending(workers, self._sockets)
-        relay = CheckRelay(lambda found: workers.tell_all("judge", found))
         node = Node(process.reactor, events, random.SystemRandom(), PoolShare(cap=0))
-        node.on_judged = relay.judged
         node.clients_elsewhere = lambda service, backend: board.total((service, backend))
         node.backend_addresses.on_put = lambda places: workers.tell_all("put", places)
         replicas = WorkerReplicas(node, lending, self._sockets, board)
         self.applier = Applier(node, process.store, self._sockets, replicas)
-        tally = WorkerTally(node, workers, relay, lambda: process.log.dropped)
+        tally = WorkerTally(node, workers, lambda: process.log.dropped)
+        node.on_judged = tally.judged
         self.applier.on_change = tally.forget_gone
         report = Report(options.name, process.life, self.applier, tally)
         settings = WorkerSettings(

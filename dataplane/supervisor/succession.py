@@ -27,8 +27,7 @@ from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.tally import WorkerTally
-from dataplane.supervisor.worker_process import PARTING_S, WorkerProcess
-from dataplane.supervisor.workers import Workers
+from dataplane.supervisor.workers import PARTING_S, WorkerProcess, Workers
 
 __all__ = ["Pace", "Succession"]
 

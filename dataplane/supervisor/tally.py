@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from dataplane.core.phase import Phase
 from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.net.backend import Backend
 from dataplane.node.node import Node
+from dataplane.node.takeover_state import found
 from dataplane.report.explain import explain
 from dataplane.report.exposition import Family
 from dataplane.report.figures import Figures, ListenerFigures, ProcessFigures, Tally, total
 from dataplane.report.reader import Reader
-from dataplane.supervisor.worker_process import WorkerProcess
-from dataplane.supervisor.workers import CheckRelay, Workers
+from dataplane.supervisor.workers import WorkerProcess, Workers
 from schemas.replies import Explanation, Info
 from schemas.status import WorkerStatus
 
@@ -34,13 +35,7 @@ EXHAUSTED_S: Final = 2.0
 def worker_families(
     accepting: int, loads: list[tuple[dict[str, str], float]], ends: Mapping[str, int]
 ) -> list[Family]:
-    """Return what is measured of workers, and not of one process.
-
-    Args:
-        accepting: How many accept.
-        loads: The clients of each, with its labels.
-        ends: How many have ended, by how.
-    """
+    """Return what is measured of workers, and not of one process: the clients of each with its labels, and ends by cause."""
     load, end = "lb_worker_connections_active", "lb_worker_ends"
     clients = [(load, labels, active) for labels, active in loads]
     ended = [(f"{end}_total", {"cause": cause}, float(ends.get(cause, 0))) for cause in ("died", "drained")]
@@ -56,18 +51,16 @@ class WorkerTally:
 
     Args:
         node: How everything is configured, and what checks have found.
-        workers: Who relays.
-        relay: Tells workers what checks find.
+        workers: Who relays, and is told what checks find.
         dropped_lines: Tells how many lines the log of this process itself has lost.
     """
 
-    def __init__(
-        self, node: Node, workers: Workers, relay: CheckRelay, dropped_lines: Callable[[], int]
-    ) -> None:
+    def __init__(self, node: Node, workers: Workers, dropped_lines: Callable[[], int]) -> None:
         self.emit = node.events.emit
         self._node = node
         self._workers = workers
-        self._relay = relay
+        self.ejected: set[tuple[int, str, str]] = set()
+        """Which worker's process has ejected which backend of which service."""
         self._reader = Reader(node, relays=False)
         self._dropped_lines = dropped_lines
         self._exhausted_at = float("-inf")
@@ -147,12 +140,17 @@ class WorkerTally:
             return "accepting is paused in a worker: out of descriptors"
         return None
 
+    def judged(self, service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
+        """Pass on what a check has found, if it has changed something, or ends an ejection in a worker."""
+        ejected = any(one[1:] == (service, backend.id) for one in self.ejected)
+        if changed or (passed and ejected):
+            self._workers.tell_all("judge", [found(service, backend, passed=passed)])
+
     def heard(self, worker: WorkerProcess, kind: str, fields: dict[str, Any]) -> None:
         """Pass on what happened in a worker or to it, and note what matters here."""
         if kind in {"backend_ejected", "backend_reinstated"}:
             key = (worker.pid, fields["service"], fields["backend"])
-            ejected = self._relay.ejected
-            (ejected.add if kind == "backend_ejected" else ejected.discard)(key)
+            (self.ejected.add if kind == "backend_ejected" else self.ejected.discard)(key)
         elif kind == "local_error" and "EMFILE" in fields["cause"]:
             self._exhausted_at = time.monotonic()
         self.emit(kind, worker=worker.index, **fields)
@@ -162,7 +160,7 @@ class WorkerTally:
         status = worker.process.returncode
         drained = worker.leaving and status == 0
         self._ends["drained" if drained else "died"] += 1
-        self._relay.ejected = {one for one in self._relay.ejected if one[0] != worker.pid}
+        self.ejected = {one for one in self.ejected if one[0] != worker.pid}
         for each, told in worker.last_told.items():
             past = Figures()  # a new one: the old one may be part of a sum that is being made
             for part in (self._past[each], *(one.past() for one in told)):

@@ -4,17 +4,133 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from typing import Any
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, Final
 
 from dataplane.background import together
-from dataplane.errors import PeerGone
-from dataplane.ipc.messages import Verdict
-from dataplane.net.backend import Backend
-from dataplane.node.takeover_state import found
-from dataplane.supervisor.worker_process import WorkerProcess
+from dataplane.core.phase import Life, Phase
+from dataplane.errors import PeerError, PeerGone
+from dataplane.ipc.channel import Channel
+from dataplane.report.figures import Figures
 
-__all__ = ["CheckRelay", "Workers"]
+__all__ = ["WorkerProcess", "Workers"]
+
+Hear = Callable[["WorkerProcess", str, dict[str, Any]], None]
+Share = tuple[str, int]
+"""An address, and which of its sockets."""
+ANSWER_S: Final = 30.0
+"""A worker that does not answer for so long hangs."""
+PARTING_S: Final = 1.0
+"""How long after its last word a worker's process may take to end, and the other way round."""
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+"""Where this program is, so that a worker is the same one whatever the working directory holds."""
+
+
+class WorkerProcess:
+    """One worker's process, from its start to its end; `hear` is called with what happens in it, and to it."""
+
+    process: asyncio.subprocess.Process
+    channel: Channel
+
+    def __init__(self, index: int, row: int, hear: Hear) -> None:
+        self.index = index
+        self.row = row
+        self.life = Life()
+        self.held: set[Share] = set()
+        """The sockets that are lent to it."""
+        self.siblings: list[tuple[int, int]] = []
+        """The index and the row of each worker that it has been told of."""
+        self.started_at = time.monotonic()
+        self.pid = 0
+        self.last_told: dict[bool, list[Figures]] = {}
+        """Its figures, as far as they are known: with each backend of a crowd, and with crowds as one."""
+        self._hear = hear
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to drain."""
+        return self.life.phase is Phase.DRAINING
+
+    async def start(self, *, affinity: bool) -> None:
+        """Start the process, with `affinity` on a core of its own; raises OSError if that cannot be."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "dataplane.start",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        self.pid = self.process.pid
+        self.channel = Channel(ours, notice=self.notice)
+        if affinity:
+            cores = sorted(os.sched_getaffinity(0))
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self.pid, {cores[self.index % len(cores)]})
+
+    async def run(self, on_lost: Callable[[], None]) -> int:
+        """Listen to it until its process has ended; return the exit status.
+
+        Args:
+            on_lost: Called if it does not hear us any more, but lives: it could not take what it was sent (out of
+                descriptors), takes itself for an orphan, and drains.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.channel.run())
+            ended = group.create_task(self.process.wait())
+            closed = group.create_task(self.channel.closed.wait())
+            await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
+            # the other follows: what it said last may still be in the socket; and a process ends after its descriptors
+            await asyncio.wait({ended, closed}, timeout=PARTING_S)
+            self.channel.close()
+            if not ended.done():
+                on_lost()
+            return await ended
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take an event, or the last numbers."""
+        if kind == "event":
+            self._hear(self, *body)
+        elif kind == "farewell":
+            self.last_told = body
+
+    async def ask(self, kind: str, body: Any = None, fds: Iterable[int] = ()) -> tuple[Any, list[Any]]:
+        """Ask it; a worker that does not answer is killed.
+
+        Raises:
+            PeerGone: It has died, or had to be killed.
+            PeerError: It could not.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self.channel.request(kind, body, list(fds))
+        except TimeoutError:
+            self.kill("it does not answer")
+            raise PeerGone from None
+
+    async def part(self, *, last: bool) -> None:
+        """Have it drain, and return when it holds no listening socket any more; if it does not let go, it is killed."""
+        with contextlib.suppress(PeerGone):
+            try:
+                await self.ask("drain", last)
+            except PeerError as error:
+                self.kill(f"it could not let go of its sockets: {error}")
+
+    def kill(self, cause: str) -> None:
+        """End it now."""
+        self._hear(self, "worker_killed", {"pid": self.pid, "cause": cause})
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
 
 
 class Workers:
@@ -89,18 +205,3 @@ class Workers:
         for worker in self._alive:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.kill()
-
-
-class CheckRelay:
-    """Passes on what workers have to know of verdicts."""
-
-    def __init__(self, tell: Callable[[list[Verdict]], None]) -> None:
-        self._tell = tell
-        self.ejected: set[tuple[int, str, str]] = set()
-        """Which worker's process has ejected which backend of which service."""
-
-    def judged(self, service: str, backend: Backend, *, changed: bool, passed: bool) -> None:
-        """Take note of a verdict: a worker wants to know it if it has changed something, or ends an ejection there."""
-        ejected = any(one[1:] == (service, backend.id) for one in self.ejected)
-        if changed or (passed and ejected):
-            self._tell([found(service, backend, passed=passed)])

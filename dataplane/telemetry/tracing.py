@@ -34,11 +34,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from dataplane.core.reasons import CloseReason
+from dataplane.core.reasons import ENDED_WELL, CloseReason
 from dataplane.net.flow import Flow
 from dataplane.net.leg import Leg
 from dataplane.net.sockopts import to_sockaddr
-from dataplane.telemetry.access_log import ENDED_WELL
 from dataplane.telemetry.events import draw_instance
 
 __all__ = ["Tracing"]

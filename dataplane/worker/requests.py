@@ -22,7 +22,7 @@ from dataplane.ipc.takeover import Giver, Offer
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Draft
-from dataplane.node.gc_tuning import tune_collector
+from dataplane.node.slices import tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from dataplane.node import gc_tuning
+from dataplane.node import slices
 
 __all__ = ["HOWS", "Watch", "main"]
 
@@ -23,10 +23,10 @@ _GENERATIONS: Final = 3
 
 def _unfrozen() -> None:
     gc.collect()
-    gc.set_threshold(gc_tuning.YOUNG, gc_tuning.MIDDLE, gc_tuning.FULL)
+    gc.set_threshold(slices.YOUNG, slices.MIDDLE, slices.FULL)
 
 
-HOWS: Final = {"tuned": gc_tuning.tune_collector, "unfrozen": _unfrozen, "default": lambda: None}
+HOWS: Final = {"tuned": slices.tune_collector, "unfrozen": _unfrozen, "default": lambda: None}
 
 
 class Watch:
@@ -69,7 +69,7 @@ def main() -> None:
     watch = Watch(Path(file))
     gc.callbacks.append(watch.on_collection)
     signal.signal(signal.SIGUSR2, watch.report)
-    gc_tuning.tune_collector = HOWS[how]  # before those that import it by name do so
+    slices.tune_collector = HOWS[how]  # before those that import it by name do so
     from dataplane.cli import main as run  # noqa: PLC0415 - see above
 
     sys.argv = ["lb-dataplane", *options]

@@ -23,9 +23,9 @@ from dataplane.net.backend import Backend
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.reactor import Reactor, Wheel
 from dataplane.net.service import Service
-from dataplane.node.gc_tuning import tune_collector
+from dataplane.node.slices import tune_collector
 from dataplane.node.specs import service_spec
-from dataplane.telemetry.access_log import AccessLog, Wanted
+from dataplane.telemetry.connection_log import AccessLog, Wanted
 from dataplane.telemetry.line_writer import LINGER_S, LineSink
 from schemas.snapshot import parse_snapshot
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Generator
 
 import pytest
 
-from dataplane.node.slices import in_slices, sliced
+from dataplane.node.slices import FULL, MIDDLE, YOUNG, in_slices, sliced, tune_collector
 
 
 def work(seen: list[str], slices: int, *, fails: bool = False) -> Generator[None, None, str]:
@@ -58,3 +59,20 @@ async def test_items_come_in_slices_too() -> None:
         seen += [number]
     await task
     assert seen == [0, 1, "other", 2]
+
+
+@pytest.fixture
+def collector():
+    """Put it back as it was."""
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("collector")
+def test_what_is_there_is_collected_no_more_and_the_rest_seldom():
+    """What exists at the start is left out of every collection."""
+    tune_collector()
+    assert gc.get_freeze_count() > 1000
+    assert gc.get_threshold() == (YOUNG, MIDDLE, FULL)

@@ -11,8 +11,7 @@ from dataplane.ipc.messages import WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.succession import Succession
-from dataplane.supervisor.worker_process import WorkerProcess
-from dataplane.supervisor.workers import Workers
+from dataplane.supervisor.workers import WorkerProcess, Workers
 
 ADDRESS = "192.0.2.1:80"
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from dataplane.core.phase import Turn
+from dataplane.net.backend import Backend
 from dataplane.report import reader as reading
 from dataplane.report.reader import Reader
 from dataplane.supervisor.tally import WorkerTally
-from dataplane.supervisor.worker_process import WorkerProcess
-from dataplane.supervisor.workers import CheckRelay
+from dataplane.supervisor.workers import WorkerProcess
+from tests.dataplane.net.rig import spec
 from tests.dataplane.report.counted import NOW, SERVICES, in_order, make_node, report_of, same, stop_time
 
 
@@ -69,7 +70,7 @@ async def test_workers() -> None:
     own: Any = await make_node(0)
     own.overrides["web", "a"] = {"weight": (5, NOW - 3)}
     workers: Any = Workers()
-    tally = WorkerTally(own, workers, CheckRelay(lambda found: None), lambda: 3)
+    tally = WorkerTally(own, workers, lambda: 3)
     report = report_of(own, tally)
     for index, node in enumerate(nodes):
         worker: Any = WorkerProcess(index, index, lambda *_: None)
@@ -107,9 +108,8 @@ class Hearing:
         self.told: list[tuple[str, dict[str, Any]]] = []
         events = SimpleNamespace(emit=lambda kind, **fields: self.told.append((kind, fields)))
         node: Any = SimpleNamespace(events=events, running={})
-        self.relay = CheckRelay(lambda found: None)
         self.workers: Any = Workers()
-        self.tally = WorkerTally(node, self.workers, self.relay, lambda: 0)
+        self.tally = WorkerTally(node, self.workers, lambda: 0)
 
     def worker(self, *, leaving: bool = False) -> Any:
         """Return one."""
@@ -125,7 +125,7 @@ async def test_what_nobody_accepts_from_says_so(*, draining: bool, state: str) -
     """Its clients wait for a worker, or for nobody: then it closes in good order, and is not paused."""
     own: Any = await make_node(0)
     workers: Any = Workers()
-    tally = WorkerTally(own, workers, CheckRelay(lambda found: None), lambda: 0)
+    tally = WorkerTally(own, workers, lambda: 0)
     info: Any = {}
     figures = (await tally.tally(info, each=True, draining=draining)).figures
     assert {each.state for each in figures.listeners.values()} == {state}
@@ -138,10 +138,26 @@ async def test_what_is_heard_is_passed_on_with_the_workers_number() -> None:
     worker.notice("event", ("backend_ejected", {"service": "web", "backend": "a"}))
     worker.notice("event", ("backend_ejected", {"service": "web", "backend": "b"}))
     worker.notice("event", ("backend_reinstated", {"service": "web", "backend": "b"}))
-    assert site.relay.ejected == {(7, "web", "a")}
+    assert site.tally.ejected == {(7, "web", "a")}
     assert site.told[0] == ("backend_ejected", {"worker": 1, "service": "web", "backend": "a"})
     end(site.tally, worker, -9)
-    assert site.relay.ejected == set()
+    assert site.tally.ejected == set()
+
+
+def test_workers_learn_what_checks_have_changed() -> None:
+    """And of a check that passed, if a worker has ejected the backend; of nothing else."""
+    site = Hearing()
+    told: list[Any] = []
+    site.workers.tell_all = lambda kind, body: told.append((kind, body))
+    wanted = spec(backends=["127.0.0.1:2"])
+    backend = Backend(SimpleNamespace(now=0.0), wanted.backends[0], wanted)  # type: ignore[arg-type]
+    site.tally.judged("s", backend, changed=False, passed=True)
+    site.tally.judged("s", backend, changed=True, passed=False)
+    site.tally.ejected.add((7, "s", backend.id))
+    site.tally.judged("s", backend, changed=False, passed=True)
+    site.tally.judged("s", backend, changed=False, passed=False)
+    verdicts = [("s", "127.0.0.1:2", "unknown", "not checked yet", True, passed) for passed in (False, True)]
+    assert told == [("judge", [one]) for one in verdicts]
 
 
 async def test_readiness_is_that_of_the_workers() -> None:
@@ -169,7 +185,7 @@ async def test_who_ends_while_others_answer_counts_once() -> None:
     """Its last word is part of the past already when its answer is added."""
     own: Any = await make_node(0)
     workers: Any = Workers()
-    tally = WorkerTally(own, workers, CheckRelay(lambda found: None), lambda: 0)
+    tally = WorkerTally(own, workers, lambda: 0)
     told = list(Reader(await make_node(1000)).parts(each=True))
     worker: Any = WorkerProcess(0, 0, lambda *_: None)
     worker.life.turn(Turn.STOP, NOW)

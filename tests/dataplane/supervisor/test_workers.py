@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from typing import Any
+
 import pytest
 
 from dataplane.errors import PeerError, PeerGone
-from dataplane.supervisor.workers import CheckRelay
-from tests.dataplane.node.bench import benched
+from dataplane.ipc.channel import Channel
+from dataplane.supervisor import workers as members
+from dataplane.supervisor.workers import WorkerProcess
 from tests.dataplane.supervisor.fleet import fleet
 
 
@@ -41,16 +46,65 @@ async def test_the_last_one():
         assert [kind for _, kind in site.told] == ["ended", "ended"]
 
 
-async def test_workers_learn_what_checks_have_changed():
-    """And of a check that passed, if a worker has ejected the backend; of nothing else."""
-    async with benched() as bench:
-        await bench.put({"id": "a", "address": "127.0.0.1:1"})
-        told = []
-        relay = CheckRelay(told.append)
-        backend = bench.service.backends["a"]
-        relay.judged("s", backend, changed=False, passed=True)
-        relay.judged("s", backend, changed=True, passed=False)
-        relay.ejected.add((7, "s", "a"))
-        relay.judged("s", backend, changed=False, passed=True)
-        relay.judged("s", backend, changed=False, passed=False)
-        assert told == [[("s", "a", "unknown", "not checked yet", True, passed)] for passed in (False, True)]
+class Process:
+    """As much of a process as is needed to end it."""
+
+    def __init__(self) -> None:
+        self.killed = asyncio.Event()
+
+    def kill(self) -> None:
+        """Note it."""
+        self.killed.set()
+
+
+class Answering:
+    """A worker's end of the channel."""
+
+    def __init__(self, error: Exception | None = None, *, hangs: bool = False) -> None:
+        self._error = error
+        self._hangs = hangs
+        self.asked: list[tuple[str, Any]] = []
+
+    async def answer(self, kind: str, body: Any, sockets: list[int], part: Any) -> None:
+        """Do as told."""
+        self.asked.append((kind, body))
+        if self._hangs:
+            await asyncio.Event().wait()
+        if self._error is not None:
+            raise self._error
+
+    def notice(self, kind: str, body: Any) -> None:
+        """Take no note."""
+
+
+async def parted(worker: Answering) -> WorkerProcess:
+    """Have a worker part, and return it."""
+    ours, theirs = socket.socketpair()
+    heard: list[str] = []
+    member = WorkerProcess(0, 0, lambda _member, kind, _fields: heard.append(kind))
+    member.process = Process()  # type: ignore[assignment] # as much of one as is needed
+    async with asyncio.TaskGroup() as group:
+        member.channel, other = Channel(ours), Channel(theirs, worker.answer)
+        running = [group.create_task(channel.run()) for channel in (member.channel, other)]
+        await member.part(last=True)
+        for task in running:
+            task.cancel()
+    return member
+
+
+async def test_who_lets_go_is_left_alone() -> None:
+    """Its answer says that it holds no listening socket any more."""
+    worker = Answering()
+    member = await parted(worker)
+    assert worker.asked == [("drain", True)]
+    assert not member.process.killed.is_set()  # type: ignore[attr-defined] # it is the class above
+
+
+@pytest.mark.parametrize(
+    "worker", [Answering(hangs=True), Answering(ValueError("x"))], ids=["hangs", "fails"]
+)
+async def test_who_does_not_let_go_is_ended(worker: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would hold a port open for ever that it does not accept from."""
+    monkeypatch.setattr(members, "ANSWER_S", 0.05)
+    member = await parted(worker)
+    assert member.process.killed.is_set()  # type: ignore[attr-defined] # it is the class above
