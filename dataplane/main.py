@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     and so may the orphans that a supervisor has left when it was killed. None of these may be closed.
     """
     log = LineSink(2)
-    configure_log(log, form=options.log_format, fd=2)
+    configure_log(log, options.log_format)
     own = OwnSocket(api_path(options.runtime_dir, options.name))
     try:
         if not options.takeover:

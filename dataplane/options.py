@@ -53,11 +53,7 @@ class Options:
 
 
 def options_from(given: Mapping[str, Any], directory: Callable[[str, str, str, str], Path]) -> Options:
-    """Check what was given and fill in the rest.
-
-    Raises:
-        UsageError: It does not fit together, or names a file that cannot be used.
-    """
+    """Check what was given and fill in the rest; UsageError if it does not fit together, or names what cannot be used."""
     workers = _workers(given["workers"])
     if given["reuseport"] and (workers > 1 or given["takeover"]):
         raise UsageError(

@@ -58,11 +58,7 @@ class Role(Protocol):
         """What runs, and who changes it."""
 
     async def begin(self, endpoints: Endpoints) -> None:
-        """Have everything run, and serve the API.
-
-        Raises:
-            StartError: It cannot be had; whoever was to be taken over goes on.
-        """
+        """Have everything run, and serve the API; with a StartError, whoever was to be taken over goes on."""
 
     def connections(self) -> int:
         """Return how many clients there are."""
@@ -112,17 +108,13 @@ class Process:
         self._endpoints: Endpoints | None = None
 
     async def run(self, role: Role) -> None:
-        """Serve until told to end, or taken over; then wait until the last connection has ended.
-
-        Raises:
-            StartError: What the command line or the environment asks for cannot be had.
-        """
+        """Serve until told to end, or taken over; then until the last connection has ended. StartError: it cannot."""
         self.role = role
         tell_bugs(self.events.emit)
         kept = Kept(asyncio.get_running_loop(), role.lose_keeper)
         self._handle_signals()
         self.reactor.start()
-        LossWatch({"log": self.log}, self.events.emit).start(self.reactor)
+        LossWatch("log", self.log, self.reactor, self.events.emit).start()
         self._keep_up(role.applier)
         try:
             await self._live(kept)

@@ -20,17 +20,12 @@ from dataplane.process import Process
 from dataplane.report.reader import Reader
 from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
-from dataplane.telemetry.line_writer import LossWatch
 
 __all__ = ["Single"]
 
 
 class Single:
-    """Relays in this process (dataplane.process.Role).
-
-    Raises:
-        StartError: Spans are asked for, and cannot be had.
-    """
+    """Relays in this process (dataplane.process.Role); StartError if spans are asked for, and cannot be had."""
 
     def __init__(self, process: Process) -> None:
         options, events = process.options, process.events
@@ -58,7 +53,7 @@ class Single:
         process = self._process
         tune_collector()
         self._reader.outcomes.start()
-        LossWatch({"access log": self._recording.sink}, process.events.emit).start(process.reactor)
+        self._recording.watch(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
         await load_initial(self.applier, process.store, process.options.config)
         endpoints.listen()

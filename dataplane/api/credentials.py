@@ -47,11 +47,7 @@ class CredentialFiles:
 
 
 class Credentials:
-    """What is in the files now.
-
-    Args:
-        files: Where they are.
-        emit: Takes the events `credentials_renewed`, `credentials_not_renewed` and `credentials_expired`.
+    """What is in the files now. It tells of what is renewed, not renewed, or expired (`credentials_renewed` and so on).
 
     Raises:
         OSError: A file cannot be read.

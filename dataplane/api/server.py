@@ -101,11 +101,7 @@ class Endpoints:
         self._bound[option] = sock
 
     def listen(self) -> None:
-        """Let callers in; `serve` answers them.
-
-        Raises:
-            StartError: Somebody else has come to listen at an address since it was bound.
-        """
+        """Let callers in, whom `serve` answers; StartError if somebody else has come to listen since the bind."""
         for option, sock in self._bound.items():
             try:
                 sock.listen(BACKLOG)
@@ -113,11 +109,7 @@ class Endpoints:
                 raise StartError(f"{option}: {error.strerror}") from error
 
     async def serve(self, plane: DataPlane, own: OwnSocket) -> None:
-        """Serve the API on the data plane's own socket, and what the options say on TCP.
-
-        Raises:
-            OSError: The path of the own socket cannot be bound.
-        """
+        """Serve the API on the own socket (OSError: its path cannot be bound), and what the options say on TCP."""
         self._runners.append(await serve(Api(plane).application(), own.listen()))
         api, metrics = self._api, self._metrics
         if api is not None and self._credentials is not None:

@@ -107,15 +107,7 @@ class Channel:
         self._send(("notice", 0, kind, body))
 
     async def request(self, kind: str, body: Any = None, fds: Sequence[int] = ()) -> tuple[Any, list[Any]]:
-        """Ask the peer.
-
-        Args:
-            kind: What for.
-            body: Anything that pickles.
-            fds: Descriptors that the peer gets copies of; they must stay open until the answer.
-
-        Returns:
-            The result and the parts that came ahead of it.
+        """Ask the peer; return the result and the parts that came ahead of it. `fds` must stay open until the answer.
 
         Raises:
             PeerGone: The peer is gone.

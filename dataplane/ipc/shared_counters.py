@@ -55,12 +55,7 @@ def buckets_of(service: str, client: str) -> tuple[int, int]:
 
 
 class CounterBoard:
-    """The shared memory; pages that nobody writes cost nothing.
-
-    Args:
-        rows: How many workers may be counted at once.
-        fd: An existing memory file; None makes a new one.
-    """
+    """The shared memory for so many workers at once, made anew without `fd`; pages that nobody writes cost nothing."""
 
     def __init__(self, rows: int, fd: int | None = None) -> None:
         self.rows = rows

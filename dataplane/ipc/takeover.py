@@ -74,13 +74,7 @@ def orphans(directory: Path, name: str) -> list[Path]:
 
 
 class Giver:
-    """Serves those who want to take over, one at a time.
-
-    Args:
-        path: Where.
-        holder: Whose sockets they are.
-        events: Told once if nothing can be served there; it is tried again and again.
-    """
+    """Serves those who want to take over, one at a time; that it cannot is told once, and tried again and again."""
 
     def __init__(self, path: Path, holder: Holder, events: Events) -> None:
         self._path = path

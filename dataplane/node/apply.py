@@ -92,12 +92,9 @@ class Applier:
     async def apply(
         self, data: object, *, if_match: str | None = None, by: PushedBy | None = None
     ) -> Applied:
-        """Run a snapshot.
+        """Run a snapshot, the decoded body; who pushes it is `by`, if that is known.
 
-        Args:
-            data: The decoded body.
-            if_match: Refuse unless this is the hash of what runs.
-            by: Who pushes it; None: that is not known.
+        With `if_match` it is refused unless that is the hash of what runs.
 
         Raises:
             schemas.errors.InvalidDocument: 422.
@@ -114,11 +111,7 @@ class Applier:
             return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
 
     async def restore(self, snapshot: Snapshot) -> None:
-        """Run a snapshot that comes from disk, from `--config` or from the environment.
-
-        Raises:
-            Refused: 503, an address cannot be had.
-        """
+        """Run a snapshot from disk, `--config` or the environment; `Refused` (503) if an address cannot be had."""
         async with self.lock:
             await self._run(snapshot)
 
@@ -207,12 +200,9 @@ class Applier:
     # -- the word of others ---------------------------------------------------------------------------
 
     def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
-        """Take somebody else's verdicts by service and backend id (`PUT /v1/health`), which need no streak.
+        """Take others' verdicts (`PUT /v1/health`), which need no streak; return the `service/backend` of unknown ones.
 
         They hold until the next verdict of a check of our own, if there are any.
-
-        Returns:
-            The `service/backend` of those that do not exist here.
         """
         unknown = []
         for service, by_id in verdicts.items():

@@ -28,12 +28,7 @@ DIRECTORY = "is a directory, not a file; Docker makes one where a bind mount's s
 
 
 def read_config(path: Path) -> Desired:
-    """Read and check a desired-state file.
-
-    Raises:
-        InvalidDocument: It is no regular file, too large, or wrong.
-        OSError: It cannot be read.
-    """
+    """Read and check a desired-state file: InvalidDocument if it is no regular file, too large, or wrong; or OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(handle).st_mode

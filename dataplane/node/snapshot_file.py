@@ -27,11 +27,7 @@ class SnapshotStore:
         self.path = directory / f"dataplane-{name}.json"
 
     def save(self, pieces: Sequence[str]) -> None:
-        """Write a snapshot's JSON so that a crash at any moment leaves the old file or the new one.
-
-        Raises:
-            OSError: It could not be written; the old file is untouched.
-        """
+        """Write a snapshot's JSON so that a crash at any moment, or an OSError, leaves the old file or the new one."""
         replace_file(self.path, (piece.encode() for piece in pieces))
         sync_directory(self.path.parent)
 
@@ -51,12 +47,7 @@ class SnapshotStore:
 
 
 class Saving:
-    """Saves snapshots, and knows whether the last one is on disk.
-
-    Args:
-        store: Where they go; None: nowhere, and that is as it should be.
-        events: Takes `snapshot_not_saved`, once for each snapshot, and `snapshot_saved` when that is over.
-    """
+    """Saves snapshots in `store`, if there is one, and knows whether the last one is on disk."""
 
     def __init__(self, store: SnapshotStore | None, events: Events) -> None:
         self._store = store

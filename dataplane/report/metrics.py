@@ -58,12 +58,7 @@ def _samples(kind: str, name: str, take: str | Value, subjects: Iterable[_Subjec
 
 
 def families(figures: Figures, runs: Runs) -> list[Family]:
-    """Return all families; their samples are made when they are taken.
-
-    Args:
-        figures: What is told.
-        runs: What runs.
-    """
+    """Return all families; their samples are made when they are taken."""
     services = [
         _Subject({"service": name}, one, [] if one.view.silent else [(one.view, 1)])
         for name, one in figures.services.items()

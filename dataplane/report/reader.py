@@ -55,13 +55,9 @@ _COUNTS: Final = attrgetter("connections", "connect_failures", "ejections", "hit
 
 
 class Reader:
-    """Reads a node.
+    """Reads a node; one that does not relay, a supervisor's, knows only what is configured and what checks find.
 
-    Args:
-        node: What counts.
-        dropped_lines: Tells how many lines of logs nobody will see.
-        spans: Tells how many spans were exported, and how many lost.
-        relays: Whether it counts at all: a supervisor knows only what is configured and what checks find.
+    `dropped_lines` tells how many lines of logs nobody will see, `spans` how many were exported, and how many lost.
     """
 
     def __init__(
@@ -104,10 +100,9 @@ class Reader:
         return f"accepting is paused on {', '.join(paused)}: out of descriptors" if paused else None
 
     def parts(self, *, each: bool) -> Iterator[Figures]:
-        """Yield all there is, those services that are leaving as well.
+        """Yield all there is, services that leave as well; with `each`, for status, each backend of a crowd.
 
-        Args:
-            each: Tell of each backend of a crowd, for status; else of the crowd, for metrics, which takes a fifth of the time.
+        Else, for metrics, the crowd as one, which takes a fifth of the time.
         """
         reactor = self._node.reactor
         process = ProcessFigures(

@@ -28,12 +28,7 @@ SLICE: Final = 100
 
 
 async def describe(figures: Figures, monotonic_began: float) -> dict[str, ServiceStatus]:
-    """Describe every service, in slices.
-
-    Args:
-        figures: What is described.
-        monotonic_began: When the monotonic clock was at 0, in Unix seconds.
-    """
+    """Describe every service, in slices; the monotonic clock was at 0 when `monotonic_began`, in Unix seconds."""
 
     @cache  # most of them have changed in the same moment
     def at(monotonic: float) -> str:
@@ -139,13 +134,7 @@ class Source(Protocol):
         """How many processes relay."""
 
     async def tally(self, info: Info, *, each: bool, draining: bool) -> Tally:
-        """Return all figures.
-
-        Args:
-            info: What this process says of itself.
-            each: Of each backend of a crowd, too (figures.BackendFigures), for status; else of all as one, for metrics.
-            draining: Whether it ends.
-        """
+        """Return all figures: of `each` backend of a crowd, too, for status; else of all as one, for metrics."""
 
     async def explain(self, service: str, client: str) -> Explanation:
         """Say what a client would get."""
@@ -155,14 +144,7 @@ class Source(Protocol):
 
 
 class Report:
-    """Answers what the API is asked (dataplane.api.routes.Report).
-
-    Args:
-        name: Of the data plane.
-        life: Where this process is in its life.
-        applier: Knows what runs.
-        source: Knows the figures.
-    """
+    """Answers what the API is asked (dataplane.api.routes.Report)."""
 
     def __init__(self, name: str, life: Life, applier: Applier, source: Source) -> None:
         self.explain = source.explain

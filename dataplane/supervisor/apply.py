@@ -48,11 +48,7 @@ class WorkerReplicas:
         """Generation and hash of what runs, and of what is prepared."""
 
     async def prepare(self, snapshot: Snapshot, draft: Draft) -> None:
-        """Have every worker stage `draft`, then keep clients out of the listeners that it removes.
-
-        Raises:
-            Refused: A worker cannot.
-        """
+        """Have every worker stage `draft`, or be `Refused`; then keep clients out of the listeners that it removes."""
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
         workers = list(self._workers.serving.values())
         self._staged = snapshot.generation, snapshot.hash

@@ -186,11 +186,9 @@ class Succession:
     async def let_all_go(self, *, last: bool) -> None:
         """Have all workers drain and end, and hold no listening socket and no inbox here either when they do not.
 
-        First they stop handing clients over, so that each can empty its inbox. A worker that hangs is not waited for
-        long; it is killed when it has not answered for ANSWER_S.
-
-        Args:
-            last: Nobody else has their sockets: they take who is in the queues first.
+        First they stop handing clients over, so that each can empty its inbox; with `last` nobody else has their sockets,
+        and they take who is in the queues. A worker that hangs is not waited for long; it is killed when it has not
+        answered for ANSWER_S.
         """
         self._lending.stopped = True
         with contextlib.suppress(TimeoutError):  # one that hangs hands nothing over
@@ -205,11 +203,7 @@ class Succession:
     # -- what operators do with workers ---------------------------------------------------------------
 
     async def restart(self) -> dict[str, Any]:
-        """Replace every worker, one at a time.
-
-        Raises:
-            Refused: A new worker did not come up; the old ones that were not replaced yet serve on.
-        """
+        """Replace every worker, one at a time; if a new one does not come up (`Refused`), the rest of the old serve on."""
         self._tally.emit("restart", workers=self._workers.count)
         try:
             pids = [(await self.bring_up(index)).pid for index in range(self._workers.count)]

@@ -46,11 +46,7 @@ class Successor:
         self._succession = succession
 
     async def take_over(self, endpoints: Endpoints, plane: DataPlane) -> None:
-        """Replace the running process of this name, and serve `plane` in its place.
-
-        Raises:
-            StartError: That cannot be, and the process that runs goes on.
-        """
+        """Replace the running process of this name, and serve `plane`; with a StartError that process goes on."""
         options, life = self._process.options, self._process.life
         if options.config is not None:
             await asyncio.to_thread(check_config, options.config)
@@ -90,11 +86,7 @@ class Successor:
             self._applier.saving.owe(snapshot)
 
     async def _succeed(self, taken: Taken, endpoints: Endpoints, plane: DataPlane) -> None:
-        """Serve the API in the place of the process taken over; the workers serve its clients already.
-
-        Raises:
-            TakeoverError: That process has not let go, and never will.
-        """
+        """Serve the API in place of a process whose clients the workers have; TakeoverError if it never lets go."""
         process = self._process
         told = False
         while process.life.leaving_since is None:

@@ -47,13 +47,7 @@ def worker_families(
 
 
 class WorkerTally:
-    """The figures of a node (dataplane.report.report.Source), and its workers' news.
-
-    Args:
-        node: How everything is configured, and what checks have found.
-        workers: Who relays, and is told what checks find.
-        dropped_lines: Tells how many lines the log of this process itself has lost.
-    """
+    """The figures of a node (dataplane.report.report.Source), and its workers' news."""
 
     def __init__(self, node: Node, workers: Workers, dropped_lines: Callable[[], int]) -> None:
         self.emit = node.events.emit

@@ -105,12 +105,7 @@ class WorkerProcess:
             self.last_told = body
 
     async def ask(self, kind: str, body: Any = None, fds: Iterable[int] = ()) -> tuple[Any, list[Any]]:
-        """Ask it; a worker that does not answer is killed.
-
-        Raises:
-            PeerGone: It has died, or had to be killed.
-            PeerError: It could not.
-        """
+        """Ask it: PeerError, it could not; PeerGone, it has died. One that does not answer is killed."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await self.channel.request(kind, body, list(fds))
@@ -174,11 +169,7 @@ class Workers:
     async def ask_all(
         self, kind: str, body: Any = None, *, former: bool = False
     ) -> list[tuple[WorkerProcess, Any, list[Any]]]:
-        """Ask every worker, with `former` those that drain, too; those that die meanwhile are left out.
-
-        Raises:
-            PeerError: One could not.
-        """
+        """Ask all workers, with `former` those that drain, too; one's PeerError is raised, and who dies is left out."""
         asked = [*self.serving.values(), *(one for one in self._alive if former and one.leaving)]
         results = await together(one.ask(kind, body) for one in asked)
         answers = []

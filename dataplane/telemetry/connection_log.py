@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from dataplane.core.reasons import ENDED_WELL, CloseReason
 from dataplane.net.flow import Flow
 from dataplane.net.leg import Leg
+from dataplane.net.reactor import Reactor
 from dataplane.telemetry.events import rfc3339
-from dataplane.telemetry.line_writer import LineSink, open_sink
+from dataplane.telemetry.line_writer import LineSink, LossWatch, open_sink
 
 if TYPE_CHECKING:
     from dataplane.telemetry.tracing import Tracing
@@ -58,16 +59,10 @@ def waited_s(flow: Flow, now: float) -> float:
 
 
 class AccessLog:
-    """Makes lines of flows that have ended, into a sink.
+    """Makes lines of flows that have ended, into a sink; `draw` returns a random number, 0 <= x < 1, for a sample.
 
     A line is put together by hand: `json.dumps` of a dict took four times as long. And it is done here rather than in the
     sink's thread, which would have to take the interpreter's lock from the relay for it.
-
-    Args:
-        sink: Where lines go.
-        wanted: Which connections get one.
-        draw: Returns a random number, 0 <= x < 1, for a sample.
-        wall_clock: Unix seconds.
     """
 
     def __init__(
@@ -164,12 +159,7 @@ class RecordingOptions:
 
 
 class Recording:
-    """One process's access log and spans.
-
-    Args:
-        options: What is wanted.
-        name: Of the data plane.
-        tell: Called with the kind and the fields of an event.
+    """One process's access log and spans; `tell` is called with the kind and the fields of an event.
 
     Raises:
         OSError: The access log cannot be opened.
@@ -199,6 +189,11 @@ class Recording:
             records.append(self._tracing)
         self.record: Record | None = _both(*records) if len(records) > 1 else next(iter(records), None)
         """What a `Service` calls at the end of each connection; None: nothing is kept."""
+
+    def watch(self, reactor: Reactor) -> None:
+        """Tell from now on when lines of the access log are lost."""
+        if self.sink is not None:
+            LossWatch("access log", self.sink, reactor, self._tell).start()
 
     @property
     def dropped_lines(self) -> int:

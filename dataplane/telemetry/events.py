@@ -48,12 +48,10 @@ class _Follower:
 
 
 class Events:
-    """The hub. `emit` never waits.
+    """The hub. `emit` never waits, and gives `log` the kind and the fields of each.
 
-    Args:
-        log: Takes the kind and the fields of each.
-        wall_clock: Unix seconds: what `at` says. Nothing is ordered by it, for it may be set back.
-        instance: Of this process (`draw_instance`); its events are known by it and their number.
+    Nothing is ordered by the clock (Unix seconds), for it may be set back: events are known by the `instance` of their
+    process (`draw_instance`) and their number.
     """
 
     def __init__(self, log: Callable[..., None], wall_clock: Callable[[], float], instance: str = "") -> None:
@@ -87,10 +85,9 @@ class Events:
         return f"{self.instance}-{event.number}"
 
     def after(self, last_id: str) -> int | None:
-        """Tell which number a follower saw last; None: it wants only new ones.
+        """Tell which number a follower saw last, by an id of `id_of` or a number alone; None: it wants only new ones.
 
-        Args:
-            last_id: What it says: an id of `id_of`, or a number alone. With that of another process, all are new to it.
+        To one with the id of another process all are new.
         """
         instance, _, number = last_id.rpartition("-")
         if not last_id:
@@ -104,12 +101,7 @@ class Events:
             follower.wake.set()
 
     async def follow(self, after: int | None, heartbeat_s: float) -> AsyncIterator[Event | None]:
-        """Yield events as they happen, and None when nothing has for `heartbeat_s`.
-
-        Args:
-            after: The number of the last event seen; later ones that are still known come first. None: only new.
-            heartbeat_s: Seconds.
-        """
+        """Yield events after number `after` (None: only new ones), and None when none came for `heartbeat_s`."""
         follower = _Follower()
         if after is not None:
             follower.pending.extend(event for event in self._recent if event.number > after)

@@ -11,8 +11,7 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -34,14 +33,14 @@ SLOW: Final = "whoever reads it is too slow"
 
 
 class LineSink:
-    """Writes what `write` is given, in order, some time soon.
+    """Writes what `write` is given to `fd`, its own from now on, in order, some time soon.
 
     Args:
-        fd: Where to; the sink's own from now on.
+        fd: Where to.
         capacity: Lines.
         linger_s: How long a line may wait for others, so that they are written together.
         path: What `reopen` opens; None: nothing.
-        write: Writes to a descriptor, as `os.write` does.
+        write: As `os.write` does.
     """
 
     def __init__(
@@ -84,11 +83,7 @@ class LineSink:
         self._queue.put(line)
 
     def reopen(self) -> bool:
-        """Go on in a new file of the same name, after what is queued; return False if there is no file.
-
-        Raises:
-            OSError: It cannot be opened; the old one is written on.
-        """
+        """Go on in a new file of the same name; False: there is none. With an OSError the old one is written on."""
         if self.path is None:
             return False
         self._queue.put(_open(self.path))
@@ -165,66 +160,40 @@ class LineSink:
         return True
 
 
-@dataclass(eq=False, slots=True)
-class _Watched:
-    """A sink, and what was seen of it."""
-
-    sink: LineSink
-    lost: int
-    written: int = 0
-    before: int = 0
-    last_at: float = 0.0
-    losing: bool = False
-
-
 class LossWatch:
-    """Tells when lines of a log begin to be lost, why, and when they are written again.
-
-    Args:
-        sinks: By what an operator calls them; they are looked at every LOOK_S seconds.
-        tell: Takes the kind and the fields of an event.
-    """
+    """Tells when lines of a log begin to be lost, why, and when they are written again; operators know it by a name."""
 
     tick = 0
 
-    def __init__(self, sinks: Mapping[str, LineSink | None], tell: Callable[..., None]) -> None:
-        self._logs = {name: _Watched(sink, sink.dropped) for name, sink in sinks.items() if sink is not None}
-        self._tell = tell
-        self._reactor: Reactor | None = None
+    def __init__(self, name: str, sink: LineSink, reactor: Reactor, tell: Callable[..., None]) -> None:
+        self._name, self._sink, self._reactor, self._tell = name, sink, reactor, tell
+        self._lost = self._before = sink.dropped
+        self._written = 0
+        self._last_at = 0.0
+        self._losing = False
 
-    def start(self, reactor: Reactor) -> None:
-        """Look from now on."""
-        self._reactor = reactor
-        reactor.wheel.at(self, reactor.clock() + LOOK_S)
+    def start(self) -> None:
+        """Look every LOOK_S seconds."""
+        self.on_timer(self._reactor.clock())
 
     def on_timer(self, now: float) -> None:
         """Look, and come again."""
-        if self._reactor is not None:
-            self._reactor.wheel.at(self, now + LOOK_S)
-        for name, log in self._logs.items():
-            self._look(name, log, now)
-
-    def _look(self, name: str, log: _Watched, now: float) -> None:
-        sink = log.sink
-        lost = sink.dropped
-        more, log.lost = lost - log.lost, lost
+        self._reactor.wheel.at(self, now + LOOK_S)
+        sink, lost = self._sink, self._sink.dropped
+        more, self._lost = lost - self._lost, lost
         if more:
-            log.last_at, log.written = now, sink.written
-            if not log.losing:
-                log.losing, log.before = True, lost - more
+            self._last_at, self._written = now, sink.written
+            if not self._losing:
+                self._losing, self._before = True, lost - more
                 where = {} if sink.path is None else {"path": sink.path}
-                self._tell("log_lines_lost", log=name, **where, cause=sink.trouble or SLOW, lines=more)
-        elif log.losing and now - log.last_at >= QUIET_S and sink.written > log.written:
-            log.losing, sink.trouble = False, ""
-            self._tell("log_written_again", log=name, lines=lost - log.before)
+                self._tell("log_lines_lost", log=self._name, **where, cause=sink.trouble or SLOW, lines=more)
+        elif self._losing and now - self._last_at >= QUIET_S and sink.written > self._written:
+            self._losing, sink.trouble = False, ""
+            self._tell("log_written_again", log=self._name, lines=lost - self._before)
 
 
 def open_sink(target: str) -> LineSink | None:
-    """Open what `--access-log` names: `-` for standard output, a file to append to; None for `off`.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
+    """Open what `--access-log` names, or OSError: `-`, standard output; a file to append to; None for `off`."""
     if target == "off":
         return None
     if target == "-":

@@ -59,19 +59,13 @@ class _Logger:
     debug = info = warning = error = critical = msg
 
 
-def configure_log(sink: LineSink, *, form: str, fd: int) -> None:
-    """Send structlog's events to `sink`.
-
-    Args:
-        sink: Where lines go.
-        form: `json`, or `text` for people.
-        fd: The sink's descriptor: a terminal gets colours.
-    """
+def configure_log(sink: LineSink, form: str) -> None:
+    """Send structlog's events to `sink`, as `json`, or as `text` for people, in colours on a terminal."""
     renderer: Any = structlog.processors.JSONRenderer()
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
     if form == "text":
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(fd), event_key="event")
+        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(2), event_key="event")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -62,11 +62,9 @@ class Siblings:
         self._inboxes: list[socket.socket] = []
 
     def meet(self, rows: Sequence[int] | None, fds: Iterable[int]) -> None:
-        """Know these from now on, and no others.
+        """Know these from now on: their rows of the shared counters (None: hand nothing over any more), and inboxes.
 
-        Args:
-            rows: Of the shared counters, one for each; None: to hand nothing over any more.
-            fds: The writing ends of their inboxes, likewise; they are ours to close.
+        Of these `fds` are the writing ends, one for each, which are ours to close.
         """
         for inbox in self._inboxes:
             inbox.close()
@@ -79,12 +77,7 @@ class Siblings:
         self.meet(None, ())
 
     def choose(self, own: int, cells: memoryview) -> socket.socket | None:
-        """Return the inbox of the one who should take a client of ours; None: we should.
-
-        Args:
-            own: How many clients we have.
-            cells: How many each worker has, by row.
-        """
+        """Return the inbox of whoever should take a client, if we have `own`, and all by row `cells`; None: we should."""
         counts = [cells[row] for row in self._rows]
         if receiver(own, counts) is None:
             return None
@@ -185,13 +178,7 @@ class ClientBalancer:
 
 
 class Inbox:
-    """The reading end of an inbox (dataplane.net.reactor.Handler, Timed).
-
-    Args:
-        reactor: Who watches it.
-        sock: Not blocking; ours to close.
-        deliver: Called with a service's name, the client's socket and its address.
-    """
+    """The reading end of an inbox, ours to close; `deliver` takes the clients (dataplane.net.reactor.Handler, Timed)."""
 
     __slots__ = ("_deliver", "_fd", "_paused", "_reactor", "_sock", "tick")
 

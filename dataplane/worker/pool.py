@@ -48,12 +48,7 @@ WEIGHT_STEP: Final = 4
 
 
 class WorkerShare(PoolShare):
-    """What one worker may hold of the idle connections of one backend (dataplane.net.goal.PoolShare).
-
-    Args:
-        board: The shared memory, and the worker's row.
-        column: The backend's; None: nobody else counts here.
-    """
+    """What one worker may hold of the idle connections of a backend; without a column, nobody else counts here."""
 
     __slots__ = (
         "_board",

@@ -156,7 +156,7 @@ def event_writer(log: LineSink, form: str) -> Callable[..., None]:
         with contextlib.suppress(OSError, ImportError):
             from dataplane.telemetry.log import configure_log, log_event  # noqa: PLC0415 - see above
 
-            configure_log(log, form="text", fd=2)
+            configure_log(log, "text")
             return log_event
 
     def write(kind: str, **fields: Any) -> None:

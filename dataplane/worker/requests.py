@@ -28,7 +28,7 @@ from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events
-from dataplane.telemetry.line_writer import LineSink, LossWatch
+from dataplane.telemetry.line_writer import LineSink
 from dataplane.worker.listeners import LentListeners
 from dataplane.worker.node import WorkerNode
 
@@ -60,7 +60,7 @@ class Requests:
         tune_collector()
         self.node.reactor.start()
         self._reader.outcomes.start()
-        LossWatch({"access log": self.recording.sink}, self.node.events.emit).start(self.node.reactor)
+        self.recording.watch(self.node.reactor)
         self.node.start_refreshing()
         return os.getpid()
 

@@ -290,8 +290,9 @@ class Watched:
     def __init__(self, path=None):
         self.sink = SimpleNamespace(dropped=0, written=0, path=path, trouble="")
         self.told = []
+        reactor = SimpleNamespace(wheel=SimpleNamespace(at=lambda _watch, _when: None))
         self.watch = LossWatch(
-            {"access log": self.sink, "log": None}, lambda kind, **fields: self.told.append((kind, fields))
+            "access log", self.sink, reactor, lambda kind, **fields: self.told.append((kind, fields))
         )
         self.now = 0.0
 

@@ -33,7 +33,7 @@ def lines() -> Iterator[Lines]:
 
 def told(lines: Any, form: str, kind: str, **fields: Any) -> str:
     """Return the one line of an event."""
-    configure_log(lines, form=form, fd=-1)
+    configure_log(lines, form)
     log_event(kind, **fields)
     (line,) = lines.written
     assert line.endswith(b"\n")
@@ -68,7 +68,7 @@ def test_half_a_character_is_written_all_the_same(lines: Lines) -> None:
 
 def test_an_exception_is_in_its_line(lines: Lines) -> None:
     """With its traceback, as text."""
-    configure_log(lines, form="json", fd=-1)  # type: ignore[arg-type]
+    configure_log(lines, "json")  # type: ignore[arg-type]
     try:
         int("why")
     except ValueError:
