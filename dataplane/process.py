@@ -34,9 +34,9 @@ from dataplane.keeper import Kept
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.apply import Applier
+from dataplane.node.initial import state_of
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.node.takeover_state import state_of
 from dataplane.options import Options
 from dataplane.telemetry.events import Events, draw_instance
 from dataplane.telemetry.line_writer import LineSink, LossWatch

@@ -1,19 +1,26 @@
-"""What a data plane runs when it starts: its `--config`, its environment, or what it ran last."""
+"""What a data plane runs when it starts: its `--config`, its environment, what it ran last, or what a process before it tells."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from dataplane.core.health import HealthState
 from dataplane.errors import Refused, StartError
+from dataplane.ipc.messages import Verdict
+from dataplane.net.backend import Backend
 from dataplane.node.apply import Applier
+from dataplane.node.node import Node
+from dataplane.node.running_service import find
 from dataplane.node.snapshot_file import SnapshotStore
-from schemas.api import PushedBy
+from schemas.api import BackendPatch, PushedBy
 from schemas.desired import Desired, load_desired, resolve
 from schemas.environment import desired_from_environment
 from schemas.errors import InvalidDocument, Problem
@@ -21,7 +28,16 @@ from schemas.http.headers import name_in_header
 from schemas.snapshot import Snapshot, digest
 from schemas.system.ownership import explain_error, user_name
 
-__all__ = ["check_config", "load_initial", "read_config", "reread"]
+__all__ = [
+    "check_config",
+    "found",
+    "inherit",
+    "load_initial",
+    "read_config",
+    "reread",
+    "state_of",
+    "verdicts_of",
+]
 
 MAX_BYTES = 1024 * 1024
 DIRECTORY = "is a directory, not a file; Docker makes one where a bind mount's source is missing"
@@ -123,3 +139,56 @@ async def reread(applier: Applier, config: Path) -> None:
         elif isinstance(error, OSError):
             cause = error.strerror or cause
         events.emit("apply_refused", path=str(config), cause=cause)
+
+
+def found(service: str, backend: Backend, *, passed: bool) -> Verdict:
+    """Return what active checks have found of a backend."""
+    health = backend.health
+    return service, backend.id, health.state.value, health.cause, health.reachable, passed
+
+
+def verdicts_of(node: Node) -> list[Verdict]:
+    """Return all that active checks have found."""
+    return [
+        found(name, backend, passed=False)
+        for name, running in node.running.items()
+        for backend in running.service.backends.values()
+        if backend.health.state is not HealthState.UNKNOWN
+    ]
+
+
+def state_of(applier: Applier) -> dict[str, Any]:
+    """Return what runs: the snapshot, the overrides and the health of backends."""
+    node = applier.node
+    verdicts = verdicts_of(node)
+    return {
+        "snapshot": json.loads("".join(applier.snapshot.text())),
+        "overrides": [
+            (
+                service,
+                backend,
+                {field: getattr(value, "value", value) for field, (value, _) in fields.items()},
+            )
+            for (service, backend), fields in node.overrides.items()
+        ],
+        # Five fields each, and what came later beside them: a successor may be older than this process.
+        "verdicts": [(*one[:4], one[5]) for one in verdicts],
+        "unreachable": [one[:2] for one in verdicts if not one[4]],
+        "saved": applier.saving.saved,
+    }
+
+
+async def inherit(applier: Applier, state: Mapping[str, Any]) -> None:
+    """Take over the overrides and the health that a process before this one knew; its snapshot runs already."""
+    node = applier.node
+    for service, backend_id, fields in state["overrides"]:
+        await applier.patch(service, backend_id, BackendPatch(**fields))
+    now = node.reactor.clock()
+    unreachable = {(service, backend_id) for service, backend_id in state.get("unreachable", ())}
+    for service, backend_id, health, cause, _ in state["verdicts"]:
+        there = find(node.running, service, backend_id)
+        if there is not None:
+            running, backend = there
+            reachable = (service, backend_id) not in unreachable
+            backend.health.decide(HealthState(health), cause, now, reachable=reachable)
+            running.reassess(backend)

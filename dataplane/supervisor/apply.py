@@ -22,11 +22,10 @@ from dataplane.net.backend import Backend
 from dataplane.node.apply import EMPTY
 from dataplane.node.change import Draft
 from dataplane.node.impact import Held
+from dataplane.node.initial import verdicts_of
 from dataplane.node.node import Node
-from dataplane.node.takeover_state import verdicts_of
 from dataplane.report.figures import total
-from dataplane.supervisor.lending import Lending
-from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.lending import Lending, SocketGroup
 from dataplane.supervisor.workers import WorkerProcess
 from schemas.snapshot import Snapshot
 

@@ -30,8 +30,7 @@ from dataplane.node.node import Node
 from dataplane.process import Process
 from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
-from dataplane.supervisor.lending import Lending
-from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.lending import Lending, SocketGroup
 from dataplane.supervisor.succession import FAILURES, Succession
 from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally

@@ -17,10 +17,9 @@ from dataplane.core.phase import Turn
 from dataplane.errors import Refused, StartError, TakeoverError
 from dataplane.ipc.takeover import Taken, giver_path, orphans, take
 from dataplane.node.apply import Applier
-from dataplane.node.initial import check_config, reread
-from dataplane.node.takeover_state import inherit
+from dataplane.node.initial import check_config, inherit, reread
 from dataplane.process import Process
-from dataplane.supervisor.listening_sockets import SocketGroup
+from dataplane.supervisor.lending import SocketGroup
 from dataplane.supervisor.succession import Succession
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot

@@ -16,8 +16,8 @@ from typing import Any, Final
 from dataplane.core.phase import Phase
 from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.net.backend import Backend
+from dataplane.node.initial import found
 from dataplane.node.node import Node
-from dataplane.node.takeover_state import found
 from dataplane.report.explain import explain
 from dataplane.report.exposition import Family
 from dataplane.report.figures import Figures, ListenerFigures, ProcessFigures, Tally, total

@@ -3,7 +3,7 @@
 Theory of operation:
 
 1. Each worker has an inbox: a pair of Unix sockets that keep messages apart (SOCK_SEQPACKET). The supervisor makes
-   it, lends the reading end like a listening socket (`supervisor.workers`, rules 2 to 4), and gives the writing end to all.
+   it, lends the reading end like a listening socket (`supervisor.lending`), and gives the writing end to all.
 2. Who has accepted a client compares its own number of the service's clients with the others', in shared memory
    (`core.fair_share`). If another should have it, the socket goes into that one's inbox with the service's name and
    the client's address, and ours is closed. Nothing was read from it, and nothing was counted: PROXY header, limits

@@ -29,8 +29,7 @@ from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink
-from dataplane.worker.listeners import LentListeners
-from dataplane.worker.node import WorkerNode
+from dataplane.worker.node import LentListeners, WorkerNode
 
 __all__ = ["Requests"]
 

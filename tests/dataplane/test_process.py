@@ -14,7 +14,7 @@ from dataplane.api.server import api_path
 from dataplane.core.phase import Phase
 from dataplane.errors import Refused
 from dataplane.ipc.takeover import giver_path, take
-from dataplane.node.takeover_state import state_of
+from dataplane.node.initial import state_of
 from dataplane.options import Options
 from dataplane.process import Process
 from dataplane.single import Single

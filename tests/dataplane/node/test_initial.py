@@ -15,12 +15,22 @@ import pytest
 from dataplane.errors import StartError
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
-from dataplane.node.initial import MAX_BYTES, check_config, load_initial, reread
+from dataplane.node.initial import (
+    MAX_BYTES,
+    check_config,
+    inherit,
+    load_initial,
+    reread,
+    state_of,
+    verdicts_of,
+)
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.telemetry.events import Events
+from schemas.api import BackendPatch, Verdict
 from tests.dataplane.net.through import QUIET
+from tests.dataplane.node.bench import benched
 from tests.support.ports import HeldPort
 
 DISCOVERS = "version: 1\nservices:\n  c: {listen: '127.0.0.1:1', discover: {consul: {service: x}}}\n"
@@ -313,3 +323,35 @@ async def test_a_file_that_cannot_be_run_changes_nothing(tmp_path, file, port, s
             assert cause in told["cause"]
             assert it.ran == (1, {"web": "rr"})
             assert list(it.node.listeners) == [port.address]
+
+
+async def test_successors_of_any_version_can_read_what_checks_found():
+    """The rows keep the five fields that they always had; who is unreachable stands beside them."""
+    async with benched() as bench:
+        await bench.put(*({"id": id_, "address": "127.0.0.1:1"} for id_ in "abc"))
+        a = Verdict(state="down", cause="status 503")
+        b = Verdict(state="down", cause="refused", reachable=False)
+        assert bench.applier.decide_all({"s": {"a": a, "b": b, "x": b}}) == ["s/x"]
+        state = state_of(bench.applier)
+        assert state["verdicts"] == [
+            ("s", "a", "down", "status 503", False),
+            ("s", "b", "down", "refused", False),
+        ]
+        assert state["unreachable"] == [("s", "b")]
+        assert [row[4] for row in verdicts_of(bench.node)] == [True, False]
+
+
+async def test_a_successor_knows_what_its_predecessor_knew():
+    """Overrides and health are inherited; of a backend that is not there nothing is."""
+    async with benched() as before, benched() as after:
+        for bench in (before, after):
+            await bench.put(*({"id": id_, "address": "127.0.0.1:1"} for id_ in "ab"))
+        await before.applier.patch("s", "a", BackendPatch(state="drain"))
+        before.applier.decide_all({"s": {"b": Verdict(state="down", cause="refused", reachable=False)}})
+        state = state_of(before.applier)
+        state["verdicts"].append(("s", "gone", "down", "x", False))
+        await inherit(after.applier, state)
+        backends = after.service.backends
+        assert backends["a"].spec.state.value == "drain"
+        health = backends["b"].health
+        assert (health.state.value, health.cause, health.reachable) == ("down", "refused", False)

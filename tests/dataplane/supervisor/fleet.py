@@ -41,7 +41,7 @@ class Said:
 
 
 class Sockets:
-    """Sockets that nobody listens on (dataplane.supervisor.listening_sockets.SocketGroup)."""
+    """Sockets that nobody listens on (dataplane.supervisor.lending.SocketGroup)."""
 
     def __init__(self, workers):
         self._workers = workers

@@ -21,8 +21,7 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.telemetry.events import Events
 from dataplane.worker.client_handoff import Inbox
-from dataplane.worker.listeners import LentListeners
-from dataplane.worker.node import WorkerNode
+from dataplane.worker.node import LentListeners, WorkerNode
 from dataplane.worker.shared import SharedService
 from tests.dataplane.net.rig import spec
 
