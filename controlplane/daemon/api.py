@@ -33,8 +33,6 @@ from schemas.http.answers import (
 from schemas.reading.findings import checked
 from schemas.system.ownership import user_name
 
-__all__ = ["Api", "Node", "Tcp"]
-
 _PATCH_S: Final = 5.0
 
 

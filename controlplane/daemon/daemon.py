@@ -14,10 +14,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from controlplane.daemon.api import Api, Tcp
+from controlplane.daemon.api import Api
 from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.daemon.events import Events, follow
-from controlplane.daemon.http import bound
+from controlplane.daemon.http import Tcp, bound
 from controlplane.daemon.http import listener as http_listener
 from controlplane.daemon.log import (
     Fault,
@@ -46,9 +46,6 @@ from controlplane.store import Store
 from schemas.http.reloaded import Renewed
 from schemas.http.server import serve
 from schemas.system.ownership import user_name
-
-__all__ = ["Daemon", "DaemonSettings", "run"]
-
 
 _NOTICE_S: Final = 1.0
 

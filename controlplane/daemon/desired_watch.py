@@ -24,8 +24,6 @@ from controlplane.errors import ControlError, InputError
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import ApplyOptions, Origin, now_text
 
-__all__ = ["WatchedFile"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Refused:

@@ -22,8 +22,6 @@ from controlplane.core.backoff import Backoff
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.errors import DataPlaneError
 
-__all__ = ["Events", "follow"]
-
 _KEPT: Final = 256
 """For one slow reader; then it misses the oldest. As many are remembered for readers who come later."""
 _PAUSE_S: Final = 1.0

@@ -33,8 +33,6 @@ from schemas.http.reloaded import Renewed
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
 
-__all__ = ["HEADERS", "Tcp", "bound", "listener"]
-
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "

@@ -21,8 +21,6 @@ from controlplane.dataplanes.pusher import Pusher
 from controlplane.errors import RefusedError
 from controlplane.operations.options import now_text
 
-__all__ = ["Fault", "Log", "Noticing", "kept", "plane_faults", "source_faults", "tell_bug", "tell_bugs"]
-
 Fault: TypeAlias = tuple[str, str]
 """Its kind, and what there is to say; another text of the same kind is no news."""
 

@@ -10,8 +10,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 
 from controlplane.dataplanes.pusher import Pushes
 
-__all__ = ["scrape"]
-
 _STATES: Final = ("ok", "stale", "held", "denied", "error")
 """Of a source, the worst last."""
 _SELECTION: Final = ("source", "services")

@@ -35,8 +35,6 @@ from schemas.discovery import Consul
 if TYPE_CHECKING:
     from controlplane.discovery.consul.client import ConsulClient
 
-__all__ = ["LeftOut", "Registering", "Served", "sorted_out"]
-
 TTL_S: Final = 10.0
 CALL_TIMEOUT_S: Final = 5.0
 FORGET_AFTER: Final = "10m"

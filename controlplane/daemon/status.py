@@ -17,8 +17,6 @@ from controlplane.dataplanes.requests import here, said_by
 from controlplane.errors import DataPlaneError, GoneError, PlaceError
 from controlplane.operations.controller import Controller
 
-__all__ = ["Observer"]
-
 _ASK_S: Final = 2.0
 _HEALTH_S: Final = 2.0
 """Discovery keeps vanished backends that pass our checks; checks come every two seconds by default."""

@@ -16,8 +16,6 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError, LateError, UnreachableError
 
-__all__ = ["GRACE_S", "LOOK_S", "Asking", "BlockingClient", "Outcome", "ask_all", "in_thread"]
-
 T = TypeVar("T")
 
 LOOK_S: Final = 5.0

@@ -16,8 +16,6 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import LateError, UnreachableError
 
-__all__ = ["DataPlaneClient"]
-
 _CONNECT_S: Final = 2.0
 _SILENCE_S: Final = 30.0
 """On an event stream; a heartbeat comes every 10 s."""

@@ -17,19 +17,6 @@ from controlplane.errors import DataPlaneError, GoneError, PlaceError, Unreachab
 from schemas.system.locks import is_free, lock_of
 from schemas.system.ownership import explain_error
 
-__all__ = [
-    "LEFT_OUT_S",
-    "Endpoint",
-    "control_socket",
-    "endpoint_of",
-    "find_dataplanes",
-    "find_draining",
-    "result_row",
-    "runtime_dir",
-    "state_dir",
-    "unreachable",
-]
-
 _PREFIX: Final = "dataplane-"
 _DRAINING: Final = "draining-"
 """Before the name of a process that has given its name away, and drains."""

@@ -20,8 +20,6 @@ from controlplane.errors import DataPlaneError, LateError, OvertakenError, Place
 from schemas.loops import ANYWHERE, Machine
 from schemas.system.machine import HERE
 
-__all__ = ["Answers", "Fleet"]
-
 Answers: TypeAlias = dict[Endpoint, dict[str, Any] | DataPlaneError]
 """What each has answered, or the error that came instead."""
 

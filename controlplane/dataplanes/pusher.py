@@ -26,8 +26,6 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import DataPlaneError, RefusedError, UnreachableError
 
-__all__ = ["Asks", "Pusher", "Pushes", "Refused", "Timing", "Wish"]
-
 
 class Asks(Protocol):
     """What a pusher needs of a client."""

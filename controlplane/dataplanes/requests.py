@@ -16,20 +16,6 @@ from controlplane.errors import RefusedError, UnreachableError
 from schemas.http.headers import PUSHED_BY, name_in_header
 from schemas.http.reloaded import Renewed
 
-__all__ = [
-    "Call",
-    "Caller",
-    "answer",
-    "encode",
-    "get",
-    "here",
-    "patch_backend",
-    "post",
-    "pushed_by",
-    "put_snapshot",
-    "said_by",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -18,8 +18,6 @@ from schemas.http.authorities import trusting
 from schemas.http.reloaded import Renewed
 from schemas.system.ownership import explain_error
 
-__all__ = ["PemFile", "Tls", "tls_of"]
-
 # X509_V_ERR_* of OpenSSL's x509_vfy.h: nobody who is trusted has signed it; a date; a name.
 _UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21})
 _DATES: Final = frozenset({9, 10})

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from schemas.discovery import ConsulQuery
     from schemas.errors import InvalidDocument
 
-__all__ = ["STDIN", "Given", "Proposal", "input_error", "read_file", "read_given"]
-
 MAX_BYTES: Final = 1024 * 1024
 """As lb.yaml's own limit says."""
 STDIN: Final = Path("-")

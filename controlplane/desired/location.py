@@ -19,8 +19,6 @@ from controlplane.desired.document import read_file
 from controlplane.errors import ControlError, InputError
 from schemas.http.reloaded import Signature, signature
 
-__all__ = ["FileSource", "Home", "Settling"]
-
 PERIOD_S: Final = 0.5
 
 OnContent = Callable[[bytes, bool], Awaitable[None]]

@@ -33,8 +33,6 @@ from schemas.http.authorities import trusting
 from schemas.http.headers import TokenError, parse_token
 from schemas.http.reloaded import Renewed
 
-__all__ = ["ConsulClient", "Reply", "check_library", "connected"]
-
 MAX_BODY_BYTES = 64 * 1024 * 1024  # 10,000 instances with four checks each take about 20 MiB
 CONNECT_TIMEOUT_S = 5.0
 FILE_RETRY_S = 1.0  # a file may be half written, and looking at it again bothers nobody

@@ -24,8 +24,6 @@ from schemas.desired import Desired
 from schemas.discovery import Guard
 from schemas.snapshot import Backend
 
-__all__ = ["ConsulDiscovery", "Found"]
-
 SAVED_VERSION: Final = 1
 _PATIENCE_S: Final = 1.0
 """After which it is said what is waited for."""

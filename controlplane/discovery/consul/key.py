@@ -22,8 +22,6 @@ from controlplane.discovery.consul.settings import PREFIX, ConsulError, ConsulSe
 from controlplane.discovery.consul.watch import Pace, Runtime, take_index
 from controlplane.errors import HeldBackError
 
-__all__ = ["KeySource", "put_key", "read_key", "write_key"]
-
 MAX_VALUE_BYTES = 512 * 1024  # Consul's own limit (kv_max_value_size)
 OnContent = Callable[[bytes, bool], Awaitable[None]]
 _STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")

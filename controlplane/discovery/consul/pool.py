@@ -20,8 +20,6 @@ from controlplane.discovery.consul.watch import Runtime, Watch, Wish
 from schemas.reading.findings import findings_of
 from schemas.snapshot import Backend
 
-__all__ = ["Pool", "backend_of", "only_backends", "packed", "unpacked"]
-
 
 class Pool:
     """What one `discover.consul` comes to.

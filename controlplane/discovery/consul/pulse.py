@@ -24,8 +24,6 @@ from controlplane.discovery.consul.watch import Pace, Runtime
 if TYPE_CHECKING:
     from controlplane.discovery.consul.client import ConsulClient
 
-__all__ = ["Pulse", "is_silence"]
-
 _PATH: Final = "/v1/status/leader"
 _MISSES: Final = 2
 _AGAIN_S: Final = 0.5

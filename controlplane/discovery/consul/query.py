@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from schemas.desired import Desired
     from schemas.discovery import ConsulQuery
 
-__all__ = ["Query", "Selection", "selection_of", "selections_of", "trust_of"]
-
 # A reply from a server that heard nothing from its leader for this long is doubted.
 MAX_CONTACT_MS = 10_000
 # What Go's router would read as a path of its own is no name.

@@ -19,8 +19,6 @@ from controlplane.discovery.consul.watch import Pace, Runtime, Watch, Wish
 if TYPE_CHECKING:
     from controlplane.discovery.consul.client import ConsulClient
 
-__all__ = ["SharedWatches"]
-
 
 class SharedWatches:
     """The watches of all pools, shared among those that ask the same, and a pulse for each datacenter.

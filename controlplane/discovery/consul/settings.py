@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 
     from schemas.discovery import Consul
 
-__all__ = [
-    "PREFIX",
-    "ConsulError",
-    "ConsulSettings",
-    "ErrorKind",
-    "SettingsError",
-    "settings_from_environment",
-    "settings_of",
-    "with_address",
-]
-
 ErrorKind = Literal["unreachable", "timeout", "denied", "misconfigured", "overloaded", "failed", "protocol"]
 
 PREFIX = "consul-kv:"

@@ -10,8 +10,6 @@ from controlplane.core.instances import MAX_SHOWN, Condition, Remark
 from controlplane.discovery.consul.pool import Pool
 from controlplane.discovery.consul.watch import Runtime, WatchHealth
 
-__all__ = ["doubt", "note_state", "pool_status"]
-
 _COUNTED: Final = (*(condition.value for condition in Condition), "rejected")
 
 

@@ -40,8 +40,6 @@ from controlplane.discovery.consul.settings import ConsulError
 if TYPE_CHECKING:
     from controlplane.discovery.consul.client import ConsulClient, Reply
 
-__all__ = ["Pace", "Receive", "Runtime", "Watch", "WatchHealth", "Wish", "take_index"]
-
 
 @dataclass(frozen=True, slots=True)
 class Wish:

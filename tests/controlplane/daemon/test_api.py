@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, TCPConnector, UnixConnector, web
 
-from controlplane.daemon.api import MAX_BODY_BYTES, Api, Tcp
+from controlplane.daemon.api import MAX_BODY_BYTES, Api
 from controlplane.daemon.events import Events
-from controlplane.daemon.http import bound
+from controlplane.daemon.http import Tcp, bound
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.operations.options import ApplyOptions, Origin
