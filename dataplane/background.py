@@ -18,8 +18,6 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["Background", "first_of", "report_bug", "tell_bugs", "together", "traced"]
-
 Work = Callable[[], Coroutine[Any, Any, None]]
 T = TypeVar("T")
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["main"]
-
 
 def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
     """Return a default directory: $variable, else root's, else below $xdg or `fallback` in the home directory.

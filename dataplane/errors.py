@@ -22,19 +22,6 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-__all__ = [
-    "BindError",
-    "DataPlaneError",
-    "LocalError",
-    "NowhereError",
-    "PeerError",
-    "PeerGone",
-    "Refused",
-    "StartError",
-    "TakeoverError",
-    "UsageError",
-]
-
 
 class DataPlaneError(Exception):
     """What the data plane says instead of doing it."""

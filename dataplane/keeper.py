@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-__all__ = ["Kept", "keep"]
-
 _VARIABLE: Final = "LB_KEEPER"
 """Tells the data plane its ends of the two pipes to the keeper."""
 _PASSED_ON: Final = (

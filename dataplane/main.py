@@ -21,8 +21,6 @@ from dataplane.telemetry.log import configure_log, log_event
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
 
-__all__ = ["run"]
-
 
 def run(options: Options) -> int:
     """Run a data plane until it ends; return the exit code.

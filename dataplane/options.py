@@ -20,8 +20,6 @@ from schemas.fields import parse_duration
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
 
-__all__ = ["Options", "options_from"]
-
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 MAX_CORES: Final = 1024
 TRACE_SAMPLE: Final = 0.01

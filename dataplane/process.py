@@ -43,8 +43,6 @@ from dataplane.telemetry.line_writer import LineSink, LossWatch
 from dataplane.telemetry.log import log_event
 from schemas.system.unix_socket import OwnSocket
 
-__all__ = ["Process", "Role"]
-
 
 class Role(Protocol):
     """What relays: this process itself, or its workers."""

@@ -21,8 +21,6 @@ from dataplane.report.reader import Reader
 from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
 
-__all__ = ["Single"]
-
 
 class Single:
     """Relays in this process (dataplane.process.Role); StartError if spans are asked for, and cannot be had."""

@@ -13,8 +13,6 @@ import sys
 
 from dataplane.keeper import keep
 
-__all__ = ["main", "worker"]
-
 
 def main() -> None:
     """Run `lb-dataplane`."""

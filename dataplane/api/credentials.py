@@ -20,8 +20,6 @@ from schemas.http.authorities import trusting
 from schemas.http.headers import parse_token
 from schemas.http.reloaded import Renewed
 
-__all__ = ["WRONG", "CredentialFiles", "Credentials", "not_after"]
-
 WRONG: Final = (OSError, ValueError)
 """What is raised for files that cannot be used; ssl.SSLError and UnicodeError are among them."""
 _RENEW: Final = "clients refuse it: renew it, and the next connection takes the new one"

@@ -36,8 +36,6 @@ from schemas.replies import Applied, Explanation, Info, Planned
 from schemas.snapshot import Snapshot
 from schemas.status import Status
 
-__all__ = ["Api", "Applier", "DataPlane", "Observation", "Report", "Tcp", "Workers"]
-
 LONG: Final = 250
 """Items of JSON made between two turns of the loop: about a millisecond."""
 

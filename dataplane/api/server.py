@@ -20,9 +20,6 @@ from schemas.http.hosts import Hosts
 from schemas.http.server import serve
 from schemas.system.unix_socket import InUse, OwnSocket
 
-__all__ = ["Endpoints", "api_path", "draining_path", "sweep"]
-
-
 BACKLOG: Final = 128
 _TODO: Final = "it drains and ends by itself; until then status does not show it: ps -fp "
 

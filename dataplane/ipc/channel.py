@@ -22,8 +22,6 @@ from typing import Any, Final
 
 from dataplane.errors import PeerError, PeerGone
 
-__all__ = ["FDS_A_FRAME", "Channel"]
-
 FDS_A_FRAME: Final = 250
 READ_BYTES: Final = 256 * 1024
 CROWDED_S: Final = 0.01

@@ -11,17 +11,6 @@ from typing import Final
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
 from dataplane.telemetry.connection_log import RecordingOptions
 
-__all__ = [
-    "INBOX",
-    "Columns",
-    "PackedService",
-    "Verdict",
-    "Welcome",
-    "WorkerSettings",
-    "pack",
-    "unpack",
-]
-
 INBOX: Final = "inbox"
 """What stands for an address where an inbox is lent instead of a listening socket; no address looks like it."""
 SLICE: Final = 250

@@ -28,8 +28,6 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["CLIENTS", "EVENTS", "HELD", "WAITING", "WANTED", "Board", "CounterBoard", "buckets_of"]
-
 COLUMNS: Final = 1 << 17
 PARTS: Final = 3
 HELD: Final = 0

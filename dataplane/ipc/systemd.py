@@ -7,8 +7,6 @@ import contextlib
 import os
 import socket
 
-__all__ = ["address_of", "inherited_sockets", "notify", "watchdog"]
-
 FIRST_FD = 3
 
 

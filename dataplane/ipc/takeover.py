@@ -32,8 +32,6 @@ from dataplane.net.sockopts import to_sockaddr
 from dataplane.telemetry.events import Events
 from schemas.system.unix_socket import listen_privately, peer_uid, reachable
 
-__all__ = ["Giver", "Holder", "Offer", "Taken", "giver_path", "orphans", "take"]
-
 TAKE_S: Final = 60.0
 """How long a taker may need until it accepts."""
 RELEASE_S: Final = 10.0

@@ -30,8 +30,6 @@ from schemas.api import BackendPatch, PushedBy, Verdict
 from schemas.replies import Applied, Change, Planned, PushOrigin
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 
-__all__ = ["EMPTY", "Applier", "Replicas"]
-
 EMPTY: Final = Snapshot(generation=0, services={})
 
 

@@ -21,8 +21,6 @@ from dataplane.node.slices import sliced
 from dataplane.telemetry.events import Events
 from schemas.loops import Loops, Machine
 
-__all__ = ["BackendAddresses", "Place", "Served", "find_loops"]
-
 Place = tuple[str, str, str, tuple["SocketAddress", ...], Absence | None]
 """Service, backend id, the address as configured, where that is, and why nowhere."""
 Served = tuple[str, "Iterable[str]", "Iterable[BackendSpec]"]

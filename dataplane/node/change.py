@@ -21,8 +21,6 @@ from dataplane.node.slices import sliced
 from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
 
-__all__ = ["Changer", "Draft", "Prepared"]
-
 V = TypeVar("V")
 IN_PLACE: Final = 16
 """So many weights are taken in place one by one: each may have to be searched for, in up to 0.2 ms."""

@@ -26,8 +26,6 @@ from dataplane.net.service import Service
 from dataplane.node.slices import sliced
 from dataplane.telemetry.events import Events
 
-__all__ = ["closing_times", "drain", "home_of", "rehome", "undrain"]
-
 SLICE: Final = 500
 """Connections looked at between two turns of the loop: less than a millisecond, if all of them move."""
 

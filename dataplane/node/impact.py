@@ -17,8 +17,6 @@ from schemas.changes import Compared, differences, listened
 from schemas.replies import Change, Impact
 from schemas.snapshot import Service
 
-__all__ = ["Held", "change_steps", "impact_of", "own_connections"]
-
 Held = Callable[[str, "Backend"], tuple[int, int]]
 """Tells the active and the pooled connections of a backend of a service."""
 

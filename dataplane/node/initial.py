@@ -28,17 +28,6 @@ from schemas.http.headers import name_in_header
 from schemas.snapshot import Snapshot, digest
 from schemas.system.ownership import explain_error, user_name
 
-__all__ = [
-    "check_config",
-    "found",
-    "inherit",
-    "load_initial",
-    "read_config",
-    "reread",
-    "state_of",
-    "verdicts_of",
-]
-
 MAX_BYTES = 1024 * 1024
 DIRECTORY = "is a directory, not a file; Docker makes one where a bind mount's source is missing"
 

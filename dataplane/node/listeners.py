@@ -14,8 +14,6 @@ from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
 from dataplane.net.syn_filter import let_in
 from dataplane.node.node import Node
 
-__all__ = ["Listeners", "NewSockets", "OwnListeners", "close"]
-
 
 class Listeners(Protocol):
     """What a node listens on; sockets are there before the swap of a change (`NewSockets`), or follow it."""

@@ -23,8 +23,6 @@ from dataplane.node.drain import drain, undrain
 from dataplane.node.running_service import RunningService, find
 from dataplane.telemetry.events import Events
 
-__all__ = ["Node"]
-
 LOCAL_ERROR_EVERY_S: Final = 1.0
 
 

@@ -26,8 +26,6 @@ from dataplane.node.running_service import RunningService
 from schemas.loops import Loops, Machine
 from schemas.system.machine import HERE
 
-__all__ = ["Resolver"]
-
 REFRESH_S: Final = 15.0
 """How often a name is looked up again; asyncio's resolver does not tell a record's own lifetime."""
 RETRY_S: Final = 2.0

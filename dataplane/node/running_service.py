@@ -18,8 +18,6 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.telemetry.events import Events
 
-__all__ = ["Owner", "RunningService", "find"]
-
 
 class Owner(Protocol):
     """The node that runs a service."""

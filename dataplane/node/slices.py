@@ -13,8 +13,6 @@ import gc
 from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any, Final, TypeVar
 
-__all__ = ["SLICE", "in_slices", "sliced", "tune_collector"]
-
 SLICE: Final = 250
 """Backends handled between two turns of the loop: about a millisecond."""
 YOUNG: Final = 50_000

@@ -12,8 +12,6 @@ from dataplane.telemetry.events import Events
 from schemas.snapshot import Snapshot, parse_snapshot
 from schemas.system.ownership import explain_error, replace_file, sync_directory
 
-__all__ = ["RETRY_S", "Saving", "SnapshotStore"]
-
 RETRY_S: Final = 5.0
 _TODO: Final = (
     f"a restart would run the snapshot saved before; see to the cause: it is tried again every {RETRY_S:g} s"

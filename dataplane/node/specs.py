@@ -7,8 +7,6 @@ from schemas.listeners import addresses_of
 from schemas.options import PassiveCheck
 from schemas.snapshot import Service
 
-__all__ = ["service_spec"]
-
 
 def service_spec(name: str, service: Service) -> spec.ServiceSpec:
     """Convert one service with everything in it."""

@@ -12,8 +12,6 @@ from dataplane.core.selection import sticky_members
 from dataplane.core.spec import BackendSpec, Mode
 from dataplane.node.slices import in_slices
 
-__all__ = ["build_tables", "moved_share", "tables_hash"]
-
 _EMPTY = StickyTable.build_now((), "")
 
 

@@ -16,8 +16,6 @@ from dataplane.node.running_service import RunningService
 if TYPE_CHECKING:  # a worker does without
     from schemas.replies import Explanation, Skipped
 
-__all__ = ["explain"]
-
 
 def explain(node: Node, service: str, client: str) -> Explanation:
     """Say which backends a new connection from `client` would try, in order, and why not the others.

@@ -11,8 +11,6 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Family", "Sample", "exposition"]
-
 SLICE: Final = 100
 """Samples written between two turns of the loop: about a millisecond."""
 

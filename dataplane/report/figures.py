@@ -26,22 +26,6 @@ if TYPE_CHECKING:
     from dataplane.report.exposition import Family
     from schemas.status import WorkerStatus
 
-__all__ = [
-    "BackendFigures",
-    "BackendView",
-    "Figures",
-    "ListenerFigures",
-    "Numbers",
-    "ProcessFigures",
-    "RecentFigures",
-    "ServiceFigures",
-    "ServiceView",
-    "Sight",
-    "Sights",
-    "Tally",
-    "total",
-]
-
 Numbers = tuple[float, ...]
 """A histogram: the count of each bucket, not cumulative, and then the sum."""
 

@@ -14,8 +14,6 @@ from dataplane.net.counters import LATENCY_BOUNDS_S, SESSION_BOUNDS_S
 from dataplane.report.exposition import Family, Sample
 from dataplane.report.figures import Figures
 
-__all__ = ["Runs", "families"]
-
 Samples = list[tuple[str, dict[str, str], float]]
 """What comes after the family's name, labels besides the subject's, and the value."""
 

@@ -8,8 +8,6 @@ from dataplane.net.service import Service
 from dataplane.node.node import Node
 from dataplane.report.figures import RecentFigures
 
-__all__ = ["Outcomes"]
-
 _REFUSED, _CUT = (
     tuple((place, reason.value) for place, reason in enumerate(CloseReason) if reason.harm is harm)
     for harm in (Harm.REFUSED, Harm.CUT)

@@ -38,8 +38,6 @@ if TYPE_CHECKING:  # a worker does without
     from schemas.replies import Explanation, Info
     from schemas.status import WorkerStatus
 
-__all__ = ["MAX_BACKENDS", "Reader", "live_bytes"]
-
 Live = dict[Backend | None, tuple[int, int]]
 MAX_BACKENDS: Final = 200
 """Backends of a service that have series of their own; a larger service is a crowd, whose backends are one in metrics."""

@@ -21,8 +21,6 @@ from dataplane.telemetry.events import rfc3339
 from schemas.replies import Explanation, Info
 from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status
 
-__all__ = ["Report", "Source", "describe"]
-
 SLICE: Final = 100
 """Backends described between two turns of the loop."""
 

@@ -29,8 +29,6 @@ from dataplane.supervisor.lending import Lending, SocketGroup
 from dataplane.supervisor.workers import WorkerProcess
 from schemas.snapshot import Snapshot
 
-__all__ = ["WorkerReplicas"]
-
 
 class WorkerReplicas:
     """A supervisor's workers, as those who run what it runs (dataplane.node.apply.Replicas)."""

@@ -34,8 +34,6 @@ from dataplane.net.syn_filter import keep_out
 from dataplane.node.listeners import NewSockets, close
 from dataplane.supervisor.workers import Share, WorkerProcess, Workers
 
-__all__ = ["Lending", "SocketGroup", "shares"]
-
 GRACE_S: Final = 0.1
 """More than the round trip of nearly every client; who is slower finds the address gone."""
 

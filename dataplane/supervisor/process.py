@@ -36,8 +36,6 @@ from dataplane.supervisor.takeover import Successor
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import Workers
 
-__all__ = ["Supervision"]
-
 MIN_ROWS: Final = 64
 ROWS_A_WORKER: Final = 4
 """Room for former workers that drain (several restarts within a drain timeout), and for more workers later."""

@@ -29,8 +29,6 @@ from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import PARTING_S, WorkerProcess, Workers
 
-__all__ = ["Pace", "Succession"]
-
 YOUNG_S: Final = 2.0
 """A worker that dies within this time is not replaced at once."""
 FIRST_DELAY_S: Final = 0.1

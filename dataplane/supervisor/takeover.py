@@ -25,8 +25,6 @@ from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
 from schemas.system.unix_socket import InUse
 
-__all__ = ["Successor"]
-
 RETRY_S: Final = 1.0
 _TODO: Final = (
     "clients are served; the API is as soon as this is out of the way: end the process that is in it"

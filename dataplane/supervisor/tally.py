@@ -26,8 +26,6 @@ from dataplane.supervisor.workers import WorkerProcess, Workers
 from schemas.replies import Explanation, Info
 from schemas.status import WorkerStatus
 
-__all__ = ["WorkerTally", "worker_families"]
-
 EXHAUSTED_S: Final = 2.0
 """How long after a worker ran out of descriptors the node gets no traffic."""
 

@@ -18,8 +18,6 @@ from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.channel import Channel
 from dataplane.report.figures import Figures
 
-__all__ = ["WorkerProcess", "Workers"]
-
 Hear = Callable[["WorkerProcess", str, dict[str, Any]], None]
 Share = tuple[str, int]
 """An address, and which of its sockets."""

@@ -19,8 +19,6 @@ from dataplane.telemetry.line_writer import LineSink, LossWatch, open_sink
 if TYPE_CHECKING:
     from dataplane.telemetry.tracing import Tracing
 
-__all__ = ["AccessLog", "Recording", "RecordingOptions", "Wanted", "waited_s"]
-
 _ENDS: Final = {
     reason: f'"reason": {quote(reason.value)}, "source": {quote(reason.source.value)}'
     for reason in CloseReason

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Event", "Events", "draw_instance", "rfc3339"]
-
 HISTORY: Final = 256
 """Events kept for a follower who comes back with the id of the last one that it saw."""
 BACKLOG: Final = 1024

@@ -18,8 +18,6 @@ from typing import Final
 from dataplane.net.reactor import Reactor
 from schemas.system.ownership import open_or_make
 
-__all__ = ["LineSink", "LossWatch", "open_sink"]
-
 CAPACITY: Final = 65_536
 """Lines kept for a reader that is slow; what comes beyond is dropped and counted."""
 BATCH: Final = 512

@@ -10,8 +10,6 @@ import structlog
 
 from dataplane.telemetry.line_writer import LineSink
 
-__all__ = ["WARNINGS", "configure_log", "log_event"]
-
 WARNINGS: Final = frozenset(
     {
         "access_log_not_reopened",

@@ -40,8 +40,6 @@ from dataplane.net.leg import Leg
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.telemetry.events import draw_instance
 
-__all__ = ["Tracing"]
-
 CAPACITY: Final = 8192
 TELL_S: Final = 60.0
 FLUSH_S: Final = 3.0

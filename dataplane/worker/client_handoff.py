@@ -36,8 +36,6 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.net.sockopts import DONTWAIT
 
-__all__ = ["ClientBalancer", "Inbox", "Siblings"]
-
 Address = tuple[str, int] | None
 BATCH: Final = 64
 """Clients taken for one event, as a listener does."""

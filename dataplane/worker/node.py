@@ -20,8 +20,6 @@ from dataplane.telemetry.events import Events
 from dataplane.worker.client_handoff import Inbox, Siblings
 from dataplane.worker.shared import SharedBackend, SharedService
 
-__all__ = ["LentListeners", "WorkerNode"]
-
 REFRESH_S = 0.05
 """How old what a worker knows of the others may be where nobody asks: who waits in a queue, leastconn's order."""
 REFRESHED = 500

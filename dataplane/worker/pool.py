@@ -39,8 +39,6 @@ from dataplane.ipc.shared_counters import EVENTS, HELD, WANTED, Board
 from dataplane.net.goal import PoolShare
 from dataplane.net.pool import Pool
 
-__all__ = ["WorkerShare"]
-
 WINDOW_S: Final = 5.0
 """For how long an idle connection is not taken before it counts as not needed, and how long a lack is remembered."""
 WEIGHT_STEP: Final = 4

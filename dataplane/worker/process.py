@@ -37,8 +37,6 @@ from dataplane.telemetry.events import Events, rfc3339
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.worker.requests import Requests
 
-__all__ = ["Worker", "event_writer", "main"]
-
 FORWARDED: Final = frozenset(
     {
         "access_log_not_reopened",

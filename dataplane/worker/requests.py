@@ -31,8 +31,6 @@ from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.worker.node import LentListeners, WorkerNode
 
-__all__ = ["Requests"]
-
 ORPHAN_S: Final = 5.0
 """How long a worker without a supervisor accepts, if no new supervisor asks for its sockets."""
 

@@ -20,8 +20,6 @@ from dataplane.net.service import Service
 from dataplane.worker.client_handoff import ClientBalancer, Siblings
 from dataplane.worker.pool import WorkerShare
 
-__all__ = ["SharedBackend", "SharedCounts", "SharedQueue", "SharedRate", "SharedService"]
-
 T = TypeVar("T", bound=Hashable)
 
 
