@@ -96,10 +96,7 @@ def _counts(context: click.Context, parameter: click.Parameter, incomplete: str)
 )
 @click.option("--config", type=_FILE, metavar="lb.yaml", help="Run this file; SIGHUP reads it again.")
 @click.option(
-    "--runtime-dir",
-    type=_FOLDER,
-    metavar="DIR",
-    help="For the socket.  [$LB_RUNTIME_DIR, /run/lb]",
+    "--runtime-dir", type=_FOLDER, metavar="DIR", help="For the socket.  [$LB_RUNTIME_DIR, /run/lb]"
 )
 @click.option(
     "--state-dir",

@@ -127,11 +127,7 @@ class Observation:
         """Return the application for one listening socket."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered(self._refuse, _explain)])
         app.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/livez", alive),
-                web.get("/readyz", self._readyz),
-            ]
+            [web.get("/metrics", self._metrics), web.get("/livez", alive), web.get("/readyz", self._readyz)]
         )
         return app
 

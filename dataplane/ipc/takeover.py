@@ -146,6 +146,9 @@ class Taken:
     _served: asyncio.Future[None] = field(default_factory=asyncio.Future)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """The giver has closed the channel."""
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: str = ""
+    """What is wrong with what has arrived."""
 
     async def confirm(self) -> None:
         """Say that the sockets are accepted from, and wait a while for the giver to give everything free."""
@@ -177,13 +180,6 @@ class Taken:
             return
         self.state, addresses = body
         received = [socket.socket(fileno=fd) for fd in sockets]
-        self._arrived(addresses, received)
-        await self._decision
-
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    problem: str = ""
-
-    def _arrived(self, addresses: list[str], received: list[socket.socket]) -> None:
         self.problem = _complaint(addresses, received)
         if self.problem:
             _close(received)
@@ -191,6 +187,7 @@ class Taken:
             for address, sock in zip(addresses, received, strict=True):
                 self.sockets.setdefault(address, []).append(sock)
         self.arrived.set()
+        await self._decision
 
 
 def _close(sockets: Iterable[socket.socket]) -> None:

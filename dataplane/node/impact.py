@@ -53,10 +53,7 @@ def own_connections(_service: str, backend: Backend) -> tuple[int, int]:
 
 
 async def impact_of(
-    node: Node,
-    changes: list[Change],
-    prepared: Mapping[str, Prepared],
-    held: Held,
+    node: Node, changes: list[Change], prepared: Mapping[str, Prepared], held: Held
 ) -> Impact:
     """Say what running `prepared`, which makes these changes, would do to the connections and clients of `node`."""
     impact: Impact = {"drain": [], "pool": [], "remap": {}, "listeners": []}
@@ -78,12 +75,7 @@ async def impact_of(
     return impact
 
 
-def _add_service(
-    running: RunningService,
-    following: Prepared | None,
-    impact: Impact,
-    held: Held,
-) -> None:
+def _add_service(running: RunningService, following: Prepared | None, impact: Impact, held: Held) -> None:
     name = running.service.name
     homes = home_of(following.effective.values() if following else ())
     for backend in running.service.backends.values():

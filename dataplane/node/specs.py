@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataplane.core import spec
 from schemas.listeners import addresses_of
-from schemas.options import PassiveCheck
 from schemas.snapshot import Service
 
 
 def service_spec(name: str, service: Service) -> spec.ServiceSpec:
     """Convert one service with everything in it."""
     pool, timeouts, limits, drain = service.pool, service.timeouts, service.limits, service.drain
+    passive = service.health.passive
     return spec.ServiceSpec(
         name=name,
         listen=service.addresses,
@@ -30,7 +30,13 @@ def service_spec(name: str, service: Service) -> spec.ServiceSpec:
             pool.greeting_age,
         ),
         active=_active_check(service),
-        passive=_passive(service.health.passive),
+        passive=spec.PassiveSpec(
+            passive.failures,
+            passive.ejection,
+            passive.max_ejection,
+            passive.max_ejected,
+            spec.Resets(passive.resets),
+        ),
         panic=service.health.panic,
         timeouts=spec.TimeoutsSpec(
             timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.lifetime, timeouts.proxy_header
@@ -63,16 +69,6 @@ def _listen_options(service: Service) -> tuple[tuple[str, spec.ListenSpec], ...]
         for one in service.listen
         if not isinstance(one, str)
         for address in addresses_of(one)
-    )
-
-
-def _passive(passive: PassiveCheck) -> spec.PassiveSpec:
-    return spec.PassiveSpec(
-        passive.failures,
-        passive.ejection,
-        passive.max_ejection,
-        passive.max_ejected,
-        spec.Resets(passive.resets),
     )
 
 

@@ -98,7 +98,8 @@ class SocketGroup:
     def grow(self) -> None:
         """Open a socket for each worker that has none, where the kernel can spread clients over them, or be `Refused`."""
         for address, group in self.sockets.items():
-            if group[0].family != socket.AF_UNIX and _shares_port(group[0]):
+            shared = bool(group[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+            if shared and group[0].family != socket.AF_UNIX:
                 self.new.grow(address, group)
 
     async def close_inherited(self, kept: Collection[str]) -> list[str]:
@@ -128,10 +129,6 @@ class SocketGroup:
             sock.close()
         self.sockets.clear()
         self.new.forget_inherited()
-
-
-def _shares_port(sock: socket.socket) -> bool:
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 
 
 class Inboxes:

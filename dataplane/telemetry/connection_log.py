@@ -164,12 +164,7 @@ class Recording:
         ValueError: The environment's OTEL_* cannot be.
     """
 
-    def __init__(
-        self,
-        options: RecordingOptions,
-        name: str,
-        tell: Callable[..., None],
-    ) -> None:
+    def __init__(self, options: RecordingOptions, name: str, tell: Callable[..., None]) -> None:
         draw = random.Random().random  # noqa: S311 - it decides what is logged
         self._tell = tell
         self.sink = open_sink(options.access_log)

@@ -29,7 +29,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
@@ -78,7 +78,7 @@ class Tracing:
         self._draw = draw
         self._capacity = capacity
         self._taken = self._refused = 0
-        self._exporter = _Exporter(OTLPSpanExporter(endpoint), _Failures(tell))
+        self._exporter = _Exporter(endpoint, _Failures(tell))
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,  # the choice was made before there is a span
             resource=_resource(name),
@@ -118,11 +118,7 @@ class Tracing:
             f"connection {flow.service.name}",
             context=Context(),
             kind=SpanKind.SERVER,
-            attributes={
-                **_who(flow),
-                **_what(flow, reason, server),
-                "lb.sample": self._sample,
-            },
+            attributes={**_who(flow), **_what(flow, reason, server), "lb.sample": self._sample},
             start_time=started_ns,
         )
         if (
@@ -151,7 +147,7 @@ class Tracing:
             async with asyncio.timeout(timeout_s):
                 await done.wait()
         if not done.is_set():
-            self._exporter.shutdown()
+            self._exporter.shutdown()  # type: ignore[no-untyped-call] # the SDK has no types there
 
 
 def _resource(name: str) -> Resource:
@@ -225,11 +221,11 @@ def _ms(seconds: float) -> float:
     return round(max(0.0, seconds) * 1000, 3)
 
 
-class _Exporter(SpanExporter):
-    """Counts what another exports. All but `shutdown` happens on the processor's thread."""
+class _Exporter(OTLPSpanExporter):
+    """Counts what it exports, on the processor's thread."""
 
-    def __init__(self, inner: SpanExporter, failures: _Failures) -> None:
-        self._inner = inner
+    def __init__(self, endpoint: str | None, failures: _Failures) -> None:
+        super().__init__(endpoint)
         self._failures = failures
         self.exported = 0
         self.lost = 0
@@ -237,17 +233,13 @@ class _Exporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export, and take note of how that went."""
         self._failures.messages.clear()
-        result = self._inner.export(spans)
+        result = super().export(spans)
         if result is SpanExportResult.SUCCESS:
             self.exported += len(spans)
         else:
             self.lost += len(spans)
             self._failures.failed(len(spans))
         return result
-
-    def shutdown(self) -> None:
-        """Give up."""
-        self._inner.shutdown()
 
 
 class _Failures(logging.Handler):

@@ -70,10 +70,6 @@ class Siblings:
         self._rows = list(rows or ())
         self._inboxes = [socket.socket(fileno=fd) for fd in fds]
 
-    def part(self) -> None:
-        """Hand nothing over any more."""
-        self.meet(None, ())
-
     def choose(self, own: int, cells: memoryview) -> socket.socket | None:
         """Return the inbox of whoever should take a client, if we have `own`, and all by row `cells`; None: we should."""
         counts = [cells[row] for row in self._rows]
@@ -192,10 +188,7 @@ class Inbox:
         self._deliver = deliver
         self._paused = False
         self.tick = 0
-
-    def start(self) -> None:
-        """Begin to take clients."""
-        self._reactor.watch(self._fd, self, IN)
+        reactor.watch(self._fd, self, IN)
 
     def on_event(self, events: int) -> None:
         """Take a batch."""

@@ -147,13 +147,11 @@ def _shared(running: RunningService) -> SharedService:
     return running.service
 
 
-def _key(address: str, index: int) -> str:
-    """Return what a socket is called among the node's listeners: an address has several, each with its own queue."""
-    return f"{address}#{index}"
-
-
 class LentListeners:
-    """The listeners of a worker, on sockets that the supervisor lends it, and the inboxes that it reads."""
+    """The listeners of a worker, on sockets that the supervisor lends it, and the inboxes that it reads.
+
+    An address has several, each with its own queue: among the node's listeners they are called `address#number`.
+    """
 
     def __init__(self, node: WorkerNode) -> None:
         self._node = node
@@ -177,11 +175,10 @@ class LentListeners:
         node = self._node
         services = {address: service for service in node.services() for address in service.spec.listen}
         for (address, index), fd in zip(held, fds, strict=True):
-            key = _key(address, index)
+            key = f"{address}#{index}"
             sock = socket.socket(fileno=fd)
             if address == INBOX:
-                inbox = self._inboxes[index] = Inbox(node.reactor, sock, node.deliver)
-                inbox.start()
+                self._inboxes[index] = Inbox(node.reactor, sock, node.deliver)
                 continue
             service = services.get(address)
             if service is None or key in node.listeners:
@@ -199,7 +196,7 @@ class LentListeners:
             if address == INBOX:
                 self._inboxes.pop(index).close()
                 continue
-            listener = listeners.pop(_key(address, index), None)
+            listener = listeners.pop(f"{address}#{index}", None)
             if listener is None:
                 continue
             self._leave(listener)

@@ -116,7 +116,7 @@ class Requests:
     async def serve_alone(self, path: Path) -> None:
         """Accept until a new supervisor has taken over at `path`, but no longer than ORPHAN_S."""
         events = self.node.events
-        self.node.siblings.part()
+        self.node.siblings.meet(None, ())
         events.emit("orphaned", pid=os.getpid(), seconds=ORPHAN_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ORPHAN_S):

@@ -102,7 +102,7 @@ class Worker:
 
     def close(self) -> None:
         """Close everything."""
-        self.node.siblings.part()
+        self.node.siblings.meet(None, ())
         self.listeners.leave_inboxes()
         if "s" in self.node.running:
             self.end_clients()
@@ -319,7 +319,7 @@ def test_who_is_replaced_leaves_its_inbox_to_the_successor(pair: tuple[Worker, W
     other.listeners.leave_inboxes()
     assert other.clients == 0
     other.listeners.take([(INBOX, 0)], [os.dup(other.reader.fileno())])
-    other.node.siblings.part()
+    other.node.siblings.meet(None, ())
     other.listeners.leave_inboxes()
     assert other.clients == 2
 
