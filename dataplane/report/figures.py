@@ -1,13 +1,12 @@
-"""What a process has counted and what it sees, in plain values that travel and add up.
+"""What a process has counted and what it sees (`views`), in plain values that travel and add up.
 
 Theory of operation:
 
 1. `reader.Reader` makes them of a node's counters, in parts of bounded size. Status and metrics are rendered from nothing
    else, of one process as of several; a worker's parts travel to its supervisor as they are. Status tells of each
    backend; metrics tell of a service with many backends as one, a crowd, and then no more is read than its sums.
-2. Adding is the same for parts of one process and for several processes. What was counted and what is held is summed. How
-   something is configured is the first one's word. What is observed is the worst that anybody has found: a backend is
-   ejected if one worker has ejected it, a listener paused if one has paused it.
+2. Adding is the same for parts of one process and for several processes. What was counted and what is held is summed; a
+   listener is paused if one has paused it.
 3. A worker that drains is told of no change and no check any more: what it has counted and what it holds is part of the
    sum, what it sees only where nobody else sees anything (`silence`). Of one that has ended, its totals remain (`past`).
 """
@@ -16,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from functools import cache
-from operator import add, attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
+from operator import add
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+
+from dataplane.report.views import BackendView, Row, ServiceView, Sights, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from dataplane.report.exposition import Family
     from schemas.status import WorkerStatus
@@ -35,27 +35,13 @@ def add_counts(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return one | {word: one.get(word, 0) + count for word, count in other.items()}
 
 
-@cache
-def _reader(fields: tuple[str, ...]) -> Callable[[object], tuple[Any, ...]]:
-    return attrgetter(*fields)
-
-
-class _Row:
-    """What travels as the values of its fields, without their names: in half the time."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), _reader(self.__slots__)(self)
-
-
-class _Added(_Row):
+class _Added(Row):
     """Of which each field is the sum."""
 
     __slots__ = ()
 
     def __add__(self, other: Self) -> Self:
-        read = _reader(self.__slots__)
+        read = values_of(self.__slots__)
         return type(self)(
             *[
                 _columns(one, more) if isinstance(one, tuple) else one + more
@@ -114,32 +100,6 @@ class RecentFigures:
 
 
 @dataclass(slots=True)
-class ServiceView:
-    """How a service is configured, and what its selection is made of."""
-
-    mode: str
-    table_hash: str | None
-    tier: int | None
-    panic: bool
-    usable: int
-    """How many backends are usable."""
-    serving: int
-    """How many backends get new connections."""
-    silent: bool = False
-    """Whether all who run it drain."""
-
-    def __add__(self, other: ServiceView) -> ServiceView:
-        if self.silent or other.silent:
-            return self if other.silent else other
-        return replace(
-            self,
-            panic=self.panic or other.panic,
-            usable=min(self.usable, other.usable),
-            serving=min(self.serving, other.serving),
-        )
-
-
-@dataclass(slots=True)
 class ServiceFigures(_Added):
     """One service, but for its listeners and backends."""
 
@@ -173,91 +133,6 @@ class ListenerFigures:
     def __add__(self, other: ListenerFigures) -> ListenerFigures:
         state = "paused" if "paused" in {self.state, other.state} else self.state or other.state
         return ListenerFigures(self.accepted + other.accepted, state)
-
-
-@dataclass(slots=True)
-class BackendView(_Row):
-    """How a backend is configured, and what is observed of it."""
-
-    address: str
-    weight: int
-    tier: int
-    state: Literal["enabled", "drain", "disabled"]
-    overridden: dict[str, tuple[Any, float]]
-    """By field, what an operator has said, and when (monotonic seconds: the same clock in all processes)."""
-    draining_since: float | None
-    """Monotonic seconds."""
-    removed: bool
-    health: Literal["up", "down", "unknown", "ejected"]
-    cause: str
-    """Of `health`."""
-    since: float
-    """Of `health`, monotonic seconds."""
-    reachable: bool
-    usable: bool
-    silent: bool = False
-    """Whether all who have it drain."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether an operator has drained or disabled it."""
-        return self.draining_since is not None
-
-    def silenced(self) -> BackendView:
-        """Return what is seen by somebody who drains."""
-        return replace(self, silent=True)
-
-    def __add__(self, other: BackendView) -> BackendView:
-        if self.silent or other.silent:
-            return self if other.silent else other
-        both = self
-        if other.health == "ejected" and (
-            self.health not in {"ejected", "down"} or (self.health == "ejected" and other.since < self.since)
-        ):
-            both = replace(both, health=other.health, cause=other.cause, since=other.since)
-        if self.reachable > other.reachable or self.usable > other.usable:
-            reachable, usable = self.reachable and other.reachable, self.usable and other.usable
-            both = replace(both, reachable=reachable, usable=usable)
-        return both
-
-
-class Sight(NamedTuple):
-    """As much of a `BackendView` as metrics tell."""
-
-    weight: int
-    usable: bool
-    reachable: bool
-    draining_since: float | None
-    health: str
-
-    @property
-    def draining(self) -> bool:
-        """Whether an operator has drained or disabled it."""
-        return self.draining_since is not None
-
-    def join(self, other: Sight) -> Sight:
-        """Return the worst of what two processes see."""
-        ejected = other.health == "ejected" and self.health != "down"
-        return self._replace(
-            usable=self.usable and other.usable,
-            reachable=self.reachable and other.reachable,
-            health=other.health if ejected else self.health,
-        )
-
-
-class Sights(dict[str, Sight]):
-    """What is seen of the backends of a service, by id; nothing where all who have them drain."""
-
-    def silenced(self) -> Sights:
-        """Return what is seen by somebody who drains."""
-        return Sights()
-
-    def __add__(self, other: Sights) -> Sights:
-        if not self or not other or self == other:
-            return self or other
-        both = Sights(self | other)
-        both.update((id_, one.join(both[id_])) for id_, one in self.items() if both[id_] != one)
-        return both
 
 
 View = TypeVar("View", BackendView, Sights)

@@ -20,19 +20,16 @@ from dataplane.node.sticky_tables import tables_hash
 from dataplane.report.explain import explain
 from dataplane.report.figures import (
     BackendFigures,
-    BackendView,
     Figures,
     ListenerFigures,
     Numbers,
     ProcessFigures,
     ServiceFigures,
-    ServiceView,
-    Sight,
-    Sights,
     Tally,
     total,
 )
 from dataplane.report.outcomes import Outcomes
+from dataplane.report.views import BackendView, ServiceView, Sight, Sights
 
 if TYPE_CHECKING:  # a worker does without
     from schemas.replies import Explanation, Info

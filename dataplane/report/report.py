@@ -15,8 +15,9 @@ from dataplane.core.phase import Life
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.node.apply import Applier
 from dataplane.report.exposition import exposition
-from dataplane.report.figures import BackendFigures, BackendView, Figures, ServiceFigures, Tally
+from dataplane.report.figures import BackendFigures, Figures, ServiceFigures, Tally
 from dataplane.report.metrics import Runs, families
+from dataplane.report.views import BackendView
 from dataplane.telemetry.events import rfc3339
 from schemas.replies import Explanation, Info
 from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status

@@ -8,20 +8,15 @@ from typing import Any
 
 from dataplane.report.figures import (
     BackendFigures,
-    BackendView,
     Figures,
     ListenerFigures,
     ProcessFigures,
     RecentFigures,
     ServiceFigures,
-    ServiceView,
-    Sight,
-    Sights,
     total,
 )
-
-VIEW = BackendView("x", 1, 0, "enabled", {}, None, False, "up", "ok", 10.0, True, True)
-WEB = ServiceView("sticky", "01", 0, False, 3, 2)
+from dataplane.report.views import BackendView, Sight, Sights
+from tests.dataplane.report.test_views import VIEW, WEB
 
 
 def backend(first: int, **view: Any) -> BackendFigures[BackendView]:
@@ -61,32 +56,6 @@ def test_each_number_is_in_the_sum_once() -> None:
         both = one + other
         assert numbers_of(both) == [a + b for a, b in zip(numbers_of(one), numbers_of(other), strict=True)]
         assert len(set(numbers_of(one))) == len(numbers_of(one)), "all different"
-
-
-def test_the_first_says_how_it_is_configured() -> None:
-    """Where processes differ, they are about to be told of a change."""
-    both = backend(1, weight=5, state="drain", draining_since=3.0) + backend(1)
-    assert (both.view.weight, both.view.state, both.view.draining) == (5, "drain", True)
-    assert (service(1, tier=1) + service(1, tier=0)).view.tier == 1
-
-
-def test_any_ejection_shows_but_not_over_down() -> None:
-    """Ejected by one worker is ejected, since the first did it; what active checks found down stays down."""
-    both = backend(1)
-    for since in (30.0, 20.0, 40.0):
-        both += backend(1, health="ejected", cause=f"at {since}", since=since)
-    assert (both.view.health, both.view.cause, both.view.since) == ("ejected", "at 20.0", 20.0)
-    both = backend(1, health="down", cause="refused") + backend(1, health="ejected")
-    assert (both.view.health, both.view.cause) == ("down", "refused")
-
-
-def test_whoever_cannot_connect_is_believed() -> None:
-    """Neither reachable nor usable is what one process says is not."""
-    both = backend(1) + backend(1, reachable=False, usable=False, health="ejected") + backend(1)
-    assert not both.view.reachable
-    assert not both.view.usable
-    both = service(1) + service(1, usable=1, serving=1, panic=True) + service(1)
-    assert (both.view.usable, both.view.serving, both.view.panic) == (1, 1, True)
 
 
 def test_who_drains_counts_and_sees_nothing() -> None:
@@ -170,14 +139,13 @@ def crowd(**seen: Sight) -> BackendFigures[Sights]:
     return BackendFigures(Sights(seen), 1, 2, 3, 4, 5, 6, 7, 8, 9, (10, 11), (), ())
 
 
-def test_of_a_crowd_too_what_is_seen_is_the_worst() -> None:
-    """Two workers that have ejected one backend each have ejected two; `down` says more; who drains sees nothing."""
+def test_a_crowd_adds_up_as_its_backends_would() -> None:
+    """Its sums are summed, and of two processes what is seen is joined; one that has ended sees nothing."""
     up = Sight(1, usable=True, reachable=True, draining_since=None, health="up")
-    ejected = up._replace(usable=False, health="ejected")
     down = up._replace(usable=False, reachable=False, health="down")
-    both = crowd(a=up, b=up, c=down) + crowd(a=ejected, b=up, c=ejected) + crowd(a=up, b=ejected, c=up, d=up)
-    assert both.view == {"a": ejected, "b": ejected, "c": down, "d": up}
-    assert (both.active, both.discarded) == (3, (30, 33))
+    both = crowd(a=up) + crowd(a=down, b=up)
+    assert both.view == Sights(a=up) + Sights(a=down, b=up)
+    assert (both.active, both.discarded) == (2, (20, 22))
     past = crowd(a=down).past()
     assert (past + crowd(a=up)).view == (crowd(a=up) + past).view == {"a": up}
     assert (past.active, past.pooled, past.connections) == (0, 0, 3)
