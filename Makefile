@@ -1,8 +1,10 @@
 # What one types. Every target makes .venv first, if it has to: tools/setup.
 
 VENV := .venv/bin
-# Two cores run the suite steadily at two; more than four only adds noise to what measures time.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -le 4 ] && echo $$n || echo 4)
+# The suite waits as long as it computes, so two for each core; more than eight only add noise to what measures time.
+WORKERS ?= $(shell n=$$(( 2 * $$(nproc 2>/dev/null || echo 2) )); [ $$n -le 8 ] && echo $$n || echo 8)
+# Each worker would compile every test again.
+unexport PYTHONDONTWRITEBYTECODE
 # More for pytest: make test ARGS="-k pool -x"
 ARGS ?=
 SOAK_SECONDS ?= 600
