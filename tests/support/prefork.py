@@ -187,7 +187,7 @@ def spawn(
         directory: Where it runs.
         streams: The files that it reads, and writes its output and its errors to.
         constants: What stands in modules for this one alone, as `{"controlplane.daemon.api._PATCH_S": 0.5}`, and what
-            keywords of classes have by default, as `{"controlplane.desired.file:FileSource.period_s": 0.1}`.
+            keywords of classes have by default, as `{"controlplane.desired.location:FileSource.period_s": 0.1}`.
     """
     parent = _parent(Path(argv[0]).name, os.getpid(), unbuffered=_SAID in environment)
     asked = {

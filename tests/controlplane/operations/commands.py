@@ -19,10 +19,9 @@ COMMAND_S = 30.0
 """How long a command may take."""
 OFTEN: Final = {
     "controlplane.daemon.daemon._NOTICE_S": 0.1,
-    "controlplane.daemon.events:Following.pause_s": 0.1,
     "controlplane.daemon.registration._LOOK_S": 0.2,
     "controlplane.dataplanes.fleet._SCAN_S": 0.1,
-    "controlplane.desired.file:FileSource.period_s": 0.1,
+    "controlplane.desired.location:FileSource.period_s": 0.1,
 }
 """The daemon looks at files, sockets and faults once or twice a second. Tests wait for each look."""
 
