@@ -6,7 +6,6 @@ A problem is reported where it was written: in `defaults` if a service only inhe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path as FolderPath
 from typing import Any, Literal, Self
@@ -15,11 +14,11 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.discovery import CONSUL_FILES, Consul, Discover, Guard
 from schemas.editor_schema import editor_schema
-from schemas.errors import MAX_PROBLEMS, InvalidDocument, Path, Problem, format_path, shown
+from schemas.errors import MAX_PROBLEMS, InvalidDocument, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.loops import Loops
 from schemas.reading.document import Document, scan_document
-from schemas.reading.findings import Finding, check_all, find, findings_of, visible_path
+from schemas.reading.findings import Finding, check_all, find, findings_of, validated, visible_path
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 
 _SOURCES = ("backends", "discover")
@@ -169,20 +168,13 @@ def _check_frame(value: dict[str, Any]) -> tuple[list[Finding], _File | None]:
     frame = dict(value)
     if isinstance(frame.get("services"), dict):
         frame["services"] = {}
-    try:
-        return [], _File.model_validate(frame)
-    except ValidationError as error:
-        return findings_of(error, _File), None
+    return validated(_File, frame)
 
 
 def _check_defaults(defaults: dict[str, Any]) -> list[Finding]:
     """Check each value of `defaults`; what is incomplete or contradictory there, services may set right."""
-    try:
-        DesiredService.model_validate(defaults)
-    except ValidationError as error:
-        found = findings_of(error, DesiredService, ("defaults",))
-        return [finding for finding in found if finding.kind not in _NOT_ABOUT_DEFAULTS]
-    return []
+    found, _ = validated(DesiredService, defaults, ("defaults",))
+    return [finding for finding in found if finding.kind not in _NOT_ABOUT_DEFAULTS]
 
 
 def _merged(defaults: object, service: object) -> object:
@@ -215,14 +207,10 @@ def _problems(document: Document, findings: list[Finding]) -> tuple[Problem, ...
     problems = [flaw.problem() for flaw in document.flaws]
     hidden = {flaw.path for flaw in document.flaws if flaw.hides}
     for finding in findings:
-        if _is_below(finding.path, hidden):
+        if any(finding.path[:steps] in hidden for steps in range(len(finding.path) + 1)):
             continue
         path = visible_path(finding, document.value)
         line, column = document.locate(path, at_key=finding.at_key)
         problems.append(Problem(format_path(path), finding.message, line, column))
     unique = dict.fromkeys(problems)  # what two services inherit is one problem
     return tuple(sorted(unique, key=lambda problem: (problem.line or 0, problem.column or 0))[:MAX_PROBLEMS])
-
-
-def _is_below(path: Path, places: AbstractSet[Path]) -> bool:
-    return any(path[:steps] in places for steps in range(len(path) + 1))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
 from pydantic import BaseModel
+
+from schemas.fields import Frozen
 
 
 def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, Any]:
     """Return a JSON Schema, draft 2020-12, of a whole document; all of a service is optional in `defaults`."""
     schema = file.model_json_schema(mode="validation")
     definitions: dict[str, Any] = schema.pop("$defs")
-    for model in _models(file):
+    for model in _models(Frozen):
         described = schema if model is file else definitions.get(model.__name__)
         if described is not None:
             _describe(described, model)
@@ -99,16 +101,10 @@ def _drop_null(schema: dict[str, Any]) -> None:
         schema.update(rest[0])
 
 
-def _models(root: type[BaseModel]) -> set[type[BaseModel]]:
-    found: set[type[BaseModel]] = set()
-    waiting: list[Any] = [root]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, type) and issubclass(one, BaseModel) and one not in found:
-            found.add(one)
-            waiting += [field.annotation for field in one.model_fields.values()]
-        waiting += getattr(one, "__args__", ())
-    return found
+def _models(below: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in below.__subclasses__():
+        yield model
+        yield from _models(model)
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:

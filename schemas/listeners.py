@@ -92,11 +92,6 @@ class Listener(Frozen):
             )
         return self
 
-    @property
-    def has_options(self) -> bool:
-        """Whether it says more than its address."""
-        return any(getattr(self, name) for name in _OPTIONS)
-
     def written(self) -> dict[str, Any]:
         """Return it as a snapshot has it."""
         return {
@@ -126,7 +121,7 @@ def _one_or_many(value: object) -> object:
 
 
 def _shortened(values: tuple[Listener, ...]) -> tuple[str | Listener, ...]:
-    return tuple(one if one.has_options else one.address for one in not_empty(values))
+    return tuple(one if len(one.written()) > 1 else one.address for one in not_empty(values))
 
 
 def _written(values: tuple[str | Listener, ...]) -> list[str | dict[str, Any]]:

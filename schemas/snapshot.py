@@ -261,12 +261,8 @@ class Snapshot(Frozen):
 
     def body(self) -> dict[str, Any]:
         """Return what travels as JSON, every default resolved."""
-        return {
-            "version": self.version,
-            "generation": self.generation,
-            "hash": self.hash,
-            "services": {name: service.model_dump(mode="json") for name, service in self.services.items()},
-        }
+        body: dict[str, Any] = json.loads("".join(self.text()))
+        return body
 
 
 def parse_snapshot(data: object) -> Snapshot:

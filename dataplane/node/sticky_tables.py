@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from xxhash import xxh3_64_hexdigest
 
-from dataplane.core.balance.remap import moved_share_steps
+from dataplane.core.balance.sticky import moved_share_steps
 from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.selection import sticky_members
 from dataplane.core.spec import BackendSpec, Mode

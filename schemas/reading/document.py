@@ -84,7 +84,7 @@ def _flow_yaml(text: str, not_json: json_text.NotJson) -> Document:
         return _yaml(text)
     except Broken:
         if text.lstrip()[1:].lstrip()[:1] == '"':
-            raise Broken(not_json.flaw) from None
+            raise not_json from None
         raise
 
 

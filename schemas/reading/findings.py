@@ -84,12 +84,20 @@ def to_problems(findings: list[Finding], root: object) -> tuple[Problem, ...]:
     return tuple(Problem(format_path(visible_path(one, root)), one.message) for one in findings)
 
 
+def validated(model: type[M], value: object, prefix: Path = ()) -> tuple[list[Finding], M | None]:
+    """Validate a value, which stands at `prefix`; return what is wrong, or what it is."""
+    try:
+        return [], model.model_validate(value)
+    except ValidationError as error:
+        return findings_of(error, model, prefix), None
+
+
 def checked(model: type[M], data: object) -> M:
     """Check a decoded body. InvalidDocument has every problem found, by path."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise InvalidDocument(to_problems(findings_of(error, model), data)) from None
+    findings, made = validated(model, data)
+    if made is None:
+        raise InvalidDocument(to_problems(findings, data))
+    return made
 
 
 def find(root: object, path: Path) -> tuple[int, object]:
@@ -216,13 +224,9 @@ def check_all(model: type[M], value: object) -> tuple[list[Finding], M | None]:
     Returns the findings, and what the value is: without findings exactly that; else what is right of it, with defaults
     and stand-ins for the rest, or None.
     """
-    try:
-        return [], model.model_validate(value)
-    except ValidationError as error:
-        found = findings_of(error, model)
-        enough = error.error_count() >= MAX_PROBLEMS
-    if enough or not isinstance(value, dict):
-        return found, None
+    found, made = validated(model, value)
+    if made is not None or len(found) >= MAX_PROBLEMS or not isinstance(value, dict):
+        return found, made
     rest = copy.deepcopy(value)
     latest = found
     touched: list[Path] = []
@@ -231,12 +235,11 @@ def check_all(model: type[M], value: object) -> tuple[list[Finding], M | None]:
             for path in finding.about or (finding.path,):
                 _replace(rest, path, len(touched), missing=finding.kind == "missing")
                 touched.append(path)
-        try:
-            return found, model.model_validate(rest)
-        except ValidationError as error:
-            latest = findings_of(error, model)
+        latest, made = validated(model, rest)
+        if made is not None:
+            break
         found = found + [one for one in latest if one.kind == "refused" and not _follows(one, touched)]
-    return found, None
+    return found, made
 
 
 def _follows(finding: Finding, touched: list[Path]) -> bool:

@@ -6,13 +6,12 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple, NoReturn
 
 from yaml import events
 
-from schemas.reading.yaml_text import MAX_DEPTH, Builder, Flaw, Place, position, too_deep
+from schemas.reading.yaml_text import MAX_DEPTH, Broken, Builder, Flaw, Place, position, too_deep
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
@@ -23,12 +22,8 @@ _COMMENT: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?P<comment>//[^\n]*|/\*.*?\*
 _TRAILING_COMMA: Final = re.compile(r",(?=\s*[}\]])")
 
 
-@dataclass(eq=False)
-class NotJson(Exception):  # noqa: N818 - an answer: the caller tries YAML next
-    """The text is no JSON."""
-
-    flaw: Flaw
-    """Where it ceases to be."""
+class NotJson(Broken):
+    """The text is no JSON from the flaw on; the caller tries YAML next."""
 
 
 def read(text: str) -> tuple[Any, tuple[Flaw, ...], Callable[[], Place]]:
