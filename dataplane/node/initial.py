@@ -151,7 +151,7 @@ def state_of(applier: Applier) -> dict[str, Any]:
     node = applier.node
     verdicts = verdicts_of(node)
     return {
-        "snapshot": json.loads("".join(applier.snapshot.text())),
+        "snapshot": applier.snapshot.body(),
         "overrides": [
             (
                 service,
