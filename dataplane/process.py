@@ -100,7 +100,7 @@ class Process:
         self.background = Background(group)
         self.events = Events(log_event, time.time, draw_instance())
         self.reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
-        self.store = SnapshotStore(options.state_dir, options.name)
+        self.store = SnapshotStore(options.state_dir, options.name, self.events)
         self._leaving = asyncio.Event()
         self.life = Life(self._leaving.set)
         self._endpoints: Endpoints | None = None
@@ -173,7 +173,7 @@ class Process:
     async def _stop_accepting(self) -> None:
         applier = self.role.applier
         async with applier.lock:
-            await applier.saving.again()
+            await applier.store.again()
             applier.refusal = Refused(503, "stopping", "the process is ending")
             await self.role.leave(last=True)
 

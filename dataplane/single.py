@@ -53,7 +53,7 @@ class Single:
         self._reader.outcomes.start()
         self._recording.watch(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
-        await load_initial(self.applier, process.store, process.options.config)
+        await load_initial(self.applier, process.options.config)
         endpoints.listen()
         await endpoints.serve(self.plane, process.own)
 

@@ -30,6 +30,7 @@ from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
+from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.report.exposition import Sample
 from dataplane.report.figures import total
 from dataplane.report.metrics import Runs, families
@@ -288,7 +289,8 @@ def metric_families() -> list[Family]:
 
 async def _collected() -> list[Family]:
     reactor = Reactor(asyncio.get_running_loop(), 1024)
-    node = Node(reactor, Events(lambda *_, **__: None, time.time), random.Random(0))
+    events = Events(lambda *_, **__: None, time.time)
+    node = Node(reactor, events, random.Random(0))
     with tempfile.TemporaryDirectory() as folder:
         service = {
             "listen": [f"unix:{folder}/listen"],
@@ -296,7 +298,9 @@ async def _collected() -> list[Family]:
             "backends": [f"unix:{folder}/backend"],
             "health": {"active": {"type": "none"}},
         }
-        applier = Applier(node, None, OwnListeners(node, reuse_port=False))
+        applier = Applier(
+            node, SnapshotStore(Path(folder), "x", events), OwnListeners(node, reuse_port=False)
+        )
         await applier.apply({"generation": 1, "services": {"web": service}})
         told = families(await total(Reader(node).parts(each=True)), Runs(1, "", saved=True, uptime_s=0.0))
         await applier.apply({"generation": 2, "services": {}})

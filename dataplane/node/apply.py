@@ -24,7 +24,7 @@ from dataplane.node.listeners import Listeners, NewSockets
 from dataplane.node.node import Node
 from dataplane.node.running_service import find
 from dataplane.node.slices import in_slices
-from dataplane.node.snapshot_file import Saving, SnapshotStore
+from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.specs import service_spec
 from schemas.api import BackendPatch, PushedBy, Verdict
 from schemas.replies import Applied, Change, Planned, PushOrigin
@@ -62,17 +62,14 @@ class Replicas(Protocol):
 
 
 class Applier:
-    """Holds what runs, and changes it; one change at a time. Without a `store`, nothing is kept for the next start."""
+    """Holds what runs, and changes it; one change at a time."""
 
     def __init__(
-        self,
-        node: Node,
-        store: SnapshotStore | None,
-        listeners: OpenedListeners,
-        replicas: Replicas | None = None,
+        self, node: Node, store: SnapshotStore, listeners: OpenedListeners, replicas: Replicas | None = None
     ) -> None:
         self.node = node
         self.changer = Changer(node)
+        self.store = store
         self._listeners = listeners
         self._replicas = replicas
         self.snapshot = EMPTY
@@ -83,7 +80,6 @@ class Applier:
         self.lock = asyncio.Lock() if replicas is None else replicas.lock
         self.refusal: Refused | None = None
         """Why nothing is changed any more; None as long as this process is in charge."""
-        self.saving = Saving(store, node.events)
 
     # -- the snapshot ---------------------------------------------------------------------------------
 
@@ -102,10 +98,10 @@ class Applier:
             snapshot = await in_slices(parse_snapshot_steps(data))
             self._check(snapshot, if_match)
             if snapshot.generation == self.snapshot.generation:
-                await self.saving.again()
+                await self.store.again()
                 return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": []}
             changes = await self._run(snapshot, by)
-            await self.saving.save(snapshot)
+            await self.store.save(snapshot)
             return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
 
     async def restore(self, snapshot: Snapshot) -> None:
@@ -116,10 +112,10 @@ class Applier:
     async def keep_saved(self) -> None:
         """Save again what could not be saved, until cancelled, or until another process is in charge."""
         while self.refusal is None:
-            await self.saving.due()
+            await self.store.due()
             async with self.lock:
                 if self.refusal is None:
-                    await self.saving.again()
+                    await self.store.again()
 
     async def plan(self, data: object, *, if_match: str | None = None) -> Planned:
         """Say what `apply` would change and what that would mean, or refuse as it would."""

@@ -18,7 +18,6 @@ from dataplane.net.backend import Backend
 from dataplane.node.apply import Applier
 from dataplane.node.node import Node
 from dataplane.node.running_service import find
-from dataplane.node.snapshot_file import SnapshotStore
 from schemas.api import BackendPatch, PushedBy
 from schemas.desired import Desired, load_desired, resolve
 from schemas.environment import desired_from_environment
@@ -75,14 +74,14 @@ def _start_errors(source: str) -> Iterator[None]:
         raise StartError(f"{source}: {error}") from error
 
 
-async def load_initial(applier: Applier, store: SnapshotStore, config: Path | None) -> None:
+async def load_initial(applier: Applier, config: Path | None) -> None:
     """Run what there is: `--config` first, then the environment, then the last good snapshot; or nothing.
 
     Raises:
         StartError: `--config` or the environment is wrong, or asks for an address that cannot be had. What was
             saved and cannot be run is no reason not to start: a control plane may know better.
     """
-    source = str(config) if config else "environment"
+    source, store = str(config) if config else "environment", applier.store
     saved = None
     try:
         saved = await asyncio.to_thread(store.load)
@@ -162,7 +161,7 @@ def state_of(applier: Applier) -> dict[str, Any]:
         # Five fields each, and what came later beside them: a successor may be older than this process.
         "verdicts": [(*one[:4], one[5]) for one in verdicts],
         "unreachable": [one[:2] for one in verdicts if not one[4]],
-        "saved": applier.saving.saved,
+        "saved": applier.store.saved,
     }
 
 

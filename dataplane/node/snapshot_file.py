@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +19,18 @@ _TODO: Final = (
 
 
 class SnapshotStore:
-    """One file, replaced as a whole."""
+    """One file, replaced as a whole, which knows whether the last snapshot is in it."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, events: Events) -> None:
         self.path = directory / f"dataplane-{name}.json"
+        self._events = events
+        self._unsaved: Snapshot | None = None
+        self._needed = asyncio.Event()
 
-    def save(self, pieces: Sequence[str]) -> None:
-        """Write a snapshot's JSON so that a crash at any moment, or an OSError, leaves the old file or the new one."""
-        replace_file(self.path, (piece.encode() for piece in pieces))
-        sync_directory(self.path.parent)
+    @property
+    def saved(self) -> bool:
+        """Whether a restart would find what runs."""
+        return self._unsaved is None
 
     def load(self) -> Snapshot | None:
         """Return the last good snapshot; None if none was ever saved.
@@ -43,47 +46,34 @@ class SnapshotStore:
             return None
         return parse_snapshot(json.loads(text))
 
-
-class Saving:
-    """Saves snapshots in `store`, if there is one, and knows whether the last one is on disk."""
-
-    def __init__(self, store: SnapshotStore | None, events: Events) -> None:
-        self._store = store
-        self._events = events
-        self._unsaved: Snapshot | None = None
-        self._needed = asyncio.Event()
-
-    @property
-    def saved(self) -> bool:
-        """Whether a restart would find what runs."""
-        return self._unsaved is None
-
     def owe(self, snapshot: Snapshot) -> None:
         """Take over from a process that could not save what it ran."""
         self._unsaved = snapshot
         self._needed.set()
 
     async def save(self, snapshot: Snapshot) -> None:
-        """Save a snapshot, now or later."""
-        if self._store is None:
-            return
+        """Save a snapshot, now or later; a crash at any moment leaves the old file or the new one."""
         pieces: list[str] = []
         for piece in snapshot.text():
             pieces.append(piece)
             await asyncio.sleep(0)
-        before, path = self._unsaved, str(self._store.path)
+        before, path = self._unsaved, str(self.path)
         try:
-            await asyncio.to_thread(self._store.save, pieces)
+            await asyncio.to_thread(self._write, pieces)
         except OSError as error:
             self.owe(snapshot)
             if before is not snapshot:
-                cause = explain_error(self._store.path, error)
+                cause = explain_error(self.path, error)
                 self._events.emit("snapshot_not_saved", path=path, cause=cause, todo=_TODO)
             return
         self._unsaved = None
         self._needed.clear()
         if before is not None:
             self._events.emit("snapshot_saved", path=path, generation=snapshot.generation)
+
+    def _write(self, pieces: Iterable[str]) -> None:
+        replace_file(self.path, (piece.encode() for piece in pieces))
+        sync_directory(self.path.parent)
 
     async def again(self) -> None:
         """Save what could not be saved, if it still is not."""

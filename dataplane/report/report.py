@@ -184,7 +184,7 @@ class Report:
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],
-            "saved": self._applier.saving.saved,
+            "saved": self._applier.store.saved,
             "phase": self._life.phase.value,
             "draining_since": None if since is None else rfc3339(since),
             "skew": round(skew([worker["active"] for worker in tally.workers]), 2),
@@ -195,7 +195,7 @@ class Report:
     async def metrics(self) -> bytes:
         """Return Prometheus text."""
         info, tally = await self._tally(each=False)
-        runs = Runs(info["generation"], info["hash"], self._applier.saving.saved, info["uptime_s"])
+        runs = Runs(info["generation"], info["hash"], self._applier.store.saved, info["uptime_s"])
         return await exposition([*families(tally.figures, runs), *tally.families])
 
     def not_ready(self) -> str | None:

@@ -101,7 +101,7 @@ class Supervision:
             predecessors = await self._successor.take_from_orphans(stack)
             activated = inherited_sockets()
             self._sockets.new.inherit(activated)
-            await load_initial(self.applier, process.store, process.options.config)
+            await load_initial(self.applier, process.options.config)
             await self._succession.start()
             endpoints.listen()
             for taken in predecessors:

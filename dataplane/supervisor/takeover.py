@@ -80,7 +80,7 @@ class Successor:
         if snapshot.generation and (
             self._process.options.config is None or not taken.state.get("saved", True)
         ):
-            self._applier.saving.owe(snapshot)
+            self._applier.store.owe(snapshot)
 
     async def _succeed(self, taken: Taken, endpoints: Endpoints, plane: DataPlane) -> None:
         """Serve the API in place of a process whose clients the workers have; TakeoverError if it never lets go."""

@@ -26,6 +26,18 @@ __all__ = ["DEADLINE_S", "Bench", "benched", "greeter"]
 DEADLINE_S = 40
 
 
+class Unsaved:
+    """Keeps nothing for the next start (dataplane.node.snapshot_file.SnapshotStore)."""
+
+    saved = True
+
+    async def save(self, _snapshot: object) -> None:
+        """Do nothing."""
+
+    async def again(self) -> None:
+        """Do nothing."""
+
+
 class Bench:
     """A node on the running loop, and a service called `s`."""
 
@@ -36,7 +48,7 @@ class Bench:
         events = Events(lambda kind, **fields: self.told.append((kind, fields)), time.time)
         self.node = Node(self.reactor, events, Random(1))
         self.listeners = OwnListeners(self.node, reuse_port=False)
-        self.applier = Applier(self.node, None, self.listeners)
+        self.applier = Applier(self.node, Unsaved(), self.listeners)  # type: ignore[arg-type]
         self.generation = 0
 
     def body(self, *backends: object, **options: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataplane.telemetry.events import Events
 from schemas.api import BackendPatch, Verdict
 from schemas.errors import InvalidDocument
 from schemas.snapshot import parse_snapshot
+from tests.dataplane.node.bench import Unsaved
 
 
 class Noted:
@@ -84,7 +85,7 @@ class Applying:
         self.reactor = Reactor(asyncio.get_running_loop(), 1024)
         events = Events(lambda kind, **fields: self.told.append((kind, fields)), time.time)
         self.node = Node(self.reactor, events, Random(1))
-        self.applier = Applier(self.node, None, self.others, self.others)
+        self.applier = Applier(self.node, Unsaved(), self.others, self.others)
 
     def kinds(self) -> list[str]:
         """Return what was told."""

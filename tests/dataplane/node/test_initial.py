@@ -84,12 +84,11 @@ async def loaded(state, config=None):
     reactor.start()
     events = Events(lambda kind, **fields: told.append((kind, fields)), time.time)
     node = Node(reactor, events, Random(1))
-    store = SnapshotStore(state, "test")
-    applier = Applier(node, store, OwnListeners(node, reuse_port=False))
+    applier = Applier(node, SnapshotStore(state, "test", events), OwnListeners(node, reuse_port=False))
     it = Loaded(node, applier)
     it.told = told
     try:
-        await load_initial(applier, store, config)
+        await load_initial(applier, config)
         yield it
     finally:
         for listener in node.listeners.values():

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from dataplane.node.snapshot_file import Saving, SnapshotStore
+from dataplane.node.snapshot_file import SnapshotStore
 from schemas.errors import InvalidDocument
 from schemas.snapshot import Snapshot, parse_snapshot
 from tests.support.dataplane import DataPlane
@@ -19,31 +19,39 @@ SNAPSHOT = parse_snapshot(
 )
 
 
+class Told(list):
+    """Takes events."""
+
+    def emit(self, kind, **fields):
+        """Note one."""
+        self.append((kind, fields))
+
+
 @pytest.fixture
 def store(tmp_path):
     """A store in a folder that does not exist yet."""
-    return SnapshotStore(tmp_path / "state", "test")
+    return SnapshotStore(tmp_path / "state", "test", Told())
 
 
-def test_round_trip(store):
+async def test_round_trip(store):
     """What was saved is loaded; nothing saved is no error."""
     assert store.load() is None
-    store.save(list(SNAPSHOT.text()))
+    await store.save(SNAPSHOT)
     assert store.load() == SNAPSHOT
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
 
 
-def test_a_write_that_fails(store, monkeypatch):
+async def test_a_write_that_fails(store):
     """A write that fails half-way leaves the old file, and nothing else."""
-    store.save(list(SNAPSHOT.text()))
+    await store.save(SNAPSHOT)
 
     def pieces():
         yield '{"version": 1'
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        store.save(pieces())
+        store._write(pieces())
     assert store.load() == SNAPSHOT
     assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
 
@@ -58,23 +66,15 @@ def test_damage(store, text):
 
 
 @needs_two_users
-def test_root_saves_for_a_service(tmp_path):
+async def test_root_saves_for_a_service(tmp_path):
     """A data plane that root ran once leaves a snapshot that the service can read."""
     os.chown(tmp_path, SERVICE.pw_uid, SERVICE.pw_gid)
-    store = SnapshotStore(tmp_path / "state", "test")
-    store.save(list(SNAPSHOT.text()))
+    store = SnapshotStore(tmp_path / "state", "test", Told())
+    await store.save(SNAPSHOT)
     assert {owner(store.path), owner(store.path.parent)} == {SERVICE.pw_name}
 
 
 FIRST, SECOND = (Snapshot(generation=number, services={}) for number in (1, 2))
-
-
-class Told(list):
-    """Takes events."""
-
-    def emit(self, kind, **fields):
-        """Note one."""
-        self.append((kind, fields))
 
 
 @pytest.fixture
@@ -87,20 +87,20 @@ def blocked(tmp_path):
 
 async def test_a_failure_is_told_once_and_so_is_its_end(blocked):
     """Tries that fail again are not told again; a success after them is."""
-    store, told = SnapshotStore(blocked, "x"), Told()
-    saving = Saving(store, told)
-    await saving.save(FIRST)
-    await saving.again()
+    told = Told()
+    store = SnapshotStore(blocked, "x", told)
+    await store.save(FIRST)
+    await store.again()
     assert [kind for kind, _ in told] == ["snapshot_not_saved"]
-    assert not saving.saved
-    await saving.save(SECOND)
+    assert not store.saved
+    await store.save(SECOND)
     assert [fields["path"] for _, fields in told] == [str(store.path)] * 2
     blocked.unlink()
-    await saving.again()
+    await store.again()
     assert (told[2][0], told[2][1]["generation"], len(told)) == ("snapshot_saved", 2, 3)
-    assert saving.saved
+    assert store.saved
     assert store.load() == SECOND
-    await saving.save(FIRST)
+    await store.save(FIRST)
     assert len(told) == 3
 
 
@@ -118,7 +118,7 @@ def test_the_same_content_again_saves_what_was_not(workers):
         assert plane.put_snapshot({}, generation=1)["changes"] == []
         assert plane.status()["saved"] is True
         assert plane.metrics().values("lb_snapshot_saved") == [1]
-        assert SnapshotStore(plane.state_dir, plane.name).load().generation == 1
+        assert SnapshotStore(plane.state_dir, plane.name, Told()).load().generation == 1
 
 
 def test_a_successor_saves_what_its_predecessor_could_not():
@@ -139,4 +139,4 @@ def test_a_successor_saves_what_its_predecessor_could_not():
             plane.state_dir.unlink()
             # tried again every few seconds
             wait_for(lambda: successor.status()["saved"], "the snapshot to be saved")
-            assert SnapshotStore(plane.state_dir, plane.name).load().generation == 1
+            assert SnapshotStore(plane.state_dir, plane.name, Told()).load().generation == 1

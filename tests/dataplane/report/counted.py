@@ -164,7 +164,7 @@ def report_of(node: Node, source: Any) -> Report:
     applier: Any = SimpleNamespace(
         node=node,
         snapshot=SimpleNamespace(generation=7, hash="0123"),
-        saving=SimpleNamespace(saved=True),
+        store=SimpleNamespace(saved=True),
         pushed_by=None,
     )
     life = Life()

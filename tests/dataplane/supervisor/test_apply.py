@@ -20,6 +20,7 @@ from dataplane.report.reader import Reader
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.telemetry.events import Events
 from schemas.api import BackendPatch
+from tests.dataplane.node.bench import Unsaved
 from tests.dataplane.node.test_apply import Noted, body
 from tests.dataplane.supervisor.fleet import ADDRESS, fleet
 
@@ -31,7 +32,7 @@ async def applying(count=2):
         reactor = Reactor(asyncio.get_running_loop(), 1024)
         node = Node(reactor, Events(lambda *_, **__: None, time.time), Random(1), PoolShare(cap=0))
         site.replicas = WorkerReplicas(node, site.lending, site.sockets, site.board)
-        site.applier = Applier(node, None, Noted(), site.replicas)
+        site.applier = Applier(node, Unsaved(), Noted(), site.replicas)
         yield site
         reactor.epoll.close()
 

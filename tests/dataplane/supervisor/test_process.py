@@ -40,7 +40,7 @@ async def process(tmp_path):
             background=Background(group),
             events=Events(lambda kind, **_: told.append(kind), lambda: 0.0),
             reactor=Reactor(asyncio.get_running_loop(), 1024),
-            store=SnapshotStore(tmp_path, "x"),
+            store=SnapshotStore(tmp_path, "x", Events(lambda *_, **__: None, lambda: 0.0)),
             life=Life(),
             log=SimpleNamespace(dropped=0, close=lambda: told.append("closed")),
             told=told,

@@ -52,7 +52,7 @@ class Takes:
         self.new = self
         self.on_start = lambda: None
         self.ran = []
-        self.saving = SimpleNamespace(owe=lambda snapshot: None)
+        self.store = SimpleNamespace(owe=lambda snapshot: None)
         self.node = SimpleNamespace(reactor=SimpleNamespace(clock=lambda: 0.0), running={})
         self.successor = Successor(self, self, self, self)
 
