@@ -70,8 +70,10 @@ def sorted_out(services: Mapping[str, Any]) -> tuple[frozenset[Served], tuple[Le
     served, left_out = set(), []
     every = ((name, each) for name, service in services.items() for each in service["listen"])
     for name, listener in ((name, address) for name, each in every for address in listened_on(each)):
-        address, why = split_address(listener), _why_not(listener)
-        if why or isinstance(address, UnixPath):
+        address = split_address(listener)
+        if isinstance(address, UnixPath):
+            left_out.append(LeftOut(name, listener, "a Unix socket is on this machine only"))
+        elif why := _why_not(address.host):
             left_out.append(LeftOut(name, listener, why))
         else:
             everywhere = _ip(address.host).is_unspecified
@@ -79,15 +81,12 @@ def sorted_out(services: Mapping[str, Any]) -> tuple[frozenset[Served], tuple[Le
     return frozenset(served), tuple(sorted(left_out))
 
 
-def _why_not(listener: str) -> str:
-    """Say why other machines cannot reach a listener; empty if they can."""
-    address = split_address(listener)
-    if isinstance(address, UnixPath):
-        return "a Unix socket is on this machine only"
-    host = _ip(address.host)
-    if host.is_loopback:
+def _why_not(host: str) -> str:
+    """Say why other machines cannot reach an address; empty if they can."""
+    address = _ip(host)
+    if address.is_loopback:
         return "each machine takes a loopback address for itself"
-    if host.is_link_local or "%" in address.host:
+    if address.is_link_local or "%" in host:
         return "a link-local address means something on one network link only"
     return ""
 

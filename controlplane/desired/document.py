@@ -19,7 +19,6 @@ from schemas.system.ownership import explain_error
 
 if TYPE_CHECKING:
     from schemas.desired import Desired
-    from schemas.discovery import ConsulQuery
     from schemas.errors import InvalidDocument
 
 MAX_BYTES: Final = 1024 * 1024
@@ -153,14 +152,6 @@ class Proposal:
     def of_document(cls, document: dict[str, Any], source: str, folder: Path) -> Proposal:
         """Check an lb.yaml that is JSON already; see `of_text`."""
         return cls.of_text(json.dumps(document).encode(), source, folder)
-
-    def queries(self) -> dict[str, ConsulQuery]:
-        """Return what has to be asked of Consul, by service."""
-        return {
-            name: each.discover.consul
-            for name, each in self.desired.services.items()
-            if each.discover is not None
-        }
 
 
 def input_error(error: InvalidDocument, source: str) -> InputError:

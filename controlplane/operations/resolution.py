@@ -116,7 +116,8 @@ class Resolving:
         self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]
     ) -> Compiled:
         """Put together what is known; `ran` are the services of before."""
-        if proposal.queries().keys() - discovered.keys() - ran.keys():
+        asked = {name for name, each in proposal.desired.services.items() if each.discover is not None}
+        if asked - discovered.keys() - ran.keys():
             # Our state directory is new, and discovery knows nothing: what runs goes on.
             ran = {**await self._fleet.services(), **ran}
         last = {name: service["backends"] for name, service in ran.items()}

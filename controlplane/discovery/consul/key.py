@@ -141,22 +141,22 @@ class KeySource:
         reply = await client.get(_url(self.path), how if self._index.value else [], timeout_s=timeout_s)
         take_index(self._index, reply)
         found = _value(reply)
-        usable = found is not None and bool(found[0])
-        if usable is (self._error is not None):
-            self._since = self._runtime.clock()
-        if found is None or not usable:
-            self._error = ConsulError("misconfigured", "the key is missing or empty; the last value holds")
+        if found is None or not found[0]:
+            self._note(ConsulError("misconfigured", "the key is missing or empty; the last value holds"))
             return None
-        self._error = None
+        self._note(None)
         self._answered_at = self._runtime.clock()
         return found[0]
+
+    def _note(self, error: ConsulError | None) -> None:
+        if (error is None) is not (self._error is None):
+            self._since = self._runtime.clock()
+        self._error = error
 
     def _failed(self, error: ConsulError) -> float:
         """Note a failure and return the pause before the next question, in seconds."""
         self._index.forget()
-        if self._error is None:
-            self._since = self._runtime.clock()
-        self._error = error
+        self._note(error)
         return self._pace.pause_after(error, self._backoff, self._runtime.random)
 
 

@@ -83,7 +83,7 @@ class ConsulSettings:
     port: int = 8500
     socket: str = ""
     """The path of the agent's Unix socket, for the scheme `unix`."""
-    token: str = ""
+    token: str = field(default="", repr=False)
     """Only from the environment; a file is better."""
     token_file: Path | None = None
     ca_file: Path | None = None
@@ -103,10 +103,6 @@ class ConsulSettings:
         """Say where a file is named, by its key in lb.yaml or by its variable, and its absolute path."""
         where = _VARIABLES[key] if self.from_environment else f"consul.{key}"
         return f"{where} {getattr(self, key).absolute()}"
-
-    def __repr__(self) -> str:
-        # a token must not reach a log through somebody's repr
-        return f"ConsulSettings({self.address()})"
 
     def address(self) -> str:
         """Return the address in one normal form, without secrets."""
