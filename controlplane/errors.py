@@ -53,23 +53,18 @@ class ControlError(Exception):
     """Whether only another content can help; whatever else is in the way may go, so it is tried again."""
 
 
+@dataclass(eq=False)
 class InputError(ControlError):
-    """What somebody wrote is invalid.
-
-    Attributes:
-        problems: One JSON object for each: `{path, message, line, column}`.
-        source: The file, or what else it was read from.
-    """
+    """What somebody wrote is invalid."""
 
     code = "invalid"
     status = 422
     exit_code = 2
     blames_content = True
-
-    def __init__(self, source: str, problems: Sequence[dict[str, Any]]) -> None:
-        super().__init__(source)
-        self.source = source
-        self.problems = tuple(problems)
+    source: str
+    """The file, or what else it was read from."""
+    problems: Sequence[dict[str, Any]]
+    """One JSON object for each: `{path, message, line, column}`."""
 
     def __str__(self) -> str:
         return "\n".join(map(self._line, self.problems))

@@ -224,5 +224,5 @@ class Settings:
             Store(self.state_dir()),
             user_name(os.getuid()),
             tell=lambda message: click.echo(message, err=True),
-            draining=lambda: tuple(map(BlockingClient, self.draining())),
+            find_draining=lambda: tuple(map(BlockingClient, self.draining())),
         )

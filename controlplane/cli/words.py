@@ -37,13 +37,9 @@ HEALTH: Final = {"up": "green", "unknown": "dim", "ejected": "yellow", "down": "
 """Styles; the terminal's own palette, so that they are right on light and on dark."""
 STATES: Final = {"enabled": "dim", "drain": "yellow", "disabled": "red", "removed": "yellow"}
 LEVELS: Final = {"bad": "bold red", "warn": "yellow", "note": "cyan"}
-PLANES: Final = {
-    "ok": "green",
-    "draining": "dim",
-    "gone": "bold red",
-    "see above": "bold red",
-    "unreachable": "bold red",
-}
+PLANES: Final = {"ok": "green", "draining": "dim"} | dict.fromkeys(
+    ("gone", "see above", "unreachable"), "bold red"
+)
 SOURCES: Final = {
     "ok": "green",
     "stale": "yellow",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff
@@ -24,47 +25,35 @@ _MOST_OWED: Final = 200
 """Entries of the history that wait; of more the oldest is forgotten, as the history itself does."""
 
 
+@dataclass(eq=False, slots=True)
 class Keeping:
-    """Writes the state and the history.
+    """Writes the state and the history."""
 
-    Args:
-        store: Where to.
-        log: Told what an operator has to know.
-        backoff: The pauses between tries.
-        held: Write only when `write` says so: when it is known whether what was taken came true.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        log: Callable[[str], None],
-        backoff: Backoff | None = None,
-        *,
-        held: bool = False,
-    ) -> None:
-        self.error: str | None = None
-        """Why something is not written down; None: all of it is."""
-        self.store = store
-        self._held = held
-        self._log = log
-        self._backoff = backoff or Backoff(base_s=1.0, least=0.5)
-        self._state: State | None = None
-        self._entries: list[tuple[Entry, dict[str, Any]]] = []
-        self._owes = asyncio.Event()
-        self._turn = asyncio.Lock()
+    store: Store
+    log: Callable[[str], None]
+    """Told what an operator has to know."""
+    backoff: Backoff = field(default_factory=lambda: Backoff(base_s=1.0, least=0.5))
+    held: bool = False
+    """Write only when `write` says so: when it is known whether what was taken came true."""
+    error: str | None = None
+    """Why something is not written down; None: all of it is."""
+    _state: State | None = None
+    _entries: list[tuple[Entry, dict[str, Any]]] = field(default_factory=list)
+    _owes: asyncio.Event = field(default_factory=asyncio.Event)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep(self, state: State, entry: Entry | None = None) -> list[str]:
         """Write a state down, and its entry of the history if it has one; return what an operator should know if it failed."""
         self._state = state
         if entry is not None:
             self._entries = [*self._entries, (entry, state.document or {})][-_MOST_OWED:]
-        return [] if self._held else await self.write()
+        return [] if self.held else await self.write()
 
     async def run(self) -> None:
         """Try again what could not be written, until cancelled."""
         while True:
             await self._owes.wait()
-            await asyncio.sleep(self._backoff.fail(random.random))
+            await asyncio.sleep(self.backoff.fail(random.random))
             await self.write()
 
     async def write(self) -> list[str]:
@@ -98,34 +87,28 @@ class Keeping:
         """Note how it went."""
         if not self._entries and self._state is None:
             if self.error is not None:
-                self._log("written down again")
+                self.log("written down again")
             self.error = None
-            self._backoff.succeed()
+            self.backoff.succeed()
             self._owes.clear()
             return
         if self.error is None and warnings:
-            self._log(warnings[-1])
+            self.log(warnings[-1])
         self.error = warnings[-1] if warnings else self.error
         self._owes.set()
 
 
+@dataclass(eq=False, slots=True)
 class Accepted:
     """What the fleet should run, and how that came about."""
 
-    def __init__(
-        self,
-        keeping: Keeping,
-        fleet: Fleet,
-        on_event: Callable[[dict[str, Any]], None],
-        log: Callable[[str], None],
-    ) -> None:
-        self.state = State()
-        self.lost: str | None = None
-        """Why what was written down could not be read at the start; None: it was."""
-        self.keeping = keeping
-        self._fleet = fleet
-        self._on_event = on_event
-        self._log = log
+    keeping: Keeping
+    fleet: Fleet
+    on_event: Callable[[dict[str, Any]], None]
+    log: Callable[[str], None]
+    state: State = field(default_factory=State)
+    lost: str | None = None
+    """Why what was written down could not be read at the start; None: it was."""
 
     async def load(self) -> None:
         """Read what was written down; nothing is wished."""
@@ -137,16 +120,16 @@ class Accepted:
                 f"overrides and the last snapshot are unknown: {error}; say again which backends are to be drained, "
                 "disabled or weighted otherwise"
             )
-            self._log(self.lost)
+            self.log(self.lost)
             self.state = await asyncio.to_thread(store.recover)
 
     async def services(self) -> dict[str, Any]:
         """Return the services that should run; before anything was accepted, those of the newest data plane."""
-        return self.state.services if self.state.document is not None else await self._fleet.services()
+        return self.state.services if self.state.document is not None else await self.fleet.services()
 
     def next_generation(self, digest: str) -> int:
         """Return the generation for a content of this hash: above all that run, unless it runs already."""
-        return next_generation(self._fleet.running(), digest, floor=(self.state.generation, self.state.hash))
+        return next_generation(self.fleet.running(), digest, floor=(self.state.generation, self.state.hash))
 
     async def accept(self, after: State, origin: Origin) -> list[str]:
         """Write a new state down, and wish it; return what an operator should know if it could not be written."""
@@ -156,13 +139,13 @@ class Accepted:
         warnings = await self.keeping.keep(after, entry)
         self.wish()
         what = {"generation": after.generation, "hash": after.hash, "by": origin.by}
-        self._on_event({"type": "generation", **what})
+        self.on_event({"type": "generation", **what})
         return warnings
 
     def wish(self) -> None:
         """Tell the fleet what to run, if anything was accepted."""
         if self.state.document is not None:
-            self._fleet.want(wish_of(self.state))
+            self.fleet.want(wish_of(self.state))
 
     async def snapshot(self) -> dict[str, Any]:
         """Return what should run; before anything was accepted, what the newest data plane runs."""

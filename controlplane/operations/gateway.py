@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
@@ -57,6 +58,7 @@ _INVALID: Final = 422
 _UNKNOWN: Final = 404
 
 
+@dataclass(frozen=True, slots=True)
 class Remote:
     """The way to the data planes when a daemon runs; `Direct` can do the same without one.
 
@@ -64,9 +66,7 @@ class Remote:
     """
 
     direct: ClassVar = False
-
-    def __init__(self, client: BlockingClient) -> None:
-        self._client = client
+    client: BlockingClient
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Return `{changes, impact, dataplanes: [{name, socket, result, error, generation, hash}]}`."""
@@ -102,7 +102,7 @@ class Remote:
 
     def _ask(self, call: requests.Call, timeout_s: float) -> dict[str, Any]:
         try:
-            return self._client.ask(call, timeout_s=timeout_s)
+            return self.client.ask(call, timeout_s=timeout_s)
         except RefusedError as error:
             if error.http_status == _INVALID and error.details:
                 raise InputError("", error.details) from error
@@ -111,38 +111,26 @@ class Remote:
             raise HeldBackError(error.message) from error
 
 
+@dataclass(frozen=True, slots=True)
 class Direct:
-    """The way to the data planes when no daemon runs.
-
-    Args:
-        clients: Makes a client for each data plane; raises `PlaceError` if there is none.
-        store: The history.
-        by: Who gives the commands.
-        tell: Told what is waited for, if that takes longer than somebody expects.
-        draining: Makes a client for each process that has been a data plane, and drains.
-    """
+    """The way to the data planes when no daemon runs."""
 
     direct: ClassVar = True
     """No daemon runs: the data planes are asked."""
-
-    def __init__(
-        self,
-        clients: Callable[[], Sequence[Asking]],
-        store: Store,
-        by: str,
-        tell: Callable[[str], None] = lambda _: None,
-        draining: Callable[[], Sequence[Asking]] = tuple,
-    ) -> None:
-        self._find = clients
-        self._store = store
-        self._by = by
-        self._tell = tell
-        self._draining = draining
+    find: Callable[[], Sequence[Asking]]
+    """Makes a client for each data plane; raises `PlaceError` if there is none."""
+    store: Store
+    by: str
+    """Who gives the commands."""
+    tell: Callable[[str], None] = lambda _: None
+    """Told what is waited for, if that takes longer than somebody expects."""
+    find_draining: Callable[[], Sequence[Asking]] = tuple
+    """Makes a client for each process that has been a data plane, and drains."""
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
         try:
-            clients = self._find()
+            clients = self.find()
         except PlaceError:
             clients = ()
         warnings: list[str] = []
@@ -151,16 +139,16 @@ class Direct:
 
     def apply(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Push to every data plane, each all or nothing, and wait until all run it."""
-        return self._change(options, lambda it: it.apply(proposal, options, Origin(self._by, "apply")))
+        return self._change(options, lambda it: it.apply(proposal, options, Origin(self.by, "apply")))
 
     def rollback(self, generation: int | None, options: ApplyOptions) -> dict[str, Any]:
         """Apply an earlier generation's lb.yaml."""
-        return self._change(options, lambda it: it.rollback(generation, options, self._by))
+        return self._change(options, lambda it: it.rollback(generation, options, self.by))
 
     def _change(
         self, options: ApplyOptions, change: Callable[[Controller], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        clients = self._find()
+        clients = self.find()
         with self._writing(options.timeout_s) as warnings:
             tries = _TRIES if options.force else 1
             while True:
@@ -175,21 +163,21 @@ class Direct:
 
     def patch(self, service: str, backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Override fields of a backend on every data plane."""
-        clients = self._find()
+        clients = self.find()
         with self._writing(LOOK_S) as warnings:
             report, keeping = self._run(
                 clients,
                 warnings,
-                lambda it: it.patch(service, backend, fields, by=self._by, timeout_s=LOOK_S),
+                lambda it: it.patch(service, backend, fields, by=self.by, timeout_s=LOOK_S),
             )
             warnings.extend(_written(keeping))
             return _with(warnings, report)
 
     def status(self) -> dict[str, Any]:
         """Ask every data plane, and whatever has been one and drains, now."""
-        draining = self._draining()
+        draining = self.find_draining()
         try:
-            clients = self._find()
+            clients = self.find()
         except PlaceError:
             if not draining:
                 raise
@@ -208,10 +196,10 @@ class Direct:
             for number, each in enumerate(outcomes)
         ]
         try:
-            state = self._store.load()
+            state = self.store.load()
         except StoreError as error:
-            self._tell(f"overrides and the last snapshot are unknown: {error}")
-            state = self._store.recover()
+            self.tell(f"overrides and the last snapshot are unknown: {error}")
+            state = self.store.recover()
         why = "nothing was known of its backends when it was applied, and without a daemon nobody asks again"
         waiting = sorted(set(state.discovered) - set(state.services))
         unserved = [{"service": name, "why": why} for name in waiting]
@@ -219,7 +207,7 @@ class Direct:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""
-        outcomes = ask_all(self._find(), requests.get("/v1/snapshot"), timeout_s=LOOK_S)
+        outcomes = ask_all(self.find(), requests.get("/v1/snapshot"), timeout_s=LOOK_S)
         answers = [each.answer for each in outcomes if each.answer is not None]
         if not answers:
             failed = "; ".join(f"{each.endpoint.name}: {each.error}" for each in outcomes)
@@ -228,7 +216,7 @@ class Direct:
 
     def history(self) -> dict[str, Any]:
         """Read the state directory."""
-        return self._store.history().report()
+        return self.store.history().report()
 
     @contextlib.contextmanager
     def _writing(self, timeout_s: float) -> Iterator[list[str]]:
@@ -236,7 +224,7 @@ class Direct:
         warnings: list[str] = []
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self._store.writer(timeout_s=timeout_s))
+                stack.enter_context(self.store.writer(timeout_s=timeout_s))
             except StoreError as error:
                 warnings.append(f"nothing is written down: {error}")
             yield warnings
@@ -253,7 +241,7 @@ class Direct:
         from controlplane.operations.controller import Controller  # noqa: PLC0415 - the same
 
         by_endpoint = {client.endpoint: client for client in clients}
-        keeping = Keeping(self._store, log=lambda _: None, held=True)
+        keeping = Keeping(self.store, log=lambda _: None, held=True)
 
         async def run() -> T:
             controller = Controller(
@@ -267,7 +255,7 @@ class Direct:
                 base=Path(),
                 on_event=lambda _: None,
                 log=warnings.append,
-                tell=self._tell,
+                tell=self.tell,
             )
             await controller.load()
             return await _beside(controller.fleet.run(), job(controller))

@@ -85,24 +85,24 @@ def warnings_of(compiled: Compiled, found: Found, rows: Sequence[Mapping[str, st
     return [*said, *doubts, *compiled.warnings()]
 
 
+@dataclass(frozen=True, slots=True)
 class Resolving:
     """Resolves for one fleet and one discovery."""
 
-    def __init__(self, fleet: Fleet, discovering: ConsulDiscovery) -> None:
-        self._fleet = fleet
-        self._discovering = discovering
+    fleet: Fleet
+    discovering: ConsulDiscovery
 
     async def plan(self, proposal: Proposal, options: ApplyOptions, accepted: Accepted) -> Planned:
         """Ask discovery and every data plane what a change would come to; nothing changes."""
-        await self._fleet.wait_looked(min(FIRST_LOOK_S, options.timeout_s / 3))
+        await self.fleet.wait_looked(min(FIRST_LOOK_S, options.timeout_s / 3))
         ran = await accepted.services()
         patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
-        found = await self._discovering.look(proposal.desired, patience_s, released=options.force)
+        found = await self.discovering.look(proposal.desired, patience_s, released=options.force)
         compiled = await self.compile(proposal, found.backends, ran)
         refuse_loops(compiled)
         # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
         body = requests.encode(compiled.body(_ANY_GENERATION))
-        answers = await self._fleet.dry_run(
+        answers = await self.fleet.dry_run(
             requests.put_snapshot(body, dry_run=True), min(_DRY_RUN_S, options.timeout_s / 2)
         )
         report = plan_report(answers, ran, compiled.services)
@@ -119,8 +119,8 @@ class Resolving:
         asked = {name for name, each in proposal.desired.services.items() if each.discover is not None}
         if asked - discovered.keys() - ran.keys():
             # Our state directory is new, and discovery knows nothing: what runs goes on.
-            ran = {**await self._fleet.services(), **ran}
+            ran = {**await self.fleet.services(), **ran}
         last = {name: service["backends"] for name, service in ran.items()}
         return await asyncio.to_thread(
-            compile_services, proposal.desired, discovered, last, self._fleet.machine()
+            compile_services, proposal.desired, discovered, last, self.fleet.machine()
         )

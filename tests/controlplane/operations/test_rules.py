@@ -195,7 +195,7 @@ def test_a_backend_that_leads_back_here_is_invalid():
     looped = compiled(services("a"), loops=((("services", "web", "backends", 0), "is itself"),))
     with pytest.raises(InputError) as caught:
         rules.refuse_loops(looped)
-    assert caught.value.problems == ({"path": "services.web.backends[0]", "message": "is itself"},)
+    assert caught.value.problems == [{"path": "services.web.backends[0]", "message": "is itself"}]
 
 
 def test_a_wish_is_the_snapshot_and_what_operators_say():
