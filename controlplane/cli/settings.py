@@ -31,7 +31,6 @@ __all__ = [
     "as_json_option",
     "key_of",
     "max_remap_option",
-    "read_token",
     "settings_of",
     "timeout_option",
     "token_of",
@@ -96,24 +95,23 @@ max_remap_option = click.option(
 )
 
 
-def read_token(option: str, path: Path) -> str:
-    """Read a token from the file that an option names.
+def token_of(option: str, path: Path) -> Renewed[str]:
+    """Return the token in the file that an option names, as it is whenever it is asked.
 
     Raises:
         InputError: It cannot be read, is empty, or holds what no header may.
     """
-    try:
-        return parse_token(path.read_bytes())
-    except OSError as error:
-        problem = explain_error(path, error)
-    except TokenError as error:
-        problem = str(error)
-    raise InputError(f"{option} {path}", [{"path": "", "message": problem}])
 
+    def read() -> str:
+        try:
+            return parse_token(path.read_bytes())
+        except OSError as error:
+            problem = explain_error(path, error)
+        except TokenError as error:
+            problem = str(error)
+        raise InputError(f"{option} {path}", [{"path": "", "message": problem}])
 
-def token_of(option: str, path: Path) -> Renewed[str]:
-    """Return the token in the file that an option names, as it is whenever it is asked."""
-    token = Renewed([path], lambda: read_token(option, path), wrong=InputError)
+    token = Renewed([path], read, wrong=InputError)
     token.now()
     return token
 

@@ -37,9 +37,8 @@ HEALTH: Final = {"up": "green", "unknown": "dim", "ejected": "yellow", "down": "
 """Styles; the terminal's own palette, so that they are right on light and on dark."""
 STATES: Final = {"enabled": "dim", "drain": "yellow", "disabled": "red", "removed": "yellow"}
 LEVELS: Final = {"bad": "bold red", "warn": "yellow", "note": "cyan"}
-PLANES: Final = {"ok": "green", "draining": "dim"} | dict.fromkeys(
-    ("gone", "see above", "unreachable"), "bold red"
-)
+_BAD_PLANES: Final = ("gone", "see above", "unreachable")
+PLANES: Final = {"ok": "green", "draining": "dim", **dict.fromkeys(_BAD_PLANES, "bold red")}
 SOURCES: Final = {
     "ok": "green",
     "stale": "yellow",

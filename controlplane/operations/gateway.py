@@ -32,6 +32,7 @@ from controlplane.errors import (
     HeldBackError,
     InputError,
     LateError,
+    OvertakenError,
     PlaceError,
     RefusedError,
     StoreError,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["Direct", "Gateway", "Remote", "Threaded"]
 
 T = TypeVar("T")
-_OVERTAKEN: Final = "overtaken"
 _TRIES: Final = 3
 """With --force, against somebody who pushes at the same time."""
 _ANSWER_S: Final = 10.0
@@ -154,7 +154,7 @@ class Direct:
             while True:
                 report, keeping = self._run(clients, warnings, change)
                 results, tries = {row["result"] for row in report["dataplanes"]}, tries - 1
-                if _OVERTAKEN not in results or not tries:
+                if OvertakenError.code not in results or not tries:
                     break
             if "ok" in results:
                 warnings.extend(_written(keeping))

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from controlplane.cli.settings import Settings, read_token
+from controlplane.cli.settings import Settings, token_of
 from controlplane.errors import InputError, PlaceError
 
 
@@ -15,7 +15,7 @@ def test_token_is_the_files_one_line(tmp_path):
     file = tmp_path / "token"
     for content in (b" open sesame\n", b"\xef\xbb\xbfopen sesame\r\n"):
         file.write_bytes(content)
-        assert read_token("--token-file", file) == "open sesame"
+        assert token_of("--token-file", file).now() == "open sesame"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_what_no_header_can_carry_is_refused(tmp_path, content, why):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        read_token("--http-token-file", file)
+        token_of("--http-token-file", file)
     assert (str(caught.value), caught.value.exit_code) == (f"--http-token-file {file}: {why}", 2)
 
 
