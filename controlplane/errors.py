@@ -23,23 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = [
-    "BusyError",
-    "ControlError",
-    "DataPlaneError",
-    "GoneError",
-    "HeldBackError",
-    "InputError",
-    "LateError",
-    "OvertakenError",
-    "PlaceError",
-    "RefusedError",
-    "StoreError",
-    "UnknownError",
-    "UnreachableError",
-    "UnreadableError",
-]
-
 
 class ControlError(Exception):
     """Whatever an operator gets to see instead of a result."""

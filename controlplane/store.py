@@ -27,8 +27,6 @@ from controlplane.errors import BusyError, StoreError, UnknownError
 from schemas.system.locks import LockedError, lock
 from schemas.system.ownership import explain_error, make_directory, open_or_make, replace_file, sync_directory
 
-__all__ = ["Entry", "History", "State", "Store", "digest_of"]
-
 KEPT_GENERATIONS: Final = 200
 """A year of weekly changes four times over; documents are at most 1 MiB each."""
 KEPT_DISCOVERED: Final = 50

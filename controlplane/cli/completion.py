@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
     from controlplane.dataplanes.blocking_client import BlockingClient
 
-__all__ = ["backends", "completion", "generations", "schema", "services", "sockets", "use"]
-
 _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 _ANSWER_S: Final = 0.5
 """How long a keystroke may wait for a data plane or the daemon that hangs."""

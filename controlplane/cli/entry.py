@@ -19,8 +19,6 @@ from controlplane.cli.output import examples
 from controlplane.cli.settings import settings_of
 from controlplane.errors import ControlError
 
-__all__ = ["main"]
-
 _GROUPS: Final = {
     "Say what should be": {
         "validate": ("files", "Check an lb.yaml: every error at once, with its line."),

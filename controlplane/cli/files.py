@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
     from controlplane.discovery.consul.key import KeySource
 
-__all__ = ["apply", "history", "plan", "rollback", "validate"]
-
 _SHOWN_CHANGES: Final = 5
 _CHANGES: Final = 3
 """`plan --detailed-exitcode`: there are changes."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
     from controlplane.operations.gateway import Gateway
 
-__all__ = ["disable", "drain", "enable", "wait_drained", "weight"]
-
 _LOOK_S: Final = 0.2
 
 _service = click.argument("service", shell_complete=services)

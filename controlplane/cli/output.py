@@ -14,24 +14,6 @@ from controlplane.errors import ControlError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = [
-    "change_line",
-    "command",
-    "console",
-    "counted",
-    "errors",
-    "examples",
-    "plain",
-    "print_json",
-    "render",
-    "show_failures",
-    "show_later",
-    "show_plan",
-    "table",
-    "warn",
-    "when",
-]
-
 _SIGNS: Final = {"add": "+", "remove": "-", "change": "~"}
 _SHORT_HASH: Final = 12
 _LATER: Final = ("unreachable", "late")

@@ -16,8 +16,6 @@ from schemas.http.hosts import host_name
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
 
-__all__ = ["home_of", "run"]
-
 
 def home_of(text: str) -> Home:
     """Read a path, or `consul-kv:PATH`."""

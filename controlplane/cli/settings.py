@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from controlplane.discovery.consul.key import KeySource
     from controlplane.operations.gateway import Gateway
 
-__all__ = [
-    "DURATION",
-    "Kind",
-    "Settings",
-    "as_json_option",
-    "key_of",
-    "max_remap_option",
-    "settings_of",
-    "timeout_option",
-    "token_of",
-]
-
 T = TypeVar("T")
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from controlplane.cli.settings import Settings
 
-__all__ = ["asked", "chosen_argument", "explain", "only", "ready", "restart", "status"]
-
 _WATCH_S: Final = 1.0
 _NAMED: Final = 8
 """Services that a message names; of more it tells how many."""

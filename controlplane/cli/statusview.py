@@ -26,8 +26,6 @@ from controlplane.cli.words import (
 )
 from controlplane.core.trouble import serving, standing, troubles
 
-__all__ = ["details", "view"]
-
 _STALE_S: Final = 3.0
 _SHORT_HASH: Final = 12
 _INDENT: Final = 2

@@ -30,8 +30,6 @@ from controlplane.errors import ControlError, DataPlaneError
 if TYPE_CHECKING:
     from controlplane.cli.settings import Settings
 
-__all__ = ["Background", "Top", "connect_buckets", "top"]
-
 T = TypeVar("T")
 
 _PERIOD_S: Final = 1.0

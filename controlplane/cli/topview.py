@@ -17,8 +17,6 @@ from controlplane.cli.words import PLAIN, RICH, Glyphs, figure, percent, shorten
 from controlplane.core.rates import Row, share, total
 from controlplane.core.trouble import age_s, serving, span, standing, troubles
 
-__all__ = ["SORTS", "Model", "frame", "ordered", "plain_lines"]
-
 STALE_S: Final = 3.0
 """An answer that is older is said to be."""
 _ROOMY: Final = 100

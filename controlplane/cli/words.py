@@ -12,27 +12,6 @@ from rich.cells import cell_len, set_cell_size
 
 from controlplane.core.trouble import age_s, span, why
 
-__all__ = [
-    "HEALTH",
-    "LEVELS",
-    "PLAIN",
-    "PLANES",
-    "RANK",
-    "RICH",
-    "SOURCES",
-    "STATES",
-    "Glyphs",
-    "address_cell",
-    "cause_cell",
-    "figure",
-    "label",
-    "percent",
-    "shorten",
-    "since_cell",
-    "spark",
-    "state_cell",
-]
-
 HEALTH: Final = {"up": "green", "unknown": "dim", "ejected": "yellow", "down": "bold red"}
 """Styles; the terminal's own palette, so that they are right on light and on dark."""
 STATES: Final = {"enabled": "dim", "drain": "yellow", "disabled": "red", "removed": "yellow"}

@@ -19,8 +19,6 @@ from controlplane.operations.options import Origin, now_text
 from controlplane.operations.rules import entry_of, rollback_entry, wish_of
 from controlplane.store import Entry, State, Store, digest_of
 
-__all__ = ["Accepted", "Keeping"]
-
 _MOST_OWED: Final = 200
 """Entries of the history that wait; of more the oldest is forgotten, as the history itself does."""
 

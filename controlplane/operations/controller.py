@@ -35,8 +35,6 @@ from controlplane.operations.resolution import FIRST_LOOK_S, Resolving, unserved
 from controlplane.operations.rules import accept, attributed, override, refuse_if, wish_of
 from schemas.desired import Desired
 
-__all__ = ["Controller", "News"]
-
 _RESUMED: Final = Origin("lb-control run", "resume")
 
 

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from controlplane.operations.accepted import Keeping
     from controlplane.operations.controller import Controller
 
-__all__ = ["Direct", "Gateway", "Remote", "Threaded"]
-
 T = TypeVar("T")
 _TRIES: Final = 3
 """With --force, against somebody who pushes at the same time."""

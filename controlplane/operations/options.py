@@ -9,8 +9,6 @@ from typing import Any
 
 from controlplane.errors import InputError
 
-__all__ = ["ApplyOptions", "Origin", "now_text", "options_of_query", "query_of_options"]
-
 
 @dataclass(frozen=True, slots=True)
 class ApplyOptions:

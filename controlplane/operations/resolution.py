@@ -22,8 +22,6 @@ from controlplane.operations.options import ApplyOptions
 from controlplane.operations.rules import plan_report, refuse_loops
 from schemas.snapshot import Backend
 
-__all__ = ["FIRST_LOOK_S", "Planned", "Resolving", "not_as_asked", "unserved", "warnings_of"]
-
 FIRST_LOOK_S: Final = 3.0
 """For all data planes to be found and looked at."""
 _DRY_RUN_S: Final = 5.0

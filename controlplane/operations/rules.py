@@ -19,18 +19,6 @@ from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.store import KEPT_CHANGES, Entry, History, State, digest_of
 from schemas.errors import format_path
 
-__all__ = [
-    "accept",
-    "attributed",
-    "entry_of",
-    "override",
-    "plan_report",
-    "refuse_if",
-    "refuse_loops",
-    "rollback_entry",
-    "wish_of",
-]
-
 _KEPT_RETRACTIONS: Final = 100
 
 
