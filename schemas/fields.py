@@ -188,17 +188,13 @@ def _text(value: object) -> str:
     return value
 
 
-def _one_or_many(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 Text = Annotated[str, BeforeValidator(_text), Field(max_length=4096)]
 """Printable text."""
 Word = Annotated[Text, Field(min_length=1, max_length=255)]
 """Printable text, not empty, of a length that names have."""
 Words = Annotated[
     tuple[Word, ...],
-    BeforeValidator(_one_or_many),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 """Words in an order that counts; one may be written without a list."""
@@ -260,11 +256,6 @@ def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _as_set(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Sort and drop repetitions: the order says nothing, so it must not change the digest."""
-    return tuple(sorted(set(values)))
-
-
 ListenAddress = Annotated[
     str, BeforeValidator(normal_listen_address), _looks_like(LISTEN_ADDRESS_PATTERN, "127.0.0.1:4000")
 ]
@@ -272,5 +263,5 @@ BackendAddress = Annotated[
     str, BeforeValidator(normal_backend_address), _looks_like(BACKEND_ADDRESS_PATTERN, "127.0.0.1:5001")
 ]
 Cidr = Annotated[str, BeforeValidator(normal_cidr), _looks_like(CIDR_PATTERN, "10.0.0.0/8")]
-Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(_as_set)]
-"""A set of networks, sorted."""
+Cidrs = Annotated[tuple[Cidr, ...], AfterValidator(lambda values: tuple(sorted(set(values))))]
+"""A set of networks, sorted: the order says nothing, so it must not change the digest."""

@@ -71,12 +71,6 @@ def answered(report: Mapping[str, Any]) -> bool:
     return any(each["reachable"] for each in report["dataplanes"])
 
 
-def _newest(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
-    """Take the newest content that runs anywhere for the wanted one, when nobody has said what is wanted."""
-    known = [(row["generation"], row["hash"]) for row in rows if row["generation"] is not None]
-    return max(known, default=(0, ""))
-
-
 def converged(rows: Sequence[Mapping[str, Any]], generation: int, digest: str) -> bool:
     """Tell whether every data plane and worker runs exactly this, and all sticky tables are the same.
 
@@ -213,7 +207,8 @@ def node_status(
     draining = [draining_row(each) for each in seen if each.draining and each.status]
     seen = [each for each in seen if not each.draining]
     rows = [dataplane_row(each) for each in seen]
-    generation, digest = wanted or _newest(rows)
+    known = [(row["generation"], row["hash"]) for row in rows if row["generation"] is not None]
+    generation, digest = wanted or max(known, default=(0, ""))
     services = join_services(each.status for each in seen if each.status)
     return {
         "generation": generation,

@@ -61,11 +61,6 @@ def serves(backend: Mapping[str, Any]) -> bool:
     return standing(backend) in _USABLE
 
 
-def _reachable(backend: Mapping[str, Any]) -> bool:
-    """Tell whether a connection can be made, as far as is known."""
-    return bool(backend["health"].get("reachable", True))
-
-
 def why(backend: Mapping[str, Any]) -> str:
     """Say why a backend is not healthy, and if so that it can be reached; nothing of one that is healthy."""
     health = backend["health"]
@@ -87,7 +82,8 @@ def serving(service: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         for each in backends
         if serves(each)
         or (
-            (standing(each) != "out" and _reachable(each))
+            standing(each) != "out"
+            and each["health"].get("reachable", True)
             and (not healthy or each.get("tier") == service.get("tier"))
         )
     ]
@@ -311,7 +307,10 @@ def _try(address: str) -> str:
 def _overrides(overrides: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Trouble]:
     if not overrides:
         return
-    shown = [f"{each['service']}/{each['id']} {_words(each)}" for each in overrides[:_NAMED]]
+    shown = []
+    for each in overrides[:_NAMED]:
+        field = "" if each["field"] == "state" else f"{each['field']} "
+        shown.append(f"{each['service']}/{each['id']} {field}{each['value']}")
     more = f" and {len(overrides) - len(shown)} more" if len(overrides) > len(shown) else ""
     first = overrides[0]
     by = f" by {first['by']}" if first["by"] else ""
@@ -326,12 +325,6 @@ def _back(override: Mapping[str, Any]) -> str | None:
         return None if configured is None else _shell("lb-control", "weight", *place, str(configured))
     word = _STATES.get(configured or ("enabled" if override["value"] != "enabled" else ""))
     return None if word is None else _shell("lb-control", word, *place)
-
-
-def _words(override: Mapping[str, Any]) -> str:
-    return (
-        str(override["value"]) if override["field"] == "state" else f"{override['field']} {override['value']}"
-    )
 
 
 def _shell(*words: str) -> str:

@@ -30,14 +30,6 @@ class _Told(logging.Handler):
             asyncio.get_running_loop().call_exception_handler(context)
 
 
-def _logger() -> logging.Logger:
-    """Return what aiohttp writes to; by default it writes tracebacks in plain text between our lines of JSON."""
-    logger = logging.getLogger("livelb.http")
-    logger.propagate = False
-    logger.handlers = [_Told()]
-    return logger
-
-
 class _Impatient(asyncio.Protocol):
     """Stands before the HTTP protocol until the first headers are complete, and aborts if they do not come."""
 
@@ -88,6 +80,10 @@ class ImpatientRunner(web.AppRunner):
     """An application runner that gives each connection `HEADERS_S` for its first request."""
 
     def __init__(self, app: web.Application) -> None:
+        # By default aiohttp writes tracebacks in plain text between our lines of JSON.
+        logger = logging.getLogger("livelb.http")
+        logger.propagate = False
+        logger.handlers = [_Told()]
         # An open event stream would hold up the end for as long as the timeout: a minute by default.
         super().__init__(
             app,
@@ -95,7 +91,7 @@ class ImpatientRunner(web.AppRunner):
             shutdown_timeout=1.0,
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_S,
-            logger=_logger(),
+            logger=logger,
         )
 
     @property
