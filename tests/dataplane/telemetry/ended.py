@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
-__all__ = ["ended"]
-
 
 def ended() -> SimpleNamespace:
     """Return one that has met no backend."""

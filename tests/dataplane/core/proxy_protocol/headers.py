@@ -11,28 +11,6 @@ from dataplane.core.proxy_protocol.decode import decode
 from dataplane.core.proxy_protocol.header import NEED_DATA, Endpoints, Fault, Header, ProxyError
 from dataplane.core.proxy_protocol.v2 import crc32c
 
-__all__ = [
-    "SIGNATURE",
-    "SSL",
-    "SSL_DECOY",
-    "UNIX_BLOCK",
-    "V4",
-    "V4_BLOCK",
-    "V6",
-    "V6_BLOCK",
-    "check_broken",
-    "check_valid",
-    "ipv4",
-    "ipv6",
-    "mapped",
-    "payloads",
-    "plain",
-    "ports",
-    "tlv",
-    "v2",
-    "with_checksum",
-]
-
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 V4 = Endpoints(("192.0.2.1", 50000), ("198.51.100.7", 443))
 V6 = Endpoints(("2001:db8::1", 50000), ("2001:db8::ffff", 443))
