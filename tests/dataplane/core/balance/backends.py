@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from dataplane.core.balance.base import Balancer
-from dataplane.core.balance.modes import BALANCERS
+from dataplane.core.selection import BALANCERS
 from dataplane.core.spec import Mode
 
 

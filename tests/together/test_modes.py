@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.core.balance.modes import BALANCERS
 from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.core.selection import BALANCERS
 from dataplane.core.spec import Mode
 from tests.dataplane.core.balance.backends import KEYS, WEIGHTS, Backend, build, members, picks, tries
 
