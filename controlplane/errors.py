@@ -164,14 +164,7 @@ class OvertakenError(DataPlaneError):
 
 
 class RefusedError(DataPlaneError):
-    """It said no, and goes on as before.
-
-    Attributes:
-        http_status: What it answered with.
-        reason: Its code for it, such as `invalid` or `bind`.
-        message: Its words.
-        details: `[{path, message}]`.
-    """
+    """It said no, and goes on as before."""
 
     code = "refused"
 
@@ -179,8 +172,10 @@ class RefusedError(DataPlaneError):
         super().__init__(name)
         self.http_status = http_status
         self.reason = str(body.get("code") or f"http_{http_status}")
+        """Its code for it, such as `invalid` or `bind`."""
         self.message = str(body.get("message") or f"status {http_status}")
         self.details: list[dict[str, Any]] = list(body.get("details") or [])
+        """`[{path, message}]`."""
 
     def permanent(self) -> bool:
         """Tell whether the same question would get the same answer: what is wrong is in the question."""

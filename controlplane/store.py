@@ -125,9 +125,7 @@ class Store:
     def writer(self, *, timeout_s: float = 0.0) -> Iterator[None]:
         """Be the one writer inside the `with` block.
 
-        Raises:
-            BusyError: Another process still is after `timeout_s` seconds.
-            StoreError: The directory cannot be made or written.
+        BusyError if another process still is after `timeout_s` seconds, StoreError if the directory cannot be written.
         """
         path = self._root / "lock"
         with _explained(path):
@@ -142,8 +140,7 @@ class Store:
     def load(self) -> State:
         """Read the last accepted state; a fresh one if there is none.
 
-        Raises:
-            StoreError: It is there, and cannot be read or does not match its digest; the next `save` keeps it.
+        StoreError if it cannot be read or does not match its digest; the next `save` keeps it.
         """
         path = self._root / "state.json"
         self._unusable = True  # until it was used
@@ -165,8 +162,7 @@ class Store:
     def save(self, state: State) -> None:
         """Replace the accepted state; one that could not be loaded is kept beside it, as `state.json.unusable`.
 
-        Raises:
-            StoreError: It cannot be written; the old one is still there.
+        StoreError if it cannot be written; the old one is still there.
         """
         path = self._root / "state.json"
         if self._unusable:  # it may hold the only word on overrides
@@ -181,8 +177,7 @@ class Store:
     def record(self, entry: Entry, document: dict[str, Any]) -> None:
         """Add a generation to the history, unless it is there, and forget what is too old.
 
-        Raises:
-            StoreError: It cannot be written; nothing was forgotten.
+        StoreError if it cannot be written; nothing was forgotten.
         """
         kind = ".discovery" if entry.origin == "discovery" else ""
         path = self._root / "history" / f"{entry.generation:012}{kind}.json"
@@ -217,12 +212,7 @@ class Store:
         return History(tuple(entries), tuple(unread))
 
     def document(self, digest: str) -> dict[str, Any]:
-        """Read the lb.yaml of a generation, as JSON.
-
-        Raises:
-            UnknownError: It is not there.
-            StoreError: It is damaged.
-        """
+        """Read the lb.yaml of a generation, as JSON; UnknownError if it is not there, StoreError if it is damaged."""
         data = _read(self._root / "documents" / f"{digest}.json")
         if data is None:
             raise UnknownError(f"the history has no document {digest[:12]}")

@@ -138,17 +138,10 @@ def wait_drained(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> int:
-    """Wait until a backend has no connection, or its drain timeout is over.
+    """Wait until a backend has no connection, or its drain timeout is over (0: it has none); return how many that cut.
 
-    Args:
-        before: What `look` returned before the drain began.
-        look: Returns its connections, and how many the service has cut at drain timeouts so far.
-        timeout_s: The drain timeout; 0: none.
-        clock: Monotonic seconds.
-        sleep: Waits for some seconds.
-
-    Returns:
-        How many connections the timeout cut; 0: the last one went by itself.
+    `look` returns its connections, and how many the service has cut at drain timeouts so far; `before` is what it returned
+    before the drain began.
     """
     deadline = clock() + timeout_s
     most, cut_before = before

@@ -162,12 +162,7 @@ def show_failures(rows: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def show_later(report: Mapping[str, Any], back: str | None) -> None:
-    """Say of a change what will still happen, where it looks as if it had failed.
-
-    Args:
-        report: How each data plane took it, and in `kept` whether a daemon pushes it again.
-        back: The command that takes it back; None: there is no single one.
-    """
+    """Say of a change what will still happen, where it looks as if it had failed, and the command that takes it `back`."""
     kept = report.get("kept")
     if kept is None:  # without a daemon an apply sends nothing to whom it has not heard
         return

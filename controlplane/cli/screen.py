@@ -91,11 +91,7 @@ class Screen:
             os.write(self._wake_write, b"\0")
 
     def wait(self, timeout_s: float) -> list[bytes] | None:
-        """Wait for keys, a wake-up, a new size, or that long.
-
-        Returns:
-            The keys; None: there is nobody to press one any more.
-        """
+        """Wait for keys, a wake-up, a new size, or that long; None: there is nobody to press a key any more."""
         ready, _, _ = select.select([sys.stdin, self._wake_read], [], [], max(0.0, timeout_s))
         if self._wake_read in ready:
             with contextlib.suppress(BlockingIOError):

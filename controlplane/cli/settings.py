@@ -28,12 +28,7 @@ T = TypeVar("T")
 
 
 class Kind(click.ParamType[T]):
-    """A kind of value.
-
-    Args:
-        name: What usage messages call it.
-        read: Makes a value of text; raises ValueError with the words for what is none. Loads what it needs when it is used.
-    """
+    """A kind of value: its name in usage messages, and what makes one of text, or raises ValueError with the words."""
 
     def __init__(self, name: str, read: Callable[[str], T]) -> None:
         self.name = name
@@ -86,8 +81,7 @@ max_remap_option = click.option(
 def token_of(option: str, path: Path) -> Renewed[str]:
     """Return the token in the file that an option names, as it is whenever it is asked.
 
-    Raises:
-        InputError: It cannot be read, is empty, or holds what no header may.
+    InputError if it cannot be read, is empty, or holds what no header may.
     """
 
     def read() -> str:
@@ -145,11 +139,7 @@ class Settings:
         return None if self.token_file is None else token_of("--token-file", self.token_file)
 
     def tls(self) -> Tls:
-        """Return what `https://` data planes are spoken to with; its files are looked at if one is named.
-
-        Raises:
-            InputError: They cannot be used.
-        """
+        """Return what `https://` data planes are spoken to with; if one is named, InputError if its files cannot be used."""
         if any(each.is_https for each in map(endpoint.endpoint_of, self.dataplanes)):
             self.files.load()
         return self.files
@@ -163,9 +153,7 @@ class Settings:
     def clients(self) -> tuple[BlockingClient, ...]:
         """Make a client for each data plane.
 
-        Raises:
-            PlaceError: There is none; the message says where was looked.
-            InputError: The token's file, or those for TLS, cannot be used.
+        PlaceError if there is none; InputError if the token's file, or those for TLS, cannot be used.
         """
         found = self.endpoints()
         if not found:
@@ -178,12 +166,9 @@ class Settings:
         return () if self.dataplanes else endpoint.find_draining(self.runtime_dir())
 
     def daemon(self) -> BlockingClient | None:
-        """Make a client of the daemon, if one answers.
+        """Make a client of the daemon, if one answers; with `--dataplane` commands go straight there.
 
-        With `--dataplane` commands go straight there.
-
-        Raises:
-            PlaceError: Whether there is one may not be seen, or it may not be spoken to.
+        PlaceError if it may not be seen whether there is one, or it may not be spoken to.
         """
         if self.dataplanes:
             return None

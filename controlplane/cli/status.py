@@ -79,14 +79,9 @@ def asked(settings: Settings, chosen: Sequence[str]) -> tuple[dict[str, Any], bo
 
 
 def only(report: dict[str, Any], chosen: Sequence[str]) -> dict[str, Any]:
-    """Leave out the services and overrides that were not asked for.
+    """Leave the services and overrides that were not asked for out of what `status --json` prints.
 
-    Args:
-        report: As `status --json` prints it.
-        chosen: Names, or patterns such as `web-*`; empty: everything is asked for.
-
-    Raises:
-        UnknownError: There is no service of that name, or none that matches.
+    `chosen` are names, or patterns such as `web-*`; empty: everything is asked for. UnknownError if nothing is like one.
     """
     unheard = not report["services"] and any(each["error"] for each in report["dataplanes"])
     if not chosen or unheard:  # whoever does not answer, and why, is what there is to see
@@ -95,20 +90,16 @@ def only(report: dict[str, Any], chosen: Sequence[str]) -> dict[str, Any]:
     for each in chosen:
         matching = {name for name in report["services"] if fnmatchcase(name, each)}
         if not matching:
-            raise UnknownError(f"no service matches {each!r}; {_there_are(sorted(report['services']))}")
+            there = sorted(report["services"])
+            more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+            said = f"there are: {', '.join(there[:_NAMED])}{more}" if there else "there are none"
+            raise UnknownError(f"no service matches {each!r}; {said}")
         names |= matching
     return {
         **report,
         "services": {name: service for name, service in report["services"].items() if name in names},
         "overrides": [each for each in report["overrides"] if each["service"] in names],
     }
-
-
-def _there_are(names: Sequence[str]) -> str:
-    if not names:
-        return "there are none"
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"there are: {', '.join(names[:_NAMED])}{more}"
 
 
 def _laid_out(

@@ -55,15 +55,10 @@ def view(
     part: bool = False,
     narrow: bool = False,
 ) -> Group:
-    """Lay a status out.
+    """Lay out what `status --json` prints; nothing is left out where there are few columns.
 
-    Args:
-        report: As `status --json` prints it.
-        width: Columns; nothing is left out where there are few.
-        now: The time, with a zone.
-        direct: No daemon runs: the data planes were asked.
-        part: Some services are left out.
-        narrow: Break commands as well: nothing can be longer than a line, as on a screen that is written again.
+    `direct`: no daemon runs, the data planes were asked. `part`: some services are left out. `narrow`: break commands as
+    well, for nothing can be longer than a line, as on a screen that is written again.
     """
     parts: list[RenderableType] = [
         _head(report, direct=direct),

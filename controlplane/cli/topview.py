@@ -190,11 +190,7 @@ def _cells(layout: Sequence[tuple[_Column, int]], gap: int, row: Row | None, mod
 
 
 def frame(model: Model, width: int, height: int) -> tuple[list[Text], int, int]:
-    """Lay everything out.
-
-    Returns:
-        At most `height` lines; the first row that is shown; how many rows there is room for.
-    """
+    """Lay everything out: at most `height` lines, the first row that is shown, and how many rows there is room for."""
     head = [_title(model, width), _totals(model, width)]
     room = height - len(head) - 3  # the titles of the columns, the chosen row in full, the keys
     head += _wrong(model, width, max(0, min(5, room - _LEAST_ROWS, height // 5)))

@@ -157,9 +157,7 @@ class Accepted:
     async def earlier(self, generation: int | None) -> tuple[Entry, dict[str, Any]]:
         """Return an entry of the history and its lb.yaml; None: the newest that says something else than now.
 
-        Raises:
-            UnknownError: There is none.
-            StoreError: It cannot be read.
+        UnknownError if there is none, StoreError if it cannot be read.
         """
         store = self.keeping.store
         history = await asyncio.to_thread(store.history)

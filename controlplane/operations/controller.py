@@ -172,11 +172,7 @@ class Controller:
     # --- changes
 
     async def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
-        """Tell what `apply` would do with these options; changes nothing.
-
-        Returns:
-            What `plan_report` does; in `unserved`, services without any backend that is known; and `warnings`.
-        """
+        """Tell what `apply` would do with these options, as `plan_report`, `unserved` and `warnings`; changes nothing."""
         return (await self._resolving.plan(proposal, options, self.accepted)).report
 
     async def take(
@@ -231,11 +227,7 @@ class Controller:
     async def patch(
         self, service: str, backend: str, fields: Mapping[str, Any], *, by: str, timeout_s: float
     ) -> dict[str, Any]:
-        """Take an operator's override, and wait until every data plane has it.
-
-        Raises:
-            UnknownError: There is no such service or backend.
-        """
+        """Take an operator's override, and wait until every data plane has it; UnknownError if there is no such backend."""
         deadline = time.monotonic() + timeout_s
         async with self._writing:
             wish = self.fleet.wish

@@ -272,11 +272,7 @@ class Threaded:
         self._client = client
 
     async def ask(self, call: requests.Call, *, timeout_s: float) -> dict[str, Any]:
-        """Send a request in a thread of its own, and return its answer.
-
-        Raises:
-            DataPlaneError: As the client raises it, or none was there after `timeout_s` seconds.
-        """
+        """Send a request in a thread of its own, and return its answer; LateError if none is there after `timeout_s`."""
         answer = in_thread(lambda: self._client.ask(call, timeout_s=timeout_s))
         try:
             async with asyncio.timeout(timeout_s + GRACE_S):

@@ -47,11 +47,7 @@ def query_of_options(options: ApplyOptions) -> dict[str, str]:
 
 
 def options_of_query(query: Mapping[str, str]) -> ApplyOptions:
-    """Read the options of a query.
-
-    Raises:
-        InputError: One of them is no duration, percentage or boolean, or is unknown.
-    """
+    """Read the options of a query; InputError if one is no duration, percentage or boolean, or is unknown."""
     from schemas.fields import parse_duration, parse_percent  # noqa: PLC0415 - pydantic, only in the daemon
 
     fields = {"timeout": "timeout_s", "max_remap": "max_remap", "force": "force"}

@@ -75,8 +75,7 @@ def override(
 ) -> State:
     """Take an operator's word about one backend in; it is compared with what the services of `state` say.
 
-    Raises:
-        UnknownError: There is no such service or backend.
+    UnknownError if there is no such service or backend.
     """
     known = state.services.get(service)
     if known is None:
@@ -109,11 +108,7 @@ def plan_report(answers: Answers, old: Mapping[str, Any], new: Mapping[str, Any]
 
 
 def refuse_if(refusals: Sequence[DataPlaneError], impact: Mapping[str, Any], options: ApplyOptions) -> None:
-    """Stop a change before it has touched anything.
-
-    Raises:
-        HeldBackError: A data plane would refuse it, or too many sticky clients would move.
-    """
+    """Stop a change that a data plane would refuse, or that would move too many sticky clients, with a HeldBackError."""
     if refusals:
         raise HeldBackError("nothing was changed\n" + "\n".join(f"{each.name}: {each}" for each in refusals))
     if options.max_remap is not None and (above := remaps_above(impact, options.max_remap)):
@@ -125,11 +120,7 @@ def refuse_if(refusals: Sequence[DataPlaneError], impact: Mapping[str, Any], opt
 
 
 def refuse_loops(compiled: Compiled) -> None:
-    """Stop a change whose listed backends lead back into the balancer on this machine.
-
-    Raises:
-        InputError: One does. On another machine the same content may be right.
-    """
+    """Stop a change whose listed backends lead back into the balancer on this machine: elsewhere it may be right."""
     if compiled.loops:
         problems = [{"path": format_path(path), "message": message} for path, message in compiled.loops]
         raise InputError("", problems)
@@ -145,9 +136,7 @@ def wish_of(state: State) -> Wish:
 def rollback_entry(known: History, current: str, generation: int | None) -> Entry:
     """Choose what to return to: a generation, or without one the newest whose lb.yaml differs from the current one, a digest.
 
-    Raises:
-        UnknownError: There is none.
-        StoreError: The previous content is asked for, and it may be in what cannot be read.
+    UnknownError if there is none; StoreError if the previous content may be in what cannot be read.
     """
     history = known.entries
     if generation is None:
