@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from click.shell_completion import (
@@ -20,13 +20,9 @@ from click.shell_completion import (
 )
 
 from controlplane.cli.output import command, print_json
-from controlplane.cli.settings import settings_of
+from controlplane.cli.settings import Settings, settings_of
 from controlplane.dataplanes import endpoint, requests
-from controlplane.dataplanes.blocking_client import ask_all
-
-if TYPE_CHECKING:
-    from controlplane.cli.settings import Settings
-    from controlplane.dataplanes.blocking_client import BlockingClient
+from controlplane.dataplanes.blocking_client import BlockingClient, ask_all
 
 _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 _ANSWER_S: Final = 0.5

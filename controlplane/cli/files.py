@@ -12,13 +12,12 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import generations
 from controlplane.cli.output import command
-from controlplane.cli.settings import Kind, as_json_option, key_of, max_remap_option, timeout_option
+from controlplane.cli.settings import Kind, Settings, as_json_option, key_of, max_remap_option, timeout_option
 from controlplane.desired.document import Proposal, read_given
 from controlplane.errors import InputError
 from controlplane.operations.options import ApplyOptions
 
 if TYPE_CHECKING:
-    from controlplane.cli.settings import Settings
     from controlplane.discovery.consul.key import KeySource
 
 _SHOWN_CHANGES: Final = 5

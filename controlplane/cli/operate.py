@@ -13,10 +13,9 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import backends, services
 from controlplane.cli.output import command
-from controlplane.cli.settings import as_json_option
+from controlplane.cli.settings import Settings, as_json_option
 
 if TYPE_CHECKING:
-    from controlplane.cli.settings import Settings
     from controlplane.operations.gateway import Gateway
 
 _LOOK_S: Final = 0.2

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from controlplane.cli.output import command
-from controlplane.cli.settings import Kind, key_of, token_of
+from controlplane.cli.settings import Kind, Settings, key_of, token_of
 from controlplane.desired.location import FileSource, Home
 from controlplane.discovery.consul.settings import PREFIX
 from schemas.http.hosts import host_name
-
-if TYPE_CHECKING:
-    from controlplane.cli.settings import Settings
 
 
 def home_of(text: str) -> Home:

@@ -15,7 +15,7 @@ import click
 from controlplane.cli import output
 from controlplane.cli.completion import services
 from controlplane.cli.output import command
-from controlplane.cli.settings import DURATION, as_json_option
+from controlplane.cli.settings import DURATION, Settings, as_json_option
 from controlplane.core.report import answered
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import LOOK_S, Outcome, ask_all
@@ -24,8 +24,6 @@ from controlplane.errors import ControlError, UnknownError
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
     from rich.text import Text
-
-    from controlplane.cli.settings import Settings
 
 _WATCH_S: Final = 1.0
 _NAMED: Final = 8

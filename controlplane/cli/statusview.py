@@ -13,13 +13,13 @@ from rich.text import Text
 
 from controlplane.cli import output
 from controlplane.cli.words import (
-    HEALTH,
     LEVELS,
     PLANES,
     RANK,
     SOURCES,
     address_cell,
     cause_cell,
+    health_cell,
     label,
     since_cell,
     state_cell,
@@ -192,8 +192,7 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
 
 
 def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: datetime) -> Iterator[Text]:
-    health = backend["health"]["state"]
-    cells = [(health, HEALTH.get(health, "")), since_cell(backend, now), state_cell(backend)]
+    cells = [health_cell(backend), since_cell(backend, now), state_cell(backend)]
     cells += [(str(backend[key]), "") for key in ("weight", "active", "pooled")]
     name, indent = output.plain(backend["id"]), " " * _INDENT
     if cell_len(name) > column:

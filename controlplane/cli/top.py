@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from controlplane.cli import output
 from controlplane.cli.output import command
 from controlplane.cli.screen import Screen, possible
+from controlplane.cli.settings import Settings
 from controlplane.cli.status import asked, chosen_argument
 from controlplane.cli.topview import SORTS, Model, frame, ordered, plain_lines
 from controlplane.cli.words import PLAIN, RICH
@@ -26,9 +27,6 @@ from controlplane.core.trouble import serves
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import in_thread
 from controlplane.errors import ControlError, DataPlaneError
-
-if TYPE_CHECKING:
-    from controlplane.cli.settings import Settings
 
 T = TypeVar("T")
 
@@ -191,20 +189,19 @@ class Top:
         name = "/".join(place)
         self._say(f"{name}: {state} ...", for_s=float("inf"))
 
-        def told(result: object) -> None:
-            failed = isinstance(result, ControlError)
-            self._say(str(result) if failed else f"{name}: {_outcome(result, state)}")
+        def told(result: Any) -> None:
+            if isinstance(result, ControlError):
+                self._say(str(result))
+                return
+            rows = [each for each in result["dataplanes"] if each["result"] != "ok"]
+            failed = [f"{each['name']}: {each['error']}" for each in rows]
+            self._say(f"{name}: {'; '.join([state, *failed, *result['warnings']])}")
 
         self._background.do(lambda: self._settings.gateway().patch(*place, {"state": state}), told)
 
     def _say(self, message: str, *, for_s: float = _MESSAGE_S) -> None:
         self._message_until = time.monotonic() + for_s
         self.model = replace(self.model, message=message)
-
-
-def _outcome(report: Any, state: str) -> str:
-    failed = [f"{each['name']}: {each['error']}" for each in report["dataplanes"] if each["result"] != "ok"]
-    return "; ".join([state, *failed, *report["warnings"]])
 
 
 @command(

@@ -108,11 +108,6 @@ class _Column:
         return min(self.width, longest) if self.grows else self.width
 
 
-def _health(row: Row, _model: Model) -> tuple[str, str]:
-    state = row.backend["health"]["state"]
-    return state, words.HEALTH.get(state, "")
-
-
 def _rate(of: Callable[[Row], float | None]) -> Callable[[Row, Model], tuple[str, str]]:
     def cell(row: Row, _model: Model) -> tuple[str, str]:
         value = of(row)
@@ -121,16 +116,12 @@ def _rate(of: Callable[[Row], float | None]) -> Callable[[Row, Model], tuple[str
     return cell
 
 
-def _p99(row: Row) -> float | None:
-    return None if row.connect_p99_s is None else row.connect_p99_s * 1000
-
-
 _COLUMNS: Final = (
     _Column("backend", 14, 0, lambda row, _: ("/".join(row.place), "bold"), right=False, grows=True),
     _Column(
         "address", 14, 10, lambda row, _: words.address_cell(row.backend), right=False, grows=True, keep=False
     ),
-    _Column("health", 7, 0, _health, right=False),
+    _Column("health", 7, 0, lambda row, _: words.health_cell(row.backend), right=False),
     _Column("for", 4, 3, lambda row, model: words.since_cell(row.backend, model.now)),
     _Column(
         "cause", 16, 6, lambda row, _: words.cause_cell(row.backend), right=False, grows=True, keep=False
@@ -144,7 +135,7 @@ _COLUMNS: Final = (
     _Column("out/s", 5, 4, _rate(lambda row: row.bytes_out)),
     _Column("hit", 4, 5, lambda row, _: (percent(row.hit_rate), "")),
     _Column("idle", 4, 9, _rate(lambda row: row.backend["pooled"])),
-    _Column("p99 ms", 6, 8, _rate(_p99)),
+    _Column("p99 ms", 6, 8, _rate(lambda row: row.connect_p99_s and row.connect_p99_s * 1000)),
 )
 
 

@@ -48,6 +48,12 @@ RICH: Final = Glyphs("…", "▁▂▃▄▅▆▇█")
 PLAIN: Final = Glyphs("~", "")
 
 
+def health_cell(backend: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how a backend is, and its style."""
+    state = backend["health"]["state"]
+    return state, HEALTH.get(state, "")
+
+
 def state_cell(backend: Mapping[str, Any]) -> tuple[str, str]:
     """Return an operator's word for a backend, with a star if it is no file's, and its style."""
     state = "removed" if backend.get("removed") else backend["state"]
