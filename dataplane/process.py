@@ -23,7 +23,7 @@ import socket
 import time
 from typing import Protocol
 
-from dataplane.api.routes import DataPlane
+from dataplane.api.routes import DataPlane, Workers
 from dataplane.api.server import Endpoints, draining_path
 from dataplane.background import Background, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
@@ -38,22 +38,23 @@ from dataplane.node.initial import state_of
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.options import Options
+from dataplane.report.report import Report, Source
 from dataplane.telemetry.events import Events, draw_instance
 from dataplane.telemetry.line_writer import LineSink, LossWatch
 from dataplane.telemetry.log import log_event
 from schemas.system.unix_socket import OwnSocket
 
 
-class Role(Protocol):
+class Role(Workers, Protocol):
     """What relays: this process itself, or its workers."""
-
-    @property
-    def plane(self) -> DataPlane:
-        """What the API serves."""
 
     @property
     def applier(self) -> Applier:
         """What runs, and who changes it."""
+
+    @property
+    def source(self) -> Source:
+        """Whose figures are told."""
 
     async def begin(self, endpoints: Endpoints) -> None:
         """Have everything run, and serve the API; with a StartError, whoever was to be taken over goes on."""
@@ -142,8 +143,10 @@ class Process:
 
     async def _live(self, kept: Kept) -> None:
         options, role = self.options, self.role
+        report = Report(options.name, self.life, role.applier, role.source)
+        plane = DataPlane(role.applier, report, role, self.events)
         endpoints = self._endpoints = Endpoints(
-            options.api, options.metrics, options.credentials, self.events.emit, beside=options.takeover
+            plane, self.own, options.api, options.metrics, options.credentials, beside=options.takeover
         )
         await role.begin(endpoints)
         self._turn(Turn.SERVE)
@@ -152,7 +155,7 @@ class Process:
         self.background.keep("the watchdog", watchdog)
         self.background.keep("showing that it lives", self.own.live)
         notify(f"READY=1\nMAINPID={kept.main_pid}")
-        info = role.plane.report.info()
+        info = report.info()
         descriptors, clients = descriptor_limit(), self.reactor.accept_ceiling // 2
         self.events.emit(
             "started", **info, socket=str(self.own.path), descriptors=descriptors, clients_a_worker=clients
@@ -165,7 +168,7 @@ class Process:
         else:
             await giving  # another process has taken over
         away = OwnSocket(draining_path(options.runtime_dir, options.name, os.getpid()))
-        await endpoints.move(role.plane, self.own, away)
+        await endpoints.move(away)
         if self.life.phase is Phase.DRAINING:
             kept.let_go()
         await role.wait_empty()

@@ -7,7 +7,6 @@ import signal
 import socket
 from typing import Any
 
-from dataplane.api.routes import DataPlane
 from dataplane.api.server import Endpoints
 from dataplane.errors import Refused, StartError
 from dataplane.ipc.systemd import inherited_sockets
@@ -18,7 +17,6 @@ from dataplane.node.node import Node
 from dataplane.node.slices import tune_collector
 from dataplane.process import Process
 from dataplane.report.reader import Reader
-from dataplane.report.report import Report
 from dataplane.telemetry.connection_log import Recording
 
 
@@ -36,11 +34,9 @@ class Single:
         except ValueError as error:
             raise StartError(f"OpenTelemetry: {error}") from error
         self._node.access_log = self._recording.record
-        self._reader = Reader(
+        self.source = Reader(
             self._node, lambda: process.log.dropped + recording.dropped_lines, recording.spans
         )
-        report = Report(options.name, process.life, self.applier, self._reader)
-        self.plane = DataPlane(self.applier, report, self, events)
         self.reopen = self._recording.reopen
         self.connections = self._node.connections
         self.wait_empty = self._node.drain
@@ -50,12 +46,12 @@ class Single:
         """Run what there is, and serve the API."""
         process = self._process
         tune_collector()
-        self._reader.outcomes.start()
+        self.source.outcomes.start()
         self._recording.watch(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
         await load_initial(self.applier, process.options.config)
         endpoints.listen()
-        await endpoints.serve(self.plane, process.own)
+        await endpoints.serve()
 
     def sockets(self) -> list[tuple[str, socket.socket]]:
         """Return every listener's."""

@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +48,9 @@ def sweep(directory: Path, name: str) -> None:
 class Endpoints:
     """Where the API and the metrics are served: all that can fail when it is made, and serving when all else runs.
 
-    `api` and `metrics` are addresses on TCP, if any. Callers of `api` are asked for what is in `files`. With `beside`, the
-    addresses are bound beside the process that this one takes over from.
+    The API of `plane` is on the `own` socket, and on TCP at `api`, if given, where callers are asked for what is in
+    `files`; `metrics` is such an address, too. With `beside`, these are bound beside the process that this one takes over
+    from.
 
     Raises:
         StartError: A TCP address cannot be had, or its credentials cannot be used any more.
@@ -58,23 +58,26 @@ class Endpoints:
 
     def __init__(
         self,
+        plane: DataPlane,
+        own: OwnSocket,
         api: str | None,
         metrics: str | None,
         files: CredentialFiles,
-        emit: Callable[..., None],
         *,
         beside: bool,
     ) -> None:
+        self._plane = plane
+        self._own = own
         self._api = api
         self._metrics = metrics
-        self.emit = emit
+        self.emit = plane.events.emit
         self._credentials: Credentials | None = None
         self._bound: dict[str, socket.socket] = {}
         self._runners: list[web.AppRunner] = []
         self._away: OwnSocket | None = None
         try:
             if api is not None:
-                self._credentials = Credentials(files, emit)
+                self._credentials = Credentials(files, self.emit)
                 self._bind("--api", api, beside=beside)
             if metrics is not None:
                 self._bind("--metrics", metrics, beside=beside)
@@ -105,18 +108,18 @@ class Endpoints:
             except OSError as error:
                 raise StartError(f"{option}: {error.strerror}") from error
 
-    async def serve(self, plane: DataPlane, own: OwnSocket) -> None:
+    async def serve(self) -> None:
         """Serve the API on the own socket (OSError: its path cannot be bound), and what the options say on TCP."""
-        self._runners.append(await serve(Api(plane).application(), own.listen()))
+        self._runners.append(await serve(Api(self._plane).application(), self._own.listen()))
         api, metrics = self._api, self._metrics
         if api is not None and self._credentials is not None:
-            app = Api(plane, Tcp(Hosts(api, option="--api"), self._credentials)).application()
+            app = Api(self._plane, Tcp(Hosts(api, option="--api"), self._credentials)).application()
             self._runners.append(await serve(app, self._bound["--api"], self._credentials.tls()))
         if metrics is not None:
-            app = Observation(plane.report, Tcp(_readers(metrics))).application()
+            app = Observation(self._plane.report, Tcp(_readers(metrics))).application()
             self._runners.append(await serve(app, self._bound["--metrics"]))
 
-    async def move(self, plane: DataPlane, own: OwnSocket, away: OwnSocket) -> None:
+    async def move(self, away: OwnSocket) -> None:
         """Serve the API at `away`, and give the own socket, its lock and the addresses on TCP to whoever comes next.
 
         That nothing can be served at `away` is told; everything else is given away all the same.
@@ -125,7 +128,7 @@ class Endpoints:
         pid = os.getpid()
         try:
             away.acquire()
-            self._runners.append(await serve(Api(plane).application(), away.listen()))
+            self._runners.append(await serve(Api(self._plane).application(), away.listen()))
         except (OSError, InUse) as error:
             self.emit("api_not_served", cause=str(error), todo=f"{_TODO}{pid}")
         else:
@@ -134,7 +137,7 @@ class Endpoints:
             for site in [site for runner in former for site in runner.sites]:
                 await site.stop()
             self.close()
-            own.close()
+            self._own.close()
             for runner in former:  # last: whoever follows events holds it up for a second
                 await runner.cleanup()
 

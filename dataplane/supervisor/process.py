@@ -16,7 +16,6 @@ import random
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from dataplane.api.routes import DataPlane
 from dataplane.api.server import Endpoints
 from dataplane.core.phase import Phase
 from dataplane.errors import Refused, StartError
@@ -28,7 +27,6 @@ from dataplane.node.apply import Applier
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.node import Node
 from dataplane.process import Process
-from dataplane.report.report import Report
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending, SocketGroup
 from dataplane.supervisor.succession import FAILURES, Succession
@@ -59,10 +57,9 @@ class Supervision:
         node.backend_addresses.on_put = lambda places: workers.tell_all("put", places)
         replicas = WorkerReplicas(node, lending, self._sockets, board)
         self.applier = Applier(node, process.store, self._sockets, replicas)
-        tally = WorkerTally(node, workers, lambda: process.log.dropped)
+        self.source = tally = WorkerTally(node, workers, lambda: process.log.dropped)
         node.on_judged = tally.judged
         self.applier.on_change = tally.forget_gone
-        report = Report(options.name, process.life, self.applier, tally)
         settings = WorkerSettings(
             name=options.name,
             runtime_dir=options.runtime_dir,
@@ -72,7 +69,6 @@ class Supervision:
         )
         self._succession = Succession(workers, lending, board, settings, replicas, tally)
         self._successor = Successor(process, self.applier, self._sockets, self._succession)
-        self.plane = DataPlane(self.applier, report, self, events)
         self.reopen = workers.reopen
         self.sockets = self._sockets.pairs
         self.wait_empty = workers.wait_empty
@@ -81,7 +77,7 @@ class Supervision:
         """Have workers run what there is, or what another process runs, and serve the API."""
         try:
             if self._process.options.takeover:
-                await self._successor.take_over(endpoints, self.plane)
+                await self._successor.take_over(endpoints)
             else:
                 await self._begin_anew(endpoints)
         except StartError as error:
@@ -112,7 +108,7 @@ class Supervision:
         waiting = () if self.applier.snapshot.generation else activated
         for address in await self._sockets.close_inherited(waiting):
             process.events.emit("inherited_unused", address=address)
-        await endpoints.serve(self.plane, process.own)
+        await endpoints.serve()
 
     async def _give_up(self, cause: StartError) -> None:
         """End the workers. If others serve on, these lose no client either whom they have accepted already."""

@@ -11,7 +11,6 @@ import time
 from contextlib import AsyncExitStack
 from typing import Final
 
-from dataplane.api.routes import DataPlane
 from dataplane.api.server import Endpoints
 from dataplane.core.phase import Turn
 from dataplane.errors import Refused, StartError, TakeoverError
@@ -42,8 +41,8 @@ class Successor:
         self._sockets = sockets
         self._succession = succession
 
-    async def take_over(self, endpoints: Endpoints, plane: DataPlane) -> None:
-        """Replace the running process of this name, and serve `plane`; with a StartError that process goes on."""
+    async def take_over(self, endpoints: Endpoints) -> None:
+        """Replace the running process of this name, and serve the API; with a StartError that process goes on."""
         options, life = self._process.options, self._process.life
         if options.config is not None:
             await asyncio.to_thread(check_config, options.config)
@@ -58,7 +57,7 @@ class Successor:
                 ):  # nothing is taken over only to end: the process that runs serves
                     raise TakeoverError("this process was told to end")  # noqa: TRY301 - as what `take` raises
                 await taken.confirm()
-                await self._succeed(taken, endpoints, plane)
+                await self._succeed(taken, endpoints)
                 taken.serve()
         except TakeoverError as error:
             raise StartError(f"--takeover: {error}") from error
@@ -82,14 +81,14 @@ class Successor:
         ):
             self._applier.store.owe(snapshot)
 
-    async def _succeed(self, taken: Taken, endpoints: Endpoints, plane: DataPlane) -> None:
+    async def _succeed(self, taken: Taken, endpoints: Endpoints) -> None:
         """Serve the API in place of a process whose clients the workers have; TakeoverError if it never lets go."""
         process = self._process
         told = False
         while process.life.leaving_since is None:
             try:
                 process.own.acquire()
-                await endpoints.serve(plane, process.own)
+                await endpoints.serve()
                 return
             except (InUse, OSError) as error:
                 if taken.not_released and isinstance(error, InUse):

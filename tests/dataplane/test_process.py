@@ -86,7 +86,7 @@ async def test_it_serves_until_it_is_told_to_end(options):
         assert one.own.path.exists()
         one.stop()
         assert one.process.life.phase is Phase.DRAINING
-        assert one.role.plane.report.not_ready() == "the process is ending"
+        assert one.process._endpoints._plane.report.not_ready() == "the process is ending"
     assert one.told[-3:] == ["stopping", "draining", "stopped"]
     assert one.process.life.phase is Phase.ENDED
     assert [path.suffix for path in options.runtime_dir.iterdir() if path.suffix == ".sock"] == []

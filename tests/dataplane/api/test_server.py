@@ -37,7 +37,7 @@ class Report:
 def plane():
     """A data plane of which only the report is asked."""
     nothing = SimpleNamespace()
-    return DataPlane(nothing, Report(), nothing, nothing)
+    return DataPlane(nothing, Report(), nothing, SimpleNamespace(emit=lambda *_, **__: None))
 
 
 async def get(where, path):
@@ -53,7 +53,7 @@ def served(plane, tmp_path, metrics=None):
     """Return what serves it, and its own socket."""
     own = OwnSocket(tmp_path / "own.sock")
     own.acquire()
-    endpoints = Endpoints(None, metrics, NO_FILES, lambda *_, **__: None, beside=False)
+    endpoints = Endpoints(plane, own, None, metrics, NO_FILES, beside=False)
     endpoints.listen()
     return endpoints, own
 
@@ -62,10 +62,10 @@ async def test_the_name_is_given_away(plane, tmp_path):
     """Who moves answers at the other socket, and the name, its lock and its socket are free for the next one."""
     endpoints, own = served(plane, tmp_path)
     away, other = OwnSocket(tmp_path / "away.sock"), OwnSocket(tmp_path / "own.sock")
-    await endpoints.serve(plane, own)
+    await endpoints.serve()
     try:
         assert await get(own.path, "/v1/info") == (200, '{"name": "fake"}')
-        await endpoints.move(plane, own, away)
+        await endpoints.move(away)
         assert await get(away.path, "/v1/info") == (200, '{"name": "fake"}')
         assert not own.path.exists()
         other.acquire()
@@ -77,13 +77,13 @@ async def test_the_name_is_given_away(plane, tmp_path):
 
 async def test_a_name_is_given_away_whatever_happens(plane, tmp_path):
     """That nothing can be served where it would move to is told, and keeps nothing from the next process."""
-    endpoints, own = served(plane, tmp_path)
+    endpoints, _ = served(plane, tmp_path)
     told = []
     endpoints.emit = lambda kind, **_: told.append(kind)
     (tmp_path / "file").touch()
     other = OwnSocket(tmp_path / "own.sock")
-    await endpoints.serve(plane, own)
-    await endpoints.move(plane, own, OwnSocket(tmp_path / "file" / "away.sock"))
+    await endpoints.serve()
+    await endpoints.move(OwnSocket(tmp_path / "file" / "away.sock"))
     assert told == ["api_not_served"]
     other.acquire()
     other.close()
@@ -93,7 +93,7 @@ async def test_a_name_is_given_away_whatever_happens(plane, tmp_path):
 async def test_metrics_alone(plane, tmp_path):
     """Whoever asks there learns numbers and whether all is well, and reaches nothing else."""
     endpoints, own = served(plane, tmp_path, "127.0.0.1:0")
-    await endpoints.serve(plane, own)
+    await endpoints.serve()
     host, port = endpoints._bound["--metrics"].getsockname()
     where = f"{host}:{port}"
     try:

@@ -94,7 +94,7 @@ async def giving(path, listen="same"):
 async def refused(taker):
     """Take over, which fails; return why."""
     with pytest.raises(StartError) as error:
-        await taker.successor.take_over(taker, None)
+        await taker.successor.take_over(taker)
     taker.close()
     return str(error.value)
 
