@@ -31,8 +31,7 @@ from dataplane.node.apply import Applier
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.report.exposition import Sample
-from dataplane.report.figures import total
+from dataplane.report.figures import Sample, total
 from dataplane.report.metrics import Runs, families
 from dataplane.report.reader import Reader
 from dataplane.supervisor.tally import worker_families

@@ -14,6 +14,7 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
@@ -21,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 from dataplane.report.views import BackendView, Row, ServiceView, Sights, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dataplane.report.exposition import Family
     from schemas.status import WorkerStatus
 
+Sample = tuple[str, dict[str, str], float]
+"""Name, labels, value."""
+Family = tuple[str, str, str, Iterable[Sample]]
+"""Of metrics: type, name, help, and samples."""
 Numbers = tuple[float, ...]
 """A histogram: the count of each bucket, not cumulative, and then the sum."""
 

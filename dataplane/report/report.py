@@ -14,9 +14,8 @@ from dataplane.core.fair_share import skew
 from dataplane.core.phase import Life
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.node.apply import Applier
-from dataplane.report.exposition import exposition
 from dataplane.report.figures import BackendFigures, Figures, ServiceFigures, Tally
-from dataplane.report.metrics import Runs, families
+from dataplane.report.metrics import Runs, exposition, families
 from dataplane.report.views import BackendView
 from dataplane.telemetry.events import rfc3339
 from schemas.replies import Explanation, Info

@@ -19,8 +19,7 @@ from dataplane.net.backend import Backend
 from dataplane.node.initial import found
 from dataplane.node.node import Node
 from dataplane.report.explain import explain
-from dataplane.report.exposition import Family
-from dataplane.report.figures import Figures, ListenerFigures, ProcessFigures, Tally, total
+from dataplane.report.figures import Family, Figures, ListenerFigures, ProcessFigures, Tally, total
 from dataplane.report.reader import Reader
 from dataplane.supervisor.workers import WorkerProcess, Workers
 from schemas.replies import Explanation, Info
