@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
@@ -61,7 +61,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceRules:
+class InstanceRules(EndpointRules):
     """How entries of one query are read."""
 
     address_source: str = "service"
@@ -72,7 +72,6 @@ class InstanceRules:
     """Take a critical instance for a warning one: the balancer's own checks decide."""
     datacenter: str = ""
     """Goes in front of every id unless empty."""
-    endpoints: EndpointRules = field(default_factory=EndpointRules)
 
     def ids(self, names: Names) -> frozenset[str]:
         """Return the ids that instances of these names have."""
@@ -197,7 +196,7 @@ def _read(entry: object, rules: InstanceRules) -> tuple[Instance, list[str]]:
         weight = asked
     instance = Instance(
         id=instance_id,
-        address=endpoint(host, port, rules.endpoints),
+        address=endpoint(host, port, rules),
         weight=weight,
         tier=_option(meta, "lb.tier", MAX_TIER, remarks) or 0,
         condition=condition,

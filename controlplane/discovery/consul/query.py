@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from controlplane.core.endpoints import EndpointRules
 from controlplane.core.instances import InstanceRules
 from controlplane.core.track import Trust
 from controlplane.discovery.consul.settings import ConsulError, SettingsError
@@ -124,8 +123,8 @@ class Selection:
             rules.address_source,
             rules.port,
             rules.keep_critical,
-            rules.endpoints.allow_hostnames,
-            rules.endpoints.allow_link_local,
+            rules.allow_hostnames,
+            rules.allow_link_local,
         ]
         return json.dumps(parts, separators=(",", ":"))
 
@@ -164,9 +163,8 @@ def selection_of(query: ConsulQuery, default_datacenter: str | None = None) -> S
             address_source=query.address_source,
             port=query.port,
             keep_critical=not query.passing,
-            endpoints=EndpointRules(
-                allow_link_local=query.allow_link_local, allow_hostnames=query.allow_hostnames
-            ),
+            allow_link_local=query.allow_link_local,
+            allow_hostnames=query.allow_hostnames,
         ),
     )
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.core.endpoints import EndpointRules
 from controlplane.core.instances import InstanceRules
 from controlplane.core.track import Trust
 from controlplane.discovery.consul.client import Reply
@@ -62,8 +61,8 @@ def test_keys_tell_selections_apart():
         Selection(Query(service="web"), rules=InstanceRules(port=1)),
         Selection(Query(service="web"), rules=InstanceRules(address_source="node")),
         Selection(Query(service="web"), rules=InstanceRules(keep_critical=True)),
-        Selection(Query(service="web"), rules=InstanceRules(endpoints=EndpointRules(allow_hostnames=True))),
-        Selection(Query(service="web"), rules=InstanceRules(endpoints=EndpointRules(allow_link_local=True))),
+        Selection(Query(service="web"), rules=InstanceRules(allow_hostnames=True)),
+        Selection(Query(service="web"), rules=InstanceRules(allow_link_local=True)),
     ]
     assert len({item.key() for item in others}) == len(others)
     assert Selection(Query(service="web")).key() == WEB.key()
