@@ -162,10 +162,6 @@ class RateLimiter:
                 return
             del full_at[client]
 
-    def __len__(self) -> int:
-        """Return the number of clients that are remembered."""
-        return len(self._full_at)
-
 
 class Counts:
     """How many connections each client has; only those who have some take memory."""
@@ -194,10 +190,6 @@ class Counts:
     def count(self, client: str) -> int:
         """Return how many connections a client has."""
         return self._counts.get(client, 0)
-
-    def __len__(self) -> int:
-        """Return the number of clients who have connections."""
-        return len(self._counts)
 
 
 class Admission:
