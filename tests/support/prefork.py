@@ -186,8 +186,7 @@ def spawn(
         environment: The whole of it.
         directory: Where it runs.
         streams: The files that it reads, and writes its output and its errors to.
-        constants: What stands in modules for this one alone, as `{"controlplane.daemon.api._PATCH_S": 0.5}`, and what
-            keywords of classes have by default, as `{"controlplane.desired.location:FileSource.period_s": 0.1}`.
+        constants: What stands in modules for this one alone, as `{"controlplane.daemon.api._PATCH_S": 0.5}`.
     """
     parent = _parent(Path(argv[0]).name, os.getpid(), unbuffered=_SAID in environment)
     asked = {
@@ -313,13 +312,11 @@ def _become(asked: dict[str, Any], streams: list[int]) -> None:
 
 
 def _replace(name: str, value: float) -> None:
-    """Set a constant of a module, or what a keyword of a class has by default."""
-    place, _, last = name.rpartition(".")
-    module, _, owner = place.partition(":")
-    loaded = importlib.import_module(module)
-    values = getattr(loaded, owner).__init__.__kwdefaults__ if owner else vars(loaded)
-    assert type(values[last]) is float, name
-    values[last] = value
+    """Set a constant of a module."""
+    module, _, constant = name.rpartition(".")
+    constants = vars(importlib.import_module(module))
+    assert type(constants[constant]) is float, name
+    constants[constant] = value
 
 
 def _main() -> NoReturn:

@@ -21,9 +21,11 @@ OFTEN: Final = {
     "controlplane.daemon.daemon._NOTICE_S": 0.1,
     "controlplane.daemon.registration._LOOK_S": 0.2,
     "controlplane.dataplanes.fleet._SCAN_S": 0.1,
-    "controlplane.desired.location:FileSource.period_s": 0.1,
 }
-"""The daemon looks at files, sockets and faults once or twice a second. Tests wait for each look."""
+"""The daemon looks at sockets and faults once or twice a second. Tests wait for each look.
+
+Not so at its file: tests that change that, and then say `apply`, are to come before the daemon.
+"""
 
 
 class Done:
