@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from schemas.http import server
 from tests.support.dataplane import DataPlane
-from tests.support.prefork import command, may_fork, run
+from tests.support.prefork import _replace, command, may_fork, run
 from tests.support.process import Program
 from tests.support.wait import wait_for
 
@@ -88,3 +89,18 @@ def test_a_program_that_is_not_ours_is_executed() -> None:
     with Program(["sleep", "60"]) as program:
         program.kill()
         assert program.wait() == -signal.SIGKILL
+
+
+def test_a_constant_is_replaced_only_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever renames one is told by the tests that shorten it."""
+    monkeypatch.setattr(server, "HEADERS_S", server.HEADERS_S)
+    _replace("schemas.http.server.HEADERS_S", 0.5)
+    assert server.HEADERS_S == 0.5
+    for name in ("schemas.http.server.NO_SUCH_S", "schemas.http.server.serve"):
+        with pytest.raises((KeyError, AssertionError)):
+            _replace(name, 0.5)
+    with DataPlane() as plane:
+        plane.stop()
+        plane.constants["schemas.http.server.NO_SUCH_S"] = 0.5
+        with pytest.raises(AssertionError, match="NO_SUCH_S"):
+            plane.start()
