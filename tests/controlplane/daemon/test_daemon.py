@@ -11,10 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from aiohttp import ClientSession, UnixConnector
+from aiohttp import ClientSession, UnixConnector, web
 
 from controlplane.daemon.daemon import Daemon, DaemonSettings, run
 from controlplane.daemon.http import bound
+from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.tls import Tls
 from controlplane.desired.location import FileSource
 from controlplane.errors import BusyError, ControlError, StoreError
@@ -140,6 +141,49 @@ async def test_events_have_a_time_and_an_id_of_their_own(directory):
     first, second = (each["id"].rpartition("-") for each in told)
     assert first[0] == second[0]
     assert int(first[2]) < int(second[2])
+
+
+@contextlib.asynccontextmanager
+async def telling(path):
+    """Serve the events of a data plane that can do nothing else; yields how many are followed now."""
+    followers = []
+
+    async def events(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        followers.append(request)
+        try:
+            await response.write(b'id: aa-1\nevent: backend_up\ndata: {"at": "x", "backend": "b"}\n\n')
+            await asyncio.Event().wait()
+        finally:
+            followers.remove(request)
+
+    app = web.Application()
+    app.router.add_get("/v1/events", events)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(path)).start()
+        yield followers
+    finally:
+        await runner.cleanup()
+
+
+async def test_data_planes_are_followed_while_they_are_there(directory):
+    """What happens there is told as it is, with its name; and who has gone is let go."""
+    path = directory / "dataplane-a.sock"
+    there = [Endpoint("a", str(path))]
+    async with (
+        telling(path) as followers,
+        running(settings(directory, find=lambda: tuple(there))) as (one, _),
+    ):
+        await eventually(lambda: followers, "somebody to follow")
+        async for event in one.events.follow(60.0, remembered=True):
+            if event["type"] == "backend_up":
+                break
+        assert event == {"at": "x", "backend": "b", "id": "aa-1", "type": "backend_up", "dataplane": "a"}
+        there.clear()
+        await eventually(lambda: not followers, "it to be let go")
 
 
 async def test_what_is_out_of_order_is_a_source(directory):
