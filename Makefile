@@ -9,12 +9,14 @@ unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run demo-consul test test-pythons check check-style bench bench-quick docs site screenshots soak lock
+.PHONY: help setup run demo-consul test test-interpreted test-pythons check check-style bench bench-quick docs site screenshots soak \
+	dist lock
 
 help:
 	@echo "make run     two backends, a data plane, a control plane and its page to play with (Ctrl-C ends them)"
 	@echo "make demo-consul  a real Consul that gains, loses and forgets services, under traffic (ends by itself)"
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
+	@echo "make test-interpreted  the connection path again, interpreted, if the other run had it compiled"
 	@echo "make test-pythons  what needs no other program, on every further Python that is here"
 	@echo "make check   format, lint, layers, types and unit tests: before each commit"
 	@echo "make bench   the figures, beside other proxies (bench-quick: in a few minutes)"
@@ -22,6 +24,7 @@ help:
 	@echo "make site    the documents as a site, in site/"
 	@echo "make screenshots  docs/images again: the page and top, of a node under load (a minute)"
 	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS)"
+	@echo "make dist    wheels, compiled for this machine and pure, and the source, in dist/"
 	@echo "make lock    requirements.lock, from pyproject.toml"
 
 setup:
@@ -36,6 +39,13 @@ demo-consul: setup
 test: setup
 	@tools/install-test-programs
 	$(VENV)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# What relays, and what kills and cuts it: the second form of the text that is compiled elsewhere.
+test-interpreted: setup
+	@if [ "$$($(VENV)/lb-dataplane --version | sed 's/.* //')" = compiled ]; then set -x; \
+		LIVELB_INTERPRETED=1 $(VENV)/pytest -n $(WORKERS) --dist worksteal -q $(ARGS) \
+			tests/dataplane/core tests/dataplane/net tests/dataplane/worker tests/faults; \
+	else echo "It is not compiled here; everything has run interpreted already"; fi
 
 test-pythons: setup
 	@WORKERS=$(WORKERS) tools/test-pythons $(ARGS)
@@ -74,6 +84,11 @@ soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
 	$(VENV)/python tools/soak_workers.py
 	$(VENV)/python tools/soak_workers.py --balance-workers --share 0.3
+	$(VENV)/python tools/soak_sanitized.py
+
+dist: setup
+	$(VENV)/hatchling build -d dist
+	LIVELB_INTERPRETED=1 $(VENV)/hatchling build -d dist -t wheel
 
 lock: setup
 	@command -v uv >/dev/null || [ -x $(VENV)/uv ] || $(VENV)/python -m pip install --quiet uv

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from dataplane.build import BUILD
+
 
 def _directory(variable: str, for_root: str, xdg: str, fallback: str) -> Path:
     """Return a default directory: $variable, else root's, else below $xdg or `fallback` in the home directory.
@@ -164,7 +166,7 @@ def _counts(context: click.Context, parameter: click.Parameter, incomplete: str)
     metavar="FILE",
     help="Take clients of --api with a certificate that this authority has signed.",
 )
-@click.version_option(package_name="livelb")
+@click.version_option(package_name="livelb", message=f"%(prog)s, version %(version)s, {BUILD}")
 def main(**given: object) -> None:
     """Accept TCP clients and relay them to live backends.
 

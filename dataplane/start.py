@@ -19,7 +19,13 @@ def main() -> None:
     _ignore(signal.SIGHUP, signal.SIGUSR1)
     if "--drain-detached" in sys.argv[1:]:
         keep()
-    from dataplane.cli import main as command  # noqa: PLC0415 - after the first thing to do
+    from dataplane.build import stale  # noqa: PLC0415 - after the first thing to do
+
+    if stale():
+        sys.stderr.write(
+            "lb-dataplane: interpreted, since it was edited after it was compiled; tools/setup compiles it\n"
+        )
+    from dataplane.cli import main as command  # noqa: PLC0415 - the same
 
     command()
 

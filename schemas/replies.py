@@ -27,6 +27,8 @@ class Info(TypedDict):
     instance: str
     """Drawn when the process began: another process has another one, whatever its pid."""
     version: str
+    build: Literal["compiled", "interpreted"]
+    """Which form of the connection path runs."""
     workers: int
     uptime_s: float
     generation: int

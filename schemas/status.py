@@ -139,6 +139,8 @@ class Status(TypedDict):
     instance: str
     """Drawn when the process began."""
     version: str
+    build: Literal["compiled", "interpreted"]
+    """Which form of the connection path runs."""
     generation: int
     hash: str
     uptime_s: float

@@ -12,12 +12,19 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from dataplane.build import BUILD, stale
 from tests.support.clock import FakeClock
 from tests.support.programs import PACKAGES, find, may_be_missing
 from tests.support.wait import wait_for
 
 PROCESSES_S = 120.0
 """For a test of real programs: a dozen commands of a third of a second each take 30 s where others have the cores too."""
+
+
+def pytest_configure() -> None:
+    """Have what tests start run the form that runs here, though somebody compiles meanwhile, without saying it each time."""
+    if stale():
+        os.environ["LIVELB_INTERPRETED"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +99,11 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return where[2].removeprefix("Skipped: ") if isinstance(where, tuple) else str(where)
 
 
-def pytest_report_header() -> str:
-    """Name the programs that are missing, once, at the top."""
+def pytest_report_header() -> list[str]:
+    """Name the form that is tested and the programs that are missing, once, at the top."""
     missing = [program for program in PACKAGES if find(program) is None]
-    return f"python {sys.version.split()[0]}; missing programs: {', '.join(missing) or 'none'}"
+    why = ", since it was edited after it was compiled (make setup)" if stale() else ""
+    return [
+        f"connection path: {BUILD}{why}",
+        f"python {sys.version.split()[0]}; missing programs: {', '.join(missing) or 'none'}",
+    ]

@@ -82,6 +82,12 @@ def _environment() -> Iterator[str]:
         "|---|---|---|",
         "| `LB_RUNTIME_DIR` | sockets | `/run/lb` for root, else `$XDG_RUNTIME_DIR/lb` |",
         "| `LB_STATE_DIR` | what is kept over a restart | `/var/lib/lb` for root, else `$XDG_STATE_HOME/lb`, else `~/.local/state/lb` |",
+        "",
+        "`lb-dataplane` reads one more:",
+        "",
+        "| variable | what for | if unset |",
+        "|---|---|---|",
+        "| `LIVELB_INTERPRETED` | `1`: run the connection path interpreted, though it is there compiled; to build: leave it so | the compiled form runs if there is one |",
     )
 
 

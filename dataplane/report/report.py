@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final, Protocol
 
+from dataplane.build import BUILD
 from dataplane.core.fair_share import skew
 from dataplane.core.phase import Life
 from dataplane.core.reasons import CloseReason, DiscardCause
@@ -160,6 +161,7 @@ class Report:
             "pid": os.getpid(),
             "instance": applier.node.events.instance,
             "version": VERSION,
+            "build": BUILD,
             "workers": self._source.count,
             "uptime_s": round(time.monotonic() - self._started_at, 3),
             "generation": applier.snapshot.generation,
@@ -180,6 +182,7 @@ class Report:
             "pid": info["pid"],
             "instance": info["instance"],
             "version": info["version"],
+            "build": info["build"],
             "generation": info["generation"],
             "hash": info["hash"],
             "uptime_s": info["uptime_s"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dataplane import build
 from tests.support.backends import EchoServer
 from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
@@ -120,8 +122,10 @@ def test_what_is_copied_is_enough_to_build_the_programs(tmp_path: Path) -> None:
     """A wheel of nothing but the copied files has every package and both programs."""
     for source, target in copied():
         if (ROOT / source).is_dir():
-            shutil.copytree(ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
+            ignored = shutil.ignore_patterns("__pycache__", "_compiled")
+            shutil.copytree(ROOT / source, tmp_path / target, ignore=ignored)
         else:
+            (tmp_path / target).mkdir(exist_ok=True)
             shutil.copy(ROOT / source, tmp_path / target)
     subprocess.run(
         [
@@ -131,15 +135,30 @@ def test_what_is_copied_is_enough_to_build_the_programs(tmp_path: Path) -> None:
         check=True,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
+        # what this checkout has compiled from the same text need not be compiled again
+        env={**os.environ, "LIVELB_COMPILED": str(build.ROOT)},
     )
     (wheel,) = (tmp_path / "wheel").iterdir()
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (points,) = (name for name in names if name.endswith("entry_points.txt"))
         scripts = archive.read(points).decode()
+    if build.BUILD == "compiled":
+        assert sum(name.endswith(build.SUFFIX) for name in names) == len(build.COMPILED)
     packages = {source for source, _ in copied() if (ROOT / source).is_dir()}
     assert packages <= {name.split("/")[0] for name in names}
     assert re.findall(r"^(lb-\S+) *=", scripts, re.MULTILINE) == ["lb-control", "lb-dataplane"]
+
+
+def test_the_image_has_no_compiler() -> None:
+    """What compiles is the first stage's; the last one is slim, of the same Python and Debian, and installs nothing."""
+    first, last = values("FROM")
+    assert first.removesuffix(" AS build") == last.replace("-slim", "")
+    assert "-slim" in last
+    stage = instructions()[instructions().index(("FROM", last)) :]
+    assert [
+        rest for word, rest in stage if word == "RUN" and re.search(r"\b(apt|apt-get|pip|cc|gcc)\b", rest)
+    ] == []
 
 
 def test_every_command_can_be_run() -> None:

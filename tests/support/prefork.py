@@ -40,7 +40,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, NoReturn
 
-__all__ = ["Forked", "command", "may_fork", "run", "spawn"]
+__all__ = ["Forked", "command", "form", "may_fork", "run", "spawn"]
 
 _SCRIPTS: Final = {"lb-dataplane": "dataplane.start", "lb-control": "controlplane.cli"}
 """Whose `main` a script calls, as pyproject.toml says."""
@@ -60,7 +60,13 @@ _OPTIONAL: Final = frozenset({"dataplane.telemetry.tracing"})
 """What needs libraries that look at the environment when they are loaded."""
 _EARLY: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "SSL_")
 """Variables that are looked at before the first line, or when a module is loaded."""
+_FORM: Final = ("LIVELB_", "LD_PRELOAD", "ASAN_", "UBSAN_", "PYTHONMALLOC")
 _SAID: Final = "PYTHONUNBUFFERED"
+
+
+def form() -> dict[str, str]:
+    """Return the variables that say which form of the connection path runs: our programs get those of the tests."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_FORM)}
 
 
 def command(name: str) -> str:
@@ -127,7 +133,11 @@ class _Parent:
 
     def __init__(self, program: str, *, unbuffered: bool) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {"PATH": os.environ.get("PATH", os.defpath), **({_SAID: "1"} if unbuffered else {})}
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            **({_SAID: "1"} if unbuffered else {}),
+            **form(),
+        }
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, program, str(theirs.fileno())],
@@ -168,6 +178,7 @@ def may_fork(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         and program in _SCRIPTS
         and argv[0] == command(program)
         and not any(name.startswith(_EARLY) and name != _SAID for name in environment)
+        and form().items() >= {(name, value) for name, value in environment.items() if name.startswith(_FORM)}
     )
 
 

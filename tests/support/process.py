@@ -67,6 +67,7 @@ class Program:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.directory),
             "PYTHONUNBUFFERED": "1",
+            **prefork.form(),
             **(environment or {}),
         }
         self.constants: dict[str, float] = {}
