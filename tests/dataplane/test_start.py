@@ -262,6 +262,23 @@ def old_request(port, path, headers=""):
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """An authority, a certificate of it (server), and one that signed itself (stranger), in one folder."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    for name in ("ca", "stranger"):
+        openssl(*new, "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    openssl(*new, "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
+    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "server.pem"]
+    openssl("x509", "-req", "-in", "server.csr", *signed)
+    return folder
+
+
 class TestTcpApi:
     """`--api HOST:PORT`: with a token or client certificates, or not at all."""
 
@@ -395,17 +412,17 @@ class TestTcpApi:
         assert "is not HOST:PORT" in words
 
     @pytest.mark.needs("openssl")
-    def test_client_certificates(self, tmp_path, port):
+    def test_client_certificates(self, tmp_path, port, certificates):
         """With `--tls-client-ca` a certificate of that authority is enough, and nothing else is."""
-        make_certificates(tmp_path)
-        arguments = ["--api", port.address, "--tls-client-ca", str(tmp_path / "ca.pem")]
-        arguments += ["--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key")]
+        arguments = ["--api", port.address, "--tls-client-ca", str(certificates / "ca.pem")]
+        arguments += ["--tls-cert", str(certificates / "server.pem")]
+        arguments += ["--tls-key", str(certificates / "server.key")]
 
         def call(name):
-            context = trusting(ssl.Purpose.SERVER_AUTH, tmp_path / "ca.pem")
+            context = trusting(ssl.Purpose.SERVER_AUTH, certificates / "ca.pem")
             context.check_hostname = False
             if name:
-                context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+                context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
             connection = http.client.HTTPSConnection(port.host, port.port, timeout=10, context=context)
             try:
                 connection.request("GET", "/v1/info")
@@ -434,27 +451,17 @@ class TestTcpApi:
             ("--tls-client-ca", "empty", ""),
         ],
     )
-    def test_credentials_that_cannot_be_used(self, tmp_path, port, option, file, why):
+    def test_credentials_that_cannot_be_used(self, tmp_path, port, certificates, option, file, why):
         """Exit 2, and the message names the option, the file and the reason."""
-        make_certificates(tmp_path)
         (tmp_path / "empty").touch()
         (tmp_path / "token").write_text("secret")
-        files = {"--token-file": "token", "--tls-cert": "server.pem", "--tls-key": "server.key", option: file}
-        arguments = [word for name, each in files.items() for word in (name, str(tmp_path / each))]
+        files = {
+            "--token-file": tmp_path / "token",
+            "--tls-cert": certificates / "server.pem",
+            "--tls-key": certificates / "server.key",
+            option: tmp_path / file,
+        }
+        arguments = [word for name, path in files.items() for word in (name, str(path))]
         code, words = run(tmp_path, "--api", port.address, *arguments)
         assert code == 2
         assert f"Error: {option} {tmp_path / file}: {why}" in words
-
-
-def make_certificates(folder):
-    """Write an authority, a certificate of it (server), and one that signed itself (stranger)."""
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    for name in ("ca", "stranger"):
-        openssl(*new, "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    openssl(*new, "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
-    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "server.pem"]
-    openssl("x509", "-req", "-in", "server.csr", *signed)
