@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.dataplane import DataPlane, unix_request
 from tests.support.site import Site
-from tests.support.wait import wait_for
+from tests.support.wait import DEADLINE_S, wait_for
 
 
 class Kept(DataPlane):
@@ -79,7 +79,7 @@ def test_the_service_manager_hears_of_the_main_process(site: Site) -> None:
     """READY names it; and the watchdog is the one's who works."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(site.plane.directory / "notify"))
-        heard.settimeout(10)
+        heard.settimeout(DEADLINE_S)
         site.plane.stop()
         site.plane._environment |= {
             "NOTIFY_SOCKET": str(site.plane.directory / "notify"),

@@ -20,7 +20,7 @@ from tests.support.dataplane import DataPlane, command
 from tests.support.ports import HeldPort
 from tests.support.process import Program
 from tests.support.server import Server
-from tests.support.wait import wait_for
+from tests.support.wait import DEADLINE_S, wait_for
 
 WORKERS = 2
 UNCHECKED = {"active": {"type": "none"}}
@@ -376,7 +376,7 @@ def test_a_service_manager_may_open_the_sockets_and_hears_of_it(arguments: list[
         program = Program([])
         heard = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         heard.bind(str(program.directory / "notify"))
-        heard.settimeout(10)
+        heard.settimeout(DEADLINE_S)
         # as a service manager does it: descriptor 3, and LISTEN_PID of the process itself
         program.argv = [
             "/bin/sh",

@@ -83,7 +83,7 @@ class Load:
         rate: float = 50.0,
         flows: int = 0,
         interval_s: float = 0.05,
-        timeout_s: float = 5.0,
+        timeout_s: float = 15.0,
         accept: Callable[[bytes, bytes], bool] = _answers,
     ) -> None:
         host, _, port = address.rpartition(":")
