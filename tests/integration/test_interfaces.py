@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,20 +19,44 @@ PORT = 4000
 CHECK = {"active": {"type": "tcp", "interval": "100ms"}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
-    """A network with a link-local and two ordinary addresses."""
-    with Network("fe80::1/64 nodad", "10.9.9.1/24", "fd09::1/64 nodad") as network:
+    """A network with a link-local and two ordinary addresses, which tests leave as it was."""
+    with _network() as network:
         yield network
 
 
+@pytest.fixture(scope="module")
+def running(network: Network) -> Iterator[Callable[[int], DataPlane]]:
+    """Return the data plane there that has so many workers; it is started when it is asked for first."""
+    with contextlib.ExitStack() as stack:
+        planes: dict[int, DataPlane] = {}
+
+        def get(workers: int) -> DataPlane:
+            if workers not in planes:
+                planes[workers] = stack.enter_context(_plane(network, workers))
+            return planes[workers]
+
+        yield get
+
+
 @pytest.fixture(params=[1, 2])
-def plane(request: pytest.FixtureRequest, network: Network) -> Iterator[DataPlane]:
-    """A data plane there, with one worker or with two."""
-    plane = DataPlane(["--workers", str(request.param)])
+def plane(request: pytest.FixtureRequest, running: Callable[[int], DataPlane]) -> Iterator[DataPlane]:
+    """A data plane there that runs nothing, with one worker or with two."""
+    plane = running(request.param)
+    yield plane
+    plane.put_snapshot({})
+    plane.wait_status(lambda status: not status["services"])
+
+
+def _network() -> Network:
+    return Network("fe80::1/64 nodad", "10.9.9.1/24", "fd09::1/64 nodad")
+
+
+def _plane(network: Network, workers: int) -> DataPlane:
+    plane = DataPlane(["--workers", str(workers)])
     plane.argv = network.within(plane.argv)
-    with plane:
-        yield plane
+    return plane
 
 
 def health(plane: DataPlane) -> dict[str, str]:
@@ -50,6 +74,7 @@ def test_which_addresses_are_ours(network):
             assert machine.is_local(address), address
         for address in ("10.9.9.2", "192.0.2.1", "fd09::2", "2001:db8::1", "fe80::2%v0", "fe80::1%v9"):
             assert not machine.is_local(address), address
+    network.ip("address", "del", "10.9.9.7/24", "dev", "v0")
 
 
 @pytest.mark.parametrize("header", ["off", "v1", "v2"])
@@ -96,24 +121,26 @@ def test_link_local_listener_and_backend(network, plane, header):
     assert status["backends"][0]["address"] == f"[fe80::1%v0]:{port}"
 
 
-def test_an_interface_that_is_not_there(network, plane):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interface_that_is_not_there(workers):
     """A listener at it cannot be had, a backend at it is down, and both say which; it is used once it is there."""
-    status, body = plane.request(
-        "PUT", "/v1/snapshot", {"generation": 1, "services": {"web": {"listen": f"[fe80::1%v9]:{PORT}"}}}
-    )
-    assert (status, body["code"]) == (503, "bind_failed")
-    assert "its network interface is not there" in body["message"]
-    web = {
-        "listen": f"127.0.0.1:{PORT}",
-        "backends": ["[fe80::1%v9]:1"],
-        "health": {"active": {"type": "none"}},
-    }
-    plane.put_snapshot({"web": web})
-    plane.wait_status(lambda _: "there is no network interface v9" in health(plane)["cause"])
-    assert health(plane)["state"] == "down"
-    network.ip("link", "set", "v1", "down")
-    network.ip("link", "set", "v1", "name", "v9")
-    plane.wait_status(lambda _: health(plane)["state"] == "unknown")
+    with _network() as network, _plane(network, workers) as plane:
+        status, body = plane.request(
+            "PUT", "/v1/snapshot", {"generation": 1, "services": {"web": {"listen": f"[fe80::1%v9]:{PORT}"}}}
+        )
+        assert (status, body["code"]) == (503, "bind_failed")
+        assert "its network interface is not there" in body["message"]
+        web = {
+            "listen": f"127.0.0.1:{PORT}",
+            "backends": ["[fe80::1%v9]:1"],
+            "health": {"active": {"type": "none"}},
+        }
+        plane.put_snapshot({"web": web})
+        plane.wait_status(lambda _: "there is no network interface v9" in health(plane)["cause"])
+        assert health(plane)["state"] == "down"
+        network.ip("link", "set", "v1", "down")
+        network.ip("link", "set", "v1", "name", "v9")
+        plane.wait_status(lambda _: health(plane)["state"] == "unknown")
 
 
 def test_an_address_of_this_machine(network, plane):
@@ -159,12 +186,16 @@ def test_both_families(network, plane):
     assert (reaches("fd09::1"), reaches("10.9.9.1")) == (True, False)
     assert not reaches("192.0.2.9", PORT + 1)
     network.ip("address", "add", "192.0.2.9/32", "dev", "v0")
-    assert reaches("192.0.2.9", PORT + 1)
+    try:
+        assert reaches("192.0.2.9", PORT + 1)
+    finally:
+        network.ip("address", "del", "192.0.2.9/32", "dev", "v0")
 
 
 def test_what_everybody_knows(plane):
     """A loopback address behind a listener on every address is refused with 422, with its path."""
     services = {"web": {"listen": f"0.0.0.0:{PORT}", "backends": ["127.0.0.1:5", f"127.0.0.9:{PORT}"]}}
-    status, body = plane.request("PUT", "/v1/snapshot", {"generation": 1, "services": services})
+    generation = plane.get("/v1/info")["generation"] + 1
+    status, body = plane.request("PUT", "/v1/snapshot", {"generation": generation, "services": services})
     assert status == 422
     assert [each["path"] for each in body["details"]] == ["services.web.backends[1]"]
