@@ -44,7 +44,7 @@ def test_what_was_configured_is_saved_by_whoever_takes_it_over(site: Site) -> No
     for saved in site.plane.state_dir.iterdir():
         saved.unlink()
     successor = site.take_over()
-    wait_for(lambda: list(site.plane.state_dir.iterdir()), "the snapshot to be saved")
+    wait_for((site.plane.state_dir / "dataplane-test.json").exists, "the snapshot to be saved")
     successor.kill()
     site.plane.start()
     wait_for(lambda: site.plane.get("/v1/info")["generation"] == 1, "what ran to run again")
