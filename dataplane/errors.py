@@ -1,7 +1,7 @@
 """Everything that the data plane raises and that a caller elsewhere handles.
 
 DataPlaneError
-├── Refused             a request that changes nothing: HTTP status, code, message
+├── Refused             a request that changes nothing: HTTP status, code, message, details
 ├── StartError          the process cannot start as it was asked to: its exit code
 ├── UsageError          the command line contradicts itself
 ├── TakeoverError       a running process did not give its sockets, or not as announced
@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +31,12 @@ class DataPlaneError(Exception):
 class Refused(DataPlaneError):  # noqa: N818 - an answer, not a failure
     """A request that changes nothing, with the HTTP status that says why."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, details: Sequence[dict[str, str]] = ()) -> None:
+        """Make one; `details` are `{path, message}` of each place in the body that it is about."""
         super().__init__(message)
         self.status = status
         self.code = code
+        self.details = details
 
 
 class StartError(DataPlaneError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Generator
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.errors import InvalidDocument
 from schemas.fields import BackendId, Frozen, ServiceName, Text, Word, refused
-from schemas.reading.findings import findings_of, to_problems
-from schemas.snapshot import OperatorState
+from schemas.reading.findings import checked, findings_of, to_problems
+from schemas.snapshot import SLICE, OperatorState
 
 
 class Verdict(Frozen):
@@ -69,6 +70,38 @@ class BackendPatch(Frozen):
     def body(self) -> dict[str, Any]:
         """Return what travels as JSON: only what is overridden."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class BackendsPatch(Frozen):
+    """`PATCH /v1/services/{service}/backends`: overrides of many backends, made together or not at all."""
+
+    backends: Annotated[dict[BackendId, BackendPatch], Field(min_length=1)]
+    """By backend id; those not named keep what they have."""
+
+
+_PATCHES: Final = TypeAdapter(dict[BackendId, BackendPatch])
+
+
+def parse_backends_patch_steps(data: object) -> Generator[None, None, BackendsPatch]:
+    """Check a decoded body in slices of SLICE backends; the generator returns what it says.
+
+    What is wrong is found at once: a refusal is rare, and wants every problem.
+
+    Raises:
+        InvalidDocument: It has every problem found, by path.
+    """
+    backends = data.get("backends") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(backends, dict) or len(backends) <= SLICE:
+        return checked(BackendsPatch, data)
+    items = list(backends.items())
+    made: dict[str, BackendPatch] = {}
+    try:
+        for start in range(0, len(items), SLICE):
+            made |= _PATCHES.validate_python(dict(items[start : start + SLICE]))
+            yield
+    except ValidationError:
+        return checked(BackendsPatch, data)
+    return checked(BackendsPatch, {**data, "backends": made})
 
 
 def parse_pushed_by(text: str) -> PushedBy:

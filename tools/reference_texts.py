@@ -16,6 +16,7 @@ class Call(NamedTuple):
 
 
 _PATCH: Final = ("PATCH", "/v1/services/{service}/backends/{backend}")
+_PATCH_ALL: Final = ("PATCH", "/v1/services/{service}/backends")
 
 CALLS: Final[dict[tuple[str, str], Call]] = {
     ("GET", "/v1/info"): Call("", "Says who answers and what it runs: [Info](#info)."),
@@ -36,6 +37,11 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     _PATCH: Call(
         "[BackendPatch](#backendpatch)", "An operator's override, until a snapshot changes that field."
+    ),
+    _PATCH_ALL: Call(
+        "[BackendsPatch](#backendspatch)",
+        "The same for many backends in one change, made in all workers or, if one entry is wrong, not at all. 200 `{service, "
+        "backends: [{id, state, weight}]}`; 404 `no_such_backend` names the place of each that does not exist.",
     ),
     ("GET", "/v1/explain"): Call(
         "`?service=NAME&client=IP`",
@@ -137,6 +143,7 @@ EVENTS: Final[dict[str, str]] = {
     "orphan_gives_nothing": "A worker whose supervisor had died did not hand over its sockets.",
     "orphaned": "A worker's supervisor has died; it serves on, for so many seconds or until it is taken over.",
     "override": "An operator has said something about a backend, and that holds from now on.",
+    "overrides": "One call has said something about many backends: of so many something is overridden from now on (`begun`), of so many something no longer (`ended`).",
     "override_ended": "An operator has taken an override back, or a snapshot has overruled it: the backend has the configured values told here.",
     "panic": "Too few backends are usable: health is ignored, and all serve to which a connection can be made.",
     "panic_over": "Health counts again.",

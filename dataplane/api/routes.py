@@ -56,6 +56,9 @@ class Applier(Protocol):
     async def patch(self, service: str, backend: str, patch: BackendPatch, /) -> dict[str, Any]:
         """Override a backend."""
 
+    async def patch_all(self, service: str, data: object, /) -> dict[str, Any]:
+        """Override backends of a service: all of them, or none."""
+
     def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
         """Take verdicts by service and backend id; return the `service/backend` of those that do not exist here."""
 
@@ -162,6 +165,7 @@ class Api:
                 web.put("/v1/health", self._put_health),
                 web.get("/v1/status", self._status),
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
+                web.patch("/v1/services/{service}/backends", self._patch_all),
                 web.get("/v1/explain", self._explain),
                 web.post("/v1/restart", self._restart),
                 web.put("/v1/workers", self._resize),
@@ -198,6 +202,11 @@ class Api:
         service, backend = request.match_info["service"], request.match_info["backend"]
         return web.json_response(await self._plane.applier.patch(service, backend, patch))
 
+    async def _patch_all(self, request: web.Request) -> web.Response:
+        data = await _json(request)
+        answer = await self._plane.applier.patch_all(request.match_info["service"], data)
+        return await _dumped(_pieces(answer))
+
     async def _explain(self, request: web.Request) -> web.Response:
         try:
             service, client = request.query["service"], request.query["client"]
@@ -231,7 +240,7 @@ def _explain(error: Exception) -> Refusal | None:
     if isinstance(error, InvalidDocument):
         return Refusal(422, "invalid", "the body is not valid", error.details())
     if isinstance(error, Refused):
-        return Refusal(error.status, error.code, str(error))
+        return Refusal(error.status, error.code, str(error), error.details)
     return None
 
 

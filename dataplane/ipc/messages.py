@@ -22,6 +22,8 @@ Columns = dict[object, int]
 """By service name, or (service name, backend id): the column of the shared counters."""
 Verdict = tuple[str, str, str, str, bool, bool]
 """Of a backend: service, id, state, cause, whether it is reachable, and whether the last check passed."""
+Word = tuple[str, str, int]
+"""Of an operator about a backend: its id, and the operator state and the weight that it is to have."""
 
 
 @dataclass(frozen=True, slots=True)

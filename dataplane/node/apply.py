@@ -12,21 +12,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
 from dataplane.core.health import HealthState
-from dataplane.core.spec import BackendSpec, OperatorState
 from dataplane.errors import Refused
-from dataplane.node.change import Changer, Draft
+from dataplane.node.change import Changer, Draft, Words
 from dataplane.node.impact import Held, change_steps, impact_of, own_connections
 from dataplane.node.listeners import Listeners, NewSockets
 from dataplane.node.node import Node
+from dataplane.node.overrides import (
+    Override,
+    effective_specs,
+    note_overrides,
+    tell_override,
+    tell_overruled,
+)
 from dataplane.node.running_service import find
 from dataplane.node.slices import in_slices
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.specs import service_spec
-from schemas.api import BackendPatch, PushedBy, Verdict
+from schemas.api import BackendPatch, PushedBy, Verdict, parse_backends_patch_steps
 from schemas.replies import Applied, Change, Planned, PushOrigin
 from schemas.snapshot import Snapshot, parse_snapshot_steps
 
@@ -57,8 +62,11 @@ class Replicas(Protocol):
     async def dry_run(self) -> Held:
         """Return what tells how many connections they hold, for what a change would do to them."""
 
-    async def override(self, service: str, effective: BackendSpec) -> None:
-        """Have them override a backend; raise `Refused` if one cannot."""
+    async def prepare_words(self, words: Words) -> None:
+        """Have each of them prepare overrides; raise `Refused` if one cannot."""
+
+    async def commit_words(self) -> None:
+        """Have them do what they have prepared, which cannot fail."""
 
 
 class Applier:
@@ -180,7 +188,7 @@ class Applier:
             changes=len(changes),
             by=None if by is None else str(by),
         )
-        self._tell_overruled(overridden)
+        tell_overruled(self.node, overridden)
         self.on_change()
         return changes
 
@@ -217,59 +225,43 @@ class Applier:
         """Override a backend's state or weight until a snapshot changes that field; one that is not there is refused."""
         async with self.lock:
             self.refuse_late()
-            node = self.node
-            running = node.running.get(name)
-            if running is None:
-                raise Refused(404, "no_such_service", f"there is no service {name}")
-            backend = running.service.backends.get(backend_id)
-            if backend is None:
-                raise Refused(404, "no_such_backend", f"service {name} has no backend {backend_id}")
-            now = node.reactor.clock()
-            given = {"state": patch.state and OperatorState(patch.state), "weight": patch.weight}
-            fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-            effective = replace(backend.spec, **fields)
-            configured = running.configured[backend_id]
-            before = node.overrides.get((name, backend_id), {})
-            override = dict(before)
-            for field, value in fields.items():
-                if getattr(configured, field) == value:
-                    override.pop(field, None)
-                elif override.get(field, (None,))[0] != value:
-                    override[field] = (value, now)
-            node.overrides[name, backend_id] = override
-            if not override:
-                del node.overrides[name, backend_id]
-            await self.changer.reweigh(running, backend, effective)
-            if self._replicas is not None:
-                await self._replicas.override(name, effective)
-            said = patch.body()
-            begun = {field: said[field] for field in override if override[field] != before.get(field)}
-            ended = {field: said[field] for field in before if field not in override}
-            self._tell_override(name, backend_id, begun, ended)
-            return {
-                "service": name,
-                "id": backend_id,
-                "state": effective.state.value,
-                "weight": effective.weight,
-            }
+            (made,) = await self._override(name, {backend_id: patch}, placed=False)
+            tell_override(self.node, name, made)
+            return {"service": name, **made.says()}
 
-    def _tell_overruled(self, before: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
-        """Tell which overrides a snapshot has ended."""
-        for (name, backend_id), fields in before.items():
-            still = self.node.overrides.get((name, backend_id), {})
-            running = self.node.running.get(name)
-            backend = running.service.backends.get(backend_id) if running else None
-            if backend is not None:
-                now = {field: getattr(backend.spec, field) for field in fields if field not in still}
-                values = {field: getattr(value, "value", value) for field, value in now.items()}
-                self._tell_override(name, backend_id, {}, values)
+    async def patch_all(self, name: str, data: object) -> dict[str, Any]:
+        """Override backends of a service, the decoded body, as `patch` does: all of them, or none.
 
-    def _tell_override(
-        self, name: str, backend_id: str, begun: dict[str, Any], ended: dict[str, Any]
-    ) -> None:
-        """Tell what has changed: nothing, if an operator or the control plane only said the same again."""
-        events = self.node.events
-        if begun:
-            events.emit("override", service=name, backend=backend_id, **begun)
-        if ended:
-            events.emit("override_ended", service=name, backend=backend_id, **ended)
+        One event tells how many overrides have begun and how many have ended.
+
+        Raises:
+            schemas.errors.InvalidDocument: 422.
+            Refused: 404 or 503. Nothing has changed.
+        """
+        wanted = await in_slices(parse_backends_patch_steps(data))
+        async with self.lock:
+            self.refuse_late()
+            made = await self._override(name, wanted.backends, placed=True)
+            begun, ended = sum(bool(one.begun) for one in made), sum(bool(one.ended) for one in made)
+            if begun or ended:
+                self.node.events.emit("overrides", service=name, begun=begun, ended=ended)
+            return {"service": name, "backends": [one.says() for one in made]}
+
+    async def _override(
+        self, name: str, patches: Mapping[str, BackendPatch], *, placed: bool
+    ) -> list[Override]:
+        """Do so in all processes; `Refused` if that cannot be, with `placed` with the place of each unknown backend."""
+        running, effective = await effective_specs(self.node, name, patches, placed=placed)
+        words = await self.changer.prepare_words(running, effective)
+        replicas = self._replicas
+        if replicas is not None:
+            try:
+                await replicas.prepare_words(words)
+            except BaseException:
+                replicas.abort()
+                raise
+        made = await note_overrides(self.node, running, effective, patches)
+        await self.changer.obey(words)
+        if replicas is not None:
+            await replicas.commit_words()
+        return made

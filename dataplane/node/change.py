@@ -56,6 +56,15 @@ class Draft:
         return dict(option for service in self.services.values() for option in service.spec.listen_options)
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What an operator wants of backends of one service, prepared."""
+
+    running: RunningService
+    specs: tuple[BackendSpec, ...]
+    tables: dict[int, StickyTable]
+
+
 class Changer:
     """Changes the services, backends and balancers of a node."""
 
@@ -267,25 +276,41 @@ class Changer:
             node.leaving[service.name] = running
             drain(service, service.flows, service.drain_reason)
 
-    # -- one backend ----------------------------------------------------------------------------------
+    # -- operators' words -----------------------------------------------------------------------------
 
-    async def reweigh(self, running: RunningService, backend: Backend, effective: BackendSpec) -> None:
-        """Give one backend another operator state or weight."""
-        node, spec = self.node, running.service.spec
-        before = backend.spec
-        if spec.mode is Mode.STICKY and effective.weight != before.weight:
-            others = {other.id: other.spec for other in running.service.backends.values()}
-            others[backend.id] = effective
-            running.tables = await build_tables(
-                spec.mode, spec.seed, others.values(), running.tables, spec.seed
-            )
-        stood = backend.standing
-        backend.set_spec(effective, node.reactor.clock())
-        self._after_state(running, backend, before)
-        running.refresh(backend)
-        if not running.service.selection.reweigh(stood, backend.standing):
+    async def prepare_words(self, running: RunningService, specs: Sequence[BackendSpec]) -> Words:
+        """Build what backends with other operator states or weights need, in slices; nothing runs yet."""
+        service, tables = running.service, running.tables
+        reweighed = any(service.backends[spec.id].spec.weight != spec.weight for spec in specs)
+        if service.spec.mode is Mode.STICKY and reweighed:
+            others = {backend.id: backend.spec for backend in service.backends.values()}
+            others |= {spec.id: spec for spec in specs}
+            seed = service.spec.seed
+            tables = await build_tables(Mode.STICKY, seed, others.values(), tables, seed)
+        return Words(running, tuple(specs), tables)
+
+    async def obey(self, words: Words) -> None:
+        """Give backends other operator states or weights, which cannot fail.
+
+        In slices: until all have them, clients are served from the selection that there is.
+        """
+        node, running = self.node, words.running
+        service = running.service
+        running.tables = words.tables
+        stays, turned = len(words.specs) <= IN_PLACE, False
+        async for effective in sliced(words.specs):
+            backend = service.backends[effective.id]
+            before, stood = backend.spec, backend.standing
+            backend.set_spec(effective, node.reactor.clock())
+            self._after_state(running, backend, before)
+            running.refresh(backend)
+            stays = stays and service.selection.reweigh(stood, backend.standing)
+            if effective.state is not before.state:
+                turned = True
+                await asyncio.sleep(0)  # all flows have been looked at
+        if not stays:
             running.rebuild()
-        if effective.state is not before.state:
+        if turned:
             node.probe_all()
 
 

@@ -6,21 +6,24 @@
 3. New clients are kept out of the listeners that go (see `SocketGroup`).
 4. The supervisor swaps, and every worker commits, which cannot fail: a worker that does is ended and replaced.
 5. Sockets of new addresses are lent; those of old ones, which no worker has any more, are closed.
+
+What operators want of backends (`Words`) takes steps 2 and 4 alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from dataplane.background import together
-from dataplane.core.spec import BackendSpec, ServiceSpec
+from dataplane.core.spec import ServiceSpec
 from dataplane.errors import PeerError, PeerGone, Refused
-from dataplane.ipc.messages import Columns, PackedService, Verdict, pack
+from dataplane.ipc.messages import Columns, PackedService, pack
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.backend import Backend
 from dataplane.node.apply import EMPTY
-from dataplane.node.change import Draft
+from dataplane.node.change import Draft, Words
 from dataplane.node.impact import Held
 from dataplane.node.initial import verdicts_of
 from dataplane.node.node import Node
@@ -47,15 +50,8 @@ class WorkerReplicas:
     async def prepare(self, snapshot: Snapshot, draft: Draft) -> None:
         """Have every worker stage `draft`, or be `Refused`; then keep clients out of the listeners that it removes."""
         specs = [replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()]
-        workers = list(self._workers.serving.values())
         self._staged = snapshot.generation, snapshot.hash
-        change = self._change(self._staged, specs)
-        results = await together(one.ask("stage", change) for one in workers)
-        for worker, result in zip(workers, results, strict=True):
-            if isinstance(result, PeerError):
-                raise Refused(503, "worker_refused", f"worker {worker.index} refused: {result}")
-            if isinstance(result, Exception) and not isinstance(result, PeerGone):
-                raise result
+        await self._stage("stage", self._change(self._staged, specs))
         await self._sockets.keep_out(draft.addresses())
 
     def abort(self) -> None:
@@ -66,31 +62,45 @@ class WorkerReplicas:
     async def commit(self) -> None:
         """Have every worker run what it has staged."""
         self._running = self._staged
-        verdicts = verdicts_of(self._node)
-        async with asyncio.TaskGroup() as group:
-            for one in list(self._workers.serving.values()):
-                group.create_task(self._commit(one, verdicts))
+        await self._commit("commit", verdicts_of(self._node))
         await self._lending.spread()
         self._sockets.finish()
         self._workers.tell_all("put", self._node.backend_addresses.all())
         self._workers.tell_all("arm")
 
-    @staticmethod
-    async def _commit(worker: WorkerProcess, verdicts: list[Verdict]) -> None:
-        try:
-            await worker.ask("commit", verdicts)
-        except PeerGone:
-            return
-        except PeerError as error:
-            worker.kill(f"it could not run a change: {error}")
+    async def prepare_words(self, words: Words) -> None:
+        """Have every worker stage what operators want of backends, or be `Refused`."""
+        told = [(spec.id, spec.state.value, spec.weight) for spec in words.specs]
+        await self._stage("stage_words", (words.running.service.name, told))
 
-    async def override(self, service: str, effective: BackendSpec) -> None:
-        """Have every worker override a backend."""
-        body = (service, effective.id, effective.state.value, effective.weight)
-        try:
-            await self._workers.ask_all("patch", body)
-        except PeerError as error:
-            raise Refused(503, "worker_refused", str(error)) from error
+    async def commit_words(self) -> None:
+        """Have every worker do what it has staged."""
+        await self._commit("commit_words", None)
+
+    async def _stage(self, kind: str, body: Any) -> None:
+        """Have every worker prepare something; `Refused` if one cannot."""
+        workers = list(self._workers.serving.values())
+        results = await together(one.ask(kind, body) for one in workers)
+        for worker, result in zip(workers, results, strict=True):
+            if isinstance(result, PeerError):
+                raise Refused(503, "worker_refused", f"worker {worker.index} refused: {result}")
+            if isinstance(result, Exception) and not isinstance(result, PeerGone):
+                raise result
+
+    async def _commit(self, kind: str, body: Any) -> None:
+        """Have every worker do what it has prepared; one that cannot is ended."""
+
+        async def ask(worker: WorkerProcess) -> None:
+            try:
+                await worker.ask(kind, body)
+            except PeerGone:
+                return
+            except PeerError as error:
+                worker.kill(f"it could not run a change: {error}")
+
+        async with asyncio.TaskGroup() as group:
+            for one in list(self._workers.serving.values()):
+                group.create_task(ask(one))
 
     async def dry_run(self) -> Held:
         """Return what tells of the connections of all workers."""

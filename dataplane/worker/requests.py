@@ -1,7 +1,7 @@
 """What a supervisor asks of a worker that has begun, done: changes, sockets, numbers.
 
 A change comes in two steps: `stage` prepares it, in slices between which the loop relays, and may fail; `commit` runs it
-and cannot. Listening sockets come with `listen` and go with `drop`; from `drain` on none is left here.
+and cannot; `stage_words` and `commit_words` do the same with operators' overrides. Listening sockets come with `listen` and go with `drop`; from `drain` on none is left here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataplane.core.spec import OperatorState
-from dataplane.ipc.messages import Columns, PackedService, Verdict, Welcome, unpack
+from dataplane.ipc.messages import Columns, PackedService, Verdict, Welcome, Word, unpack
 from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.ipc.takeover import Giver, Offer
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.node.change import Changer, Draft
+from dataplane.node.change import Changer, Draft, Words
 from dataplane.node.slices import tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.figures import Figures
@@ -42,6 +42,7 @@ class Requests:
         self._runs = (0, "")
         """Generation and hash."""
         self._next: tuple[Draft, tuple[int, str], Columns] | None = None
+        self._words: Words | None = None
         self.welcome = welcome
         board = Board(CounterBoard(welcome.rows, memory), welcome.row)
         reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
@@ -73,8 +74,10 @@ class Requests:
                 self.listeners.take(body, sockets)
             case "meet":
                 self.node.siblings.meet(body, sockets)
-            case "patch":
-                await self._patch(*body)
+            case "stage_words":
+                await self._stage_words(*body)
+            case "commit_words":
+                await self._commit_words()
             case "report":
                 result = await self._report(part, **body)
             case "explain":
@@ -94,7 +97,7 @@ class Requests:
         elif kind == "reopen":
             self.recording.reopen()
         elif kind == "abandon":
-            self._next = None
+            self._next = self._words = None
             self.node.arm()
         elif kind == "arm":
             self.node.arm()
@@ -152,12 +155,20 @@ class Requests:
         self.node.count_in(columns)
         self.node.judge(verdicts)
 
-    async def _patch(self, service: str, backend_id: str, state: str, weight: int) -> None:
+    async def _stage_words(self, service: str, words: list[Word]) -> None:
         running = self.node.running[service]
-        backend = running.service.backends[backend_id]
-        effective = replace(backend.spec, state=OperatorState(state), weight=weight)
-        running.configured[backend_id] = effective
-        await self._changer.reweigh(running, backend, effective)
+        backends = running.service.backends
+        specs = [
+            replace(backends[backend_id].spec, state=OperatorState(state), weight=weight)
+            for backend_id, state, weight in words
+        ]
+        self._words = await self._changer.prepare_words(running, specs)
+
+    async def _commit_words(self) -> None:
+        assert self._words is not None  # noqa: S101 - the supervisor stages first
+        words, self._words = self._words, None
+        words.running.configured |= {spec.id: spec for spec in words.specs}
+        await self._changer.obey(words)
 
     # -- numbers --------------------------------------------------------------------------------------
 

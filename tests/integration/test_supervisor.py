@@ -193,6 +193,25 @@ def test_an_override_holds_in_every_worker_and_outlives_them(site: Site) -> None
     assert explained["skipped"] == [{"id": "a", "reason": "drain"}]
 
 
+def test_overrides_of_many_hold_in_every_worker_and_outlive_them(site: Site) -> None:
+    """One call, one event; no generation is used up."""
+    site.put(*(site.backend(name) for name in "abc"))
+    generation = site.plane.get("/v1/info")["generation"]
+    patches = {"backends": {"a": {"state": "drain"}, "b": {"weight": 0}}}
+    status, body = site.plane.request("PATCH", "/v1/services/web/backends", patches)
+    assert (status, body["service"]) == (200, "web")
+    assert body["backends"] == [
+        {"id": "a", "state": "drain", "weight": 1},
+        {"id": "b", "state": "enabled", "weight": 0},
+    ]
+    assert {name for _, name in site.clients(10)} == {"c"}
+    site.plane.request("POST", "/v1/restart")
+    assert {name for _, name in site.clients(10)} == {"c"}
+    assert site.plane.backend("web", "b")["overridden"]["weight"]["value"] == 0
+    assert site.plane.get("/v1/info")["generation"] == generation
+    assert site.plane.output.count('"event": "overrides"') == 1
+
+
 def test_orphans_log_in_the_form_that_was_asked_for() -> None:
     """Text stays text when the supervisor is gone."""
     with DataPlane(["--workers", str(WORKERS), "--log-format", "text"]) as plane:

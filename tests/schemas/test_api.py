@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.api import BackendPatch, HealthUpdate
+from schemas.api import BackendPatch, HealthUpdate, parse_backends_patch_steps
 from schemas.errors import InvalidDocument
 from schemas.reading.findings import checked
+from schemas.snapshot import SLICE, finish
 
 
 def problems(data):
@@ -34,6 +35,53 @@ def test_an_override_is_what_it_says(data):
 def test_other_overrides_are_refused_by_path(data, path):
     """An operator's typo must not pass for a word."""
     assert path in problems(data)
+
+
+def many(count):
+    """Return a body that overrides so many backends."""
+    return {"backends": {f"b{number}": {"weight": number % 256} for number in range(count)}}
+
+
+@pytest.mark.parametrize("count", [1, SLICE, 3 * SLICE + 1])
+def test_many_overrides_are_checked_in_slices(count):
+    """Few are one piece; each says what it says alone, in the order of the body."""
+    steps = parse_backends_patch_steps(many(count))
+    pieces = []
+    while True:
+        try:
+            pieces.append(next(steps))
+        except StopIteration as stop:
+            made = stop.value.backends
+            break
+    assert len(pieces) == (0 if count <= SLICE else -(-count // SLICE))
+    assert {name: one.body() for name, one in made.items()} == many(count)["backends"]
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ({}, ["backends"]),
+        ([], [""]),
+        ({"backends": {}}, ["backends"]),
+        ({"backends": []}, ["backends"]),
+        ({"backends": {"a b": {"weight": 1}}}, ['backends["a b"]']),
+        ({"backends": {"a": {"weight": 1}}, "weight": 1}, ["weight"]),
+        (
+            {"backends": {"a": {}, "b": {"weight": 1}, "c": {"state": "up"}}},
+            ["backends.a", "backends.c.state"],
+        ),
+        (
+            {"backends": {**many(2 * SLICE)["backends"], "b7": {"weight": 300}, "b400": {"weihgt": 1}}},
+            ["backends.b7.weight", "backends.b400.weihgt"],
+        ),
+        ({**many(2 * SLICE), "state": "drain"}, ["state"]),
+    ],
+)
+def test_one_wrong_override_and_all_are_refused_by_path(body, paths):
+    """Every place that is wrong is named, however many backends there are."""
+    with pytest.raises(InvalidDocument) as caught:
+        finish(parse_backends_patch_steps(body))
+    assert [problem.path for problem in caught.value.problems] == paths
 
 
 def test_a_verdict_is_what_it_says():

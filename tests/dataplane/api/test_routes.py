@@ -183,12 +183,30 @@ class TestRefusals:
         path = f"/v1/services/{service.name}/backends/{server.address}"
         self.refused(plane.request("PATCH", path, patch), status, "invalid")
 
+    @pytest.mark.parametrize(
+        ("weight", "refused", "place"),
+        [
+            (257, (422, "invalid"), "backends.nobody.weight"),
+            (1, (404, "no_such_backend"), "backends.nobody"),
+        ],
+    )
+    def test_one_of_many_patches(self, plane, service, server, weight, refused, place):
+        """The error names the place, and nothing is applied."""
+        path = f"/v1/services/{service.name}/backends"
+        patches = {server.address: {"weight": 9}, "nobody": {"weight": weight}}
+        answer = plane.request("PATCH", path, {"backends": patches})
+        self.refused(answer, *refused)
+        assert [one["path"] for one in answer[1]["details"]] == [place]
+        assert plane.backend(service.name, server.address)["weight"] == 1
+
     def test_unknown_names(self, plane, service):
         """404 for a service or backend that does not exist."""
         patch = {"weight": 1}
         answer = plane.request("PATCH", f"/v1/services/{service.name}/backends/nobody", patch)
         self.refused(answer, 404, "no_such_backend")
         self.refused(plane.request("PATCH", "/v1/services/no/backends/nobody", patch), 404, "no_such_service")
+        many = {"backends": {"nobody": patch}}
+        self.refused(plane.request("PATCH", "/v1/services/no/backends", many), 404, "no_such_service")
         self.refused(plane.request("GET", "/v1/explain?service=no&client=127.0.0.1"), 404, "no_such_service")
         assert plane.request("GET", "/v1/nothing")[0] == 404
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dataplane.core.spec import BackendSpec
 from dataplane.errors import Refused
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
+from dataplane.node.change import Words
 from dataplane.node.node import Node
 from dataplane.telemetry.events import Events
 from schemas.api import BackendPatch, Verdict
@@ -71,9 +71,15 @@ class Noted:
         self.note("dry_run")
         return lambda service, backend: self.held.get((service, backend.id), (0, 0))
 
-    async def override(self, service: str, effective: BackendSpec) -> None:
+    async def prepare_words(self, words: Words) -> None:
         """Note it."""
-        self.note(f"override {service}/{effective.id} {effective.state.value} {effective.weight}")
+        name = words.running.service.name
+        said = (f"{name}/{spec.id} {spec.state.value} {spec.weight}" for spec in words.specs)
+        self.note(f"prepare {', '.join(said)}")
+
+    async def commit_words(self) -> None:
+        """Note it."""
+        self.note("commit words")
 
 
 class Applying:
@@ -210,7 +216,7 @@ async def test_an_override_is_made_in_all_and_told_once(it):
     await it.applier.apply(body(1, "a"))
     answer = await it.applier.patch("s", "a", BackendPatch(state="drain", weight=7))
     assert answer == {"service": "s", "id": "a", "state": "drain", "weight": 7}
-    assert it.others.noted[-1] == "override s/a drain 7"
+    assert it.others.noted[-2:] == ["prepare s/a drain 7", "commit words"]
     await it.applier.patch("s", "a", BackendPatch(weight=7))
     await it.applier.patch("s", "a", BackendPatch(weight=1))
     told = [(kind, fields) for kind, fields in it.told if kind.startswith("override")]
@@ -226,6 +232,58 @@ async def test_there_is_nobody_to_override(it, service, backend):
     with pytest.raises(Refused) as caught:
         await it.applier.patch(service, backend, BackendPatch(weight=2))
     assert caught.value.status == 404
+
+
+async def test_many_overrides_are_one_change_and_one_event(it):
+    """All others prepare it before anything changes; what is not named stays, and the same again tells nothing."""
+    await it.applier.apply(body(1, "a", "b", "c"))
+    it.others.noted.clear()
+    it.told.clear()
+    patches = {"c": BackendPatch(weight=7), "a": BackendPatch(state="drain")}
+    answer = await it.applier.patch_all("s", {"backends": patches})
+    assert answer == {
+        "service": "s",
+        "backends": [
+            {"id": "c", "state": "enabled", "weight": 7},
+            {"id": "a", "state": "drain", "weight": 1},
+        ],
+    }
+    assert it.others.noted == ["prepare s/c enabled 7, s/a drain 1", "commit words"]
+    await it.applier.patch_all("s", {"backends": patches})
+    await it.applier.patch_all("s", {"backends": {"c": {"weight": 1}, "b": {"weight": 2}}})
+    told = [fields for kind, fields in it.told if kind == "overrides"]
+    assert told == [
+        {"service": "s", "begun": 2, "ended": 0},
+        {"service": "s", "begun": 1, "ended": 1},
+    ]
+    assert it.applier.snapshot.generation == 1
+    assert set(it.node.overrides) == {("s", "a"), ("s", "b")}
+    weights = {backend.id: backend.spec.weight for backend in it.node.running["s"].service.backends.values()}
+    assert weights == {"a": 1, "b": 2, "c": 1}
+
+
+async def test_one_that_is_not_there_and_none_is_overridden(it):
+    """The details have the place of each."""
+    await it.applier.apply(body(1, "a"))
+    it.others.noted.clear()
+    patches = {name: BackendPatch(weight=2) for name in ("a", "x", "y.z")}
+    with pytest.raises(Refused, match="service s has no backend x") as caught:
+        await it.applier.patch_all("s", {"backends": patches})
+    assert [one["path"] for one in caught.value.details] == ["backends.x", 'backends["y.z"]']
+    assert not it.others.noted
+    assert not it.node.overrides
+    assert it.node.running["s"].service.backends["a"].spec.weight == 1
+
+
+async def test_a_refused_override_changes_nothing(it):
+    """Those who have prepared it forget it."""
+    await it.applier.apply(body(1, "a"))
+    it.others.fails["prepare s/a enabled 2"] = Refused(503, "worker_refused", "no")
+    with pytest.raises(Refused, match="no"):
+        await it.applier.patch("s", "a", BackendPatch(weight=2))
+    assert it.others.noted[-1] == "abort"
+    assert not it.node.overrides
+    assert it.node.running["s"].service.backends["a"].spec.weight == 1
 
 
 @pytest.mark.parametrize(("address", "kept"), [("127.0.0.1:1", True), ("127.0.0.1:2", True)])

@@ -189,7 +189,8 @@ async def test_an_override_goes_with_the_id(bench):
         running = bench.node.running["s"]
         spec = running.service.backends["a"].spec
         drained = type(spec)(spec.id, spec.address, spec.weight, spec.tier, OperatorState.DRAIN)
-        await bench.applier.changer.reweigh(running, running.service.backends["a"], drained)
+        changer = bench.applier.changer
+        await changer.obey(await changer.prepare_words(running, [drained]))
         (flow,) = bench.service.flows
         assert flow.deadline
         await bench.put(*named(b=one.address), **LONG)

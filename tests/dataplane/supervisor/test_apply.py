@@ -113,11 +113,31 @@ async def test_an_override_that_a_worker_cannot_make():
     async with applying() as site:
         await site.applier.apply(body(1, "a"))
         await site.applier.patch("s", "a", BackendPatch(state="drain"))
-        patches = [(index, what) for index, kind, what in site.noted if kind == "patch"]
-        assert patches == [(index, ("s", "a", "drain", 1)) for index in (0, 1)]
-        site.fails[1, "patch"] = PeerError("no")
+        told = [what for _, kind, what in site.noted if kind == "stage_words"]
+        assert told == [("s", [("a", "drain", 1)])] * 2
+        site.noted.clear()
+        site.fails[1, "stage_words"] = PeerError("no")
         with pytest.raises(Refused, match="no"):
             await site.applier.patch("s", "a", BackendPatch(weight=3))
+        assert asked(site, "commit_words", "abandon") == [(0, "abandon"), (1, "abandon")]
+        assert site.applier.node.running["s"].service.backends["a"].spec.weight == 1
+
+
+async def test_many_overrides_take_two_phases():
+    """All stage before any commits; a worker that cannot commit is ended, one that dies has no say."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a", "b"))
+        site.noted.clear()
+        patches = {"b": BackendPatch(weight=3), "a": BackendPatch(state="drain")}
+        await site.applier.patch_all("s", {"backends": patches})
+        assert site.noted == [
+            *((index, "stage_words", ("s", [("b", "enabled", 3), ("a", "drain", 1)])) for index in (0, 1)),
+            *((index, "commit_words", None) for index in (0, 1)),
+        ]
+        first, site.fails[0, "commit_words"] = site.workers.serving[0], PeerError("a bug")
+        site.fails[1, "stage_words"] = site.fails[1, "commit_words"] = PeerGone()
+        await site.applier.patch_all("s", {"backends": patches})
+        assert first.process.ended.is_set()
 
 
 async def test_a_new_worker_is_told_what_runs():

@@ -93,8 +93,10 @@ async def test_a_backend_is_overridden_and_judged():
     async with begun() as requests:
         await asked(requests, "stage", change(1, "127.0.0.1:1", "127.0.0.1:2"))
         await asked(requests, "commit", [])
-        await asked(requests, "patch", ("s", "127.0.0.1:1", "drain", 3))
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)]))
         backend = requests.node.running["s"].service.backends["127.0.0.1:1"]
+        assert (backend.spec.state.value, backend.spec.weight) == ("enabled", 1)
+        await asked(requests, "commit_words")
         assert (backend.spec.state.value, backend.spec.weight) == ("drain", 3)
         requests.notice("judge", [("s", "127.0.0.1:2", "down", "refused", False, False)])
         explained, _ = await asked(requests, "explain", ("s", "192.0.2.1"))
