@@ -54,17 +54,18 @@ def test_file_is_followed_and_a_bad_one_changes_nothing(control, address, plane)
     with Daemon(control, control.file) as daemon:
         wait_for(lambda: runs(plane, "127.0.0.1:1"), "the file's content")
         control.write("version: 1\nservices:\n  web:\n    listen: nowhere\n    backends: []\n")
-        status = control.wait_status(lambda status: status["config_error"])
+        status = control.wait_status(lambda status: status["config_error"] and status["converged"])
         assert status["config_error"]["details"][0]["line"] == 4
         assert status["sources"][0]["state"] == "error"
-        assert status["converged"]
         assert runs(plane, "127.0.0.1:1")
         assert "CONFIG ERROR" in control("status").out
         control.file.unlink()
         control.wait_status(lambda status: "no such file" in status["config_error"]["message"])
         control.write(document(address, "127.0.0.1:2"))
         status = control.wait_status(
-            lambda status: status["config_error"] is None and status["generation"] == 2
+            lambda status: (
+                status["config_error"] is None and status["generation"] == 2 and status["converged"]
+            )
         )
         assert runs(plane, "127.0.0.1:2")
         assert daemon.stop() == 0
