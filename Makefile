@@ -44,7 +44,7 @@ test: setup
 test-interpreted: setup
 	@if [ "$$($(VENV)/lb-dataplane --version | sed 's/.* //')" = compiled ]; then set -x; \
 		LIVELB_INTERPRETED=1 $(VENV)/pytest -n $(WORKERS) --dist worksteal -q $(ARGS) \
-			tests/dataplane/core tests/dataplane/net tests/dataplane/worker tests/faults; \
+			tests/together tests/dataplane/core tests/dataplane/net tests/dataplane/worker tests/faults; \
 	else echo "It is not compiled here; everything has run interpreted already"; fi
 
 test-pythons: setup

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -34,6 +35,7 @@ from dataplane import build  # noqa: E402 - see above
 
 KEPT: Final = 6
 """Folders that stay: branches, Pythons and edits between which one goes back and forth."""
+ABANDONED_S: Final = 3600
 MADE_FROM: Final = "made_from.json"
 """In each folder: of each module the digest of what it was made from."""
 DIRECTIVES: Final = {
@@ -45,6 +47,7 @@ DIRECTIVES: Final = {
 FLAGS: Final = ("-O2", "-DNDEBUG", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-shared")
 """None that ties the result to this very processor."""
 SANITIZED: Final = (
+    "-O1",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=undefined",
     "-fno-omit-frame-pointer",
@@ -229,6 +232,9 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
 
 
 def _forget_old(root: Path) -> None:
+    for unfinished in root.glob(".unfinished-*"):
+        if unfinished.stat().st_mtime < time.time() - ABANDONED_S:  # whoever made it was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
     folders = [(each.stat().st_mtime, each) for each in root.iterdir() if _made(each)]
     for _, folder in sorted(folders)[:-KEPT]:
         shutil.rmtree(folder, ignore_errors=True)

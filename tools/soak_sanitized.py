@@ -18,7 +18,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 COMPILED: Final = ROOT / "build" / "sanitized"
-TESTS: Final = ("tests/dataplane/core", "tests/dataplane/net", "tests/dataplane/worker")
+TESTS: Final = ("tests/together", "tests/dataplane/core", "tests/dataplane/net", "tests/dataplane/worker")
 PATIENCE_S: Final = 600
 """For a single test: sanitizers take three times as long, and more where others have the cores."""
 

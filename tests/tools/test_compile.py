@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -76,7 +77,7 @@ class Project:
 
     def folders(self) -> list[Path]:
         """Return what was compiled."""
-        return list((self.root / "dataplane/_compiled").glob("*"))
+        return list((self.root / "dataplane/_compiled").glob("[!.]*"))
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def project(tmp_path: Path) -> Project:
 class TestWhereThereIsACompiler:
     """One source, two forms."""
 
-    pytestmark = compiles
+    pytestmark: ClassVar = [*compiles]
 
     def test_only_what_has_changed(self, project: Project) -> None:
         """What an edit does not concern is taken again; back and forth costs nothing."""
@@ -121,9 +122,14 @@ class TestWhereThereIsACompiler:
                 (first,) = project.folders()
                 continue
             shutil.copytree(first, first.with_name(f"former-{count}"))
+        abandoned, busy = (first.with_name(f".unfinished-{name}") for name in ("abandoned", "busy"))
+        abandoned.mkdir()
+        busy.mkdir()
+        os.utime(abandoned, (0, 0))
         assert len(project.folders()) == 9
         project.compile()
         assert len(project.folders()) == 6
+        assert (busy.exists(), abandoned.exists()) == (True, False)
         assert project.answer() == ["8", "so"]
 
     def test_what_does_not_compile_is_an_error(self, project: Project) -> None:
