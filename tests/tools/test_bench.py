@@ -338,6 +338,7 @@ def test_weights_arrive(name, kind):
         for change, left in (
             (lambda: control.set_weight(0, 0), "s1"),
             (control.prepare_all({0: 5, 1: 0}), "s0"),
+            (control.prepare_patch({0: 0, 1: 7}), "s1"),
         ):
             change()
             assert {_who(running.address) for _ in range(4)} == {left}

@@ -287,7 +287,7 @@ def test_a_start_is_timed_and_weighed():
     assert all(row["start_ms"]["median"] > 0 for row in rows.values())
 
 
-@pytest.mark.parametrize("what", ["one", "all", "sticky", "first"])
+@pytest.mark.parametrize("what", ["one", "all", "sticky", "patch", "first"])
 def test_changes_are_acknowledged_with_two_workers(monkeypatch, what):
     """Each kind of change has all figures of its table."""
     kind = acknowledged._KINDS[what]
