@@ -60,7 +60,7 @@ def _members(
     for name, after in new.items():
         if name not in old:
             yield change("add", name)
-        elif old[name] == after:
+        elif old[name] is after or old[name] == after:
             yield None
         else:
             yield change("change", name, fields=_fields(dict(old[name]), dict(after)))

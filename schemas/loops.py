@@ -71,12 +71,14 @@ class Loops:
         self._edges.setdefault(service, set()).add(other)
         return ""
 
+    def may_land(self, address: str) -> bool:
+        """Return whether an address needs a closer look; of 10,000 backends hardly any does."""
+        return address.rpartition(":")[2] in self._ports or (self._has_unix and address.startswith("unix:"))
+
     def landing(self, address: str) -> str | None:
         """Return the service whose listener accepts a connection to an address; None: none of them does."""
-        if address.rpartition(":")[2] not in self._ports and not (
-            self._has_unix and address.startswith("unix:")
-        ):
-            return None  # of 10,000 backends nearly all end here
+        if not self.may_land(address):
+            return None
         host, port = _parts(address, self._machine)
         host = _LOOPBACK.get(host, host)
         found = self._at.get((host, port))

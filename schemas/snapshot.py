@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
@@ -168,7 +170,7 @@ def _loop_steps(
     found: list[tuple[Path, str]] = []
     for name, each in backends.items():
         for index, backend in enumerate(each):
-            if message := loops.add(name, backend.address):
+            if loops.may_land(backend.address) and (message := loops.add(name, backend.address)):
                 found.append(((name, "backends", index, "address"), message))
             if index % SLICE == 0:
                 yield
@@ -202,8 +204,8 @@ def services_text(services: Mapping[str, Service]) -> Iterator[str]:
         yield f'{opening}{_canonical(name)}:{head}"backends":['
         backends = service.backends
         for start in range(0, len(backends), SLICE):
-            rows = [backend.model_dump(mode="json") for backend in backends[start : start + SLICE]]
-            yield ("," if start else "") + _canonical(rows)[1:-1]
+            rows = map(_canonical_backend, backends[start : start + SLICE])
+            yield ("," if start else "") + ",".join(rows)
         yield f"]{tail}"
         opening = ","
     yield "{}" if opening == "{" else "}"
@@ -211,6 +213,15 @@ def services_text(services: Mapping[str, Service]) -> Iterator[str]:
 
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _canonical_backend(backend: Backend) -> str:
+    """Write what `_canonical` makes of a backend, in a fifth of its time: a snapshot has 10,000 of them."""
+    address, id_ = encode_basestring_ascii(backend.address), encode_basestring_ascii(backend.id)
+    return (
+        f'{{"address":{address},"id":{id_},"state":"{backend.state}",'
+        f'"tier":{backend.tier},"weight":{backend.weight}}}'
+    )
 
 
 def digest(services: Mapping[str, Service]) -> str:
@@ -276,17 +287,20 @@ def parse_snapshot(data: object) -> Snapshot:
     return snapshot
 
 
-def parse_snapshot_steps(data: object) -> Generator[None, None, Snapshot]:
+def parse_snapshot_steps(
+    data: object, before: Mapping[str, Service] = MappingProxyType({})
+) -> Generator[None, None, Snapshot]:
     """Do what `parse_snapshot` does in slices of SLICE backends; the generator returns the snapshot.
 
-    What is wrong is found at once, by `parse_snapshot` itself: a refusal is rare, and wants every problem.
+    Of many backends those that a service had `before` are taken from there: what did not change is not checked again, and is
+    the same object. What is wrong is found at once, by `parse_snapshot` itself: a refusal is rare, and wants every problem.
     """
     try:
         if not isinstance(data, dict) or not isinstance(data.get("services"), dict):
             return parse_snapshot(data)
         services = {}
         for name, service in data["services"].items():
-            services[name] = yield from _backends_checked(service)
+            services[name] = yield from _backends_checked(service, before.get(name))
         checked = _SERVICES.validate_python(services)
         yield
         if (yield from _clash_steps(checked)):
@@ -297,16 +311,32 @@ def parse_snapshot_steps(data: object) -> Generator[None, None, Snapshot]:
         return parse_snapshot(data)
 
 
-def _backends_checked(service: object) -> Generator[None, None, object]:
+def _backends_checked(service: object, before: Service | None) -> Generator[None, None, object]:
     """Return a raw service whose backends, if they are many, are models already."""
     backends = service.get("backends") if isinstance(service, dict) else None
     if not isinstance(service, dict) or not isinstance(backends, list) or len(backends) <= SLICE:
         return service
+    known = {} if before is None else {backend.id: backend for backend in before.backends}
     checked: list[Backend] = []
     for start in range(0, len(backends), SLICE):
-        checked += _BACKENDS.validate_python(backends[start : start + SLICE])
+        rows = backends[start : start + SLICE]
+        same = [_unchanged(row, known) for row in rows]
+        others = [row for row, backend in zip(rows, same, strict=True) if backend is None]
+        made = iter(_BACKENDS.validate_python(others))
+        checked += [next(made) if backend is None else backend for backend in same]
         yield
     return {**service, "backends": checked}
+
+
+def _unchanged(row: object, known: Mapping[str, Backend]) -> Backend | None:
+    """Return the backend that a raw one describes to the letter; None: it has to be checked."""
+    if type(row) is not dict or type(row.get("id")) is not str:
+        return None
+    backend = known.get(row["id"])
+    if backend is None or row != vars(backend):
+        return None
+    # 1.0 and true are equal to 1, but are no whole numbers.
+    return backend if type(row["weight"]) is int and type(row["tier"]) is int else None
 
 
 def finish(steps: Generator[None, None, R]) -> R:

@@ -201,6 +201,8 @@ class ActiveHealth:
 
     def forget(self, now: float) -> Change | None:
         """Return to unknown because checks were switched off."""
+        if self.state is HealthState.UNKNOWN:
+            return None  # nothing was found since
         old = self.state, self.reachable
         self._passes.forget()
         self._connects.forget()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from dataplane.core.health import HealthState
+from dataplane.core.spec import BackendSpec
 from dataplane.errors import Refused
 from dataplane.node.change import Changer, Draft, Words
 from dataplane.node.impact import Held, change_steps, impact_of, own_connections
@@ -28,9 +29,9 @@ from dataplane.node.overrides import (
     tell_overruled,
 )
 from dataplane.node.running_service import find
-from dataplane.node.slices import in_slices
+from dataplane.node.slices import in_slices, pieces
 from dataplane.node.snapshot_file import SnapshotStore
-from dataplane.node.specs import service_spec
+from dataplane.node.specs import backend_specs, known_specs, service_spec
 from schemas.api import BackendPatch, PushedBy, Verdict, parse_backends_patch_steps
 from schemas.replies import Applied, Change, Planned, PushOrigin
 from schemas.snapshot import Snapshot, parse_snapshot_steps
@@ -103,7 +104,7 @@ class Applier:
             Refused: 409, 412 or 503. Nothing has changed.
         """
         async with self.lock:
-            snapshot = await in_slices(parse_snapshot_steps(data))
+            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services))
             self._check(snapshot, if_match)
             if snapshot.generation == self.snapshot.generation:
                 await self.store.again()
@@ -128,7 +129,7 @@ class Applier:
     async def plan(self, data: object, *, if_match: str | None = None) -> Planned:
         """Say what `apply` would change and what that would mean, or refuse as it would."""
         async with self.lock:
-            snapshot = await in_slices(parse_snapshot_steps(data))
+            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services))
             self._check(snapshot, if_match)
             changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)
@@ -195,7 +196,12 @@ class Applier:
     async def _prepare(self, snapshot: Snapshot) -> Draft:
         specs = []
         for name, service in snapshot.services.items():
-            specs.append(service_spec(name, service))
+            running = self.node.running.get(name)
+            known = known_specs(self.snapshot.services.get(name), running.configured if running else {})
+            backends: list[BackendSpec] = []
+            async for some in pieces(service.backends):
+                backends += backend_specs(some, known)
+            specs.append(service_spec(name, service, backends))
             await asyncio.sleep(0)
         return await self.changer.prepare(specs)
 

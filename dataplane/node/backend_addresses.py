@@ -17,7 +17,7 @@ from dataplane.net.probes import Target
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import SocketAddress, to_sockaddr
 from dataplane.node.running_service import RunningService, find
-from dataplane.node.slices import sliced
+from dataplane.node.slices import pieces
 from dataplane.telemetry.events import Events
 from schemas.loops import Loops, Machine
 
@@ -158,11 +158,12 @@ async def find_loops(
     served = [(name, tuple(listen), tuple(backends)) for name, listen, backends in services]
     loops = Loops({name: listen for name, listen, _ in served}, machine)
     refused: dict[str, dict[str, dict[str, str]]] = {}
-    for named in (False, True):
+    for named in (False, True) if found else (False,):
         for name, _, backends in served:
-            async for backend in sliced(backends):
-                if (backend.address in found) is named:
-                    for address in found.get(backend.address, (backend.address,)):
-                        if why := loops.add(name, address):
-                            refused.setdefault(name, {}).setdefault(backend.id, {})[address] = why
+            async for some in pieces(backends):
+                for backend in some:
+                    if (backend.address in found) is named:
+                        for address in found.get(backend.address, (backend.address,)):
+                            if loops.may_land(address) and (why := loops.add(name, address)):
+                                refused.setdefault(name, {}).setdefault(backend.id, {})[address] = why
     return refused

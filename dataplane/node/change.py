@@ -17,7 +17,7 @@ from dataplane.node.drain import drain, rehome, undrain
 from dataplane.node.listeners import Listeners
 from dataplane.node.node import Node
 from dataplane.node.running_service import RunningService
-from dataplane.node.slices import sliced
+from dataplane.node.slices import pieces, sliced
 from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
 
@@ -77,14 +77,17 @@ class Changer:
         """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet."""
         prepared = {}
         loops = await find_loops(((spec.name, spec.listen, spec.backends) for spec in specs), {}, HERE)
+        overridden: dict[str, list[str]] = {}
+        for name, backend_id in self.node.overrides:
+            overridden.setdefault(name, []).append(backend_id)
         for spec in specs:
             name = spec.name
             running = self.node.running.get(name)
             configured = {backend.id: backend for backend in spec.backends}
-            effective = {
-                backend_id: self._effective(name, running, backend)
-                for backend_id, backend in configured.items()
-            }
+            effective = dict(configured)
+            for backend_id in overridden.get(name, ()):
+                if backend_id in configured:
+                    effective[backend_id] = self._effective(name, running, configured[backend_id])
             known = (running.tables, running.service.spec.seed) if running else ({}, "")
             tables = await build_tables(spec.mode, spec.seed, effective.values(), *known)
             prepared[name] = Prepared(spec, configured, effective, tables, loops.get(name, {}))
@@ -105,9 +108,10 @@ class Changer:
             running = self.node.running.get(name) or self.node.leaving.get(name)
             known = running.service.backends if running else {}
             leaving = {backend.id for backend in running.service.leaving} if running else set()
-            async for backend_id, spec in sliced(following.effective.items()):
-                if backend_id not in known and backend_id not in leaving:
-                    made[name, backend_id] = self.node.make_backend(spec, following.spec)
+            new = [spec for spec in following.effective.values() if spec.id not in known]
+            async for spec in sliced(new):
+                if spec.id not in leaving:
+                    made[name, spec.id] = self.node.make_backend(spec, following.spec)
         return made
 
     # -- the step that cannot fail --------------------------------------------------------------------
@@ -149,13 +153,15 @@ class Changer:
         node.reactor.clock()
         same_options = replace(service.spec, backends=()) == replace(spec, backends=())
         old, backends = service.backends, self._match(service, following, made)
-        touched = [
-            (backend, effective)
-            for backend, effective in zip(backends.values(), following.effective.values(), strict=True)
-            if (backend.id in old or backend.removed)
-            and (not same_options or backend.removed or backend.spec != effective)
-        ]
-        await asyncio.sleep(0)
+        touched: list[tuple[Backend, BackendSpec]] = []
+        async for some in pieces(list(zip(backends.values(), following.effective.values(), strict=True))):
+            touched += [
+                (backend, effective)
+                for backend, effective in some
+                if (backend.spec is not effective or not same_options or backend.removed)
+                and (backend.id in old or backend.removed)
+                and (not same_options or backend.removed or backend.spec != effective)
+            ]
         # From here on clients see the new backends, chosen among by the old selection.
         if not same_options:
             service.configure(spec)
@@ -174,7 +180,7 @@ class Changer:
         moves = False
         async for backend, effective in sliced(touched):
             stood = backend.standing
-            moves |= self._reconfigure(running, backend, effective, spec)
+            moves |= self._reconfigure(running, backend, effective, anew=not same_options)
             stays = stays and service.selection.reweigh(stood, backend.standing)
         node.backend_addresses.turn_away(running, following.loops)
         await asyncio.sleep(0)
@@ -184,9 +190,8 @@ class Changer:
         # Connections stay with their address, whatever the backends are called now.
         gone = [backend for backend in old.values() if backend.id not in backends]
         moves |= await self._remove(running, gone)
-        if moves or not service.former_addresses.isdisjoint(
-            backend.spec.address for backend in backends.values()
-        ):
+        former = service.former_addresses
+        if moves or (former and not former.isdisjoint(backend.spec.address for backend in backends.values())):
             await rehome(service, node.events)
         # Dial what the pools of new backends hold even without traffic.
         async for backend in sliced(list(service.backends.values()) if service.spec.pool.min_idle else ()):
@@ -196,6 +201,8 @@ class Changer:
         self, service: Service, following: Prepared, made: Mapping[tuple[str, str], Backend]
     ) -> dict[str, Backend]:
         """Return the backends that a service is to have, in order: those that stay, that come back, and that are new."""
+        if service.backends.keys() == following.effective.keys():
+            return {backend_id: service.backends[backend_id] for backend_id in following.effective}
         returning = {backend.id: backend for backend in service.leaving}
         # One that was leaving when the change was prepared may have gone meanwhile: then it is new, too.
         return {
@@ -207,17 +214,25 @@ class Changer:
         }
 
     def _reconfigure(
-        self, running: RunningService, backend: Backend, effective: BackendSpec, spec: ServiceSpec
+        self, running: RunningService, backend: Backend, effective: BackendSpec, *, anew: bool
     ) -> bool:
-        """Give a backend that stays what is new; tell whether it leaves connections behind at another address."""
+        """Give a backend that stays what is new; tell whether it leaves connections behind at another address.
+
+        `anew` says whether the service has other options, too.
+        """
         node, service, before = self.node, running.service, backend.spec
+        spec = service.spec
         moves = effective.address != before.address
         left = moves and backend.own > 0
         if backend.removed:
             if backend in service.leaving:  # unless its last connection ended just now
                 service.leaving.remove(backend)
             backend.removed = False
-        backend.configure(effective, spec, node.reactor.now)
+            anew = True
+        if anew or moves:
+            backend.configure(effective, spec, node.reactor.now)
+        else:
+            backend.set_spec(effective, node.reactor.now)
         if moves or spec.active.type is CheckType.NONE or effective.state is OperatorState.DISABLED:
             self._forget_health(running, backend)
         self._after_state(running, backend, before)

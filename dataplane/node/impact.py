@@ -44,7 +44,7 @@ def _compared(service: Service | None) -> Compared | None:
         return None
     listen = [one if isinstance(one, str) else one.written() for one in service.listen]
     options = service.model_dump(mode="json", exclude={"listen", "backends"})
-    return Compared(listened(listen), options, {backend.id: backend for backend in service.backends})
+    return Compared(listened(listen), options, {backend.id: vars(backend) for backend in service.backends})
 
 
 def own_connections(_service: str, backend: Backend) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 SLICE: Final = 250
@@ -30,6 +30,13 @@ async def sliced(items: Iterable[T], size: int = SLICE) -> AsyncIterator[T]:
         yield item
         if count % size == 0:
             await asyncio.sleep(0)
+
+
+async def pieces(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
+    """Yield `items` in pieces of at most `size`, giving the loop its turn after each."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+        await asyncio.sleep(0)
 
 
 async def in_slices(steps: Generator[Any, None, R]) -> R:

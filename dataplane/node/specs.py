@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
 from dataplane.core import spec
 from schemas.listeners import addresses_of
-from schemas.snapshot import Service
+from schemas.snapshot import Backend, Service
+
+Known = Mapping[int, spec.BackendSpec]
+"""By `id` of a backend as a snapshot has it: its spec."""
 
 
-def service_spec(name: str, service: Service) -> spec.ServiceSpec:
-    """Convert one service with everything in it."""
+def known_specs(service: Service | None, configured: Mapping[str, spec.BackendSpec]) -> Known:
+    """Return the specs of a service that runs, if it does; valid as long as `service` lives."""
+    if service is None:
+        return {}
+    return {id(one): configured[one.id] for one in service.backends if one.id in configured}
+
+
+def backend_specs(backends: Iterable[Backend], known: Known) -> list[spec.BackendSpec]:
+    """Convert backends; those that are `known` have the same spec as before."""
+    return [known.get(id(one)) or _backend_spec(one) for one in backends]
+
+
+def _backend_spec(one: Backend) -> spec.BackendSpec:
+    return spec.BackendSpec(one.id, one.address, one.weight, one.tier, _STATES[one.state])
+
+
+_STATES: Final = {state.value: state for state in spec.OperatorState}
+
+
+def service_spec(
+    name: str, service: Service, backends: Sequence[spec.BackendSpec] | None = None
+) -> spec.ServiceSpec:
+    """Convert one service with everything in it, or with `backends`, if these have been converted already."""
+    if backends is None:
+        backends = backend_specs(service.backends, {})
     pool, timeouts, limits, drain = service.pool, service.timeouts, service.limits, service.drain
     passive = service.health.passive
     return spec.ServiceSpec(
@@ -17,10 +46,7 @@ def service_spec(name: str, service: Service) -> spec.ServiceSpec:
         listen_options=_listen_options(service),
         mode=spec.Mode(service.mode),
         seed=service.seed,
-        backends=tuple(
-            spec.BackendSpec(one.id, one.address, one.weight, one.tier, spec.OperatorState(one.state))
-            for one in service.backends
-        ),
+        backends=tuple(backends),
         pool=spec.PoolSpec(
             spec.PoolMode(pool.mode),
             pool.min_idle,

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidDocument
-from schemas.snapshot import Backend, Service, Snapshot, digest, parse_snapshot
+from schemas.snapshot import (
+    SLICE,
+    Backend,
+    Service,
+    Snapshot,
+    digest,
+    finish,
+    parse_snapshot,
+    parse_snapshot_steps,
+    services_text,
+)
 
 MINIMAL = {"listen": ":4000", "backends": ["127.0.0.1:5001"]}
 
@@ -466,3 +476,66 @@ def test_any_content_is_a_snapshot_or_a_list_of_problems(services):
         found = ("accepted",)
         assert parse_snapshot(snapshot.body()) == snapshot
     assert found
+
+
+@settings(deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=20), st.integers(0, 256), st.integers(0, 255)
+)
+def test_backends_are_written_as_everything_else(id_, weight, tier):
+    """The hash is of canonical JSON, whatever an id consists of."""
+    body = {"id": id_, "address": "unix:/tmp/ü", "weight": weight, "tier": tier, "state": "drain"}
+    try:
+        snapshot = parse_snapshot(
+            {"generation": 1, "services": {"web": {"listen": "127.0.0.1:1", "backends": [body]}}}
+        )
+    except InvalidDocument:
+        return  # no id
+    dumped = snapshot.model_dump(mode="json")["services"]
+    text = json.dumps(dumped, sort_keys=True, separators=(",", ":"))
+    assert "".join(services_text(snapshot.services)) == text
+
+
+def crowd(**changes):
+    """Return the body of a snapshot with many backends, and other fields for some of them."""
+    backends = [
+        {
+            "address": "127.0.0.1:2",
+            "id": f"b{number}",
+            "weight": 1,
+            "tier": 0,
+            "state": "enabled",
+            **changes.get(f"b{number}", {}),
+        }
+        for number in range(2 * SLICE + 1)
+    ]
+    return {"generation": 1, "services": {"web": {"listen": "127.0.0.1:1", "backends": backends}}}
+
+
+def test_what_did_not_change_is_the_same_object():
+    """It was checked before; what did change is as if it had been checked alone."""
+    before = parse_snapshot(crowd())
+    body = crowd(b3={"weight": 9}, b400={"address": "127.0.0.1:3"}, b5={"state": "drain"})
+    after = finish(parse_snapshot_steps(body, before.services))
+    assert after == parse_snapshot(body)
+    pairs = zip(before.services["web"].backends, after.services["web"].backends, strict=True)
+    assert [new.id for old, new in pairs if old is not new] == ["b3", "b5", "b400"]
+
+
+@pytest.mark.parametrize(
+    ("change", "paths"),
+    [
+        ({"weight": 1.0}, ["services.web.backends[300].weight"]),
+        ({"weight": True}, ["services.web.backends[300].weight"]),
+        ({"tier": False}, ["services.web.backends[300].tier"]),
+        ({"id": "b7"}, ["services.web.backends[300]"]),
+        ({"id": ["b7"]}, ["services.web.backends[300].id"]),
+        ({"stat": "enabled"}, ["services.web.backends[300].stat"]),
+    ],
+)
+def test_what_only_looks_the_same_is_refused(change, paths):
+    """As if nothing had run before."""
+    before = parse_snapshot(crowd())
+    with pytest.raises(InvalidDocument) as caught:
+        finish(parse_snapshot_steps(crowd(b300=change), before.services))
+    assert [problem.path for problem in caught.value.problems] == paths

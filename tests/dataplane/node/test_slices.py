@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import pytest
 
-from dataplane.node.slices import FULL, MIDDLE, YOUNG, in_slices, sliced, tune_collector
+from dataplane.node.slices import FULL, MIDDLE, YOUNG, in_slices, pieces, sliced, tune_collector
 
 
 def work(seen: list[str], slices: int, *, fails: bool = False) -> Generator[None, None, str]:
@@ -45,6 +45,21 @@ async def test_a_failure_comes_out() -> None:
 async def test_nothing_to_slice_is_done_at_once() -> None:
     """A computation without a slice has its result as well."""
     assert await in_slices(work([], 0)) == "done"
+
+
+async def test_items_come_in_pieces_too() -> None:
+    """The loop has its turn after each; the last one is shorter, and of nothing there is none."""
+    seen: list[object] = []
+
+    async def other() -> None:
+        seen.append("other")
+
+    task = asyncio.create_task(other())
+    async for some in pieces("abcde", 2):
+        seen += [some]
+    await task
+    assert seen == ["ab", "other", "cd", "e"]
+    assert [some async for some in pieces("")] == []
 
 
 async def test_items_come_in_slices_too() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataplane.core.spec import BackendSpec, CheckType, ListenSpec, Mode, OperatorState, Resets
-from dataplane.node.specs import service_spec
+from dataplane.node.specs import backend_specs, known_specs, service_spec
 from schemas.snapshot import parse_snapshot
 
 
@@ -38,6 +38,21 @@ def test_backends():
         BackendSpec("127.0.0.1:2", "127.0.0.1:2", 1, 0, OperatorState.ENABLED),
         BackendSpec("b", "127.0.0.1:3", 5, 0, OperatorState.DRAIN),
     )
+
+
+def test_what_a_snapshot_has_in_common_with_the_one_before_is_the_same_spec():
+    """It is known by the object; an equal one that was made anew is converted anew."""
+    pairs = [{"id": id_, "address": "127.0.0.1:2"} for id_ in "abc"]
+    body = {"version": 1, "generation": 1, "services": {"s": {"listen": "127.0.0.1:1", "backends": pairs}}}
+    before, again = parse_snapshot(body).services["s"], parse_snapshot(body).services["s"]
+    configured = {one.id: one for one in service_spec("s", before).backends if one.id != "c"}
+    known = known_specs(before, configured)
+    mixed = [before.backends[0], again.backends[1], before.backends[2]]
+    specs = backend_specs(mixed, known)
+    assert specs == list(service_spec("s", before).backends)
+    assert [one is configured.get(one.id) for one in specs] == [True, False, False]
+    assert known_specs(None, configured) == {}
+    assert service_spec("s", before, specs) == service_spec("s", before)
 
 
 def test_only_listeners_that_say_how_have_options():
