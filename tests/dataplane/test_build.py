@@ -133,3 +133,20 @@ def test_a_process_obeys(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "import dataplane.net.service as s, dataplane.net.leg as l; print(s.__file__, l.__file__)"
     done = subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == [str(ROOT / "dataplane/net/service.py"), str(ROOT / "dataplane/net/leg.py")]
+
+
+def test_an_edit_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is compiled is of other text, a data plane says in one line that it runs interpreted."""
+    for name, value in (("LIVELB_INTERPRETED", ""), ("LIVELB_COMPILED", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    module = tmp_path / "0123456789abcdef/net" / f"leg{build.SUFFIX}"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    started = [sys.executable, "-c", "import sys; from dataplane.start import main; main()", "--version"]
+    done = subprocess.run(started, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith(", interpreted\n")
+    said = "lb-dataplane: interpreted, since it was edited after it was compiled; tools/setup compiles it\n"
+    assert done.stderr == said
+    module.unlink()
+    done = subprocess.run(started, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout.endswith(", interpreted\n"), done.stderr) == (True, "")

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 import pytest
 
+from tools.soak_sanitized import environment
+
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h")
 compiles = (
@@ -151,6 +153,22 @@ class TestWhereThereIsACompiler:
             "dataplane.net.two",
         }
         assert project.answer() == ["42", "so"]
+
+    def test_with_sanitizers(self, project: Project) -> None:
+        """What is compiled with them is found where it is put, and runs in the environment that the soak gives it."""
+        asked = ["cc", "-print-file-name=libasan.so"]
+        library = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        if not Path(library).is_absolute():
+            pytest.skip("AddressSanitizer is missing")
+        said = project.run("tools/compile.py", "--sanitize", "--into", "sanitized")
+        assert (said.returncode, said.stderr) == (0, "compiling 2 modules of the connection path\n")
+        assert project.answer() == ["42", "py"]
+        watched = {**environment(library), "LIVELB_COMPILED": str(project.root / "sanitized")}
+        asked = ["-c", "from dataplane.net import two; print(two.answer(), two.__file__[-2:])"]
+        done = project.run(*asked, **watched)
+        assert (done.stdout, done.stderr) == ("42 so\n", "")
+        without = project.run(*asked, LIVELB_COMPILED=watched["LIVELB_COMPILED"])
+        assert "ASan runtime does not come first" in without.stderr
 
 
 def test_without_a_compiler_one_line_says_so(project: Project) -> None:
