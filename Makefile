@@ -23,7 +23,7 @@ help:
 	@echo "make docs    the generated reference, from the code"
 	@echo "make site    the documents as a site, in site/"
 	@echo "make screenshots  docs/images again: the page and top, of a node under load (a minute)"
-	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS)"
+	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS); then the compiled form with sanitizers"
 	@echo "make dist    wheels, compiled for this machine and pure, and the source, in dist/"
 	@echo "make lock    requirements.lock, from pyproject.toml"
 
