@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
+from dataplane.net.calls import NOBODY, OUT, UNWATCHED, close
 from dataplane.net.dialer import BUSY, PENDING, UNDER_WAY, Dial, begin
 from dataplane.net.flow import end_if_late
-from dataplane.net.leg import OUT, UNWATCHED
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Connector:
         backend.totals.connect.observe(now - dial.started_at)
         if not dial.pause_s:  # more idle connections would only fill its accept queue
             backend.pool.goal.demand.dialled(now - dial.started_at)
-        flow.relay(backend, dial.sock, OUT)
+        flow.relay(backend, dial.fd, OUT, nagle=True)
 
     def cancel(self, flow: Flow) -> None:
         """Forget the dial of a flow that ends."""
@@ -158,7 +158,7 @@ class Connector:
         backend, server = flow.backend, flow.server
         assert backend is not None and server is not None  # noqa: S101, PT018 - it was relaying
         self._service.reactor.handlers.pop(server.fd, None)
-        server.sock.close()
+        close(server.fd)
         flow.server = None
         flow.pooled = False
         flow.place = backend.spec.address
@@ -227,7 +227,7 @@ class Connector:
             flow.pooled = True
             flow.dialled_to = idle.target
             flow.born_at = idle.born_at
-            flow.relay(backend, idle.sock, idle.mask)
+            flow.relay(backend, idle.fd, idle.mask, nagle=idle.nagle)
         if not code and pool.goal.count:
             pool.refiller.refill()
         return code
@@ -243,23 +243,22 @@ class Connector:
         reactor = service.reactor
         flow.dialled_to = address
         started_at = reactor.clock()
-        try:
-            sock, code = begin(address, reactor.dial_ceiling)
-        except OSError as error:
-            return error.errno or errno.ENOBUFS
+        fd, code = begin(address, reactor.dial_ceiling)
+        if fd == NOBODY:
+            return code
         if code == 0:
             flow.born_at = reactor.clock()
             backend.totals.connect.observe(flow.born_at - started_at)
-            flow.relay(backend, sock, UNWATCHED)
+            flow.relay(backend, fd, UNWATCHED, nagle=True)
         elif code in UNDER_WAY or backend.others:
-            flow.waiting, flow.dial = self, Dial(reactor, address, backend.others, sock)
+            flow.waiting, flow.dial = self, Dial(reactor, address, backend.others, fd)
             code = flow.dial.start(flow, backend.connect_timeout_s, code)
             if code != PENDING:
                 flow.waiting = flow.dial = None
                 return code
             flow.watch_client()
         else:
-            sock.close()
+            close(fd)
             return code
         return 0
 

@@ -104,7 +104,7 @@ class Deadlines:
     def _tune(self, flow: Flow) -> None:
         """Give the backend leg of a connection that lasts its keepalive."""
         if flow.server is not None and flow.backend is not None and flow.backend.address is not None:
-            tune_backend(flow.server.sock, flow.backend.address.family, self._user_timeout_ms)
+            tune_backend(flow.server.fd, flow.backend.address.family, self._user_timeout_ms)
 
 
 def _is_being_read(flow: Flow) -> bool:
@@ -113,7 +113,7 @@ def _is_being_read(flow: Flow) -> bool:
     Megabytes may wait in ours. A reader that takes them slowly is not idle, although we write nothing.
     """
     assert flow.server is not None  # noqa: S101 - asked while relaying
-    unsent = unsent_bytes(flow.client.sock) + unsent_bytes(flow.server.sock)
+    unsent = unsent_bytes(flow.client.fd) + unsent_bytes(flow.server.fd)
     moved = unsent != flow.unsent
     flow.unsent = unsent
     return moved

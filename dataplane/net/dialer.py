@@ -14,11 +14,10 @@ Theory of operation:
 from __future__ import annotations
 
 import errno
-import os
-import select
-import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dataplane.net.calls import NOBODY, OUT, close, connect, dial
+from dataplane.net.reactor import Handler
 from dataplane.net.sockopts import LOCAL_ERRNOS, SocketAddress
 
 if TYPE_CHECKING:
@@ -33,45 +32,19 @@ UNDER_WAY: Final = frozenset({PENDING, BUSY})
 MAX_PAUSE_S: Final = 0.1
 LEAST_S: Final = 0.25
 """What RFC 8305, section 5 waits for one address before the next."""
-_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
-def begin(target: SocketAddress, ceiling: int) -> tuple[socket.SocketType, int]:
-    """Open a socket and connect it; return it with 0, PENDING, BUSY, or the errno that the attempt met.
-
-    Asked a second time, connect() tells whether the handshake is over. On loopback it is, as a rule: that
-    saves the wait for epoll.
+def begin(target: SocketAddress, ceiling: int) -> tuple[int, int]:
+    """Open a socket and connect it; return its descriptor with 0, PENDING, BUSY, or the errno that the attempt met.
 
     Args:
         target: Where to.
         ceiling: Descriptor numbers from here on are kept for the API, the checks and the logs.
 
-    Raises:
-        OSError: No socket could be had, a matter of this machine.
+    Returns:
+        The descriptor is NOBODY if no socket could be had, a matter of this machine.
     """
-    sock = socket.SocketType(target.family, _STREAM, 0)
-    if sock.fileno() >= ceiling:
-        sock.close()
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    code = sock.connect_ex(target.sockaddr)
-    if code == errno.EINPROGRESS:
-        code = sock.connect_ex(target.sockaddr)
-    if target.family != socket.AF_UNIX:
-        if code in {0, PENDING}:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if code == 0 and target.ephemeral and _is_own_reflection(sock, target):
-            code = errno.ECONNREFUSED
-    return sock, code
-
-
-def _is_own_reflection(sock: socket.SocketType, target: SocketAddress) -> bool:
-    """Return whether a socket has connected to itself.
-
-    A dial to a port of this machine on which nobody listens can choose that very port as its own and then
-    meet itself (simultaneous open, RFC 9293 section 3.5).
-    """
-    own = sock.getsockname()
-    return bool(own[1] == target.sockaddr[1] and own == sock.getpeername())
+    return dial(target.family, target.packed, ceiling, check=target.ephemeral)
 
 
 def share_s(left_s: float, others: int) -> float:
@@ -83,14 +56,14 @@ class DialOwner(Protocol):
     """Who wants the connection."""
 
     def dialled(self, dial: Dial, code: int) -> None:
-        """Take `dial.sock` if `code` is 0; else it is closed, and `code` is the errno.
+        """Take `dial.fd` if `code` is 0; else it is closed, and `code` is the errno.
 
         If `dial.failure` is set, `dial.target` has answered where those before it did not (rule 4).
         """
 
 
-class Dial:
-    """One attempt under way, with a socket of `begin`: at `target`, and then at the backend's `others`."""
+class Dial(Handler):
+    """One attempt under way, with a descriptor of `begin`: at `target`, and then at the backend's `others`."""
 
     __slots__ = (
         "_others",
@@ -100,7 +73,6 @@ class Dial:
         "owner",
         "pause_s",
         "reactor",
-        "sock",
         "started_at",
         "target",
         "tick",
@@ -111,12 +83,12 @@ class Dial:
         reactor: Reactor,
         target: SocketAddress,
         others: tuple[SocketAddress, ...],
-        sock: socket.SocketType,
+        fd: int,
     ) -> None:
+        self.is_backend = True
         self.reactor = reactor
         self.target = target
-        self.sock = sock
-        self.fd = sock.fileno()
+        self.fd = fd
         self.started_at = reactor.now
         self.tick = 0
         self.deadline = 0.0
@@ -144,7 +116,7 @@ class Dial:
             self.pause_s = self.reactor.wheel.resolution_s
             self._pause()
         else:
-            self.sock.close()
+            close(self.fd)
             code = self._go_on(code)
             if code != PENDING:
                 return code
@@ -152,7 +124,7 @@ class Dial:
         return PENDING
 
     def _watch(self) -> None:
-        self.reactor.watch(self.fd, self, select.EPOLLOUT)
+        self.reactor.watch(self.fd, self, OUT)
         if self.deadline:
             now = self.reactor.now
             self.reactor.wheel.at(self, now + share_s(self.deadline - now, len(self._others)))
@@ -161,16 +133,14 @@ class Dial:
         when = self.reactor.now + self.pause_s
         self.reactor.wheel.at(self, min(when, self.deadline) if self.deadline else when)
 
-    def on_event(self, events: int) -> None:
+    def _connect(self) -> int:
+        return connect(self.fd, self.target.packed, check=self.target.ephemeral)
+
+    def on_event(self, events: int) -> None:  # noqa: ARG002 - a hint; the call tells
         """See how the handshake went."""
-        del events
-        code = self.sock.connect_ex(self.target.sockaddr)
+        code = self._connect()
         if code == PENDING:
             return
-        if code == errno.EISCONN:  # it was over when it was begun
-            code = 0
-        if code == 0 and self.target.ephemeral and _is_own_reflection(self.sock, self.target):
-            code = errno.ECONNREFUSED
         self._settle(code)
 
     def on_timer(self, now: float) -> None:
@@ -179,14 +149,14 @@ class Dial:
         if not self.pause_s:
             self._settle(errno.ETIMEDOUT)
             return
-        code = self.sock.connect_ex(self.target.sockaddr)
+        code = self._connect()
         if code == BUSY and not is_late:
             self.pause_s = min(2 * self.pause_s, MAX_PAUSE_S)
             self._pause()
             return
         if code == 0:
             try:
-                self.reactor.watch(self.fd, self, select.EPOLLOUT)
+                self.reactor.watch(self.fd, self, OUT)
             except OSError:  # fs.epoll.max_user_watches
                 code = errno.ENOBUFS
         self._settle(code)
@@ -224,15 +194,14 @@ class Dial:
         while self._others and not 0.0 < self.deadline <= self.reactor.now:
             self.target, *others = self._others
             self._others = tuple(others)
-            try:
-                self.sock, code = begin(self.target, self.reactor.dial_ceiling)
-            except OSError as error:
-                return error.errno or errno.ENOBUFS
+            fd, code = begin(self.target, self.reactor.dial_ceiling)
+            if fd == NOBODY:
+                return code
             if code in {0, PENDING}:
-                self.fd = self.sock.fileno()
+                self.fd = fd
                 self._watch()
                 return PENDING
-            self.sock.close()
+            close(fd)
             if self.failure in LOCAL_ERRNOS:
                 self.failure = code
         return self.failure
@@ -240,4 +209,4 @@ class Dial:
     def _close(self) -> None:
         self.reactor.wheel.cancel(self)
         self.reactor.forget(self.fd)
-        self.sock.close()
+        close(self.fd)

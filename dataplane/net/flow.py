@@ -6,20 +6,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import CloseReason
-from dataplane.net.leg import UNWATCHED, Leg
-from dataplane.net.sockopts import RDHUP, events_now, reset_on_close, unsent_bytes
+from dataplane.net.calls import RDHUP, UNWATCHED, close
+from dataplane.net.leg import Leg, LegOwner
+from dataplane.net.sockopts import events_now, unsent_bytes
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from dataplane.core.admission import NetworkSet
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.calls import Address
     from dataplane.net.dialer import Dial
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
@@ -91,62 +91,93 @@ class _Service(Protocol):
     def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None: ...  # noqa: FBT001, FBT002 - as in Service
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Flow:
+class Flow(LegOwner):
     """One client's connection from accept to close.
 
-    Its service gives it the client's leg: `__post_init__` would be one more call for each connection.
+    Its service gives it the client's leg.
     """
 
-    service: _Service
-    reactor: Reactor
-    address: tuple[str, int] | None
-    """The client's (IP, port), after PROXY the carried one; None on a Unix socket."""
-    started_at: float
-    last: float
-    """When a byte was read or written last."""
-    client: Leg = field(init=False)
-    server: Leg | None = None
-    backend: Backend | None = None
-    dialled_to: SocketAddress | None = None
-    """Where the backend connection leads, if another client may have it: no PROXY header was sent on it."""
-    place: str = ""
-    """The chosen backend's address, as configured: whoever has it later has this flow."""
-    destination: tuple[str, int] | None = None
-    """What the client connected to, if a PROXY header said so."""
-    key: int = 0
-    tried: tuple[Backend, ...] = ()
-    """Backends whose connection attempt failed."""
-    over: bool = False
-    """Closed and settled."""
-    counted: bool = False
-    """Let in by access rules and the client's own limits, and counted by the latter."""
-    admitted: bool = False
-    """Counted by `limits.connections`."""
-    tuned: bool = False
-    """The backend leg has its keepalive."""
-    pooled: bool = False
-    """The backend connection came from the pool."""
-    waiting: Waiting | None = None
-    """What holds the flow before its relay begins."""
-    dial: Dial | None = None
-    """The connection attempt under way."""
-    reason: CloseReason | None = None
-    """Set when the outcome is known but the flow is not over."""
-    victim: Leg | None = None
-    speaker: Leg | None = None
-    """The leg that sent last."""
-    detail: str = ""
-    """What the last failure was, in words: for the access log."""
-    tick: int = 0
-    unsent: int = 0
-    """Bytes that the kernel held for both peers when the last timer looked."""
-    deadline: float = 0.0
-    """When a drain ends this flow; 0: not draining."""
-    connected_at: float = 0.0
-    first_at: float = 0.0
-    born_at: float = 0.0
-    queued_s: float = 0.0
+    __slots__ = (
+        "address",
+        "admitted",
+        "backend",
+        "born_at",
+        "client",
+        "connected_at",
+        "counted",
+        "deadline",
+        "destination",
+        "detail",
+        "dial",
+        "dialled_to",
+        "first_at",
+        "key",
+        "over",
+        "place",
+        "pooled",
+        "queued_s",
+        "reason",
+        "server",
+        "service",
+        "started_at",
+        "tick",
+        "tried",
+        "tuned",
+        "unsent",
+        "victim",
+        "waiting",
+    )
+
+    client: Leg
+
+    def __init__(self, service: _Service, address: Address, now: float) -> None:
+        self.is_backend = False
+        self.service = service
+        self.reactor = service.reactor
+        self.address = address
+        """The client's, after PROXY the carried one."""
+        self.started_at = now
+        self.last = now
+        self.server: Leg | None = None
+        self.backend: Backend | None = None
+        self.dialled_to: SocketAddress | None = None
+        """Where the backend connection leads, if another client may have it: no PROXY header was sent on it."""
+        self.place = ""
+        """The chosen backend's address, as configured: whoever has it later has this flow."""
+        self.destination: tuple[str, int] | None = None
+        """What the client connected to, if a PROXY header said so."""
+        self.key = 0
+        self.tried: tuple[Backend, ...] = ()
+        """Backends whose connection attempt failed."""
+        self.over = False
+        """Closed and settled."""
+        self.counted = False
+        """Let in by access rules and the client's own limits, and counted by the latter."""
+        self.admitted = False
+        """Counted by `limits.connections`."""
+        self.tuned = False
+        """The backend leg has its keepalive."""
+        self.pooled = False
+        """The backend connection came from the pool."""
+        self.waiting: Waiting | None = None
+        """What holds the flow before its relay begins."""
+        self.dial: Dial | None = None
+        """The connection attempt under way."""
+        self.reason: CloseReason | None = None
+        """Set when the outcome is known but the flow is not over."""
+        self.victim: Leg | None = None
+        self.speaker = None
+        self.detail = ""
+        """What the last failure was, in words: for the access log."""
+        self.tick = 0
+        self.unsent = 0
+        """Bytes that the kernel held for both peers when the last timer looked."""
+        self.deadline = 0.0
+        """When a drain ends this flow; 0: not draining."""
+        self.connected_at = 0.0
+        self.first_at = 0.0
+        self.born_at = 0.0
+        self.queued_s = 0.0
 
     # -- before the relay -----------------------------------------------------------------------------
 
@@ -160,14 +191,13 @@ class Flow:
             reactor.epoll.modify(client.fd, mask)
         client.mask = mask
 
-    def on_event(self, events: int) -> None:
+    def on_event(self, events: int) -> None:  # noqa: ARG002 - a hint; the call tells
         """End the flow if its client has left: that is all that epoll reports while nothing is read.
 
         The kernel is asked again, because the event may be one of a connection that had this descriptor before.
         A FIN says that the client sends no more. Whether it still waits for an answer, nobody can tell, neither from
         the FIN nor from what is unread before it: so the service's `leaving_events` say what it is taken for.
         """
-        del events
         seen = events_now(self.client.fd, self.service.leaving_events)
         if seen:
             self.end(CloseReason.ABANDONED if seen == RDHUP else CloseReason.CLIENT_GONE)
@@ -182,14 +212,14 @@ class Flow:
 
     # -- the relay ------------------------------------------------------------------------------------
 
-    def relay(self, backend: Backend, sock: socket.SocketType, mask: int) -> None:
-        """Begin to copy between the client and `sock`, of which epoll reports `mask` already.
+    def relay(self, backend: Backend, fd: int, mask: int, nagle: bool) -> None:  # noqa: FBT001 - compiled functions have no keyword-only arguments
+        """Begin to copy between the client and `fd`, of which epoll reports `mask` already.
 
-        `born_at` tells when `sock` was connected, for the pool's `max_age`.
+        `born_at` tells when it was connected, for the pool's `max_age`.
         """
         backend.totals.connections += 1
         client = self.client
-        server = Leg(self, sock)
+        server = Leg(self, fd, is_backend=True, nagle=nagle)
         server.mask = mask
         if mask != UNWATCHED:
             self.reactor.handlers[server.fd] = server
@@ -282,7 +312,7 @@ class Flow:
         """Reset `victim` and end the flow, if all that it is owed has arrived; else look again soon."""
         victim.peer.dead = True
         victim.peer.pending = None
-        if victim.dead or (victim.pending is None and not unsent_bytes(victim.sock)):
+        if victim.dead or (victim.pending is None and not unsent_bytes(victim.fd)):
             self.end(self.reason or CloseReason.LOCAL_ERROR, reset=True)
             return
         victim.peer.rewatch()
@@ -300,7 +330,7 @@ class Flow:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    def end(self, reason: CloseReason, *, reset: bool = False, given_back: Leg | None = None) -> None:
+    def end(self, reason: CloseReason, reset: bool = False, given_back: Leg | None = None) -> None:  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments
         """Close what is open and settle the accounts; what is over already stays so."""
         if self.over:
             return
@@ -315,15 +345,11 @@ class Flow:
         client, server = self.client, self.server
         reactor.handlers.pop(client.fd, None)
         client.mask = UNWATCHED
-        if reset:
-            reset_on_close(client.sock)
-        client.sock.close()
+        close(client.fd, reset=reset)
         if server is not None:
             reactor.handlers.pop(server.fd, None)
             server.mask = UNWATCHED
-            if reset:
-                reset_on_close(server.sock)
-            server.sock.close()
+            close(server.fd, reset=reset)
         self.service.on_end(self, reason, given_back or server, given_back is not None)
         for leg in (client, given_back or server):
             if leg is not None:

@@ -5,14 +5,12 @@ The last one in is the first one out (`Pool.take`), so that what demand no longe
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
-from dataplane.net.sockopts import DONTWAIT, RDHUP
+from dataplane.net.calls import IN, NOTHING, RDHUP, close, peek, receive
+from dataplane.net.reactor import Handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,11 +20,8 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["IN", "PEEK", "Idle", "Shelf"]
+__all__ = ["Idle", "Shelf"]
 
-IN: Final = select.EPOLLIN
-PEEK: Final = int(socket.MSG_PEEK) | DONTWAIT
-"""A plain number: `|` of the socket module's flags is a call into Python, for each client."""
 GREETING_BYTES: Final = 64 * 1024
 """What is read before a close: with a greeting unread, the backend would see a reset (RFC 1122, 4.2.2.13)."""
 
@@ -39,21 +34,18 @@ class _ShelfOwner(Protocol):
     def restock(self) -> None: ...
 
 
-class Idle:
-    """One pooled connection; `mask` is what epoll reports of it."""
+class Idle(Handler):
+    """One pooled connection; `mask` is what epoll reports of it, `nagle` as in Leg."""
 
-    __slots__ = ("born_at", "mask", "shelf", "since", "sock", "target")
+    __slots__ = ("born_at", "fd", "mask", "nagle", "shelf", "since", "target")
 
     def __init__(
-        self,
-        shelf: Shelf,
-        sock: socket.SocketType,
-        target: SocketAddress | None,
-        born_at: float,
-        since: float,
+        self, shelf: Shelf, fd: int, target: SocketAddress | None, born_at: float, since: float
     ) -> None:
+        self.is_backend = True
         self.shelf = shelf
-        self.sock = sock
+        self.fd = fd
+        self.nagle = True
         self.target = target
         """Where it leads."""
         self.born_at = born_at
@@ -66,19 +58,16 @@ class Idle:
         if events & ~IN:
             shelf.discard(self, DiscardCause.EOF)
             return
-        try:
-            waiting = self.sock.recv(1, PEEK)
-        except BlockingIOError:
+        waiting = peek(self.fd)
+        if waiting == NOTHING:
             return
-        except OSError:
-            waiting = b""
-        if not waiting:
+        if waiting <= 0:
             shelf.discard(self, DiscardCause.EOF)
         elif shelf.spec.mode is PoolMode.REUSE:
             shelf.discard(self, DiscardCause.UNREAD)
         else:
             self.mask = RDHUP
-            shelf.reactor.epoll.modify(self.sock.fileno(), RDHUP)
+            shelf.reactor.epoll.modify(self.fd, RDHUP)
             shelf.greeted(self)
 
     def on_failure(self) -> None:
@@ -113,10 +102,9 @@ class Shelf:
             return
         self.idle.remove(idle)
         self.totals.discarded[cause] += 1
-        self.reactor.forget(idle.sock.fileno())
-        with contextlib.suppress(OSError):  # nothing to read (BlockingIOError is one), or reset
-            idle.sock.recv(GREETING_BYTES, DONTWAIT)
-        idle.sock.close()
+        self.reactor.forget(idle.fd)
+        receive(idle.fd, GREETING_BYTES)
+        close(idle.fd)
         self.owner.lost(cause)
 
     def clear(self, cause: DiscardCause) -> None:

@@ -7,6 +7,8 @@ Theory of operation. A `Leg` is one of the two connections; what is read from it
    while the peer keeps up, so that a slow reader pins little and a fast one costs few calls. Before they grow, the
    peer's kernel is bounded in what it takes for later (RESERVE_BYTES): else it takes megabytes for a reader that
    takes nothing, and reading on so fast teaches the kernel to open this leg's window for megabytes more.
+   A backend's leg is dialled without TCP_NODELAY: nothing is under way that could delay what is sent first. The option
+   is set before the second write, or after a first one that may be more than one packet; short connections save it.
 2. `eof`: nothing more can be read from the leg. By a FIN: the peer gets a half-close once its `pending` is
    empty, and two FINs end the flow; one never does. Or it is `broken`: by a reset, or another read error.
 3. `dead`: nothing can be written to the leg any more. Nothing is lost yet: what it had sent before may still
@@ -24,7 +26,8 @@ Theory of operation. A `Leg` is one of the two connections; what is read from it
    has had everything acknowledged, because a reset overtakes what is under way. Until then what it still
    sends is discarded.
 7. A leg that is paused or finished may report a hang-up again and again. It is taken out of the epoll then,
-   and put back when there is something to do with it.
+   and put back when there is something to do with it. One that has ended stays as it is until it is reported
+   again: as a rule the flow is over before that.
 8. Legs only note what they saw. `Flow.settle` alone draws the conclusions, from the flags of both. After an
    end of reading it does so when the batch of events is over: if both legs ended in one batch, as those of
    short connections often do, nothing has to be half-closed before everything is closed.
@@ -33,26 +36,36 @@ Theory of operation. A `Leg` is one of the two connections; what is read from it
 from __future__ import annotations
 
 import errno
-import select
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.core.reasons import CloseReason
-from dataplane.net.reactor import BUFFER_BYTES, Deferred
-from dataplane.net.sockopts import DONTWAIT, limit_unsent
+from dataplane.net.calls import (
+    BUFFER_BYTES,
+    ERR,
+    IN,
+    NOBODY,
+    NOTHING,
+    OUT,
+    SHORT,
+    UNWATCHED,
+    finish,
+    last_short,
+    pump,
+    send,
+    unsent,
+)
+from dataplane.net.reactor import Handler
+from dataplane.net.sockopts import limit_unsent, set_nodelay
 
 if TYPE_CHECKING:
-    import socket
-
     from dataplane.net.reactor import Reactor
 
-__all__ = ["ERR", "HUP", "IN", "OUT", "UNWATCHED", "Leg", "LegOwner"]
+__all__ = ["Leg", "LegOwner"]
 
-IN: Final = select.EPOLLIN
-OUT: Final = select.EPOLLOUT
-ERR: Final = select.EPOLLERR
-HUP: Final = select.EPOLLHUP
-UNWATCHED: Final = -1
-SHUT_WR: Final = 1
+PACKET_BYTES: Final = 536
+"""What every TCP takes in one packet (RFC 9293, section 3.7.1)."""
+_OVER: Any = None
+"""A leg's flow and peer when they are over."""
 CHUNK_BYTES: Final = 32 * 1024
 """The first read's limit, and a slow reader's: what each of thousands of them may pin."""
 RESERVE_BYTES: Final = 256 * 1024
@@ -61,8 +74,10 @@ is half of that on a busy machine, as a reader that is not scheduled for a momen
 a reader that takes nothing grow so large that three times as much lies here in the end."""
 
 
-class LegOwner(Deferred, Protocol):
-    """A leg's flow."""
+class LegOwner(Handler):
+    """A leg's flow, as its legs see it (dataplane.net.reactor.Deferred)."""
+
+    __slots__ = ("last", "reactor", "speaker")
 
     reactor: Reactor
     last: float
@@ -72,15 +87,22 @@ class LegOwner(Deferred, Protocol):
 
     def on_first_byte(self, leg: Leg) -> None:
         """Take note of the first byte that `leg` sent."""
+        raise NotImplementedError
 
     def replaces(self, leg: Leg) -> bool:
         """Return whether `leg`'s end is not the flow's."""
+        raise NotImplementedError
 
-    def end(self, reason: CloseReason, *, reset: bool = False) -> None:
-        """Close both legs."""
+    def settle(self) -> None:
+        """Draw the conclusions from what the legs have seen."""
+        raise NotImplementedError
+
+    def end(self, reason: CloseReason, reset: bool = False, given_back: Leg | None = None) -> None:  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments
+        """Close both legs, but for one that is given back."""
+        raise NotImplementedError
 
 
-class Leg:
+class Leg(Handler):
     """One connection of a flow."""
 
     __slots__ = (
@@ -92,33 +114,38 @@ class Leg:
         "flow",
         "hung_up",
         "mask",
+        "nagle",
         "peer",
         "pending",
         "received",
         "shut",
-        "sock",
         "truncated",
     )
 
-    peer: Leg
-
-    def __init__(self, flow: LegOwner, sock: socket.SocketType) -> None:
+    def __init__(self, flow: LegOwner, fd: int, is_backend: bool, nagle: bool = False) -> None:  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments
         self.flow = flow
-        self.sock = sock
-        self.fd = sock.fileno()
+        self.peer: Leg = _OVER
+        """The other leg; it has none before the relay."""
+        self.fd = fd
+        self.is_backend = is_backend
+        self.nagle = nagle
+        """TCP_NODELAY is not set yet: small writes wait for what is under way."""
         self.mask = UNWATCHED
         """What epoll reports: IN, OUT, both, 0 (only errors) or UNWATCHED."""
         self.received = 0
         """Bytes read so far."""
         self.chunk = CHUNK_BYTES
         """The most that is read at once: doubled while the peer takes all of it, halved when it does not."""
-        self.pending: memoryview | None = None
+        self.pending: bytes | memoryview | None = None
         self.eof = self.broken = self.dead = self.truncated = self.shut = self.hung_up = False
 
     def on_event(self, events: int) -> None:
         """Read, write or both."""
         if events & OUT and self.pending is not None:
             self._flush()
+        if self.eof and self.mask == IN:  # to hear of errors only, as rule 7 says
+            self.flow.reactor.epoll.modify(self.fd, 0)
+            self.mask = 0
         mask = self.mask
         if mask > 0:
             if mask & IN and events & ~OUT:
@@ -128,75 +155,77 @@ class Leg:
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""
-        if hasattr(self, "flow"):
+        if self.flow is not _OVER:
             self.flow.end(CloseReason.LOCAL_ERROR, reset=True)
 
     def part(self) -> None:
         """Forget flow and peer, which are over: without the cycle, nothing is left for the garbage collector."""
-        del self.flow
-        if hasattr(self, "peer"):
-            del self.peer
+        self.flow = self.peer = _OVER
 
     def _read(self) -> None:
+        peer = self.peer
+        if peer.nagle and self.received:
+            peer.stop_nagle()
+        size = pump(self.fd, NOBODY if peer.dead else peer.fd, self.chunk)
+        if size > 0:
+            self._has_read(size)
+            if size > PACKET_BYTES:
+                if peer.nagle:
+                    peer.stop_nagle()
+                if size == self.chunk and size < BUFFER_BYTES and not peer.dead:
+                    if self.chunk == CHUNK_BYTES:  # only now: a short connection pays nothing for it
+                        limit_unsent(peer.fd, RESERVE_BYTES)
+                    self.chunk *= 2
+        elif size == SHORT:
+            self._keep_rest()
+        elif size != NOTHING:
+            if size:
+                self.broken = self.dead = True
+                self.pending = None
+            else:
+                self.broken = self.truncated
+            self._end_reading()
+
+    def _has_read(self, size: int) -> None:
         flow = self.flow
-        reactor = flow.reactor
-        view = reactor.buffer
-        try:
-            size = self.sock.recv_into(view, self.chunk, DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.broken = self.dead = True
-            self.pending = None
-            self._ended()
-            return
-        if not size:
-            self.broken = self.truncated
-            self._ended()
-            return
         if not self.received:
             flow.on_first_byte(self)
         self.received += size
-        flow.last = reactor.now
+        flow.last = flow.reactor.now
         flow.speaker = self
-        peer = self.peer
-        if peer.dead:
-            return
-        try:
-            sent = peer.sock.send(view[:size], DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            peer.write_failed(error)
-            return
-        if sent != size:
-            self.chunk = max(CHUNK_BYTES, self.chunk // 2)
-            peer.pending = memoryview(bytes(view[sent:size]))
-            peer.rewatch()
-            self.rewatch()
-        elif size == self.chunk and size < BUFFER_BYTES:
-            self._read_more()
 
-    def _read_more(self) -> None:
-        """Let reads grow: the peer keeps up."""
-        if self.chunk == CHUNK_BYTES:  # only now: a short connection pays nothing for it
-            limit_unsent(self.peer.sock, RESERVE_BYTES)
-        self.chunk *= 2
+    def _keep_rest(self) -> None:
+        """Keep what the peer has not taken, and read nothing more before it has."""
+        size, _, code = last_short()
+        peer = self.peer
+        self._has_read(size)
+        if code:
+            peer.write_failed(code)
+            return
+        self.chunk = max(CHUNK_BYTES, self.chunk // 2)
+        peer.pending = unsent()
+        if peer.nagle:
+            peer.stop_nagle()
+        peer.rewatch()
+        self.rewatch()
+
+    def stop_nagle(self) -> None:
+        """Have small writes sent at once from now on."""
+        self.nagle = False
+        set_nodelay(self.fd)
 
     def _flush(self) -> None:
         pending = self.pending
         assert pending is not None  # noqa: S101 - on_event looked
-        try:
-            sent = self.sock.send(pending, DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.write_failed(error)
+        sent = send(self.fd, pending)
+        if sent < 0:
+            if sent != NOTHING:
+                self.write_failed(-sent)
             return
         flow = self.flow
         flow.last = flow.reactor.now
         if sent != len(pending):
-            self.pending = pending[sent:]
+            self.pending = memoryview(pending)[sent:]
             return
         self.pending = None
         if self.peer.eof:
@@ -210,14 +239,13 @@ class Leg:
 
         An error is not looked at: the first read finds it, and knows whether to try another backend.
         """
-        try:
-            sent = self.sock.send(data, DONTWAIT)
-        except BlockingIOError:
+        if self.nagle:
+            self.stop_nagle()
+        sent = send(self.fd, data)
+        if sent == NOTHING:
             sent = 0
-        except OSError:
-            return
-        if sent != len(data):
-            self.pending = memoryview(data)[sent:]
+        if 0 <= sent < len(data):
+            self.pending = data[sent:]
 
     def rewatch(self) -> None:
         """Tell epoll what this leg waits for now."""
@@ -228,7 +256,7 @@ class Leg:
             mask |= OUT
         if not mask and (self.hung_up or self.dead or (self.eof and self.shut)):
             mask = UNWATCHED
-        if mask == self.mask:
+        if mask == self.mask or (self.eof and not mask and self.mask == IN):
             return
         reactor = self.flow.reactor
         if self.mask == UNWATCHED:
@@ -243,20 +271,17 @@ class Leg:
         """Half-close this leg if its peer has finished and everything before that is written."""
         if self.peer.eof and self.pending is None and not self.shut and not self.dead:
             self.shut = True
-            try:  # noqa: SIM105 - suppress() is three calls, for each connection
-                self.sock.shutdown(SHUT_WR)
-            except OSError:
-                pass  # it was reset: reading it says so
+            finish(self.fd)
 
-    def write_failed(self, error: OSError) -> None:
-        """Take note that nothing can be written to this leg any more (rules 3 and 4)."""
+    def write_failed(self, code: int) -> None:
+        """Take note that nothing can be written to this leg any more (rules 3 and 4); `code` is the errno."""
         self.dead = True
         self.pending = None
-        if not self.eof and error.errno != errno.EPIPE:
+        if not self.eof and code != errno.EPIPE:
             self.truncated = True
         self.flow.settle()
 
-    def _ended(self) -> None:
+    def _end_reading(self) -> None:
         self.eof = True
         flow = self.flow
         if not flow.replaces(self):

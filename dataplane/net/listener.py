@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 import stat
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.errors import BindError
+from dataplane.net.calls import IN, NOTHING, Address, accept
+from dataplane.net.reactor import Handler
 from dataplane.net.socket_files import PLAIN, dress, find_ids
 from dataplane.net.sockopts import LOCAL_ERRNOS, to_sockaddr, tune_listener
 
@@ -25,19 +26,19 @@ __all__ = ["Listener", "open_listener"]
 
 BACKLOG: Final = 4096
 """The kernel cuts it to net.core.somaxconn, which is 4096 since Linux 5.4."""
-BATCH: Final = 64
-"""Clients taken for one event, so that a burst of them does not starve those who are being served."""
+BATCH: Final = 16
+"""Clients taken for one event, so that a burst of them does not starve those who are being served. With a queue of 512 a
+connection costs a tenth less than with 64: what one touches is still in the caches when it is served."""
 PAUSE_S: Final = 0.1
 FREEBIND: Final[dict[int, tuple[int, int]]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 15),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 78),
 }
 """Level and number of IP_FREEBIND (ip(7)) and IPV6_FREEBIND (include/uapi/linux/in6.h)."""
-INET: Final = int(socket.AF_INET)
-UNIX: Final = int(socket.AF_UNIX)
-Entrance = Callable[[socket.SocketType, tuple[str, int] | None], None]
-"""Takes a client and its address, None on a Unix socket."""
+Entrance = Callable[[int, Address], None]
+"""Takes a client's descriptor and its address."""
 _RETRY: Final = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
+"""They are about the one client that was next; there may be more."""
 
 
 def open_listener(
@@ -130,7 +131,7 @@ def _clear(path: str, *, remove: bool) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-class Listener:
+class Listener(Handler):
     """One listening socket of one process, and the service that its clients are for."""
 
     __slots__ = (
@@ -155,6 +156,7 @@ class Listener:
         service: Service,
         entrance: Entrance | None = None,
     ) -> None:
+        self.is_backend = False
         self.reactor = reactor
         self.address = address
         self.sock = sock
@@ -169,7 +171,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
-        self.reactor.watch(self.fd, self, select.EPOLLIN)
+        self.reactor.watch(self.fd, self, IN)
 
     def serve(self, service: Service, entrance: Entrance | None = None) -> None:
         """Send clients to `service` from now on, or take note of its new configuration."""
@@ -178,37 +180,36 @@ class Listener:
         """What is called with each client."""
         tune_listener(self.sock, service.spec.timeouts.idle_s)
 
-    def on_event(self, events: int) -> int:
-        """Take a batch of clients; return how many there were."""
-        del events
-        sock, service, entrance = self.sock, self.service, self.entrance
-        family, ceiling = self._family, self.reactor.accept_ceiling
+    def on_event(self, events: int) -> int:  # noqa: ARG002 - a hint; the call tells
+        """Take a batch of clients; return how many there were.
+
+        Each is served before the next is accepted, so that nobody is accepted for whom there is no second descriptor.
+        """
+        listener, family, entrance = self.sock, self._family, self.entrance
+        ceiling = self.reactor.accept_ceiling
         taken = 0
         while taken < BATCH:
-            try:
-                # The public accept() builds a Python-level socket and asks for its blocking mode.
-                fd, address = sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in _RETRY:
+            fd, address = accept(listener, family)
+            if fd < 0:
+                if -fd in _RETRY:
                     continue
-                if error.errno in LOCAL_ERRNOS:
-                    service.observer.local_error(error.errno or 0)
-                    self._pause()
-                    break
-                raise
+                if fd != NOTHING:
+                    self._failed(-fd)
+                break
             taken += 1
-            entrance(
-                socket.SocketType(family, socket.SOCK_STREAM, 0, fd),
-                None if family == UNIX else address if family == INET else address[:2],
-            )
+            entrance(fd, address)
             if fd >= ceiling:
-                service.observer.local_error(errno.EMFILE)
-                self._pause()
+                self._failed(errno.EMFILE)
                 break
         self.accepted += taken
         return taken
+
+    def _failed(self, code: int) -> None:
+        """Wait for what this machine lacks."""
+        if code not in LOCAL_ERRNOS:
+            raise OSError(code, os.strerror(code))
+        self.service.observer.local_error(code)
+        self._pause()
 
     def on_failure(self) -> None:
         """Try again soon: a bug of ours was met, and nobody else accepts here."""
@@ -222,7 +223,7 @@ class Listener:
             self.reactor.wheel.at(self, now + PAUSE_S)
             return
         self.paused = False
-        self.reactor.epoll.modify(self.fd, select.EPOLLIN)
+        self.reactor.epoll.modify(self.fd, IN)
 
     def _pause(self) -> None:
         """Leave further clients in the kernel's queue, where they lose nothing but time."""

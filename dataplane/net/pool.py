@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
+from dataplane.net.calls import IN, NOTHING, close, peek
 from dataplane.net.goal import Goal, PoolShare
-from dataplane.net.idle import IN, PEEK, Idle
+from dataplane.net.idle import Idle
 from dataplane.net.refiller import Refiller
 
 if TYPE_CHECKING:
-    import socket
-
     from dataplane.core.spec import PoolSpec
     from dataplane.net.goal import PoolOwner
+    from dataplane.net.leg import Leg
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
@@ -95,17 +95,16 @@ class Pool:
             goal.aim()
         while idle_list:
             idle = idle_list[-1]
-            try:
-                waiting = idle.sock.recv(1, PEEK)
-            except BlockingIOError:
+            waiting = peek(idle.fd)
+            if waiting == NOTHING:
                 cause = None
-            except OSError:
+            elif waiting <= 0:
                 cause = DiscardCause.EOF
+            elif spec.mode is PoolMode.PRECONNECT:
+                age_s = spec.greeting_age_s
+                cause = DiscardCause.GREETED if age_s and now - idle.born_at >= age_s else None
             else:
-                cause = DiscardCause.UNREAD if waiting else DiscardCause.EOF
-                if waiting and spec.mode is PoolMode.PRECONNECT:
-                    age_s = spec.greeting_age_s
-                    cause = DiscardCause.GREETED if age_s and now - idle.born_at >= age_s else None
+                cause = DiscardCause.UNREAD
             if cause is None:
                 idle_list.pop()
                 totals.hits += 1
@@ -117,14 +116,11 @@ class Pool:
         totals.misses += 1
         return None
 
-    def put(
-        self, sock: socket.SocketType, mask: int, born_at: float, dialled_to: SocketAddress | None
-    ) -> None:
+    def put(self, leg: Leg, born_at: float, dialled_to: SocketAddress | None) -> None:
         """Take back a connection whose client is done (`reuse`).
 
         Args:
-            sock: It.
-            mask: What epoll reports of it.
+            leg: It, with what epoll reports of it.
             born_at: When it was connected.
             dialled_to: Where it leads; None: nobody else may have it.
         """
@@ -145,13 +141,14 @@ class Pool:
             cause = DiscardCause.FULL
         elif spec.max_age_s and now - born_at >= spec.max_age_s:
             cause = DiscardCause.AGE
-        fd = sock.fileno()
+        fd, mask = leg.fd, leg.mask
         if cause is not None:
             backend.totals.discarded[cause] += 1
             reactor.forget(fd)
-            sock.close()
+            close(fd)
             return
-        idle = Idle(self.shelf, sock, dialled_to, born_at, now)
+        idle = Idle(self.shelf, fd, dialled_to, born_at, now)
+        idle.nagle = leg.nagle
         if mask < 0:
             reactor.watch(fd, idle, IN)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import errno
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.proxy_protocol.decode import decode
@@ -11,9 +11,9 @@ from dataplane.core.proxy_protocol.v1 import encode_v1
 from dataplane.core.proxy_protocol.v2 import encode_v2
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import ProxySend
+from dataplane.net.calls import IN, own_name, receive
 from dataplane.net.flow import end_if_late
-from dataplane.net.leg import IN
-from dataplane.net.sockopts import DONTWAIT
+from dataplane.net.reactor import Handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ __all__ = ["HEADERS", "HeaderReader"]
 PEEK_BYTES: Final = 4096
 
 
-class HeaderReader:
+class HeaderReader(Handler):
     """Waits for the header of one client (`net.flow.Waiting`).
 
     What has arrived is peeked at first, and only the header's own bytes are taken: whatever follows stays in the
@@ -36,6 +36,7 @@ class HeaderReader:
     __slots__ = ("flow", "head")
 
     def __init__(self, flow: Flow) -> None:
+        self.is_backend = False
         self.flow = flow
         self.head = b""
 
@@ -53,15 +54,13 @@ class HeaderReader:
         if timeout_s:
             service.reactor.wheel.at(flow, service.reactor.now + timeout_s)
 
-    def on_event(self, events: int) -> None:
+    def on_event(self, events: int) -> None:  # noqa: ARG002 - a hint; the call tells
         """Read on."""
-        del events
-        sock = self.flow.client.sock
-        try:
-            seen = sock.recv(PEEK_BYTES, socket.MSG_PEEK | DONTWAIT)
-        except BlockingIOError:
+        fd = self.flow.client.fd
+        seen, code = receive(fd, PEEK_BYTES, leave=True)
+        if code == errno.EAGAIN:
             return
-        except OSError:
+        if code:
             self.flow.end(CloseReason.CLIENT_GONE)
             return
         if not seen:
@@ -75,10 +74,10 @@ class HeaderReader:
             self.flow.end(CloseReason.PROXY_INVALID)
             return
         if result is NEED_DATA:
-            self.head += sock.recv(len(seen), DONTWAIT)
+            self.head += receive(fd, len(seen))[0]
             return
         header, used = result
-        sock.recv(used - len(self.head), DONTWAIT)
+        receive(fd, used - len(self.head))
         if header.endpoints is not None:
             self.flow.address = header.endpoints.source
             self.flow.destination = header.endpoints.destination
@@ -111,8 +110,7 @@ def _destination(flow: Flow) -> tuple[str, int] | None:
     """Return what a client connected to, or what its own PROXY header said; None on a Unix socket."""
     if flow.destination is not None or flow.address is None:
         return flow.destination
-    name = flow.client.sock.getsockname()
-    return (name[0], name[1]) if isinstance(name, tuple) else None
+    return own_name(flow.client.fd)
 
 
 HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {

@@ -9,6 +9,8 @@ Theory of operation:
 3. Events are level-triggered and only hints: a descriptor may have been closed and its number used again
    within one batch. A handler learns the truth from its own system call, never from the event alone.
 4. A handler does one read and one write for each event, so that one busy flow cannot starve the others.
+   The backends' events of a batch are handled before the clients': backends that have more to do when they look again
+   sleep less often, and a sleep and a wake-up cost more than a message.
 5. Deadlines are kept in a wheel of coarse ticks: adding and removing one is O(1), and a deadline that moves
    with every byte is not moved at all: when its tick comes, the owner looks at its last activity.
 """
@@ -18,20 +20,17 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import select
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dataplane.net.calls import Epoll
 from dataplane.net.sockopts import current_descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BUFFER_BYTES", "Deferred", "Handler", "Reactor", "Timed", "Wheel"]
+__all__ = ["Deferred", "Handler", "Reactor", "Timed", "Wheel"]
 
-BUFFER_BYTES: Final = 512 * 1024
-"""One shared read buffer. Bulk to a client, in GB/s, on one day, beside HAProxy's 1.1: 1.5 with 128 KiB, 1.5 with
-256 KiB and 2.0 with 512 KiB. Only legs whose peers keep up read so much at once."""
 MAX_EVENTS: Final = 256
 MAX_BATCHES: Final = 4
 """In one turn of asyncio's loop: what else is waiting there waits for a few milliseconds at most."""
@@ -40,14 +39,21 @@ LIMIT_TICKS: Final = 10
 """Every so many ticks the limit of descriptors is read again: prlimit(1) changes it at any time."""
 
 
-class Handler(Protocol):
+class Handler:
     """Whatever owns a descriptor."""
+
+    __slots__ = ("is_backend",)
+
+    is_backend: bool
+    """Whether it is a backend's: of a batch of events, those are handled first."""
 
     def on_event(self, events: int) -> object:
         """Take note that epoll reported `events` (EPOLLIN and its kin) for the descriptor; nobody wants an answer."""
+        raise NotImplementedError
 
     def on_failure(self) -> None:
         """Close what is owned: `on_event` raised, which is a bug of ours."""
+        raise NotImplementedError
 
 
 class Deferred(Protocol):
@@ -135,7 +141,7 @@ class Wheel:
 
 
 class Reactor:
-    """The epoll, its handlers, the wheel and the shared read buffer of one process."""
+    """The epoll, its handlers, and the wheel of one process."""
 
     __slots__ = (
         "_descriptors",
@@ -143,7 +149,6 @@ class Reactor:
         "_ticks",
         "_timer",
         "accept_ceiling",
-        "buffer",
         "deferred",
         "dial_ceiling",
         "epoll",
@@ -158,11 +163,10 @@ class Reactor:
         self._descriptors = 0
         self._ticks = 0
         self.limit_descriptors(descriptors)
-        self.epoll = select.epoll()
+        self.epoll = Epoll()
         self.handlers: dict[int, Handler] = {}
         self.deferred: list[Deferred] = []
         """What wants to be settled when the batch of events is over."""
-        self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.now = time.monotonic()
         self.wheel = Wheel(self.now, self._report)
         self.lag_s = 0.0
@@ -230,12 +234,25 @@ class Reactor:
         self.now = time.monotonic()
         handlers = self.handlers
         batch = self.epoll.poll(0, MAX_EVENTS)
-        for fd, events in batch:
+        clients = []
+        for event in batch:
+            fd, events = event
+            handler = handlers.get(fd)
+            if handler is None:
+                continue
+            if not handler.is_backend:
+                clients.append(event)
+                continue
+            try:
+                handler.on_event(events)
+            except Exception as error:  # noqa: BLE001 - a bug met by one connection must not end the others
+                self._failed(fd, handler, error)
+        for fd, events in clients:
             handler = handlers.get(fd)
             if handler is not None:
                 try:
                     handler.on_event(events)
-                except Exception as error:  # noqa: BLE001 - a bug met by one connection must not end the others
+                except Exception as error:  # noqa: BLE001 - the same
                     self._failed(fd, handler, error)
         deferred = self.deferred
         while deferred:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import DiscardCause
+from dataplane.net.calls import IN, NOBODY, close
 from dataplane.net.dialer import BUSY, PENDING, Dial, begin
-from dataplane.net.idle import IN, Idle, Shelf
+from dataplane.net.idle import Idle, Shelf
 
 if TYPE_CHECKING:
-    import socket
-
     from dataplane.core.spec import PoolSpec
     from dataplane.net.goal import Goal, PoolOwner
     from dataplane.net.reactor import Reactor
@@ -85,21 +84,20 @@ class Refiller:
         backend, reactor, address = self.backend, self.reactor, self.backend.address
         assert address is not None  # noqa: S101 - the target is 0 without an address
         started_at = reactor.clock()
-        try:
-            sock, code = begin(address, reactor.accept_ceiling)
-        except OSError:
+        fd, code = begin(address, reactor.accept_ceiling)
+        if code == 0:
+            reactor.watch(fd, self._add(fd, address, started_at, reactor.clock()), IN)
+            return True
+        if fd == NOBODY:
             self._back_off()
             return False
-        if code == 0:
-            reactor.watch(sock.fileno(), self._add(sock, address, started_at, reactor.clock()), IN)
-            return True
         if code == PENDING or (code != BUSY and backend.others):
-            dial = Dial(reactor, address, backend.others, sock)
+            dial = Dial(reactor, address, backend.others, fd)
             if dial.start(self, backend.connect_timeout_s, code) == PENDING:
                 self.dials.add(dial)
                 return True
         else:
-            sock.close()
+            close(fd)
         self._back_off()
         return False
 
@@ -111,15 +109,15 @@ class Refiller:
         else:
             if dial.failure:
                 self.backend.prefer(dial.target)
-            idle = self._add(dial.sock, dial.target, dial.started_at, self.reactor.now)
+            idle = self._add(dial.fd, dial.target, dial.started_at, self.reactor.now)
             self.reactor.handlers[dial.fd] = idle
             self.reactor.epoll.modify(dial.fd, IN)
         self._publish()
 
-    def _add(self, sock: socket.SocketType, target: SocketAddress, started_at: float, now: float) -> Idle:
+    def _add(self, fd: int, target: SocketAddress, started_at: float, now: float) -> Idle:
         self.goal.demand.dialled(now - started_at)
         self.retry_s = self.retry_at = 0.0
-        idle = Idle(self.shelf, sock, target, now, now)
+        idle = Idle(self.shelf, fd, target, now, now)
         self.shelf.idle.append(idle)
         if not self.shelf.tick:
             self.shelf.schedule()

@@ -15,20 +15,20 @@ from dataplane.core.balance.sticky_table import client_key
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack, Selection
 from dataplane.core.spec import Mode, PoolMode, ProxyAccept
+from dataplane.net.calls import RDHUP
 from dataplane.net.connect import Connector, QueuePlace
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.deadlines import Deadlines
 from dataplane.net.flow import Flow
 from dataplane.net.leg import Leg
 from dataplane.net.proxy_header import HEADERS, HeaderReader
-from dataplane.net.sockopts import RDHUP
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, MutableSequence
 
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.calls import Address
     from dataplane.net.connect import Observer
     from dataplane.net.reactor import Reactor
 
@@ -99,12 +99,11 @@ class Service:
 
     # -- coming in ------------------------------------------------------------------------------------
 
-    def accepted(self, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
-        """Take a client's new connection; `address` is None on a Unix socket."""
+    def accepted(self, fd: int, address: Address) -> None:
+        """Take a client's new connection."""
         self.totals.connections += 1
-        reactor = self.reactor
-        flow = Flow(self, reactor, address, reactor.now, reactor.now)
-        flow.client = Leg(flow, sock)
+        flow = Flow(self, address, self.reactor.now)
+        flow.client = Leg(flow, fd, is_backend=False)
         self.flows.add(flow)
         try:
             if self.proxy_required:
@@ -213,7 +212,7 @@ class Service:
         if backend is not None:
             self.connector.release(flow, backend)
             if pooled and server is not None:  # before the next has its place: it is the same connection
-                backend.pool.put(server.sock, server.mask, flow.born_at, flow.dialled_to)
+                backend.pool.put(server, flow.born_at, flow.dialled_to)
         if flow.admitted:
             self.own = self.cells[self.row] = self.own - 1
         if flow.counted and self.guarded:

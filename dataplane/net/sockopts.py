@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import resource
@@ -14,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+from dataplane.net.calls import option, pack, set_option
+
 __all__ = [
-    "DONTWAIT",
     "LOCAL_ERRNOS",
-    "RDHUP",
     "SockAddr",
     "SocketAddress",
     "current_descriptor_limit",
@@ -25,7 +24,7 @@ __all__ = [
     "error_text",
     "events_now",
     "limit_unsent",
-    "reset_on_close",
+    "set_nodelay",
     "to_sockaddr",
     "tune_backend",
     "tune_listener",
@@ -33,11 +32,9 @@ __all__ = [
     "user_timeout_ms",
 ]
 
-DONTWAIT: Final = socket.MSG_DONTWAIT
-"""Each call says so itself: an accepted socket needs no ioctl to become non-blocking."""
-
-RDHUP: Final = select.EPOLLRDHUP
-"""The peer has finished; poll() and epoll have the same number for it."""
+_TCP: Final = int(socket.IPPROTO_TCP)
+_NODELAY: Final = int(socket.TCP_NODELAY)
+"""Plain numbers: the socket module's are enums, which cost a call each."""
 
 IpSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """(IP literal, port), and for a link-local IPv6 address flow information (0) and scope id."""
@@ -53,8 +50,7 @@ EADDRNOTAVAIL is the end of the ephemeral ports, EPERM a local packet filter.
 """
 
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-_RESET: Final = struct.pack("ii", 1, 0)
-_CLOSED: Final = b"\x07"
+_CLOSED: Final = 7
 """TCP_CLOSE of the kernel's include/net/tcp_states.h, the first byte of struct tcp_info."""
 
 
@@ -65,6 +61,8 @@ class SocketAddress(NamedTuple):
     sockaddr: SockAddr
     ephemeral: bool
     """The port is one that the kernel also gives to outgoing connections."""
+    packed: object
+    """What `net.calls` takes."""
 
     def at_port(self, port: int) -> SocketAddress:
         """Return the same host's address with another port; a Unix socket stays what it is."""
@@ -81,7 +79,8 @@ def to_sockaddr(address: str) -> SocketAddress | None:
     None if the host is a name, which only a resolver can turn into an address, or at an interface that is not there.
     """
     if address.startswith("unix:"):
-        return SocketAddress(socket.AF_UNIX, address[5:], ephemeral=False)
+        path = address[5:]
+        return SocketAddress(socket.AF_UNIX, path, ephemeral=False, packed=pack(socket.AF_UNIX, path))
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     host, _, interface = host.strip("[]").partition("%")
@@ -96,7 +95,7 @@ def to_sockaddr(address: str) -> SocketAddress | None:
 
 def _ip_address(family: int, sockaddr: IpSockAddr) -> SocketAddress:
     low, high = _ephemeral_ports()
-    return SocketAddress(family, sockaddr, ephemeral=low <= sockaddr[1] <= high)
+    return SocketAddress(family, sockaddr, low <= sockaddr[1] <= high, pack(family, sockaddr))
 
 
 @cache
@@ -116,8 +115,8 @@ def tune_listener(sock: socket.socket, idle_s: float) -> None:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for name, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, name, value)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms(idle_s))
 
 
@@ -126,43 +125,45 @@ def user_timeout_ms(idle_s: float) -> int:
     return max(30_000, int(idle_s * 1000)) if idle_s else 0
 
 
-def tune_backend(sock: socket.SocketType, family: int, user_timeout: int) -> None:
+def tune_backend(fd: int, family: int, user_timeout: int) -> None:
     """Give a backend connection that lasts keepalive and a bound on unacknowledged data (milliseconds).
 
     These are five calls, so the dial leaves them to whoever knows that the connection is not a short one.
     """
     if family == socket.AF_UNIX:
         return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    set_option(fd, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        set_option(fd, socket.IPPROTO_TCP, name, value)
     if user_timeout:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
+        set_option(fd, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
 
 
-def reset_on_close(sock: socket.SocketType) -> None:
-    """Make the next close() send a reset instead of a FIN."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+def set_nodelay(fd: int) -> None:
+    """Have small writes sent at once; a Unix socket does so anyway."""
+    set_option(fd, _TCP, _NODELAY, 1)
 
 
-def unsent_bytes(sock: socket.SocketType) -> int:
+def unsent_bytes(fd: int) -> int:
     """Return how many bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7)), but may still.
 
     After a reset Linux goes on counting what will never be acknowledged: that is 0 here.
     """
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0")
     unsent = int(struct.unpack("i", answer)[0])
-    if unsent:
-        with contextlib.suppress(OSError):  # a Unix socket has no such state
-            if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _CLOSED:
-                return 0
+    if (
+        unsent and option(fd, socket.IPPROTO_TCP, socket.TCP_INFO) == _CLOSED
+    ):  # a Unix socket has no such state
+        return 0
     return unsent
 
 
-def limit_unsent(sock: socket.SocketType, size: int) -> None:
-    """Have the kernel take no more for `sock` than what it may send now and `size` bytes besides (tcp(7))."""
-    with contextlib.suppress(OSError):  # a Unix socket has a small buffer anyway
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+def limit_unsent(fd: int, size: int) -> None:
+    """Have the kernel take no more for `fd` than what it may send now and `size` bytes besides (tcp(7)).
+
+    A Unix socket has a small buffer anyway.
+    """
+    set_option(fd, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def events_now(fd: int, asked: int) -> int:

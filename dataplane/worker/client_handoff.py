@@ -30,13 +30,14 @@ from typing import Final
 from dataplane.core.fair_share import receiver
 from dataplane.core.reasons import CloseReason
 from dataplane.ipc.shared_counters import CLIENTS, Board
+from dataplane.net.calls import IN, Address, adopt, close
 from dataplane.net.flow import Flow
-from dataplane.net.leg import IN, Leg
-from dataplane.net.reactor import Reactor
+from dataplane.net.leg import Leg
+from dataplane.net.listener import Entrance
+from dataplane.net.reactor import Handler, Reactor
 from dataplane.net.service import Service
-from dataplane.net.sockopts import DONTWAIT
 
-Address = tuple[str, int] | None
+DONTWAIT: Final = socket.MSG_DONTWAIT
 BATCH: Final = 64
 """Clients taken for one event, as a listener does."""
 PAUSE_S: Final = 0.1
@@ -86,18 +87,18 @@ def _queued(inbox: socket.socket) -> int:
     return -(-held // CLIENT_BYTES)
 
 
-def _hand_over(inbox: socket.socket, sock: socket.SocketType, service: str, address: Address) -> bool:
-    """Send a client's socket, and close it here; False: it could not be sent, and is still open."""
+def _hand_over(inbox: socket.socket, fd: int, service: str, address: Address) -> bool:
+    """Send a client's descriptor, and close it here; False: it could not be sent, and is still open."""
     host, port = address or ("", 0)
     try:
         inbox.sendmsg(
             [f"{service}\n{host}\n{port}".encode()],
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(sock.fileno()))],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(fd))],
             DONTWAIT | socket.MSG_NOSIGNAL,
         )
     except OSError:  # full, or too many descriptors under way: the reason does not matter
         return False
-    sock.close()
+    close(fd)
     return True
 
 
@@ -119,7 +120,7 @@ class ClientBalancer:
         self._log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
 
     @property
-    def entrance(self) -> Callable[[socket.SocketType, Address], None]:
+    def entrance(self) -> Entrance:
         """What listeners call with a client: for a service that does without balancing, the service's own."""
         return self.accepted if self._service.spec.balance_workers else self._service.accepted
 
@@ -146,19 +147,19 @@ class ClientBalancer:
         """Serve whoever is accepted here."""
         self._armed = False
 
-    def accepted(self, sock: socket.SocketType, address: Address) -> None:
+    def accepted(self, fd: int, address: Address) -> None:
         """Hand a client over to a worker that has fewer, or serve it here."""
         service = self._service
         if self._armed:
             inbox = self._siblings.choose(len(service.flows), self._cells)
-            if inbox is not None and _hand_over(inbox, sock, service.name, address):
+            if inbox is not None and _hand_over(inbox, fd, service.name, address):
                 service.totals.handed_over += 1
                 return
-        self.serve(sock, address)
+        self.serve(fd, address)
 
-    def serve(self, sock: socket.SocketType, address: Address) -> None:
+    def serve(self, fd: int, address: Address) -> None:
         """Serve a client here, whoever has accepted it."""
-        self._service.accepted(sock, address)
+        self._service.accepted(fd, address)
         self._publish()
 
     def _ended(self, flow: Flow, reason: CloseReason, server: Leg | None) -> None:
@@ -171,8 +172,8 @@ class ClientBalancer:
         self._cells[self._board.row] = len(service.flows) if service.spec.balance_workers else 0
 
 
-class Inbox:
-    """The reading end of an inbox, ours to close; `deliver` takes the clients (dataplane.net.reactor.Handler, Timed)."""
+class Inbox(Handler):
+    """The reading end of an inbox, ours to close; `deliver` takes the clients (dataplane.net.reactor.Timed)."""
 
     __slots__ = ("_deliver", "_fd", "_paused", "_reactor", "_sock", "tick")
 
@@ -180,8 +181,9 @@ class Inbox:
         self,
         reactor: Reactor,
         sock: socket.socket,
-        deliver: Callable[[str, socket.SocketType, Address], None],
+        deliver: Callable[[str, int, Address], None],
     ) -> None:
+        self.is_backend = False
         self._reactor = reactor
         self._sock = sock
         self._fd = sock.fileno()
@@ -190,9 +192,8 @@ class Inbox:
         self.tick = 0
         reactor.watch(self._fd, self, IN)
 
-    def on_event(self, events: int) -> None:
+    def on_event(self, events: int) -> None:  # noqa: ARG002 - a hint; the call tells
         """Take a batch."""
-        del events
         for _ in range(BATCH):
             if self._paused or not self._take():
                 return
@@ -237,8 +238,8 @@ class Inbox:
             fd = _INT.unpack(content)[0]
             service, host, port = data.decode().split("\n")
             family = socket.AF_INET6 if ":" in host else socket.AF_INET if host else socket.AF_UNIX
-            sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
-            self._deliver(service, sock, (host, int(port)) if host else None)
+            adopt(fd, family)
+            self._deliver(service, fd, (host, int(port)) if host else None)
             if fd >= self._reactor.accept_ceiling:
                 self._pause()
         return True

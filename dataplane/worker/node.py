@@ -11,6 +11,7 @@ from dataplane.core.spec import BackendSpec, PoolMode, ServiceSpec
 from dataplane.ipc.messages import INBOX, Columns, Verdict
 from dataplane.ipc.shared_counters import Board
 from dataplane.net.backend import Backend
+from dataplane.net.calls import Address, close
 from dataplane.net.connect import Observer
 from dataplane.net.listener import Listener
 from dataplane.net.reactor import Reactor
@@ -78,13 +79,13 @@ class WorkerNode(Node):
             if service.name not in staying:
                 service.balancer.disarm()
 
-    def deliver(self, name: str, sock: socket.SocketType, address: tuple[str, int] | None) -> None:
+    def deliver(self, name: str, fd: int, address: Address) -> None:
         """Serve a client that another worker has accepted."""
         running = self.running.get(name)
         if running is None:
-            sock.close()  # its service went while no worker was there to take it
+            close(fd)  # its service went while no worker was there to take it
         else:
-            _shared(running).balancer.serve(sock, address)
+            _shared(running).balancer.serve(fd, address)
 
     def judge(self, verdicts: Iterable[Verdict]) -> None:
         """Take what the supervisor's checks have found."""

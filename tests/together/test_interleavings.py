@@ -26,6 +26,7 @@ from dataplane.ipc.shared_counters import WAITING, Board, CounterBoard
 from dataplane.net.reactor import Reactor
 from dataplane.worker.client_handoff import Siblings
 from dataplane.worker.shared import SharedBackend, SharedService
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import spec
 
 PER_BACKEND = 2
@@ -122,7 +123,7 @@ class Site:
         """Let a client come."""
         near, far = socket.socketpair()
         self._stack.enter_context(far)
-        self.service.accepted(socket.SocketType(near.family, near.type, 0, near.detach()), None)
+        self.service.accepted(adopted(near), None)
 
     def leave(self) -> None:
         """Let the oldest client that is served go, which gives its place to who waits."""

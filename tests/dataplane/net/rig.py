@@ -22,12 +22,12 @@ from dataplane.core.selection import Selection, Standing
 from dataplane.core.spec import OperatorState, ServiceSpec
 from dataplane.net import reactor as reactor_module
 from dataplane.net.backend import Backend
+from dataplane.net.calls import close
 from dataplane.net.listener import Listener, open_listener
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
-from tests.support.clients import reset
 from tests.support.clock import FakeClock
 
 __all__ = ["BackendEnd", "Rig", "count", "rigged", "spec"]
@@ -116,10 +116,16 @@ class Rig:
     """
 
     def __init__(
-        self, clock: FakeClock, *, backends: int = 1, descriptors: int = 4096, **options: Any
+        self,
+        clock: FakeClock,
+        *,
+        backends: int = 1,
+        descriptors: int = 4096,
+        reactor: type[Reactor] = Reactor,
+        **options: Any,
     ) -> None:
         self.clock = clock
-        self.reactor = Reactor(_Loop(), descriptors)  # type: ignore[arg-type]
+        self.reactor = reactor(_Loop(), descriptors)  # type: ignore[arg-type]
         self.failures: list[tuple[str, str]] = []
         self.evidence: list[Evidence] = []
         self.local_errors: list[int] = []
@@ -317,9 +323,9 @@ class Rig:
         for flow in list(self.service.flows):
             if flow.waiting is not None:
                 flow.waiting.cancel(flow)
-            reset(flow.client.sock)  # type: ignore[arg-type]
+            close(flow.client.fd, reset=True)
             if flow.server is not None:
-                flow.server.sock.close()
+                close(flow.server.fd)
         for backend in self.service.backends.values():
             backend.usable = False
             backend.pool.clear(next(iter(backend.totals.discarded)))

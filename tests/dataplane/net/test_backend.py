@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import DiscardCause, SkipReason
 from dataplane.net.backend import ABSENT, Absence, Backend
+from dataplane.net.idle import Idle
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import to_sockaddr
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import count, spec
 
 PLACES = [to_sockaddr(f"127.0.0.{host}:2") for host in (2, 3, 4)]
@@ -58,17 +61,20 @@ def test_the_address_that_worked_stays_the_first(backend: Backend) -> None:
     assert (backend.address, backend.others, backend.absence) == (None, (), gone)
 
 
-def test_pooled_connections_lead_where_it_is(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooled_connections_lead_where_it_is(backend: Backend) -> None:
     """The pool gives up what leads elsewhere, and everything when another address is configured."""
-    kept, cleared = [], []
-    monkeypatch.setattr(type(backend.pool.shelf), "keep", lambda _, addresses: kept.append(tuple(addresses)))
-    monkeypatch.setattr(type(backend.pool), "clear", lambda _, cause: cleared.append(cause))
-    backend.locate(PLACES, None)
+    shelf = backend.pool.shelf
+    for place in PLACES:
+        near, far = socket.socketpair()
+        far.close()
+        shelf.idle.append(Idle(shelf, adopted(near), place, 0.0, 0.0))
+    backend.locate([FIRST, THIRD], None)
+    assert [idle.target for idle in shelf.idle] == [FIRST, THIRD]
     backend.prefer(THIRD)
-    assert kept == [tuple(PLACES), (THIRD,)]
+    assert [idle.target for idle in shelf.idle] == [THIRD]
     backend.configure(*made("127.0.0.9:2"), now=0.0)
-    backend.configure(*made("127.0.0.9:2"), now=0.0)
-    assert cleared == [DiscardCause.CHANGED]
+    assert not shelf.idle
+    assert backend.totals.discarded[DiscardCause.CHANGED] == len(PLACES)
 
 
 def test_who_enters_is_active_until_it_leaves(backend: Backend) -> None:

@@ -18,6 +18,7 @@ from dataplane.core.reasons import CloseReason
 from dataplane.net.connect import QueuePlace
 from dataplane.net.dialer import MAX_PAUSE_S
 from dataplane.net.reactor import Wheel
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import Rig, rigged
 from tests.support.clients import reset
 
@@ -177,7 +178,7 @@ def test_what_a_failed_connect_is_evidence_of(
     code: int, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backend that had accepted, and has reset by the time that connect() answers, is one that resets."""
-    monkeypatch.setattr("dataplane.net.connect.begin", lambda *_: (socket.socket(), code))
+    monkeypatch.setattr("dataplane.net.connect.begin", lambda *_: (adopted(socket.socket()), code))
     with rigged() as rig:
         rig.client()
         rig.until(lambda: rig.reasons == ["connect_failed"])

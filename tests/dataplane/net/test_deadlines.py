@@ -13,8 +13,10 @@ import pytest
 
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import TimeoutsSpec
+from dataplane.net.calls import close, send
 from dataplane.net.deadlines import LONG_LIVED_S, Deadlines
 from dataplane.net.reactor import Wheel
+from tests.dataplane.net.descriptors import adopted
 
 START = 1000.0
 TIMEOUTS = TimeoutsSpec(connect_s=0.0, idle_s=60.0, half_closed_s=10.0, lifetime_s=0.0, proxy_header_s=0.0)
@@ -60,10 +62,11 @@ def make() -> Iterator[Make]:
             wheel = Wheel(START, fail)
             legs = []
             for _ in range(2):
-                pair = socket.socketpair()
-                stack.enter_context(pair[0])
-                stack.enter_context(pair[1])
-                legs.append(SimpleNamespace(sock=pair[0], pending=None))
+                near, far = socket.socketpair()
+                stack.enter_context(far)
+                fd = adopted(near)
+                stack.callback(close, fd)
+                legs.append(SimpleNamespace(fd=fd, pending=None))
             flow: Any = FakeFlow(last=START, started_at=START, connected_at=START, deadline=0.0)
             vars(flow).update(reason=None, victim=None, speaker=None, tuned=False, unsent=0, backend=None)
             flow.client, flow.server = legs
@@ -129,7 +132,7 @@ def test_a_cut_in_the_middle_of_something_is_a_reset(make: Make) -> None:
 def test_who_reads_slowly_is_not_idle(make: Make) -> None:
     """What the kernel holds for a peer has changed: something was read, or can be."""
     flow, wheel = make({})
-    flow.client.sock.send(b"unread")
+    send(flow.client.fd, b"unread")
     wheel.advance(START + 60.1)
     assert flow.ends == []
     wheel.advance(START + 121.0)

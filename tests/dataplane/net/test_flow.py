@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from dataplane.core.outlier import Evidence
-from dataplane.net.reactor import BUFFER_BYTES
-from dataplane.net.sockopts import unsent_bytes
+from dataplane.net.calls import BUFFER_BYTES
+from tests.dataplane.net.descriptors import asked
 from tests.dataplane.net.rig import rigged
 from tests.support.backends import payload
 from tests.support.clients import read_to_reset, reset
@@ -101,7 +101,7 @@ class TestResets:
             sent += server.send(DATA[sent:300_000])
             rig.settle()
         rig.until(
-            lambda: not unsent_bytes(server), "all of it to have arrived, for a reset takes back the rest"
+            lambda: not asked(server.fileno()), "all of it to have arrived, for a reset takes back the rest"
         )
         reset(server)
         rig.pass_time(1)
@@ -343,7 +343,7 @@ class TestDeadlines:
         client.shutdown(socket.SHUT_WR)
         assert rig.receive_end(server) == b""
         (flow,) = rig.service.flows
-        rig.until(lambda: not unsent_bytes(flow.server.sock), "the FIN to be acknowledged")
+        rig.until(lambda: not asked(flow.server.fd), "the FIN to be acknowledged")
         rig.pass_time(9.8)
         assert rig.service.flows
         rig.pass_time(0.4)

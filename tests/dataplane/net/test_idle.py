@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from dataplane.core.reasons import DiscardCause
+from dataplane.net.calls import IN, receive
 from dataplane.net.counters import BackendTotals
-from dataplane.net.idle import IN, Idle, Shelf
+from dataplane.net.idle import Idle, Shelf
 from dataplane.net.reactor import Reactor
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import spec
 
 
@@ -51,8 +53,8 @@ class Site:
         near, far = socket.socketpair()
         self.ends.append(far)
         now = self.reactor.now
-        idle = Idle(self.shelf, socket.SocketType(near.family, near.type, 0, near.detach()), None, now, now)
-        self.reactor.watch(idle.sock.fileno(), idle, IN)
+        idle = Idle(self.shelf, adopted(near), None, now, now)
+        self.reactor.watch(idle.fd, idle, IN)
         self.shelf.idle.append(idle)
         self.shelf.schedule()
         return idle
@@ -84,7 +86,7 @@ def test_the_end_of_a_connection_is_seen(site: Site) -> None:
     idle = site.add()
     site.ends[0].close()
     idle.on_event(IN)
-    idle.on_event(IN)
+    site.shelf.discard(idle, DiscardCause.EOF)
     assert (len(site.shelf.idle), site.causes) == (0, [DiscardCause.EOF])
     assert site.totals.discarded[DiscardCause.EOF] == 1
 
@@ -105,7 +107,7 @@ def test_a_greeting_is_kept_for_a_while(site: Site) -> None:
     site.ends[0].send(b"220 ready")
     idle.on_event(IN)
     assert (site.greetings, site.causes) == (1, [])
-    assert idle.sock.recv(100, socket.MSG_PEEK) == b"220 ready"
+    assert receive(idle.fd, 100, leave=True) == (b"220 ready", 0)
     site.pass_time(5.1)
     assert (site.causes, site.restocks) == ([DiscardCause.GREETED], 1)
 

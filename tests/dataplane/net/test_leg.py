@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import socket
 import termios
 from collections.abc import Iterator
@@ -11,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dataplane.net.calls import BUFFER_BYTES
 from dataplane.net.leg import RESERVE_BYTES, Leg
-from dataplane.net.reactor import BUFFER_BYTES
 from dataplane.net.sockopts import unsent_bytes
+from tests.dataplane.net.descriptors import asked, looking
 from tests.dataplane.net.rig import Rig, rigged
 from tests.support.backends import payload
 
@@ -33,20 +32,13 @@ def rig() -> Iterator[Rig]:
         yield rig
 
 
-def asked(sock: socket.socket, request: int) -> int:
-    """Return the number of bytes that an ioctl tells."""
-    size = array.array("i", [0])
-    fcntl.ioctl(sock.fileno(), request, size)
-    return size[0]
-
-
 def pinned(reader: Leg) -> dict[str, int]:
     """Return the bytes of one direction that lie here, `reader` being the leg that takes none."""
     return {
-        "hoarded": asked(reader.sock, SIOCOUTQNSD),
-        "unacknowledged": unsent_bytes(reader.sock) - asked(reader.sock, SIOCOUTQNSD),
+        "hoarded": asked(reader.fd, SIOCOUTQNSD),
+        "unacknowledged": unsent_bytes(reader.fd) - asked(reader.fd, SIOCOUTQNSD),
         "pending": len(reader.pending or b""),
-        "unread": asked(reader.peer.sock, termios.FIONREAD),
+        "unread": asked(reader.peer.fd, termios.FIONREAD),
     }
 
 
@@ -98,16 +90,22 @@ def _push(rig: Rig, sender: socket.socket, sent: int) -> int:
         return 0
 
 
+def bound(leg: Leg) -> int:
+    """Return how much its kernel takes beyond what it may send."""
+    with looking(leg.fd) as sock:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+
+
 def test_a_short_connection_pays_nothing(rig: Rig) -> None:
     """No bound is set, which costs a call, as long as reads are small."""
     client, server = rig.client(), rig.ends[0].accept()
     client.sendall(b"question")
     server.sendall(DATA[:10_000])
     assert rig.receive(client, 10_000) == DATA[:10_000]
-    free = [leg.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) for leg in legs(rig)]
+    free = [bound(leg) for leg in legs(rig)]
     server.sendall(DATA[:100_000])
     assert rig.receive(client, 100_000) == DATA[:100_000]
-    bounded = [leg.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) for leg in legs(rig)]
+    bounded = [bound(leg) for leg in legs(rig)]
     assert free[0] != RESERVE_BYTES
     assert bounded == [RESERVE_BYTES, free[1]]
 

@@ -12,6 +12,7 @@ import pytest
 
 from dataplane.errors import BindError
 from dataplane.net.listener import open_listener
+from tests.dataplane.net.descriptors import looking
 from tests.dataplane.net.rig import rigged
 
 PAUSE_S = 0.15
@@ -28,13 +29,12 @@ def test_what_clients_inherit():
     with rigged(timeouts={"idle": "2m"}) as rig:
         rig.client()
         (flow,) = rig.service.flows
-        sock = flow.client.sock
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
-        assert not os.get_inheritable(sock.fileno())
-        assert flow.server.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert not os.get_inheritable(flow.server.sock.fileno())
+        with looking(flow.client.fd) as sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
+        assert not os.get_inheritable(flow.client.fd)
+        assert not os.get_inheritable(flow.server.fd)
 
 
 def test_a_long_connection_gets_keepalive():
@@ -42,10 +42,11 @@ def test_a_long_connection_gets_keepalive():
     with rigged() as rig:
         rig.client()
         (flow,) = rig.service.flows
-        assert not flow.server.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        rig.pass_time(15.2)
-        assert flow.server.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert flow.server.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 600_000
+        with looking(flow.server.fd) as sock:
+            assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            rig.pass_time(15.2)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 600_000
 
 
 def test_it_pauses_while_descriptors_are_short():

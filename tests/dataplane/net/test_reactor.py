@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.net.reactor import TICK_S, Reactor, Wheel
+from dataplane.net.reactor import TICK_S, Handler, Reactor, Wheel
 
 
 def wheel_at(now):
@@ -130,10 +130,11 @@ async def test_a_timer_with_a_bug_stops_no_other(reactor, complaints):
     assert all(len(item.calls) == 1 for item in failing)
 
 
-class Handler:
+class Pipe(Handler):
     """Reads from a pipe, and does what it is told to."""
 
     def __init__(self, reactor, then):
+        self.is_backend = False
         self.fd, self.other = os.pipe()
         self.then = then
         self.failures = 0
@@ -161,7 +162,7 @@ async def test_a_handler_with_a_bug_stops_no_other(reactor, complaints):
         raise ZeroDivisionError
 
     called = asyncio.Event()
-    bad, good = Handler(reactor, fail), Handler(reactor, called.set)
+    bad, good = Pipe(reactor, fail), Pipe(reactor, called.set)
     for handler in (bad, good):
         os.write(handler.other, b"x")
     await asyncio.wait_for(called.wait(), 10)

@@ -429,16 +429,20 @@ class TestRedial:
             assert rig.failures == [("b0", "connection refused")]
 
 
-def test_an_epoll_that_is_full_leaves_nothing_behind(monkeypatch):
+class FullReactor(Reactor):
+    """A reactor in whose epoll there is no room but for the first: the listener."""
+
+    def watch(self, fd, handler, events):
+        """Refuse it."""
+        if self.handlers:
+            raise OSError(errno.ENOSPC, "full")
+        super().watch(fd, handler, events)
+
+
+def test_an_epoll_that_is_full_leaves_nothing_behind():
     """A client for which there is no room in the epoll is closed, and counted as what it is."""
-    with rigged() as rig:
-        with monkeypatch.context() as patch:
-
-            def full(*_):
-                raise OSError(errno.ENOSPC, "full")
-
-            patch.setattr(Reactor, "watch", full)
-            with pytest.raises(OSError, match="full"):
-                rig.client()
+    with rigged(reactor=FullReactor) as rig:
+        with pytest.raises(OSError, match="full"):
+            rig.client()
         assert rig.reasons == ["local_error"]
         rig.check_accounts()

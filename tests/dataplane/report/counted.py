@@ -153,7 +153,6 @@ def _eject(node: Node, service: str, backend_id: str, at: float) -> None:
 
 def stop_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have all clocks stand at `NOW`."""
-    monkeypatch.setattr(Reactor, "clock", lambda self: NOW)
     monkeypatch.setattr(time, "time", lambda: NOW)
     monkeypatch.setattr(time, "monotonic", lambda: NOW)
 

@@ -12,6 +12,7 @@ import pytest
 
 from dataplane.core.phase import Turn
 from dataplane.net.backend import Backend
+from dataplane.net.reactor import Reactor
 from dataplane.report import reader as reading
 from dataplane.report.reader import Reader
 from dataplane.supervisor.tally import WorkerTally
@@ -78,7 +79,6 @@ async def test_workers() -> None:
         reader = Reader(
             node, itertools.repeat(11 + index).__next__, itertools.repeat((50 + index, 60 + index)).__next__
         )
-        node.reactor.wheel = SimpleNamespace(at=lambda *_: None)  # type: ignore[assignment] # nothing is waited for
         reader.outcomes.start()
         for running in node.running.values():
             looks = reader.outcomes._of[running.service]._looks
@@ -150,7 +150,7 @@ def test_workers_learn_what_checks_have_changed() -> None:
     told: list[Any] = []
     site.workers.tell_all = lambda kind, body: told.append((kind, body))
     wanted = spec(backends=["127.0.0.1:2"])
-    backend = Backend(SimpleNamespace(now=0.0), wanted.backends[0], wanted)  # type: ignore[arg-type]
+    backend = Backend(Reactor(SimpleNamespace(), 1024), wanted.backends[0], wanted)  # type: ignore[arg-type]
     site.tally.judged("s", backend, changed=False, passed=True)
     site.tally.judged("s", backend, changed=True, passed=False)
     site.tally.ejected.add((7, "s", backend.id))

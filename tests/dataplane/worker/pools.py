@@ -17,8 +17,11 @@ import pytest
 
 from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.net import reactor as reactor_module
+from dataplane.net.calls import close
+from dataplane.net.leg import Leg
 from dataplane.net.reactor import Reactor
 from dataplane.worker.shared import SharedBackend
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import count, spec
 from tests.support.clock import FakeClock
 
@@ -26,6 +29,7 @@ __all__ = ["KEY", "Pools", "pools"]
 
 KEY = ("s", "b")
 LOOK_S = 0.05
+_NO_FLOW: Any = None
 
 
 class _Reactor(Reactor):
@@ -62,7 +66,7 @@ class Worker:
         self.backend = SharedBackend(reactor, self.service.backends[0], self.service, board, column)
         self.pool = self.backend.pool
         self.share = self.backend.share
-        self.clients: list[socket.SocketType] = []
+        self.clients: list[Leg] = []
         board.set_present(present=True)
 
     def come(self) -> bool:
@@ -70,21 +74,22 @@ class Worker:
         count(self.backend, 1)
         idle = self.pool.take()
         if idle is not None:
-            self.clients.append(idle.sock)
+            fd = idle.fd
         else:
             near, far = socket.socketpair()
             far.setblocking(False)
             self._ends.append(far)
-            self.clients.append(near)
+            fd = adopted(near)
+        self.clients.append(Leg(_NO_FLOW, fd, is_backend=True))
         self.pool.refiller.refill()
         return idle is not None
 
     def leave(self) -> None:
         """Let a client leave, in mode `reuse` cleanly."""
-        sock = self.clients.pop()
+        leg = self.clients.pop()
         count(self.backend, -1)
-        self._reactor.unwatch(sock.fileno())
-        self.pool.put(sock, -1, self._reactor.now, self.pool.backend.address)
+        self._reactor.unwatch(leg.fd)
+        self.pool.put(leg, self._reactor.now, self.pool.backend.address)
 
     def refresh(self) -> None:
         """Look at what the others do."""
@@ -164,8 +169,8 @@ class Pools:
         """Close everything."""
         for worker in self.workers:
             worker.share.retire(worker.pool)
-            for sock in worker.clients:
-                sock.close()
+            for leg in worker.clients:
+                close(leg.fd)
         self._accept()
         for end in self._ends:
             end.close()

@@ -17,12 +17,14 @@ import pytest
 from dataplane.core.reasons import CloseReason
 from dataplane.ipc.messages import INBOX
 from dataplane.ipc.shared_counters import Board, CounterBoard
+from dataplane.net.calls import receive
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.telemetry.events import Events
 from dataplane.worker.client_handoff import Inbox
 from dataplane.worker.node import LentListeners, WorkerNode
 from dataplane.worker.shared import SharedService
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import spec
 
 WAITING = {
@@ -88,7 +90,7 @@ class Worker:
         near, far = socket.socketpair()
         far.settimeout(10.0)
         self._stack.callback(far.close)
-        self.service.balancer.entrance(socket.SocketType(near.family, near.type, 0, near.detach()), address)
+        self.service.balancer.entrance(adopted(near), address)
         return far
 
     def look(self) -> None:
@@ -164,7 +166,7 @@ def test_what_was_sent_early_and_what_is_sent_later_arrive(pair: tuple[Worker, W
     other.look()
     client.sendall(b" and late")
     (flow,) = other.service.flows
-    assert flow.client.sock.recv(100, socket.MSG_PEEK) == b"early and late"
+    assert receive(flow.client.fd, 100, leave=True) == (b"early and late", 0)
 
 
 def test_what_nobody_has_taken_counts_as_the_receivers(pair: tuple[Worker, Worker]) -> None:
@@ -276,7 +278,7 @@ def test_a_client_of_a_service_that_is_gone_is_closed(make: Callable[[], Worker]
     near, far = socket.socketpair()
     with far:
         far.settimeout(10.0)
-        one.node.deliver("gone", socket.SocketType(near.family, near.type, 0, near.detach()), CLIENT)
+        one.node.deliver("gone", adopted(near), CLIENT)
         assert far.recv(1) == b""
 
 

@@ -23,6 +23,7 @@ from dataplane.worker.node import LentListeners, WorkerNode
 from dataplane.worker.pool import WorkerShare
 from dataplane.worker.shared import SharedBackend
 from schemas.snapshot import parse_snapshot
+from tests.dataplane.net.descriptors import adopted
 from tests.support.checked import backend, saying
 
 DEADLINE_S = 10
@@ -138,7 +139,7 @@ async def test_a_renamed_backend_is_counted_under_its_new_id() -> None:
         service = worker.node.running["s"].service
         client, ours = socket.socketpair()
         with client:
-            service.accepted(ours, None)
+            service.accepted(adopted(ours), None)
             await worker.until(lambda: [flow for flow in service.flows if flow.server])
             (before,) = worker.backends("s")
             assert (before.active, old[worker.row]) == (6, 1)

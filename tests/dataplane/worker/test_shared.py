@@ -15,7 +15,7 @@ from dataplane.core.admission import Admission
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import AccessSpec, LimitsSpec
 from dataplane.ipc.shared_counters import WAITING, Board, CounterBoard
-from dataplane.net.reactor import Wheel
+from dataplane.net.reactor import Reactor
 from dataplane.worker.client_handoff import Siblings
 from dataplane.worker.shared import SharedBackend, SharedCounts, SharedQueue, SharedRate, SharedService
 from tests.dataplane.net.rig import count, spec
@@ -35,7 +35,7 @@ def boards() -> Iterator[tuple[Board, Board]]:
 
 def make(kind: str, board: Board) -> Any:
     """Make a service or a backend that counts where everybody does."""
-    reactor: Any = SimpleNamespace(now=0.0, wheel=Wheel(0.0, print))
+    reactor = Reactor(SimpleNamespace(), 1024)  # type: ignore[arg-type]
     if kind == "backend":
         return SharedBackend(reactor, WANTED.backends[0], WANTED, board, 3)
     service = SharedService(reactor, WANTED, SimpleNamespace(), board, Siblings())  # type: ignore[arg-type]
