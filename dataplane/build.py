@@ -35,6 +35,7 @@ COMPILED: Final = (
     "dataplane.core.recent",
     "dataplane.core.selection",
     "dataplane.net.backend",
+    "dataplane.net.calls",
     "dataplane.net.connect",
     "dataplane.net.counters",
     "dataplane.net.deadlines",
@@ -67,9 +68,10 @@ ROOT: Final = Path(os.environ.get("LIVELB_COMPILED") or _PACKAGE / "_compiled")
 
 
 def sources(module: str) -> Iterator[Path]:
-    """Yield the files that say what a module is: its text, and its types for the compiler if it has some."""
+    """Yield the files that say what a module is: what the compiler reads first, and its types if it has some."""
     text = _PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    yield text
+    calls = text.with_suffix(".pyx")  # net.calls alone has a text of its own for each form
+    yield calls if calls.exists() else text
     types = text.with_suffix(".pxd")
     if types.exists():
         yield types

@@ -1,0 +1,32 @@
+cimport cython
+from dataplane.net.calls cimport close
+from dataplane.net.leg cimport Leg, LegOwner
+from dataplane.net.reactor cimport Reactor
+
+cdef unsigned int RDHUP
+cdef int UNWATCHED
+
+cdef class Flow(LegOwner):
+    cdef public object address, backend, destination, detail, dial, dialled_to, key, place, reason, service, waiting
+    cdef public Leg client, server, victim
+    cdef public tuple tried
+    cdef public bint admitted, counted, over, pooled, tuned
+    cdef public long tick
+    cdef public long long unsent
+    cdef public double born_at, connected_at, deadline, first_at, queued_s, started_at
+    @cython.locals(reactor=Reactor, client=Leg, mask=int)
+    cpdef watch_client(self)
+    @cython.locals(client=Leg, server=Leg, when=double)
+    cpdef relay(self, object backend, int fd, int mask, bint nagle)
+    cpdef on_first_byte(self, Leg leg)
+    @cython.locals(server=Leg)
+    cpdef bint replaces(self, Leg leg) except -1
+    @cython.locals(client=Leg)
+    cdef bint _gives_back(self, Leg server) except -1
+    @cython.locals(client=Leg, server=Leg)
+    cpdef settle(self)
+    @cython.locals(now=double)
+    cdef _half_closed(self, object reason)
+    cpdef reset_victim(self, Leg victim)
+    @cython.locals(client=Leg, server=Leg, reactor=Reactor)
+    cpdef end(self, object reason, bint reset=*, Leg given_back=*)

@@ -1,0 +1,35 @@
+cimport cython
+from dataplane.net.calls cimport Epoll
+
+cdef class Handler:
+    cdef public bint is_backend
+    cpdef on_event(self, unsigned int events)
+
+cdef class Wheel:
+    cdef public double resolution_s
+    cdef object _on_error
+    cdef dict _slots
+    cdef long _turn
+    @cython.locals(tick=long)
+    cpdef at(self, object item, double when)
+    @cython.locals(tick=long)
+    cpdef cancel(self, object item)
+    cpdef move(self, object item, double when)
+    @cython.locals(turn=long)
+    cpdef advance(self, double now)
+
+cdef class Reactor:
+    cdef object _loop, _timer
+    cdef long _descriptors, _ticks
+    cdef public long accept_ceiling, dial_ceiling
+    cdef public Epoll epoll
+    cdef public dict handlers
+    cdef public list deferred
+    cdef public double lag_s, now
+    cdef public Wheel wheel
+    cpdef double clock(self) except? -1
+    cpdef watch(self, int fd, object handler, unsigned int events)
+    cpdef forget(self, int fd)
+    cpdef unwatch(self, int fd)
+    @cython.locals(fd=int, events=cython.uint, handler=Handler, batch=list, clients=list)
+    cpdef int _handle_batch(self) except -1
