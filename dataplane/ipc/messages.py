@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
+from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
 from dataplane.telemetry.connection_log import RecordingOptions
 
@@ -16,8 +19,8 @@ INBOX: Final = "inbox"
 SLICE: Final = 250
 """Backends that are unpickled between two turns of the loop: a fifth of a millisecond."""
 
-PackedService = tuple[bytes, list[bytes]]
-"""The pickled spec without its backends, and those as pickled lists of tuples."""
+Loops = Mapping[str, Mapping[str, str]]
+"""Backends that lead back into the balancer, by id: the addresses that do, and why."""
 Columns = dict[object, int]
 """By service name, or (service name, backend id): the column of the shared counters."""
 Verdict = tuple[str, str, str, str, bool, bool]
@@ -48,24 +51,96 @@ class Welcome:
     settings: WorkerSettings
 
 
-def pack(spec: ServiceSpec) -> PackedService:
-    """Make of a service what travels."""
-    rows = [(one.id, one.address, one.weight, one.tier, one.state.value) for one in spec.backends]
-    return (
-        pickle.dumps(replace(spec, backends=()), protocol=pickle.HIGHEST_PROTOCOL),
-        [pickle.dumps(rows[start : start + SLICE]) for start in range(0, len(rows), SLICE)],
+class Running(NamedTuple):
+    """A service as it runs."""
+
+    options: ServiceSpec
+    """With whatever backends."""
+    backends: Mapping[str, BackendSpec]
+    """By id, in order."""
+
+
+class PackedService(NamedTuple):
+    """A service as it travels: all of it, or what is other than it runs."""
+
+    name: str
+    options: bytes | None
+    """The pickled spec without its backends; None: as they run."""
+    ids: bytes | None
+    """The pickled ids of its backends, in order; None: those that run, or if none does, as they come."""
+    slices: list[bytes]
+    """Its backends as pickled lists of tuples; without those that are as they run."""
+    tables: bytes
+    """Its pickled sticky tables, by tier; without those that run."""
+    loops: Loops | None
+    """None: whoever wants to know finds out."""
+
+
+class StagedChange(NamedTuple):
+    """A change of what runs, for a worker to prepare."""
+
+    generation: int
+    digest: str
+    services: list[PackedService]
+    columns: bytes | None
+    """The pickled `Columns` of everything; None: they stay."""
+    base: tuple[int, str] | None
+    """Generation and hash of what has to run for `services` to be what is other than that; None: they are whole."""
+
+
+def pack(
+    spec: ServiceSpec,
+    before: Running | None = None,
+    tables: Mapping[int, StickyTable] = MappingProxyType({}),
+    loops: Loops | None = None,
+) -> PackedService:
+    """Make of a service what travels: what is other than `before`, or all of it."""
+    rows = [(one.id, one.address, one.weight, one.tier, one.state.value) for one in different(spec, before)]
+    options = replace(spec, backends=())
+    ids = [one.id for one in spec.backends]
+    return PackedService(
+        spec.name,
+        None if before is not None and replace(before.options, backends=()) == options else dump(options),
+        None if before is None or ids == list(before.backends) else dump(ids),
+        [dump(rows[start : start + SLICE]) for start in range(0, len(rows), SLICE)],
+        dump(dict(tables)),
+        loops,
     )
 
 
-async def unpack(packed: PackedService) -> ServiceSpec:
-    """Make a service of what has travelled, letting the loop have its turn after each slice."""
-    head, slices = packed
-    backends: list[BackendSpec] = []
-    for one in slices:
-        backends.extend(
-            BackendSpec(id_, address, weight, tier, OperatorState(state))
-            for id_, address, weight, tier, state in pickle.loads(one)  # noqa: S301 - from our supervisor
-        )
+def different(spec: ServiceSpec, before: Running | None) -> list[BackendSpec]:
+    """Return those backends of a service that do not run, or otherwise."""
+    known = {} if before is None else before.backends
+    return [one for one in spec.backends if known.get(one.id) is not one and known.get(one.id) != one]
+
+
+async def unpack(packed: PackedService, before: Running | None = None) -> ServiceSpec:
+    """Make a service of what has travelled, letting the loop have its turn after each slice; `before` is as for `pack`."""
+    others: dict[str, BackendSpec] = {}
+    for one in packed.slices:
+        for id_, address, weight, tier, state in load(one):
+            others[id_] = BackendSpec(id_, address, weight, tier, _STATES[state])
         await asyncio.sleep(0)
-    spec: ServiceSpec = pickle.loads(head)  # noqa: S301 - the same
-    return replace(spec, backends=tuple(backends))
+    known: Mapping[str, BackendSpec] = {} if before is None else before.backends
+    ids: Iterable[str] = known or others
+    if packed.ids is not None:
+        ids = load(packed.ids)
+    if packed.options is not None:
+        options: ServiceSpec = load(packed.options)
+    else:
+        assert before is not None  # noqa: S101 - it is left out only of what runs
+        options = before.options
+    return replace(options, backends=tuple([others.get(id_) or known[id_] for id_ in ids]))
+
+
+def load(packed: bytes) -> Any:
+    """Return what was packed."""
+    return pickle.loads(packed)  # noqa: S301 - from our supervisor
+
+
+def dump(value: object) -> bytes:
+    """Pack something: once, for all workers."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+_STATES: Final = {state.value: state for state in OperatorState}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 from dataplane.core.balance.sticky_table import StickyTable
 from dataplane.core.reasons import CloseReason
@@ -38,6 +39,15 @@ class Prepared:
     tables: dict[int, StickyTable]
     loops: Mapping[str, Mapping[str, str]]
     """Backends that lead back into the balancer (`node.backend_addresses.find_loops`)."""
+
+
+class Computed(NamedTuple):
+    """What costs to find out about a service."""
+
+    tables: Mapping[int, StickyTable]
+    """By tier; those that are missing are built, if none that runs will do."""
+    loops: Mapping[str, Mapping[str, str]] | None
+    """As in `Prepared`; None: nobody knows."""
 
 
 @dataclass(slots=True)
@@ -73,10 +83,18 @@ class Changer:
 
     # -- what may take time ---------------------------------------------------------------------------
 
-    async def prepare(self, specs: Sequence[ServiceSpec]) -> Draft:
-        """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet."""
+    async def prepare(
+        self, specs: Sequence[ServiceSpec], computed: Mapping[str, Computed] = MappingProxyType({})
+    ) -> Draft:
+        """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet.
+
+        What another process has `computed` for all of the services, by name, is not computed again.
+        """
         prepared = {}
-        loops = await find_loops(((spec.name, spec.listen, spec.backends) for spec in specs), {}, HERE)
+        loops = {name: one.loops for name, one in computed.items() if one.loops is not None}
+        if len(loops) < len(specs):
+            served = ((spec.name, spec.listen, spec.backends) for spec in specs)
+            loops = dict(await find_loops(served, {}, HERE))
         overridden: dict[str, list[str]] = {}
         for name, backend_id in self.node.overrides:
             overridden.setdefault(name, []).append(backend_id)
@@ -88,8 +106,10 @@ class Changer:
             for backend_id in overridden.get(name, ()):
                 if backend_id in configured:
                     effective[backend_id] = self._effective(name, running, configured[backend_id])
-            known = (running.tables, running.service.spec.seed) if running else ({}, "")
-            tables = await build_tables(spec.mode, spec.seed, effective.values(), *known)
+            known = running.tables if running and running.service.spec.seed == spec.seed else {}
+            if name in computed:
+                known = {**known, **computed[name].tables}
+            tables = await build_tables(spec.mode, spec.seed, effective.values(), known, spec.seed)
             prepared[name] = Prepared(spec, configured, effective, tables, loops.get(name, {}))
         return Draft(prepared, await self._make_backends(prepared))
 
@@ -293,15 +313,23 @@ class Changer:
 
     # -- operators' words -----------------------------------------------------------------------------
 
-    async def prepare_words(self, running: RunningService, specs: Sequence[BackendSpec]) -> Words:
-        """Build what backends with other operator states or weights need, in slices; nothing runs yet."""
+    async def prepare_words(
+        self,
+        running: RunningService,
+        specs: Sequence[BackendSpec],
+        known: Mapping[int, StickyTable] = MappingProxyType({}),
+    ) -> Words:
+        """Build what backends with other operator states or weights need, in slices; nothing runs yet.
+
+        Tables that are `known`, by tier, are not built again.
+        """
         service, tables = running.service, running.tables
         reweighed = any(service.backends[spec.id].spec.weight != spec.weight for spec in specs)
         if service.spec.mode is Mode.STICKY and reweighed:
             others = {backend.id: backend.spec for backend in service.backends.values()}
             others |= {spec.id: spec for spec in specs}
             seed = service.spec.seed
-            tables = await build_tables(Mode.STICKY, seed, others.values(), tables, seed)
+            tables = await build_tables(Mode.STICKY, seed, others.values(), {**tables, **known}, seed)
         return Words(running, tuple(specs), tables)
 
     async def obey(self, words: Words) -> None:

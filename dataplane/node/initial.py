@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,14 @@ def found(service: str, backend: Backend, *, passed: bool) -> Verdict:
     return service, backend.id, health.state.value, health.cause, health.reachable, passed
 
 
-def verdicts_of(node: Node) -> list[Verdict]:
-    """Return all that active checks have found."""
+def verdicts_of(node: Node, among: Mapping[str, Container[str]] | None = None) -> list[Verdict]:
+    """Return all that active checks have found; `among`: of these backends, by service."""
     return [
         found(name, backend, passed=False)
         for name, running in node.running.items()
+        if among is None or among.get(name)
         for backend in running.service.backends.values()
-        if backend.health.state is not HealthState.UNKNOWN
+        if (among is None or backend.id in among[name]) and backend.health.state is not HealthState.UNKNOWN
     ]
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataplane.core.spec import OperatorState
-from dataplane.ipc.messages import Columns, PackedService, Verdict, Welcome, Word, unpack
+from dataplane.ipc.messages import Columns, Running, StagedChange, Verdict, Welcome, Word, load, unpack
 from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.ipc.takeover import Giver, Offer
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
-from dataplane.node.change import Changer, Draft, Words
+from dataplane.node.change import Changer, Computed, Draft, Words
 from dataplane.node.slices import tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.figures import Figures
@@ -43,6 +43,8 @@ class Requests:
         """Generation and hash."""
         self._next: tuple[Draft, tuple[int, str], Columns] | None = None
         self._words: Words | None = None
+        self._columns: Columns = {}
+        """Of what runs."""
         self.welcome = welcome
         board = Board(CounterBoard(welcome.rows, memory), welcome.row)
         reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
@@ -67,7 +69,7 @@ class Requests:
         result: Any = None
         match kind:
             case "stage":
-                await self._stage(*body)
+                result = await self._stage(body)
             case "commit":
                 await self._commit(body)
             case "listen":
@@ -98,6 +100,7 @@ class Requests:
             self.recording.reopen()
         elif kind == "abandon":
             self._next = self._words = None
+            self.node.columns = self._columns
             self.node.arm()
         elif kind == "arm":
             self.node.arm()
@@ -139,30 +142,42 @@ class Requests:
 
     # -- changes --------------------------------------------------------------------------------------
 
-    async def _stage(
-        self, generation: int, digest: str, services: list[PackedService], columns: Columns
-    ) -> None:
-        specs = [await unpack(service) for service in services]
+    async def _stage(self, change: StagedChange) -> bool:
+        """Prepare a change; False: what runs here is not what it begins with."""
+        if change.base not in {None, self._runs}:
+            return False
+        running = self.node.running if change.base is not None else {}
+        specs, computed = [], {}
+        for packed in change.services:
+            known = running.get(packed.name)
+            before = Running(known.service.spec, known.configured) if known else None
+            specs.append(await unpack(packed, before))
+            computed[packed.name] = Computed(load(packed.tables), packed.loops)
+        columns = self._columns if change.columns is None else load(change.columns)
         self.node.columns = columns  # before backends are made: they dial only where the others see it
-        self._next = (await self._changer.prepare(specs), (generation, digest), columns)
+        which = change.generation, change.digest
+        self._next = (await self._changer.prepare(specs, computed), which, columns)
         self.node.disarm({spec.name for spec in specs if spec.balance_workers})
+        return True
 
     async def _commit(self, verdicts: list[Verdict]) -> None:
         assert self._next is not None  # noqa: S101 - the supervisor stages first
         (draft, self._runs, columns), self._next = self._next, None
+        stay, self._columns = columns is self._columns, columns
         self.listeners.empty_inboxes()  # every worker has staged this: nobody sends clients of what goes any more
         await self._changer.swap(draft, self.listeners)
-        self.node.count_in(columns)
+        if not stay:
+            self.node.count_in(columns)
         self.node.judge(verdicts)
 
-    async def _stage_words(self, service: str, words: list[Word]) -> None:
+    async def _stage_words(self, service: str, words: list[Word], tables: bytes) -> None:
         running = self.node.running[service]
         backends = running.service.backends
         specs = [
             replace(backends[backend_id].spec, state=OperatorState(state), weight=weight)
             for backend_id, state, weight in words
         ]
-        self._words = await self._changer.prepare_words(running, specs)
+        self._words = await self._changer.prepare_words(running, specs, load(tables))
 
     async def _commit_words(self) -> None:
         assert self._words is not None  # noqa: S101 - the supervisor stages first

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataplane.ipc.messages import SLICE, pack, unpack
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataplane.core.spec import ServiceSpec
+from dataplane.ipc.messages import SLICE, Running, different, load, pack, unpack
 from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
 
@@ -21,5 +27,34 @@ async def test_a_service_arrives_whole_and_in_order() -> None:
     )
     spec = service_spec("web", snapshot.services["web"])
     packed = pack(spec)
-    assert len(packed[1]) == 3
+    assert len(packed.slices) == 3
     assert await unpack(packed) == spec
+
+
+def spec_of(backends: dict[str, int], **options: object) -> ServiceSpec:
+    """Return a service with these backends, by id: the weight of each."""
+    rows = [{"id": id_, "address": "127.0.0.1:2", "weight": weight} for id_, weight in backends.items()]
+    service = {"listen": "127.0.0.1:1", "backends": rows, **options}
+    snapshot = parse_snapshot({"generation": 1, "services": {"web": service}})
+    return service_spec("web", snapshot.services["web"])
+
+
+CROWDS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3))
+MODES = st.sampled_from(["rr", "sticky"])
+
+
+@settings(deadline=None)
+@given(CROWDS, MODES, CROWDS, MODES)
+def test_a_difference_arrives_as_the_whole(
+    before: dict[str, int], mode: str, after: dict[str, int], other: str
+) -> None:
+    """Whatever was added, removed, changed or put into another order; no more travels than what is other than before."""
+    old, new = spec_of(before, mode=mode), spec_of(after, mode=other)
+    running = Running(old, {one.id: one for one in old.backends})
+    packed = pack(new, running)
+    assert asyncio.run(unpack(packed, running)) == new
+    assert (packed.options is None) is (mode == other)
+    assert (packed.ids is None) is (list(before) == list(after))
+    rows = [row for piece in packed.slices for row in load(piece)]
+    assert {row[0] for row in rows} == {id_ for id_, weight in after.items() if before.get(id_) != weight}
+    assert [one.id for one in different(new, running)] == [row[0] for row in rows]

@@ -62,9 +62,9 @@ class Bench:
         """Run it."""
         await self.applier.apply(self.body(*backends, **options))
 
-    async def draft(self, *backends: object) -> Draft:
+    async def draft(self, *backends: object, **options: Any) -> Draft:
         """Prepare it, and run nothing yet."""
-        snapshot = parse_snapshot(self.body(*backends))
+        snapshot = parse_snapshot(self.body(*backends, **options))
         return await self.applier.changer.prepare(
             [service_spec(name, service) for name, service in snapshot.services.items()]
         )

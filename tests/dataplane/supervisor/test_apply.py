@@ -10,7 +10,9 @@ from random import Random
 
 import pytest
 
+from dataplane.core.health import HealthState
 from dataplane.errors import PeerError, PeerGone, Refused
+from dataplane.ipc.messages import dump, load
 from dataplane.net.goal import PoolShare
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import EMPTY, Applier
@@ -48,10 +50,56 @@ async def test_all_stage_before_any_commits():
         await site.applier.apply(body(1, "a"))
         steps = [kind for _, kind in asked(site, "stage", "commit", "put", "arm", "abandon")]
         assert steps == ["stage"] * 2 + ["commit"] * 2 + ["put"] * 2 + ["arm"] * 2
-        generation, digest, _, columns = next(what for _, kind, what in site.noted if kind == "stage")
-        assert (generation, digest) == (1, site.applier.snapshot.hash)
-        assert set(columns) == {"s", ("s", "a")}
+        change = next(what for _, kind, what in site.noted if kind == "stage")
+        assert change[:2] == (1, site.applier.snapshot.hash)
+        assert set(load(change.columns)) == {"s", ("s", "a")}
         assert site.sockets.finished == 1
+
+
+async def test_workers_hear_the_difference():
+    """Of what they run; the columns stay with the names, and verdicts are told of backends that are new."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a", "b"))
+        first = site.applier.snapshot.hash
+        backend = site.applier.node.running["s"].service.backends["a"]
+        backend.health.decide(HealthState.UP, "", 0.0)
+        site.noted.clear()
+        following = body(2, "a", "b")
+        following["services"]["s"]["backends"][1]["weight"] = 3
+        await site.applier.apply(following)
+        change = next(what for _, kind, what in site.noted if kind == "stage")
+        assert (change.base, change.columns) == ((1, first), None)
+        assert [load(piece) for piece in change.services[0].slices] == [
+            [("b", "127.0.0.1:2", 3, 0, "enabled")]
+        ]
+        assert [what for _, kind, what in site.noted if kind == "commit"] == [[], []]
+
+
+async def test_a_worker_that_runs_something_else_is_sent_all():
+    """With what checks have found of all backends; the other one is sent the difference alone."""
+    async with applying() as site:
+        checked = {"health": {"active": {"type": "tcp"}}}
+        await site.applier.apply(body(1, "a", "b", **checked))
+        for backend in site.applier.node.running["s"].service.backends.values():
+            backend.health.decide(HealthState.UP, "", 0.0)
+        site.noted.clear()
+        behind, ask = site.workers.serving[1], site.workers.serving[1].ask
+
+        async def refuse_once(kind, body=None, fds=()):
+            answer = await ask(kind, body, fds)
+            return (False, []) if kind == "stage" and body.base is not None else answer
+
+        behind.ask = refuse_once
+        following = body(2, "a", "b", **checked)
+        following["services"]["s"]["backends"][1]["weight"] = 3
+        await site.applier.apply(following)
+        staged = [(index, what.base is None) for index, kind, what in site.noted if kind == "stage"]
+        assert sorted(staged) == [(0, False), (1, False), (1, True)]
+        whole = next(what for _, kind, what in site.noted if kind == "stage" and what.base is None)
+        assert len(load(whole.services[0].slices[0])) == 2
+        assert set(load(whole.columns)) == {"s", ("s", "a"), ("s", "b")}
+        told = {index: {one[1] for one in what} for index, kind, what in site.noted if kind == "commit"}
+        assert told == {0: {"b"}, 1: {"a", "b"}}
 
 
 async def test_clients_are_kept_out_of_what_goes_once_all_have_agreed():
@@ -114,7 +162,7 @@ async def test_an_override_that_a_worker_cannot_make():
         await site.applier.apply(body(1, "a"))
         await site.applier.patch("s", "a", BackendPatch(state="drain"))
         told = [what for _, kind, what in site.noted if kind == "stage_words"]
-        assert told == [("s", [("a", "drain", 1)])] * 2
+        assert told == [("s", [("a", "drain", 1)], dump({}))] * 2
         site.noted.clear()
         site.fails[1, "stage_words"] = PeerError("no")
         with pytest.raises(Refused, match="no"):
@@ -130,8 +178,9 @@ async def test_many_overrides_take_two_phases():
         site.noted.clear()
         patches = {"b": BackendPatch(weight=3), "a": BackendPatch(state="drain")}
         await site.applier.patch_all("s", {"backends": patches})
+        told = [("b", "enabled", 3), ("a", "drain", 1)]
         assert site.noted == [
-            *((index, "stage_words", ("s", [("b", "enabled", 3), ("a", "drain", 1)])) for index in (0, 1)),
+            *((index, "stage_words", ("s", told, dump({}))) for index in (0, 1)),
             *((index, "commit_words", None) for index in (0, 1)),
         ]
         first, site.fails[0, "commit_words"] = site.workers.serving[0], PeerError("a bug")

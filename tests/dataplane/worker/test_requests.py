@@ -7,14 +7,17 @@ import os
 import socket
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dataplane.ipc.messages import Welcome, WorkerSettings, pack
+from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.ipc.messages import Running, StagedChange, Welcome, WorkerSettings, dump, pack
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.takeover import take
 from dataplane.node.specs import service_spec
+from dataplane.node.sticky_tables import build_tables, tables_hash
 from dataplane.telemetry.connection_log import RecordingOptions
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink
@@ -49,7 +52,8 @@ def change(generation, *backends, listen=ADDRESS):
     quiet = {"pool": {"mode": "off"}, "health": {"active": {"type": "none"}}}
     service = {"listen": listen, "backends": list(backends), **quiet}
     snapshot = parse_snapshot({"version": 1, "generation": generation, "services": {"s": service}})
-    return generation, snapshot.hash, [pack(service_spec("s", snapshot.services["s"]))], {}
+    packed = pack(service_spec("s", snapshot.services["s"]))
+    return StagedChange(generation, snapshot.hash, [packed], dump({}), None)
 
 
 async def asked(requests, kind, body=None, sockets=()):
@@ -70,6 +74,70 @@ async def test_a_change_runs_when_it_is_committed():
         assert list(requests.node.running["s"].service.backends) == ["127.0.0.1:1"]
         (generation, _, clients), _ = await asked(requests, "report", {"each": True})
         assert (generation, clients) == (1, 0)
+
+
+def services_of(*backends, listen=ADDRESS, **options):
+    """Return a snapshot's hash, and the service as it is run."""
+    quiet = {"pool": {"mode": "off"}, "health": {"active": {"type": "none"}}}
+    service = {"listen": listen, "backends": list(backends), **quiet, **options}
+    snapshot = parse_snapshot({"version": 1, "generation": 1, "services": {"s": service}})
+    return snapshot.hash, service_spec("s", snapshot.services["s"])
+
+
+async def test_a_difference_from_what_runs():
+    """It is prepared if that runs here, an override included; what is left out stays, columns too."""
+    async with begun() as requests:
+        digest, spec = services_of("127.0.0.1:1", "127.0.0.1:2")
+        first = change(1, "127.0.0.1:1", "127.0.0.1:2")._replace(columns=dump({"s": 1}))
+        assert (await asked(requests, "stage", first))[0] is True
+        await asked(requests, "commit", [])
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)], dump({})))
+        await asked(requests, "commit_words")
+        service = requests.node.running["s"].service
+        before = Running(spec, {one.id: one.spec for one in service.backends.values()})
+        _, wanted = services_of({"address": "127.0.0.1:2", "weight": 5})
+        wanted = replace(wanted, backends=(before.backends["127.0.0.1:1"], *wanted.backends))
+        packed = pack(wanted, before, loops={})
+        assert (packed.options, packed.ids, len(packed.slices)) == (None, None, 1)
+        for base, taken in [((1, "other"), False), ((1, digest), True)]:
+            difference = StagedChange(2, "two", [packed], None, base)
+            assert (await asked(requests, "stage", difference))[0] is taken
+        await asked(requests, "commit", [])
+        assert [(one.spec.state.value, one.spec.weight) for one in service.backends.values()] == [
+            ("drain", 3),
+            ("enabled", 5),
+        ]
+        assert (await asked(requests, "report", {"each": True}))[0][:2] == (2, "two")
+        assert requests.node.columns == {"s": 1}
+
+
+async def test_what_is_abandoned_leaves_the_columns():
+    """Backends that are made later count where the others look."""
+    async with begun() as requests:
+        await asked(requests, "stage", change(1, "127.0.0.1:1")._replace(columns=dump({"s": 1})))
+        await asked(requests, "commit", [])
+        await asked(requests, "stage", change(2, "127.0.0.1:2")._replace(columns=dump({"s": 2})))
+        assert requests.node.columns == {"s": 2}
+        requests.notice("abandon", None)
+        assert requests.node.columns == {"s": 1}
+
+
+async def test_a_table_that_comes_is_not_built(monkeypatch):
+    """Neither with a change nor with an override: the supervisor has built it."""
+    async with begun() as requests:
+        digest, spec = services_of("127.0.0.1:1", "127.0.0.1:2", mode="sticky")
+        sent = await build_tables(spec.mode, spec.seed, spec.backends, {}, spec.seed)
+        others = [replace(spec.backends[0], weight=7), spec.backends[1]]
+        other = await build_tables(spec.mode, spec.seed, others, {}, spec.seed)
+        monkeypatch.setattr(StickyTable, "build", None)
+        staged = StagedChange(1, digest, [pack(spec, None, sent)], dump({}), None)
+        await asked(requests, "stage", staged)
+        await asked(requests, "commit", [])
+        running = requests.node.running["s"]
+        assert tables_hash(running.tables) == tables_hash(sent)
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "enabled", 7)], dump(other)))
+        await asked(requests, "commit_words")
+        assert tables_hash(running.tables) == tables_hash(other)
 
 
 async def test_sockets_come_and_go():
@@ -93,7 +161,7 @@ async def test_a_backend_is_overridden_and_judged():
     async with begun() as requests:
         await asked(requests, "stage", change(1, "127.0.0.1:1", "127.0.0.1:2"))
         await asked(requests, "commit", [])
-        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)]))
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)], dump({})))
         backend = requests.node.running["s"].service.backends["127.0.0.1:1"]
         assert (backend.spec.state.value, backend.spec.weight) == ("enabled", 1)
         await asked(requests, "commit_words")
