@@ -33,9 +33,14 @@ sys.path.insert(0, str(PROJECT))  # dataplane.build alone is loaded, which needs
 
 from dataplane import build  # noqa: E402 - see above
 
+MANNER: Final = 2
+"""Of compiling: another number makes all that was compiled be compiled again."""
 KEPT: Final = 6
 """Folders that stay: branches, Pythons and edits between which one goes back and forth."""
 ABANDONED_S: Final = 3600
+UNFINISHED: Final = ".unfinished-"
+PARTIAL: Final = "partial"
+"""The folder of the others when one does not compile."""
 MADE_FROM: Final = "made_from.json"
 """In each folder: of each module the digest of what it was made from."""
 DIRECTIVES: Final = {
@@ -89,7 +94,15 @@ class Compiler:
         given = shlex.split(os.environ.get("CFLAGS", "")), shlex.split(os.environ.get("LDFLAGS", ""))
         self._flags = [*FLAGS, *(SANITIZED if sanitize else ()), *given[0]]
         self._linked_with = given[1]
-        tools = (version("cython"), DIRECTIVES, _compiler(), self._flags, self._linked_with, build.SUFFIX)
+        tools = (
+            MANNER,
+            version("cython"),
+            DIRECTIVES,
+            _compiler(),
+            self._flags,
+            self._linked_with,
+            build.SUFFIX,
+        )
         self._tools = json.dumps(tools)
 
     def digest(self, module: str) -> str:
@@ -182,30 +195,46 @@ def compile_all(root: Path, *, sanitize: bool = False) -> Path:
         CompileError: A module does not compile.
     """
     compiler = Compiler(sanitize=sanitize)
-    wanted = {module: compiler.digest(module) for module in build.COMPILED}
-    folder = root / build.digest()
-    if _made(folder) == wanted:
-        os.utime(folder)
-        return folder
     root.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=root))
-    try:
-        missing = _take_again(wanted, unfinished, {root, build.ROOT})
-        if missing:
-            print(f"compiling {len(missing)} modules of the connection path", file=sys.stderr, flush=True)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            largest_first = sorted(missing, key=lambda module: -next(build.sources(module)).stat().st_size)
-            list(pool.map(lambda module: compiler.make(module, unfinished), largest_first))
-        (unfinished / MADE_FROM).write_text(json.dumps(wanted, indent=1))
-        unfinished.chmod(0o755)
-        _put_in_place(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=root) as scratch:
+        folder = None
+        while folder is None:
+            folder = _attempt(compiler, root, Path(scratch))
     _forget_old(root)
     return folder
 
 
-def _take_again(wanted: dict[str, str], folder: Path, roots: set[Path]) -> list[str]:
+def _attempt(compiler: Compiler, root: Path, scratch: Path) -> Path | None:
+    """Compile the sources as they are now; return None if they were edited meanwhile, for then who knows what was compiled."""
+    folder = root / build.digest()
+    wanted = {module: compiler.digest(module) for module in build.COMPILED}
+    if _made(folder) == wanted:
+        os.utime(folder)
+        return folder
+    unfinished = Path(tempfile.mkdtemp(dir=scratch))
+    missing = _take_again(wanted, unfinished, (root, build.ROOT, scratch))
+    if missing:
+        print(f"compiling {len(missing)} modules of the connection path", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        largest_first = sorted(missing, key=lambda module: -next(build.sources(module)).stat().st_size)
+        made = [pool.submit(compiler.make, module, unfinished) for module in largest_first]
+    still = {
+        module: digest
+        for module, digest in wanted.items()
+        if compiler.digest(module) == digest and _file(unfinished, module).exists()
+    }
+    (unfinished / MADE_FROM).write_text(json.dumps(still, indent=1))
+    for error in filter(None, (each.exception() for each in made)):
+        _put_in_place(unfinished, root / PARTIAL)  # the rest need not be compiled again
+        raise error
+    if still != wanted or root / build.digest() != folder:
+        return None
+    unfinished.chmod(0o755)
+    _put_in_place(unfinished, folder)
+    return folder
+
+
+def _take_again(wanted: dict[str, str], folder: Path, roots: Sequence[Path]) -> list[str]:
     """Copy what was compiled before into `folder`, and return the modules that nobody has."""
     found = {}
     for former in (each for root in roots if root.is_dir() for each in root.iterdir()):
@@ -232,7 +261,7 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
 
 
 def _forget_old(root: Path) -> None:
-    for unfinished in root.glob(".unfinished-*"):
+    for unfinished in root.glob(f"{UNFINISHED}*"):
         if unfinished.stat().st_mtime < time.time() - ABANDONED_S:  # whoever made it was killed
             shutil.rmtree(unfinished, ignore_errors=True)
     folders = [(each.stat().st_mtime, each) for each in root.iterdir() if _made(each)]

@@ -134,13 +134,36 @@ class TestWhereThereIsACompiler:
         assert (busy.exists(), abandoned.exists()) == (True, False)
         assert project.answer() == ["8", "so"]
 
+    def test_an_edit_while_it_compiles(self, project: Project) -> None:
+        """What was edited meanwhile is compiled again, and passes for neither text before that."""
+        before = (project.room / "two.py").read_text()
+        edited = project.root / "edited"
+        compiler = project.root / "cc"
+        compiler.write_text(
+            f'#!/bin/sh\n[ -e {edited} ] || {{ touch {edited}; sed -i s/7/8/ {project.room}/two.py; }}\nexec cc "$@"\n'
+        )
+        compiler.chmod(0o755)
+        done = project.run("tools/compile.py", CC=str(compiler))
+        assert (done.returncode, done.stderr.splitlines()) == (
+            0,
+            ["compiling 2 modules of the connection path", "compiling 1 modules of the connection path"],
+        )
+        assert project.answer() == ["48", "so"]
+        assert len(project.folders()) == 1
+        project.write("two.py", before)
+        assert project.answer() == ["42", "py"]
+
     def test_what_does_not_compile_is_an_error(self, project: Project) -> None:
-        """It is named, and nothing is left that could be taken for compiled."""
+        """It is named, nothing passes for compiled, and what has been compiled is not compiled again."""
+        before = (project.room / "two.py").read_text()
         project.write("two.py", "def answer(:\n")
         done = project.run("tools/compile.py")
         assert done.returncode == 1
         assert "dataplane.net.two does not compile" in done.stderr
-        assert project.folders() == []
+        project.write("two.py", before)
+        assert project.answer() == ["42", "py"]
+        assert project.compile() == "compiling 1 modules of the connection path\n"
+        assert project.answer() == ["42", "so"]
 
     def test_other_flags_compile_again(self, project: Project) -> None:
         """What was made with other flags is not taken for these."""
