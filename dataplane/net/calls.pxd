@@ -3,7 +3,7 @@ cpdef adopt(int fd, int family)
 cpdef pack(int family, object sockaddr)
 cpdef tuple dial(int family, object packed, int ceiling, bint check)
 cpdef int connect(int fd, object packed, bint check) except -1
-cpdef long pump(int source, int target, long limit) noexcept
+cpdef long pump(int source, int target, long limit, bint nodelay=*) noexcept
 cpdef tuple last_short()
 cpdef bytes unsent()
 cpdef long send(int fd, object data) except? -1

@@ -76,6 +76,8 @@ _DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 needs no ioctl to become non-blocking."""
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _PEEK: Final = _DONTWAIT | int(socket.MSG_PEEK)
+_TCP: Final = int(socket.IPPROTO_TCP)
+_NODELAY: Final = int(socket.TCP_NODELAY)
 _RESET: Final = struct.pack("ii", 1, 0)
 _UNIX: Final = int(socket.AF_UNIX)
 _INET: Final = int(socket.AF_INET)
@@ -163,8 +165,10 @@ def connect(fd: int, packed: object, check: bool) -> int:  # noqa: FBT001 - comp
     return code
 
 
-def pump(source: int, target: int, limit: int) -> int:
+def pump(source: int, target: int, limit: int, nodelay: bool = False) -> int:  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments
     """Read up to `limit` bytes from `source` and write them to `target`, unless that is NOBODY.
+
+    With `nodelay`, and if anything was read, TCP_NODELAY is set for `target` before.
 
     Returns:
         How many bytes were read and written; 0 at the end; a negative errno of reading; or SHORT: not all was written.
@@ -176,6 +180,8 @@ def pump(source: int, target: int, limit: int) -> int:
         return -(error.errno or errno.EIO)
     if not size or target < 0:
         return size
+    if nodelay:
+        set_option(target, _TCP, _NODELAY, 1)
     code = 0
     try:
         sent = _sockets[target].send(_buffer[:size], _DONTWAIT)

@@ -14,6 +14,7 @@ cdef extern from *:
     """
     #include <arpa/inet.h>
     #include <netinet/in.h>
+    #include <netinet/tcp.h>
     #include <sys/epoll.h>
     #include <sys/socket.h>
     #include <sys/un.h>
@@ -73,8 +74,10 @@ cdef extern from *:
     enum: SOCK_STREAM
     enum: SOCK_NONBLOCK
     enum: SOCK_CLOEXEC
+    enum: IPPROTO_TCP
     enum: SOL_SOCKET
     enum: SO_LINGER
+    enum: TCP_NODELAY
     enum: SHUT_WR
     enum: MSG_DONTWAIT
     enum: MSG_NOSIGNAL
@@ -214,13 +217,15 @@ cdef bint _has_met_itself(int fd) noexcept:
     return length == peers and not memcmp(&own, &peer, length)
 
 
-cpdef long pump(int source, int target, long limit) noexcept:
+cpdef long pump(int source, int target, long limit, bint nodelay=False) noexcept:
     global _size, _sent, _code
     cdef ssize_t size = sys_recv(source, _buffer, limit, MSG_DONTWAIT), sent
     if size < 0:
         return -errno
     if size == 0 or target < 0:
         return size
+    if nodelay:
+        set_option(target, IPPROTO_TCP, TCP_NODELAY, 1)
     sent = sys_send(target, _buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL)
     if sent == size:
         return size

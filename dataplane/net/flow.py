@@ -219,7 +219,7 @@ class Flow(LegOwner):
         """
         backend.totals.connections += 1
         client = self.client
-        server = Leg(self, fd, is_backend=True, nagle=nagle)
+        server = Leg(self, fd, True, nagle)
         server.mask = mask
         if mask != UNWATCHED:
             self.reactor.handlers[server.fd] = server

@@ -26,7 +26,7 @@ cdef class Leg(Handler):
     @cython.locals(mask=int)
     cpdef on_event(self, unsigned int events)
     cpdef part(self)
-    @cython.locals(peer=Leg, size=long)
+    @cython.locals(peer=Leg, size=long, is_second=bint)
     cdef _read(self)
     @cython.locals(flow=LegOwner)
     cdef _has_read(self, long size)

@@ -164,10 +164,11 @@ class Leg(Handler):
 
     def _read(self) -> None:
         peer = self.peer
-        if peer.nagle and self.received:
-            peer.stop_nagle()
-        size = pump(self.fd, NOBODY if peer.dead else peer.fd, self.chunk)
+        is_second = peer.nagle and self.received > 0
+        size = pump(self.fd, NOBODY if peer.dead else peer.fd, self.chunk, is_second)
         if size > 0:
+            if is_second:
+                peer.nagle = False
             self._has_read(size)
             if size > PACKET_BYTES:
                 if peer.nagle:

@@ -103,7 +103,7 @@ class Service:
         """Take a client's new connection."""
         self.totals.connections += 1
         flow = Flow(self, address, self.reactor.now)
-        flow.client = Leg(flow, fd, is_backend=False)
+        flow.client = Leg(flow, fd, False)
         self.flows.add(flow)
         try:
             if self.proxy_required:

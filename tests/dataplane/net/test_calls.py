@@ -113,6 +113,16 @@ class TestPump:
         assert other.far.recv(100, socket.MSG_WAITALL | socket.MSG_PEEK) in {b"01234567", b"0123456789"}
         assert calls.pump(pair.fd, other.fd, 8) == NOTHING
 
+    def test_a_second_write_waits_for_nothing(self, pair: Pair, other: Pair) -> None:
+        """The option is set if there is something to write, and not at the end."""
+        option = socket.IPPROTO_TCP, socket.TCP_NODELAY
+        calls.set_option(other.fd, *option, 0)
+        assert calls.pump(pair.fd, other.fd, 8, True) == NOTHING
+        assert calls.option(other.fd, *option) == 0
+        arrive(pair, b"word")
+        assert calls.pump(pair.fd, other.fd, 8, True) == 4
+        assert calls.option(other.fd, *option) == 1
+
     def test_for_nobody(self, pair: Pair) -> None:
         """It is read all the same."""
         arrive(pair, b"word")
