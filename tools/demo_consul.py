@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["main"]
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONSUL: Final = ROOT / ".tools/consul"
 HOST: Final = "127.0.0.1"

@@ -21,8 +21,6 @@ from tools import reference_errors
 from tools.reference_config import config, table
 from tools.reference_texts import CALLS, CONTROL_CALLS, CONTROL_EVENTS, EVENTS, SKIPS, VARIABLES, Call
 
-__all__ = ["main", "pages"]
-
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs/reference"
 NOTE: Final = "<!-- Made from the code by tools/gen_reference.py: `make docs`. Do not edit. -->"
 WIDTH: Final = 80

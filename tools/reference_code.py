@@ -37,22 +37,6 @@ from dataplane.report.reader import Reader
 from dataplane.supervisor.tally import worker_families
 from dataplane.telemetry.events import Events
 
-__all__ = [
-    "ErrorCode",
-    "Family",
-    "Field",
-    "control_events",
-    "control_families",
-    "control_routes",
-    "data_events",
-    "data_routes",
-    "error_codes",
-    "member_docs",
-    "metric_families",
-    "supervisor_families",
-    "typed_dicts",
-]
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from schemas.desired import json_schema
 
-__all__ = ["config", "table"]
-
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table."""

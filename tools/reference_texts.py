@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["CALLS", "CONTROL_CALLS", "CONTROL_EVENTS", "EVENTS", "SKIPS", "VARIABLES", "Call"]
-
 
 class Call(NamedTuple):
     """One call of an API."""

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["main"]
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE: Final = ROOT / "deploy/examples/lb.yaml"
 SCHEMA: Final = EXAMPLE.with_name("lb.schema.json")

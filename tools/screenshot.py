@@ -22,13 +22,12 @@ from typing import Any, Final
 from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.browser import Browser
-from tests.support.dataplane import DataPlane, command
+from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
+from tests.support.prefork import command
 from tests.support.terminal import Terminal
 from tools import terminal_picture
-
-__all__ = ["main"]
 
 IMAGES: Final = Path(__file__).resolve().parents[1] / "docs/images"
 WATCHED_S: Final = 62.0

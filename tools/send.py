@@ -16,8 +16,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-__all__ = ["main"]
-
 INPUT_S = 1.0
 """How long input may take that has not come yet when the peer has closed."""
 

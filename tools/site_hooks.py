@@ -16,8 +16,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-__all__ = ["on_files", "on_page_markdown"]
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 DOCUMENTS: Final = {
     "CHANGELOG.md": "project/changes.md",

@@ -26,8 +26,6 @@ from tests.support.load import Load
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-__all__ = ["main"]
-
 BACKENDS: Final = 4
 ROUND_S: Final = 30.0
 RATE: Final = 100.0

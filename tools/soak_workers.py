@@ -21,8 +21,6 @@ from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
 
-__all__ = ["main"]
-
 STALL_S: Final = 2.0
 FLOWS: Final = 20
 INSIDE: Final = 8

@@ -9,8 +9,6 @@ from typing import Final
 
 from tests.support.terminal import Cell
 
-__all__ = ["page"]
-
 INK: Final = "#d8dee9"
 PAPER: Final = "#12161d"
 COLOURS: Final = {

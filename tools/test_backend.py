@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["main"]
-
 V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_LONGEST = 107  # the PROXY protocol's text, section 2.1: with CRLF
 

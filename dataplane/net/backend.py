@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dataplane.net.goal import PoolShare
     from dataplane.net.reactor import Reactor
 
-__all__ = ["ABSENT", "Absence", "Backend"]
-
 
 class Absence(NamedTuple):
     """Why a backend has no address."""

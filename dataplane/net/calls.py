@@ -16,37 +16,6 @@ import socket
 import struct
 from typing import Final, TypeAlias
 
-__all__ = [
-    "BUFFER_BYTES",
-    "ERR",
-    "HUP",
-    "IN",
-    "NOBODY",
-    "NOTHING",
-    "OUT",
-    "RDHUP",
-    "SHORT",
-    "UNWATCHED",
-    "Address",
-    "Epoll",
-    "accept",
-    "adopt",
-    "close",
-    "connect",
-    "dial",
-    "finish",
-    "last_short",
-    "option",
-    "own_name",
-    "pack",
-    "peek",
-    "pump",
-    "receive",
-    "send",
-    "set_option",
-    "unsent",
-]
-
 BUFFER_BYTES: Final = 512 * 1024
 """The one buffer that all reads share. Bulk to a client, in GB/s, on one day, beside HAProxy's 1.1: 1.5 with 128 KiB, 1.5
 with 256 KiB and 2.0 with 512 KiB. Only legs whose peers keep up read so much at once."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dataplane.net.flow import Flow
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Connector", "Observer", "QueuePlace"]
-
 PROMPT_S: Final = 1.0
 """A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
 

@@ -8,8 +8,6 @@ from typing import Final
 
 from dataplane.core.reasons import CloseReason, DiscardCause
 
-__all__ = ["LATENCY_BOUNDS_S", "SESSION_BOUNDS_S", "BackendTotals", "Histogram", "ServiceTotals"]
-
 LATENCY_BOUNDS_S: Final = (
     0.0005,
     0.001,

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dataplane.net.flow import Flow
     from dataplane.net.reactor import Wheel
 
-__all__ = ["LONG_LIVED_S", "Deadlines"]
-
 LONG_LIVED_S: Final = 15.0
 """A connection that lasts so long gets keepalive on its backend leg; a shorter one never pays for it."""
 QUIET_S: Final = 1.0

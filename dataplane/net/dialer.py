@@ -23,8 +23,6 @@ from dataplane.net.sockopts import LOCAL_ERRNOS, SocketAddress
 if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
 
-__all__ = ["BUSY", "PENDING", "UNDER_WAY", "Dial", "DialOwner", "begin", "share_s"]
-
 PENDING: Final = errno.EALREADY
 BUSY: Final = errno.EAGAIN
 UNDER_WAY: Final = frozenset({PENDING, BUSY})

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Flow", "Waiting", "end_if_late"]
-
 VICTIM_CHECK_S: Final = 0.05
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Goal", "PoolOwner", "PoolShare"]
-
 
 class PoolOwner(Protocol):
     """The backend that a pool's connections lead to."""

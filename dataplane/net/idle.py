@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Idle", "Shelf"]
-
 GREETING_BYTES: Final = 64 * 1024
 """What is read before a close: with a greeting unread, the backend would see a reset (RFC 1122, 4.2.2.13)."""
 

@@ -60,8 +60,6 @@ from dataplane.net.sockopts import limit_unsent, set_nodelay
 if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Leg", "LegOwner"]
-
 PACKET_BYTES: Final = 536
 """What every TCP takes in one packet (RFC 9293, section 3.7.1)."""
 _OVER: Any = None

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.service import Service
 
-__all__ = ["Listener", "open_listener"]
-
 BACKLOG: Final = 4096
 """The kernel cuts it to net.core.somaxconn, which is 4096 since Linux 5.4."""
 BATCH: Final = 16

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Pool"]
-
 
 class Pool:
     """The idle connections of one backend, in one process.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dataplane.net.probes import Connection, Locate
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Prober", "Target", "delay_s"]
-
 SLACK_S: Final = 0.002
 """How early a probe may start. uvloop's timers and clock count whole milliseconds, and would else wake too early."""
 

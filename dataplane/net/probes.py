@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from dataplane.core.spec import ActiveCheckSpec
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Connection", "Locate", "Probe", "Target", "excerpt"]
-
 READ_BYTES: Final = 16 * 1024
 EXPECT_BYTES: Final = 64 * 1024
 """How much of an answer `expect` looks at."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from dataplane.net.flow import Flow
 
-__all__ = ["HEADERS", "HeaderReader"]
-
 PEEK_BYTES: Final = 4096
 
 

@@ -29,8 +29,6 @@ from dataplane.net.sockopts import current_descriptor_limit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Deferred", "Handler", "Reactor", "Timed", "Wheel"]
-
 MAX_EVENTS: Final = 256
 MAX_BATCHES: Final = 4
 """In one turn of asyncio's loop: what else is waiting there waits for a few milliseconds at most."""

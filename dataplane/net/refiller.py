@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
-__all__ = ["Refiller"]
-
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
 MAX_DIALS: Final = 64

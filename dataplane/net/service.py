@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from dataplane.net.connect import Observer
     from dataplane.net.reactor import Reactor
 
-__all__ = ["Service"]
-
 
 class Service:
     """A service as the connection path sees it."""

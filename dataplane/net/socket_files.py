@@ -13,8 +13,6 @@ from typing import Final
 from dataplane.core.spec import ListenSpec
 from dataplane.errors import BindError
 
-__all__ = ["NO_OPTIONS", "PLAIN", "SocketFiles", "dress", "find_ids", "rehearse"]
-
 MAX_ID: Final = 0xFFFFFFFE
 """The number above it means "leave it as it is" to chown(2)."""
 PLAIN: Final = ListenSpec()

@@ -15,23 +15,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 from dataplane.net.calls import option, pack, set_option
 
-__all__ = [
-    "LOCAL_ERRNOS",
-    "SockAddr",
-    "SocketAddress",
-    "current_descriptor_limit",
-    "descriptor_limit",
-    "error_text",
-    "events_now",
-    "limit_unsent",
-    "set_nodelay",
-    "to_sockaddr",
-    "tune_backend",
-    "tune_listener",
-    "unsent_bytes",
-    "user_timeout_ms",
-]
-
 _TCP: Final = int(socket.IPPROTO_TCP)
 _NODELAY: Final = int(socket.TCP_NODELAY)
 """Plain numbers: the socket module's are enums, which cost a call each."""

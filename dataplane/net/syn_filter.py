@@ -13,8 +13,6 @@ import struct
 from array import array
 from typing import Final
 
-__all__ = ["keep_out", "let_in"]
-
 SO_ATTACH_FILTER: Final = 26
 SO_DETACH_FILTER: Final = 27
 _INSTRUCTIONS: Final = (  # classic BPF on a TCP segment, as a socket filter sees it: from the TCP header on

@@ -14,7 +14,8 @@ from dataplane.net.backend import Backend
 from dataplane.net.connect import Observer
 from dataplane.net.goal import PoolShare
 from dataplane.net.listener import Listener
-from dataplane.net.prober import Prober, Target
+from dataplane.net.prober import Prober
+from dataplane.net.probes import Target
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text

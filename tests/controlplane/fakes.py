@@ -12,8 +12,6 @@ from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.errors import LateError, RefusedError, UnreachableError
 
-__all__ = ["Blocking", "FakeDataPlane", "ReadyFleet", "body_of"]
-
 
 def body_of(services: dict[str, Any]) -> dict[str, Any]:
     """Return services as a data plane's status shows them."""

@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Authority"]
-
 _NEW_KEY: Final = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _CONFIGURATION: Final = """
 [ca]

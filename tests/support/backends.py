@@ -9,20 +9,6 @@ from typing import Any, Self
 from tests.support.server import Connection, Server
 from tests.support.wait import DEADLINE_S, wait_for
 
-__all__ = [
-    "BannerServer",
-    "BlackHole",
-    "EarlyAnswerer",
-    "EchoServer",
-    "HalfCloser",
-    "LineServer",
-    "Recorder",
-    "Resetter",
-    "Sink",
-    "Source",
-    "payload",
-]
-
 
 def payload(size: int, seed: int = 0) -> bytes:
     """Return `size` bytes in which every lost, doubled or swapped piece shows: no short period, no runs."""

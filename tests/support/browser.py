@@ -13,8 +13,6 @@ from tests.support.process import Program
 from tests.support.programs import require
 from tests.support.wait import wait_for
 
-__all__ = ["Browser", "WebDriverError"]
-
 ANSWER_S: Final = 15.0
 """How long one command may take."""
 START_S: Final = 45.0

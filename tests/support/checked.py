@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-__all__ = ["Backend", "Behaviour", "backend", "saying"]
-
 Behaviour: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytearray], Awaitable[None]]
 """What a connection meets; it adds what it reads to the last argument."""
 

@@ -7,8 +7,6 @@ import socket
 import struct
 from pathlib import Path
 
-__all__ = ["ask", "dial", "read_exactly", "read_to_end", "read_to_reset", "reset", "say", "wait_cut"]
-
 STEP_S = 30.0
 """How long one blocking call may take before the test fails."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["FakeClock"]
-
 
 class FakeClock:
     """Stands where code takes `Callable[[], float]`, and for the `now` of a core.

@@ -17,8 +17,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
-__all__ = ["Collector", "Span"]
-
 
 @dataclass(frozen=True)
 class Span:

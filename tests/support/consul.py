@@ -17,8 +17,6 @@ from tests.support.process import Program
 from tests.support.programs import require
 from tests.support.wait import wait_for
 
-__all__ = ["Agent", "Cluster", "checked"]
-
 # What a loopback needs: an agent that dies is noticed within a second instead of five.
 _QUICK_GOSSIP = {
     "probe_interval": "100ms",

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DASHBOARD", "FOLDER", "panels", "rows", "targets"]
-
 FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy/grafana"
 DASHBOARD: Final[dict[str, Any]] = json.loads((FOLDER / "livelb.json").read_text())
 _CHOSEN: Final = {"$__rate_interval": "5s", "$job": ".*", "$instance": ".*", "$service": ".*"}

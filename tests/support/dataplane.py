@@ -15,8 +15,6 @@ from tests.support.prefork import command
 from tests.support.process import Program, answers
 from tests.support.wait import DEADLINE_S, wait_for
 
-__all__ = ["DataPlane", "Metrics", "command", "unix_request"]
-
 ANSWER_S = 10.0
 """How long one call of the API may take."""
 

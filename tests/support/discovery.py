@@ -14,8 +14,6 @@ from schemas.desired import Desired, DesiredService
 from schemas.discovery import Consul, ConsulQuery, Discover, Guard
 from tests.support.wait import DEADLINE_S
 
-__all__ = ["FAST", "RUNTIME", "Discovering", "eventually"]
-
 FAST = Pace(
     wait_s=5.0, slack_s=5.0, poll_s=0.02, operator_s=0.02, max_retry_after_s=0.2, rate=200.0, pulse_s=0.0
 )

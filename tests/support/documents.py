@@ -5,8 +5,6 @@ from __future__ import annotations
 from schemas.errors import InvalidDocument
 from schemas.reading.document import Document, scan_document
 
-__all__ = ["parse_document"]
-
 
 def parse_document(raw: bytes) -> Document:
     """Read a document.

@@ -16,8 +16,6 @@ from typing import Any, Self
 
 from aiohttp import web
 
-__all__ = ["Asked", "FakeConsul", "entry"]
-
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from tests.support.server import Connection, Server
 
-__all__ = ["Bandwidth", "FaultProxy", "Latency", "Partition", "ResetAfter", "Slicer", "SlowClose"]
-
 
 class FaultProxy(Server):
     """Relays each connection to `target`; without a subclass, faithfully.

@@ -18,8 +18,6 @@ from typing import Any, Final, Self, TypeVar
 
 from tests.support.wait import DEADLINE_S
 
-__all__ = ["Load", "Report"]
-
 DETAILS: Final = 20
 """How many failures are kept with their details."""
 

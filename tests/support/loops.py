@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import uvloop
 
-__all__ = ["on_both_loops"]
-
 # libuv opens a pipe for signals with its first loop and keeps it, which would look like a leak of the first test.
 uvloop.new_event_loop().close()
 

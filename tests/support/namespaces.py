@@ -12,8 +12,6 @@ from typing import Final, Self
 
 import pytest
 
-__all__ = ["Network", "needs_namespaces", "with_hosts"]
-
 _CLONE_NEWNET: Final = 0x40000000
 
 

@@ -6,8 +6,6 @@ import socket
 from types import TracebackType
 from typing import Self
 
-__all__ = ["HeldPort"]
-
 
 class HeldPort:
     """A TCP port that is this test's own until `release`, while nobody listens on it.

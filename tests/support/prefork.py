@@ -40,8 +40,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, NoReturn
 
-__all__ = ["Forked", "command", "form", "may_fork", "run", "spawn"]
-
 _SCRIPTS: Final = {"lb-dataplane": "dataplane.start", "lb-control": "controlplane.cli"}
 """Whose `main` a script calls, as pyproject.toml says."""
 _LOADED: Final = {

@@ -18,8 +18,6 @@ from typing import Any, Self
 from tests.support import prefork
 from tests.support.wait import wait_for
 
-__all__ = ["Program", "answers"]
-
 ENDING_S = 30.0
 """How long a program has to end after it was asked to."""
 SHOWN_LINES = 200

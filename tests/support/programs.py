@@ -14,8 +14,6 @@ from typing import Final
 from tests.support.ports import HeldPort
 from tests.support.process import Program, answers
 
-__all__ = ["PACKAGES", "Haproxy", "Nginx", "Postgres", "Redis", "find", "may_be_missing", "require"]
-
 PACKAGES: Final = {
     "cc": "gcc and libc6-dev",
     "chromedriver": "chromium-driver",

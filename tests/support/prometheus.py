@@ -17,8 +17,6 @@ from tests.support.process import Program, answers
 from tests.support.programs import require
 from tests.support.wait import wait_for
 
-__all__ = ["ALERTS", "DEPLOYED", "Prometheus", "alert_names", "hurried", "samples", "strangers"]
-
 DEPLOYED: Final = Path(__file__).resolve().parents[2] / "deploy/prometheus"
 ALERTS: Final = DEPLOYED / "alerts.yml"
 

@@ -23,8 +23,6 @@ from typing import Self
 from tests.support.ports import HeldPort
 from tests.support.wait import DEADLINE_S
 
-__all__ = ["Connection", "Server"]
-
 
 class Connection:
     """One accepted (or dialled) connection, in its server's event loop."""

@@ -12,8 +12,6 @@ from tests.support.clients import dial, say
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 
-__all__ = ["Site"]
-
 
 class Site:
     """One service, whose clients a `LineServer` named "a" serves.

@@ -21,8 +21,6 @@ from typing import Any, Final, Self
 from tests.support.programs import require
 from tests.support.wait import wait_for
 
-__all__ = ["Cell", "Screen", "Terminal"]
-
 ENDING_S: Final = 10.0
 _CODE: Final = re.compile(r"\x1b\[([?>=]?)([0-9;]*)([A-Za-z])")
 _READ: Final = 65536

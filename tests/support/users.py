@@ -12,8 +12,6 @@ from typing import Final
 
 import pytest
 
-__all__ = ["SERVICE", "acting_as_service", "as_service", "needs_two_users", "owner"]
-
 SERVICE: Final = pwd.getpwnam("nobody")
 """Whom the service runs as."""
 

@@ -23,8 +23,6 @@ from tools.bench.figures import ratio, shown
 from tools.bench.machine import describe
 from tools.bench.study import Pace, Study, run_study
 
-__all__ = ["main", "run"]
-
 RESULTS: Final = ROOT / "bench-results"
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
 

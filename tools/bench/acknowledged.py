@@ -17,8 +17,6 @@ from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 from tools.bench.workers import wait_ready
 
-__all__ = ["AcknowledgedStudy", "What"]
-
 What = Literal["one", "all", "sticky", "patch", "first"]
 _WEIGHTS: Final = 100
 _PAUSE_S: Final = 0.05

@@ -16,20 +16,6 @@ from typing import Final
 
 from tools.bench.child import Failed
 
-__all__ = [
-    "CACHE",
-    "COMPILED",
-    "HERE",
-    "INTERPRETED",
-    "ROOT",
-    "compiled",
-    "control_plane",
-    "form",
-    "installed",
-    "ours",
-    "postgres",
-]
-
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 CACHE: Final = ROOT / ".tools" / "bench"

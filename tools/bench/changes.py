@@ -14,8 +14,6 @@ from tools.bench.flowing import FLOWING_NOTE, QUIET, STALL_METRICS, quiet_stall_
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 
-__all__ = ["ChangeStudy"]
-
 _WEIGHTS: Final = 100
 
 

@@ -11,8 +11,6 @@ from xml.sax.saxutils import escape
 from tools.bench.contenders import title_of
 from tools.bench.figures import shown
 
-__all__ = ["Line", "bars", "curve"]
-
 _WIDTH: Final = 760
 _LABELS: Final = 290
 _VALUES: Final = 110

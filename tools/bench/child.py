@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["Child", "Failed", "cpu_s", "memory_kib", "within"]
-
 READY_S: Final = 15.0
 ENDING_S: Final = 5.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")

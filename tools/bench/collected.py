@@ -16,8 +16,6 @@ from typing import Any, Final
 
 from dataplane.node import slices
 
-__all__ = ["HOWS", "Watch", "main"]
-
 _GENERATIONS: Final = 3
 
 

@@ -17,21 +17,6 @@ from tests.support.ports import HeldPort
 from tools.bench.build import COMPILED, HERE, INTERPRETED, ROOT, compiled, form, installed, ours
 from tools.bench.child import Child, Failed, within
 
-__all__ = [
-    "CONTENDERS",
-    "INTERPRETED_SUFFIX",
-    "Contender",
-    "Running",
-    "begin",
-    "files",
-    "form_of",
-    "free_port",
-    "launch",
-    "render",
-    "title_of",
-    "work_directory",
-]
-
 _ROUND_ROBIN_LIMIT: Final = 4095
 """HAProxy's round robin takes so many servers (configuration manual, `balance roundrobin`); `leastconn` takes any
 number, and changes a weight in microseconds where `random` needs milliseconds."""

@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from tools.bench.child import Failed
 
-__all__ = ["Api", "Control", "RuntimeSocket", "control_of"]
-
 _ANSWER_S: Final = 30.0
 _PROMPT: Final = b"\n> "
 _AT_ONCE: Final = 100

@@ -22,8 +22,6 @@ from tools.bench.loads import CONNECTIONS, connects
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler, echo_load
 
-__all__ = ["CollectorStudy", "PartsStudy"]
-
 _PARTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "timer wheel: set and cancelled": "timer",

@@ -15,8 +15,6 @@ from tools.bench.child import Child, Failed, within
 from tools.bench.contenders import launch, work_directory
 from tools.bench.study import Metric, Sampler, echo_load, output_of
 
-__all__ = ["DistanceStudy"]
-
 ONE_WAY_MS: Final = 5.0
 _FAR: Final = "10.77.0.2:7000"
 """delay.c gives this address to the far namespace."""

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Summary", "ratio", "shown", "summarise"]
-
 _DIGITS: Final = 3
 
 

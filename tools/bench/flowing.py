@@ -11,8 +11,6 @@ from tools.bench import parse
 from tools.bench.child import Failed
 from tools.bench.study import Metric, echo_load, output_of
 
-__all__ = ["FLOWING_NOTE", "QUIET", "STALL_METRICS", "quiet_stall_us", "while_flowing"]
-
 _FLOWS: Final = 16
 _RATE: Final = 1000.0
 """Echoes per second: seldom enough not to compete for the processor, often enough to see a stall of 2 ms."""

@@ -16,21 +16,6 @@ from tools.bench.contenders import launch
 from tools.bench.servers import SERVERS
 from tools.bench.study import Metric, Sampler, costed, echo_load, output_of
 
-__all__ = [
-    "BULK_METRICS",
-    "LATENCY_METRICS",
-    "OPERATION_METRICS",
-    "SQL_METRICS",
-    "LoadStudy",
-    "Pressure",
-    "bulk",
-    "connects",
-    "echoes",
-    "http",
-    "redis",
-    "sql",
-]
-
 CONNECTIONS: Final = 64
 MESSAGE_BYTES: Final = 16
 WARM_UP_S: Final = 0.1

@@ -16,8 +16,6 @@ from typing import Any, Final
 from tools.bench.build import ROOT, form, installed
 from tools.bench.child import Failed
 
-__all__ = ["busy_s", "describe"]
-
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _IDLE: Final = frozenset({3, 4})
 """Columns of /proc/stat that are not work: idle and iowait."""

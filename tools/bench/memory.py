@@ -15,8 +15,6 @@ from tools.bench.contenders import launch
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 
-__all__ = ["MemoryStudy"]
-
 _BEFORE: Final = 20
 """Connections that have come and gone before the first look at the memory: code and buffers that all share."""
 _SETTLE_S: Final = 0.3

@@ -8,8 +8,6 @@ import json
 import re
 from typing import Final
 
-__all__ = ["iperf", "load", "pgbench", "redis_benchmark", "wrk"]
-
 _UNITS_US: Final = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
 _LATENCY: Final = re.compile(r"^\s+(50|90|99)%\s+([\d.]+)(us|ms|s|m)$", re.MULTILINE)
 

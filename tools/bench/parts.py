@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from dataplane.net.flow import Flow
     from dataplane.net.leg import Leg
 
-__all__ = ["PARTS", "Ended", "main"]
-
 _TIMES: Final = 40_000
 """Fewer than the lines that the log's queue takes, so that none is dropped."""
 _OTHERS: Final = 10_000

@@ -30,8 +30,6 @@ from tools.bench.study import Pace, Study
 from tools.bench.veth import VethStudy
 from tools.bench.workers import WorkersStudy
 
-__all__ = ["FAMILIES", "FORMS", "FULL", "GROUPS", "QUICK", "Curve", "Family", "full", "in_forms", "quick"]
-
 FULL: Final = Pace(rounds=6, seconds=0.6, warm_up_s=0.4, brief_rounds=3, brief_seconds=0.4, starts=3)
 QUICK: Final = Pace(rounds=3, seconds=0.5, warm_up_s=0.3, brief_rounds=2, brief_seconds=0.3)
 

@@ -11,8 +11,6 @@ from typing import Final, Literal
 
 from tools.bench.child import Failed
 
-__all__ = ["Quotas"]
-
 _PERIOD_US: Final = 20_000
 """A fifth of the kernel's default: whoever has used up its share waits for milliseconds, not for a tenth of a second."""
 _FIELDS: Final = 4

@@ -21,8 +21,6 @@ from tools.bench.control import Api
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 
-__all__ = ["RegistrationStudy"]
-
 _CONSUL: Final = ROOT / ".tools" / "consul"
 _INSTALL_S: Final = 120.0
 _WAIT_S: Final = 15.0

@@ -13,8 +13,6 @@ from tools.bench.figures import ratio, shown
 from tools.bench.plan import FAMILIES, Curve, Family
 from tools.bench.targets import TARGETS, Outcome, outcome, steadiness
 
-__all__ = ["markdown", "verdicts", "write"]
-
 YARDSTICK: Final = "haproxy"
 _CHART_FOLDER: Final = "performance"
 

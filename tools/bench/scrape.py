@@ -14,8 +14,6 @@ from tools.bench.flowing import FLOWING_NOTE, STALL_METRICS, quiet_stall_us, whi
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 
-__all__ = ["DIVIDED", "ScrapeStudy"]
-
 DIVIDED: Final = "ours, in 5 services"
 _BACKENDS: Final = 1_000
 _SERVICES: Final = 5

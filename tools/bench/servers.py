@@ -17,8 +17,6 @@ from tools.bench.build import compiled, installed, postgres
 from tools.bench.child import Child, Failed
 from tools.bench.contenders import free_port, render, work_directory
 
-__all__ = ["SERVERS", "Server", "echo_servers"]
-
 BACKENDS: Final = 2
 """Of the loads that may be spread."""
 _PGBENCH_SCALE: Final = 1

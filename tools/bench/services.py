@@ -15,8 +15,6 @@ from tools.bench.loads import CONNECTIONS, connects
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler, costed
 
-__all__ = ["ServicesStudy"]
-
 _WEIGHTS: Final = 100
 
 

@@ -16,8 +16,6 @@ from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 from tools.bench.workers import wait_ready
 
-__all__ = ["StartStudy"]
-
 _LATEST_S: Final = 20.0
 _RETRY_S: Final = 0.001
 _SETTLE_S: Final = 0.5

@@ -15,8 +15,6 @@ from tools.bench.contenders import form_of, title_of
 from tools.bench.figures import summarise
 from tools.bench.machine import busy_s
 
-__all__ = ["Metric", "Pace", "Sampler", "Study", "costed", "echo_load", "output_of", "run_study"]
-
 Sampler = Callable[[float], dict[str, float]]
 """Does the work for so many seconds and returns figures by the key of a metric."""
 

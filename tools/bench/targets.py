@@ -11,8 +11,6 @@ from typing import Any, Final, Literal
 from tools.bench.contenders import INTERPRETED_SUFFIX
 from tools.bench.figures import Summary, summarise
 
-__all__ = ["TARGETS", "Outcome", "Target", "outcome", "steadiness"]
-
 
 @dataclass(frozen=True)
 class Target:

@@ -18,8 +18,6 @@ from tools.bench.contenders import launch, work_directory
 from tools.bench.loads import CONNECTIONS, MESSAGE_BYTES, OPERATION_METRICS, WARM_UP_S
 from tools.bench.study import Metric, Sampler, costed, echo_load, output_of
 
-__all__ = ["Namespaces", "VethStudy"]
-
 _PREFIX: Final = "lb-bench-"
 _FOLDER: Final = Path("/run/netns")
 _PROXY_TO_CLIENT: Final = "10.78.0.2"

@@ -19,8 +19,6 @@ from tools.bench.quota import Quotas
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler, echo_load, output_of
 
-__all__ = ["WORKERS", "WorkersStudy", "wait_ready"]
-
 WORKERS: Final[Mapping[str, int]] = MappingProxyType(
     {"haproxy": 1, "haproxy-2": 2, "ours-preconnect": 1, "ours-2": 2, "ours-4": 4}
 )

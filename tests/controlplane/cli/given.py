@@ -12,8 +12,6 @@ from click.testing import CliRunner, Result
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.requests import Call
 
-__all__ = ["Given", "run"]
-
 
 class _Client:
     """A data plane, or the daemon, as seen by a command.

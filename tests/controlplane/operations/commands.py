@@ -13,8 +13,6 @@ from tests.support.dataplane import command, unix_request
 from tests.support.process import Program, answers
 from tests.support.wait import wait_for
 
-__all__ = ["Control", "Daemon", "Done", "document"]
-
 COMMAND_S = 30.0
 """How long a command may take."""
 OFTEN: Final = {

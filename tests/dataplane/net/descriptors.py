@@ -15,8 +15,6 @@ from dataplane.net.calls import adopt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["adopted", "asked", "looking"]
-
 
 def adopted(sock: socket.socket) -> int:
     """Give a test's socket away; return its descriptor, which `net.calls` knows."""

@@ -30,8 +30,6 @@ from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
 from tests.support.clock import FakeClock
 
-__all__ = ["BackendEnd", "Rig", "count", "rigged", "spec"]
-
 DEADLINE_S = 40.0
 TICK_S = 0.05
 

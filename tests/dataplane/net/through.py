@@ -10,8 +10,6 @@ from typing import Any
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 
-__all__ = ["QUIET", "Through", "through"]
-
 QUIET: dict[str, Any] = {
     "pool": {"mode": "off"},
     "health": {"active": {"type": "none"}, "passive": {"failures": 0}},

@@ -21,8 +21,6 @@ from schemas.snapshot import parse_snapshot
 from tests.support.checked import Backend, backend, saying
 from tests.support.ports import HeldPort
 
-__all__ = ["DEADLINE_S", "Bench", "benched", "greeter"]
-
 DEADLINE_S = 40
 
 

@@ -24,8 +24,6 @@ from dataplane.report.report import Report
 from dataplane.telemetry.events import Events
 from schemas.snapshot import parse_snapshot
 
-__all__ = ["NOW", "SERVICES", "in_order", "make_node", "report_of", "same", "stop_time"]
-
 EXPECTED = Path(__file__).parent / "expected"
 NOW = 5000.25
 """Monotonic seconds, and Unix seconds too."""

@@ -25,8 +25,6 @@ from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.rig import count, spec
 from tests.support.clock import FakeClock
 
-__all__ = ["KEY", "Pools", "pools"]
-
 KEY = ("s", "b")
 LOOK_S = 0.05
 _NO_FLOW: Any = None

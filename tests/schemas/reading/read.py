@@ -7,8 +7,6 @@ import pytest
 from schemas.errors import InvalidDocument
 from tests.support.documents import parse_document
 
-__all__ = ["problems", "value"]
-
 
 def value(text):
     """Return what a text holds."""
