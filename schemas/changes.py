@@ -63,7 +63,7 @@ def _members(
         elif old[name] is after or old[name] == after:
             yield None
         else:
-            yield change("change", name, fields=_fields(dict(old[name]), dict(after)))
+            yield change("change", name, fields=_fields(old[name], after))
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,8 +75,10 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: {"from": old.get(name), "to": new.get(name)}
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
+    fields: dict[str, Any] = {
+        name: {"from": value, "to": new.get(name)} for name, value in old.items() if value != new.get(name)
     }
+    for name, value in new.items():
+        if name not in old and value is not None:
+            fields[name] = {"from": None, "to": value}
+    return fields

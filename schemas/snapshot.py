@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
+from operator import is_
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -190,11 +191,33 @@ def _no_clash(services: dict[str, Service], info: ValidationInfo) -> dict[str, S
     return services
 
 
-def services_text(services: Mapping[str, Service]) -> Iterator[str]:
+class Written:
+    """Canonical JSON of backends that was written before, in slices: what is made of the same objects is not written again."""
+
+    def __init__(self) -> None:
+        self._slices: dict[tuple[str, int], tuple[tuple[Backend, ...], str]] = {}
+        """By service, and where among its backends the slice begins."""
+
+    def text(self, service: str, start: int, backends: tuple[Backend, ...]) -> str:
+        """Return the elements of a list, without its brackets."""
+        known, text = self._slices.get((service, start), ((), ""))
+        if len(known) != len(backends) or not all(map(is_, known, backends)):
+            text = ",".join(map(_canonical_backend, backends))
+            self._slices[service, start] = backends, text
+        return text
+
+    def keep(self, services: Mapping[str, Service]) -> None:
+        """Forget what these do not have."""
+        sizes = {name: len(service.backends) for name, service in services.items()}
+        self._slices = {key: one for key, one in self._slices.items() if key[1] < sizes.get(key[0], 0)}
+
+
+def services_text(services: Mapping[str, Service], written: Written | None = None) -> Iterator[str]:
     """Yield the canonical JSON of services (sorted keys, no spaces) in pieces of at most SLICE backends.
 
     Whoever must not hold up others does something else between two pieces.
     """
+    written = written or Written()
     opening = "{"
     for name in sorted(services):
         service = services[name]
@@ -204,8 +227,7 @@ def services_text(services: Mapping[str, Service]) -> Iterator[str]:
         yield f'{opening}{_canonical(name)}:{head}"backends":['
         backends = service.backends
         for start in range(0, len(backends), SLICE):
-            rows = map(_canonical_backend, backends[start : start + SLICE])
-            yield ("," if start else "") + ",".join(rows)
+            yield ("," if start else "") + written.text(name, start, backends[start : start + SLICE])
         yield f"]{tail}"
         opening = ","
     yield "{}" if opening == "{" else "}"
@@ -232,9 +254,11 @@ def digest(services: Mapping[str, Service]) -> str:
     return finish(_digest_steps(services))
 
 
-def _digest_steps(services: Mapping[str, Service]) -> Generator[None, None, str]:
+def _digest_steps(
+    services: Mapping[str, Service], written: Written | None = None
+) -> Generator[None, None, str]:
     state = hashlib.sha256()
-    for piece in services_text(services):
+    for piece in services_text(services, written):
         state.update(piece.encode("ascii"))
         yield
     return state.hexdigest()
@@ -264,10 +288,10 @@ class Snapshot(Frozen):
             )
         return actual
 
-    def text(self) -> Iterator[str]:
+    def text(self, written: Written | None = None) -> Iterator[str]:
         """Yield what travels, every default resolved, as the pieces of one JSON text (see `services_text`)."""
         yield f'{{"version":{self.version},"generation":{self.generation},"hash":"{self.hash}","services":'
-        yield from services_text(self.services)
+        yield from services_text(self.services, written)
         yield "}"
 
     def body(self) -> dict[str, Any]:
@@ -288,7 +312,7 @@ def parse_snapshot(data: object) -> Snapshot:
 
 
 def parse_snapshot_steps(
-    data: object, before: Mapping[str, Service] = MappingProxyType({})
+    data: object, before: Mapping[str, Service] = MappingProxyType({}), written: Written | None = None
 ) -> Generator[None, None, Snapshot]:
     """Do what `parse_snapshot` does in slices of SLICE backends; the generator returns the snapshot.
 
@@ -305,7 +329,7 @@ def parse_snapshot_steps(
         yield
         if (yield from _clash_steps(checked)):
             return parse_snapshot(data)
-        actual = yield from _digest_steps(checked)
+        actual = yield from _digest_steps(checked, written)
         return Snapshot.model_validate({**data, "services": checked}, context={"digest": actual})
     except ValidationError:
         return parse_snapshot(data)
@@ -328,12 +352,13 @@ def _backends_checked(service: object, before: Service | None) -> Generator[None
     return {**service, "backends": checked}
 
 
-def _unchanged(row: object, known: Mapping[str, Backend]) -> Backend | None:
+def _unchanged(row: Any, known: Mapping[str, Backend]) -> Backend | None:
     """Return the backend that a raw one describes to the letter; None: it has to be checked."""
-    if type(row) is not dict or type(row.get("id")) is not str:
+    try:
+        backend = known.get(row["id"])
+    except (TypeError, KeyError):
         return None
-    backend = known.get(row["id"])
-    if backend is None or row != vars(backend):
+    if backend is None or row != backend.__dict__:
         return None
     # 1.0 and true are equal to 1, but are no whole numbers.
     return backend if type(row["weight"]) is int and type(row["tier"]) is int else None

@@ -181,10 +181,10 @@ class Api:
         data = await _json(request)
         if_match = request.headers.get("If-Match")
         if request.query.get("dry_run", "false").lower() in {"1", "true", "yes"}:
-            return web.json_response(await self._plane.applier.plan(data, if_match=if_match))
+            return await _dumped(_pieces(await self._plane.applier.plan(data, if_match=if_match)))
         said = request.headers.get(PUSHED_BY)
         by = None if said is None else parse_pushed_by(said)
-        return web.json_response(await self._plane.applier.apply(data, if_match=if_match, by=by))
+        return await _dumped(_pieces(await self._plane.applier.apply(data, if_match=if_match, by=by)))
 
     async def _get_snapshot(self, _request: web.Request) -> web.Response:
         return await _dumped(self._plane.applier.snapshot.text())

@@ -34,7 +34,7 @@ from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.specs import backend_specs, known_specs, service_spec
 from schemas.api import BackendPatch, PushedBy, Verdict, parse_backends_patch_steps
 from schemas.replies import Applied, Change, Planned, PushOrigin
-from schemas.snapshot import Snapshot, parse_snapshot_steps
+from schemas.snapshot import Snapshot, Written, parse_snapshot_steps
 
 EMPTY: Final = Snapshot(generation=0, services={})
 
@@ -82,6 +82,7 @@ class Applier:
         self._listeners = listeners
         self._replicas = replicas
         self.snapshot = EMPTY
+        self._written = Written()
         self.pushed_by: PushOrigin | None = None
         """Who pushed it; None: nobody, or nobody knows."""
         self.on_change: Callable[[], None] = lambda: None
@@ -104,13 +105,14 @@ class Applier:
             Refused: 409, 412 or 503. Nothing has changed.
         """
         async with self.lock:
-            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services))
+            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services, self._written))
             self._check(snapshot, if_match)
             if snapshot.generation == self.snapshot.generation:
                 await self.store.again()
                 return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": []}
             changes = await self._run(snapshot, by)
-            await self.store.save(snapshot)
+            await self.store.save(snapshot, self._written)
+            self._written.keep(snapshot.services)
             return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
 
     async def restore(self, snapshot: Snapshot) -> None:
@@ -129,7 +131,7 @@ class Applier:
     async def plan(self, data: object, *, if_match: str | None = None) -> Planned:
         """Say what `apply` would change and what that would mean, or refuse as it would."""
         async with self.lock:
-            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services))
+            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services, self._written))
             self._check(snapshot, if_match)
             changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
             draft = await self._prepare(snapshot)

@@ -30,7 +30,10 @@ def change_steps(
     """
     changes: list[Change] = []
     for name in [*(name for name in old if name not in new), *new]:
-        found = differences(name, _compared(old.get(name)), _compared(new.get(name)))
+        before, after = old.get(name), new.get(name)
+        # Of 10,000 backends nearly all are the same objects, which are not worth a look.
+        same = _backends(before) & _backends(after)
+        found = differences(name, _compared(before, same), _compared(after, same))
         for count, change in enumerate(found):
             if change is not None:
                 changes.append(change)
@@ -39,12 +42,17 @@ def change_steps(
     return changes
 
 
-def _compared(service: Service | None) -> Compared | None:
+def _backends(service: Service | None) -> set[int]:
+    return set() if service is None else set(map(id, service.backends))
+
+
+def _compared(service: Service | None, without: set[int]) -> Compared | None:
     if service is None:
         return None
     listen = [one if isinstance(one, str) else one.written() for one in service.listen]
     options = service.model_dump(mode="json", exclude={"listen", "backends"})
-    return Compared(listened(listen), options, {backend.id: vars(backend) for backend in service.backends})
+    backends = {backend.id: vars(backend) for backend in service.backends if id(backend) not in without}
+    return Compared(listened(listen), options, backends)
 
 
 def own_connections(_service: str, backend: Backend) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dataplane.telemetry.events import Events
-from schemas.snapshot import Snapshot, parse_snapshot
+from schemas.snapshot import Snapshot, Written, parse_snapshot
 from schemas.system.ownership import explain_error, replace_file, sync_directory
 
 RETRY_S: Final = 5.0
@@ -51,10 +51,10 @@ class SnapshotStore:
         self._unsaved = snapshot
         self._needed.set()
 
-    async def save(self, snapshot: Snapshot) -> None:
+    async def save(self, snapshot: Snapshot, written: Written | None = None) -> None:
         """Save a snapshot, now or later; a crash at any moment leaves the old file or the new one."""
         pieces: list[str] = []
-        for piece in snapshot.text():
+        for piece in snapshot.text(written):
             pieces.append(piece)
             await asyncio.sleep(0)
         before, path = self._unsaved, str(self.path)

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import snapshot as snapshots
 from schemas.errors import InvalidDocument
 from schemas.snapshot import (
     SLICE,
     Backend,
     Service,
     Snapshot,
+    Written,
     digest,
     finish,
     parse_snapshot,
@@ -539,3 +541,29 @@ def test_what_only_looks_the_same_is_refused(change, paths):
     with pytest.raises(InvalidDocument) as caught:
         finish(parse_snapshot_steps(crowd(b300=change), before.services))
     assert [problem.path for problem in caught.value.problems] == paths
+
+
+def test_what_was_written_is_not_written_again(monkeypatch):
+    """A slice of the same objects is; one with another object, of another length or of another service is written."""
+    written, count = Written(), []
+
+    def write(backend):
+        count.append(backend.id)
+        return canonical(backend)
+
+    canonical = snapshots._canonical_backend
+    monkeypatch.setattr(snapshots, "_canonical_backend", write)
+    before = finish(parse_snapshot_steps(crowd(), {}, written))
+    assert len(count) == 2 * SLICE + 1
+    count.clear()
+    body = crowd(b300={"weight": 9})
+    after = finish(parse_snapshot_steps(body, before.services, written))
+    assert count == [f"b{number}" for number in range(SLICE, 2 * SLICE)]
+    count.clear()
+    assert json.loads("".join(after.text(written))) == after.body() | {"version": 1}
+    assert len(count) == 2 * SLICE + 1, "by body alone"
+    assert after.hash == digest(after.services)
+    count.clear()
+    written.keep({})
+    assert "".join(services_text(after.services, written)) == "".join(services_text(after.services))
+    assert len(count) == 2 * (2 * SLICE + 1)

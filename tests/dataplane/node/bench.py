@@ -29,7 +29,7 @@ class Unsaved:
 
     saved = True
 
-    async def save(self, _snapshot: object) -> None:
+    async def save(self, _snapshot: object, _written: object) -> None:
         """Do nothing."""
 
     async def again(self) -> None:
