@@ -91,11 +91,14 @@ class StagedChange(NamedTuple):
 def pack(
     spec: ServiceSpec,
     before: Running | None = None,
+    others: Iterable[BackendSpec] | None = None,
     tables: Mapping[int, StickyTable] = MappingProxyType({}),
     loops: Loops | None = None,
 ) -> PackedService:
-    """Make of a service what travels: what is other than `before`, or all of it."""
-    rows = [(one.id, one.address, one.weight, one.tier, one.state.value) for one in different(spec, before)]
+    """Make of a service what travels: what is other than `before`, or all of it; `others` is what `different` returns."""
+    if others is None:
+        others = different(spec, before)
+    rows = [(one.id, one.address, one.weight, one.tier, one.state.value) for one in others]
     options = replace(spec, backends=())
     ids = [one.id for one in spec.backends]
     return PackedService(

@@ -17,7 +17,7 @@ from dataplane.node.backend_addresses import find_loops
 from dataplane.node.drain import drain, rehome, undrain
 from dataplane.node.listeners import Listeners
 from dataplane.node.node import Node
-from dataplane.node.running_service import RunningService
+from dataplane.node.running_service import RunningService, take_share
 from dataplane.node.slices import pieces, sliced
 from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
@@ -240,6 +240,8 @@ class Changer:
 
         `anew` says whether the service has other options, too.
         """
+        if not anew and take_share(running, backend, effective):
+            return False
         node, service, before = self.node, running.service, backend.spec
         spec = service.spec
         moves = effective.address != before.address
@@ -344,9 +346,10 @@ class Changer:
         async for effective in sliced(words.specs):
             backend = service.backends[effective.id]
             before, stood = backend.spec, backend.standing
-            backend.set_spec(effective, node.reactor.clock())
-            self._after_state(running, backend, before)
-            running.refresh(backend)
+            if not take_share(running, backend, effective):
+                backend.set_spec(effective, node.reactor.clock())
+                self._after_state(running, backend, before)
+                running.refresh(backend)
             stays = stays and service.selection.reweigh(stood, backend.standing)
             if effective.state is not before.state:
                 turned = True

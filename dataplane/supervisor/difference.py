@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from dataplane.core.spec import ServiceSpec
+from dataplane.core.spec import BackendSpec, ServiceSpec
 from dataplane.ipc.messages import PackedService, Running, StagedChange, different, pack
 from dataplane.node.change import Draft, Prepared
 from dataplane.node.running_service import RunningService
@@ -26,6 +26,7 @@ class Difference:
             replace(one.spec, backends=tuple(one.effective.values())) for one in draft.services.values()
         ]
         self._before = {name: as_running(one) for name, one in running.items()}
+        self._others = {spec.name: different(spec, self._before.get(spec.name)) for spec in self.specs}
 
     def same_names(self) -> bool:
         """Return whether services and backends have the names that they have already, so that columns can stay."""
@@ -48,9 +49,9 @@ class Difference:
         found = {}
         for spec in self.specs:
             before = self._before.get(spec.name)
-            others = different(spec, before)
+            others: Iterable[BackendSpec] = self._others[spec.name]
             if before is not None and replace(before.options, backends=()) != replace(spec, backends=()):
-                others = list(spec.backends)
+                others = spec.backends
             found[spec.name] = {one.id for one in others}
         return found
 
@@ -58,7 +59,7 @@ class Difference:
         running = self._running.get(spec.name)
         known = running.tables if running is not None else {}
         tables = {tier: table for tier, table in prepared.tables.items() if known.get(tier) is not table}
-        return pack(spec, self._before.get(spec.name), tables, prepared.loops)
+        return pack(spec, self._before.get(spec.name), self._others[spec.name], tables, prepared.loops)
 
 
 def as_running(running: RunningService) -> Running:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from dataplane.core.health import Outcome
+from dataplane.core.health import HealthState, Outcome
 from dataplane.core.outlier import Evidence
 from dataplane.core.spec import BackendSpec, OperatorState, ServiceSpec
 from dataplane.net.backend import Backend
 from dataplane.net.connect import Observer
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
-from dataplane.node.running_service import RunningService, find
+from dataplane.node.running_service import RunningService, find, take_share
 from dataplane.telemetry.events import Events
 from tests.dataplane.net.rig import spec
 
@@ -159,6 +159,46 @@ async def test_a_service_with_clients_is_not_forgotten(owner):
     running.service.flows.clear()
     running.drained()
     assert owner.forgotten == [running]
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "taken"),
+    [
+        ({}, {"weight": 7}, True),
+        ({}, {"weight": 0}, False),
+        ({"weight": 0}, {"weight": 7}, False),
+        ({}, {"weight": 7, "state": OperatorState.DRAIN}, False),
+        ({"state": OperatorState.DRAIN}, {"weight": 7}, False),
+        ({}, {"weight": 7, "tier": 1}, False),
+        ({}, {"weight": 7, "address": "127.0.0.1:9"}, False),
+    ],
+)
+async def test_a_share_alone(owner, before, change, taken):
+    """Another weight above 0 is all that it takes; what else is new has to be found out."""
+    running = ran(owner, "a")
+    backend = running.service.backends["a"]
+    old = replace(backend.spec, **before)
+    backend.set_spec(old, 0.0)
+    running.refresh(backend)
+    stood = backend.standing
+    assert take_share(running, backend, replace(old, **change)) is taken
+    if taken:
+        assert backend.spec == replace(old, **change)
+        assert backend.standing == replace(stood, weight=7)
+    else:
+        assert (backend.spec, backend.standing) == (old, stood)
+
+
+async def test_a_share_of_one_that_is_gone_or_judged_by_others(owner):
+    """One that was removed comes back whole; a verdict of somebody else ends with the change."""
+    running = ran(owner, "a", health={"active": {"type": "none"}})
+    backend = running.service.backends["a"]
+    other = replace(backend.spec, weight=7)
+    backend.removed = True
+    assert not take_share(running, backend, other)
+    backend.removed = False
+    backend.health.decide(HealthState.UP, "said so", 0.0)
+    assert not take_share(running, backend, other)
 
 
 async def test_find(owner):

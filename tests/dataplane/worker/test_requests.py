@@ -130,7 +130,7 @@ async def test_a_table_that_comes_is_not_built(monkeypatch):
         others = [replace(spec.backends[0], weight=7), spec.backends[1]]
         other = await build_tables(spec.mode, spec.seed, others, {}, spec.seed)
         monkeypatch.setattr(StickyTable, "build", None)
-        staged = StagedChange(1, digest, [pack(spec, None, sent)], dump({}), None)
+        staged = StagedChange(1, digest, [pack(spec, tables=sent)], dump({}), None)
         await asked(requests, "stage", staged)
         await asked(requests, "commit", [])
         running = requests.node.running["s"]
