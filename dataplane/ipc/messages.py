@@ -82,8 +82,8 @@ class StagedChange(NamedTuple):
     generation: int
     digest: str
     services: list[PackedService]
-    columns: bytes | None
-    """The pickled `Columns` of everything; None: they stay."""
+    columns: list[bytes] | None
+    """The pickled `Columns` of everything, in slices; None: they stay."""
     base: tuple[int, str] | None
     """Generation and hash of what has to run for `services` to be what is other than that; None: they are whole."""
 
@@ -134,6 +134,21 @@ async def unpack(packed: PackedService, before: Running | None = None) -> Servic
         assert before is not None  # noqa: S101 - it is left out only of what runs
         options = before.options
     return replace(options, backends=tuple([others.get(id_) or known[id_] for id_ in ids]))
+
+
+def pack_columns(columns: Columns) -> list[bytes]:
+    """Make of columns what travels."""
+    items = list(columns.items())
+    return [dump(dict(items[start : start + SLICE])) for start in range(0, len(items), SLICE)]
+
+
+async def unpack_columns(packed: Iterable[bytes]) -> Columns:
+    """Make columns of what has travelled, letting the loop have its turn after each slice."""
+    columns: Columns = {}
+    for one in packed:
+        columns |= load(one)
+        await asyncio.sleep(0)
+    return columns
 
 
 def load(packed: bytes) -> Any:

@@ -1,9 +1,9 @@
 """A snapshot in, running state out: everything that can fail first, then one step that cannot.
 
 1. Validate, compare generations, compute the changes, in slices between which the loop relays.
-2. Build sticky tables and backends, likewise.
+2. Build sticky tables, likewise.
 3. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
-4. Have whoever else runs it (a supervisor's workers, `Replicas`) prepare it; one refusal ends it here.
+4. Make new backends, and have whoever else runs it (a supervisor's workers, `Replicas`) prepare it; one refusal ends it here.
 5. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
 6. Write the snapshot to disk, then answer; if it cannot be written, try again later.
 """
@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
+from dataplane.background import together
 from dataplane.core.health import HealthState
 from dataplane.core.spec import BackendSpec
 from dataplane.errors import Refused
@@ -169,13 +170,13 @@ class Applier:
         draft = await self._prepare(snapshot)
         self._listeners.new.prepare(draft.addresses(), draft.listen_options())
         replicas = self._replicas
-        if replicas is not None:
-            try:
-                await replicas.prepare(snapshot, draft)
-            except BaseException:
+        try:
+            await self._make_ready(snapshot, draft)
+        except BaseException:
+            if replicas is not None:
                 replicas.abort()
-                self._listeners.new.abandon()
-                raise
+            self._listeners.new.abandon()
+            raise
         overridden = dict(self.node.overrides)
         await self.changer.swap(draft, self._listeners)
         old, self.snapshot = self.snapshot, snapshot
@@ -194,6 +195,15 @@ class Applier:
         tell_overruled(self.node, overridden)
         self.on_change()
         return changes
+
+    async def _make_ready(self, snapshot: Snapshot, draft: Draft) -> None:
+        """Make new backends, and at the same time have others make theirs: it is what takes longest."""
+        work = [self.changer.make(draft)]
+        if self._replicas is not None:
+            work.append(self._replicas.prepare(snapshot, draft))
+        for outcome in await together(work):
+            if outcome is not None:
+                raise outcome
 
     async def _prepare(self, snapshot: Snapshot) -> Draft:
         specs = []

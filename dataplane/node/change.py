@@ -23,6 +23,8 @@ from dataplane.node.sticky_tables import build_tables
 from schemas.system.machine import HERE
 
 V = TypeVar("V")
+MADE: Final = 100
+"""Backends that are made between two turns of the loop: a millisecond."""
 IN_PLACE: Final = 16
 """So many weights are taken in place one by one: each may have to be searched for, in up to 0.2 ms."""
 
@@ -86,7 +88,7 @@ class Changer:
     async def prepare(
         self, specs: Sequence[ServiceSpec], computed: Mapping[str, Computed] = MappingProxyType({})
     ) -> Draft:
-        """Build sticky tables and backends, in slices between which the loop relays; nothing runs yet.
+        """Build sticky tables, in slices between which the loop relays; nothing runs yet, and backends are still to be made.
 
         What another process has `computed` for all of the services, by name, is not computed again.
         """
@@ -111,7 +113,7 @@ class Changer:
                 known = {**known, **computed[name].tables}
             tables = await build_tables(spec.mode, spec.seed, effective.values(), known, spec.seed)
             prepared[name] = Prepared(spec, configured, effective, tables, loops.get(name, {}))
-        return Draft(prepared, await self._make_backends(prepared))
+        return Draft(prepared, {})
 
     def _effective(self, name: str, running: RunningService | None, spec: BackendSpec) -> BackendSpec:
         """Apply those overrides that the new configuration leaves in force."""
@@ -122,17 +124,16 @@ class Changer:
         fields: dict[str, Any] = {field: value for field, (value, _) in _kept(override, old, spec).items()}
         return replace(spec, **fields)
 
-    async def _make_backends(self, prepared: Mapping[str, Prepared]) -> dict[tuple[str, str], Backend]:
-        made: dict[tuple[str, str], Backend] = {}
-        for name, following in prepared.items():
+    async def make(self, draft: Draft) -> None:
+        """Make the backends that are new, in slices as well; `swap` would make them in one piece."""
+        for name, following in draft.services.items():
             running = self.node.running.get(name) or self.node.leaving.get(name)
             known = running.service.backends if running else {}
             leaving = {backend.id for backend in running.service.leaving} if running else set()
             new = [spec for spec in following.effective.values() if spec.id not in known]
-            async for spec in sliced(new):
+            async for spec in sliced(new, MADE):
                 if spec.id not in leaving:
-                    made[name, spec.id] = self.node.make_backend(spec, following.spec)
-        return made
+                    draft.made[name, spec.id] = self.node.make_backend(spec, following.spec)
 
     # -- the step that cannot fail --------------------------------------------------------------------
 

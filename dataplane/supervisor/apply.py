@@ -20,7 +20,7 @@ from typing import Any
 from dataplane.background import together
 from dataplane.core.spec import ServiceSpec
 from dataplane.errors import PeerError, PeerGone, Refused
-from dataplane.ipc.messages import dump
+from dataplane.ipc.messages import dump, pack_columns
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.net.backend import Backend
 from dataplane.node.apply import EMPTY
@@ -146,8 +146,8 @@ class WorkerReplicas:
         worker.channel.send("put", self._node.backend_addresses.all())
         worker.channel.send("arm")
 
-    def _assign(self, specs: list[ServiceSpec]) -> bytes:
+    def _assign(self, specs: list[ServiceSpec]) -> list[bytes]:
         """Return the columns of all that is to run, packed; pools are the node's, and find their own parts."""
         keys: set[object] = {spec.name for spec in specs}
         keys |= {(spec.name, backend.id) for spec in specs for backend in spec.backends}
-        return dump(self._board.assign(keys))
+        return pack_columns(self._board.assign(keys))

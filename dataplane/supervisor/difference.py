@@ -35,12 +35,14 @@ class Difference:
             one.effective.keys() == before[name].backends.keys() for name, one in self._prepared.items()
         )
 
-    def change(self, which: tuple[int, str], base: tuple[int, str], columns: bytes | None) -> StagedChange:
+    def change(
+        self, which: tuple[int, str], base: tuple[int, str], columns: list[bytes] | None
+    ) -> StagedChange:
         """Return it for those who run `base`; both are a generation and a hash, as are those of the change, `which`."""
         services = [self._packed(spec, self._prepared[spec.name]) for spec in self.specs]
         return StagedChange(*which, services, columns, base)
 
-    def whole(self, which: tuple[int, str], columns: bytes) -> StagedChange:
+    def whole(self, which: tuple[int, str], columns: list[bytes]) -> StagedChange:
         """Return it for one who runs anything."""
         return whole(which, self.specs, columns)
 
@@ -68,6 +70,6 @@ def as_running(running: RunningService) -> Running:
     return Running(service.spec, {backend.id: backend.spec for backend in service.backends.values()})
 
 
-def whole(which: tuple[int, str], specs: list[ServiceSpec], columns: bytes) -> StagedChange:
+def whole(which: tuple[int, str], specs: list[ServiceSpec], columns: list[bytes]) -> StagedChange:
     """Return all of what is to run, of a generation and a hash."""
     return StagedChange(*which, [pack(spec) for spec in specs], columns, None)

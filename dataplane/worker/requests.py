@@ -16,13 +16,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataplane.core.spec import OperatorState
-from dataplane.ipc.messages import Columns, Running, StagedChange, Verdict, Welcome, Word, load, unpack
+from dataplane.ipc.messages import (
+    Columns,
+    Running,
+    StagedChange,
+    Verdict,
+    Welcome,
+    Word,
+    load,
+    unpack,
+    unpack_columns,
+)
 from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.ipc.takeover import Giver, Offer
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Computed, Draft, Words
-from dataplane.node.slices import tune_collector
+from dataplane.node.slices import sliced, tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader
@@ -153,10 +163,11 @@ class Requests:
             before = Running(known.service.spec, known.configured) if known else None
             specs.append(await unpack(packed, before))
             computed[packed.name] = Computed(load(packed.tables), packed.loops)
-        columns = self._columns if change.columns is None else load(change.columns)
+        columns = self._columns if change.columns is None else await unpack_columns(change.columns)
         self.node.columns = columns  # before backends are made: they dial only where the others see it
-        which = change.generation, change.digest
-        self._next = (await self._changer.prepare(specs, computed), which, columns)
+        draft = await self._changer.prepare(specs, computed)
+        await self._changer.make(draft)
+        self._next = (draft, (change.generation, change.digest), columns)
         self.node.disarm({spec.name for spec in specs if spec.balance_workers})
         return True
 
@@ -172,11 +183,9 @@ class Requests:
 
     async def _stage_words(self, service: str, words: list[Word], tables: bytes) -> None:
         running = self.node.running[service]
-        backends = running.service.backends
-        specs = [
-            replace(backends[backend_id].spec, state=OperatorState(state), weight=weight)
-            for backend_id, state, weight in words
-        ]
+        backends, specs = running.service.backends, []
+        async for backend_id, state, weight in sliced(words):
+            specs.append(replace(backends[backend_id].spec, state=OperatorState(state), weight=weight))
         self._words = await self._changer.prepare_words(running, specs, load(tables))
 
     async def _commit_words(self) -> None:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core.spec import ServiceSpec
-from dataplane.ipc.messages import SLICE, Running, different, load, pack, unpack
+from dataplane.ipc.messages import (
+    SLICE,
+    Columns,
+    Running,
+    different,
+    load,
+    pack,
+    pack_columns,
+    unpack,
+    unpack_columns,
+)
 from dataplane.node.specs import service_spec
 from schemas.snapshot import parse_snapshot
 
@@ -58,3 +69,12 @@ def test_a_difference_arrives_as_the_whole(
     rows = [row for piece in packed.slices for row in load(piece)]
     assert {row[0] for row in rows} == {id_ for id_, weight in after.items() if before.get(id_) != weight}
     assert [one.id for one in different(new, running)] == [row[0] for row in rows]
+
+
+@pytest.mark.parametrize("count", [0, 1, SLICE, 2 * SLICE + 1])
+async def test_columns_arrive(count: int) -> None:
+    """However many slices they take."""
+    columns: Columns = {("web", f"b{number}"): number for number in range(count)}
+    packed = pack_columns(columns)
+    assert len(packed) == -(-count // SLICE)
+    assert await unpack_columns(packed) == columns

@@ -63,9 +63,12 @@ class Bench:
     async def draft(self, *backends: object, **options: Any) -> Draft:
         """Prepare it, and run nothing yet."""
         snapshot = parse_snapshot(self.body(*backends, **options))
-        return await self.applier.changer.prepare(
+        changer = self.applier.changer
+        draft = await changer.prepare(
             [service_spec(name, service) for name, service in snapshot.services.items()]
         )
+        await changer.make(draft)
+        return draft
 
     @property
     def service(self) -> Service:

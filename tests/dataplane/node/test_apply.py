@@ -13,7 +13,7 @@ import pytest
 from dataplane.errors import Refused
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
-from dataplane.node.change import Words
+from dataplane.node.change import MADE, Words
 from dataplane.node.node import Node
 from dataplane.telemetry.events import Events
 from schemas.api import BackendPatch, Verdict
@@ -232,6 +232,25 @@ async def test_there_is_nobody_to_override(it, service, backend):
     with pytest.raises(Refused) as caught:
         await it.applier.patch(service, backend, BackendPatch(weight=2))
     assert caught.value.status == 404
+
+
+async def test_others_prepare_while_backends_are_made(it, monkeypatch):
+    """It takes both as long; whoever refuses is heard when all is made, and none of it runs."""
+    make = it.node.make_backend
+
+    def noted(*args):
+        it.others.note("make")
+        return make(*args)
+
+    monkeypatch.setattr(it.node, "make_backend", noted)
+    ids = [f"b{number}" for number in range(2 * MADE)]
+    it.others.fails["prepare"] = Refused(503, "worker_refused", "no")
+    with pytest.raises(Refused, match="no"):
+        await it.applier.apply(body(1, *ids, listen="127.0.0.1:999"))
+    before, _, after = " ".join(it.others.noted).partition(" prepare ")
+    assert before.count("make") >= MADE
+    assert after == " ".join(["make"] * (2 * MADE - before.count("make")) + ["abort", "close sockets"])
+    assert not it.node.running
 
 
 async def test_many_overrides_are_one_change_and_one_event(it):

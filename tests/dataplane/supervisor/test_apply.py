@@ -12,7 +12,7 @@ import pytest
 
 from dataplane.core.health import HealthState
 from dataplane.errors import PeerError, PeerGone, Refused
-from dataplane.ipc.messages import dump, load
+from dataplane.ipc.messages import dump, load, unpack_columns
 from dataplane.net.goal import PoolShare
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import EMPTY, Applier
@@ -52,7 +52,7 @@ async def test_all_stage_before_any_commits():
         assert steps == ["stage"] * 2 + ["commit"] * 2 + ["put"] * 2 + ["arm"] * 2
         change = next(what for _, kind, what in site.noted if kind == "stage")
         assert change[:2] == (1, site.applier.snapshot.hash)
-        assert set(load(change.columns)) == {"s", ("s", "a")}
+        assert set(await unpack_columns(change.columns)) == {"s", ("s", "a")}
         assert site.sockets.finished == 1
 
 
@@ -97,7 +97,7 @@ async def test_a_worker_that_runs_something_else_is_sent_all():
         assert sorted(staged) == [(0, False), (1, False), (1, True)]
         whole = next(what for _, kind, what in site.noted if kind == "stage" and what.base is None)
         assert len(load(whole.services[0].slices[0])) == 2
-        assert set(load(whole.columns)) == {"s", ("s", "a"), ("s", "b")}
+        assert set(await unpack_columns(whole.columns)) == {"s", ("s", "a"), ("s", "b")}
         told = {index: {one[1] for one in what} for index, kind, what in site.noted if kind == "commit"}
         assert told == {0: {"b"}, 1: {"a", "b"}}
 

@@ -41,7 +41,7 @@ async def test_what_is_new(bench, backends, same, news):
     assert (change[:2], change.base, change.columns) == (WHICH, BASE, None)
     (packed,) = change.services
     assert {row[0] for piece in packed.slices for row in load(piece)} == news
-    (everything,) = difference.whole(WHICH, b"").services
+    (everything,) = difference.whole(WHICH, []).services
     assert len([row for piece in everything.slices for row in load(piece)]) == len(backends)
 
 
@@ -57,7 +57,7 @@ async def test_a_service_that_was_not_there(bench):
     difference = Difference(draft, {})
     assert not difference.same_names()
     assert difference.news() == {"s": {"a", "b"}}
-    (packed,) = difference.change(WHICH, BASE, b"").services
+    (packed,) = difference.change(WHICH, BASE, []).services
     assert packed.options is not None
 
 

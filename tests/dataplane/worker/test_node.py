@@ -62,7 +62,9 @@ class Worker:
         keys: set[object] = {spec.name for spec in specs}
         keys |= {(spec.name, one.id) for spec in specs for one in spec.backends}
         self.node.columns = columns = dict(self.board.assign(keys))
-        await self._changer.swap(await self._changer.prepare(specs), self._listeners)
+        draft = await self._changer.prepare(specs)
+        await self._changer.make(draft)
+        await self._changer.swap(draft, self._listeners)
         self.node.count_in(columns)
 
     def backends(self, service: str) -> list[SharedBackend]:

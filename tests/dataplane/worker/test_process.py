@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from dataplane.core.phase import Phase
 from dataplane.ipc.channel import Channel
-from dataplane.ipc.messages import StagedChange, Welcome, WorkerSettings, dump
+from dataplane.ipc.messages import StagedChange, Welcome, WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.telemetry.connection_log import RecordingOptions
 from dataplane.telemetry.line_writer import LineSink
@@ -37,7 +37,7 @@ class Supervisor:
         """Have the worker begin."""
         pid, _ = await self.channel.request("welcome", self.hello, [self.board.fd])
         assert pid == os.getpid()
-        await self.channel.request("stage", StagedChange(1, "hash", [], dump({}), None))
+        await self.channel.request("stage", StagedChange(1, "hash", [], [], None))
         await self.channel.request("commit", [])
 
 

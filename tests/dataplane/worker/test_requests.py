@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from dataplane.core.balance.sticky_table import StickyTable
-from dataplane.ipc.messages import Running, StagedChange, Welcome, WorkerSettings, dump, pack
+from dataplane.ipc.messages import Running, StagedChange, Welcome, WorkerSettings, dump, pack, pack_columns
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.takeover import take
+from dataplane.node.slices import SLICE
 from dataplane.node.specs import service_spec
 from dataplane.node.sticky_tables import build_tables, tables_hash
 from dataplane.telemetry.connection_log import RecordingOptions
@@ -53,7 +54,7 @@ def change(generation, *backends, listen=ADDRESS):
     service = {"listen": listen, "backends": list(backends), **quiet}
     snapshot = parse_snapshot({"version": 1, "generation": generation, "services": {"s": service}})
     packed = pack(service_spec("s", snapshot.services["s"]))
-    return StagedChange(generation, snapshot.hash, [packed], dump({}), None)
+    return StagedChange(generation, snapshot.hash, [packed], [], None)
 
 
 async def asked(requests, kind, body=None, sockets=()):
@@ -88,7 +89,7 @@ async def test_a_difference_from_what_runs():
     """It is prepared if that runs here, an override included; what is left out stays, columns too."""
     async with begun() as requests:
         digest, spec = services_of("127.0.0.1:1", "127.0.0.1:2")
-        first = change(1, "127.0.0.1:1", "127.0.0.1:2")._replace(columns=dump({"s": 1}))
+        first = change(1, "127.0.0.1:1", "127.0.0.1:2")._replace(columns=pack_columns({"s": 1}))
         assert (await asked(requests, "stage", first))[0] is True
         await asked(requests, "commit", [])
         await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)], dump({})))
@@ -114,12 +115,32 @@ async def test_a_difference_from_what_runs():
 async def test_what_is_abandoned_leaves_the_columns():
     """Backends that are made later count where the others look."""
     async with begun() as requests:
-        await asked(requests, "stage", change(1, "127.0.0.1:1")._replace(columns=dump({"s": 1})))
+        await asked(requests, "stage", change(1, "127.0.0.1:1")._replace(columns=pack_columns({"s": 1})))
         await asked(requests, "commit", [])
-        await asked(requests, "stage", change(2, "127.0.0.1:2")._replace(columns=dump({"s": 2})))
+        await asked(requests, "stage", change(2, "127.0.0.1:2")._replace(columns=pack_columns({"s": 2})))
         assert requests.node.columns == {"s": 2}
         requests.notice("abandon", None)
         assert requests.node.columns == {"s": 1}
+
+
+async def test_many_overrides_are_prepared_in_slices():
+    """The loop has its turn after each."""
+    async with begun() as requests:
+        many = [{"id": f"b{number}", "address": "127.0.0.1:1"} for number in range(2 * SLICE)]
+        await asked(requests, "stage", change(1, *many))
+        await asked(requests, "commit", [])
+        turns = []
+
+        async def others():
+            while True:
+                turns.append(len(turns))
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        words = [(one["id"], "enabled", 2) for one in many]
+        await asked(requests, "stage_words", ("s", words, dump({})))
+        assert len(turns) == 2
+        task.cancel()
 
 
 async def test_a_table_that_comes_is_not_built(monkeypatch):
@@ -130,7 +151,7 @@ async def test_a_table_that_comes_is_not_built(monkeypatch):
         others = [replace(spec.backends[0], weight=7), spec.backends[1]]
         other = await build_tables(spec.mode, spec.seed, others, {}, spec.seed)
         monkeypatch.setattr(StickyTable, "build", None)
-        staged = StagedChange(1, digest, [pack(spec, tables=sent)], dump({}), None)
+        staged = StagedChange(1, digest, [pack(spec, tables=sent)], [], None)
         await asked(requests, "stage", staged)
         await asked(requests, "commit", [])
         running = requests.node.running["s"]
