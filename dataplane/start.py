@@ -31,11 +31,11 @@ def main() -> None:
 
 
 def worker() -> None:
-    """Run a worker; also a terminal's ^C is its supervisor's to interpret."""
+    """Run the process that workers are forked from; also a terminal's ^C is their supervisor's to interpret."""
     _ignore(signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
-    from dataplane.worker.process import main as work  # noqa: PLC0415 - after the first thing to do
+    from dataplane.worker.fork_server import main as serve  # noqa: PLC0415 - after the first thing to do
 
-    work()
+    serve()
 
 
 def _ignore(*numbers: signal.Signals) -> None:

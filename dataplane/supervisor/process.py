@@ -132,6 +132,7 @@ class Supervision:
         """Let go of everything. Should a bug of ours have brought us here, the workers live on, as if this process had been killed."""
         self._watching.cancel()
         self._sockets.leave()
+        await self._succession.server.close()
 
     def kill(self) -> None:
         """End all workers now, and start none any more."""

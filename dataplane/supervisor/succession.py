@@ -25,6 +25,7 @@ from dataplane.errors import PeerError, PeerGone, Refused
 from dataplane.ipc.messages import Welcome, WorkerSettings
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.supervisor.apply import WorkerReplicas
+from dataplane.supervisor.fork_server import ForkServer
 from dataplane.supervisor.lending import Lending
 from dataplane.supervisor.tally import WorkerTally
 from dataplane.supervisor.workers import PARTING_S, WorkerProcess, Workers
@@ -71,6 +72,7 @@ class Succession:
         self._replicas = replicas
         self._tally = tally
         self._pace = Pace()
+        self.server = ForkServer()
         self._resizing = asyncio.Lock()
         self.make: Callable[..., WorkerProcess] = WorkerProcess
 
@@ -121,7 +123,7 @@ class Succession:
             raise PeerError("too many former workers are still draining")
         worker = self.make(index, row, self._heard)
         try:
-            await worker.start(affinity=self._settings.affinity)
+            await worker.start(self.server, affinity=self._settings.affinity)
         except BaseException:
             self._board.free_row(row)
             raise
@@ -140,7 +142,7 @@ class Succession:
         worker.life.turn(Turn.END, time.time())
         await self._succeed(worker, status)
 
-    async def _succeed(self, worker: WorkerProcess, status: int | str) -> None:
+    async def _succeed(self, worker: WorkerProcess, status: int | str | None) -> None:
         """Have siblings and a successor take the place of a worker that is gone, if it has not been filled yet."""
         index = worker.index
         if self._workers.serving.get(index) is not worker:
@@ -203,6 +205,8 @@ class Succession:
     async def restart(self) -> dict[str, Any]:
         """Replace every worker, one at a time; if a new one does not come up (`Refused`), the rest of the old serve on."""
         self._tally.emit("restart", workers=self._workers.count)
+        self.server.retire()
+        self.server = ForkServer()  # which loads the code as it is now
         try:
             pids = [(await self.bring_up(index)).pid for index in range(self._workers.count)]
         except FAILURES as error:

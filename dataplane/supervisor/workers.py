@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from dataplane.background import together
@@ -17,6 +15,7 @@ from dataplane.core.phase import Life, Phase
 from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.channel import Channel
 from dataplane.report.figures import Figures
+from dataplane.supervisor.fork_server import Forked, ForkServer
 
 Hear = Callable[["WorkerProcess", str, dict[str, Any]], None]
 Share = tuple[str, int]
@@ -25,14 +24,12 @@ ANSWER_S: Final = 30.0
 """A worker that does not answer for so long hangs."""
 PARTING_S: Final = 1.0
 """How long after its last word a worker's process may take to end, and the other way round."""
-_ROOT: Final = str(Path(__file__).resolve().parents[2])
-"""Where this program is, so that a worker is the same one whatever the working directory holds."""
 
 
 class WorkerProcess:
     """One worker's process, from its start to its end; `hear` is called with what happens in it, and to it."""
 
-    process: asyncio.subprocess.Process
+    process: Forked
     channel: Channel
 
     def __init__(self, index: int, row: int, hear: Hear) -> None:
@@ -54,21 +51,15 @@ class WorkerProcess:
         """Whether it was told to drain."""
         return self.life.phase is Phase.DRAINING
 
-    async def start(self, *, affinity: bool) -> None:
-        """Start the process, with `affinity` on a core of its own; raises OSError if that cannot be."""
+    async def start(self, server: ForkServer, *, affinity: bool) -> None:
+        """Start the process, with `affinity` on a core of its own; raises what `ForkServer.fork` does."""
         ours, theirs = socket.socketpair()
         with theirs:
-            path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "dataplane.start",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
-            )
+            try:
+                self.process = await server.fork(theirs)
+            except BaseException:
+                ours.close()
+                raise
         self.pid = self.process.pid
         self.channel = Channel(ours, notice=self.notice)
         if affinity:
@@ -76,8 +67,8 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self.pid, {cores[self.index % len(cores)]})
 
-    async def run(self, on_lost: Callable[[], None]) -> int:
-        """Listen to it until its process has ended; return the exit status.
+    async def run(self, on_lost: Callable[[], None]) -> int | None:
+        """Listen to it until its process has ended; return the exit status, or None if nobody knows it.
 
         Args:
             on_lost: Called if it does not hear us any more, but lives: it could not take what it was sent (out of

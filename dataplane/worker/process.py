@@ -22,12 +22,9 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
-
-import uvloop
 
 from dataplane.background import Background, first_of, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
@@ -162,12 +159,3 @@ def event_writer(log: LineSink, form: str) -> Callable[..., None]:
         log.write(json.dumps(event).encode() + b"\n")
 
     return write
-
-
-def main() -> None:
-    """Run a worker; the only argument is the descriptor of its supervisor's channel."""
-    uvloop.run(_main(socket.socket(fileno=int(sys.argv[1]))))
-
-
-async def _main(sock: socket.socket) -> None:
-    await Worker(sock).run()

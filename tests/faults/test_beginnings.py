@@ -91,21 +91,22 @@ def test_a_data_plane_outlives_a_reload_that_comes_too_early(tmp_path: Path, wor
         plane.close()
 
 
-def test_a_worker_outlives_a_signal_to_all_that_comes_too_early(tmp_path: Path) -> None:
-    """What is sent to a whole group reaches workers that have just begun."""
+def test_workers_outlive_a_signal_to_all_that_comes_too_early(tmp_path: Path) -> None:
+    """What is sent to a whole group reaches the process that workers are forked from when it has just begun."""
     stops = Stops(tmp_path, "dataplane.worker.process")
     plane = DataPlane(["--workers", "2"], environment=stops.environment)
     try:
         plane._spawn()
         children = Path(f"/proc/{plane.pid}/task/{plane.pid}/children")
-        workers = wait_for(lambda: len(now := children.read_text().split()) == 2 and now, "both workers")
-        for worker in map(int, workers):
-            stops.wait("dataplane.worker.process", worker)
-            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
-                os.kill(worker, number)
+        (server,) = map(int, wait_for(lambda: children.read_text().split(), "the process that forks"))
+        stops.wait("dataplane.worker.process", server)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
+            os.kill(server, number)
         stops.go("dataplane.worker.process")
         wait_for(lambda: plane.poll() is not None or plane.ready(), "it to be ready")
-        assert {str(each["pid"]) for each in plane.status()["workers"]} == set(workers)
+        forked = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        assert {str(each["pid"]) for each in plane.status()["workers"]} == set(forked)
+        assert len(forked) == 2
     finally:
         plane.close()
 

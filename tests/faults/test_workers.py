@@ -216,7 +216,8 @@ def test_a_takeover_that_cannot_have_its_ports_changes_nothing(tmp_path: Path, w
 
 _ONE_WORKER_ONLY = """
 import os, sys, time
-if "dataplane.start" in sys.orig_argv:
+
+def begin():
     folder = os.path.dirname(__file__)
     try:
         open(folder + "/first", "x")
@@ -224,6 +225,9 @@ if "dataplane.start" in sys.orig_argv:
         while not os.path.exists(folder + "/go"):
             time.sleep(0.01)
         os._exit(1)
+
+if "dataplane.start" in sys.orig_argv:
+    os.register_at_fork(after_in_child=begin)
 """
 
 

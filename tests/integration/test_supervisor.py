@@ -473,6 +473,20 @@ def test_it_is_ready_with_a_snapshot_and_ends_in_good_order(fresh: Site) -> None
     assert not list(fresh.plane.runtime_dir.glob("*.sock"))
 
 
+def test_a_restart_loads_the_code_again(site: Site) -> None:
+    """All workers are forked from one process, and those of a restart from a new one."""
+
+    def parents(pids: list[int]) -> set[str]:
+        return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] for pid in pids}
+
+    (before,) = parents([each["pid"] for each in site.plane.status()["workers"]])
+    status, body = site.plane.request("POST", "/v1/restart")
+    assert status == 200
+    (after,) = parents(body["pids"])
+    assert before != after
+    assert str(site.plane.pid) not in {before, after}
+
+
 def test_a_single_process_has_nothing_to_restart() -> None:
     """POST /v1/restart without workers is a conflict that names the way out."""
     with DataPlane() as plane:

@@ -13,7 +13,7 @@ import pytest
     [
         ("dataplane.start", {"asyncio", "click", "pathlib", "uvloop"}),
         (
-            "dataplane.worker.process",
+            "dataplane.worker.fork_server",
             {"aiohttp", "click", "prometheus_client", "pydantic", "structlog", "yaml"},
         ),
         ("dataplane.main", {"colorama", "consul", "controlplane", "opentelemetry", "pygments", "rich"}),

@@ -64,6 +64,13 @@ def memory_kib(pid: int, *kinds: str) -> float:
     return float(kib)
 
 
+def _parent(pid: int) -> int:
+    """Return the id of the process that has started another one; 0 if that has gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
 class Child:
     """A running program, in a process group of its own.
 
@@ -147,6 +154,11 @@ class Child:
     def pids(self) -> list[int]:
         """Return its processes that live, itself among them."""
         return [int(entry.name) for entry in self._group()]
+
+    def workers(self) -> list[int]:
+        """Return those of its processes that have started none of the others; without others, none."""
+        pids = set(self.pids()) - {self.pid}
+        return sorted(pids - {_parent(pid) for pid in pids})
 
     def _group(self) -> list[Path]:
         """Return the /proc entries of all its processes that live."""

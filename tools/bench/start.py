@@ -72,7 +72,7 @@ class StartStudy:
 def _memory(child: Child) -> dict[str, float]:
     """Return KiB of all its processes, and of each kind, if it has workers."""
     pids = child.pids()
-    workers = [pid for pid in pids if pid != child.pid]
+    workers = child.workers()
     figures = {"memory": sum(map(memory_kib, pids))}
     if not workers:
         return figures

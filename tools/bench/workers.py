@@ -126,7 +126,7 @@ def _workers(child: Child, count: int, *, threads: bool) -> list[int]:
         if threads:
             found = sorted(int(task.name) for task in Path(f"/proc/{child.pid}/task").iterdir())
         else:
-            found = [child.pid] if count == 1 else sorted(set(child.pids()) - {child.pid})
+            found = [child.pid] if count == 1 else child.workers()
         if len(found) == count:
             return found
         if time.monotonic() > end:

@@ -144,7 +144,7 @@ class Worker(WorkerProcess):
         self._fleet = fleet
         fleet.all.append(self)
 
-    async def start(self, *, affinity):
+    async def start(self, server, *, affinity):
         """Begin."""
         self._raise("start")
         self.pid = self._fleet.next_pid()
