@@ -54,7 +54,7 @@ class ServiceTotals:
     retries: int = 0
     handed_over: int = 0
     """Clients that went to another worker instead: they are none of `connections`, here."""
-    closed: dict[CloseReason, int] = field(default_factory=lambda: dict.fromkeys(CloseReason, 0))
+    closed: dict[CloseReason, int] = field(default_factory=dict.fromkeys(CloseReason, 0).copy)
     session: Histogram = field(default_factory=lambda: Histogram(SESSION_BOUNDS_S))
     queue: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
 
@@ -70,6 +70,6 @@ class BackendTotals:
     ejections: int = 0
     hits: int = 0
     misses: int = 0
-    discarded: dict[DiscardCause, int] = field(default_factory=lambda: dict.fromkeys(DiscardCause, 0))
+    discarded: dict[DiscardCause, int] = field(default_factory=dict.fromkeys(DiscardCause, 0).copy)
     connect: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
     first_byte: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
