@@ -53,10 +53,11 @@ def test_slicer_makes_a_segment_of_each_byte():
 def test_reset_after_counts_answers():
     """Exactly `size` bytes of the answer arrive before the RST."""
     with (
-        Source(data=payload(5000)) as server,
+        EchoServer() as server,
         ResetAfter(server.address, size=1234) as proxy,
         dial(proxy.address) as client,
     ):
+        client.sendall(payload(5000))  # a backend that spoke first could be reset before the client has connected
         assert read_to_reset(client) == payload(5000)[:1234]
 
 
