@@ -57,9 +57,8 @@ def test_reset_after_counts_answers():
         ResetAfter(server.address, size=1234) as proxy,
         dial(proxy.address) as client,
     ):
-        client.sendall(
-            payload(5000)
-        )  # a backend that spoke first could be reset before the client has connected
+        # a backend that spoke first could be reset before the client has connected
+        client.sendall(payload(5000))
         assert read_to_reset(client) == payload(5000)[:1234]
 
 
