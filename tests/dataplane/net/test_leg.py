@@ -21,8 +21,9 @@ SIOCOUTQNSD = 0x894B
 """How much has not been sent yet, of what SIOCOUTQ counts (include/uapi/linux/sockios.h)."""
 OVERSHOOT_BYTES = 128 * 1024
 """The kernel looks at the limit before it fills a packet, which on loopback has 64 KiB."""
-MOST_BYTES = 2 * 1024 * 1024
-"""HAProxy has 3.9 MB there, of which 3.7 wait for the reader, and this process had 6.2."""
+MOST_BYTES = 3 * 1024 * 1024
+"""HAProxy has 3.9 MB there, of which 3.7 wait for the reader, and this process had 6.2. It is 2 as a rule: how far the kernel
+opens the sender's window depends on when it is looked at."""
 
 
 @pytest.fixture
