@@ -21,9 +21,10 @@ SIOCOUTQNSD = 0x894B
 """How much has not been sent yet, of what SIOCOUTQ counts (include/uapi/linux/sockios.h)."""
 OVERSHOOT_BYTES = 128 * 1024
 """The kernel looks at the limit before it fills a packet, which on loopback has 64 KiB."""
-MOST_BYTES = 3 * 1024 * 1024
-"""HAProxy has 3.9 MB there, of which 3.7 wait for the reader, and this process had 6.2. It is 2 as a rule: how far the kernel
-opens the sender's window depends on when it is looked at."""
+MOST_BYTES = 2 * 1024 * 1024
+"""HAProxy has 3.9 MB there, of which 3.7 wait for the reader, and this process had 6.2."""
+TRIES = 3
+"""How far the kernel opens the sender's window also depends on when it is scheduled: once in many times 4 % more lie there."""
 
 
 @pytest.fixture
@@ -51,15 +52,21 @@ def legs(rig: Rig) -> tuple[Leg, Leg]:
 
 
 @pytest.mark.parametrize("direction", ["download", "upload"])
-def test_a_reader_that_never_reads(rig: Rig, direction: str) -> None:
+def test_a_reader_that_never_reads(direction: str) -> None:
     """Whoever reads nothing pins less than a plain C proxy, whether it is the client or the backend."""
-    client, server = rig.client(), rig.ends[0].accept()
-    sender, reader = (server, 0) if direction == "download" else (client, 1)
-    rig.fill(sender, DATA)
-    lies = pinned(legs(rig)[reader])
-    assert lies["pending"], "it stands still"
-    assert lies["hoarded"] <= RESERVE_BYTES + OVERSHOOT_BYTES
-    assert sum(lies.values()) < MOST_BYTES, lies
+    sums = []
+    for _ in range(TRIES):
+        with rigged() as rig:
+            client, server = rig.client(), rig.ends[0].accept()
+            sender, reader = (server, 0) if direction == "download" else (client, 1)
+            rig.fill(sender, DATA)
+            lies = pinned(legs(rig)[reader])
+        assert lies["pending"], "it stands still"
+        assert lies["hoarded"] <= RESERVE_BYTES + OVERSHOOT_BYTES
+        sums.append(sum(lies.values()))
+        if sums[-1] < MOST_BYTES:
+            return
+    pytest.fail(f"each time too much: {sums}")
 
 
 @pytest.mark.parametrize("direction", ["download", "upload"])
