@@ -29,7 +29,6 @@ NOTHING: Final = -errno.EAGAIN
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
 ERR: Final = select.EPOLLERR
-HUP: Final = select.EPOLLHUP
 RDHUP: Final = select.EPOLLRDHUP
 """The peer has finished; poll() and epoll have the same number for it."""
 UNWATCHED: Final = -1

@@ -85,7 +85,6 @@ cdef extern from *:
     enum: EPOLLIN
     enum: EPOLLOUT
     enum: EPOLLERR
-    enum: EPOLLHUP
     enum: EPOLLRDHUP
     enum: EPOLL_CLOEXEC
     enum: EPOLL_CTL_ADD
@@ -119,7 +118,6 @@ NOTHING = -EAGAIN
 IN = EPOLLIN
 OUT = EPOLLOUT
 ERR = EPOLLERR
-HUP = EPOLLHUP
 RDHUP = EPOLLRDHUP
 UNWATCHED = -1
 Address = tuple

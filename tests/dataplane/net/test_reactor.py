@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -177,3 +179,19 @@ async def test_a_handler_with_a_bug_stops_no_other(reactor, complaints):
     assert bad.failures == 1, "it is not watched any more"
     bad.close()
     good.close()
+
+
+def test_backends_come_first_in_a_batch():
+    """Whatever the order in which epoll reports them."""
+    reactor = Reactor(SimpleNamespace(), 1024)
+    told = []
+    pipes = [Pipe(reactor, partial(told.append, place)) for place in range(4)]
+    pipes[1].is_backend = pipes[3].is_backend = True
+    for pipe in pipes:
+        os.write(pipe.other, b"x")
+    assert reactor._handle_batch() == 4
+    assert sorted(told[:2]) == [1, 3]
+    assert sorted(told[2:]) == [0, 2]
+    for pipe in pipes:
+        pipe.close()
+    reactor.epoll.close()
