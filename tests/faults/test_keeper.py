@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from schemas.system.locks import is_free, lock_of
 from tests.support.dataplane import DataPlane, unix_request
 from tests.support.site import Site
 from tests.support.wait import DEADLINE_S, wait_for
@@ -65,11 +66,11 @@ def test_the_main_process_ends_as_the_other_one_does(site: Site) -> None:
     assert site.plane.wait() == -signal.SIGKILL
 
 
-def test_nobody_is_lost_when_the_main_process_is_killed(site: Site, workers: str) -> None:
+def test_nobody_is_lost_when_the_main_process_is_killed(site: Site) -> None:
     """The other one gives way as if it had been killed itself: who is in place is served, and the next one starts."""
+    name = lock_of(site.plane.socket)
     site.plane.kill()
-    if workers == "1":
-        wait_for(lambda: '"draining"' in site.plane.output, "the name to be free")
+    wait_for(lambda: is_free(name), "the name to be free")
     site.another().start()
     site.client().close()
     site.ask(site.flow)
