@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from schemas.cluster import Cluster
 from schemas.discovery import CONSUL_FILES, Consul, Discover, Guard
 from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Problem, format_path, shown
@@ -57,6 +58,8 @@ class Desired(Frozen):
     """The Consul agent."""
     guard: Guard = Guard()
     """How much discovery may take away."""
+    cluster: Cluster | None = None
+    """The nodes that this one belongs to, which see each other through Consul."""
 
 
 class _File(Desired):
@@ -159,7 +162,11 @@ def _check(value: object) -> tuple[list[Finding], Desired | None]:
     if findings or frame is None:
         return findings, None
     return findings, Desired.model_construct(
-        version=frame.version, services=services, consul=frame.consul, guard=frame.guard
+        version=frame.version,
+        services=services,
+        consul=frame.consul,
+        guard=frame.guard,
+        cluster=frame.cluster,
     )
 
 

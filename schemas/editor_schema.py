@@ -27,6 +27,7 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
     one = definitions[service.__name__]
     for name in ("backends", "discover"):  # None is what leaving them out means, nothing to write
         _drop_null(one["properties"][name])
+    _drop_null(schema["properties"]["cluster"])
     listen = one["properties"]["listen"]
     listener = listen.pop("items")
     del listen["type"]

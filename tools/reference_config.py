@@ -42,7 +42,7 @@ def config() -> Iterator[str]:
     yield from ("## A service", "", "`services.NAME`, and all of it in `defaults` as well.", "")
     yield from _keys(definitions["DesiredService"], definitions, prefix="")
     yield from _sections(definitions["DesiredService"], definitions, prefix="")
-    for name, title in (("consul", "Consul"), ("guard", "Guard")):
+    for name, title in (("consul", "Consul"), ("guard", "Guard"), ("cluster", "Cluster")):
         yield from (f"## `{name}`", "", str(schema["properties"][name]["description"]), "")
         yield from _keys(definitions[title], definitions, prefix=f"{name}.")
 

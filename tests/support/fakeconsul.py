@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -69,12 +70,16 @@ class FakeConsul:
         services: Entries by service name; change them with `put`.
         headers: Of every answer of a health query, over those that Consul sends.
         filters: What filter expressions mean; another one lets everything through.
+        locks: By key, whose it is.
+        sessions: What each was made with, by id; they end with `expire`, not by themselves.
         fault: Takes the place of every answer while it is set.
         asked: Every request so far, but questions whether it answers at all: `pulses` has their datacenters.
     """
 
     services: dict[str, list[Any]] = field(default_factory=dict)
     keys: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     queries: dict[str, str] = field(default_factory=dict)
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
@@ -138,6 +143,8 @@ class FakeConsul:
         for prefix, handler in (
             ("/v1/health/service/", self._health),
             ("/v1/kv/", self._kv),
+            ("/v1/session/", self._session),
+            ("/v1/txn", self._txn),
             ("/v1/query/", self._query),
             ("/v1/agent/", self._agent),
         ):
@@ -188,22 +195,88 @@ class FakeConsul:
         return web.json_response({"Nodes": self.services.get(self.queries[name], []), "Datacenter": "dc1"})
 
     async def _kv(self, request: web.Request, path: str) -> web.Response:
-        value, modified = self.keys.get(path, (b"", 0))
         if request.method == "PUT":
-            if "cas" in request.query and int(request.query["cas"]) != modified:
-                return web.json_response(data=False)
-            self.index += 1
-            self.keys[path] = (await request.read(), self.index)
-            await self.wake(index=self.index)
-            return web.json_response(data=True)
+            return await self._put(request, path)
         if "index" in request.query:
             await self._block(request)
-            value, modified = self.keys.get(path, (b"", 0))
+        if "recurse" in request.query:
+            rows = [self._row(key) for key in sorted(self.keys) if key.startswith(path)]
+        else:
+            rows = [self._row(path)] if path in self.keys else []
         headers = {"X-Consul-Index": str(self.index), "X-Consul-KnownLeader": "true"}
-        if not modified:
-            return web.Response(status=404, headers=headers)
+        return web.json_response(rows, headers=headers) if rows else web.Response(status=404, headers=headers)
+
+    def _row(self, path: str) -> dict[str, Any]:
+        value, modified = self.keys[path]
         row = {"Key": path, "Value": base64.b64encode(value).decode(), "ModifyIndex": modified}
-        return web.json_response([row], headers=headers)
+        return row | ({"Session": self.locks[path]} if path in self.locks else {})
+
+    async def _put(self, request: web.Request, path: str) -> web.Response:
+        raw = await request.read()
+        session = request.query.get("acquire") or request.query.get("release")
+        if "cas" in request.query and int(request.query["cas"]) != self.keys.get(path, (b"", 0))[1]:
+            return web.json_response(data=False)
+        if session is not None:
+            if "acquire" in request.query:
+                if session not in self.sessions:
+                    return web.Response(status=500, text=f'invalid session "{session}"')
+                if self.locks.get(path, session) != session:
+                    return web.json_response(data=False)
+                self.locks[path] = session
+            elif self.locks.get(path) != session:
+                return web.json_response(data=False)
+            else:
+                del self.locks[path]
+        self.index += 1
+        self.keys[path] = (raw, self.index)
+        await self.wake(index=self.index)
+        return web.json_response(data=True)
+
+    async def _session(self, request: web.Request, rest: str) -> web.Response:
+        call, _, name = rest.partition("/")
+        if call == "create":
+            body = json.loads(await request.read())
+            if float(body["TTL"].removesuffix("s")) < 10:
+                return web.Response(status=500, text="Invalid Session TTL, must be between [10s=24h0m0s]")
+            made = str(uuid.uuid4())
+            self.sessions[made] = body
+            return web.json_response({"ID": made})
+        if call == "renew":
+            if name not in self.sessions:
+                return web.Response(status=404, text=f"Session id '{name}' not found")
+            return web.json_response([{"ID": name, **self.sessions[name]}])
+        await self.expire(name)
+        return web.json_response(data=True)
+
+    async def expire(self, session: str) -> None:
+        """End a session, as its TTL does: its keys are let go, or deleted if it was made so."""
+        behavior = self.sessions.pop(session, {}).get("Behavior", "release")
+        for path in [path for path, holder in self.locks.items() if holder == session]:
+            del self.locks[path]
+            self.index += 1
+            if behavior == "delete":
+                del self.keys[path]
+            else:
+                self.keys[path] = (self.keys[path][0], self.index)
+        await self.wake()
+
+    async def _txn(self, request: web.Request, _rest: str) -> web.Response:
+        """Do all of it or nothing, of the verbs that are used here."""
+        steps = [each["KV"] for each in json.loads(await request.read())]
+        for number, step in enumerate(steps):
+            if step["Verb"].endswith("cas") and self.keys.get(step["Key"], (b"", 0))[1] != step["Index"]:
+                what = f"failed to {step['Verb']} key {step['Key']!r}, index is stale"
+                errors = [{"OpIndex": number, "What": what}]
+                return web.json_response({"Results": None, "Errors": errors}, status=409)
+        self.index += 1
+        for step in steps:
+            if step["Verb"].startswith("delete"):
+                self.keys.pop(step["Key"], None)
+                self.locks.pop(step["Key"], None)
+            else:
+                self.keys[step["Key"]] = (base64.b64decode(step["Value"]), self.index)
+        await self.wake(index=self.index)
+        return web.json_response({"Results": [], "Errors": None})
 
     async def _agent(self, request: web.Request, rest: str) -> web.Response:
         call, _, name = rest.rpartition("/")

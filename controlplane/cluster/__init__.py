@@ -1,0 +1,1 @@
+"""Many nodes: who is there, and what changes for all of them; Consul is where they meet."""
