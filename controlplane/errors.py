@@ -2,7 +2,8 @@
 
 ControlError
 ├── InputError          what somebody wrote is invalid: every problem, with its line
-│   └── UnreadableError     it could not be read: that may pass by itself
+│   ├── UnreadableError     it could not be read: that may pass by itself
+│   └── UnidentifiedError   it asks for something of this node that is not known yet
 ├── PlaceError          no data plane, no directory, no permission: where was looked
 ├── BusyError           another process is the writer: its pid
 ├── StoreError          the state directory cannot be read or written
@@ -61,6 +62,12 @@ class InputError(ControlError):
 
 class UnreadableError(InputError):
     """The system did not let it be read: no descriptor is free, a server of files is away, it is not there."""
+
+    blames_content = False
+
+
+class UnidentifiedError(InputError):
+    """Only a variable of this node is wrong with it, which nobody tells: its Consul agent is away, and may come back."""
 
     blames_content = False
 

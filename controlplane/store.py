@@ -4,6 +4,7 @@
                         state.json           what should run now
                         history/<n>.json     generation n: when, by whom, what changed
                         documents/<d>.json   the lb.yaml of those generations, by digest
+                        identity.json        what the node's Consul agent said of the node
 
 Every file is written beside its place, synced and renamed, so that a crash or a full disk leaves the old one.
 Every file carries the digest of its content; one that does not match is never used.
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -217,6 +218,17 @@ class Store:
         if data is None:
             raise UnknownError(f"the history has no document {digest[:12]}")
         return data
+
+    def identity(self) -> dict[str, str]:
+        """Read what was kept of the node's agent; StoreError if it is damaged."""
+        data = _read(self._root / "identity.json") or {}
+        return {str(name): str(value) for name, value in data.items()}
+
+    def keep_identity(self, values: Mapping[str, str]) -> None:
+        """Replace it; StoreError if it cannot be written."""
+        with _explained(self._root):
+            make_directory(self._root)
+        _write(self._root / "identity.json", dict(values))
 
     def _generations(self) -> list[Path]:
         folder = self._root / "history"

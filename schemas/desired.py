@@ -21,6 +21,7 @@ from schemas.loops import Loops
 from schemas.reading.document import Document, scan_document
 from schemas.reading.findings import Finding, check_all, find, findings_of, validated, visible_path
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
+from schemas.variables import Replaced, Variables, replaced
 
 _SOURCES = ("backends", "discover")
 
@@ -73,18 +74,19 @@ _SERVICE_NAME: TypeAdapter[str] = TypeAdapter(ServiceName)
 _NOT_ABOUT_DEFAULTS = frozenset({"missing", "refused"})
 
 
-def load_desired(raw: bytes) -> Desired:
+def load_desired(raw: bytes, variables: Variables | None = None) -> Desired:
     """Read and check an lb.yaml, or the same in JSON.
 
     InvalidDocument has every problem found, in the order of the text, each with its line and column.
     """
-    return desired_of(scan_document(raw))
+    return desired_of(scan_document(raw), variables)
 
 
-def desired_of(document: Document) -> Desired:
-    """Check an lb.yaml that was scanned; see `load_desired`."""
-    findings, desired = _check(document.value)
-    problems = _problems(document, findings)
+def desired_of(document: Document, variables: Variables | None = None) -> Desired:
+    """Check an lb.yaml that was scanned, for the node that has these variables; see `load_desired`."""
+    filled = replaced(document.value, variables or Variables())
+    findings, desired = _check(filled.value)
+    problems = _problems(document, filled, findings)
     if problems or desired is None:
         raise InvalidDocument(problems)
     return desired
@@ -210,14 +212,17 @@ def _where_written(finding: Finding, service: object, defaults: object) -> Findi
     return Finding(("defaults", *inside), finding.message, finding.at_key, finding.kind)
 
 
-def _problems(document: Document, findings: list[Finding]) -> tuple[Problem, ...]:
+def _problems(document: Document, filled: Replaced, findings: list[Finding]) -> tuple[Problem, ...]:
     problems = [flaw.problem() for flaw in document.flaws]
     hidden = {flaw.path for flaw in document.flaws if flaw.hides}
-    for finding in findings:
+    unfilled = {finding.path for finding in filled.findings}
+    for finding in [*filled.findings, *findings]:
         if any(finding.path[:steps] in hidden for steps in range(len(finding.path) + 1)):
             continue
-        path = visible_path(finding, document.value)
+        path = visible_path(finding, filled.value)
+        if path in unfilled and finding not in filled.findings:  # it would be about a stand-in
+            continue
         line, column = document.locate(path, at_key=finding.at_key)
-        problems.append(Problem(format_path(path), finding.message, line, column))
+        problems.append(Problem(format_path(path), finding.message + filled.note(path), line, column))
     unique = dict.fromkeys(problems)  # what two services inherit is one problem
     return tuple(sorted(unique, key=lambda problem: (problem.line or 0, problem.column or 0))[:MAX_PROBLEMS])

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from schemas.fields import Frozen
+from schemas.variables import VARIABLE_PATTERN
 
 
 def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, Any]:
@@ -36,6 +37,10 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
     definitions["Defaults"] = {**deepcopy(one), "description": "Anything that a service may say."}
     one["not"] = {"required": ["backends", "discover"]}
     schema["properties"]["defaults"] = {"$ref": "#/$defs/Defaults"}
+    cluster = definitions.get("Cluster", {"properties": {}})["properties"]
+    _take_variables(
+        [definitions["Listener"], *(cluster[key] for key in ("node", "address") if key in cluster)]
+    )
     _say_what_fits([schema, definitions])
     for definition in definitions.values():
         _choose_by_type(definition)
@@ -53,6 +58,18 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
         ],
         "$defs": definitions,
     }
+
+
+def _take_variables(schema: Any) -> None:
+    """Let a text have a node's variables in place of what its pattern asks for: which value fits, each node knows."""
+    if isinstance(schema, list):
+        for one in schema:
+            _take_variables(one)
+    elif isinstance(schema, dict):
+        if "pattern" in schema:
+            schema["pattern"] = f"{schema['pattern']}|{VARIABLE_PATTERN}"
+        for inner in schema.values():
+            _take_variables(inner)
 
 
 def _choose_by_type(definition: dict[str, Any]) -> None:

@@ -74,12 +74,13 @@ def _environment() -> Iterator[str]:
     )
     yield from table(("variable", "key of the service", "value"), rows)
     yield from (
-        "Both commands also read where their directories are:",
+        "Both commands also read where their directories are, and what is the node's own:",
         "",
         "| variable | what for | if unset |",
         "|---|---|---|",
         "| `LB_RUNTIME_DIR` | sockets | `/run/lb` for root, else `$XDG_RUNTIME_DIR/lb` |",
         "| `LB_STATE_DIR` | what is kept over a restart | `/var/lib/lb` for root, else `$XDG_STATE_HOME/lb`, else `~/.local/state/lb` |",
+        "| `NODE_NAME`, `NODE_IP`, other `NODE_...` | what `${NODE_NAME}` stands for in an `lb.yaml` ([one file for many nodes](../topics/control-plane.md#one-file-for-many-nodes)) | `NODE_NAME` and `NODE_IP`, for the control plane: what the node's Consul agent says |",
         "",
         "`lb-dataplane` reads one more:",
         "",

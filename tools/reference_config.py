@@ -31,6 +31,8 @@ def config() -> Iterator[str]:
         "- An address to listen on is `127.0.0.1:4000`, `:4000` and `*:4000` (all IPv4), `[::]:4000` (all IPv6, and no IPv4)",
         "  or `unix:/run/x.sock`. A backend's may have a host name. With options a listener is a mapping:",
         '  `{unix: /run/x.sock, mode: "0660", owner: www, group: www}`, `{address: "[::]:4000", dual_stack: true, freebind: true}`.',
+        "- In an address to listen on can stand variables of the node, as `${NODE_IP}:443`; so in `cluster.node` and",
+        "  `cluster.address`, and nowhere else: [one file for many nodes](../topics/control-plane.md#one-file-for-many-nodes).",
         "- The name of a service has 1 to 63 letters, digits, `.`, `_` and `-`.",
         "",
         "An [example](../../deploy/examples/lb.yaml), and what editors check with: `lb-control schema`.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from controlplane.cli import output
 from controlplane.cli.completion import generations
 from controlplane.cli.output import command
 from controlplane.cli.settings import Kind, Settings, as_json_option, key_of, max_remap_option, timeout_option
-from controlplane.desired.document import Proposal, read_given
+from controlplane.desired.document import Given, Proposal, check_everywhere, placed, read_given
 from controlplane.errors import InputError
 from controlplane.operations.options import ApplyOptions
 
@@ -24,32 +26,61 @@ _SHOWN_CHANGES: Final = 5
 _CHANGES: Final = 3
 """`plan --detailed-exitcode`: there are changes."""
 
+
+def _variable(text: str) -> tuple[str, str]:
+    """Read `NODE_X=VALUE`."""
+    from schemas.variables import is_name, is_value  # noqa: PLC0415 - pydantic, only when such an option is used
+
+    name, _, value = text.partition("=")
+    if not is_name(name) or not is_value(value):
+        raise ValueError("must be a variable of a node and its value, such as NODE_IP=10.0.0.1")
+    return name, value
+
+
 _file = click.argument("file", type=click.Path(path_type=Path))
 
 
 @command(
     "lb-control validate lb.yaml",
     "lb-control validate lb.yaml --json       # for a program that checks commits",
+    "lb-control validate lb.yaml --node NODE_IP=10.0.0.1 --node NODE_NAME=lb1",
     "envsubst < lb.yaml.in | lb-control validate -",
 )
 @_file
+@click.option(
+    "--node",
+    "given",
+    metavar="NAME=VALUE",
+    type=Kind("variable", _variable),
+    multiple=True,
+    help="The value of a variable such as NODE_IP on the node that this is for; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
-def validate(file: Path, *, as_json: bool) -> None:
+def validate(file: Path, given: tuple[tuple[str, str], ...], *, as_json: bool) -> None:
     """Check FILE, or standard input for -: every error at once, as FILE:LINE:COLUMN: path: message.
 
-    Binds nothing and connects nowhere. Exit 0: valid; 2: not.
+    Binds nothing and connects nowhere. A variable of the node that is neither given nor in the environment has a
+    placeholder, which is said. Exit 0: valid; 2: not.
     """
+    from schemas.variables import PLACEHOLDER, Known, Variables, from_environment  # noqa: PLC0415 - pydantic
+
+    known = from_environment(os.environ) | {name: Known(value, "--node") for name, value in given}
     try:
-        desired = Proposal.of_file(file).desired
+        proposal = Proposal.of_file(file, lambda *_: Variables(known, placeholders=True))
     except InputError as error:
         if not as_json:
             raise
-        output.print_json({"valid": False, "problems": list(error.problems)})
+        output.print_json({"valid": False, "problems": list(error.problems), "variables": {}})
         sys.exit(error.exit_code)
     if as_json:
-        output.print_json({"valid": True, "problems": []})
-    else:
-        click.echo(f"{file}: valid, {output.counted(len(desired.services), 'service')}")
+        variables = {name: each._asdict() for name, each in proposal.variables.items()}
+        output.print_json({"valid": True, "problems": [], "variables": variables})
+        return
+    click.echo(f"{file}: valid, {output.counted(len(proposal.desired.services), 'service')}")
+    stand_ins = {name: each.value for name, each in proposal.variables.items() if each.source == PLACEHOLDER}
+    if stand_ins:
+        said = ", ".join(f"{name}={value}" for name, value in stand_ins.items())
+        click.echo(f"{file}: with placeholders for what each node knows: {said}; set them with --node")
 
 
 @command(
@@ -71,7 +102,10 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
     """
     with output.errors(as_json=as_json):
-        report = settings.gateway().plan(Proposal.of_file(file), ApplyOptions(force=force))
+        given, gateway = read_given(file), settings.gateway()
+        proposal = Proposal.of_text(*given, gateway.look)
+        with _lines_of(given):
+            report = gateway.plan(proposal, ApplyOptions(force=force))
         output.warn(report["warnings"])
     if as_json:
         output.print_json(report)
@@ -130,9 +164,20 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
         _write(file, key, timeout, force=force, as_json=as_json)
         return
     with output.errors(as_json=as_json):
-        proposal = Proposal.of_file(file)
-        report = settings.gateway().apply(proposal, ApplyOptions(timeout, max_remap, force))
+        given, gateway = read_given(file), settings.gateway()
+        proposal = Proposal.of_text(*given, gateway.look)
+        with _lines_of(given):
+            report = gateway.apply(proposal, ApplyOptions(timeout, max_remap, force))
     _finish(report, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _lines_of(given: Given) -> Iterator[None]:
+    """Say of what a daemon or a data plane finds wrong with a file in which line it stands."""
+    try:
+        yield
+    except InputError as error:
+        raise (error if error.source else placed(error, given)) from error
 
 
 def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json: bool) -> None:
@@ -143,7 +188,7 @@ def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json
 
     with output.errors(as_json=as_json):
         given = read_given(file)
-        Proposal.of_text(*given)
+        check_everywhere(given, {})
         changed = asyncio.run(write_key(key.settings, key.path, given.raw, timeout_s, force=force))
     if as_json:
         output.print_json({"key": key.name, "changed": changed})

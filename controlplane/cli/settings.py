@@ -196,4 +196,5 @@ class Settings:
             user_name(os.getuid()),
             tell=lambda message: click.echo(message, err=True),
             find_draining=lambda: tuple(map(BlockingClient, self.draining())),
+            environ=self.environ,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -41,7 +40,6 @@ class Node(Protocol):
 
     controller: Controller
     events: Events
-    base: Path
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
@@ -148,7 +146,7 @@ class Api:
     async def _proposal(self, request: web.Request) -> Proposal:
         await _json_object(request)
         raw = await request.read()
-        return await asyncio.to_thread(Proposal.of_text, raw, "", self._node.base)
+        return await asyncio.to_thread(self._node.controller.reader.text, raw, "")
 
 
 def _by(request: web.Request) -> str:

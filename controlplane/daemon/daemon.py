@@ -37,6 +37,8 @@ from controlplane.dataplanes.endpoint import Endpoint, control_socket
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.requests import Caller, pushed_by
 from controlplane.dataplanes.tls import Tls
+from controlplane.desired.document import Reader
+from controlplane.desired.identity import Identity
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, StoreError
 from controlplane.operations.accepted import Keeping
@@ -85,7 +87,8 @@ class Daemon:
     def __init__(self, settings: DaemonSettings, store: Store, log: Log) -> None:
         self.settings = settings
         self.log = log
-        self.base = Path() if settings.home is None else settings.home.folder
+        base = Path() if settings.home is None else settings.home.folder
+        self.identity = Identity(os.environ, store, writes=True)
         self.events = Events()
         home = settings.home
         by = pushed_by("lb-control run", user_name(os.getuid()), None if home is None else home.place)
@@ -100,7 +103,7 @@ class Daemon:
                 on_ahead=on_ahead,
                 on_change=on_change,
             ),
-            base=self.base,
+            reader=Reader(base, self.identity),
             on_event=self._happened,
             log=log,
         )

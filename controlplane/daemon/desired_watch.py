@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core.backoff import Backoff
-from controlplane.desired.document import Proposal
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, InputError
 from controlplane.operations.controller import Controller
@@ -97,7 +96,8 @@ class WatchedFile:
             self._fine()
             return
         try:
-            proposal = await asyncio.to_thread(Proposal.of_text, raw, self.home.place, self.home.folder)
+            read = self._controller.reader.text
+            proposal = await asyncio.to_thread(read, raw, self.home.place, self.home.folder)
             origin = Origin(self.home.name, "file")
             await self._controller.take(proposal, ApplyOptions(), origin, file_digest=digest)
         except ControlError as error:

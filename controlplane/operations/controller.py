@@ -16,7 +16,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from controlplane.core.compile import Compiled
@@ -26,7 +25,7 @@ from controlplane.dataplanes.endpoint import result_row
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Wish
 from controlplane.dataplanes.requests import said_by
-from controlplane.desired.document import Proposal
+from controlplane.desired.document import Proposal, Reader
 from controlplane.discovery.consul.discovery import ConsulDiscovery
 from controlplane.errors import ControlError
 from controlplane.operations.accepted import Accepted, Keeping
@@ -74,7 +73,7 @@ class Controller:
     Args:
         keeping: Reads and writes what outlives the process.
         make_fleet: Makes the fleet, given what to call when a data plane is ahead, and after any change.
-        base: What relative paths are relative to in what an older version wrote down.
+        reader: Reads what was written down; relative paths in it, of an older version, start at the reader's folder.
         on_event: Told of everything that somebody who watches might want to see.
         log: Told what an operator has to know and nobody may be looking at.
         tell: Told what is waited for.
@@ -85,7 +84,7 @@ class Controller:
         keeping: Keeping,
         make_fleet: Callable[[Callable[[Running], None], Callable[[], None]], Fleet],
         *,
-        base: Path,
+        reader: Reader,
         on_event: Callable[[dict[str, Any]], None],
         log: Callable[[str], None],
         tell: Callable[[str], None] | None = None,
@@ -96,7 +95,7 @@ class Controller:
         self.accepted = Accepted(keeping, self.fleet, on_event, log)
         self.contest = Contest()
         self._resolving = Resolving(self.fleet, self.discovering)
-        self._base = base
+        self.reader = reader
         self._log = log
         self._proposal: Proposal | None = None
         self._writing = asyncio.Lock()
@@ -120,7 +119,7 @@ class Controller:
         if state.document is None:
             return
         try:
-            proposal = await _checked(state.document, state.generation, self._base)
+            proposal = await _checked(self.reader, state.document, state.generation)
             self.discovering.follow(proposal.desired)
         except ControlError as error:  # what ran was valid for another version of us
             self._log(f"goes on with the snapshot of before: {error}")
@@ -221,7 +220,7 @@ class Controller:
     async def rollback(self, generation: int | None, options: ApplyOptions, by: str) -> dict[str, Any]:
         """Apply an earlier generation's lb.yaml."""
         entry, document = await self.accepted.earlier(generation)
-        proposal = await _checked(document, entry.generation, self._base)
+        proposal = await _checked(self.reader, document, entry.generation)
         return {**await self.apply(proposal, options, Origin(by, "rollback")), "restored": entry.generation}
 
     async def patch(
@@ -293,6 +292,6 @@ class Controller:
         return await self.accepted.accept(after, origin)
 
 
-async def _checked(document: dict[str, Any], generation: int, base: Path) -> Proposal:
+async def _checked(reader: Reader, document: dict[str, Any], generation: int) -> Proposal:
     """Check the lb.yaml of a generation, which another version of us may have written."""
-    return await asyncio.to_thread(Proposal.of_document, document, f"generation {generation}", base)
+    return await asyncio.to_thread(reader.document, document, f"generation {generation}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
@@ -25,7 +25,8 @@ from controlplane.dataplanes.blocking_client import (
     ask_all,
     in_thread,
 )
-from controlplane.desired.document import Proposal
+from controlplane.desired.document import Proposal, Reader
+from controlplane.desired.identity import Identity
 from controlplane.errors import (
     ControlError,
     GoneError,
@@ -44,6 +45,7 @@ from controlplane.store import Store
 if TYPE_CHECKING:
     from controlplane.operations.accepted import Keeping
     from controlplane.operations.controller import Controller
+    from schemas.variables import Variables
 
 T = TypeVar("T")
 _TRIES: Final = 3
@@ -65,6 +67,12 @@ class Remote:
 
     direct: ClassVar = False
     client: BlockingClient
+
+    def look(self, names: frozenset[str], consul: Any) -> Variables:  # noqa: ARG002 - a `Look`
+        """Find no variable of the node: those that the daemon has count."""
+        from schemas.variables import Variables  # noqa: PLC0415 - pydantic, only where it is needed
+
+        return Variables(placeholders=True)
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Return `{changes, impact, dataplanes: [{name, socket, result, error, generation, hash}]}`."""
@@ -124,6 +132,12 @@ class Direct:
     """Told what is waited for, if that takes longer than somebody expects."""
     find_draining: Callable[[], Sequence[Asking]] = tuple
     """Makes a client for each process that has been a data plane, and drains."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Of this process."""
+
+    def look(self, names: frozenset[str], consul: Any) -> Variables:
+        """Find the node's variables: a `Look`."""
+        return Identity(self.environ, self.store)(names, consul)
 
     def plan(self, proposal: Proposal, options: ApplyOptions) -> dict[str, Any]:
         """Ask every data plane what would change; without one, compare with what was applied last."""
@@ -250,7 +264,7 @@ class Direct:
                     on_ahead=on_ahead,
                     on_change=on_change,
                 ),
-                base=Path(),
+                reader=Reader(Path(), self.look),
                 on_event=lambda _: None,
                 log=warnings.append,
                 tell=self.tell,

@@ -25,13 +25,17 @@ from schemas.errors import InvalidDocument, Problem
 from schemas.http.headers import name_in_header
 from schemas.snapshot import Snapshot, digest
 from schemas.system.ownership import explain_error, user_name
+from schemas.variables import NOT_SET, Variables, from_environment
 
 MAX_BYTES = 1024 * 1024
 DIRECTORY = "is a directory, not a file; Docker makes one where a bind mount's source is missing"
 
 
 def read_config(path: Path) -> Desired:
-    """Read and check a desired-state file: InvalidDocument if it is no regular file, too large, or wrong; or OSError."""
+    """Read and check a desired-state file: InvalidDocument if it is no regular file, too large, or wrong; or OSError.
+
+    Variables of the node come from the environment alone: Consul is the control plane's.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(handle).st_mode
@@ -43,7 +47,7 @@ def read_config(path: Path) -> Desired:
             raw = file.read(MAX_BYTES + 1)
     finally:
         os.close(handle)
-    return load_desired(raw)
+    return load_desired(raw, Variables(from_environment(os.environ), why=NOT_SET))
 
 
 def _snapshot_of(desired: Desired, generation: int) -> Snapshot:

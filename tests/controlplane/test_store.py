@@ -320,3 +320,15 @@ def test_documents_of_unread_generations_stay(services_own, monkeypatch):
     with acting_as_service():
         Store(services_own).record(*entry(4))
         assert Store(services_own).document(entry(3)[0].document) == entry(3)[1]
+
+
+def test_what_the_agent_said_is_kept(tmp_path):
+    """Beside the state, in a directory that is made for it; what is damaged is said."""
+    store = Store(tmp_path / "new")
+    assert store.identity() == {}
+    store.keep_identity({"NODE_NAME": "lb-1"})
+    assert store.identity() == {"NODE_NAME": "lb-1"}
+    path = tmp_path / "new/control/identity.json"
+    path.write_text(path.read_text().replace("lb-1", "lb-2"))
+    with pytest.raises(StoreError, match=r"identity\.json: damaged"):
+        store.identity()

@@ -73,6 +73,7 @@ class FakeConsul:
         locks: By key, whose it is.
         sessions: What each was made with, by id; they end with `expire`, not by themselves.
         fault: Takes the place of every answer while it is set.
+        node: The name and the address of its node.
         asked: Every request so far, but questions whether it answers at all: `pulses` has their datacenters.
     """
 
@@ -87,6 +88,7 @@ class FakeConsul:
     filters: dict[str, Callable[[Any], bool]] = field(default_factory=dict)
     fault: Fault | None = None
     token: str = ""
+    node: tuple[Any, Any] = ("n1", "10.0.0.1")
     index: int = 10
     asked: list[Asked] = field(default_factory=list)
     pulses: list[str] = field(default_factory=list)
@@ -280,6 +282,8 @@ class FakeConsul:
 
     async def _agent(self, request: web.Request, rest: str) -> web.Response:
         call, _, name = rest.rpartition("/")
+        if rest == "self":
+            return web.json_response({"Config": {"NodeName": self.node[0]}, "Member": {"Addr": self.node[1]}})
         if rest == "service/register":
             body = json.loads(await request.read())
             if unknown := body["Check"].keys() - {"TTL", "Status", "DeregisterCriticalServiceAfter"}:

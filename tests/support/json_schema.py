@@ -120,6 +120,9 @@ class Validator:
     def _anyOf(self, rule: Sequence[Mapping[str, Any]], value: Any, _: object) -> bool:  # noqa: N802 - JSON Schema's spelling
         return any(self.fits(value, one) for one in rule)
 
+    def _oneOf(self, rule: Sequence[Mapping[str, Any]], value: Any, _: object) -> bool:  # noqa: N802 - JSON Schema's spelling
+        return sum(self.fits(value, one) for one in rule) == 1
+
     def _allOf(self, rule: Sequence[Mapping[str, Any]], value: Any, _: object) -> bool:  # noqa: N802 - JSON Schema's spelling
         return all(self.fits(value, one) for one in rule)
 

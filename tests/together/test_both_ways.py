@@ -81,7 +81,7 @@ class Api2Node:
     """What the daemon's API serves."""
 
     def __init__(self, controller):
-        self.controller, self.events, self.base = controller, Events(), Path()
+        self.controller, self.events = controller, Events()
 
 
 @contextlib.asynccontextmanager

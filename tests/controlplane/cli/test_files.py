@@ -11,6 +11,7 @@ import pytest
 from controlplane.cli.files import apply, history, plan, rollback, validate
 from controlplane.errors import InputError
 from controlplane.operations.options import ApplyOptions
+from schemas.variables import Variables
 from tests.controlplane.cli.given import Given, run
 
 VALID = 'version: 1\nservices: {web: {listen: ":80", backends: ["127.0.0.1:1"]}}\n'
@@ -44,6 +45,10 @@ class Gateway:
         }
         self.options: list[ApplyOptions] = []
 
+    def look(self, *_: object) -> Variables:
+        """Let the daemon fill in what the node knows."""
+        return Variables(placeholders=True)
+
     def plan(self, _proposal: object, options: ApplyOptions) -> dict[str, Any]:
         """Return the report."""
         self.options.append(options)
@@ -63,7 +68,48 @@ def file(tmp_path: Path) -> str:
 def test_a_valid_file_is_counted(file: str) -> None:
     """0; a script is told in JSON."""
     assert run(validate, None, file).stdout == f"{file}: valid, 1 service\n"
-    assert json.loads(run(validate, None, file, "--json").stdout) == {"valid": True, "problems": []}
+    told = {"valid": True, "problems": [], "variables": {}}
+    assert json.loads(run(validate, None, file, "--json").stdout) == told
+
+
+EVERYWHERE = 'version: 1\nservices: {web: {listen: "${NODE_IP}:80", backends: []}}\n'
+
+
+def test_variables_of_a_node_are_given_or_have_placeholders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in is said; --node comes before the environment; what does not fit is wrong as anywhere."""
+    monkeypatch.delenv("NODE_IP", raising=False)
+    path = tmp_path / "lb.yaml"
+    path.write_text(EVERYWHERE)
+    said = f"{path}: with placeholders for what each node knows: NODE_IP=192.0.2.1; set them with --node\n"
+    assert run(validate, None, str(path)).stdout == f"{path}: valid, 1 service\n{said}"
+    monkeypatch.setenv("NODE_IP", "10.0.0.1")
+    assert run(validate, None, str(path)).stdout == f"{path}: valid, 1 service\n"
+    told = json.loads(run(validate, None, str(path), "--node", "NODE_IP=10.0.0.2", "--json").stdout)
+    assert told["variables"] == {"NODE_IP": {"value": "10.0.0.2", "source": "--node"}}
+    with pytest.raises(InputError, match=r'lb.yaml:2:26: services.web.listen: .*"x\.256" \(--node\)'):
+        run(validate, None, str(path), "--node", "NODE_IP=x.256")
+    for wrong in ("NODE_IP", "NODE_IP=", "IP=10.0.0.1", "NODE_TOKEN=x"):
+        assert "NODE_IP=10.0.0.1" in run(validate, None, str(path), "--node", wrong).stderr
+
+
+def test_what_a_daemon_finds_wrong_has_the_lines_of_the_file(tmp_path: Path) -> None:
+    """The command checks with placeholders; only the daemon knows its node."""
+
+    class Daemon(Gateway):
+        def plan(self, _proposal: object, _options: ApplyOptions) -> dict[str, Any]:
+            raise InputError(
+                "", [{"path": "services.web.listen", "message": "is not known", "line": 1, "column": 9}]
+            )
+
+        apply = plan
+
+    path = tmp_path / "lb.yaml"
+    path.write_text(EVERYWHERE)
+    for command in (plan, apply):
+        with pytest.raises(InputError, match=r"lb.yaml:2:26: services.web.listen: is not known"):
+            run(command, Given(gateway=Daemon()), str(path))
 
 
 def test_an_invalid_file_has_all_its_problems(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import socket
-from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, TCPConnector, UnixConnector, web
@@ -34,7 +33,6 @@ class Node:
     def __init__(self, controller):
         self.controller = controller
         self.events = Events()
-        self.base = Path()
         self.observer = Observer(controller, tuple, DataPlaneClient)
 
     async def status(self):

@@ -12,6 +12,7 @@ from typing import Any
 from controlplane.core.backoff import Backoff
 from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.operations.options import ApplyOptions, Origin
+from schemas.variables import Known, Variables
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon, document, proposal, until
 
@@ -47,11 +48,11 @@ class Hand:
 
 
 @contextlib.asynccontextmanager
-async def watched(tmp_path, plane):
+async def watched(tmp_path, plane, look=lambda *_: Variables()):
     """Run a watched file over one data plane."""
     hand, log = Hand(), []
     backoff = Backoff(base_s=0.001, cap_s=0.004)
-    async with daemon(tmp_path, [plane]) as controller:
+    async with daemon(tmp_path, [plane], look=look) as controller:
         file = WatchedFile(hand, controller, log.append, backoff)
         task = asyncio.create_task(file.run())
         try:
@@ -82,6 +83,23 @@ async def test_refused_for_another_reason_than_itself_is_tried_again(tmp_path):
         await until(lambda: "extra" in plane.services)
         await until(lambda: file.config_error is None)
         assert (len(log), file.source()["state"]) == (2, "ok"), log
+
+
+async def test_what_the_node_does_not_know_of_itself_yet_is_tried_again(tmp_path):
+    """Its agent starts later than we do: nobody has to touch the file."""
+    plane, told = FakeDataPlane(), [Variables(why="the agent is away", passing=True)]
+    async with watched(tmp_path, plane, lambda *_: told[-1]) as (hand, file, _, _log):
+        await hand.write(document(extra={"listen": "${NODE_IP}:4001", "backends": []}))
+        assert (
+            "services.extra.listen: has ${NODE_IP}, which is not known: the agent is away; it is tried again"
+            in file.config_error["message"]
+        )
+        told.append(Variables({"NODE_IP": Known("10.1.0.1", "the agent")}))
+        await until(lambda: "extra" in plane.services)
+        assert plane.services["extra"]["listen"] == ["10.1.0.1:4001"]
+        told.append(Variables(why="nobody told"))
+        await hand.write(document(other={"listen": "${NODE_X}:4001", "backends": []}))
+        assert "tried again" not in file.config_error["message"]
 
 
 async def test_wrong_content_waits_for_another(tmp_path):

@@ -12,8 +12,19 @@ from pathlib import Path
 import pytest
 
 from controlplane.desired import document
-from controlplane.desired.document import MAX_BYTES, STDIN, Given, Proposal, read_given
-from controlplane.errors import InputError, UnreadableError
+from controlplane.desired.document import (
+    MAX_BYTES,
+    STDIN,
+    Given,
+    Proposal,
+    check_everywhere,
+    parse_path,
+    placed,
+    read_given,
+)
+from controlplane.errors import InputError, UnidentifiedError, UnreadableError
+from schemas.errors import format_path
+from schemas.variables import Known, Variables
 
 TEXT = b"version: 1\nservices: {}\n"
 
@@ -187,3 +198,79 @@ def test_messages_name_it(stdin):
     with pytest.raises(InputError, match=r"^-:3:"):
         Proposal.of_file(STDIN)
     os.close(reader)
+
+
+# --- what differs from node to node -------------------------------------------------------------------
+
+EVERYWHERE = b"""\
+version: 1
+services:
+  web:
+    listen: ${NODE_IP}:443
+    backends: []
+  admin: {listen: ":${NODE_PORT}", backends: []}
+"""
+
+
+def test_a_proposal_keeps_the_variables():
+    """What is written down and sent has them; what it is here, with whose values, stands beside it."""
+    known = {"NODE_IP": Known("10.0.0.1", "a"), "NODE_PORT": Known("80", "b"), "NODE_X": Known("x", "c")}
+    asked = []
+
+    def look(names, consul):
+        asked.append((names, consul))
+        return Variables(known)
+
+    made = Proposal.of_text(EVERYWHERE + b"consul: {token_file: t}\n", "lb.yaml", Path("/etc"), look)
+    assert made.document["services"]["web"]["listen"] == "${NODE_IP}:443"
+    assert made.desired.services["web"].listen == ("10.0.0.1:443",)
+    assert set(made.variables) == {"NODE_IP", "NODE_PORT"}
+    assert asked == [({"NODE_IP", "NODE_PORT"}, {"token_file": "/etc/t"})]
+    assert Proposal.of_text(TEXT, "lb.yaml", Path(), look).variables == {}
+    assert len(asked) == 1, "a file without variables has somebody asked"
+
+
+@pytest.mark.parametrize("more", ["", "mode: fastest"])
+def test_what_may_be_known_later(more):
+    """Only a file that is right otherwise is worth another try."""
+    text = EVERYWHERE.replace(b"backends: []\n", f"backends: []\n    {more}\n".encode(), 1)
+    with pytest.raises(InputError) as refused:
+        Proposal.of_text(text, "lb.yaml", Path(), lambda *_: Variables(why="away", passing=True))
+    assert (type(refused.value) is UnidentifiedError) is not bool(more)
+
+
+def test_each_node_is_checked_with_what_it_has():
+    """Who has a problem is named, and with which value; nothing is wrong without nodes."""
+    given = Given(EVERYWHERE, "lb.yaml", Path())
+    good = {"NODE_IP": "10.0.0.1", "NODE_PORT": "80"}
+    assert check_everywhere(given, {}).desired.services.keys() == {"web", "admin"}
+    assert check_everywhere(given, {"lb1": good, "lb2": {**good, "NODE_IP": "10.0.0.2"}})
+    bad = {"NODE_IP": "10.0.0.256", "NODE_PORT": "80"}
+    with pytest.raises(InputError) as refused:
+        check_everywhere(
+            given, {"lb1": good, "lb2": bad, "lb3": {"NODE_IP": "10.0.0.3"}, "lb4": {"NODE_IP": "10.0.0.4"}}
+        )
+    assert str(refused.value).splitlines() == [
+        'lb.yaml:4:13: services.web.listen: node lb2: must have four numbers from 0 to 255 without leading zeros, such as 10.0.0.1, not "10.0.0.256"; ${NODE_IP} is "10.0.0.256" (as the node says)',
+        "lb.yaml:6:19: services.admin.listen: node lb3, lb4: has ${NODE_PORT}, which is not known: the node has no such variable",
+    ]
+
+
+def test_a_mistake_for_all_names_no_node():
+    """It is in the file."""
+    with pytest.raises(InputError, match=r"^lb.yaml:2:1: services: must be a mapping, not a list$"):
+        check_everywhere(Given(b"version: 1\nservices: []\n", "lb.yaml", Path()), {"lb1": {}})
+
+
+def test_what_a_daemon_found_has_the_lines_of_the_file():
+    """It was sent JSON; whoever reads the message has the file."""
+    told = InputError("", [{"path": "services.admin.listen", "message": "no", "line": 1, "column": 70}])
+    assert (
+        str(placed(told, Given(EVERYWHERE, "lb.yaml", Path()))) == "lb.yaml:6:19: services.admin.listen: no"
+    )
+
+
+@pytest.mark.parametrize("path", [(), ("a",), ("services", "a.b", "listen", 3), ("x", 'q"uo]te', 0, "y-_9")])
+def test_a_path_as_messages_write_it(path):
+    """Is read as it was."""
+    assert parse_path(format_path(path)) == path

@@ -18,13 +18,14 @@ from controlplane.core.rollout import Running
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.dataplanes.pusher import Timing
-from controlplane.desired.document import Proposal
+from controlplane.desired.document import Proposal, Reader
 from controlplane.errors import HeldBackError, InputError, UnknownError
 from controlplane.operations.accepted import Keeping
 from controlplane.operations.controller import Controller, News
 from controlplane.operations.options import ApplyOptions, Origin
 from controlplane.store import Store
 from schemas.loops import ANYWHERE, Machine
+from schemas.variables import Known, Variables
 from tests.controlplane.fakes import FakeDataPlane
 from tests.support.wait import DEADLINE_S
 
@@ -46,8 +47,8 @@ def proposal(weight=1, **more):
 
 
 @contextlib.asynccontextmanager
-async def daemon(directory, planes, log=None):
-    """Run a controller over these data planes."""
+async def daemon(directory, planes, log=None, look=lambda *_: Variables()):
+    """Run a controller over these data planes, on a node with the variables that `look` finds."""
     by_endpoint = {plane.endpoint: plane for plane in planes}
     controller = Controller(
         Keeping(Store(directory), (lambda _: None) if log is None else log.append),
@@ -58,7 +59,7 @@ async def daemon(directory, planes, log=None):
             on_change=on_change,
             timing=FAST,
         ),
-        base=directory,
+        reader=Reader(directory, look),
         on_event=lambda _: None,
         log=(lambda _: None) if log is None else log.append,
     )
@@ -217,6 +218,45 @@ async def test_killed_daemon_resumes_its_generation(tmp_path):
     plane.restart(keeps=False)
     async with daemon(tmp_path, [plane]):
         await until(lambda: (plane.generation, plane.hash) == (1, report["hash"]))
+
+
+def node(address):
+    """Return what finds the variables of a node that has this address; None: nobody knows it."""
+    known = {} if address is None else {"NODE_IP": Known(address, "the environment")}
+    return lambda *_: Variables(known)
+
+
+def everywhere(address):
+    """Write the lb.yaml of all nodes, and check it on one."""
+    wanted = document()
+    wanted["services"]["web"]["listen"] = "${NODE_IP}:4000"
+    return Proposal.of_document(wanted, "test", Path(), node(address))
+
+
+async def test_one_file_for_all_nodes_is_kept_as_it_was_written(tmp_path):
+    """The data planes and the hash have this node's address, the history has the variable, and a rollback takes it anew."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane], look=node("10.1.0.1")) as controller:
+        first = await controller.apply(everywhere("10.1.0.1"), QUICK, BY)
+        assert plane.services["web"]["listen"] == ["10.1.0.1:4000"]
+        assert controller.accepted.state.document["services"]["web"]["listen"] == "${NODE_IP}:4000"
+        await controller.apply(proposal(weight=2), QUICK, BY)
+        back = await controller.rollback(None, QUICK, "op")
+        assert (back["hash"], plane.services["web"]["listen"]) == (first["hash"], ["10.1.0.1:4000"])
+
+
+async def test_a_node_that_has_another_address_at_its_next_start_listens_there(tmp_path):
+    """As a generation of its own; one that does not know its address any more goes on with the last one."""
+    plane, log = FakeDataPlane(), []
+    async with daemon(tmp_path, [plane], look=node("10.1.0.1")) as controller:
+        await controller.apply(everywhere("10.1.0.1"), QUICK, BY)
+    async with daemon(tmp_path, [plane], log, look=node(None)) as controller:
+        await until(lambda: controller.fleet.pushers)
+        assert controller.accepted.state.services["web"]["listen"] == ["10.1.0.1:4000"]
+        assert "services.web.listen: has ${NODE_IP}, which is not known" in log[0]
+    async with daemon(tmp_path, [plane], look=node("10.1.0.2")):
+        await until(lambda: plane.services["web"]["listen"] == ["10.1.0.2:4000"])
+    assert plane.generation == 2
 
 
 async def test_data_plane_that_is_ahead_raises_the_generation(tmp_path):

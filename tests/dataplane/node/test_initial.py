@@ -143,6 +143,23 @@ async def test_what_was_saved_runs_where_nothing_is_said(tmp_path, port):
         assert list(it.node.listeners) == [port.address]
 
 
+async def test_a_file_for_all_nodes(tmp_path, environment, file, port):
+    """The environment says what differs; what it does not say is an error, at its line."""
+    file.write_text('version: 1\nservices:\n  web: {listen: "${NODE_IP}:${NODE_PORT}", backends: []}\n')
+    for name in ("NODE_IP", "NODE_PORT"):
+        environment.delenv(name, raising=False)
+    environment.setenv("NODE_IP", "127.0.0.1")
+    with pytest.raises(StartError) as refused:
+        check_config(file)
+    assert str(refused.value) == (
+        f"{file}: line 3, column 17: services.web.listen: has ${{NODE_PORT}}, which is not known: "
+        "it is not set in the environment, or empty there"
+    )
+    environment.setenv("NODE_PORT", port.address.rpartition(":")[2])
+    async with loaded(tmp_path, file) as it:
+        assert list(it.node.listeners) == [port.address]
+
+
 # --- what is wrong ----------------------------------------------------------------------------------
 
 
