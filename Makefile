@@ -34,7 +34,7 @@ run: setup
 	@$(VENV)/python tools/run_demo.py
 
 demo-consul: setup
-	@$(VENV)/python tools/demo_consul.py
+	@$(VENV)/python -m tools.demo_consul
 
 test: setup
 	@tools/install-test-programs

@@ -10,33 +10,21 @@ import argparse
 import contextlib
 import http.client
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-CONSUL: Final = ROOT / ".tools/consul"
+from tools.demo_parts import CLIENT_S, ROOT, DemoError, Stage, answer, call_unix, find_consul, folder, wait
+
 HOST: Final = "127.0.0.1"
-READY_S: Final = 30.0
-"""How long anything may take to happen."""
-CLIENT_S: Final = 5.0
-"""How long one client waits for its answer."""
 PAUSE_S: Final = 0.01
 """Between the end of one client and the next."""
-
-
-class DemoError(Exception):
-    """The demonstration cannot go on; the text says why."""
 
 
 class Traffic(threading.Thread):
@@ -83,16 +71,14 @@ class Demo:
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self._directory = directory
-        self._stack = stack
+        self._stage = Stage(directory, stack)
         self._environment = {
-            **os.environ,
             "LB_RUNTIME_DIR": str(directory / "run"),
             "LB_STATE_DIR": str(directory / "state"),
         }
         self._ports = _free_ports(4)
         self._consul: subprocess.Popen[bytes] | None = None
         self._backends: dict[str, int] = {}
-        self._began = time.monotonic()
 
     def run(self) -> None:
         """Show everything.
@@ -103,70 +89,68 @@ class Demo:
         self._start_consul()
         self._scale_up(4)
         self._start_balancer()
-        self._wait(lambda: len(self._served()) == len(self._backends), "the first backends")
+        wait(lambda: len(self._served()) == len(self._backends), "the first backends")
         traffic = Traffic(self._ports[0])
         traffic.start()
-        self._say("Four instances registered; clients come from now on.")
+        self._stage.say("Four instances registered; clients come from now on.")
         self._scale(traffic)
         self._lose_consul(traffic)
         traffic.stop()
         total = sum(traffic.answered.values())
-        self._say(f"{total} clients, {len(traffic.failed)} failed.")
+        self._stage.say(f"{total} clients, {len(traffic.failed)} failed.")
         if traffic.failed:
             raise DemoError(f"clients failed: {traffic.failed[:5]}")
 
     def _scale(self, traffic: Traffic) -> None:
         begin = time.monotonic()
         self._scale_up(8)
-        self._wait(lambda: len(traffic.answered) == len(self._backends), "traffic to the new ones")
-        self._say(f"Four more registered: all eight answer clients after {time.monotonic() - begin:.2f} s.")
+        wait(lambda: len(traffic.answered) == len(self._backends), "traffic to the new ones")
+        self._stage.say(
+            f"Four more registered: all eight answer clients after {time.monotonic() - begin:.2f} s."
+        )
         self._request("PUT", "/v1/agent/service/maintenance/app-8?enable=true")
-        self._wait(lambda: self._served().get("demo/app-8") == "drain", "maintenance")
-        self._say("app-8 is in maintenance: it drains.")
+        wait(lambda: self._served().get("demo/app-8") == "drain", "maintenance")
+        self._stage.say("app-8 is in maintenance: it drains.")
         for name in ("app-7", "app-8"):
             self._request("PUT", f"/v1/agent/service/deregister/{name}")
             del self._backends[name]
-        self._wait(lambda: len(self._served()) == len(self._backends), "two fewer")
-        self._say("app-7 and app-8 deregistered: gone.")
+        wait(lambda: len(self._served()) == len(self._backends), "two fewer")
+        self._stage.say("app-7 and app-8 deregistered: gone.")
 
     def _lose_consul(self, traffic: Traffic) -> None:
         if self._consul is None:
             return
         self._consul.kill()
         self._consul.wait()
-        self._wait(lambda: self._source()["state"] == "stale", "the loss to be noticed")
-        self._say(f"Consul killed. Status says: {self._source()['last_error']}")
+        wait(lambda: self._source()["state"] == "stale", "the loss to be noticed")
+        self._stage.say(f"Consul killed. Status says: {self._source()['last_error']}")
         self._expect_progress(traffic)
         self._start_consul()
-        self._wait(lambda: self._source()["state"] == "held", "the empty catalogue to be held")
+        wait(lambda: self._source()["state"] == "held", "the empty catalogue to be held")
         held = self._source()["held"]
-        self._say(f"Consul is back and knows nothing: {held['count']} instances held ({held['why']}).")
+        self._stage.say(f"Consul is back and knows nothing: {held['count']} instances held ({held['why']}).")
         self._expect_progress(traffic)
         for name, port in self._backends.items():
             self._register(name, port)
-        self._wait(lambda: self._source()["state"] == "ok", "Consul to be believed again")
-        self._say("All registered again: Consul is believed, and nothing has ever changed.")
+        wait(lambda: self._source()["state"] == "ok", "Consul to be believed again")
+        self._stage.say("All registered again: Consul is believed, and nothing has ever changed.")
         self._expect_progress(traffic)
 
     def _expect_progress(self, traffic: Traffic) -> None:
         before = sum(traffic.answered.values())
-        self._wait(lambda: sum(traffic.answered.values()) > before + 100, "a hundred clients more")
+        wait(lambda: sum(traffic.answered.values()) > before + 100, "a hundred clients more")
         if len(self._served()) != len(self._backends):
             raise DemoError(f"backends were taken away: {sorted(self._served())} are left")
 
     def _start_consul(self) -> None:
-        if self._consul is None:
-            get = subprocess.run([ROOT / "tools/get-consul", CONSUL], check=False, capture_output=True)
-            if get.returncode:
-                raise DemoError(f"no Consul: {get.stderr.decode().strip()}")
         http_port, server, serf = self._ports[1:]
         ports = {"http": http_port, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1}
         settings = self._directory / "consul.json"
         settings.write_text(json.dumps({"node_name": "demo", "ports": ports, "disable_update_check": True}))
         bind = ("-bind", HOST, "-client", HOST)
-        argv = (str(CONSUL / "usr/bin/consul"), "agent", "-dev", *bind, "-config-file", str(settings))
+        argv = (find_consul(), "agent", "-dev", *bind, "-config-file", str(settings))
         self._consul = self._spawn("consul", *argv)
-        self._wait(lambda: self._request("GET", "/v1/status/leader") not in (None, ""), "Consul")
+        wait(lambda: self._request("GET", "/v1/status/leader") not in (None, ""), "Consul")
 
     def _start_balancer(self) -> None:
         file = self._directory / "lb.yaml"
@@ -176,16 +160,16 @@ class Demo:
         beside = Path(sys.executable).parent
         self._spawn("dataplane", str(beside / "lb-dataplane"), "--name", "demo")
         plane = self._directory / "run/dataplane-demo.sock"
-        self._wait(lambda: _call_unix(plane, "/livez") is not None, "the data plane")
+        wait(lambda: call_unix(plane, "/livez") is not None, "the data plane")
         self._spawn("control", str(beside / "lb-control"), "run", str(file))
-        self._wait(lambda: bool(self._served()), "the first snapshot")
+        wait(lambda: bool(self._served()), "the first snapshot")
 
     def _scale_up(self, count: int) -> None:
         """Start backends and register them until there are so many."""
         for number in range(len(self._backends) + 1, count + 1):
             name, port = f"app-{number}", _free_ports(1)[0]
             self._spawn(name, sys.executable, str(ROOT / "tools/test_backend.py"), str(port), "--name", name)
-            self._wait(lambda port=port: _accepts(port), name)  # type: ignore[misc]  # mypy sees no type in defaults
+            wait(lambda port=port: _accepts(port), name)  # type: ignore[misc]  # mypy sees no type in defaults
             self._backends[name] = port
             self._register(name, port)
 
@@ -196,42 +180,22 @@ class Demo:
 
     def _served(self) -> dict[str, str]:
         """Return the backends that the data plane runs: state by id."""
-        snapshot = _call_unix(self._directory / "run/dataplane-demo.sock", "/v1/snapshot") or {}
+        snapshot = call_unix(self._directory / "run/dataplane-demo.sock", "/v1/snapshot") or {}
         service = (snapshot.get("services") or {}).get("web") or {"backends": []}
         return {backend["id"]: backend["state"] for backend in service["backends"]}
 
     def _source(self) -> dict[str, Any]:
         """Return what the control plane's status says of Consul."""
-        status = _call_unix(self._directory / "run/control.sock", "/v1/status") or {"sources": []}
+        status = call_unix(self._directory / "run/control.sock", "/v1/status") or {"sources": []}
         rows = [row for row in status["sources"] if row["name"] == "consul:app"]
         return rows[0] if rows else {"state": "unknown"}
 
     def _request(self, method: str, path: str, body: object = None) -> Any:
         connection = http.client.HTTPConnection(HOST, self._ports[1], timeout=CLIENT_S)
-        return _answer(connection, method, path, body)
+        return answer(connection, method, path, body)
 
     def _spawn(self, name: str, *argv: str) -> subprocess.Popen[bytes]:
-        log = self._stack.enter_context((self._directory / f"{name}.log").open("ab"))
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=self._environment,
-            start_new_session=True,
-        )
-        self._stack.callback(_end, process)
-        return process
-
-    def _wait(self, holds: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + READY_S
-        while not holds():
-            if time.monotonic() > end:
-                raise DemoError(f"waited {READY_S:g} s for {what}")
-            time.sleep(0.02)
-
-    def _say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._began:6.2f} s  {text}", flush=True)
+        return self._stage.spawn(name, *argv, environment=self._environment)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -249,61 +213,6 @@ def _accepts(port: int) -> bool:
     return True
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=CLIENT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(CLIENT_S)
-        self.sock.connect(str(self._path))
-
-
-def _call_unix(path: Path, target: str) -> Any:
-    return _answer(_UnixConnection(path), "GET", target)
-
-
-def _answer(connection: http.client.HTTPConnection, method: str, target: str, body: object = None) -> Any:
-    """Return the answer's JSON (an empty object for a body that is none); None if there is no answer with 200."""
-    try:
-        connection.request(method, target, None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        raw = response.read()
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        return None
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return {}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End one process that this program started, by its id."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """Make a folder with a short path, for sockets, and remove it."""
-    path = Path(tempfile.mkdtemp(prefix="lb-demo-"))
-    try:
-        (path / "run").mkdir(mode=0o700)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def main() -> None:
     """Run the demonstration; exit with 1 and the reason if anything did not go as it should."""
     argparse.ArgumentParser(
@@ -311,7 +220,7 @@ def main() -> None:
     ).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        with _folder() as directory, contextlib.ExitStack() as stack:
+        with folder() as directory, contextlib.ExitStack() as stack:
             Demo(directory, stack).run()
     except DemoError as error:
         sys.exit(f"demo-consul: {error}")

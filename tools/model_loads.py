@@ -1,0 +1,295 @@
+"""What grows with nodes and services, and how far each may: the arithmetic of `model_cluster`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from controlplane.core.node_record import MAX_BYTES as MAX_RECORD_BYTES
+from controlplane.daemon.registration import TTL_S
+from controlplane.dataplanes.pusher import Timing
+from controlplane.discovery.consul.key import MAX_VALUE_BYTES
+from controlplane.discovery.consul.watch import Pace
+from controlplane.operations.options import ApplyOptions
+from schemas.http.answers import MAX_BODY_BYTES
+from schemas.options import ActiveCheck
+from schemas.reading.document import MAX_BYTES
+from tools.model_measures import Measured, Size, record
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+SERVERS: Final = 3
+"""Of Consul."""
+BASE64: Final = 4 / 3
+"""How a value travels in an answer of Consul's, and in a transaction."""
+QUERY_BYTES: Final = 25 * KIB
+"""What Consul 1.8.7 keeps for a blocking query: its memory before and with 4,000 of them over HTTP on one agent."""
+AGENT_CONNECTIONS: Final = 200
+"""Consul's `limits.http_max_conns_per_client`."""
+LINK_BYTES: Final = 125 * MIB
+"""Of one gigabit, in a second."""
+OWN_CONNECTIONS: Final = 4
+"""Of a node that has no discovery: the key, the records, the session, and whether the agent answers."""
+CHECKED_EVERY_S: Final = ActiveCheck().interval
+NUMBERS_S: Final = 5.0
+"""How often a node writes its record while clients come."""
+REGISTRATION_S: Final = 0.001
+"""Of a call to an agent on the same machine that does nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Something that grows with nodes or services."""
+
+    name: str
+    formula: str
+    amount: Callable[[Size, Measured], float]
+    unit: str
+    limit: float | None = None
+    """In the same unit; None: it is only shown."""
+    whose: str = ""
+    """Whose limit it is."""
+    then: str = ""
+    """What happens beyond it, and what to do."""
+    timed: bool = False
+    """It depends on this machine's speed."""
+
+
+def record_bytes(size: Size) -> float:
+    """Return the bytes of one node's record."""
+    return len(record(math.ceil(size.services)))
+
+
+def record_reads(size: Size) -> float:
+    """Return how often a second one node reads the records of all: whenever one was written, as far as its pace allows."""
+    return min(size.nodes / NUMBERS_S, Pace().rate)
+
+
+LOADS: Final = (
+    Load(
+        "lb.yaml in its key",
+        "services x {discovered_bytes:.0f} B, with their backends in Consul",
+        lambda size, measured: size.services * measured.discovered_bytes,
+        "bytes",
+        MAX_VALUE_BYTES,
+        "Consul, `kv_max_value_size`",
+        "`apply --to` refuses; what runs goes on. Say less in each service and more in `defaults`, or have a key for each "
+        "group of nodes.",
+    ),
+    Load(
+        "the same with the backends listed",
+        "services x {listed_bytes:.0f} B",
+        lambda size, measured: size.services * measured.listed_bytes,
+        "bytes",
+        MAX_VALUE_BYTES,
+        "Consul, `kv_max_value_size`",
+        "As above.",
+    ),
+    Load(
+        "lb.yaml of a canary, as it becomes everybody's",
+        "4/3 of the key, for a transaction carries it in base64",
+        lambda size, measured: BASE64 * size.services * measured.discovered_bytes,
+        "bytes",
+        MAX_VALUE_BYTES,
+        "Consul, `txn_max_req_len`",
+        "`apply --canary` refuses before it begins; `apply --to` still works.",
+    ),
+    Load(
+        "lb.yaml in a file",
+        "services x {listed_bytes:.0f} B",
+        lambda size, measured: size.services * measured.listed_bytes,
+        "bytes",
+        MAX_BYTES,
+        "ours",
+        "It is refused with its size; what runs goes on.",
+    ),
+    Load(
+        "the snapshot that a data plane is pushed",
+        "services x {snapshot_bytes:.0f} B: with every option said",
+        lambda size, measured: size.services * measured.snapshot_bytes,
+        "bytes",
+        MAX_BODY_BYTES,
+        "ours, the API's body",
+        "The data plane refuses it (413); what runs goes on. Groups of nodes.",
+    ),
+    Load(
+        "a data plane's check of the snapshot",
+        "services x {take_us:.0f} us",
+        lambda size, measured: size.services * measured.take_s,
+        "s",
+        ApplyOptions().timeout_s / 6,
+        "ours, of the default `--timeout`",
+        "`plan` and `apply` call the data plane late; a longer `--timeout`.",
+        timed=True,
+    ),
+    Load(
+        "reading, checking and compiling, in the daemon",
+        "services x {compile_us:.0f} us",
+        lambda size, measured: size.services * (measured.read_s + measured.compile_s),
+        "s",
+        timed=True,
+    ),
+    Load(
+        "memory of the daemon for it",
+        "services x {daemon_kib:.0f} KiB",
+        lambda size, measured: size.services * measured.daemon_kib * KIB,
+        "bytes",
+        timed=True,
+    ),
+    Load(
+        "one change of the key, out of Consul",
+        "nodes x 4/3 of the key",
+        lambda size, measured: size.nodes * BASE64 * size.services * measured.discovered_bytes,
+        "bytes",
+        SERVERS * LINK_BYTES,
+        "a second of a gigabit at each of three servers",
+        "Nodes get it one after the other; nothing is lost.",
+    ),
+    Load(
+        "sessions, each renewed every 3 s",
+        "nodes",
+        lambda size, _: size.nodes,
+        "",
+    ),
+    Load(
+        "a node's record",
+        "with clients on every service, of which the busiest are told one by one",
+        lambda size, _: record_bytes(size),
+        "bytes",
+        MAX_RECORD_BYTES,
+        "ours",
+    ),
+    Load(
+        "records into Raft",
+        "nodes x the record / {numbers_s:g} s",
+        lambda size, _: size.nodes * record_bytes(size) / NUMBERS_S,
+        "bytes/s",
+        MIB,
+        "1 MiB/s, as a rule",
+        "Each server writes it to its disk, beside what else Consul is for.",
+    ),
+    Load(
+        "reads of all records, by all nodes",
+        "nodes x each write, or {rate:g}/s where that is less",
+        lambda size, _: size.nodes * record_reads(size),
+        "/s",
+    ),
+    Load(
+        "records out of the servers",
+        "these reads x nodes x 4/3 of the record",
+        lambda size, _: size.nodes * record_reads(size) * size.nodes * BASE64 * record_bytes(size),
+        "bytes/s",
+        SERVERS * LINK_BYTES / 10,
+        "a tenth of a gigabit at each of three servers",
+        "Links of the servers are full, and elections follow.",
+    ),
+    Load(
+        "reading them, in cores of a node",
+        "reads x nodes x the record x {parse_us:.0f} us/KiB",
+        lambda size, measured: record_reads(size) * size.nodes * record_bytes(size) / KIB * measured.parse_s,
+        "cores",
+        0.2,
+        "a fifth of a core, as a rule",
+        "The daemon is late with what else it does.",
+        timed=True,
+    ),
+    Load(
+        "connections to a node's agent",
+        "questions + {own}, for the node's own keys",
+        lambda size, _: size.queries + OWN_CONNECTIONS,
+        "",
+        AGENT_CONNECTIONS,
+        "Consul, `http_max_conns_per_client`",
+        "The agent answers what is beyond it with 429, so that some services are never known; raise it on every agent, with "
+        "its limit of descriptors.",
+    ),
+    Load(
+        "blocking queries at the servers",
+        "nodes x (questions + 2)",
+        lambda size, _: size.nodes * (size.queries + 2),
+        "",
+    ),
+    Load(
+        "memory of each server for them",
+        "25 KiB for each, over three servers",
+        lambda size, _: size.nodes * (size.queries + 2) * QUERY_BYTES / SERVERS,
+        "bytes",
+        2 * KIB * MIB,
+        "2 GiB, as a rule",
+        "Servers swap, elections follow, nodes keep what they have. Fewer questions: `tags` of one service, one service for "
+        "several listeners.",
+    ),
+    Load(
+        "reads of each server, as queries end without news",
+        "nodes x (questions + 2) / {wait:.0f} s, over three servers",
+        lambda size, _: size.nodes * (size.queries + 2) / Pace().wait_s / SERVERS,
+        "/s",
+        5000.0,
+        "5,000/s, as a rule",
+        "As above.",
+    ),
+    Load(
+        "nodes that wake when one instance changes",
+        "nodes",
+        lambda size, _: size.nodes,
+        "",
+    ),
+    Load(
+        "instances of `consul.register`",
+        "nodes x services",
+        lambda size, _: size.nodes * size.services,
+        "",
+        100_000.0,
+        "100,000 in one catalogue, as a rule",
+        "Leave `register` out where BGP or VRRP brings the clients.",
+    ),
+    Load(
+        "a round of checks of `consul.register`",
+        "services x 1 ms, one after the other",
+        lambda size, _: size.services * REGISTRATION_S,
+        "s",
+        TTL_S * 2 / 3,
+        "ours: a check lives for 10 s, and a round begins every 3.3 s",
+        "Checks run out while the node is well. The same.",
+    ),
+    Load(
+        "checks that a backend gets",
+        "nodes / {interval:g} s",
+        lambda size, _: size.nodes / CHECKED_EVERY_S,
+        "/s",
+        10.0,
+        "10/s, as a rule",
+        "Backends feel it. A longer `health.active.interval`, as passive health notices most.",
+    ),
+    Load(
+        "checks that a node makes, in cores",
+        "services x {backends} backends / {interval:g} s x {dial_us:.0f} us",
+        lambda size, measured: size.services * size.backends / CHECKED_EVERY_S * measured.dial_s,
+        "cores",
+        0.5,
+        "half a core, as a rule",
+        "They are late, and relaying has less of the core. As above.",
+        timed=True,
+    ),
+    Load(
+        "tables of sticky services, if all are",
+        "services x {table_kib:.0f} KiB, in each worker",
+        lambda size, measured: size.services * measured.table_bytes,
+        "bytes",
+        4 * KIB * MIB,
+        "4 GiB, as a rule",
+        "The worker is killed for its memory. `sticky` where it is needed.",
+    ),
+    Load(
+        "building them, once",
+        "services x {table_ms:.0f} ms",
+        lambda size, measured: size.services * measured.table_s,
+        "s",
+        Timing().push_s,
+        "ours, of a push",
+        "A push is called late and made again; the data plane goes on with it. The same.",
+        timed=True,
+    ),
+)
