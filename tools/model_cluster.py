@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from controlplane.discovery.consul.watch import Pace
-from tools.model_loads import CHECKED_EVERY_S, KIB, LOADS, MIB, NUMBERS_S, OWN_CONNECTIONS, Load
+from tools.model_loads import CHECKED_EVERY_S, KIB, LOADS, MIB, OWN_CONNECTIONS, Load
 from tools.model_measures import Measured, Size, measure
 
 FACTOR: Final = 1000.0
@@ -80,8 +80,6 @@ def formula(load: Load, size: Size, measured: Measured) -> str:
         daemon_kib=measured.daemon_kib,
         backends=size.backends,
         own=OWN_CONNECTIONS,
-        numbers_s=NUMBERS_S,
-        rate=Pace().rate,
         parse_us=measured.parse_s * 1e6,
         wait=Pace().wait_s,
         interval=CHECKED_EVERY_S,

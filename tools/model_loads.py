@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.core.node_record import MAX_BYTES as MAX_RECORD_BYTES
+from controlplane.core.record_pace import numbers_every_s, read_pause_s, room_share
 from controlplane.daemon.registration import TTL_S
 from controlplane.dataplanes.pusher import Timing
 from controlplane.discovery.consul.key import MAX_VALUE_BYTES
@@ -33,8 +34,6 @@ LINK_BYTES: Final = 125 * MIB
 OWN_CONNECTIONS: Final = 4
 """Of a node that has no discovery: the key, the records, the session, and whether the agent answers."""
 CHECKED_EVERY_S: Final = ActiveCheck().interval
-NUMBERS_S: Final = 5.0
-"""How often a node writes its record while clients come."""
 REGISTRATION_S: Final = 0.001
 """Of a call to an agent on the same machine that does nothing else."""
 
@@ -59,12 +58,12 @@ class Load:
 
 def record_bytes(size: Size) -> float:
     """Return the bytes of one node's record."""
-    return len(record(math.ceil(size.services)))
+    return len(record(math.ceil(size.services), room_share(math.ceil(size.nodes))))
 
 
 def record_reads(size: Size) -> float:
-    """Return how often a second one node reads the records of all: whenever one was written, as far as its pace allows."""
-    return min(size.nodes / NUMBERS_S, Pace().rate)
+    """Return how often a second one node reads the records of all: whenever one was written, as far as it may."""
+    return min(size.nodes / numbers_every_s(math.ceil(size.nodes)), 1 / read_pause_s(math.ceil(size.nodes)))
 
 
 LOADS: Final = (
@@ -163,8 +162,8 @@ LOADS: Final = (
     ),
     Load(
         "records into Raft",
-        "nodes x the record / {numbers_s:g} s",
-        lambda size, _: size.nodes * record_bytes(size) / NUMBERS_S,
+        "nodes x the record / 5 s, from 20 nodes on 4 records/s",
+        lambda size, _: size.nodes * record_bytes(size) / numbers_every_s(math.ceil(size.nodes)),
         "bytes/s",
         MIB,
         "1 MiB/s, as a rule",
@@ -172,7 +171,7 @@ LOADS: Final = (
     ),
     Load(
         "reads of all records, by all nodes",
-        "nodes x each write, or {rate:g}/s where that is less",
+        "each node after each write, all together at most 20/s",
         lambda size, _: size.nodes * record_reads(size),
         "/s",
     ),

@@ -128,8 +128,8 @@ def _fitting(services: int, backends: int) -> int:
 
 
 @cache
-def record(services: int) -> bytes:
-    """Return a node's record, with clients on every service, and one service in ten a sticky one."""
+def record(services: int, room: float = 1.0) -> bytes:
+    """Return a node's record, with clients on every service, and one service in ten a sticky one; `room` as for `encode`."""
     names = [f"service-{number:05}" for number in range(min(services, BUSY))]
     times = FirstByte(120_000, 240_000.5, dict.fromkeys(BOUNDS, 20_000))
     return NodeRecord(
@@ -149,7 +149,7 @@ def record(services: int) -> bytes:
         active=12_345,
         variables={"NODE_IP": "192.0.2.17"},
         outcomes=dict.fromkeys(names, Outcomes(120_000, 12, 1, 3, 3, times)),
-    ).encode()
+    ).encode(room)
 
 
 def _parse_s(size: Size) -> float:

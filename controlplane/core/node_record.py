@@ -19,8 +19,9 @@ VERSION: Final = 1
 MAX_BYTES: Final = 64 * 1024
 REST: Final = "*"
 """Stands for all services that a record has no room for."""
-_ROOM: Final = {"table_hashes": 22 * 1024, "outcomes": 22 * 1024, "variables": 6 * 1024}
-"""Bytes for each of these; what else there is has less than the rest."""
+_ROOM: Final = {"table_hashes": 4 * 1024, "outcomes": 22 * 1024, "variables": 6 * 1024}
+"""Bytes for each of these; what else there is has less than the rest. That of hashes is the same on all nodes, or what is left over
+could not be compared."""
 _MAX_TEXT: Final = 1000
 _MAX_SHORT: Final = 255
 _MAX_COUNT: Final = 2**63
@@ -124,16 +125,20 @@ class NodeRecord:
         """Return what is news when it changes: all but the counters, and when they were written."""
         return replace(self, at="", active=0, outcomes={})
 
-    def encode(self) -> bytes:
-        """Return it as JSON, of at most 64 KiB: of too many services the busiest are told one by one."""
+    def encode(self, room: float = 1.0) -> bytes:
+        """Return it as JSON, of at most 64 KiB: of too many services the busiest are told one by one.
+
+        Args:
+            room: The share of the room for single services' outcomes that this node has, among many: see `record_pace`.
+        """
         told = {"version": VERSION, **asdict(self)}
         told |= {
             **{name: _cut(getattr(self, name)) for name in ("error", "reason", "key")},
-            "table_hashes": _fitting(sorted(self.table_hashes.items()), "table_hashes", _one_hash),
-            "variables": _fitting(sorted(self.variables.items()), "variables", lambda _: "…"),
+            "table_hashes": _fitting(sorted(self.table_hashes.items()), _ROOM["table_hashes"], _one_hash),
+            "variables": _fitting(sorted(self.variables.items()), _ROOM["variables"], lambda _: "…"),
             "outcomes": _fitting(
                 sorted(self.outcomes.items(), key=lambda item: (-item[1].connections, item[0])),
-                "outcomes",
+                room * _ROOM["outcomes"],
                 _sum,
             ),
         }
@@ -188,9 +193,9 @@ def _cut(text: str | None) -> str | None:
     return _printable(text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…")
 
 
-def _fitting(items: Iterable[tuple[str, Any]], what: str, joined: Any) -> dict[str, Any]:
-    """Return as many of these as there is room for, and the others joined as one."""
-    fit, rest, room = {}, [], _ROOM[what]
+def _fitting(items: Iterable[tuple[str, Any]], room: float, joined: Any) -> dict[str, Any]:
+    """Return as many of these as there is room for, in bytes, and the others joined as one."""
+    fit, rest = {}, []
     for name, value in items:
         room -= len(_json({name: value}))
         if room < 0:

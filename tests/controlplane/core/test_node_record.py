@@ -154,6 +154,17 @@ def test_a_record_is_bounded():
     assert NodeRecord.parse(other.encode()).table_hashes[REST] != told.table_hashes[REST]
 
 
+def test_one_of_many_nodes_tells_less():
+    """With a share of the room fewer services are told one by one; the sums are the same, and so are the tables' hashes."""
+    outcomes = {f"service-{n:05}": Outcomes(n) for n in range(1_000)}
+    many = replace(FULL, outcomes=outcomes, table_hashes=dict.fromkeys(outcomes, "a" * 16))
+    whole, share = NodeRecord.parse(many.encode()), NodeRecord.parse(many.encode(room=0.1))
+    assert len(share.outcomes) < len(whole.outcomes) / 5
+    assert "service-00999" in share.outcomes
+    assert sum(each.connections for each in share.outcomes.values()) == sum(range(1_000))
+    assert share.table_hashes == whole.table_hashes
+
+
 def test_numbers_are_no_news():
     """They change all the time; everything else is told at once."""
     assert FULL.without_numbers() == replace(FULL, at="x", active=1, outcomes={}).without_numbers()
