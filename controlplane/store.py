@@ -5,6 +5,7 @@
                         history/<n>.json     generation n: when, by whom, what changed
                         documents/<d>.json   the lb.yaml of those generations, by digest
                         identity.json        what the node's Consul agent said of the node
+                        canary.json          the canary that runs here, or was over here last
 
 Every file is written beside its place, synced and renamed, so that a crash or a full disk leaves the old one.
 Every file carries the digest of its content; one that does not match is never used.
@@ -174,6 +175,19 @@ class Store:
         # Of the history a power failure may cost the newest entry: each sync costs an apply some 10 ms of a busy disk.
         with _explained(self._root):
             sync_directory(self._root)
+
+    def canary(self) -> dict[str, Any] | None:
+        """Read what is remembered of a canary; None: nothing. StoreError if it cannot be read."""
+        return _read(self._root / "canary.json")
+
+    def keep_canary(self, memory: dict[str, Any] | None) -> None:
+        """Replace what is remembered of a canary, or forget it; StoreError if that is not possible."""
+        path = self._root / "canary.json"
+        if memory is not None:
+            _write(path, memory)
+            return
+        with _explained(path, _STAYS):
+            path.unlink(missing_ok=True)
 
     def record(self, entry: Entry, document: dict[str, Any]) -> None:
         """Add a generation to the history, unless it is there, and forget what is too old.

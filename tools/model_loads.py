@@ -11,7 +11,7 @@ from controlplane.core.node_record import MAX_BYTES as MAX_RECORD_BYTES
 from controlplane.core.record_pace import numbers_every_s, read_pause_s, room_share
 from controlplane.daemon.registration import TTL_S
 from controlplane.dataplanes.pusher import Timing
-from controlplane.discovery.consul.key import MAX_VALUE_BYTES
+from controlplane.discovery.consul.kv import MAX_VALUE_BYTES
 from controlplane.discovery.consul.watch import Pace
 from controlplane.operations.options import ApplyOptions
 from schemas.http.answers import MAX_BODY_BYTES

@@ -175,6 +175,10 @@ EVENTS: Final[dict[str, str]] = {
 }
 
 CONTROL_EVENTS: Final[dict[str, str]] = {
+    "canary": (
+        "A canary runs on this node (`state` is `running`), until when at the latest; or how it ended: `promoted`, `taken_back`, "
+        "`expired`, `replaced`, and why."
+    ),
     "dataplanes": "A data plane came, went, or runs something else.",
     "generation": "A change was accepted, by whom, and its hash.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +13,11 @@ from controlplane.desired.location import FileSource, Home
 from controlplane.discovery.consul.settings import PREFIX
 from schemas.http.hosts import host_name
 
+if TYPE_CHECKING:
+    from controlplane.discovery.consul.key import KeySource
 
-def home_of(text: str) -> Home:
+
+def home_of(text: str) -> Home | KeySource:
     """Read a path, or `consul-kv:PATH`."""
     if text.startswith(PREFIX):
         return key_of(text)
@@ -61,7 +65,7 @@ def _is_pipe(path: str) -> bool:
 @click.pass_obj
 def run(
     settings: Settings,
-    home: Home | None,
+    home: Home | KeySource | None,
     http: str | None,
     http_token_file: Path | None,
     http_hosts: tuple[str, ...],

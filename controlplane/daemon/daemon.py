@@ -14,9 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from controlplane.cluster.naming import node_name
 from controlplane.daemon.api import Api
 from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.daemon.events import Events, follow
+from controlplane.daemon.followed_key import FollowedKey
 from controlplane.daemon.http import Tcp, bound
 from controlplane.daemon.http import listener as http_listener
 from controlplane.daemon.log import (
@@ -40,6 +42,7 @@ from controlplane.dataplanes.tls import Tls
 from controlplane.desired.document import Reader
 from controlplane.desired.identity import Identity
 from controlplane.desired.location import Home
+from controlplane.discovery.consul.key import KeySource
 from controlplane.errors import ControlError, StoreError
 from controlplane.operations.accepted import Keeping
 from controlplane.operations.controller import Controller
@@ -56,7 +59,7 @@ _NOTICE_S: Final = 1.0
 class DaemonSettings:
     """What the daemon is told at its start."""
 
-    home: Home | None
+    home: Home | KeySource | None
     """Where the lb.yaml to watch is; None: only what is applied."""
     runtime_dir: Path
     state_dir: Path
@@ -109,7 +112,9 @@ class Daemon:
         )
         self.planes = Noticing(log, comings=True)
         self.observer = Observer(self.controller, settings.find_draining, self._connect)
-        self.file = None if settings.home is None else WatchedFile(settings.home, self.controller, log)
+        if isinstance(home, KeySource):
+            home = FollowedKey(home, self._node_name, store, on_event=self._happened, log=log)
+        self.file = None if home is None else WatchedFile(home, self.controller, log)
         self.registering = Registering(self.controller.fleet, log)
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
@@ -138,6 +143,10 @@ class Daemon:
         self.registering.follow(
             None if desired is None else desired.consul, self.controller.accepted.state.services
         )
+
+    def _node_name(self) -> str | None:
+        desired = self.controller.desired
+        return None if desired is None or desired.cluster is None else node_name(desired.cluster)
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""

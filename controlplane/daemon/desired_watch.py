@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.core.arrival import TRIED_AGAIN
 from controlplane.core.backoff import Backoff
 from controlplane.desired.location import Home
 from controlplane.errors import ControlError, InputError
@@ -30,6 +31,7 @@ class _Refused:
 
     raw: bytes
     forced: bool
+    note: str
     error: ControlError
     instead: dict[str, Any] | None
     """The lb.yaml that was taken before."""
@@ -67,11 +69,11 @@ class WatchedFile:
             group.create_task(self._try_again())
             await self.home.run(self.content, self.error)
 
-    async def content(self, raw: bytes, forced: bool) -> None:  # noqa: FBT001 - the source's callback
+    async def content(self, raw: bytes, forced: bool, note: str = "", /) -> None:  # noqa: FBT001 - the source's callback
         """Take the file's new content, unless it is what was taken last and something was applied since."""
         async with self._turn:
             self._backoff.succeed()
-            await self._take(raw, forced=forced)
+            await self._take(raw, note, forced=forced)
 
     async def _try_again(self) -> None:
         """Take what was refused for another reason than itself, until cancelled."""
@@ -83,12 +85,12 @@ class WatchedFile:
                 if refused is None:
                     continue
                 if self._controller.accepted.state.document is refused.instead:
-                    await self._take(refused.raw, forced=refused.forced)
+                    await self._take(refused.raw, refused.note, forced=refused.forced)
                 else:
                     self._waits_for(None)
                     self._show(refused.error, f"when the {self.home.word} changes, or at SIGHUP")
 
-    async def _take(self, raw: bytes, *, forced: bool) -> None:
+    async def _take(self, raw: bytes, note: str, *, forced: bool) -> None:
         self._waits_for(None)
         before = self._controller.accepted.state.document
         digest = hashlib.sha256(raw).hexdigest()
@@ -98,12 +100,12 @@ class WatchedFile:
         try:
             read = self._controller.reader.text
             proposal = await asyncio.to_thread(read, raw, self.home.place, self.home.folder)
-            origin = Origin(self.home.name, "file")
+            origin = Origin(f"{self.home.name}, {note}" if note else self.home.name, "file")
             await self._controller.take(proposal, ApplyOptions(), origin, file_digest=digest)
         except ControlError as error:
             self._show(error)
             if not error.blames_content:
-                self._waits_for(_Refused(raw, forced, error, before))
+                self._waits_for(_Refused(raw, forced, note, error, before))
         else:
             self._fine()
 
@@ -122,7 +124,7 @@ class WatchedFile:
 
     def _show(self, error: ControlError, when: str | None = None) -> None:
         when = when or f"by itself, at least every {self._backoff.cap_s:g} s"
-        message = f"{error}" if error.blames_content else f"{error}; it is tried again {when}"
+        message = f"{error}" if error.blames_content else f"{error}; {TRIED_AGAIN} {when}"
         if self.config_error is not None and self.config_error["message"] == message:
             return  # since when it is so is worth more than when it was tried last
         self._since = now_text()

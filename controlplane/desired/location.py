@@ -21,8 +21,20 @@ from schemas.http.reloaded import Signature, signature
 
 PERIOD_S: Final = 0.5
 
-OnContent = Callable[[bytes, bool], Awaitable[None]]
 OnError = Callable[[ControlError], Awaitable[None]]
+
+
+class OnContent(Protocol):
+    """Takes a new content."""
+
+    async def __call__(self, raw: bytes, forced: bool, note: str = "", /) -> None:  # noqa: FBT001 - as `Home.run` says
+        """Take it.
+
+        Args:
+            raw: The content.
+            forced: Somebody asked for it with `force`.
+            note: Where it comes from, if not just from where the home is.
+        """
 
 
 class Home(Protocol):

@@ -332,3 +332,19 @@ def test_what_the_agent_said_is_kept(tmp_path):
     path.write_text(path.read_text().replace("lb-1", "lb-2"))
     with pytest.raises(StoreError, match=r"identity\.json: damaged"):
         store.identity()
+
+
+def test_what_is_remembered_of_a_canary(tmp_path):
+    """Kept, replaced, forgotten; what is damaged is an error, and not nothing."""
+    store = Store(tmp_path)
+    assert store.canary() is None
+    store.keep_canary(None)
+    store.keep_canary({"id": "c1"})
+    store.keep_canary({"id": "c2"})
+    assert Store(tmp_path).canary() == {"id": "c2"}
+    path = tmp_path / "control" / "canary.json"
+    path.write_bytes(path.read_bytes().replace(b"c2", b"c3"))
+    with pytest.raises(StoreError, match="damaged"):
+        store.canary()
+    store.keep_canary(None)
+    assert store.canary() is None

@@ -266,8 +266,13 @@ class FakeConsul:
         """Do all of it or nothing, of the verbs that are used here."""
         steps = [each["KV"] for each in json.loads(await request.read())]
         for number, step in enumerate(steps):
-            if step["Verb"].endswith("cas") and self.keys.get(step["Key"], (b"", 0))[1] != step["Index"]:
-                what = f"failed to {step['Verb']} key {step['Key']!r}, index is stale"
+            modified, verb = self.keys.get(step["Key"], (b"", 0))[1], step["Verb"]
+            if verb == "lock" and step["Session"] not in self.sessions:
+                return web.Response(status=500, text=f'invalid session "{step["Session"]}"')
+            holder = self.locks.get(step["Key"], step.get("Session"))
+            stale = verb.endswith(("cas", "check-index")) and modified != step["Index"]
+            if stale or (verb == "lock" and holder != step["Session"]):
+                what = f"failed to {verb} key {step['Key']!r}, index is stale"
                 errors = [{"OpIndex": number, "What": what}]
                 return web.json_response({"Results": None, "Errors": errors}, status=409)
         self.index += 1
@@ -275,8 +280,10 @@ class FakeConsul:
             if step["Verb"].startswith("delete"):
                 self.keys.pop(step["Key"], None)
                 self.locks.pop(step["Key"], None)
-            else:
+            elif "Value" in step:
                 self.keys[step["Key"]] = (base64.b64decode(step["Value"]), self.index)
+                if step["Verb"] == "lock":
+                    self.locks[step["Key"]] = step["Session"]
         await self.wake(index=self.index)
         return web.json_response({"Results": [], "Errors": None})
 

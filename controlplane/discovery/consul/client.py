@@ -19,7 +19,7 @@ import importlib.metadata
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ _BAD_QUESTIONS = ("boolean expression evaluator", "unsupported operation", "fail
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with status 200, or 404, which some calls expect."""
+    """An answer with status 200, or 404 or another one, which some calls expect."""
 
     status: int
     headers: Mapping[str, str]
@@ -124,17 +124,29 @@ class ConsulClient:
         return await self._asked(self._http.get, path, params, timeout_s)
 
     async def put(
-        self, path: str, params: Sequence[tuple[str, str]] = (), body: bytes = b"", *, timeout_s: float
+        self,
+        path: str,
+        params: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        timeout_s: float,
+        also: Collection[int] = (),
     ) -> Reply:
-        """Write; arguments and errors as for `get`."""
-        return await self._asked(self._http.put, path, params, timeout_s, data=body)
+        """Write; arguments and errors as for `get`, and statuses in `also` are answers as well."""
+        return await self._asked(self._http.put, path, params, timeout_s, also, data=body)
 
     async def close(self) -> None:
         """Close every connection; what waits for an answer fails."""
         await self._http.close()
 
     async def _asked(
-        self, call: Any, path: str, params: Sequence[tuple[str, str]], timeout_s: float, **data: bytes
+        self,
+        call: Any,
+        path: str,
+        params: Sequence[tuple[str, str]],
+        timeout_s: float,
+        also: Collection[int] = (),
+        **data: bytes,
     ) -> Reply:
         """Make a call with the token and the certificates of this moment; all that can go wrong is one kind of error."""
         token = self._settings.token
@@ -154,7 +166,7 @@ class ConsulClient:
         except (RuntimeError, ValueError) as error:
             # aiohttp: "Session is closed"; a header or a status line that is none
             raise ConsulError("protocol", f"{self._address}: {str(error)[:_SHOWN_CHARS]}") from error
-        if reply.status not in (200, 404):
+        if reply.status not in (200, 404, *also):
             raise _refusal(reply)
         return reply
 

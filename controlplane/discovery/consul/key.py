@@ -1,39 +1,40 @@
 """A key of Consul's that holds an lb.yaml: watched for a daemon, written with check-and-set for a command.
 
-Several nodes that follow one key need no leader among them: each applies what it reads.
+Several nodes that follow one key need no leader among them: each applies what it reads. Beside it may be a canary's record
+(`core.canary`), `PATH.canary`. Both are read by one question, for all keys that begin with PATH, so that they are one picture:
+whoever writes both at once is never seen to have written one. Other keys that begin so, and may be read, are passed over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import json
-import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 from controlplane.core.backoff import Backoff, TokenBucket, WatchIndex, jittered
-from controlplane.discovery.consul.client import ConsulClient, Reply, connected
+from controlplane.core.canary import Picture
+from controlplane.core.canary_record import CanaryRecord, parse_record
+from controlplane.discovery.consul.client import ConsulClient, connected
+from controlplane.discovery.consul.kv import MAX_VALUE_BYTES, Row, read_rows, rows_of, url_of
 from controlplane.discovery.consul.pulse import Pulse
-from controlplane.discovery.consul.settings import PREFIX, ConsulError, ConsulSettings, SettingsError
+from controlplane.discovery.consul.settings import PREFIX, ConsulError, ConsulSettings
 from controlplane.discovery.consul.watch import Pace, Runtime, take_index
 from controlplane.errors import HeldBackError
 
-MAX_VALUE_BYTES = 512 * 1024  # Consul's own limit (kv_max_value_size)
-OnContent = Callable[[bytes, bool], Awaitable[None]]
-_STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")
+OnPicture = Callable[[Picture, bool], Awaitable[None]]
+CANARY: Final = ".canary"
+"""What the canary's record has behind the path of the key."""
 _RETRY_S: Final = 1.0
 """The first pause before a read that somebody asked for is tried again."""
 
 
 class KeySource:
-    """Hands a key's content on whenever it has changed: a home of an lb.yaml (`desired.location`), as a file is.
+    """Hands a key's content and its canary on whenever one of them has changed.
 
-    A key that is gone, empty or cannot be read is no content: what was handed on last holds, and `status` tells why. It has no
-    folder, so files are looked for where the daemon was started.
+    A key that is gone, empty or cannot be read is no content, and `status` tells why. It has no folder, so files are looked for
+    where the daemon was started.
     """
 
     word = "key"
@@ -62,9 +63,10 @@ class KeySource:
         self._forced = asyncio.Event()
         # The watch and `force` must not hand on in an order that Consul never had.
         self._handing = asyncio.Lock()
+        self._canary_trouble: str | None = None
 
     def force(self) -> None:
-        """Read as soon as that is possible, and hand the content on even if it is the same."""
+        """Read as soon as that is possible, and hand the picture on even if it is the same."""
         self._forced.set()
 
     def status(self) -> dict[str, Any]:
@@ -83,41 +85,48 @@ class KeySource:
             "last_error": None if error is None else str(error),
             "index": self._index.value,
             "age_s": age_s,
+            **({} if self._canary_trouble is None else {"note": self._canary_trouble}),
         }
 
-    async def run(self, on_content: OnContent, _on_error: object) -> None:
+    async def run(self, on_picture: OnPicture) -> None:
         """Read once, then watch until cancelled.
+
+        Args:
+            on_picture: Takes every new picture, and whether somebody asked for it with `force`.
 
         Raises:
             ControlError: The path is none, or the client library cannot be used.
-            ExceptionGroup: `on_content` has raised.
+            ExceptionGroup: `on_picture` has raised.
         """
-        _url(self.path)
+        url_of(self.path)
         async with connected(self.settings) as client, asyncio.TaskGroup() as group:
             group.create_task(self._pulse.run(client), name=f"pulse for {self.name}")
-            group.create_task(self._watch(client, on_content), name=self.name)
+            group.create_task(self._watch(client, on_picture), name=self.name)
             backoff = Backoff(base_s=_RETRY_S, least=0.5)
             while True:
                 await self._forced.wait()
                 self._forced.clear()
-                if await self._read(client, on_content):
+                if await self._read(client, on_picture):
                     backoff.succeed()
                 else:
                     await asyncio.sleep(backoff.fail(self._runtime.random))
                     self._forced.set()
 
-    async def _read(self, client: ConsulClient, on_content: OnContent) -> bool:
+    async def _read(self, client: ConsulClient, on_picture: OnPicture) -> bool:
         async with self._handing:
             try:
-                raw, _ = await read_key(client, self.path, self._pace.slack_s)
+                rows = await read_rows(client, self.path, self._paths(), timeout_s=self._pace.slack_s)
             except ConsulError:  # the watch meets the same, and `status` shows it
                 return False
-            await on_content(raw, True)
+            picture = self._picture(rows)
+            if picture.content is None:
+                return False
+            await on_picture(picture, True)
             return True
 
-    async def _watch(self, client: ConsulClient, on_content: OnContent) -> None:
+    async def _watch(self, client: ConsulClient, on_picture: OnPicture) -> None:
         bucket = TokenBucket(rate=self._pace.rate, burst=2)
-        last: bytes | None = None
+        last: Picture | None = None
         while True:
             await self._runtime.sleep(bucket.take(self._runtime.clock()))
             self._returned.clear()
@@ -129,24 +138,35 @@ class KeySource:
                         await self._returned.wait()  # at once when a silent agent answers again
                 continue
             self._backoff.succeed()
-            if found is not None and found != last:
+            if found != last:
                 last = found
                 async with self._handing:
-                    await on_content(found, False)
+                    await on_picture(found, False)
 
-    async def _next(self, client: ConsulClient) -> bytes | None:
-        """Read, waiting for a change if the last answer is known; None if there is no desired state in it."""
+    async def _next(self, client: ConsulClient) -> Picture:
+        """Read, waiting for a change if the last answer is known."""
         wait_s = jittered(self._pace.wait_s, self._runtime.random)
         how, timeout_s = self._pace.blocking(self._index.value, wait_s)
-        reply = await client.get(_url(self.path), how if self._index.value else [], timeout_s=timeout_s)
+        how = [("recurse", ""), *(how if self._index.value else [])]
+        reply = await client.get(url_of(self.path), how, timeout_s=timeout_s)
         take_index(self._index, reply)
-        found = _value(reply)
-        if found is None or not found[0]:
+        picture = self._picture(rows_of(reply, self._paths()))
+        if picture.content is None:
+            # Asked for many keys, Consul leaves out those that the token may not read; asked for one, it says so.
+            await client.get(url_of(self.path), timeout_s=self._pace.slack_s)
             self._note(ConsulError("misconfigured", "the key is missing or empty; the last value holds"))
-            return None
-        self._note(None)
-        self._answered_at = self._runtime.clock()
-        return found[0]
+        else:
+            self._note(None)
+            self._answered_at = self._runtime.clock()
+        return picture
+
+    def _paths(self) -> tuple[str, str]:
+        return self.path, self.path + CANARY
+
+    def _picture(self, rows: dict[str, Row]) -> Picture:
+        record, self._canary_trouble = canary_of(self.path, rows)
+        content = rows.get(self.path)
+        return Picture((content.value or None) if content is not None else None, record)
 
     def _note(self, error: ConsulError | None) -> None:
         if (error is None) is not (self._error is None):
@@ -160,6 +180,17 @@ class KeySource:
         return self._pace.pause_after(error, self._backoff, self._runtime.random)
 
 
+def canary_of(path: str, rows: dict[str, Row]) -> tuple[CanaryRecord | None, str | None]:
+    """Return a key's canary, and why there is none although there is a key for it."""
+    row = rows.get(path + CANARY)
+    if row is None:
+        return None, None
+    try:
+        return parse_record(row.value), None
+    except ValueError as error:
+        return None, f"{PREFIX}{path}{CANARY} is no canary that this version understands: {error}"
+
+
 async def read_key(client: ConsulClient, path: str, timeout_s: float) -> tuple[bytes, int]:
     """Return a key's value and the index to write it with.
 
@@ -167,10 +198,10 @@ async def read_key(client: ConsulClient, path: str, timeout_s: float) -> tuple[b
         ConsulError: There is no such key (kind `misconfigured`), or no answer.
         SettingsError: The path is none.
     """
-    found = _value(await client.get(_url(path), timeout_s=timeout_s))
+    found = rows_of(await client.get(url_of(path), timeout_s=timeout_s), (path,)).get(path)
     if found is None:
         raise ConsulError("misconfigured", f"{PREFIX}{path}: there is no such key")
-    return found
+    return found.value, found.index
 
 
 async def put_key(client: ConsulClient, path: str, raw: bytes, index: int, timeout_s: float) -> bool:
@@ -191,7 +222,7 @@ async def put_key(client: ConsulClient, path: str, raw: bytes, index: int, timeo
         raise ConsulError(
             "misconfigured", f"{PREFIX}{path}: {len(raw)} bytes; Consul takes {MAX_VALUE_BYTES}"
         )
-    reply = await client.put(_url(path), [("cas", str(index))], raw, timeout_s=timeout_s)
+    reply = await client.put(url_of(path), [("cas", str(index))], raw, timeout_s=timeout_s)
     return reply.status == 200 and reply.body.strip() == b"true"  # noqa: PLR2004 - HTTP's "OK"
 
 
@@ -227,35 +258,3 @@ async def write_key(
         f"nothing was changed: somebody else has just written {PREFIX}{path}; "
         "look at it and apply again, or use --force"
     )
-
-
-def _url(path: str) -> str:
-    """Return the URL's path of a key.
-
-    Raises:
-        SettingsError: It is none that a URL can name.
-    """
-    if not path or not all(_STEP.fullmatch(step) for step in path.split("/")):
-        raise SettingsError(f"{PREFIX}{path}: no path of a key")
-    return f"/v1/kv/{path}"
-
-
-def _value(reply: Reply) -> tuple[bytes, int] | None:
-    """Return a key's value and index; None if there is no such key.
-
-    Raises:
-        ConsulError: It is no answer to this question.
-    """
-    if reply.status == 404:  # noqa: PLR2004 - HTTP's "not found"
-        if "X-Consul-Index" not in reply.headers:
-            raise ConsulError("protocol", "status 404: this is no Consul agent")
-        return None
-    try:
-        row = json.loads(reply.body)[0]
-        value = base64.b64decode(row["Value"] or "", validate=True)
-        index = int(row["ModifyIndex"])
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError, binascii.Error):
-        raise ConsulError("protocol", "an answer that is no key") from None
-    if len(value) > MAX_VALUE_BYTES:
-        raise ConsulError("protocol", f"a value of more than {MAX_VALUE_BYTES} bytes")
-    return value, index

@@ -41,10 +41,10 @@ class Hand:
         self.taking = [on_content, on_error]
         await asyncio.Event().wait()
 
-    async def write(self, value):
+    async def write(self, value, *note):
         """Hand a content on."""
         await until(lambda: self.taking)
-        await self.taking[0](json.dumps(value).encode(), False)
+        await self.taking[0](json.dumps(value).encode(), False, *note)
 
 
 @contextlib.asynccontextmanager
@@ -138,3 +138,15 @@ async def test_what_was_applied_meanwhile_is_the_newer_word(tmp_path):
         await until(lambda: len(plane.asked) > asked + 10)
         assert controller.accepted.state.applied_by == "op"
         assert plane.services["web"]["backends"][0]["weight"] == 7
+
+
+async def test_where_a_content_comes_from_is_in_the_history(tmp_path):
+    """A home may say more than its name; also of a content that is taken only at another try."""
+    plane = in_use()
+    async with watched(tmp_path, plane) as (hand, _, controller, _):
+        await hand.write(document())
+        await hand.write(document(extra=WORTH_A_TRY), "canary c1 of ann")
+        plane.refuses = None
+        await until(lambda: "extra" in plane.services)
+        history = (await controller.accepted.history())["history"]
+        assert [each["by"] for each in history] == ["file lb.yaml", "file lb.yaml, canary c1 of ann"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from controlplane.core.canary import Picture
+from controlplane.core.canary_record import CanaryRecord, digest_of_content
 from controlplane.discovery.consul import key
 from controlplane.discovery.consul.client import ConsulClient
 from controlplane.discovery.consul.key import MAX_VALUE_BYTES, KeySource, put_key, read_key, write_key
@@ -30,11 +32,12 @@ async def watched(consul):
     """Watch a key."""
     seen = []
 
-    async def take(raw, forced):
-        seen.append((raw, forced))
+    async def take(picture, forced):
+        if picture.content is not None:
+            seen.append((picture.content, forced))
 
     source = KeySource("lb/web", with_address(consul.address), pace=FAST)
-    task = asyncio.create_task(source.run(take, take))
+    task = asyncio.create_task(source.run(take))
     try:
         yield source, seen
     finally:
@@ -145,12 +148,13 @@ async def watching(consul, pace=FAST):
     """Watch the key `lb`; yields who does, and the list of its values."""
     values = []
 
-    async def take(raw, _forced):
-        values.append(raw)
+    async def take(picture, _forced):
+        if picture.content is not None:
+            values.append(picture.content)
 
     settings = with_address(consul.address)
     source = KeySource("lb", settings, pace=pace, runtime=RUNTIME)
-    task = asyncio.create_task(source.run(take, take))
+    task = asyncio.create_task(source.run(take))
     try:
         yield source, values
     finally:
@@ -309,4 +313,64 @@ async def test_a_silent_agent_is_asked_at_once_when_it_answers(consul, monkeypat
         await eventually(lambda: source._pulse.error, "the silence")
         consul.fault = None
         consul.keys["lb"] = (b"one", 1)
+        await eventually(lambda: values == [b"one"], "the value")
+
+
+async def test_the_canary_is_in_the_same_picture(consul):
+    """Both are of one answer; keys that only begin alike are passed over, and a record that is none names nobody."""
+    record = CanaryRecord(
+        id="c1",
+        by="ann",
+        since="2027-01-15T08:00:00Z",
+        lasts_s=60.0,
+        nodes=("n1",),
+        observe_s=1.0,
+        base="a" * 64,
+        content_hash=digest_of_content(b"new"),
+        content="new",
+    )
+    pictures = []
+
+    async def take(picture, _forced):
+        pictures.append(picture)
+
+    consul.keys |= {
+        "lb": (b"old", 5),
+        "lb.canary": (record.encode(), 6),
+        "lb.lock": (b"x", 7),
+        "lb2": (b"y", 8),
+    }
+    source = KeySource("lb", with_address(consul.address), pace=FAST, runtime=RUNTIME)
+    task = asyncio.create_task(source.run(take))
+    try:
+        await eventually(lambda: pictures == [Picture(b"old", record)], "the picture")
+        consul.keys |= {"lb": (b"new", consul.index + 1), "lb.canary": (b"{", consul.index + 1)}
+        await consul.wake()
+        await eventually(lambda: pictures[1:] == [Picture(b"new")], "the next one")
+        assert "consul-kv:lb.canary is no canary" in source.status()["note"]
+        consul.keys["lb2"] = (b"z", consul.index + 1)
+        await consul.wake()
+        consul.keys["lb"] = (b"newer", consul.index + 1)
+        await consul.wake()
+        await eventually(lambda: pictures[2:] == [Picture(b"newer")], "no picture for another key's sake")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_token_that_may_not_read_it_is_denied(consul):
+    """Asked for many keys, Consul leaves out what the token may not read, as if there were none: so the one is asked for."""
+    real = FakeConsul._kv
+
+    async def narrow(request, path):
+        if "recurse" in request.query:
+            return web.Response(status=404, headers={"X-Consul-Index": "11"})
+        return web.Response(status=403, text="Permission denied")
+
+    async with watching(consul) as (source, values):
+        consul._kv = narrow
+        await consul.wake()
+        await eventually(lambda: source.status()["state"] == "denied", "the state")
+        consul._kv = lambda request, path: real(consul, request, path)
+        await Keys(consul).put_cas("lb", b"one", 0)
         await eventually(lambda: values == [b"one"], "the value")
