@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from controlplane.core.canary_record import MAX_CONTENT_BYTES
 from controlplane.core.node_record import MAX_BYTES as MAX_RECORD_BYTES
 from controlplane.core.record_pace import numbers_every_s, read_pause_s, room_share
 from controlplane.daemon.registration import TTL_S
@@ -68,35 +69,34 @@ def record_reads(size: Size) -> float:
 
 LOADS: Final = (
     Load(
-        "lb.yaml in its key",
-        "services x {discovered_bytes:.0f} B, with their backends in Consul",
+        "lb.yaml in its key, backends from Consul",
+        "services x {discovered_bytes:.0f} B",
         lambda size, measured: size.services * measured.discovered_bytes,
         "bytes",
         MAX_VALUE_BYTES,
         "Consul, `kv_max_value_size`",
-        "`apply --to` refuses; what runs goes on. Say less in each service and more in `defaults`, or have a key for each "
-        "group of nodes.",
+        "`apply --to` refuses; what runs goes on. `defaults` for what is common, or a key for each group of nodes.",
     ),
     Load(
-        "the same with the backends listed",
+        "lb.yaml in its key, backends listed",
         "services x {listed_bytes:.0f} B",
         lambda size, measured: size.services * measured.listed_bytes,
         "bytes",
         MAX_VALUE_BYTES,
         "Consul, `kv_max_value_size`",
-        "As above.",
+        "`apply --to` refuses; what runs goes on. `defaults` for what is common, or a key for each group of nodes.",
     ),
     Load(
-        "lb.yaml of a canary, as it becomes everybody's",
-        "4/3 of the key, for a transaction carries it in base64",
-        lambda size, measured: BASE64 * size.services * measured.discovered_bytes,
+        "lb.yaml of a canary, backends from Consul",
+        "services x {discovered_bytes:.0f} B",
+        lambda size, measured: size.services * measured.discovered_bytes,
         "bytes",
-        MAX_VALUE_BYTES,
-        "Consul, `txn_max_req_len`",
-        "`apply --canary` refuses before it begins; `apply --to` still works.",
+        MAX_CONTENT_BYTES,
+        "ours: Consul takes 512 KiB for a transaction, in base64",
+        "`apply --canary` refuses; without `--canary` it goes. A key for each group of nodes.",
     ),
     Load(
-        "lb.yaml in a file",
+        "lb.yaml in a file, backends listed",
         "services x {listed_bytes:.0f} B",
         lambda size, measured: size.services * measured.listed_bytes,
         "bytes",
@@ -111,7 +111,7 @@ LOADS: Final = (
         "bytes",
         MAX_BODY_BYTES,
         "ours, the API's body",
-        "The data plane refuses it (413); what runs goes on. Groups of nodes.",
+        "The data plane refuses it (413); what runs goes on. A key for each group of nodes.",
     ),
     Load(
         "a data plane's check of the snapshot",
@@ -131,7 +131,7 @@ LOADS: Final = (
         timed=True,
     ),
     Load(
-        "memory of the daemon for it",
+        "memory of the daemon to read and compile",
         "services x {daemon_kib:.0f} KiB",
         lambda size, measured: size.services * measured.daemon_kib * KIB,
         "bytes",
@@ -144,7 +144,7 @@ LOADS: Final = (
         "bytes",
         SERVERS * LINK_BYTES,
         "a second of a gigabit at each of three servers",
-        "Nodes get it one after the other; nothing is lost.",
+        "Nodes get it one after the other, later; nothing is lost.",
     ),
     Load(
         "sessions, each renewed every 3 s",
@@ -177,7 +177,7 @@ LOADS: Final = (
     ),
     Load(
         "records out of the servers",
-        "these reads x nodes x 4/3 of the record",
+        "reads of all records x nodes x 4/3 of the record",
         lambda size, _: size.nodes * record_reads(size) * size.nodes * BASE64 * record_bytes(size),
         "bytes/s",
         SERVERS * LINK_BYTES / 10,
@@ -185,7 +185,7 @@ LOADS: Final = (
         "Links of the servers are full, and elections follow.",
     ),
     Load(
-        "reading them, in cores of a node",
+        "reading all records, cores of a node",
         "reads x nodes x the record x {parse_us:.0f} us/KiB",
         lambda size, measured: record_reads(size) * size.nodes * record_bytes(size) / KIB * measured.parse_s,
         "cores",
@@ -201,8 +201,8 @@ LOADS: Final = (
         "",
         AGENT_CONNECTIONS,
         "Consul, `http_max_conns_per_client`",
-        "The agent answers what is beyond it with 429, so that some services are never known; raise it on every agent, with "
-        "its limit of descriptors.",
+        "The agent refuses what is beyond it (429): some services are never known. Raise it on each node's agent, and its "
+        "limit of descriptors with it; or have services ask the same.",
     ),
     Load(
         "blocking queries at the servers",
@@ -211,14 +211,14 @@ LOADS: Final = (
         "",
     ),
     Load(
-        "memory of each server for them",
+        "memory of each server for blocking queries",
         "25 KiB for each, over three servers",
         lambda size, _: size.nodes * (size.queries + 2) * QUERY_BYTES / SERVERS,
         "bytes",
         2 * KIB * MIB,
         "2 GiB, as a rule",
-        "Servers swap, elections follow, nodes keep what they have. Fewer questions: `tags` of one service, one service for "
-        "several listeners.",
+        "Servers swap and elections follow; nodes keep what they have. Have services ask the same, or list backends, or a "
+        "Consul for each group of nodes.",
     ),
     Load(
         "reads of each server, as queries end without news",
@@ -227,7 +227,7 @@ LOADS: Final = (
         "/s",
         5000.0,
         "5,000/s, as a rule",
-        "As above.",
+        "Answers are late, and elections may follow. The same as for their memory.",
     ),
     Load(
         "nodes that wake when one instance changes",
@@ -242,7 +242,7 @@ LOADS: Final = (
         "",
         100_000.0,
         "100,000 in one catalogue, as a rule",
-        "Leave `register` out where BGP or VRRP brings the clients.",
+        "Leave `register` out: BGP or VRRP brings the clients.",
     ),
     Load(
         "a round of checks of `consul.register`",
@@ -251,7 +251,7 @@ LOADS: Final = (
         "s",
         TTL_S * 2 / 3,
         "ours: a check lives for 10 s, and a round begins every 3.3 s",
-        "Checks run out while the node is well. The same.",
+        "Checks run out while the node is well. Leave `register` out.",
     ),
     Load(
         "checks that a backend gets",
@@ -260,20 +260,20 @@ LOADS: Final = (
         "/s",
         10.0,
         "10/s, as a rule",
-        "Backends feel it. A longer `health.active.interval`, as passive health notices most.",
+        "Backends feel it. A longer `health.active.interval`: passive health notices most of what happens.",
     ),
     Load(
-        "checks that a node makes, in cores",
+        "checks that a node makes, cores",
         "services x {backends} backends / {interval:g} s x {dial_us:.0f} us",
         lambda size, measured: size.services * size.backends / CHECKED_EVERY_S * measured.dial_s,
         "cores",
         0.5,
         "half a core, as a rule",
-        "They are late, and relaying has less of the core. As above.",
+        "Relaying has less of the core. A longer `health.active.interval`.",
         timed=True,
     ),
     Load(
-        "tables of sticky services, if all are",
+        "memory for the tables of sticky services, if all are",
         "services x {table_kib:.0f} KiB, in each worker",
         lambda size, measured: size.services * measured.table_bytes,
         "bytes",
@@ -282,13 +282,13 @@ LOADS: Final = (
         "The worker is killed for its memory. `sticky` where it is needed.",
     ),
     Load(
-        "building them, once",
+        "building the tables of sticky services, if all are",
         "services x {table_ms:.0f} ms",
         lambda size, measured: size.services * measured.table_s,
         "s",
         Timing().push_s,
         "ours, of a push",
-        "A push is called late and made again; the data plane goes on with it. The same.",
+        "The daemon calls the push late, and pushes again. `sticky` where it is needed.",
         timed=True,
     ),
 )
