@@ -32,7 +32,7 @@ from schemas.system.ownership import explain_error, make_directory, open_or_make
 KEPT_GENERATIONS: Final = 200
 """A year of weekly changes four times over; documents are at most 1 MiB each."""
 KEPT_DISCOVERED: Final = 50
-"""Generations that discovery made have a share of their own: a restless registry pushes out nobody's words."""
+"""Generations that discovery or the number of nodes made have a share of their own: what is restless pushes out nobody's words."""
 KEPT_CHANGES: Final = 200
 """Changes named in one entry; a first apply of 10,000 backends has as many."""
 _LOCK_POLL_S: Final = 0.05
@@ -64,6 +64,10 @@ class State:
     applied_since: str | None = None
     discovery: dict[str, Any] = field(default_factory=dict)
     """The last good answers of discovery, as the source saved them."""
+    share: int | None = None
+    """By how many nodes limits of the cluster are divided here; None: that was never known."""
+    scoped: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By service: those limits, as lb.yaml has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Entry:
     """RFC 3339, UTC."""
     by: str
     origin: str
-    """`apply`, `file`, `rollback` or `discovery`."""
+    """`apply`, `file`, `rollback`, `discovery` or `cluster`."""
     document: str
     """Digest of its lb.yaml."""
     changes: list[dict[str, Any]]
@@ -194,7 +198,7 @@ class Store:
 
         StoreError if it cannot be written; nothing was forgotten.
         """
-        kind = ".discovery" if entry.origin == "discovery" else ""
+        kind = ".discovery" if entry.origin in {"discovery", "cluster"} else ""
         path = self._root / "history" / f"{entry.generation:012}{kind}.json"
         with contextlib.suppress(StoreError):  # a damaged entry is replaced
             known = _read(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FolderPath
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -18,17 +18,45 @@ from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.loops import Loops
+from schemas.options import Limits
 from schemas.reading.document import Document, scan_document
 from schemas.reading.findings import Finding, check_all, find, findings_of, validated, visible_path
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 from schemas.variables import Replaced, Variables, replaced
 
+SHARED_LIMITS: Final = ("connections", "per_backend", "per_client", "client_rate", "queue")
+"""Those that a cluster's nodes have shares of."""
 _SOURCES = ("backends", "discover")
+
+
+class DesiredLimits(Limits):
+    """Admission limits; 0 is none."""
+
+    scope: Literal["node", "cluster"] = "node"
+    """Whom the counts and the rate are for: each node, or all nodes of the cluster together, each having an equal share."""
+
+    def here(self, nodes: int) -> Limits:
+        """Return what they are on a node, as a snapshot has them; of a whole cluster's its share, which is never none.
+
+        Args:
+            nodes: How many there are.
+        """
+        values = {name: getattr(self, name) for name in Limits.model_fields}
+        if self.scope == "cluster" and nodes > 1:
+            values |= {name: _share(values[name], nodes) for name in SHARED_LIMITS}
+        return Limits.model_construct(**values)
+
+
+def _share(limit: float, nodes: int) -> float:
+    """Divide, rounding down: to 1 at least, but not to more than it was, such as a rate of 0.5."""
+    return min(limit, type(limit)(max(1, limit // nodes)))
 
 
 class DesiredService(ServiceOptions):
     """A service as it was written: its backends, or where to find them."""
 
+    limits: DesiredLimits = DesiredLimits()
+    """Admission limits; 0 is none."""
     backends: Backends | None = None
     """Its servers, unless they are discovered."""
     discover: Discover | None = None
@@ -42,9 +70,10 @@ class DesiredService(ServiceOptions):
             raise refused(((), "must have either backends or discover"), about=_SOURCES)
         return self
 
-    def with_backends(self, backends: Sequence[Backend]) -> Service:
-        """Return the service that runs, with these servers."""
+    def with_backends(self, backends: Sequence[Backend], nodes: int = 1) -> Service:
+        """Return the service that runs, with these servers, on one of so many nodes."""
         options = {name: getattr(self, name) for name in ServiceOptions.model_fields}
+        options["limits"] = self.limits.here(nodes)
         return Service.model_construct(**options, backends=tuple(backends))
 
 
@@ -71,6 +100,7 @@ class _File(Desired):
 
 
 _SERVICE_NAME: TypeAdapter[str] = TypeAdapter(ServiceName)
+_NO_CLUSTER: Final = "cluster needs the section cluster: it says which nodes share these limits"
 _NOT_ABOUT_DEFAULTS = frozenset({"missing", "refused"})
 
 
@@ -106,11 +136,16 @@ def at_folder(document: Document, folder: FolderPath) -> Document:
     return replace(document, value={**document.value, "consul": {**consul, **absolute}})
 
 
-def resolve(desired: Desired, discovered: Mapping[str, Sequence[Backend]]) -> dict[str, Service]:
-    """Return the services that run; one that says `discover` has those backends, or none if it is missing there."""
+def resolve(
+    desired: Desired, discovered: Mapping[str, Sequence[Backend]], nodes: int = 1
+) -> dict[str, Service]:
+    """Return the services that run; one that says `discover` has those backends, or none if it is missing there.
+
+    `nodes` is how many share limits of `scope: cluster`.
+    """
     return {
         name: service.with_backends(
-            service.backends if service.backends is not None else discovered.get(name, ())
+            service.backends if service.backends is not None else discovered.get(name, ()), nodes
         )
         for name, service in desired.services.items()
     }
@@ -151,6 +186,8 @@ def _check(value: object) -> tuple[list[Finding], Desired | None]:
         if len(findings) >= MAX_PROBLEMS:
             break
         wrong, service = check_service(name, _merged(defaults, one))
+        if service is not None and service.limits.scope == "cluster" and value.get("cluster") is None:
+            wrong.append(Finding(("services", name, "limits", "scope"), _NO_CLUSTER))
         findings += [_where_written(finding, one, defaults) for finding in wrong]
         if service is not None and not any(finding.path[2:3] == ("listen",) for finding in wrong):
             services[name] = service

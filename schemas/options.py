@@ -249,7 +249,7 @@ class ProxyProtocol(Frozen):
 
 
 class Limits(Frozen):
-    """Admission limits, per node; 0 is none."""
+    """Admission limits of a node; 0 is none."""
 
     connections: Count = 0
     """Of the service."""

@@ -15,7 +15,7 @@ from controlplane.cli import output
 from controlplane.cli.completion import generations
 from controlplane.cli.output import command
 from controlplane.cli.settings import Kind, Settings, as_json_option, key_of, max_remap_option, timeout_option
-from controlplane.desired.document import Given, Proposal, check_everywhere, placed, read_given
+from controlplane.desired.document import Given, Proposal, placed, read_given
 from controlplane.errors import InputError
 from controlplane.operations.options import ApplyOptions
 
@@ -184,12 +184,15 @@ def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json
     """Write a valid file to a key, unless somebody else does at the same time."""
     import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
 
-    from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - nothing needs Consul otherwise
+    from controlplane.cluster.checking import check_for_all  # noqa: PLC0415 - nothing needs Consul otherwise
+    from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - the same
+
+    async def write(given: Given) -> bool:
+        await check_for_all(key.settings, given)
+        return await write_key(key.settings, key.path, given.raw, timeout_s, force=force)
 
     with output.errors(as_json=as_json):
-        given = read_given(file)
-        check_everywhere(given, {})
-        changed = asyncio.run(write_key(key.settings, key.path, given.raw, timeout_s, force=force))
+        changed = asyncio.run(write(read_given(file)))
     if as_json:
         output.print_json({"key": key.name, "changed": changed})
     else:

@@ -68,6 +68,8 @@ def view(
     parts.append(_dataplanes(report))
     if report["services"]:
         parts += [Text(), *_services(report["services"], width, now)]
+    if report.get("share"):
+        parts += [Text(), _share(report["share"])]
     if report["sources"]:
         parts += [Text(), _sources(report["sources"])]
     if report["overrides"]:
@@ -235,6 +237,23 @@ def _overrides(overrides: Iterable[Mapping[str, Any]]) -> RenderableType:
         for each in overrides
     ]
     return output.table(("override", "says", "by", "since"), rows)
+
+
+def _share(share: Mapping[str, Any]) -> RenderableType:
+    """Lay out the limits that all nodes share: as they are written, by how many they are divided, what this node has."""
+    nodes = share["nodes"] or "not known yet"
+    rows = [
+        (f"{service} {name}", _number(each["limit"]), nodes, _number(each["here"]))
+        for service, limits in share["limits"].items()
+        for name, each in limits.items()
+    ]
+    return output.table(
+        ("limit of all nodes", "together", "nodes", "here"), rows, right=("together", "nodes", "here")
+    )
+
+
+def _number(value: float) -> str:
+    return str(int(value) if value == int(value) else value)
 
 
 def _sources(sources: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.core.instances import Remark
 from controlplane.core.merge import Configured
-from schemas.desired import Desired, resolve
+from schemas.desired import SHARED_LIMITS, Desired, DesiredService, resolve
 from schemas.errors import Path
 from schemas.loops import ANYWHERE, Loops, Machine
 from schemas.snapshot import Backend, backend_loops, digest
@@ -29,6 +29,8 @@ class Compiled:
     """By service: the discovered backends that lead back into the balancer, which are left out."""
     loops: tuple[tuple[Path, str], ...] = ()
     """Listed backends that do so on this machine: where each stands, and why it cannot be used."""
+    scoped: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    """By service: the limits that all nodes share, as they are written."""
 
     def warnings(self) -> list[str]:
         """Say what is not used."""
@@ -48,12 +50,13 @@ def compile_services(
     discovered: Mapping[str, Sequence[Backend]],
     held: Mapping[str, Sequence[Mapping[str, Any]]],
     machine: Machine = ANYWHERE,
+    nodes: int = 1,
 ) -> Compiled:
     """Resolve what discovery knows, by service; a service may be known to have no backends.
 
     `held` is what ran last, in the JSON form of backends: it stands in where discovery has not answered yet, so that a
-    start without Consul keeps everybody served. `machine` is where the data planes run. Services of which nothing is
-    known are left out: a listener without a backend would only refuse.
+    start without Consul keeps everybody served. `machine` is where the data planes run, and `nodes` how many of them share
+    limits of `scope: cluster`. Services of which nothing is known are left out: a listener without a backend would only refuse.
     """
     named = tuple(sorted(name for name, service in desired.services.items() if service.discover is not None))
     known: dict[str, Sequence[Backend]] = {}
@@ -67,7 +70,7 @@ def compile_services(
     loops = Loops({name: service.addresses for name, service in ready.items()}, machine)
     listed = backend_loops({name: service.backends or () for name, service in ready.items()}, loops)
     rejected = _take_out_loops(known, loops)
-    services = resolve(desired.model_copy(update={"services": ready}), known)
+    services = resolve(desired.model_copy(update={"services": ready}), known, nodes)
     return Compiled(
         services={name: service.model_dump(mode="json") for name, service in services.items()},
         hash=digest(services),
@@ -75,7 +78,15 @@ def compile_services(
         waiting=waiting,
         rejected=rejected,
         loops=tuple((("services", *below), message) for below, message in listed),
+        scoped={name: each for name, service in ready.items() if (each := _shared_limits(service))},
     )
+
+
+def _shared_limits(service: DesiredService) -> dict[str, float]:
+    """Return the limits of a service that all nodes share, but those that are none."""
+    limits = service.limits
+    written = {name: getattr(limits, name) for name in SHARED_LIMITS if limits.scope == "cluster"}
+    return {name: limit for name, limit in written.items() if limit}
 
 
 def _take_out_loops(known: dict[str, Sequence[Backend]], loops: Loops) -> dict[str, tuple[Remark, ...]]:

@@ -220,5 +220,6 @@ def node_status(
         "sources": [dict(each) for each in sources],
         "overrides": _overrides(services, overrides, configured or {}),
         "unserved": [],
+        "share": None,
         "config_error": None if config_error is None else dict(config_error),
     }

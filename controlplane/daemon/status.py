@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from controlplane.core.report import Seen, node_status
+from controlplane.core.share import share_report
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.pusher import Asks, Pusher
@@ -57,7 +58,8 @@ class Observer:
             config_error=config_error,
             configured=state.services,
         )
-        return {**report, "contested": contested, "unserved": self._controller.unserved()}
+        share = share_report(state.share, state.scoped, state.services)
+        return {**report, "contested": contested, "unserved": self._controller.unserved(), "share": share}
 
     async def _draining(self) -> list[Seen]:
         """Ask those who drain; whoever does not answer has ended, or is about to."""

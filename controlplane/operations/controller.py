@@ -43,6 +43,7 @@ class News:
     def __init__(self) -> None:
         self._ahead: Running | None = None
         self._discovered = False
+        self._nodes: int | None = None
         self._any = asyncio.Event()
 
     def ahead(self, running: Running) -> None:
@@ -55,15 +56,20 @@ class News:
         self._discovered = True
         self._any.set()
 
+    def shared(self, nodes: int) -> None:
+        """Note how many nodes share the limits of their cluster."""
+        self._nodes = nodes
+        self._any.set()
+
     async def wait(self) -> None:
         """Wait until there is some."""
         await self._any.wait()
         self._any.clear()
 
-    def take(self) -> tuple[bool, Running | None]:
-        """Return whether something was discovered, and what runs ahead; both slots are empty then."""
-        found = self._discovered, self._ahead
-        self._discovered, self._ahead = False, None
+    def take(self) -> tuple[bool, int | None, Running | None]:
+        """Return whether something was discovered, how many nodes there are, and what runs ahead; all slots are empty then."""
+        found = self._discovered, self._nodes, self._ahead
+        self._discovered, self._nodes, self._ahead = False, None, None
         return found
 
 
@@ -89,9 +95,9 @@ class Controller:
         log: Callable[[str], None],
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self._news = News()
-        self.fleet = make_fleet(self._news.ahead, lambda: on_event({"type": "dataplanes"}))
-        self.discovering = ConsulDiscovery(self._news.discovered, tell or log)
+        self.news = News()
+        self.fleet = make_fleet(self.news.ahead, lambda: on_event({"type": "dataplanes"}))
+        self.discovering = ConsulDiscovery(self.news.discovered, tell or log)
         self.accepted = Accepted(keeping, self.fleet, on_event, log)
         self.contest = Contest()
         self._resolving = Resolving(self.fleet, self.discovering)
@@ -135,23 +141,29 @@ class Controller:
     async def run(self) -> None:
         """Follow discovery and the generations of the fleet until cancelled."""
         while True:
-            await self._news.wait()
+            await self.news.wait()
             async with self._writing:
-                discovered, ahead = self._news.take()
-                if discovered:
-                    await self._rediscover()
+                discovered, nodes, ahead = self.news.take()
+                if discovered or nodes is not None:
+                    await self._recompile(nodes)
                 if ahead is not None:
                     await self._raise_wish(ahead)
 
-    async def _rediscover(self) -> None:
+    async def _recompile(self, nodes: int | None) -> None:
+        """Take what lb.yaml comes to now; `nodes` is how many there are, if that is news."""
+        accepted, origin = self.accepted, Origin("consul", "discovery")
+        if nodes is not None and nodes != accepted.state.share:
+            origin = Origin(f"{nodes} {'node' if nodes == 1 else 'nodes'}", "cluster")
+            accepted.state = replace(accepted.state, share=nodes)
+            await accepted.keeping.keep(accepted.state)
         if self._proposal is None:
             return
         compiled = await self._known(self._proposal)
-        if compiled.hash == self.accepted.state.hash:
+        if compiled.hash == accepted.state.hash:
             # The same backends, perhaps seen by other means: remembered with the next change.
             return
-        generation = self.accepted.next_generation(compiled.hash)
-        await self._accept(self._proposal, compiled, generation, Origin("consul", "discovery"))
+        generation = accepted.next_generation(compiled.hash)
+        await self._accept(self._proposal, compiled, generation, origin)
 
     async def _raise_wish(self, ahead: Running) -> None:
         state = self.accepted.state
@@ -270,7 +282,8 @@ class Controller:
     async def _known(self, proposal: Proposal) -> Compiled:
         """Return what an lb.yaml that is followed comes to."""
         discovered = self.discovering.discovered()
-        compiled = await self._resolving.compile(proposal, discovered, self.accepted.state.services)
+        state = self.accepted.state
+        compiled = await self._resolving.compile(proposal, discovered, state.services, state.share)
         self.discovering.rejected = compiled.rejected
         return compiled
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from controlplane.core.report import Seen, node_status
+from controlplane.core.share import share_report
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import (
     GRACE_S,
@@ -215,7 +216,9 @@ class Direct:
         why = "nothing was known of its backends when it was applied, and without a daemon nobody asks again"
         waiting = sorted(set(state.discovered) - set(state.services))
         unserved = [{"service": name, "why": why} for name in waiting]
-        return node_status(seen, state.overrides, configured=state.services) | {"unserved": unserved}
+        share = share_report(state.share, state.scoped, state.services)
+        more = {"unserved": unserved, "share": share}
+        return node_status(seen, state.overrides, configured=state.services) | more
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the newest data plane runs."""

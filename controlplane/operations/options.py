@@ -28,7 +28,7 @@ class Origin:
 
     by: str
     kind: str
-    """`apply`, `file`, `rollback` or `discovery`."""
+    """`apply`, `file`, `rollback`, `discovery` or `cluster`."""
 
 
 def now_text() -> str:

@@ -1,7 +1,7 @@
 """What an lb.yaml comes to here and now: the same question for a plan and an apply, with a daemon and without.
 
-What goes in is the lb.yaml, what discovery finds for it, what ran last where discovery knows nothing, and the machine that
-the data planes are on. There is no other way from an lb.yaml to a snapshot.
+What goes in is the lb.yaml, what discovery finds for it, what ran last where discovery knows nothing, the machine that
+the data planes are on, and how many nodes share the limits of their cluster. There is no other way from an lb.yaml to a snapshot.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ FIRST_LOOK_S: Final = 3.0
 _DRY_RUN_S: Final = 5.0
 _FIRST_ANSWER_S: Final = 5.0
 """For Consul, which may need an election; nothing else can be changed meanwhile."""
+_UNDIVIDED: Final = (
+    "this node takes the limits of all nodes for its own, of {}: it has never known how many nodes there are; "
+    "a daemon with cluster in its lb.yaml learns it from Consul (lb-control nodes)"
+)
 _ANY_GENERATION: Final = 2**63 - 1
 """For a dry run: the highest that there is, so that no data plane is ahead of it."""
 
@@ -96,7 +100,7 @@ class Resolving:
         ran = await accepted.services()
         patience_s = min(_FIRST_ANSWER_S, options.timeout_s / 2)
         found = await self.discovering.look(proposal.desired, patience_s, released=options.force)
-        compiled = await self.compile(proposal, found.backends, ran)
+        compiled = await self.compile(proposal, found.backends, ran, accepted.state.share)
         refuse_loops(compiled)
         # Of no generation's: one that a data plane got meanwhile is no reason to refuse the content.
         body = requests.encode(compiled.body(_ANY_GENERATION))
@@ -106,19 +110,26 @@ class Resolving:
         report = plan_report(answers, ran, compiled.services)
         changed = _asked_anew(accepted.state.document, proposal.document)
         rows = not_as_asked(compiled, found, changed)
-        report |= {"unserved": rows, "warnings": warnings_of(compiled, found, rows)}
+        warnings = warnings_of(compiled, found, rows)
+        if compiled.scoped and accepted.state.share is None:
+            warnings.append(_UNDIVIDED.format(", ".join(sorted(compiled.scoped))))
+        report |= {"unserved": rows, "warnings": warnings}
         refusals = [each for each in answers.values() if isinstance(each, RefusedError)]
         return Planned(compiled, found, report, refusals)
 
     async def compile(
-        self, proposal: Proposal, discovered: Mapping[str, Sequence[Backend]], ran: Mapping[str, Any]
+        self,
+        proposal: Proposal,
+        discovered: Mapping[str, Sequence[Backend]],
+        ran: Mapping[str, Any],
+        nodes: int | None,
     ) -> Compiled:
-        """Put together what is known; `ran` are the services of before."""
+        """Put together what is known; `ran` are the services of before, `nodes` those that share limits of the cluster."""
         asked = {name for name, each in proposal.desired.services.items() if each.discover is not None}
         if asked - discovered.keys() - ran.keys():
             # Our state directory is new, and discovery knows nothing: what runs goes on.
             ran = {**await self.fleet.services(), **ran}
         last = {name: service["backends"] for name, service in ran.items()}
         return await asyncio.to_thread(
-            compile_services, proposal.desired, discovered, last, self.fleet.machine()
+            compile_services, proposal.desired, discovered, last, self.fleet.machine(), nodes or 1
         )

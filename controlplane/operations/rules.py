@@ -33,6 +33,7 @@ def accept(state: State, compiled: Compiled, document: dict[str, Any], generatio
         document=document,
         services=compiled.services,
         discovered=compiled.discovered,
+        scoped=dict(compiled.scoped),
         overrides=surviving(state.overrides, old, new),
     )
 

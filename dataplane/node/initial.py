@@ -51,10 +51,17 @@ def read_config(path: Path) -> Desired:
 
 
 def _snapshot_of(desired: Desired, generation: int) -> Snapshot:
-    found = [name for name, service in desired.services.items() if service.discover is not None]
+    found = [
+        Problem(f"services.{name}.{key}", f"{what} needs the control plane: lb-control run FILE", None, None)
+        for name, service in desired.services.items()
+        for key, what, asked in (
+            ("discover", "discovery", service.discover is not None),
+            ("limits.scope", "a limit of all nodes together", service.limits.scope == "cluster"),
+        )
+        if asked
+    ]
     if found:
-        text = "discovery needs the control plane: lb-control run FILE"
-        raise InvalidDocument(tuple(Problem(f"services.{name}.discover", text, None, None) for name in found))
+        raise InvalidDocument(tuple(found))
     services = resolve(desired, {})
     return Snapshot(generation=generation, services=services, hash=digest(services))
 

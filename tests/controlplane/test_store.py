@@ -29,6 +29,8 @@ STATE = State(
     overrides=(Override("web", "a", "state", "drain", "op", "2026-01-01T00:00:00.000Z"),),
     retracted=(("web", "b", "weight"),),
     file_digest="f",
+    share=3,
+    scoped={"web": {"connections": 100}},
 )
 
 
@@ -101,12 +103,12 @@ def test_history_is_bounded_and_discovery_has_a_share_of_its_own(tmp_path):
     for generation in range(1, KEPT_GENERATIONS + 4):
         store.record(*entry(generation))
     for generation in range(1000, 1000 + KEPT_DISCOVERED + 5):
-        store.record(*entry(generation, same, "discovery"))
+        store.record(*entry(generation, same, "discovery" if generation % 2 else "cluster"))
     kept = store.history().entries
     assert [each.generation for each in kept if each.origin == "apply"] == list(
         range(4, KEPT_GENERATIONS + 4)
     )
-    assert sum(each.origin == "discovery" for each in kept) == KEPT_DISCOVERED
+    assert sum(each.origin in {"discovery", "cluster"} for each in kept) == KEPT_DISCOVERED
     documents = {path.stem for path in (tmp_path / "control" / "documents").iterdir()}
     assert documents == {each.document for each in kept}
 

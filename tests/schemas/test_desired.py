@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.desired import at_folder, desired_of, json_schema, load_desired, resolve
+from schemas.desired import SHARED_LIMITS, at_folder, desired_of, json_schema, load_desired, resolve
 from schemas.discovery import CONSUL_FILES
 from schemas.errors import InvalidDocument
+from schemas.options import Limits
 from schemas.reading.document import scan_document
 from schemas.snapshot import Backend, Service, parse_snapshot
 
@@ -319,3 +320,57 @@ def test_every_key_that_names_a_file_is_known():
         return set(own).union(*map(keys, inner))
 
     assert {key for key in keys(json_schema()) if key.endswith("_file")} == set(CONSUL_FILES)
+
+
+# --- limits that all nodes share --------------------------------------------------------------------
+
+ALL = "connections: 100, per_backend: 7, per_client: 2, client_rate: 2.5, queue: 0"
+
+
+def limits(text, nodes):
+    """Return what is left of limits on one of so many nodes, of those that may be shared."""
+    whole = f"""\
+version: 1
+cluster: {{name: edge}}
+services: {{web: {{listen: ":1", backends: [], limits: {{{text}}}}}}}
+"""
+    found = resolve(load(whole), {}, nodes)["web"].limits
+    assert type(found) is Limits, "data planes know nothing of a scope"
+    return [getattr(found, name) for name in SHARED_LIMITS]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "share"),
+    [
+        (0, [100, 7, 2, 2.5, 0]),
+        (1, [100, 7, 2, 2.5, 0]),
+        (2, [50, 3, 1, 1.0, 0]),
+        (3, [33, 2, 1, 1.0, 0]),
+        (1000, [1, 1, 1, 1.0, 0]),
+    ],
+)
+def test_limits_of_the_cluster_are_divided(nodes, share):
+    """Rounded down, but to 1 at least: 0 would be no limit, and none stays none."""
+    assert limits(f"{ALL}, scope: cluster", nodes) == share
+    assert limits(ALL, nodes) == [100, 7, 2, 2.5, 0]
+    assert limits(f"{ALL}, scope: node", nodes) == [100, 7, 2, 2.5, 0]
+
+
+def test_a_share_is_never_more_than_the_whole():
+    """A rate of less than one a second stays what it is, and a number keeps its kind, which the hash sees."""
+    assert limits("client_rate: 0.5, scope: cluster", 3)[3] == 0.5
+    assert type(limits("client_rate: 20, scope: cluster", 3)[3]) is float
+
+
+def test_a_scope_without_a_cluster():
+    """There is nobody to share with; it is told where it was said."""
+    told = "cluster needs the section cluster: it says which nodes share these limits"
+    assert problems(
+        "version: 1\nservices: {a: {listen: ':1', backends: [], limits: {scope: cluster}}}\n"
+    ) == [f"line 2, column 60: services.a.limits.scope: {told}"]
+    assert problems(
+        "version: 1\ndefaults: {limits: {scope: cluster}}\nservices: {a: {listen: ':1', backends: []}}\n"
+    ) == [f"line 2, column 28: defaults.limits.scope: {told}"]
+    load(
+        "version: 1\ndefaults: {limits: {scope: cluster}}\nservices: {a: {listen: ':1', backends: [], limits: {scope: node}}}\n"
+    )

@@ -193,3 +193,18 @@ def test_other_sources():
         "registered: a",
         "not registered: web on 127.0.0.1:4000: why",
     ]
+
+
+def test_limits_that_nodes_share():
+    """As they are written, by how many they are divided, what is left here; a number that is not known is said to be so."""
+    limits = {
+        "web": {
+            "connections": {"limit": 1_000_000, "here": 333_333},
+            "client_rate": {"limit": 2.5, "here": 1.0},
+        }
+    }
+    report = node_status([seen(status(backend("b:1")))], ()) | {"share": {"nodes": 3, "limits": limits}}
+    lines = [line.split() for line in printed(report).splitlines()]
+    assert ["web", "connections", "1000000", "3", "333333"] in lines
+    assert ["web", "client_rate", "2.5", "3", "1"] in lines
+    assert "not known yet" in printed(report | {"share": {"nodes": None, "limits": limits}})

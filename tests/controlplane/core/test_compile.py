@@ -110,3 +110,18 @@ def test_two_found_services_that_lead_to_each_other():
     compiled = compile_services(load_desired(json.dumps(wanted).encode()), found, {})
     assert (ids(compiled, "a"), ids(compiled, "b")) == (["to-b"], [])
     assert list(compiled.rejected) == ["b"]
+
+
+def test_limits_that_nodes_share():
+    """The snapshot has this node's part; what is written is told beside it, but for what is none."""
+    limits = {"connections": 100, "queue": 0, "scope": "cluster"}
+    services = {
+        "web": {**DESIRED["services"]["web"], "limits": limits},
+        "other": {"listen": ":1", "backends": []},
+    }
+    wanted = {"version": 1, "services": services, "cluster": {"name": "edge"}}
+    compiled = compile_services(load_desired(json.dumps(wanted).encode()), {}, {}, nodes=3)
+    assert compiled.services["web"]["limits"]["connections"] == 33
+    assert "scope" not in compiled.services["web"]["limits"]
+    assert compiled.scoped == {"web": {"connections": 100}}
+    parse_snapshot(compiled.body(1))

@@ -483,6 +483,71 @@ async def test_news_are_the_newest_of_each_kind():
     news.ahead(Running("first", 1, "x"))
     news.ahead(Running("second", 2, "y"))
     news.discovered()
+    news.shared(2)
+    news.shared(3)
     await news.wait()
-    assert news.take() == (True, Running("second", 2, "y"))
-    assert news.take() == (False, None)
+    assert news.take() == (True, 3, Running("second", 2, "y"))
+    assert news.take() == (False, None, None)
+
+
+# --- limits that all nodes share ----------------------------------------------------------------------
+
+
+def shared(connections=100):
+    """Write an lb.yaml whose service has connections that all nodes share."""
+    wanted = document()
+    wanted["services"]["web"]["limits"] = {"connections": connections, "scope": "cluster"}
+    return Proposal.of_document({**wanted, "cluster": {"name": "edge"}}, "test", Path())
+
+
+def here(plane):
+    """Return how many connections a data plane may have."""
+    return plane.services["web"]["limits"]["connections"]
+
+
+async def test_another_number_of_nodes_is_a_generation_of_its_own(tmp_path):
+    """Its origin says so; a data plane that comes later gets it as everybody did."""
+    plane, late = FakeDataPlane("a"), FakeDataPlane("b")
+    late.away = True
+    async with daemon(tmp_path, [plane, late]) as controller:
+        await controller.apply(shared(), ApplyOptions(timeout_s=0.2), BY)
+        assert here(plane) == 100
+        for nodes, share in ((3, 33), (1, 100), (200, 1)):
+            controller.news.shared(nodes)
+            await until(lambda share=share: here(plane) == share)
+        controller.news.shared(200)
+        late.away = False
+        await until(lambda: late.services.get("web") and here(late) == 1)
+        history = (await controller.accepted.history())["history"]
+    assert [(each["origin"], each["by"]) for each in history] == [
+        ("apply", "op"),
+        ("cluster", "3 nodes"),
+        ("cluster", "1 node"),
+        ("cluster", "200 nodes"),
+    ]
+    (change,) = history[1]["changes"]
+    assert change["fields"] == {"limits.connections": {"from": 100, "to": 33}}
+
+
+async def test_the_number_of_nodes_outlives_the_daemon(tmp_path):
+    """Whoever starts without Consul divides as before, also what is applied then; so does a command alone."""
+    plane = FakeDataPlane()
+    async with daemon(tmp_path, [plane]) as controller:
+        await controller.apply(proposal(), QUICK, BY)
+        controller.news.shared(3)
+        await until(lambda: Store(tmp_path).load().share == 3)
+        assert controller.accepted.state.generation == 1, "nothing that is shared has changed"
+    async with daemon(tmp_path, [plane]) as controller:
+        planned = await controller.plan(shared(90), QUICK)
+        assert planned["warnings"] == []
+        await controller.apply(shared(90), QUICK, BY)
+        assert here(plane) == 30
+    state = Store(tmp_path).load()
+    assert (state.share, state.scoped) == (3, {"web": {"connections": 90}})
+
+
+async def test_who_never_knew_how_many_nodes_there_are_says_so(tmp_path):
+    """It takes the limits for its own, as if it was alone."""
+    async with daemon(tmp_path, [FakeDataPlane()]) as controller:
+        (warning,) = (await controller.apply(shared(), QUICK, BY))["warnings"]
+    assert warning.startswith("this node takes the limits of all nodes for its own, of web: ")

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from controlplane.dataplanes import requests
+from controlplane.dataplanes.blocking_client import BlockingClient
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.desired.document import Proposal
 from controlplane.errors import (
@@ -30,6 +31,7 @@ from controlplane.operations.options import ApplyOptions, options_of_query
 from controlplane.store import State, Store
 from tests.controlplane.fakes import Blocking, FakeDataPlane
 from tests.controlplane.operations.test_controller import proposal
+from tests.support.ports import HeldPort
 
 QUICK = ApplyOptions(timeout_s=10.0)
 FORCED = ApplyOptions(timeout_s=10.0, force=True)
@@ -213,3 +215,26 @@ def test_a_daemon_that_does_not_answer_is_said():
     """That is no refusal: nothing is known of the change."""
     with pytest.raises(LateError):
         Remote(Daemon(LateError("the daemon", 1.0))).apply(PROPOSAL, CAREFUL)
+
+
+def test_a_command_alone_divides_limits_as_the_daemon_did(tmp_path):
+    """By the number of nodes that was kept; status tells both."""
+    plane = FakeDataPlane()
+    Store(tmp_path).save(State(share=3))
+    wanted = {"listen": ":1", "backends": [], "limits": {"queue": 10, "scope": "cluster"}}
+    document = {"version": 1, "services": {"web": wanted}, "cluster": {"name": "edge"}}
+    way = direct(tmp_path, plane)
+    way.apply(Proposal.of_document(document, "test", Path()), QUICK)
+    assert plane.services["web"]["limits"]["queue"] == 3
+    assert way.status()["share"] == {"nodes": 3, "limits": {"web": {"queue": {"limit": 10, "here": 3}}}}
+
+
+def test_a_command_alone_knows_its_node(tmp_path):
+    """From its environment, or what the daemon kept of the agent; through a daemon the command fills nothing in."""
+    Store(tmp_path).keep_identity({"NODE_NAME": "lb-1"})
+    way = Direct(tuple, Store(tmp_path), "op", environ={"NODE_IP": "10.0.0.1"})
+    with HeldPort() as port:
+        known = way.look(frozenset({"NODE_NAME", "NODE_IP"}), {"address": f"http://{port.address}"}).known
+    assert {name: each.value for name, each in known.items()} == {"NODE_NAME": "lb-1", "NODE_IP": "10.0.0.1"}
+    through = Remote(BlockingClient(Endpoint("the daemon", "/nowhere"))).look(frozenset({"NODE_IP"}), None)
+    assert (dict(through.known), through.placeholders) == ({}, True)

@@ -179,10 +179,10 @@ async def test_a_new_state_directory_takes_over_what_runs():
     plane = FakeDataPlane()
     plane.services = {"web": {"backends": HELD}}
     resolving = Resolving(Planes(plane), Finds())
-    compiled = await resolving.compile(proposal(web=CONSUL), {}, {})
+    compiled = await resolving.compile(proposal(web=CONSUL), {}, {}, None)
     assert compiled.services["web"]["backends"] == HELD
     for discovered, ran in (({"web": []}, {}), ({}, {"web": {"backends": []}})):
-        compiled = await resolving.compile(proposal(web=CONSUL), discovered, ran)
+        compiled = await resolving.compile(proposal(web=CONSUL), discovered, ran, None)
         assert compiled.services["web"]["backends"] == []
 
 

@@ -196,6 +196,10 @@ async def test_a_wrong_value(tmp_path, environment, variable, value):
         ("version: 1\nversion: 1\n", "line 2"),
         ("services: {}\n", "version"),
         (DISCOVERS, "services.c.discover: discovery needs the control plane"),
+        (
+            "version: 1\ncluster: {name: a}\nservices: {c: {listen: ':1', backends: [], limits: {scope: cluster}}}\n",
+            "services.c.limits.scope: a limit of all nodes together needs the control plane",
+        ),
         ("{", "line"),
         (f"version: 1\n# {'x' * MAX_BYTES}", "1 MiB"),
     ],
