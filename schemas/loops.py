@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 _ANY_V4: Final = "0.0.0.0"
@@ -71,13 +71,15 @@ class Loops:
         self._edges.setdefault(service, set()).add(other)
         return ""
 
-    def may_land(self, address: str) -> bool:
-        """Return whether an address needs a closer look; of 10,000 backends hardly any does."""
-        return address.rpartition(":")[2] in self._ports or (self._has_unix and address.startswith("unix:"))
+    def may_land(self, addresses: Collection[str]) -> bool:
+        """Return whether any address needs a closer look; of 10,000 backends hardly any does."""
+        ports = {address.rpartition(":")[2] for address in addresses}
+        unix = self._has_unix and any(address.startswith("unix:") for address in addresses)
+        return unix or not ports.isdisjoint(self._ports)
 
     def landing(self, address: str) -> str | None:
         """Return the service whose listener accepts a connection to an address; None: none of them does."""
-        if not self.may_land(address):
+        if not self.may_land((address,)):
             return None
         host, port = _parts(address, self._machine)
         host = _LOOPBACK.get(host, host)

@@ -257,7 +257,9 @@ class Limits(Frozen):
     """Of each backend, pooled ones included."""
     per_client: Count = 0
     """Of each client address."""
-    client_rate: Annotated[float, Field(strict=True, ge=0, le=1_000_000, allow_inf_nan=False)] = 0.0
+    client_rate: Annotated[
+        float, Field(strict=True, ge=0, le=1_000_000, allow_inf_nan=False), AfterValidator(abs)
+    ] = 0.0  # -0.0 is equal to 0.0, and would have another hash
     """New connections a second and client address, with a burst of one second."""
     queue: Count = 0
     """Clients that may wait for a place."""

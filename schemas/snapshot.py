@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from operator import is_
 from types import MappingProxyType
@@ -65,6 +65,8 @@ class Backend(Frozen):
 
 
 def _distinct(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    if len({backend.id for backend in backends}) == len(backends):
+        return backends
     first: dict[str, int] = {}
     repeated: list[tuple[Path, str]] = []
     for index, backend in enumerate(backends):
@@ -76,9 +78,7 @@ def _distinct(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         else:
             text = f"backends[{other}] has the same id {backend.id}"
         repeated.append(((index,), text))
-    if repeated:
-        raise refused(*repeated)
-    return backends
+    raise refused(*repeated)
 
 
 Backends = Annotated[tuple[Backend, ...], AfterValidator(_distinct)]
@@ -170,11 +170,12 @@ def _loop_steps(
 ) -> Generator[None, None, list[tuple[Path, str]]]:
     found: list[tuple[Path, str]] = []
     for name, each in backends.items():
-        for index, backend in enumerate(each):
-            if loops.may_land(backend.address) and (message := loops.add(name, backend.address)):
-                found.append(((name, "backends", index, "address"), message))
-            if index % SLICE == 0:
-                yield
+        for start in range(0, len(each), SLICE):
+            addresses = [backend.address for backend in each[start : start + SLICE]]
+            for index, address in enumerate(addresses if loops.may_land(addresses) else (), start):
+                if message := loops.add(name, address):
+                    found.append(((name, "backends", index, "address"), message))
+            yield
     return found
 
 
@@ -192,11 +193,23 @@ def _no_clash(services: dict[str, Service], info: ValidationInfo) -> dict[str, S
 
 
 class Written:
-    """Canonical JSON of backends that was written before, in slices: what is made of the same objects is not written again."""
+    """Canonical JSON that was written before, of backends in slices: what is made of the same objects is not written again."""
 
     def __init__(self) -> None:
+        self._options: dict[str, tuple[Service, str, str]] = {}
+        """By name: a service, and what is written before and behind its backends."""
         self._slices: dict[tuple[str, int], tuple[tuple[Backend, ...], str]] = {}
         """By service, and where among its backends the slice begins."""
+
+    def options(self, name: str, service: Service) -> tuple[str, str]:
+        """Return what stands before and behind the elements of a service's list of backends."""
+        known, head, tail = self._options.get(name, (None, "", ""))
+        if known is not service:
+            said = service.model_dump(mode="json", exclude={"backends"})
+            # A key cannot stand within a string of JSON: its quotation marks would be escaped there.
+            head, tail = _canonical({**said, "backends": []}).split('"backends":[]')
+            self._options[name] = service, head, tail
+        return head, tail
 
     def text(self, service: str, start: int, backends: tuple[Backend, ...]) -> str:
         """Return the elements of a list, without its brackets."""
@@ -208,6 +221,7 @@ class Written:
 
     def keep(self, services: Mapping[str, Service]) -> None:
         """Forget what these do not have."""
+        self._options = {name: one for name, one in self._options.items() if name in services}
         sizes = {name: len(service.backends) for name, service in services.items()}
         self._slices = {key: one for key, one in self._slices.items() if key[1] < sizes.get(key[0], 0)}
 
@@ -221,9 +235,7 @@ def services_text(services: Mapping[str, Service], written: Written | None = Non
     opening = "{"
     for name in sorted(services):
         service = services[name]
-        options = service.model_dump(mode="json", exclude={"backends"})
-        # A key cannot stand within a string of JSON: its quotation marks would be escaped there.
-        head, tail = _canonical({**options, "backends": []}).split('"backends":[]')
+        head, tail = written.options(name, service)
         yield f'{opening}{_canonical(name)}:{head}"backends":['
         backends = service.backends
         for start in range(0, len(backends), SLICE):
@@ -325,7 +337,10 @@ def parse_snapshot_steps(
         services = {}
         for name, service in data["services"].items():
             services[name] = yield from _backends_checked(service, before.get(name))
-        checked = _SERVICES.validate_python(services)
+        checked = {
+            name: before[name] if service == before.get(name) else service
+            for name, service in _SERVICES.validate_python(services).items()
+        }
         yield
         if (yield from _clash_steps(checked)):
             return parse_snapshot(data)
@@ -340,28 +355,35 @@ def _backends_checked(service: object, before: Service | None) -> Generator[None
     backends = service.get("backends") if isinstance(service, dict) else None
     if not isinstance(service, dict) or not isinstance(backends, list) or len(backends) <= SLICE:
         return service
-    known = {} if before is None else {backend.id: backend for backend in before.backends}
+    there: tuple[Backend, ...] = () if before is None else before.backends
+    known: dict[str, Backend] = {}
     checked: list[Backend] = []
     for start in range(0, len(backends), SLICE):
-        rows = backends[start : start + SLICE]
-        same = [_unchanged(row, known) for row in rows]
-        others = [row for row, backend in zip(rows, same, strict=True) if backend is None]
-        made = iter(_BACKENDS.validate_python(others))
-        checked += [next(made) if backend is None else backend for backend in same]
+        rows, same = backends[start : start + SLICE], there[start : start + SLICE]
+        if rows == [vars(backend) for backend in same] and _whole(rows):
+            checked += same
+        else:
+            known = known or {backend.id: backend for backend in there}
+            found = [_unchanged(row, known) for row in rows]
+            others = [row for row, backend in zip(rows, found, strict=True) if backend is None]
+            made = iter(_BACKENDS.validate_python(others))
+            checked += [next(made) if backend is None else backend for backend in found]
         yield
     return {**service, "backends": checked}
 
 
 def _unchanged(row: Any, known: Mapping[str, Backend]) -> Backend | None:
-    """Return the backend that a raw one describes to the letter; None: it has to be checked."""
+    """Return the one of the `known` backends, by id, that a raw one describes to the letter; None: it has to be checked."""
     try:
         backend = known.get(row["id"])
     except (TypeError, KeyError):
         return None
-    if backend is None or row != backend.__dict__:
-        return None
-    # 1.0 and true are equal to 1, but are no whole numbers.
-    return backend if type(row["weight"]) is int and type(row["tier"]) is int else None
+    return backend if backend is not None and row == vars(backend) and _whole((row,)) else None
+
+
+def _whole(rows: Iterable[Mapping[str, object]]) -> bool:
+    """Return whether what is equal to whole numbers is: 1.0 and true are equal to 1."""
+    return {type(row[name]) for row in rows for name in ("weight", "tier")} == {int}
 
 
 def finish(steps: Generator[None, None, R]) -> R:

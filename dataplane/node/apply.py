@@ -208,8 +208,11 @@ class Applier:
     async def _prepare(self, snapshot: Snapshot) -> Draft:
         specs = []
         for name, service in snapshot.services.items():
-            running = self.node.running.get(name)
-            known = known_specs(self.snapshot.services.get(name), running.configured if running else {})
+            running, before = self.node.running.get(name), self.snapshot.services.get(name)
+            if running is not None and service is before:
+                specs.append(running.service.spec)
+                continue
+            known = known_specs(before, running.configured if running else {})
             backends: list[BackendSpec] = []
             async for some in pieces(service.backends):
                 backends += backend_specs(some, known)

@@ -190,14 +190,17 @@ class Changer:
         service.backends = backends
         running.configured = following.configured
         running.tables = following.tables
-        fresh = [backend for backend in backends.values() if backend.id not in old and not backend.removed]
+        same = backends is old
+        fresh = [] if same else [one for one in backends.values() if one.id not in old and not one.removed]
         node.backend_addresses.hand_down(running, old.values(), fresh)
         for backend_id in running.outliers.reconfigure(spec.passive):
             node.events.emit(
                 "backend_reinstated", service=spec.name, backend=backend_id, cause="passive checks are off"
             )
         # The selection of 10,000 backends takes 14 ms in one piece: it stays if only a few weights are others, or nothing.
-        stays = same_options and running.serving >= 0 and backends == old and len(touched) <= IN_PLACE
+        stays = (
+            same_options and running.serving >= 0 and (same or backends == old) and len(touched) <= IN_PLACE
+        )
         moves = False
         async for backend, effective in sliced(touched):
             stood = backend.standing
@@ -209,7 +212,7 @@ class Changer:
             running.rebuild()
             await asyncio.sleep(0)
         # Connections stay with their address, whatever the backends are called now.
-        gone = [backend for backend in old.values() if backend.id not in backends]
+        gone = [] if same else [backend for backend in old.values() if backend.id not in backends]
         moves |= await self._remove(running, gone)
         former = service.former_addresses
         if moves or (former and not former.isdisjoint(backend.spec.address for backend in backends.values())):
@@ -222,6 +225,8 @@ class Changer:
         self, service: Service, following: Prepared, made: Mapping[tuple[str, str], Backend]
     ) -> dict[str, Backend]:
         """Return the backends that a service is to have, in order: those that stay, that come back, and that are new."""
+        if list(service.backends) == list(following.effective):
+            return service.backends
         if service.backends.keys() == following.effective.keys():
             return {backend_id: service.backends[backend_id] for backend_id in following.effective}
         returning = {backend.id: backend for backend in service.leaving}

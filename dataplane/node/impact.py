@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from dataplane.core.spec import BackendSpec, Mode, OperatorState
@@ -31,9 +31,9 @@ def change_steps(
     changes: list[Change] = []
     for name in [*(name for name in old if name not in new), *new]:
         before, after = old.get(name), new.get(name)
-        # Of 10,000 backends nearly all are the same objects, which are not worth a look.
-        same = _backends(before) & _backends(after)
-        found = differences(name, _compared(before, same), _compared(after, same))
+        if before is after:
+            continue
+        found = differences(name, *_compared(before, after))
         for count, change in enumerate(found):
             if change is not None:
                 changes.append(change)
@@ -42,17 +42,24 @@ def change_steps(
     return changes
 
 
-def _backends(service: Service | None) -> set[int]:
-    return set() if service is None else set(map(id, service.backends))
-
-
-def _compared(service: Service | None, without: set[int]) -> Compared | None:
-    if service is None:
-        return None
-    listen = [one if isinstance(one, str) else one.written() for one in service.listen]
-    options = service.model_dump(mode="json", exclude={"listen", "backends"})
-    backends = {backend.id: vars(backend) for backend in service.backends if id(backend) not in without}
-    return Compared(listened(listen), options, backends)
+def _compared(before: Service | None, after: Service | None) -> Iterator[Compared | None]:
+    """Yield both without what needs no look: of 10,000 backends nearly all are the same objects."""
+    old: Sequence[Any]
+    new: Sequence[Any]
+    old, new = (() if one is None else one.backends for one in (before, after))
+    if len(old) == len(new):
+        others = [(one, other) for one, other in zip(old, new, strict=True) if one is not other]
+        old, new = [one for one, _ in others], [other for _, other in others]
+    else:
+        same = set(map(id, old)) & set(map(id, new))
+        old, new = ([one for one in each if id(one) not in same] for each in (old, new))
+    for service, backends in ((before, old), (after, new)):
+        if service is None:
+            yield None
+            continue
+        listen = [one if isinstance(one, str) else one.written() for one in service.listen]
+        options = service.model_dump(mode="json", exclude={"listen", "backends"})
+        yield Compared(listened(listen), options, {one.id: vars(one) for one in backends})
 
 
 def own_connections(_service: str, backend: Backend) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +145,16 @@ def found(service: str, backend: Backend, *, passed: bool) -> Verdict:
     return service, backend.id, health.state.value, health.cause, health.reachable, passed
 
 
-def verdicts_of(node: Node, among: Mapping[str, Container[str]] | None = None) -> list[Verdict]:
+def verdicts_of(node: Node, among: Mapping[str, Iterable[str]] | None = None) -> list[Verdict]:
     """Return all that active checks have found; `among`: of these backends, by service."""
-    return [
-        found(name, backend, passed=False)
-        for name, running in node.running.items()
-        if among is None or among.get(name)
-        for backend in running.service.backends.values()
-        if (among is None or backend.id in among[name]) and backend.health.state is not HealthState.UNKNOWN
-    ]
+    verdicts = []
+    for name, running in node.running.items():
+        backends = running.service.backends
+        some = backends.values() if among is None else [backends[one] for one in among.get(name, ())]
+        verdicts += [
+            found(name, one, passed=False) for one in some if one.health.state is not HealthState.UNKNOWN
+        ]
+    return verdicts
 
 
 def state_of(applier: Applier) -> dict[str, Any]:

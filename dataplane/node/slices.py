@@ -1,9 +1,9 @@
 """Work that would hold up relays is done in slices, between which the loop has its turn.
 
 A thread would be no help: it takes the interpreter's lock for five milliseconds at a time, and each of the loop's
-system calls gives it away. Nor may the garbage collector hold them up: connections leave no cycles behind, so reference counts free nearly
-everything, and what a full collection would find is not worth what it costs: with 10,000 backends it stops every relay for
-60 ms, and one apply set off several.
+system calls gives it away. Nor may the garbage collector hold them up: neither connections nor changes leave cycles behind, so
+reference counts free nearly everything, and what a full collection would find is not worth what it costs: with 10,000
+backends it stops every relay, and a supervisor's change, for 60 to 100 ms, and one apply set off several.
 """
 
 from __future__ import annotations
@@ -52,6 +52,5 @@ async def in_slices(steps: Generator[Any, None, R]) -> R:
 
 def tune_collector() -> None:
     """Leave out of every collection what exists when the process starts, and collect seldom."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, FULL)

@@ -15,9 +15,9 @@ Known = Mapping[int, spec.BackendSpec]
 
 def known_specs(service: Service | None, configured: Mapping[str, spec.BackendSpec]) -> Known:
     """Return the specs of a service that runs, if it does; valid as long as `service` lives."""
-    if service is None:
+    if service is None or len(configured) != len(service.backends):
         return {}
-    return {id(one): configured[one.id] for one in service.backends if one.id in configured}
+    return dict(zip(map(id, service.backends), configured.values(), strict=True))
 
 
 def backend_specs(backends: Iterable[Backend], known: Known) -> list[spec.BackendSpec]:

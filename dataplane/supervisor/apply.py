@@ -91,7 +91,7 @@ class WorkerReplicas:
 
     async def prepare_words(self, words: Words) -> None:
         """Have every worker stage what operators want of backends, or be `Refused`."""
-        told = [(spec.id, spec.state.value, spec.weight) for spec in words.specs]
+        told = [(spec.id, spec.state, spec.weight) for spec in words.specs]
         known = words.running.tables
         tables = {tier: table for tier, table in words.tables.items() if known.get(tier) is not table}
         body = words.running.service.name, told, dump(tables)

@@ -26,6 +26,7 @@ from dataplane.net.goal import PoolShare
 from dataplane.node.apply import Applier
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.node import Node
+from dataplane.node.slices import tune_collector
 from dataplane.process import Process
 from dataplane.supervisor.apply import WorkerReplicas
 from dataplane.supervisor.lending import Lending, SocketGroup
@@ -75,6 +76,7 @@ class Supervision:
 
     async def begin(self, endpoints: Endpoints) -> None:
         """Have workers run what there is, or what another process runs, and serve the API."""
+        tune_collector()
         try:
             if self._process.options.takeover:
                 await self._successor.take_over(endpoints)

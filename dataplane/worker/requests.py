@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from dataplane.core.spec import OperatorState
 from dataplane.ipc.messages import (
     Columns,
     Running,
@@ -185,7 +184,7 @@ class Requests:
         running = self.node.running[service]
         backends, specs = running.service.backends, []
         async for backend_id, state, weight in sliced(words):
-            specs.append(replace(backends[backend_id].spec, state=OperatorState(state), weight=weight))
+            specs.append(replace(backends[backend_id].spec, state=state, weight=weight))
         self._words = await self._changer.prepare_words(running, specs, load(tables))
 
     async def _commit_words(self) -> None:

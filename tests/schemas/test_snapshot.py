@@ -522,6 +522,18 @@ def test_what_did_not_change_is_the_same_object():
     assert after == parse_snapshot(body)
     pairs = zip(before.services["web"].backends, after.services["web"].backends, strict=True)
     assert [new.id for old, new in pairs if old is not new] == ["b3", "b5", "b400"]
+    again = finish(parse_snapshot_steps(crowd(), before.services))
+    assert again.services["web"] is before.services["web"]
+
+
+def test_what_is_equal_has_one_hash():
+    """Of two equal services one stands for both; without this it would be the wrong one for whoever sends a hash."""
+    with_rate = [
+        {"services": {"web": {"listen": "127.0.0.1:1", "limits": {"client_rate": rate}}}}
+        for rate in (0.0, -0.0)
+    ]
+    before, after = (parse_snapshot({"generation": 1, **body}) for body in with_rate)
+    assert before.hash == after.hash
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,13 @@ def test_what_a_snapshot_has_in_common_with_the_one_before_is_the_same_spec():
     pairs = [{"id": id_, "address": "127.0.0.1:2"} for id_ in "abc"]
     body = {"version": 1, "generation": 1, "services": {"s": {"listen": "127.0.0.1:1", "backends": pairs}}}
     before, again = parse_snapshot(body).services["s"], parse_snapshot(body).services["s"]
-    configured = {one.id: one for one in service_spec("s", before).backends if one.id != "c"}
+    configured = {one.id: one for one in service_spec("s", before).backends}
     known = known_specs(before, configured)
     mixed = [before.backends[0], again.backends[1], before.backends[2]]
     specs = backend_specs(mixed, known)
     assert specs == list(service_spec("s", before).backends)
-    assert [one is configured.get(one.id) for one in specs] == [True, False, False]
-    assert known_specs(None, configured) == {}
+    assert [one is configured.get(one.id) for one in specs] == [True, False, True]
+    assert known_specs(None, configured) == known_specs(before, {}) == {}
     assert service_spec("s", before, specs) == service_spec("s", before)
 
 

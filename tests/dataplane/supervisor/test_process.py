@@ -103,3 +103,13 @@ async def test_hanging_up_reads_the_configuration_first(process, tmp_path):
     process.role.applier.refusal = Refused(503, "stopping", "the process is ending")
     process.role.hang_up()
     await eventually(lambda: process.told == ["apply_refused"], lambda: str(process.told))
+
+
+async def test_what_a_change_costs_is_not_left_to_the_collector(process, monkeypatch):
+    """A full collection takes longer than a change of 10,000 backends: it is tuned before the first one."""
+    done = []
+    monkeypatch.setattr("dataplane.supervisor.process.tune_collector", lambda: done.append("tuned"))
+    monkeypatch.setattr(process.role, "_begin_anew", lambda _: done.append("begun") or asyncio.sleep(0))
+    process.options.takeover = False
+    await process.role.begin(None)
+    assert done == ["tuned", "begun"]

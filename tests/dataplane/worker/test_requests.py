@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.core.balance.sticky_table import StickyTable
+from dataplane.core.spec import OperatorState
 from dataplane.ipc.messages import Running, StagedChange, Welcome, WorkerSettings, dump, pack, pack_columns
 from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.ipc.takeover import take
@@ -92,7 +93,7 @@ async def test_a_difference_from_what_runs():
         first = change(1, "127.0.0.1:1", "127.0.0.1:2")._replace(columns=pack_columns({"s": 1}))
         assert (await asked(requests, "stage", first))[0] is True
         await asked(requests, "commit", [])
-        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)], dump({})))
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", OperatorState.DRAIN, 3)], dump({})))
         await asked(requests, "commit_words")
         service = requests.node.running["s"].service
         before = Running(spec, {one.id: one.spec for one in service.backends.values()})
@@ -137,7 +138,7 @@ async def test_many_overrides_are_prepared_in_slices():
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(others())
-        words = [(one["id"], "enabled", 2) for one in many]
+        words = [(one["id"], OperatorState.ENABLED, 2) for one in many]
         await asked(requests, "stage_words", ("s", words, dump({})))
         assert len(turns) == 2
         task.cancel()
@@ -156,7 +157,7 @@ async def test_a_table_that_comes_is_not_built(monkeypatch):
         await asked(requests, "commit", [])
         running = requests.node.running["s"]
         assert tables_hash(running.tables) == tables_hash(sent)
-        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "enabled", 7)], dump(other)))
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", OperatorState.ENABLED, 7)], dump(other)))
         await asked(requests, "commit_words")
         assert tables_hash(running.tables) == tables_hash(other)
 
@@ -182,7 +183,7 @@ async def test_a_backend_is_overridden_and_judged():
     async with begun() as requests:
         await asked(requests, "stage", change(1, "127.0.0.1:1", "127.0.0.1:2"))
         await asked(requests, "commit", [])
-        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", "drain", 3)], dump({})))
+        await asked(requests, "stage_words", ("s", [("127.0.0.1:1", OperatorState.DRAIN, 3)], dump({})))
         backend = requests.node.running["s"].service.backends["127.0.0.1:1"]
         assert (backend.spec.state.value, backend.spec.weight) == ("enabled", 1)
         await asked(requests, "commit_words")
