@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -173,15 +174,22 @@ def main(**given: object) -> None:
     What to run comes from --config, from LISTEN and BACKENDS in the environment, from the control plane
     (lb-control), or from what ran last.
     """
-    from dataplane.errors import UsageError  # noqa: PLC0415 - the same
-    from dataplane.main import run  # noqa: PLC0415 - --help answers without it
+    begun = None
+    if given["takeover"] or given["workers"] != "1":
+        # Before anything is loaded that only a supervisor needs. Should it be one too many, it ends with this process.
+        from dataplane.worker.fork_server import begin  # noqa: PLC0415 - see above
+
+        with contextlib.suppress(OSError):  # the supervisor tries it again, and tells
+            begun = begin()
+    from dataplane.errors import UsageError  # noqa: PLC0415 - --help answers without it
+    from dataplane.main import run  # noqa: PLC0415 - the same
     from dataplane.options import options_from  # noqa: PLC0415 - the same
 
     try:
         options = options_from(given, _directory)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
-    sys.exit(run(options))
+    sys.exit(run(options, begun))
 
 
 if __name__ == "__main__":

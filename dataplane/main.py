@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -18,12 +20,13 @@ from dataplane.single import Single
 from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import configure_log, log_event
+from dataplane.worker.fork_server import Begun
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
 
 
-def run(options: Options) -> int:
-    """Run a data plane until it ends; return the exit code.
+def run(options: Options, begun: Begun | None = None) -> int:
+    """Run a data plane until it ends; return the exit code. `begun` is what its workers can be forked from.
 
     One worker needs no supervisor, with two exceptions: whoever is taken over may have several sockets for an address,
     and so may the orphans that a supervisor has left when it was killed. None of these may be closed.
@@ -36,7 +39,10 @@ def run(options: Options) -> int:
             own.acquire()
         sweep(options.runtime_dir, options.name)
         supervised = options.workers > 1 or options.takeover or orphans(options.runtime_dir, options.name)
-        uvloop.run(_live(Supervision if supervised else Single, options, log, own))
+        if begun is not None and not supervised:
+            begun.dismiss()
+        role = partial(Supervision, begun=begun) if supervised else Single
+        uvloop.run(_live(role, options, log, own))
     except (InUse, StartError, OSError) as error:
         log.close()
         print(f"lb-dataplane: {_words(error)}", file=sys.stderr)  # noqa: T201 - the command's last word
@@ -60,7 +66,9 @@ def _words(error: Exception) -> str:
     return str(error)
 
 
-async def _live(role: type[Single | Supervision], options: Options, log: LineSink, own: OwnSocket) -> None:
+async def _live(
+    role: Callable[[Process], Single | Supervision], options: Options, log: LineSink, own: OwnSocket
+) -> None:
     """Live the life of one process; no task of it is left."""
     problem: Exception | None = None
     async with asyncio.TaskGroup() as group:

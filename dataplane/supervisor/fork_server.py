@@ -1,6 +1,6 @@
 """Workers as processes, forked from one that has loaded what they run (`dataplane.worker.fork_server`).
 
-It is started with the first worker. Should it be killed, workers that it has forked serve on, and the next one that is
+The first one is there when this process begins (`begin` there), or is started with the first worker. Should it be killed, workers that it has forked serve on, and the next one that is
 asked for is forked from a new one; how those of the former one end, nobody can tell.
 """
 
@@ -25,12 +25,18 @@ _ROOT: Final = str(Path(__file__).resolve().parents[2])
 
 
 class ForkServer:
-    """The process, as its supervisor has it: it answers one question at a time."""
+    """The process, as its supervisor has it: it answers one question at a time.
 
-    def __init__(self) -> None:
+    `begun`: the pid and the socket of one that was forked from this process.
+    """
+
+    def __init__(self, begun: tuple[int, socket.socket] | None = None) -> None:
         self._asking = asyncio.Lock()
         self._orders: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | _Child | None = None
+        if begun is not None:
+            pid, self._orders = begun
+            self._process = _Child(pid)
         self._forked = 0
         """Workers whose end has not been asked for."""
         self._is_retired = False
@@ -134,6 +140,32 @@ class ForkServer:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+
+
+class _Child:
+    """A process that was forked from this one; it is reaped as soon as it ends."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = os.pidfd_open(pid)
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._fd, self._reap)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+        os.close(self._fd)
+        os.waitpid(self._pid, 0)
+        self._ended.set()
+
+    def kill(self) -> None:
+        """End it; ProcessLookupError: it has."""
+        if self._ended.is_set():
+            raise ProcessLookupError
+        os.kill(self._pid, signal.SIGKILL)
+
+    async def wait(self) -> None:
+        """Wait for its end."""
+        await self._ended.wait()
 
 
 class Forked:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import socket
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from dataplane.node.node import Node
 from dataplane.node.slices import tune_collector
 from dataplane.process import Process
 from dataplane.supervisor.apply import WorkerReplicas
+from dataplane.supervisor.fork_server import ForkServer
 from dataplane.supervisor.lending import Lending, SocketGroup
 from dataplane.supervisor.succession import FAILURES, Succession
 from dataplane.supervisor.takeover import Successor
@@ -41,9 +43,9 @@ ROWS_A_WORKER: Final = 4
 
 
 class Supervision:
-    """Has workers relay (dataplane.process.Role)."""
+    """Has workers relay (dataplane.process.Role); `begun`: see `ForkServer`."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, begun: tuple[int, socket.socket] | None = None) -> None:
         options, events = process.options, process.events
         self._process = process
         self._restarting = False
@@ -69,6 +71,7 @@ class Supervision:
             affinity=options.cpu_affinity,
         )
         self._succession = Succession(workers, lending, board, settings, replicas, tally)
+        self._succession.server = ForkServer(begun)
         self._successor = Successor(process, self.applier, self._sockets, self._succession)
         self.reopen = workers.reopen
         self.sockets = self._sockets.pairs

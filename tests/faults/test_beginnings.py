@@ -60,6 +60,10 @@ class Stops:
         """Let whoever waits for a module load it."""
         (self._folder / f"{name}.go").touch()
 
+    def stop(self, name: str) -> None:
+        """Have whoever is about to load a module wait again."""
+        (self._folder / f"{name}.go").unlink()
+
     def at_each(self, program: Program, *numbers: signal.Signals) -> None:
         """Send signals whenever it waits, and let it go on."""
         for name in self._names:
@@ -92,21 +96,31 @@ def test_a_data_plane_outlives_a_reload_that_comes_too_early(tmp_path: Path, wor
 
 
 def test_workers_outlive_a_signal_to_all_that_comes_too_early(tmp_path: Path) -> None:
-    """What is sent to a whole group reaches the process that workers are forked from when it has just begun."""
+    """What is sent to a whole group reaches the process that new workers are forked from when it has just begun."""
     stops = Stops(tmp_path, "dataplane.worker.process")
     plane = DataPlane(["--workers", "2"], environment=stops.environment)
+
+    def children(pid: int) -> set[int]:
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+    def workers() -> set[int]:
+        return {each["pid"] for each in plane.status()["workers"]}
+
     try:
         plane._spawn()
-        children = Path(f"/proc/{plane.pid}/task/{plane.pid}/children")
-        (server,) = map(int, wait_for(lambda: children.read_text().split(), "the process that forks"))
+        stops.go("dataplane.worker.process")
+        wait_for(lambda: plane.poll() is not None or plane.ready(), "it to be ready")
+        (former,) = children(plane.pid)
+        assert children(former) == workers()
+        stops.stop("dataplane.worker.process")
+        plane.send_signal(signal.SIGHUP)
+        (server,) = wait_for(lambda: children(plane.pid) - {former}, "the next process that forks")
         stops.wait("dataplane.worker.process", server)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
             os.kill(server, number)
         stops.go("dataplane.worker.process")
-        wait_for(lambda: plane.poll() is not None or plane.ready(), "it to be ready")
-        forked = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-        assert {str(each["pid"]) for each in plane.status()["workers"]} == set(forked)
-        assert len(forked) == 2
+        wait_for(lambda: plane.poll() is not None or workers() == children(server), "new workers")
+        assert len(children(server)) == 2
     finally:
         plane.close()
 

@@ -13,24 +13,23 @@ from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
 _BUGS = """
-import os, sys
-if "dataplane.start" not in sys.orig_argv:  # not in workers
-    from dataplane.net.prober import Prober
-    from dataplane.node.resolver import Resolver
+import os
+from dataplane.net.prober import Prober
+from dataplane.node.resolver import Resolver
 
-    def failing_once(kind, name):
-        sound = getattr(kind, name)
+def failing_once(kind, name):  # in the one process that checks and looks up
+    sound = getattr(kind, name)
 
-        def broken(self, *arguments):
-            if os.path.exists(FLAG):
-                setattr(kind, name, sound)
-                raise ZeroDivisionError(f"a bug in {name}")
-            return sound(self, *arguments)
+    def broken(self, *arguments):
+        if os.path.exists(FLAG):
+            setattr(kind, name, sound)
+            raise ZeroDivisionError(f"a bug in {name}")
+        return sound(self, *arguments)
 
-        setattr(kind, name, broken)
+    setattr(kind, name, broken)
 
-    failing_once(Prober, "_start_due")
-    failing_once(Resolver, "_names")
+failing_once(Prober, "_start_due")
+failing_once(Resolver, "_names")
 """
 
 

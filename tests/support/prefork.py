@@ -5,7 +5,7 @@ Theory of operation:
 1. A start of `lb-dataplane` or `lb-control` takes half a second of a core, nearly all of it to load modules; the suite starts
    hundreds. So a process loads them once, does nothing, and forks for each start: the child takes over the arguments, the
    environment, the folder and the output that it would have been executed with, in a session of its own, and calls what
-   the installed script calls. Workers of a supervisor are executed by it, as always.
+   the installed script calls. Its workers are forked, as always.
 2. The child is not ours, so its exit status comes through a pipe, and signals go through a descriptor of the process: one
    that has ended cannot be mistaken for another.
 3. What is decided before Python's first line cannot be had so: another command before ours, another user, PYTHONPATH, a

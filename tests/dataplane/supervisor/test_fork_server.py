@@ -14,6 +14,7 @@ import pytest
 
 from dataplane.errors import PeerGone
 from dataplane.supervisor.fork_server import Forked, ForkServer
+from dataplane.worker import fork_server
 from tests.support.wait import wait_for
 
 
@@ -40,6 +41,11 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def is_there(pid: int) -> bool:
+    """Return whether anything is left of a process."""
+    return Path(f"/proc/{pid}").exists()
+
+
 def runs(pid: int) -> bool:
     """Return whether a process is there, and no zombie."""
     path = Path(f"/proc/{pid}/stat")
@@ -57,6 +63,45 @@ async def test_one_process_forks_them_all(server: ForkServer) -> None:
             second.kill()
         channel.close()
         assert await first.wait() == 0
+
+
+@pytest.fixture
+def begun() -> tuple[int, socket.socket]:
+    """One that was forked from this process; its workers wait to be killed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        if fork_server.serve(theirs) is not None:
+            theirs.close()
+            signal.pause()
+        os._exit(0)
+    theirs.close()
+    ours.setblocking(False)
+    return pid, ours
+
+
+async def test_one_that_is_there_forks_the_first(begun: tuple[int, socket.socket]) -> None:
+    """Should it be killed, nothing is left of it, and the next worker has another."""
+    server = ForkServer(begun)
+    try:
+        async with worker(server) as (first, _):
+            assert parent(first.pid) == begun[0]
+            os.kill(begun[0], signal.SIGKILL)
+            await asyncio.to_thread(wait_for, lambda: not is_there(begun[0]), "its end")
+            async with worker(server) as (second, _):
+                assert parent(second.pid) != begun[0]
+                for each in (first, second):
+                    each.kill()
+                    await each.wait()
+    finally:
+        await server.close()
+
+
+async def test_one_that_is_there_ends_unused(begun: tuple[int, socket.socket]) -> None:
+    """And is no zombie afterwards."""
+    await ForkServer(begun).close()
+    assert not is_there(begun[0])
 
 
 async def test_if_it_is_killed_the_next_worker_has_another(server: ForkServer) -> None:

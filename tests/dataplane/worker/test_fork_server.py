@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -107,3 +109,35 @@ def test_a_fork_that_cannot_be_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> 
         finally:
             signal.signal(signal.SIGTERM, before)
         assert ours.recv(32) == b"-11"
+
+
+_SUPERVISOR = """
+import os, signal, socket
+from dataplane.worker import fork_server
+
+listening = socket.create_server(("127.0.0.1", 0))
+begun = fork_server.begin()
+begun.orders.setblocking(True)
+ours, theirs = socket.socketpair()
+with ours, theirs:
+    socket.send_fds(begun.orders, [b"fork"], [theirs.fileno()])
+    worker = int(begun.orders.recv(32))
+files = [os.readlink(f"/proc/{begun.pid}/fd/{name}") for name in sorted(os.listdir(f"/proc/{begun.pid}/fd"))]
+begun.orders.send(str(worker).encode())
+print("stdin", files[0])
+print("sockets", sum(one.startswith("socket:") for one in files))
+print("worker", begun.orders.recv(32).decode())
+os.kill(begun.pid, signal.SIGINT)
+os.kill(begun.pid, signal.SIGTERM)
+begun.orders.close()
+print("ended", os.waitpid(begun.pid, 0)[1])
+print("blocked", len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+"""
+
+
+def test_one_that_is_forked_has_nothing_of_the_supervisors() -> None:
+    """No socket but its orders, and so has no worker of it; it ends by these alone, and workers end as they do."""
+    run = [sys.executable, "-c", _SUPERVISOR]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=50)
+    assert done.stdout.splitlines() == ["stdin /dev/null", "sockets 1", "worker 0", "ended 0", "blocked 0"]
+    assert not done.stderr
