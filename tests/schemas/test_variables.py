@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.desired import json_schema, load_desired
 from schemas.errors import InvalidDocument
@@ -14,7 +16,7 @@ from tests.support.json_schema import Validator
 HERE = "the environment"
 
 
-def given(**values: str) -> Variables:
+def given_values(**values: str) -> Variables:
     """Return what a node says of itself."""
     return Variables({name: Known(value, HERE) for name, value in values.items()}, why="nobody told")
 
@@ -41,7 +43,7 @@ services:
 
 def test_where_they_may_stand():
     """Inside every value of `listen`, of services and of defaults; keys and all else stay as they are."""
-    known = given(
+    known = given_values(
         NODE_IP="10.0.0.1",
         NODE_IP6="fd00::1",
         NODE_PORT="4",
@@ -65,7 +67,9 @@ def test_the_cluster_section():
     document = {
         "cluster": {"name": "${NODE_A}", "node": "${NODE_NAME}", "address": "http://${NODE_IP}:${NODE_PORT}"}
     }
-    found = replaced(document, given(NODE_A="x", NODE_NAME="lb1", NODE_IP="10.0.0.1", NODE_PORT="9100"))
+    found = replaced(
+        document, given_values(NODE_A="x", NODE_NAME="lb1", NODE_IP="10.0.0.1", NODE_PORT="9100")
+    )
     assert found.value == {"cluster": {"name": "${NODE_A}", "node": "lb1", "address": "http://10.0.0.1:9100"}}
     assert set(found.used) == {"NODE_NAME", "NODE_IP", "NODE_PORT"}
     assert document["cluster"]["node"] == "${NODE_NAME}", "what was given has changed"
@@ -76,7 +80,10 @@ def test_elsewhere_a_dollar_is_a_dollar():
     text = (
         'version: 1\nservices: {a: {listen: ":1", backends: [], mode: sticky, seed: "${NODE_IP} ${HOME}"}}\n'
     )
-    assert load_desired(text.encode(), given(NODE_IP="10.0.0.1")).services["a"].seed == "${NODE_IP} ${HOME}"
+    assert (
+        load_desired(text.encode(), given_values(NODE_IP="10.0.0.1")).services["a"].seed
+        == "${NODE_IP} ${HOME}"
+    )
     assert variables_in({"services": {"a": {"seed": "${NODE_IP}"}}}) == frozenset()
 
 
@@ -98,21 +105,21 @@ def test_what_has_another_shape_is_left_to_the_check(odd):
 
 def test_what_nobody_knows_is_named_with_where_it_was_looked_for():
     """At its line and column, and once; nothing is said of what stands in for it."""
-    assert problems('version: 1\nservices:\n  a: {listen: "${NODE_IP}:99999", backends: []}\n', given()) == [
-        "line 3, column 15: services.a.listen: has ${NODE_IP}, which is not known: nobody told"
-    ]
+    assert problems(
+        'version: 1\nservices:\n  a: {listen: "${NODE_IP}:99999", backends: []}\n', given_values()
+    ) == ["line 3, column 15: services.a.listen: has ${NODE_IP}, which is not known: nobody told"]
 
 
 def test_what_results_is_checked_as_if_it_had_been_written():
     """And the message says what stands for what, and from where."""
     text = 'version: 1\nservices:\n  a: {listen: "${NODE_IP}:443", backends: []}\n  b: {listen: [":1", "${NODE_IP}:443"], backends: []}\n'
-    (first, second) = problems(text, given(NODE_IP="fd00::1"))
+    (first, second) = problems(text, given_values(NODE_IP="fd00::1"))
     assert first == (
         'line 3, column 15: services.a.listen: must have an IPv6 address in brackets, such as "[::1]:4000", '
         'not "fd00::1:443"; ${NODE_IP} is "fd00::1" (the environment)'
     )
     assert second.startswith("line 4, column 22: services.b.listen[1]: ")
-    assert problems(text, given(NODE_IP="10.0.0.1")) == [
+    assert problems(text, given_values(NODE_IP="10.0.0.1")) == [
         'line 4, column 22: services.b.listen[1]: 10.0.0.1:443 is already taken by services.a.listen[0]; ${NODE_IP} is "10.0.0.1" (the environment)'
     ]
 
@@ -145,7 +152,9 @@ def test_what_is_no_variable_is_refused_where_one_may_stand(use, told):
 
 def test_a_value_is_text_and_nothing_more():
     """What it contains is not looked at again."""
-    found = replaced({"cluster": {"node": "${NODE_NAME}"}}, given(NODE_NAME="${NODE_IP}", NODE_IP="10.0.0.1"))
+    found = replaced(
+        {"cluster": {"node": "${NODE_NAME}"}}, given_values(NODE_NAME="${NODE_IP}", NODE_IP="10.0.0.1")
+    )
     assert found.value == {"cluster": {"node": "${NODE_IP}"}}
 
 
@@ -207,3 +216,35 @@ def test_editors_know_them(listen):
     assert not validator.fits(
         {"version": 1, "services": {"a": {"listen": ":1", "backends": ["${NODE_IP}:443"]}}}
     )
+
+
+USES = st.lists(
+    st.sampled_from(
+        ["${NODE_IP}", "${NODE_X}", "${NODE_", "${", "}", ":", "[", "%", "a", "1", "://", "unix:/"]
+    )
+).map("".join)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text("${}NODE_IPa:[]%.", max_size=20), USES),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(["services", "defaults", "cluster", "listen", "node", "unix"]), inner, max_size=4
+        ),
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    document=st.one_of(VALUES, VALUES.map(lambda each: {"services": {"a": {"listen": each}}})),
+    known=st.booleans(),
+)
+@settings(deadline=None)
+def test_whatever_is_written(document, known):
+    """Nothing is raised, the document stays as it was, and what is right has no variable left where one may stand."""
+    before = json.dumps(document)
+    node = given_values(NODE_IP="10.0.0.1") if known else Variables(placeholders=True)
+    found = replaced(document, node)
+    assert json.dumps(document) == before
+    if not found.findings:
+        assert variables_in(found.value) == frozenset()
