@@ -51,7 +51,7 @@ test-pythons: setup
 	@WORKERS=$(WORKERS) tools/test-pythons $(ARGS)
 
 check: check-style
-	$(VENV)/pytest -n $(WORKERS) -q --ignore=tests/integration --ignore=tests/faults $(ARGS)
+	$(VENV)/pytest -n $(WORKERS) -q --ignore=tests/integration --ignore=tests/faults --ignore=tests/cluster $(ARGS)
 
 check-style: setup
 	$(VENV)/ruff format --check

@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give tests of real programs the time that a busy machine needs; the limit is there for what hangs."""
     for item in items:
-        slow = {"integration", "faults"} & set(item.path.parts)
+        slow = {"integration", "faults", "cluster"} & set(item.path.parts)
         if slow and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(PROCESSES_S))
 

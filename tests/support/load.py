@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -22,6 +23,25 @@ DETAILS: Final = 20
 """How many failures are kept with their details."""
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One connection: a short client's or a long flow's."""
+
+    is_flow: bool
+    begun: float
+    """Monotonic, when it was asked for."""
+    answered_by: str = ""
+    """As in `Report.answered_by`, of its first answer; empty if it got none."""
+    ended: float | None = None
+    """None: it goes on."""
+    failure: str = ""
+    """Its kind; empty if it did not fail."""
+
+    def answered(self, answer: bytes) -> None:
+        """Note who answers, if it is the first time."""
+        self.answered_by = self.answered_by or _answerer(answer)
 
 
 @dataclass(slots=True)
@@ -41,6 +61,8 @@ class Report:
     """The first few failures in words."""
     answered_by: Counter[str] = field(default_factory=Counter)
     """What stands before the first colon of an answer: the name of a `LineServer`."""
+    visits: list[Visit] = field(default_factory=list)
+    """Every connection, in the order in which they began."""
 
     @property
     def failed(self) -> int:
@@ -55,6 +77,10 @@ class _FailedError(Exception):
         super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
+
+
+def _answerer(answer: bytes) -> str:
+    return answer.partition(b":")[0].decode(errors="replace")
 
 
 def _answers(sent: bytes, got: bytes) -> bool:
@@ -72,9 +98,10 @@ class Load:
         interval_s: Between an answer and the next ping of a flow.
         timeout_s: For each step of a client: connect, answer, end.
         accept: Takes a line as it was sent, newline included, and its answer; tells whether it is right.
+        network: What is entered for all of it, as `Machine.entered`; None: this process's own network.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has its default, and is named
         self,
         address: str,
         *,
@@ -83,6 +110,7 @@ class Load:
         interval_s: float = 0.05,
         timeout_s: float = 15.0,
         accept: Callable[[bytes, bytes], bool] = _answers,
+        network: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
     ) -> None:
         host, _, port = address.rpartition(":")
         self._address = (host.strip("[]"), int(port))
@@ -91,6 +119,7 @@ class Load:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._accept = accept
+        self._network = network or contextlib.nullcontext
         self._changed = threading.Condition()
         self._loop = asyncio.SelectorEventLoop()
         self._stopping = asyncio.Event()
@@ -144,7 +173,8 @@ class Load:
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._main())
+            with self._network():
+                self._loop.run_until_complete(self._main())
         except BaseException as error:  # noqa: BLE001 - `stop` raises it in the test's thread
             with self._changed:
                 self._error = error
@@ -155,7 +185,7 @@ class Load:
     async def _main(self) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(self._flows):
-                group.create_task(self._attend(self._flow(number)))
+                group.create_task(self._attend(self._flow, number))
             if self._rate:
                 await self._arrive(group)
             else:
@@ -166,7 +196,7 @@ class Load:
         begin = loop.time()
         number = 0
         while not self._stopping.is_set():
-            group.create_task(self._attend(self._client(number)))
+            group.create_task(self._attend(self._client, number))
             number += 1
             await self._pause(begin + number / self._rate - loop.time())
 
@@ -175,24 +205,28 @@ class Load:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), max(0.0, seconds))
 
-    async def _attend(self, client: Coroutine[Any, Any, None]) -> None:
+    async def _attend(self, client: Callable[[int, Visit], Coroutine[Any, Any, None]], number: int) -> None:
+        visit = Visit(client == self._flow, time.monotonic())
+        self.report.visits.append(visit)
         try:
-            await client
+            await client(number, visit)
         except _FailedError as failure:
+            visit.failure = failure.kind
             with self._changed:
                 self.report.failures[failure.kind] += 1
                 if len(self.report.details) < DETAILS:
                     self.report.details.append(f"{failure.kind}: {failure.detail}")
         finally:
+            visit.ended = time.monotonic()
             with self._changed:
                 self._changed.notify_all()
 
-    async def _client(self, number: int) -> None:
+    async def _client(self, number: int, visit: Visit) -> None:
         self.report.started += 1
         line = f"client {number}\n".encode()
         what = f"client {number}"
         with await self._connect(what) as sock:
-            self._count(await self._ask(sock, line, what))
+            self._count(await self._ask(sock, line, what), visit)
             try:
                 sock.shutdown(socket.SHUT_WR)
             except OSError:  # ENOTCONN: a RST came behind the answer
@@ -202,7 +236,7 @@ class Load:
                 raise _FailedError("wrong", f"{what}: {rest!r} behind the answer")
         self.report.succeeded += 1
 
-    async def _flow(self, number: int) -> None:
+    async def _flow(self, number: int, visit: Visit) -> None:
         what = f"flow {number}"
         with await self._connect(what) as sock:
             ping = 0
@@ -210,7 +244,7 @@ class Load:
                 answer = await self._ask(
                     sock, f"flow {number} ping {ping}\n".encode(), f"{what}, ping {ping}"
                 )
-                self._count(answer)
+                self._count(answer, visit)
                 with self._changed:
                     self.report.flows += ping == 0
                     self.report.pings += 1
@@ -218,8 +252,9 @@ class Load:
                 ping += 1
                 await self._pause(self._interval_s)
 
-    def _count(self, answer: bytes) -> None:
-        self.report.answered_by[answer.partition(b":")[0].decode(errors="replace")] += 1
+    def _count(self, answer: bytes, visit: Visit) -> None:
+        visit.answered(answer)
+        self.report.answered_by[_answerer(answer)] += 1
 
     async def _step(self, waiting: Coroutine[Any, Any, T], what: str) -> T:
         """Await one step, and turn its failure into a kind."""

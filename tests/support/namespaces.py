@@ -85,12 +85,19 @@ class Network:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Be there inside the block, as far as this thread's new sockets are concerned."""
-        with Path("/proc/thread-self/ns/net").open("rb") as here, Path(self._path).open("rb") as there:
-            _set_network(there.fileno())
-            try:
-                yield
-            finally:
-                _set_network(here.fileno())
+        with enter(Path(self._path)):
+            yield
+
+
+@contextlib.contextmanager
+def enter(network: Path) -> Iterator[None]:
+    """Be in the network of that file in /proc inside the block: this thread, and threads that it begins there."""
+    with Path("/proc/thread-self/ns/net").open("rb") as here, network.open("rb") as there:
+        _set_network(there.fileno())
+        try:
+            yield
+        finally:
+            _set_network(here.fileno())
 
 
 def _set_network(namespace: int) -> None:

@@ -16,13 +16,16 @@ from tests.support.process import Program, answers
 
 PACKAGES: Final = {
     "cc": "gcc and libc6-dev",
+    "bird": "bird2",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "consul": "consul (tools/get-consul)",
     "docker-compose": "docker-compose",
+    "exabgp": "exabgp",
     "hadolint": "hadolint (tools/install-test-programs)",
     "haproxy": "haproxy",
     "iperf3": "iperf3",
+    "keepalived": "keepalived",
     "nginx": "nginx",
     "openssl": "openssl",
     "initdb": "postgresql",
