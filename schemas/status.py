@@ -35,6 +35,15 @@ class PoolTotals(TypedDict):
     """By cause."""
 
 
+class TimesStatus(TypedDict):
+    """How long something took, since the process began."""
+
+    count: int
+    sum_s: float
+    buckets: dict[str, int]
+    """How many took at most as many seconds as the bound, and more than the one below, by the bound: `0.25`, `+Inf`."""
+
+
 class BackendTotals(TypedDict):
     """Counters of a backend since the process began."""
 
@@ -43,6 +52,8 @@ class BackendTotals(TypedDict):
     bytes_in: int
     bytes_out: int
     ejections: int
+    first_byte: TimesStatus
+    """From connected to the backend's first byte, of connections that have ended."""
     pool: PoolTotals
 
 
@@ -86,6 +97,8 @@ class ServiceTotals(TypedDict):
     retries: int
     closed: dict[str, int]
     """By close reason."""
+    harmed: int
+    """Those that got no backend, or were cut off by one, by no doing of their own."""
 
 
 class RecentStatus(TypedDict):

@@ -15,7 +15,7 @@ from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.report.reader import MAX_BACKENDS
-from schemas import api, environment, replies, status
+from schemas import api, environment, nodes, replies, status
 from tools import reference_code as code
 from tools import reference_errors
 from tools.reference_config import config, table
@@ -157,7 +157,7 @@ def _api() -> Iterator[str]:
         ((f"`{each.code}`", str(each.status), each.plane) for each in code.error_codes()),
     )
     yield from ("## Bodies", "")
-    for module in (replies, reference_errors, api, status):
+    for module in (replies, reference_errors, api, status, nodes):
         for name, (about, fields) in code.typed_dicts(module).items():
             yield from (f"### {name}", "", about, "")
             rows = ((f"`{each.name}`", _json_kind(each.kind), each.doc) for each in fields)

@@ -75,6 +75,11 @@ CONTROL_CALLS: Final[dict[tuple[str, str], Call]] = {
         "`?remembered=true`",
         "[Events](events.md#of-the-daemon) from now on, of all data planes; with `remembered` the latest ones first.",
     ),
+    ("GET", "/v1/nodes"): Call(
+        "",
+        "What `lb-control nodes --json` prints: the [nodes](#nodes) of the cluster; 404 `unknown` where lb.yaml has no "
+        "`cluster`.",
+    ),
     ("POST", "/v1/plan"): Call("`lb.yaml` as JSON", "What `lb-control plan --json` prints."),
     ("POST", "/v1/apply"): Call(f"`lb.yaml` as JSON; {_REPORT}", "What `lb-control apply --json` prints."),
     ("POST", "/v1/rollback"): Call(
@@ -181,4 +186,5 @@ CONTROL_EVENTS: Final[dict[str, str]] = {
     ),
     "dataplanes": "A data plane came, went, or runs something else.",
     "generation": "A change was accepted, by whom, and its hash.",
+    "node": "A node of the cluster came, went, fell behind, or disagrees: `cause` says how it is now.",
 }

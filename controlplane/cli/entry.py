@@ -29,6 +29,7 @@ _GROUPS: Final = {
     "See what is": {
         "status": ("status", "Show what runs, how it fares, and whether all agree."),
         "top": ("top", "Watch services and backends live; drain and enable by key."),
+        "nodes": ("nodes", "Show who is in the cluster, who is gone, behind or not ready."),
         "explain": ("status", "Tell which backends a client would get, and why."),
         "ready": ("status", "Exit 0 if this node may receive traffic."),
     },

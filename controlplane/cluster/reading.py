@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controlplane.cluster.session import CALL_TIMEOUT_S
 from controlplane.core.nodes import Entry, Picture, picture_of
-from controlplane.discovery.consul.settings import ConsulError, SettingsError
+from controlplane.discovery.consul.settings import PREFIX, ConsulError, SettingsError
+from controlplane.errors import InputError
 
 if TYPE_CHECKING:
     from controlplane.discovery.consul.client import ConsulClient, Reply
+    from controlplane.discovery.consul.settings import ConsulSettings
 
 ROOT: Final = "livelb"
 MAX_NODES: Final = 1000
+_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")
 MAX_KEYS: Final = 8
 """Keys that nodes follow, of which a command looks up what they hold."""
 
@@ -54,6 +60,43 @@ def entries_of(reply: Reply, cluster: str) -> list[Entry]:
         raise ConsulError("protocol", "an answer that is no list of keys") from None
     # The folder itself is a key for who has made it in Consul's page, and what is deeper is nobody's.
     return [each for each in entries if each.node and "/" not in each.node][:MAX_NODES]
+
+
+async def read_cluster(settings: ConsulSettings, path: str, timeout_s: float) -> dict[str, Any]:
+    """Return what `lb-control nodes --json` prints of the cluster that the lb.yaml in a key names.
+
+    Raises:
+        ControlError: Consul does not answer in time, there is no such key, or what is in it names no cluster.
+    """
+    from controlplane.discovery.consul.client import connected  # noqa: PLC0415 - py-consul, only where it is needed
+    from controlplane.discovery.consul.key import read_key  # noqa: PLC0415 - the same
+
+    try:
+        async with asyncio.timeout(timeout_s), connected(settings) as client:
+            raw, _ = await read_key(client, path, CALL_TIMEOUT_S)
+            picture = await read_nodes(client, cluster_in(raw, f"{PREFIX}{path}"))
+    except TimeoutError:
+        raise ConsulError("timeout", f"{settings.address()}: no answer within {timeout_s:g} s") from None
+    more = {"known": True, "node": None, "error": None, "error_since": None}
+    return {**picture.report(time.monotonic()), **more}
+
+
+def cluster_in(raw: bytes, source: str) -> str:
+    """Return the name of the cluster in an lb.yaml, whatever else is wrong with that.
+
+    Raises:
+        InputError: There is none.
+    """
+    from schemas.errors import InvalidDocument  # noqa: PLC0415 - pydantic, only where it is needed
+    from schemas.reading.document import scan_document  # noqa: PLC0415 - the same
+
+    with contextlib.suppress(InvalidDocument):
+        value = scan_document(raw).value
+        section = value.get("cluster") if isinstance(value, dict) else None
+        name = section.get("name") if isinstance(section, dict) else None
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            return name
+    raise InputError(source, [{"path": "cluster.name", "message": "missing: the file names no cluster"}])
 
 
 async def read_nodes(client: ConsulClient, cluster: str) -> Picture:

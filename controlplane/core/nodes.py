@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from controlplane.core.node_record import REST, NodeRecord
@@ -170,11 +171,17 @@ def forgotten(entries: Iterable[Entry], wall: float) -> list[Entry]:
     return [each for each in entries if each.session is None and _seen(each, wall, None) is None]
 
 
+@lru_cache(maxsize=256)
+def _parsed(value: bytes) -> NodeRecord:
+    """Parse a record once: at each news of one node all of them are looked at."""
+    return NodeRecord.parse(value)
+
+
 def _seen(entry: Entry, wall: float, seen_gone: float | None) -> NodeView | None:
     """Look at one key alone; None: that node has been gone for so long that it is not shown."""
     problem, record = None, None
     try:
-        record = NodeRecord.parse(entry.value)
+        record = _parsed(entry.value)
     except ValueError as error:
         problem = str(error)
     if record is not None and record.node != entry.node:
@@ -290,3 +297,28 @@ def _short(value: str | None) -> str:
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"
+
+
+# --- what is news of it
+
+
+def news(before: Picture | None, after: Picture) -> list[tuple[str, str]]:
+    """Return what an operator should hear of: a node's name, and what has become of it; nothing of the first picture's well ones."""
+    known = {} if before is None else {each.name: _state(each) for each in before.nodes}
+    found = []
+    for each in after.nodes:
+        state = _state(each)
+        if state != known.get(each.name, state if before is None and state == "live" else None):
+            found.append((each.name, state))
+    return found
+
+
+def _state(view: NodeView) -> str:
+    """Say how a node is, in words that do not change while it is so."""
+    if view.presence is Presence.UNREADABLE:
+        return f"its record cannot be read: {view.problem}"
+    if not view.is_live:
+        return f"{view.presence.value} since {view.since}"
+    wrong = [f"behind: {view.behind}"] if view.behind else []
+    wrong += [f"disagrees in {each}" for each in view.disagrees]
+    return "; ".join(wrong) or "live"

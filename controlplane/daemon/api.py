@@ -44,6 +44,9 @@ class Node(Protocol):
     async def status(self) -> dict[str, Any]:
         """Return the status of the node."""
 
+    def nodes(self) -> dict[str, Any]:
+        """Return the picture of the cluster; UnknownError if there is none."""
+
     async def metrics(self) -> bytes:
         """Return the status as Prometheus text."""
 
@@ -69,6 +72,7 @@ class Api:
                 web.get("/v1/snapshot", self._snapshot),
                 web.get("/v1/history", self._history),
                 web.get("/v1/events", self._follow),
+                web.get("/v1/nodes", self._nodes),
                 web.post("/v1/plan", self._plan),
                 web.post("/v1/apply", self._apply),
                 web.post("/v1/rollback", self._rollback),
@@ -98,6 +102,9 @@ class Api:
 
     async def _history(self, _request: web.Request) -> web.Response:
         return await _answer(await self._node.controller.accepted.history())
+
+    async def _nodes(self, _request: web.Request) -> web.Response:
+        return await _answer(self._node.nodes())
 
     async def _plan(self, request: web.Request) -> web.Response:
         options = options_of_query(request.query)

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from controlplane.cluster.membership import Membership
 from controlplane.cluster.naming import node_name
 from controlplane.daemon.api import Api
 from controlplane.daemon.desired_watch import WatchedFile
@@ -32,6 +33,8 @@ from controlplane.daemon.log import (
     tell_bugs,
 )
 from controlplane.daemon.metrics import scrape
+from controlplane.daemon.node_facts import NodeFacts, place_of
+from controlplane.daemon.node_news import NodeNews
 from controlplane.daemon.registration import Registering
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
@@ -43,7 +46,7 @@ from controlplane.desired.document import Reader
 from controlplane.desired.identity import Identity
 from controlplane.desired.location import Home
 from controlplane.discovery.consul.key import KeySource
-from controlplane.errors import ControlError, StoreError
+from controlplane.errors import ControlError, StoreError, UnknownError
 from controlplane.operations.accepted import Keeping
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import now_text
@@ -116,6 +119,9 @@ class Daemon:
             home = FollowedKey(home, self._node_name, store, on_event=self._happened, log=log)
         self.file = None if home is None else WatchedFile(home, self.controller, log)
         self.registering = Registering(self.controller.fleet, log)
+        facts = NodeFacts(self.controller, self.observer, self.file)
+        self.membership = Membership(facts.tell, facts.wanted)
+        self.membership.on_change = NodeNews(self.membership.picture, self._happened, log).look
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
         return DataPlaneClient(endpoint, self._caller)
@@ -135,11 +141,26 @@ class Daemon:
         if dataplanes:
             self.planes.take(plane_faults(self.controller.fleet.pushers.values()))
             self.registering.look()
+            self.membership.look()
         elif event["type"] == "generation":
             self._register()
+            self.membership.look()
+
+    def nodes(self) -> dict[str, Any]:
+        """Return the picture of the cluster; UnknownError if this node belongs to none."""
+        report = self.membership.report()
+        if report is None:
+            raise UnknownError("this node belongs to no cluster: its lb.yaml has no section `cluster`")
+        return report
 
     def _register(self) -> None:
+        """Have Consul know what is served here, and which node this is."""
         desired = self.controller.desired
+        try:
+            self.membership.follow(place_of(desired))
+        except ControlError as error:
+            self.log(f"this node does not join its cluster: {error}")
+            self.membership.follow(None)
         self.registering.follow(
             None if desired is None else desired.consul, self.controller.accepted.state.services
         )
@@ -167,7 +188,8 @@ class Daemon:
             "http token": http_token and http_token.trouble,
         }
         broken = [_broken(name, trouble) for name, trouble in troubles.items() if trouble is not None]
-        return [*self.controller.discovering.status(), *self.registering.status(), *broken]
+        registering, membership = self.registering.status(), self.membership.status()
+        return [*self.controller.discovering.status(), *registering, *membership, *broken]
 
     async def _notice(self) -> None:
         """Log what happens to the sources until cancelled; the watched file tells of itself."""
@@ -201,6 +223,7 @@ class Daemon:
             spawn(kept("looking at health", self.observer.run, self.log))
             spawn(kept("telling what breaks", self._notice, self.log))
             spawn(self.registering.run())
+            spawn(self.membership.run())
             async with self._served(listener):
                 if self.file is not None:
                     loop.add_signal_handler(signal.SIGHUP, self.file.force)

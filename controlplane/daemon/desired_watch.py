@@ -46,6 +46,8 @@ class WatchedFile:
         self.home = home
         self.config_error: dict[str, Any] | None = None
         """`{path, message, details, since}`; None: the newest content was taken."""
+        self.newest: str | None = None
+        """The SHA-256 of the newest content, taken or not; None: there was none yet."""
         self._controller = controller
         self._log = log
         self._since = now_text()
@@ -71,6 +73,7 @@ class WatchedFile:
 
     async def content(self, raw: bytes, forced: bool, note: str = "", /) -> None:  # noqa: FBT001 - the source's callback
         """Take the file's new content, unless it is what was taken last and something was applied since."""
+        self.newest = hashlib.sha256(raw).hexdigest()
         async with self._turn:
             self._backoff.succeed()
             await self._take(raw, note, forced=forced)

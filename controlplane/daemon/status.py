@@ -96,6 +96,13 @@ class Observer:
             if backend["health"]["state"] == "up"
         )
 
+    async def statuses(self, max_age_s: float) -> list[Mapping[str, Any]]:
+        """Return the newest status of each data plane; they are asked if what is known is older than that, in seconds."""
+        oldest = min((at for at, _ in self._known.values()), default=0.0)
+        if time.monotonic() - oldest >= max_age_s or len(self._known) < len(self._controller.fleet.pushers):
+            await self.look()
+        return [status for _, status in self._known.values()]
+
     async def run(self) -> None:
         """Keep discovery informed about health, while there is discovery."""
         while True:

@@ -99,6 +99,10 @@ class Remote:
         """Return the status of the node."""
         return self._ask(requests.get("/v1/status"), _ANSWER_S)
 
+    def nodes(self) -> dict[str, Any]:
+        """Return the picture of the cluster, which a daemon alone has."""
+        return self._ask(requests.get("/v1/nodes"), _ANSWER_S)
+
     def snapshot(self) -> dict[str, Any]:
         """Return the snapshot that should run."""
         return self._ask(requests.get("/v1/snapshot"), _ANSWER_S)

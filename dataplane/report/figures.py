@@ -159,6 +159,7 @@ class BackendFigures(_Added, Generic[View]):
     connect: Numbers
     """Of a crowd and its backends, nothing: nobody is told of it."""
     first_byte: Numbers
+    """Of a crowd, nothing."""
 
     def past(self) -> BackendFigures[View]:
         """Return what outlives its process."""

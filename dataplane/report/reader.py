@@ -243,7 +243,7 @@ class Reader:
             totals.misses,
             tuple(totals.discarded.values()),
             _numbers(totals.connect) if histograms else (),
-            _numbers(totals.first_byte) if histograms else (),
+            _numbers(totals.first_byte),
         )
 
 

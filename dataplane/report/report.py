@@ -14,14 +14,16 @@ from dataplane.build import BUILD
 from dataplane.core.fair_share import skew
 from dataplane.core.phase import Life
 from dataplane.core.reasons import CloseReason, DiscardCause
+from dataplane.net.counters import LATENCY_BOUNDS_S
 from dataplane.node.apply import Applier
-from dataplane.report.figures import BackendFigures, Figures, ServiceFigures, Tally
+from dataplane.report.figures import BackendFigures, Figures, Numbers, ServiceFigures, Tally
 from dataplane.report.metrics import Runs, exposition, families
 from dataplane.report.views import BackendView
 from dataplane.telemetry.events import rfc3339
 from schemas.replies import Explanation, Info
-from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status
+from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status, TimesStatus
 
+_BOUNDS: Final = (*map(str, LATENCY_BOUNDS_S), "+Inf")
 SLICE: Final = 100
 """Backends described between two turns of the loop."""
 
@@ -64,6 +66,9 @@ def _service(one: ServiceFigures) -> ServiceStatus:
             "bytes_out": one.bytes_out,
             "retries": one.retries,
             "closed": _by_word(CloseReason, one.closed),
+            "harmed": sum(
+                count for reason, count in zip(CloseReason, one.closed, strict=True) if reason.harm
+            ),
         },
         "recent": {
             "window_s": round(one.recent.window_s, 1),
@@ -102,6 +107,7 @@ def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], s
             "bytes_in": one.bytes_in,
             "bytes_out": one.bytes_out,
             "ejections": one.ejections,
+            "first_byte": _times(one.first_byte),
             "pool": {
                 "hits": one.hits,
                 "misses": one.misses,
@@ -112,6 +118,16 @@ def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], s
     if view.removed:
         status["removed"] = True
     return status
+
+
+def _times(numbers: Numbers) -> TimesStatus:
+    """Describe a histogram."""
+    *counts, total = numbers or (0.0,)
+    return {
+        "count": int(sum(counts)),
+        "sum_s": round(total, 6),
+        "buckets": {bound: int(count) for bound, count in zip(_BOUNDS, counts, strict=False) if count},
+    }
 
 
 def _by_word(

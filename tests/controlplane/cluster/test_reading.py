@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 
 import pytest
 
-from controlplane.cluster.reading import MAX_NODES, entries_of, nodes_prefix, read_nodes
+from controlplane.cluster.reading import (
+    MAX_NODES,
+    cluster_in,
+    entries_of,
+    nodes_prefix,
+    read_cluster,
+    read_nodes,
+)
 from controlplane.core.node_record import NodeRecord
 from controlplane.core.nodes import Presence
 from controlplane.discovery.consul.client import Reply, connected
 from controlplane.discovery.consul.settings import ConsulError, with_address
+from controlplane.errors import InputError
 from tests.support.fakeconsul import FakeConsul
 
 AT = "2999-01-02T03:04:05.000Z"
@@ -98,3 +107,45 @@ def test_there_are_only_so_many():
         {"Key": f"{nodes_prefix('edge')}{n}", "Value": None, "ModifyIndex": 1} for n in range(MAX_NODES + 5)
     ]
     assert len(entries_of(reply(json.dumps(rows).encode()), "edge")) == MAX_NODES
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"[]",
+        b"cluster: 5",
+        b"cluster: {name: 5}",
+        b"cluster: {name: ../x}",
+        b"cluster: {}",
+        b"{",
+        b"\xff",
+    ],
+)
+def test_a_file_without_a_name_is_an_error(raw):
+    """Whatever else is in it."""
+    with pytest.raises(InputError, match=r"consul-kv:lb: cluster\.name: missing"):
+        cluster_in(raw, "consul-kv:lb")
+
+
+async def test_a_command_needs_the_key_alone():
+    """It names the cluster, however wrong the rest of it is: nobody has time for that now."""
+    async with FakeConsul() as consul:
+        consul.keys["lb/edge"] = (b"cluster: {name: edge}\nservices: nonsense\n", 3)
+        put(consul, "a", record("a"), session="s1")
+        report = await read_cluster(with_address(consul.address), "lb/edge", 5.0)
+    assert (report["cluster"], report["live"], report["known"], report["node"]) == ("edge", 1, True, None)
+
+
+async def test_a_command_does_not_wait_for_ever():
+    """A Consul that hangs is told as such."""
+    async with FakeConsul() as consul:
+        hangs = asyncio.Event()
+
+        async def hang(_request):
+            await hangs.wait()
+
+        consul.fault = hang
+        with pytest.raises(ConsulError, match=r"timeout: .* no answer within 0\.05 s"):
+            await read_cluster(with_address(consul.address), "lb/edge", 0.05)
+        hangs.set()

@@ -6,8 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+import schemas.nodes
 from controlplane.core.node_record import REST, NodeRecord
-from controlplane.core.nodes import FORGET_S, Entry, Presence, forgotten, picture_of, seconds_of, text_of
+from controlplane.core.nodes import (
+    FORGET_S,
+    Entry,
+    Presence,
+    forgotten,
+    news,
+    picture_of,
+    seconds_of,
+    text_of,
+)
 
 AT = "2026-01-02T03:04:05.000Z"
 WALL = seconds_of(AT) + 60.0
@@ -170,3 +180,27 @@ def test_nobody_is_no_agreement():
     """Without a live node nothing runs anything."""
     assert not picture().converged
     assert not picture(entry("a", session=None)).converged
+
+
+def test_news_say_how_a_node_is_now():
+    """Each change once, with what is wrong; not how long ago anybody was heard."""
+    first = picture(entry("a"), entry("b"))
+    assert news(None, first) == []
+    second = picture(entry("a"), entry("b", converged=False), entry("c", livelb="2"), Entry("d", b"", "s", 1))
+    assert news(first, second) == [
+        ("b", "behind: not all its data planes run generation 5"),
+        ("c", "disagrees in version: 2, unlike 1 on 2 nodes"),
+        ("d", "its record cannot be read: no JSON"),
+    ]
+    assert news(second, picture(*(entry(name) for name in "abc"))) == [("b", "live"), ("c", "live")]
+    assert news(second, second) == []
+
+
+def test_reports_are_what_the_reference_says():
+    """Its keys are those of the bodies that are documented, record included."""
+    report = picture(entry("a")).report(100.0)
+    by_daemon = {"node", "known", "error", "error_since"}
+    assert report.keys() | by_daemon == schemas.nodes.Nodes.__annotations__.keys()
+    (node,) = report["nodes"]
+    assert node.keys() == schemas.nodes.Node.__annotations__.keys()
+    assert node["record"].keys() == schemas.nodes.NodeRecord.__annotations__.keys()

@@ -17,6 +17,7 @@ from controlplane.daemon.events import Events
 from controlplane.daemon.http import Tcp, bound
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
+from controlplane.errors import UnknownError
 from controlplane.operations.options import ApplyOptions, Origin
 from schemas.http.reloaded import Renewed
 from schemas.system.ownership import user_name
@@ -34,10 +35,17 @@ class Node:
         self.controller = controller
         self.events = Events()
         self.observer = Observer(controller, tuple, DataPlaneClient)
+        self.picture = None
 
     async def status(self):
         """Return the status of the node."""
         return await self.observer.status([], None)
+
+    def nodes(self):
+        """Return the picture of the cluster."""
+        if self.picture is None:
+            raise UnknownError("this node belongs to no cluster")
+        return self.picture
 
 
 @contextlib.asynccontextmanager
@@ -216,3 +224,12 @@ async def test_slow_reader_of_events_keeps_the_newest():
         last = await anext(reader)
     assert last == {"type": "x", "number": 999}
     await reader.aclose()
+
+
+async def test_the_nodes_of_the_cluster(tmp_path):
+    """Their picture; a node that is in no cluster says so."""
+    async with serving(tmp_path) as (session, base, node, _):
+        status, body = await call(session, "GET", f"{base}/v1/nodes")
+        assert (status, body["code"]) == (404, "unknown")
+        node.picture = {"cluster": "edge", "nodes": []}
+        assert await call(session, "GET", f"{base}/v1/nodes") == (200, node.picture)

@@ -202,3 +202,19 @@ async def test_without_discovery_nobody_is_asked_for_it(tmp_path, monkeypatch):
         finally:
             controller.discovering.active = False
             task.cancel()
+
+
+async def test_statuses_are_asked_when_they_are_too_old(tmp_path):
+    """What is known will do while it is young enough; who is not known yet is asked."""
+    plane = FakeDataPlane("a")
+    async with observed(tmp_path, plane) as (observer, _):
+
+        def asked():
+            return plane.asked.count(("GET", "/v1/status"))
+
+        (status,) = await observer.statuses(1000.0)
+        assert (status["name"], asked()) == ("a", 1)
+        await observer.statuses(1000.0)
+        assert asked() == 1
+        await observer.statuses(0.0)
+        assert asked() == 2

@@ -1,0 +1,156 @@
+"""What this node tells the others of its cluster: gathered from what the daemon knows, and from its data planes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from controlplane.cluster.membership import Place
+from controlplane.cluster.naming import node_name
+from controlplane.core.node_record import NodeRecord
+from controlplane.core.node_totals import NodeTotals
+from controlplane.daemon.desired_watch import WatchedFile
+from controlplane.daemon.followed_key import FollowedKey
+from controlplane.daemon.status import Observer
+from controlplane.dataplanes import requests
+from controlplane.discovery.consul.settings import PREFIX, settings_from_environment, settings_of
+from controlplane.errors import DataPlaneError, RefusedError
+from controlplane.operations.controller import Controller
+from controlplane.operations.options import now_text
+from schemas.desired import Desired
+
+VERSION: Final = version("livelb")
+NUMBERS_S: Final = 5.0
+"""How old the numbers may be: a status of many backends is some work for a data plane."""
+_ANSWER_S: Final = 2.0
+Fill = Callable[[NodeRecord], NodeRecord]
+"""Fills in what another part of the daemon knows."""
+
+
+def place_of(desired: Desired | None, environ: Mapping[str, str] = os.environ) -> Place | None:
+    """Return the place that an lb.yaml gives this node; None: it belongs to no cluster.
+
+    Args:
+        desired: What was taken last; None: nothing.
+        environ: Names the agent if the file has no section `consul`.
+
+    Raises:
+        SettingsError: The agent's address cannot be used.
+    """
+    if desired is None or desired.cluster is None:
+        return None
+    cluster, consul = desired.cluster, desired.consul
+    said = bool(consul.model_fields_set)
+    agent = settings_of(consul) if said else settings_from_environment(environ, base=Path())
+    return Place(cluster.name, node_name(cluster), cluster.address, agent)
+
+
+class NodeFacts:
+    """Gathers them.
+
+    Args:
+        controller: Knows what should run, and whether it does.
+        observer: Asks the data planes.
+        file: The watched lb.yaml; None: there is none.
+        fill: Each fills in what it knows.
+    """
+
+    def __init__(
+        self, controller: Controller, observer: Observer, file: WatchedFile | None, fill: Sequence[Fill] = ()
+    ) -> None:
+        self._controller = controller
+        self._observer = observer
+        self._file = file
+        self._fill = fill
+        self._started = now_text()
+        self._totals = NodeTotals()
+        self._counted_at = 0.0
+        self._active = 0
+        self._tables: dict[str, str] = {}
+        self._ready: bool | None = None
+        self._since = self._started
+
+    def wanted(self) -> Mapping[str, str]:
+        """Return the SHA-256 of the newest content of the key that is watched, by that key; nothing while its canary runs here."""
+        key, file = self._key(), self._file
+        if key is None or file is None or file.newest is None or self._canary() is not None:
+            return {}
+        return {key: file.newest}
+
+    async def tell(self, place: Place) -> NodeRecord:
+        """Return what there is to tell."""
+        ready, reason = await self._readiness()
+        await self._count()
+        fleet, state = self._controller.fleet, self._controller.accepted.state
+        wish, pushers = fleet.wish, tuple(fleet.pushers.values())
+        error = None if self._file is None else self._file.config_error
+        record = NodeRecord(
+            node=place.node,
+            at=self._started,
+            started=self._started,
+            livelb=VERSION,
+            address=place.address,
+            key=self._key(),
+            content=state.file_digest if state.applied_by is None else None,
+            canary=self._canary(),
+            generation=state.generation,
+            hash=state.hash,
+            converged=wish is not None and bool(pushers) and all(each.confirms(wish) for each in pushers),
+            error=None if error is None else error["message"],
+            ready=ready,
+            reason=reason,
+            since=self._since,
+            table_hashes=self._tables,
+            active=self._active,
+            outcomes=self._totals.outcomes(),
+        )
+        for each in self._fill:
+            record = each(record)
+        return record
+
+    def _key(self) -> str | None:
+        name = "" if self._file is None else self._file.home.name
+        return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
+
+    def _canary(self) -> str | None:
+        home = None if self._file is None else self._file.home
+        running = home.canary if isinstance(home, FollowedKey) else None
+        return None if running is None else running.id
+
+    async def _readiness(self) -> tuple[bool, str]:
+        """Tell whether every data plane is ready, and why not."""
+        fleet = self._controller.fleet
+        answers = await fleet.ask(requests.get("/readyz"), _ANSWER_S)
+        reasons = []
+        for endpoint, pusher in fleet.pushers.items():
+            answer = answers.get(endpoint, pusher.error)
+            if isinstance(answer, RefusedError):
+                reasons.append(f"{endpoint.name}: {answer.message}")
+            elif isinstance(answer, DataPlaneError) or answer is None:
+                reasons.append(f"{endpoint.name}: {answer or 'does not answer'}")
+        if not fleet.pushers:
+            reasons.append("there is no data plane")
+        ready = not reasons
+        if ready is not self._ready:
+            self._ready, self._since = ready, now_text()
+        return ready, "; ".join(reasons)
+
+    async def _count(self) -> None:
+        """Take in the newest numbers, at most every NUMBERS_S."""
+        now = asyncio.get_running_loop().time()
+        if self._counted_at and now - self._counted_at < NUMBERS_S:
+            return
+        self._counted_at = now
+        statuses = await self._observer.statuses(NUMBERS_S)
+        await asyncio.to_thread(self._totals.take, statuses)  # of ten thousand backends it takes a while
+        self._active = sum(one["active"] for each in statuses for one in each["services"].values())
+        tables: dict[str, set[str]] = {}
+        for each in statuses:
+            for name, service in each["services"].items():
+                if service.get("table_hash"):
+                    tables.setdefault(name, set()).add(service["table_hash"])
+        self._tables = {name: "+".join(sorted(hashes)) for name, hashes in tables.items()}
