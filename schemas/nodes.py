@@ -77,7 +77,9 @@ class NodeRecord(TypedDict):
     active: int
     """Clients' connections now."""
     variables: dict[str, str]
-    """What its lb.yaml takes from the node, by name."""
+    """What an lb.yaml can take from the node, by name."""
+    uses: list[str]
+    """Which of them its own does: with another value of one, it has another hash by right."""
     share: int | None
     """By how many nodes limits of the whole cluster are divided there."""
     outcomes: dict[str, NodeOutcomes]

@@ -6,7 +6,7 @@ Consul is where nodes meet, and nothing depends on it: while it is away, the las
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class Membership:
     ) -> None:
         self.place: Place | None = None
         """None: this node belongs to no cluster."""
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_change: Sequence[Callable[[], None]] = ()
         """Called when the picture, or how it fares, may have changed."""
         self._tell = tell
         self._wanted = wanted
@@ -133,6 +133,10 @@ class Membership:
             }
         ]
 
+    def _changed(self) -> None:
+        for each in self.on_change:
+            each()
+
     async def run(self) -> None:
         """Keep it so until cancelled, then leave.
 
@@ -161,12 +165,12 @@ class Membership:
             pace=pace,
             runtime=runtime,
         )
-        watch = NodesWatch(place.cluster, self._wanted, self.on_change, pace=pace, runtime=runtime)
+        watch = NodesWatch(place.cluster, self._wanted, self._changed, pace=pace, runtime=runtime)
 
         def pulsed() -> None:
             publisher.news.set()
             watch.returned.set()
-            self.on_change()
+            self._changed()
 
         pulse = Pulse(pulsed, pace=pace, runtime=runtime)
         self._publisher, self._watch, self._pulse = publisher, watch, pulse
@@ -177,4 +181,4 @@ class Membership:
                 group.create_task(pulse.run(client), name=f"pulse for {place.cluster}")
         finally:
             self._publisher = self._watch = self._pulse = None
-            self.on_change()
+            self._changed()

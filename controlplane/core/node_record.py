@@ -115,7 +115,9 @@ class NodeRecord:
     active: int = 0
     """Clients' connections now."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """What its lb.yaml takes from the node, by name."""
+    """What an lb.yaml can take from the node, by name."""
+    uses: tuple[str, ...] = ()
+    """Which of them its own does: with another value of one, it has another hash by right."""
     share: int | None = None
     """By how many nodes limits of the whole cluster are divided here; None: there are none."""
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
@@ -280,6 +282,12 @@ def _each(read: Any) -> Any:
     return read_all
 
 
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list, not {_shown(value)}")  # noqa: TRY004 - as above
+    return tuple(_text(_MAX_SHORT)(each, name) for each in value)
+
+
 def _object(cls: Any, readers: Mapping[str, Any]) -> Any:
     def read(value: object, name: str) -> Any:
         told = _mapping(value, name)
@@ -325,6 +333,7 @@ _READ: Final[Mapping[str, Any]] = {
     "table_hashes": _each(_text(_MAX_SHORT)),
     "active": _count,
     "variables": _each(_text(_MAX_TEXT)),
+    "uses": _texts,
     "share": _count,
     "outcomes": _each(_OUTCOMES),
 }

@@ -250,14 +250,19 @@ def _not_running(one: NodeRecord) -> str | None:
 
 def _differing_in_what_runs(same: Mapping[str, NodeRecord], differs: dict[str, list[str]]) -> None:
     """Compare nodes that have taken the same lb.yaml and run all of it."""
-    for values in {tuple(sorted(one.variables.items())) for one in same.values()}:
-        alike = {name: one for name, one in same.items() if tuple(sorted(one.variables.items())) == values}
+    for values in {_used(one) for one in same.values()}:
+        alike = {name: one for name, one in same.items() if _used(one) == values}
         _differing(alike, "hash", lambda one: one.hash, differs)
     services = sorted({service for one in same.values() for service in one.table_hashes})
     for service in services:
         having = {name: one for name, one in same.items() if service in one.table_hashes}
         what = "table_hash of " + ("other services" if service == REST else service)
         _differing(having, what, lambda one, service=service: one.table_hashes[service], differs)  # type: ignore[misc]  # one lambda for each turn
+
+
+def _used(one: NodeRecord) -> tuple[object, ...]:
+    """Return what makes a node's hash another one by right: what it has from the node, and its share of limits."""
+    return (one.share, *((name, one.variables.get(name)) for name in one.uses))
 
 
 def _differing(

@@ -36,6 +36,7 @@ from controlplane.daemon.metrics import scrape
 from controlplane.daemon.node_facts import NodeFacts, place_of
 from controlplane.daemon.node_news import NodeNews
 from controlplane.daemon.registration import Registering
+from controlplane.daemon.sharing import Sharing
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
@@ -119,9 +120,11 @@ class Daemon:
             home = FollowedKey(home, self._node_name, store, on_event=self._happened, log=log)
         self.file = None if home is None else WatchedFile(home, self.controller, log)
         self.registering = Registering(self.controller.fleet, log)
-        facts = NodeFacts(self.controller, self.observer, self.file)
+        facts = NodeFacts(self.controller, self.observer, self.file, self.identity.everything)
         self.membership = Membership(facts.tell, facts.wanted)
-        self.membership.on_change = NodeNews(self.membership.picture, self._happened, log).look
+        self.sharing = Sharing(self.controller, self.membership.live_nodes)
+        news = NodeNews(self.membership.picture, self._happened, log)
+        self.membership.on_change = [news.look, self.sharing.look]
 
     def _connect(self, endpoint: Endpoint) -> DataPlaneClient:
         return DataPlaneClient(endpoint, self._caller)
@@ -224,6 +227,7 @@ class Daemon:
             spawn(kept("telling what breaks", self._notice, self.log))
             spawn(self.registering.run())
             spawn(self.membership.run())
+            spawn(self.sharing.run())
             async with self._served(listener):
                 if self.file is not None:
                     loop.add_signal_handler(signal.SIGHUP, self.file.force)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from controlplane.cluster.membership import Place
 from controlplane.cluster.naming import node_name
@@ -56,21 +56,31 @@ class NodeFacts:
         controller: Knows what should run, and whether it does.
         observer: Asks the data planes.
         file: The watched lb.yaml; None: there is none.
+        variables: Returns what an lb.yaml with this section `consul` can take from the node; it may block.
         fill: Each fills in what it knows.
     """
 
     def __init__(
-        self, controller: Controller, observer: Observer, file: WatchedFile | None, fill: Sequence[Fill] = ()
+        self,
+        controller: Controller,
+        observer: Observer,
+        file: WatchedFile | None,
+        variables: Callable[[Any], Mapping[str, str]] = lambda _: {},
+        fill: Sequence[Fill] = (),
     ) -> None:
         self._controller = controller
         self._observer = observer
         self._file = file
+        self._find_variables = variables
         self._fill = fill
         self._started = now_text()
         self._totals = NodeTotals()
         self._counted_at = 0.0
         self._active = 0
         self._tables: dict[str, str] = {}
+        self._variables: Mapping[str, str] = {}
+        self._variables_of = -1
+        """Of which generation they are."""
         self._ready: bool | None = None
         self._since = self._started
 
@@ -106,6 +116,9 @@ class NodeFacts:
             since=self._since,
             table_hashes=self._tables,
             active=self._active,
+            variables=self._variables,
+            uses=self._controller.uses,
+            share=state.share if state.scoped else None,
             outcomes=self._totals.outcomes(),
         )
         for each in self._fill:
@@ -145,6 +158,7 @@ class NodeFacts:
         if self._counted_at and now - self._counted_at < NUMBERS_S:
             return
         self._counted_at = now
+        await self._look_up()
         statuses = await self._observer.statuses(NUMBERS_S)
         await asyncio.to_thread(self._totals.take, statuses)  # of ten thousand backends it takes a while
         self._active = sum(one["active"] for each in statuses for one in each["services"].values())
@@ -154,3 +168,11 @@ class NodeFacts:
                 if service.get("table_hash"):
                     tables.setdefault(name, set()).add(service["table_hash"])
         self._tables = {name: "+".join(sorted(hashes)) for name, hashes in tables.items()}
+
+    async def _look_up(self) -> None:
+        """Find the variables of the lb.yaml that is in force, if that has not been done."""
+        state = self._controller.accepted.state
+        if state.generation != self._variables_of or not self._variables:
+            consul = None if state.document is None else state.document.get("consul")
+            self._variables = await asyncio.to_thread(self._find_variables, consul)
+            self._variables_of = state.generation

@@ -111,6 +111,11 @@ class Controller:
         """What was taken last; None: nothing, or something that only another version of us understands."""
         return None if self._proposal is None else self._proposal.desired
 
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The node's variables that what was taken last uses, sorted."""
+        return () if self._proposal is None else tuple(sorted(self._proposal.variables))
+
     # --- beginning and going on
 
     async def load(self) -> None:

@@ -49,7 +49,7 @@ async def tell(where):
 async def member(where, pace=FAST, on_change=lambda: None):
     """Be a member until the end of the block."""
     one = Membership(tell, pace=pace, runtime=RUNTIME)
-    one.on_change = on_change
+    one.on_change = [on_change]
     one.follow(where)
     task = asyncio.create_task(one.run())
     try:

@@ -40,6 +40,7 @@ FULL = NodeRecord(
     table_hashes={"web": "1234"},
     active=9,
     variables={"NODE_IP": "10.0.0.1"},
+    uses=("NODE_IP",),
     share=3,
     outcomes={"web": Outcomes(10, 1, 2, 3, 4, FirstByte(5, 6.5, {"2.5": 4, "+Inf": 1}))},
 )
@@ -85,6 +86,8 @@ def test_versions_mix():
         (raw(ready="yes"), "ready must be"),
         (raw(hash="x" * 256), "hash must be"),
         (raw(error=["x"]), "error must be"),
+        (raw(uses="NODE_IP"), "uses must be"),
+        (raw(uses=[1]), "uses must be"),
         (raw(table_hashes=["x"]), "table_hashes must be"),
         (raw(table_hashes={"web": 1}), "table_hashes.web must be"),
         (raw(drain={"phase": "x"}), "drain.since must be"),

@@ -158,14 +158,19 @@ def test_who_disagrees_is_told_in_what(changes, said):
 
 def test_what_a_node_fills_in_makes_another_hash():
     """With other values from the node the hash is another by right; the sticky tables still have to be the same."""
-    ours, theirs = ({"NODE_IP": f"10.0.0.{n}"} for n in (1, 2))
-    seen = picture(entry("a", variables=ours, hash="x"), entry("b", variables=theirs, hash="y"))
+    ours, theirs = (
+        {"variables": {"NODE_IP": f"10.0.0.{n}", "NODE_NAME": str(n)}, "uses": ("NODE_IP",), "hash": str(n)}
+        for n in (1, 2)
+    )
+    seen = picture(entry("a", **ours), entry("b", **theirs))
     assert seen.converged
     seen = picture(
-        entry("a", variables=ours, hash="x", table_hashes={"web": "1"}),
-        entry("b", variables=theirs, hash="y", table_hashes={"web": "2"}),
+        entry("a", **ours, table_hashes={"web": "1"}), entry("b", **theirs, table_hashes={"web": "2"})
     )
     assert seen.nodes[0].disagrees == ("table_hash of web: 1, unlike b",)
+    seen = picture(entry("a", **ours | {"uses": ()}), entry("b", **theirs | {"uses": ()}))
+    assert seen.nodes[0].disagrees == ("hash: 1, unlike b",)
+    assert picture(entry("a", share=2, hash="x"), entry("b", share=3, hash="y")).converged
 
 
 def test_a_picture_ages():

@@ -21,6 +21,7 @@ from controlplane.discovery.consul.key import KeySource
 from controlplane.discovery.consul.settings import SettingsError, with_address
 from controlplane.operations.options import ApplyOptions, Origin
 from schemas.desired import load_desired
+from schemas.variables import Known, Variables
 from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import daemon, document, proposal, until
 
@@ -48,13 +49,14 @@ def watched(controller):
 
 
 @contextlib.asynccontextmanager
-async def node(directory, *planes, fill=()):
+async def node(directory, *planes, fill=(), variables=lambda _: {}):
     """Have a node of these data planes; yields what tells of it, its controller, and its watched key."""
     by_endpoint = {each.endpoint: each for each in planes}
-    async with daemon(directory, planes) as controller:
+    known = Variables({"NODE_NAME": Known("n1", "a test")})
+    async with daemon(directory, planes, look=lambda *_: known) as controller:
         observer = Observer(controller, list, by_endpoint.__getitem__)
         file = watched(controller)
-        yield NodeFacts(controller, observer, file, fill), controller, file
+        yield NodeFacts(controller, observer, file, variables, fill), controller, file
 
 
 def test_a_place_is_what_lb_yaml_says():
@@ -192,3 +194,28 @@ async def test_who_follows_a_file_has_no_key(tmp_path):
         facts = NodeFacts(controller, observer, None)
         assert (await facts.tell(PLACE)).key is None
         assert facts.wanted() == {}
+
+
+async def test_variables_and_share_are_told(tmp_path):
+    """What the node's lb.yaml can take from it, looked up once for each; and by how many limits are divided, if some are."""
+    asked = []
+
+    def variables(consul):
+        asked.append(consul)
+        return {"NODE_IP": "10.0.0.1"}
+
+    async with node(tmp_path, FakeDataPlane(), variables=variables) as (facts, controller, file):
+        await file.content(RAW, False)
+        for _ in range(3):
+            assert (await facts.tell(PLACE)).variables == {"NODE_IP": "10.0.0.1"}
+        assert asked == [None]
+        assert (await facts.tell(PLACE)).share is None
+        told = document()
+        told["services"]["web"]["limits"] = {"connections": 10, "scope": "cluster"}
+        told |= {"consul": {"address": "http://c:1"}, "cluster": {"name": "edge", "node": "${NODE_NAME}"}}
+        await file.content(json.dumps(told).encode(), False)
+        controller.news.shared(3)
+        await until(lambda: controller.accepted.state.share == 3)
+        assert (await facts.tell(PLACE)).share == 3
+        assert asked[-1] == {"address": "http://c:1"}
+        assert (await facts.tell(PLACE)).uses == ("NODE_NAME",)
