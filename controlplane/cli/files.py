@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from controlplane.cli import output
+from controlplane.cli.canary_options import NODES, OBSERVE_S, check_together
 from controlplane.cli.completion import generations
 from controlplane.cli.output import command
-from controlplane.cli.settings import Kind, Settings, as_json_option, key_of, max_remap_option, timeout_option
+from controlplane.cli.settings import (
+    DURATION,
+    Kind,
+    Settings,
+    as_json_option,
+    key_of,
+    max_remap_option,
+    timeout_option,
+)
 from controlplane.desired.document import Given, Proposal, placed, read_given
 from controlplane.errors import InputError
 from controlplane.operations.options import ApplyOptions
@@ -83,24 +92,51 @@ def validate(file: Path, given: tuple[tuple[str, str], ...], *, as_json: bool) -
         click.echo(f"{file}: with placeholders for what each node knows: {said}; set them with --node")
 
 
+_key = click.option(
+    "--to",
+    "key",
+    metavar="consul-kv:PATH",
+    type=Kind("key", key_of),
+    help="The key in Consul that the nodes of FILE's cluster follow.",
+)
+
+
 @command(
     "lb-control plan lb.yaml",
     "lb-control plan lb.yaml --detailed-exitcode  # 3: there are changes",
     "lb-control plan lb.yaml --json               # for a program that decides",
+    "lb-control --token-file http.token plan lb.yaml --to consul-kv:lb/edge",
 )
 @_file
+@_key
 @as_json_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 if there are changes.")
 @click.option(
     "--force", is_flag=True, help="As if the discovery guard held nothing: what apply --force would do."
 )
 @click.pass_obj
-def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bool, force: bool) -> None:
+def plan(
+    settings: Settings,
+    file: Path,
+    key: KeySource | None,
+    *,
+    as_json: bool,
+    detailed_exitcode: bool,
+    force: bool,
+) -> None:
     """Show what FILE, or standard input for -, would change, and whom it would hit.
 
     The data planes themselves say so, from live counters; without one it is the difference to what was applied
-    last. Exit 0; 1: a data plane would refuse it, or nobody would serve a service; 2: FILE is invalid.
+    last. With --to each node of FILE's cluster is asked at its cluster.address, with the token of --token-file.
+    Exit 0; 1: a data plane would refuse it, a node could not be asked, or nobody would serve a service; 2: FILE is invalid.
     """
+    if key is not None:
+        from controlplane.cli.everywhere import plan_to  # noqa: PLC0415 - Consul's library, only where it is asked
+
+        if force:
+            raise click.UsageError("--force has no meaning with --to")
+        plan_to(settings, file, key, as_json=as_json, detailed=detailed_exitcode)
+        return
     with output.errors(as_json=as_json):
         given, gateway = read_given(file), settings.gateway()
         proposal = Proposal.of_text(*given, gateway.look)
@@ -124,9 +160,11 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     "envsubst < lb.yaml.in | lb-control apply -",
     "lb-control apply lb.yaml --max-remap 10%     # spare sticky clients",
     "lb-control apply lb.yaml --timeout 2m",
-    "lb-control apply lb.yaml --to consul-kv:lb/edge",
+    "lb-control apply lb.yaml --to consul-kv:lb/edge --wait",
+    "lb-control apply lb.yaml --to consul-kv:lb/edge --canary 1 --observe 2m",
+    "lb-control apply --to consul-kv:lb/edge --take-back",
 )
-@_file
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @timeout_option
 @max_remap_option
 @click.option(
@@ -139,15 +177,36 @@ def plan(settings: Settings, file: Path, *, as_json: bool, detailed_exitcode: bo
     type=Kind("key", key_of),
     help="Only write FILE to a key in Consul; every daemon that runs the key applies it.",
 )
+@click.option("--wait", is_flag=True, help="With --to: wait until every live node of FILE's cluster runs it.")
+@click.option(
+    "--canary",
+    metavar="N|NODE,...",
+    type=NODES,
+    help="With --to: so many nodes, or these, take it first; if their clients fare no worse, all do, else none.",
+)
+@click.option(
+    "--observe", type=DURATION, help="How long a canary's nodes are compared with the others. [60s]"
+)
+@click.option(
+    "--min-connections",
+    type=click.IntRange(min=1),
+    help="Take a canary back whose nodes had fewer new connections.",
+)
+@click.option("--take-back", is_flag=True, help="With --to: end a canary that nobody attends to.")
 @as_json_option
 @click.pass_obj
 def apply(  # noqa: PLR0913 - click hands over one argument for each option
     settings: Settings,
-    file: Path,
+    file: Path | None,
     timeout: float,
     max_remap: float | None,
     key: KeySource | None,
     *,
+    wait: bool,
+    canary: int | tuple[str, ...] | None,
+    observe: float | None,
+    min_connections: int | None,
+    take_back: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -156,13 +215,41 @@ def apply(  # noqa: PLR0913 - click hands over one argument for each option
     Relative paths in what a pipe says are relative to the current directory.
 
     Exit 0: all run it; 1: one refuses, is unreachable or late, or a service is not served, since nothing is known of its
-    backends; it is named; 2: FILE is invalid.
+    backends, or a canary was taken back; it is named; 2: FILE is invalid.
     """
+    check_together(
+        {
+            "FILE": file,
+            "--to": key,
+            "--wait": wait,
+            "--canary": canary,
+            "--observe": observe,
+            "--min-connections": min_connections,
+            "--take-back": take_back,
+            "--force": force,
+            "--max-remap": max_remap,
+        }
+    )
     if key is not None:
-        if max_remap is not None:
-            raise click.UsageError("--max-remap cannot be kept with --to: the data planes are not asked")
-        _write(file, key, timeout, force=force, as_json=as_json)
+        from controlplane.cli import everywhere  # noqa: PLC0415 - Consul's library, only where it is asked
+
+        if file is None:
+            everywhere.take_back_of(key, as_json=as_json)
+            return
+        wanted = everywhere.Wanted(
+            key,
+            timeout,
+            force,
+            as_json,
+            wait,
+            canary,
+            OBSERVE_S if observe is None else observe,
+            min_connections or 0,
+            max_remap,
+        )
+        everywhere.apply_to(settings, file, wanted)
         return
+    assert file is not None  # noqa: S101 - as was checked
     with output.errors(as_json=as_json):
         given, gateway = read_given(file), settings.gateway()
         proposal = Proposal.of_text(*given, gateway.look)
@@ -178,25 +265,6 @@ def _lines_of(given: Given) -> Iterator[None]:
         yield
     except InputError as error:
         raise (error if error.source else placed(error, given)) from error
-
-
-def _write(file: Path, key: KeySource, timeout_s: float, *, force: bool, as_json: bool) -> None:
-    """Write a valid file to a key, unless somebody else does at the same time."""
-    import asyncio  # noqa: PLC0415 - only what speaks to Consul needs a loop
-
-    from controlplane.cluster.checking import check_for_all  # noqa: PLC0415 - nothing needs Consul otherwise
-    from controlplane.discovery.consul.key import write_key  # noqa: PLC0415 - the same
-
-    async def write(given: Given) -> bool:
-        await check_for_all(key.settings, given)
-        return await write_key(key.settings, key.path, given.raw, timeout_s, force=force)
-
-    with output.errors(as_json=as_json):
-        changed = asyncio.run(write(read_given(file)))
-    if as_json:
-        output.print_json({"key": key.name, "changed": changed})
-    else:
-        click.echo(f"{key.name}: {'written' if changed else 'has this content already'}")
 
 
 def _finish(report: dict[str, Any], *, as_json: bool) -> None:

@@ -148,6 +148,8 @@ class Daemon:
         elif event["type"] == "generation":
             self._register()
             self.membership.look()
+        elif event["type"] == "canary":
+            self.membership.look()
 
     def nodes(self) -> dict[str, Any]:
         """Return the picture of the cluster; UnknownError if this node belongs to none."""

@@ -10,9 +10,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from controlplane.cluster.lock import Holder, Lock, holder_said
+from controlplane.cluster.looking import Keys
 from controlplane.daemon.registration import Registering
-from controlplane.discovery.consul.client import ConsulClient
+from controlplane.discovery.consul.client import ConsulClient, connected
 from controlplane.discovery.consul.key import KeySource, put_key, read_key
+from controlplane.discovery.consul.kv import set_if, transact, unchanged
 from controlplane.discovery.consul.settings import with_address
 from schemas.discovery import Consul
 from tests.controlplane.fakes import ReadyFleet
@@ -174,11 +177,12 @@ async def test_keys(agent):
     settings = with_address(agent.address)
     values = []
 
-    async def take(raw, _forced):
-        values.append(raw)
+    async def take(picture, _forced):
+        if picture.content is not None:
+            values.append(picture.content)
 
     source = KeySource("lb/site", settings, pace=FAST, runtime=RUNTIME)
-    watch = asyncio.create_task(source.run(take, take))
+    watch = asyncio.create_task(source.run(take))
     client = ConsulClient(settings)
     try:
         assert await put_key(client, "lb/site", b"one", 0, 5.0)
@@ -195,6 +199,35 @@ async def test_keys(agent):
         watch.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watch
+
+
+async def test_keys_at_once(agent):
+    """Several keys are read as one picture, and written together or not at all; a lock is one command's until it ends."""
+    holder = Holder("ann", "hill", 7, "2027-01-15T08:00:00Z", "a canary")
+    keys = Keys("lb/many")
+    async with connected(with_address(agent.address)) as client:
+        one, two = Lock(client, keys, holder), Lock(client, keys, holder)
+        assert await one.take(set_if(keys.canary, b"canary", 0))
+        assert not await two.take(set_if(keys.canary, b"another", 0))
+        rows = await keys.read(client)
+        assert (rows[keys.canary].value, rows[keys.lock].session is not None) == (b"canary", True)
+        assert holder_said(rows[keys.lock]) == f"a canary by ann on hill (pid 7) since {holder.since}"
+        index = rows[keys.canary].index
+        assert not await transact(
+            client, [set_if("lb/many", b"new", 0), set_if(keys.canary, b"end", index - 1)], timeout_s=5.0
+        )
+        assert not await transact(client, [unchanged(keys.canary, index - 1)], timeout_s=5.0)
+        done = [
+            unchanged(keys.canary, index),
+            set_if("lb/many", b"new", 0),
+            set_if(keys.canary, b"end", index),
+        ]
+        assert await transact(client, done, timeout_s=5.0)
+        async with one.renewed():
+            assert keys.lock in await keys.read(client)
+        rows = await keys.read(client)
+        assert ({path: row.value for path, row in rows.items()}) == {"lb/many": b"new", keys.canary: b"end"}
+        assert await two.take()
 
 
 async def test_registration(agent):

@@ -21,7 +21,6 @@ from controlplane.discovery.consul.kv import MAX_VALUE_BYTES, Row, read_rows, ro
 from controlplane.discovery.consul.pulse import Pulse
 from controlplane.discovery.consul.settings import PREFIX, ConsulError, ConsulSettings
 from controlplane.discovery.consul.watch import Pace, Runtime, take_index
-from controlplane.errors import HeldBackError
 
 OnPicture = Callable[[Picture, bool], Awaitable[None]]
 CANARY: Final = ".canary"
@@ -224,37 +223,3 @@ async def put_key(client: ConsulClient, path: str, raw: bytes, index: int, timeo
         )
     reply = await client.put(url_of(path), [("cas", str(index))], raw, timeout_s=timeout_s)
     return reply.status == 200 and reply.body.strip() == b"true"  # noqa: PLR2004 - HTTP's "OK"
-
-
-async def write_key(
-    settings: ConsulSettings, path: str, raw: bytes, timeout_s: float, *, force: bool = False
-) -> bool:
-    """Write a key with check-and-set: what somebody else writes at the same time is not overwritten, but with `force`.
-
-    Returns:
-        Whether the key has changed; False: it had this content.
-
-    Raises:
-        ControlError: Consul did not take it; `HeldBackError` if somebody else was first.
-    """
-    slack_s = Pace().slack_s
-    try:
-        async with asyncio.timeout(timeout_s), connected(settings) as client:
-            if await put_key(client, path, raw, 0, slack_s):
-                return True
-            while True:
-                found, index = await read_key(client, path, slack_s)
-                if found == raw:
-                    return False
-                if await put_key(client, path, raw, index, slack_s):
-                    return True
-                if not force:
-                    break
-    except TimeoutError:
-        raise HeldBackError(
-            f"{PREFIX}{path}: no answer within {timeout_s:g} s; it may have been written"
-        ) from None
-    raise HeldBackError(
-        f"nothing was changed: somebody else has just written {PREFIX}{path}; "
-        "look at it and apply again, or use --force"
-    )

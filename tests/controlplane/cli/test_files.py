@@ -206,11 +206,22 @@ def test_options_of_an_apply_reach_whoever_does_it(file: str) -> None:
     assert json.loads(result.stdout)["generation"] == 7
 
 
-def test_a_key_is_only_written(file: str) -> None:
-    """Whose clients would move is not asked, so it cannot be promised."""
-    result = run(apply, Given(), file, "--to", "consul-kv:lb/edge", "--max-remap", "5%")
-    assert result.exit_code == 2
-    assert "--max-remap cannot be kept with --to" in result.stderr
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        (apply, ("--wait",), "--wait needs --to"),
+        (apply, ("--to", "consul-kv:lb", "--wait", "--take-back"), "exclude each other"),
+        (plan, ("--to", "consul-kv:lb", "--force"), "--force has no meaning with --to"),
+        (apply, ("--to", "consul-kv:lb/edge", "--max-remap", "5%"), "--max-remap needs to know the nodes"),
+        (apply, ("--to", "consul-kv:lb/edge", "--wait"), "has no cluster: add cluster: {name: NAME}"),
+        (apply, ("--to", "consul-kv:lb/edge", "--canary", "1"), "--canary needs to know the nodes"),
+        (plan, ("--to", "consul-kv:lb/edge"), "plan --to needs to know the nodes"),
+    ],
+)
+def test_options_that_make_no_sense(command: Any, arguments: tuple[str, ...], said: str, file: str) -> None:
+    """2; each is named."""
+    result = run(command, Given(), file, *arguments)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
 
 
 def entry(generation: int, changes: int = 1, more: int = 0) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from controlplane.core.canary import Picture
 from controlplane.core.canary_record import CanaryRecord, digest_of_content
 from controlplane.discovery.consul import key
 from controlplane.discovery.consul.client import ConsulClient
-from controlplane.discovery.consul.key import MAX_VALUE_BYTES, KeySource, put_key, read_key, write_key
+from controlplane.discovery.consul.key import MAX_VALUE_BYTES, KeySource, put_key, read_key
 from controlplane.discovery.consul.settings import ConsulError, SettingsError, with_address
-from controlplane.errors import HeldBackError
 from tests.support.discovery import FAST, RUNTIME, eventually
 from tests.support.fakeconsul import FakeConsul
 
@@ -45,9 +44,10 @@ async def watched(consul):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def write(consul, raw, **options):
+async def write(consul, raw):
     """Write the key."""
-    return await write_key(with_address(consul.address), "lb/web", raw, 5.0, **options)
+    consul.keys["lb/web"] = (raw, consul.index + 1)
+    await consul.wake()
 
 
 def test_a_key_is_called_as_a_command_calls_it():
@@ -60,9 +60,9 @@ def test_a_key_is_called_as_a_command_calls_it():
 async def test_changes_are_handed_on(consul):
     """Each new content comes once; asked for, the same one comes again."""
     async with watched(consul) as (source, seen):
-        assert await write(consul, b"one")
+        await write(consul, b"one")
         await eventually(lambda: seen == [(b"one", False)], "the first content")
-        assert await write(consul, b"two")
+        await write(consul, b"two")
         await eventually(lambda: seen[1:] == [(b"two", False)], "the second content")
         source.force()
         await eventually(lambda: seen[2:] == [(b"two", True)], "the same again")
@@ -85,40 +85,6 @@ async def test_asked_for_while_consul_is_away(consul, monkeypatch):
         await eventually(lambda: len(consul.asked) > before, "a question that fails")
         consul.fault = None
         await eventually(lambda: (b"one", True) in seen, "the content")
-
-
-async def test_the_same_content_is_not_written(consul):
-    """What is there already is no change."""
-    assert await write(consul, b"one")
-    assert not await write(consul, b"one")
-
-
-@pytest.mark.parametrize("force", [False, True])
-async def test_a_write_meanwhile_is_not_overwritten(consul, force):
-    """Who comes second is told, unless he insists."""
-    await write(consul, b"one")
-    real = FakeConsul._kv
-
-    async def interfered(request, path):
-        answer = await real(consul, request, path)
-        if request.method == "GET" and consul.keys[path][0] == b"one":
-            consul.index += 1
-            consul.keys[path] = (b"somebody else's", consul.index)
-        return answer
-
-    consul._kv = interfered
-    if force:
-        assert await write(consul, b"two", force=True)
-    else:
-        with pytest.raises(HeldBackError, match="nothing was changed: somebody else"):
-            await write(consul, b"two")
-    assert consul.keys["lb/web"][0] == (b"two" if force else b"somebody else's")
-
-
-async def test_no_consul():
-    """Nobody there is an error that says whom it asked."""
-    with pytest.raises(ConsulError, match=r"127\.0\.0\.1:1"):
-        await write_key(with_address("http://127.0.0.1:1"), "lb/web", b"one", 5.0)
 
 
 class Keys:
