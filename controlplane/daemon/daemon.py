@@ -122,7 +122,7 @@ class Daemon:
         self.registering = Registering(self.controller.fleet, log)
         facts = NodeFacts(self.controller, self.observer, self.file, self.identity.everything)
         self.membership = Membership(facts.tell, facts.wanted)
-        self.sharing = Sharing(self.controller, self.membership.live_nodes)
+        self.sharing = Sharing(self.controller, self.membership)
         news = NodeNews(self.membership.picture, self._happened, log)
         self.membership.on_change = [news.look, self.sharing.look]
 

@@ -22,6 +22,7 @@ from controlplane.errors import DataPlaneError, RefusedError
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import now_text
 from schemas.desired import Desired
+from schemas.variables import FROM_AGENT
 
 VERSION: Final = version("livelb")
 NUMBERS_S: Final = 5.0
@@ -95,7 +96,11 @@ class NodeFacts:
         """Return what there is to tell."""
         ready, reason = await self._readiness()
         await self._count()
-        fleet, state = self._controller.fleet, self._controller.accepted.state
+        fleet, state, proposal = (
+            self._controller.fleet,
+            self._controller.accepted.state,
+            self._controller.proposal,
+        )
         wish, pushers = fleet.wish, tuple(fleet.pushers.values())
         error = None if self._file is None else self._file.config_error
         record = NodeRecord(
@@ -117,7 +122,7 @@ class NodeFacts:
             table_hashes=self._tables,
             active=self._active,
             variables=self._variables,
-            uses=self._controller.uses,
+            uses=() if proposal is None else tuple(sorted(proposal.variables)),
             share=state.share if state.scoped else None,
             outcomes=self._totals.outcomes(),
         )
@@ -170,9 +175,10 @@ class NodeFacts:
         self._tables = {name: "+".join(sorted(hashes)) for name, hashes in tables.items()}
 
     async def _look_up(self) -> None:
-        """Find the variables of the lb.yaml that is in force, if that has not been done."""
+        """Find the variables of the lb.yaml that is in force, if that has not been done with success."""
         state = self._controller.accepted.state
-        if state.generation != self._variables_of or not self._variables:
+        # An agent that did not answer is asked again.
+        if state.generation != self._variables_of or not self._variables.keys() >= set(FROM_AGENT):
             consul = None if state.document is None else state.document.get("consul")
             self._variables = await asyncio.to_thread(self._find_variables, consul)
             self._variables_of = state.generation

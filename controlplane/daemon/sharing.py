@@ -6,9 +6,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from controlplane.core.share import Share
 from controlplane.operations.controller import Controller
+
+
+class Nodes(Protocol):
+    """Knows who is there."""
+
+    def live_nodes(self) -> int | None:
+        """Return how many nodes were alive when Consul answered last; None: it never has."""
+
+    def trouble(self) -> object | None:
+        """Return why that may be out of date; None: it is not."""
 
 
 class Sharing:
@@ -16,18 +27,15 @@ class Sharing:
 
     Args:
         controller: Divides.
-        live: Returns how many nodes are alive for certain; None: that is not known.
+        nodes: Knows them.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self,
-        controller: Controller,
-        live: Callable[[], int | None],
-        clock: Callable[[], float] = time.monotonic,
+        self, controller: Controller, nodes: Nodes, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._controller = controller
-        self._live = live
+        self._nodes = nodes
         self._clock = clock
         self._news = asyncio.Event()
 
@@ -40,7 +48,8 @@ class Sharing:
         share = Share(self._controller.accepted.state.share)
         while True:
             self._news.clear()
-            share.note(self._live(), self._clock())
+            live = None if self._nodes.trouble() is not None else self._nodes.live_nodes()
+            share.note(live, self._clock())
             if share.nodes is not None and share.nodes != self._controller.accepted.state.share:
                 self._controller.news.shared(share.nodes)
             due = share.due()

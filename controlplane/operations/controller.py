@@ -103,18 +103,14 @@ class Controller:
         self._resolving = Resolving(self.fleet, self.discovering)
         self.reader = reader
         self._log = log
-        self._proposal: Proposal | None = None
+        self.proposal: Proposal | None = None
+        """What was taken last; None: nothing, or something that only another version of us understands."""
         self._writing = asyncio.Lock()
 
     @property
     def desired(self) -> Desired | None:
-        """What was taken last; None: nothing, or something that only another version of us understands."""
-        return None if self._proposal is None else self._proposal.desired
-
-    @property
-    def uses(self) -> tuple[str, ...]:
-        """The node's variables that what was taken last uses, sorted."""
-        return () if self._proposal is None else tuple(sorted(self._proposal.variables))
+        """What that is on this node."""
+        return None if self.proposal is None else self.proposal.desired
 
     # --- beginning and going on
 
@@ -136,7 +132,7 @@ class Controller:
             self._log(f"goes on with the snapshot of before: {error}")
             self.accepted.wish()
             return
-        self._proposal = proposal
+        self.proposal = proposal
         compiled = await self._known(proposal)
         if compiled.hash == state.hash:
             self.accepted.wish()
@@ -161,14 +157,14 @@ class Controller:
             origin = Origin(f"{nodes} {'node' if nodes == 1 else 'nodes'}", "cluster")
             accepted.state = replace(accepted.state, share=nodes)
             await accepted.keeping.keep(accepted.state)
-        if self._proposal is None:
+        if self.proposal is None:
             return
-        compiled = await self._known(self._proposal)
+        compiled = await self._known(self.proposal)
         if compiled.hash == accepted.state.hash:
             # The same backends, perhaps seen by other means: remembered with the next change.
             return
         generation = accepted.next_generation(compiled.hash)
-        await self._accept(self._proposal, compiled, generation, origin)
+        await self._accept(self.proposal, compiled, generation, origin)
 
     async def _raise_wish(self, ahead: Running) -> None:
         state = self.accepted.state
@@ -213,7 +209,7 @@ class Controller:
             generation = accepted.next_generation(compiled.hash)
             # From here on discovery is about this lb.yaml.
             self.discovering.follow(proposal.desired, planned.found)
-            self._proposal = proposal
+            self.proposal = proposal
             if options.force:
                 self.discovering.release()
             warnings = await self._accept(proposal, compiled, generation, origin, file_digest=file_digest)

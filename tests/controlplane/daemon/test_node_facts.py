@@ -197,18 +197,19 @@ async def test_who_follows_a_file_has_no_key(tmp_path):
 
 
 async def test_variables_and_share_are_told(tmp_path):
-    """What the node's lb.yaml can take from it, looked up once for each; and by how many limits are divided, if some are."""
+    """What the node's lb.yaml can take from it, looked up until its agent has answered; and by how many limits are divided, if some are."""
     asked = []
 
     def variables(consul):
         asked.append(consul)
-        return {"NODE_IP": "10.0.0.1"}
+        return {"NODE_NAME": "n1"} if len(asked) == 1 else {"NODE_NAME": "n1", "NODE_IP": "10.0.0.1"}
 
     async with node(tmp_path, FakeDataPlane(), variables=variables) as (facts, controller, file):
         await file.content(RAW, False)
+        assert (await facts.tell(PLACE)).variables == {"NODE_NAME": "n1"}
         for _ in range(3):
-            assert (await facts.tell(PLACE)).variables == {"NODE_IP": "10.0.0.1"}
-        assert asked == [None]
+            assert (await facts.tell(PLACE)).variables == {"NODE_NAME": "n1", "NODE_IP": "10.0.0.1"}
+        assert asked == [None, None]
         assert (await facts.tell(PLACE)).share is None
         told = document()
         told["services"]["web"]["limits"] = {"connections": 10, "scope": "cluster"}

@@ -11,10 +11,25 @@ from tests.controlplane.fakes import FakeDataPlane
 from tests.controlplane.operations.test_controller import BY, QUICK, daemon, here, shared, until
 
 
+class Nodes:
+    """Counts what a test says last; None: Consul is away, and the last answer says how many there were."""
+
+    def __init__(self, live):
+        self._live = live
+
+    def live_nodes(self):
+        """Return the last answer."""
+        return next((each for each in reversed(self._live) if each is not None), None)
+
+    def trouble(self):
+        """Return something while Consul is away."""
+        return "away" if self._live[-1] is None else None
+
+
 @contextlib.asynccontextmanager
 async def sharing(controller, live, **more):
     """Have somebody count."""
-    made = Sharing(controller, lambda: live[-1], **more)
+    made = Sharing(controller, Nodes(live), **more)
     task = asyncio.create_task(made.run())
     try:
         yield made
@@ -58,6 +73,25 @@ async def test_who_went_counts_until_its_time_is_up(tmp_path):
                 await until(lambda asked=asked: len(plane.asked) > asked + 2)
                 assert here(plane) == 33
             now[0] = 1020.0
+            made.look()
+            await until(lambda: here(plane) == 50)
+
+
+async def test_who_went_while_consul_is_away_counts_on(tmp_path):
+    """What Consul said last is no word for now: nobody's time is up."""
+    plane, live, now = FakeDataPlane(), [3], [1000.0]
+    async with daemon(tmp_path, [plane]) as controller:
+        await controller.apply(shared(), QUICK, BY)
+        async with sharing(controller, live, clock=lambda: now[0]) as made:
+            await until(lambda: here(plane) == 33)
+            for number, moment in ((2, 1001.0), (None, 1002.0), (None, 1020.0), (2, 1021.0), (2, 1030.9)):
+                live.append(number)
+                now[0] = moment
+                made.look()
+                asked = len(plane.asked)
+                await until(lambda asked=asked: len(plane.asked) > asked + 2)
+                assert here(plane) == 33
+            now[0] = 1031.0
             made.look()
             await until(lambda: here(plane) == 50)
 
