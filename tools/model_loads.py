@@ -201,7 +201,7 @@ LOADS: Final = (
         "",
         AGENT_CONNECTIONS,
         "Consul, `http_max_conns_per_client`",
-        "The agent refuses what is beyond it (429): some services are never known. Raise it on each node's agent, and its "
+        "The agent closes what is beyond it: some services are never known. Raise it on each node's agent, and its "
         "limit of descriptors with it; or have services ask the same.",
     ),
     Load(
