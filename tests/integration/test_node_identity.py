@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import LineServer
 from tests.support.clients import ask
 from tests.support.consul import Agent
-from tests.support.dataplane import DataPlane
+from tests.support.dataplane import DataPlane, unix_request
 from tests.support.ports import HeldPort
+from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.needs("consul")]
 
@@ -104,3 +107,46 @@ def test_a_command_alone_asks_the_agent(tmp_path_factory, ports):
         refused = node("apply", node.file)
         assert refused.code == 2
         assert "the Consul agent does not say it: unreachable" in refused.err
+
+
+def test_a_file_is_checked_for_each_node_before_it_is_written_for_all(tmp_path_factory, ports):
+    """A node that has not what it asks for is named, with the line, and nothing is written; each runs what it is for that node."""
+    key = "consul-kv:lb/edge"
+    with ExitStack() as stack:
+        agent = stack.enter_context(Agent())
+        nodes = {}
+        for name, port in zip(("n1", "n2"), ports, strict=True):
+            node = nodes[name] = Node(tmp_path_factory.mktemp(name), agent)
+            node.more |= {"NODE_NAME": name, "NODE_WEB": str(port.port)}
+            stack.enter_context(DataPlane(name="a", runtime_dir=node.runtime_dir))
+        nodes["n1"].more["NODE_RACK"] = "r1"
+        operator = Node(tmp_path_factory.mktemp("o"), agent)
+
+        def write(*more: str) -> Path:
+            web = {"listen": ["127.0.0.1:${NODE_WEB}", *more], "backends": []}
+            cluster = {"name": "edge", "node": "${NODE_NAME}"}
+            return operator.write({"version": 1, "cluster": cluster, "services": {"web": web}})
+
+        assert operator("apply", write(), "--to", key).code == 0
+        for node in nodes.values():
+            stack.enter_context(Daemon(node, key))
+        for node in nodes.values():
+            node.wait_status(lambda status: status["converged"] and status["services"])
+        told = partial(operator, "nodes", "--of", key, "--json")
+        wait_for(
+            lambda: (
+                [list(each["record"]["uses"]) for each in told().json()["nodes"]]
+                == [["NODE_NAME", "NODE_WEB"]] * 2
+            ),
+            "both to tell what they have",
+        )
+        for name, port in zip(nodes, ports, strict=True):
+            _, snapshot = unix_request(nodes[name].runtime_dir / "control.sock", "GET", "/v1/snapshot")
+            assert snapshot["services"]["web"]["listen"] == [f"127.0.0.1:{port.port}"]
+        refused = operator("apply", write("unix:/tmp/${NODE_RACK}.sock"), "--to", key)
+        assert refused.code == 2
+        assert (
+            "services.web.listen[1]: node n2: has ${NODE_RACK}, which is not known: the node has no such variable"
+            in refused.err
+        )
+        assert operator("apply", write(), "--to", key).out == f"{key}: has this content already\n"
