@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +35,7 @@ from controlplane.cluster.record_writing import GIVE_UP_S, Fate, RecordWriting
 from controlplane.core.arrival import Arrival, Awaited, Standing, arrivals
 from controlplane.core.canary_record import MAX_CONTENT_BYTES, CanaryRecord, digest_of_content, seconds_of
 from controlplane.core.node_record import NodeRecord
+from controlplane.core.record_pace import numbers_every_s
 from controlplane.core.verdict import Verdict, Window, judge
 from controlplane.dataplanes.requests import here
 from controlplane.discovery.consul.kv import Row, set_if, unchanged
@@ -43,8 +44,8 @@ from controlplane.operations.options import now_text
 
 SPARE_S: Final = 60.0
 """How much longer a canary lasts than everything should take: for the election of a leader, and for promoting."""
-FRESH_S: Final = 15.0
-"""How long the last numbers are waited for: nodes tell them every few seconds."""
+FRESH_S: Final = 10.0
+"""How much longer than nodes take to tell their numbers again is waited for the last ones."""
 _OTHERS: Final = "somebody else has ended the canary, or goes on with it"
 
 
@@ -150,7 +151,7 @@ class Rollout:
             id=secrets.token_hex(8),
             by=f"{self._order.by} on {here()}",
             since=now_text(),
-            lasts_s=2 * self._order.taking_s + self._order.observe_s + FRESH_S + SPARE_S,
+            lasts_s=2 * self._order.taking_s + self._order.observe_s + _fresh_s(before) + SPARE_S,
             nodes=nodes,
             observe_s=self._order.observe_s,
             base=digest_of_content(row.value),
@@ -207,7 +208,7 @@ class Rollout:
         """Compare; return why it is to be taken back, None: it is good."""
         awaited = Awaited(self._keys.path, self._hash, began.record.nodes, began.nodes)
         until = time.monotonic() + self._order.observe_s
-        fresh = Fresh(began.record.nodes)
+        fresh, last = Fresh(began.record.nodes), until + _fresh_s(began.nodes)
         self._say(f"observing for {self._order.observe_s:g} s")
         while True:
             look = await self._looker.look()
@@ -224,7 +225,7 @@ class Rollout:
                     return _lacking(bad)
                 if (why := self._disturbed(look, began)) is not None:
                     return why
-                is_over = now >= until and (fresh.has_told(look.picture) or now >= until + FRESH_S)
+                is_over = now >= until and (fresh.has_told(look.picture) or now >= last)
                 verdict = self._verdict(began, look, early=not is_over)
                 if verdict.is_worse:
                     return verdict.why
@@ -312,6 +313,11 @@ class Rollout:
             self._report.nodes = await self._looker.arrived(awaited, time.monotonic() + self._order.taking_s)
         except InterruptedHere:
             self._say("not waited for any longer")
+
+
+def _fresh_s(nodes: Collection[str]) -> float:
+    """Return how long to wait for the last numbers, in seconds."""
+    return numbers_every_s(len(nodes)) + FRESH_S
 
 
 def _lacking(found: Sequence[Arrival]) -> str:

@@ -300,7 +300,7 @@ async def test_an_answer_that_is_lost(bed, answer_comes):
 async def test_consul_never_comes_back(bed, monkeypatch):
     """The command says that it ends by itself, and the nodes end it."""
     monkeypatch.setattr(rollout, "SPARE_S", 0.0)
-    monkeypatch.setattr(rollout, "FRESH_S", 0.0)
+    monkeypatch.setattr(rollout, "_fresh_s", lambda _: 0.0)
     monkeypatch.setattr(rollout, "GIVE_UP_S", 0.1)
     task = asyncio.create_task(bed.rollout(observe_s=0.4, taking_s=0.3))
     await bed.says("observing")

@@ -43,10 +43,11 @@ class Clocks:
 
     def __init__(self):
         self.now = 0.0
+        self._wall = Runtime().wall()
 
     def runtime(self, began_at=0.0):
         """Return the time as a process sees it that began then."""
-        return replace(RUNTIME, clock=lambda: self.now - began_at, wall=lambda: Runtime().wall() + self.now)
+        return replace(RUNTIME, clock=lambda: self.now - began_at, wall=lambda: self._wall + self.now)
 
 
 class Node:
@@ -200,7 +201,7 @@ async def test_a_restart_without_consul_ends_it_in_its_time(node, consul):
     clocks.now += 400.0
     async with node.runs(clocks.runtime(began_at=400.0)):
         await eventually(lambda: node.home.canary, "the memory")
-        assert 599.0 < node.home._rule.due <= 600.0
+        assert node.home._rule.due == pytest.approx(600.0)
     clocks.now += 700.0
     async with node.runs(clocks.runtime(began_at=1100.0)):
         await eventually(lambda: node.taken[-1][0] == OLD, "the old content")
