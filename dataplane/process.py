@@ -23,7 +23,7 @@ import socket
 import time
 from typing import Protocol
 
-from dataplane.api.routes import DataPlane, Workers
+from dataplane.api.plane import DataPlane, Workers
 from dataplane.api.server import Endpoints, draining_path
 from dataplane.background import Background, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn

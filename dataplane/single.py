@@ -50,7 +50,7 @@ class Single:
         self._recording.watch(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
         await load_initial(self.applier, process.options.config)
-        endpoints.listen()
+        await endpoints.listen()
         await endpoints.serve()
 
     def sockets(self) -> list[tuple[str, socket.socket]]:
@@ -80,7 +80,7 @@ class Single:
         if self._process.life.leaving_since is None:
             self._process.stop(signal.SIGTERM)
 
-    # -- there are no workers (dataplane.api.routes.Workers) ------------------------------------------
+    # -- there are no workers (dataplane.api.plane.Workers) ------------------------------------------
 
     async def restart(self) -> dict[str, Any]:
         """Refuse: what would be replaced is this process itself."""

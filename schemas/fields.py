@@ -32,9 +32,12 @@ from schemas.errors import Path, shown
 
 
 class Frozen(BaseModel):
-    """A value: unknown keys are refused, and nothing changes after it was made."""
+    """A value: unknown keys are refused, and nothing changes after it was made.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    What checks it is built when the first one is made: most models are only ever part of another one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _looks_like(pattern: str, *examples: str) -> WithJsonSchema:

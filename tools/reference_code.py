@@ -24,6 +24,7 @@ from controlplane import errors as control_errors
 from controlplane.daemon import api as control_api
 from controlplane.daemon import metrics as control_metrics
 from controlplane.dataplanes.pusher import Pushes
+from dataplane.api import plane as data_plane
 from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
 from dataplane.net.reactor import Reactor
@@ -246,7 +247,7 @@ def control_events() -> dict[str, list[str]]:
 
 def data_routes() -> set[tuple[str, str]]:
     """Return method and path of every call of a data plane's API."""
-    return _routes(data_api.Api(cast("data_api.DataPlane", SimpleNamespace(report=None))))
+    return _routes(data_api.Api(cast("data_plane.DataPlane", SimpleNamespace(report=None))))
 
 
 def control_routes() -> set[tuple[str, str]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 from aiohttp import web
 from pydantic_core import from_json
 
 from dataplane.api.credentials import Credentials
+from dataplane.api.plane import DataPlane, Report
 from dataplane.errors import Refused
-from dataplane.telemetry.events import Events
-from schemas.api import BackendPatch, HealthUpdate, PushedBy, Verdict, parse_pushed_by
+from schemas.api import BackendPatch, HealthUpdate, parse_pushed_by
 from schemas.errors import InvalidDocument
 from schemas.http.answers import (
     HEARTBEAT_S,
@@ -33,74 +32,9 @@ from schemas.http.answers import (
 from schemas.http.headers import PUSHED_BY
 from schemas.http.hosts import Hosts
 from schemas.reading.findings import checked
-from schemas.replies import Applied, Explanation, Info, Planned
-from schemas.snapshot import Snapshot
-from schemas.status import Status
 
 LONG: Final = 250
 """Items of JSON made between two turns of the loop: about a millisecond."""
-
-
-class Applier(Protocol):
-    """Who changes what runs."""
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """What runs."""
-
-    async def apply(self, data: object, *, if_match: str | None, by: PushedBy | None) -> Applied:
-        """Run a snapshot; `by` is whose it is, if that is said."""
-
-    async def plan(self, data: object, *, if_match: str | None) -> Planned:
-        """Say what running a snapshot would change."""
-
-    async def patch(self, service: str, backend: str, patch: BackendPatch, /) -> dict[str, Any]:
-        """Override a backend."""
-
-    async def patch_all(self, service: str, data: object, /) -> dict[str, Any]:
-        """Override backends of a service: all of them, or none."""
-
-    def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
-        """Take verdicts by service and backend id; return the `service/backend` of those that do not exist here."""
-
-
-class Report(Protocol):
-    """Who tells how all is."""
-
-    def info(self) -> Info:
-        """Say who answers, and what it runs."""
-
-    async def status(self) -> Status:
-        """Describe everything."""
-
-    async def explain(self, service: str, client: str) -> Explanation:
-        """Say what a client would get."""
-
-    async def metrics(self) -> bytes:
-        """Return Prometheus text."""
-
-    def not_ready(self) -> str | None:
-        """Return why this node should get no traffic; None if it may."""
-
-
-class Workers(Protocol):
-    """Who has workers, or says that there are none."""
-
-    async def restart(self) -> dict[str, Any]:
-        """Replace every worker, one at a time, and return when all of them are new."""
-
-    async def resize(self, count: int) -> dict[str, Any]:
-        """Have `count` workers from now on."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataPlane:
-    """What the API serves: one process, or a supervisor with all of its workers."""
-
-    applier: Applier
-    report: Report
-    workers: Workers
-    events: Events
 
 
 class Tcp(NamedTuple):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import os
 import socket
+import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
+from dataplane.api import aiohttp_server
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
-from dataplane.api.routes import Api, DataPlane, Observation, Tcp
+from dataplane.api.plane import DataPlane
 from dataplane.errors import BindError, StartError
 from dataplane.net.listener import open_listener
 from schemas.http.hosts import Hosts
-from schemas.http.server import serve
 from schemas.system.unix_socket import InUse, OwnSocket
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 BACKLOG: Final = 128
+_TURN_S: Final = 0.0002
+"""How long the loop waits, while code is loaded in a thread, until it has the interpreter; Python's own 5 ms are long for a relay."""
 _TODO: Final = "it drains and ends by itself; until then status does not show it: ps -fp "
 
 
@@ -100,16 +105,35 @@ class Endpoints:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._bound[option] = sock
 
-    def listen(self) -> None:
-        """Let callers in, whom `serve` answers; StartError if somebody else has come to listen since the bind."""
+    async def listen(self) -> None:
+        """Let callers in, whom `serve` answers; StartError if somebody else has come to listen since the bind.
+
+        What answers them is loaded only now: clients of the services are relayed meanwhile.
+        """
+        await asyncio.to_thread(self._load)
         for option, sock in self._bound.items():
             try:
                 sock.listen(BACKLOG)
             except OSError as error:
                 raise StartError(f"{option}: {error.strerror}") from error
 
+    def _load(self) -> None:
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN_S)
+        try:
+            aiohttp_server.load()
+            import dataplane.api.routes  # noqa: F401, PLC0415 - what this is for
+            import schemas.http.server  # noqa: F401, PLC0415 - the same
+
+            self._plane.report.load()
+        finally:
+            sys.setswitchinterval(usual_s)
+
     async def serve(self) -> None:
         """Serve the API on the own socket (OSError: its path cannot be bound), and what the options say on TCP."""
+        from dataplane.api.routes import Api, Observation, Tcp  # noqa: PLC0415 - see `listen`
+        from schemas.http.server import serve  # noqa: PLC0415 - the same
+
         self._runners.append(await serve(Api(self._plane).application(), self._own.listen()))
         api, metrics = self._api, self._metrics
         if api is not None and self._credentials is not None:
@@ -124,6 +148,9 @@ class Endpoints:
 
         That nothing can be served at `away` is told; everything else is given away all the same.
         """
+        from dataplane.api.routes import Api  # noqa: PLC0415 - see `listen`
+        from schemas.http.server import serve  # noqa: PLC0415 - the same
+
         former, self._runners, self._away = self._runners, [], away
         pid = os.getpid()
         try:

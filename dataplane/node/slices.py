@@ -51,6 +51,7 @@ async def in_slices(steps: Generator[Any, None, R]) -> R:
 
 
 def tune_collector() -> None:
-    """Leave out of every collection what exists when the process starts, and collect seldom."""
+    """Leave out of every collection what exists when the process starts, and collect from now on, but seldom."""
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, FULL)
+    gc.enable()

@@ -1,25 +1,18 @@
-"""Metrics, rendered from figures: a row for each family, whether they are of one process or of several."""
+"""Metrics, made of figures: a row for each family, whether they are of one process or of several."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, islice
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
-
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.net.counters import LATENCY_BOUNDS_S, SESSION_BOUNDS_S
 from dataplane.report.figures import Family, Figures, Sample
 
-SLICE: Final = 100
-"""Samples written between two turns of the loop, about a millisecond: 70,000 take prometheus_client a second."""
 Samples = list[Sample]
 """What comes after the family's name, labels besides the subject's, and the value."""
 
@@ -227,29 +220,3 @@ _SINGLE_BACKEND: Final[_Rows] = (
         _histogram("first_byte", LATENCY_BOUNDS_S),
     ),
 )
-
-
-class _One(Collector):
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Iterable[Metric]:
-        return (self._metric,)
-
-
-async def exposition(families: Iterable[Family]) -> bytes:
-    """Return the text format of families that have samples."""
-    pieces: list[str] = []
-    for kind, name, help_, samples in families:
-        rest, head = iter(samples), ""
-        while some := list(islice(rest, SLICE)):
-            metric = Metric(name, help_, kind)
-            for sample in some:
-                metric.add_sample(*sample)
-            help_line, type_line, body = generate_latest(_One(metric)).decode().split("\n", 2)
-            if not head:
-                head = f"{help_line}\n{type_line}\n"
-                pieces.append(head)
-            pieces.append(body)
-            await asyncio.sleep(0)
-    return "".join(pieces).encode()

@@ -84,7 +84,7 @@ def _runs(pid: int) -> bool:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_data_plane_outlives_a_reload_that_comes_too_early(tmp_path: Path, workers: str) -> None:
     """SIGHUP and SIGUSR1 from its first line on, and between, end nothing: it is ready afterwards."""
-    stops = Stops(tmp_path, "click", "uvloop", "aiohttp", "dataplane.supervisor.process")
+    stops = Stops(tmp_path, "click", "uvloop", "dataplane.supervisor.process", "aiohttp")
     plane = DataPlane(["--workers", workers], environment=stops.environment)
     try:
         plane._spawn()

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from dataplane.api.credentials import CredentialFiles
-from dataplane.api.routes import DataPlane
+from dataplane.api.plane import DataPlane
 from dataplane.api.server import Endpoints
 from schemas.system.unix_socket import OwnSocket
 
@@ -19,6 +19,9 @@ class Report:
     """What there is to tell."""
 
     reason = None
+
+    def load(self):
+        """Have all."""
 
     def info(self):
         """Say who answers."""
@@ -49,18 +52,18 @@ async def get(where, path):
         return answer.status, await answer.text()
 
 
-def served(plane, tmp_path, metrics=None):
+async def served(plane, tmp_path, metrics=None):
     """Return what serves it, and its own socket."""
     own = OwnSocket(tmp_path / "own.sock")
     own.acquire()
     endpoints = Endpoints(plane, own, None, metrics, NO_FILES, beside=False)
-    endpoints.listen()
+    await endpoints.listen()
     return endpoints, own
 
 
 async def test_the_name_is_given_away(plane, tmp_path):
     """Who moves answers at the other socket, and the name, its lock and its socket are free for the next one."""
-    endpoints, own = served(plane, tmp_path)
+    endpoints, own = await served(plane, tmp_path)
     away, other = OwnSocket(tmp_path / "away.sock"), OwnSocket(tmp_path / "own.sock")
     await endpoints.serve()
     try:
@@ -77,7 +80,7 @@ async def test_the_name_is_given_away(plane, tmp_path):
 
 async def test_a_name_is_given_away_whatever_happens(plane, tmp_path):
     """That nothing can be served where it would move to is told, and keeps nothing from the next process."""
-    endpoints, _ = served(plane, tmp_path)
+    endpoints, _ = await served(plane, tmp_path)
     told = []
     endpoints.emit = lambda kind, **_: told.append(kind)
     (tmp_path / "file").touch()
@@ -92,7 +95,7 @@ async def test_a_name_is_given_away_whatever_happens(plane, tmp_path):
 
 async def test_metrics_alone(plane, tmp_path):
     """Whoever asks there learns numbers and whether all is well, and reaches nothing else."""
-    endpoints, own = served(plane, tmp_path, "127.0.0.1:0")
+    endpoints, own = await served(plane, tmp_path, "127.0.0.1:0")
     await endpoints.serve()
     host, port = endpoints._bound["--metrics"].getsockname()
     where = f"{host}:{port}"

@@ -64,7 +64,7 @@ class Takes:
         """Start workers."""
         self.on_start()
 
-    def listen(self):
+    async def listen(self):
         """Let callers of the API in."""
 
     def inherit(self, sockets):
