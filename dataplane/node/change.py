@@ -122,7 +122,7 @@ class Changer:
         if not override or old is None:
             return spec
         fields: dict[str, Any] = {field: value for field, (value, _) in _kept(override, old, spec).items()}
-        return replace(spec, **fields)
+        return spec._replace(**fields)
 
     async def make(self, draft: Draft) -> None:
         """Make the backends that are new, in slices as well; `swap` would make them in one piece."""
@@ -130,10 +130,9 @@ class Changer:
             running = self.node.running.get(name) or self.node.leaving.get(name)
             known = running.service.backends if running else {}
             leaving = {backend.id for backend in running.service.leaving} if running else set()
-            new = [spec for spec in following.effective.values() if spec.id not in known]
-            async for spec in sliced(new, MADE):
-                if spec.id not in leaving:
-                    draft.made[name, spec.id] = self.node.make_backend(spec, following.spec)
+            new = [id_ for id_ in following.effective if id_ not in known and id_ not in leaving]
+            async for id_ in sliced(new, MADE):
+                draft.made[name, id_] = self.node.make_backend(following.effective[id_], following.spec)
 
     # -- the step that cannot fail --------------------------------------------------------------------
 
@@ -174,13 +173,17 @@ class Changer:
         node.reactor.clock()
         same_options = replace(service.spec, backends=()) == replace(spec, backends=())
         old, backends = service.backends, self._match(service, following, made)
+        same = backends is old
+        others = list(following.effective.values())
+        if same and same_options:
+            before = running.effective.values()
+            others = [now for now, then in zip(others, before, strict=True) if now is not then]
         touched: list[tuple[Backend, BackendSpec]] = []
-        async for some in pieces(list(zip(backends.values(), following.effective.values(), strict=True))):
+        async for some in pieces(others):
             touched += [
                 (backend, effective)
-                for backend, effective in some
-                if (backend.spec is not effective or not same_options or backend.removed)
-                and (backend.id in old or backend.removed)
+                for effective in some
+                if ((backend := backends[effective.id]).id in old or backend.removed)
                 and (not same_options or backend.removed or backend.spec != effective)
             ]
         # From here on clients see the new backends, chosen among by the old selection.
@@ -189,8 +192,8 @@ class Changer:
         service.spec = spec
         service.backends = backends
         running.configured = following.configured
+        running.effective = following.effective
         running.tables = following.tables
-        same = backends is old
         fresh = [] if same else [one for one in backends.values() if one.id not in old and not one.removed]
         node.backend_addresses.hand_down(running, old.values(), fresh)
         for backend_id in running.outliers.reconfigure(spec.passive):
@@ -299,7 +302,7 @@ class Changer:
         node, service, left = self.node, running.service, False
         async for backend in sliced(backends):
             backend.removed = True
-            backend.set_spec(replace(backend.spec, state=OperatorState.DRAIN), node.reactor.now)
+            backend.set_spec(backend.spec._replace(state=OperatorState.DRAIN), node.reactor.now)
             running.outliers.remove(backend.id)
             running.refresh(backend)
             if backend.own:
@@ -311,7 +314,8 @@ class Changer:
         node, service = self.node, running.service
         service.draining = True
         node.reactor.wheel.cancel(running)
-        backends, service.backends, running.configured = list(service.backends.values()), {}, {}
+        backends = list(service.backends.values())
+        service.backends, running.configured, running.effective = {}, {}, {}
         running.rebuild()
         await self._remove(running, backends)
         service.former_addresses |= {backend.spec.address for backend in service.leaving}
@@ -348,6 +352,7 @@ class Changer:
         node, running = self.node, words.running
         service = running.service
         running.tables = words.tables
+        running.effective |= {spec.id: spec for spec in words.specs}
         stays, turned = len(words.specs) <= IN_PLACE, False
         async for effective in sliced(words.specs):
             backend = service.backends[effective.id]

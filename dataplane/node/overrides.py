@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dataplane.core.spec import BackendSpec, OperatorState
@@ -53,7 +53,7 @@ async def effective_specs(
         raise Refused(404, "no_such_backend", f"service {name} has no backend {unknown[0]}", details)
     effective = []
     async for backend_id, patch in sliced(patches.items()):
-        effective.append(replace(backends[backend_id].spec, **_fields(patch)))
+        effective.append(backends[backend_id].spec._replace(**_fields(patch)))
     return running, effective
 
 

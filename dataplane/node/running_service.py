@@ -46,7 +46,9 @@ class RunningService:
         self._owner = owner
         self.service = owner.make_service(spec, self)
         self.configured: dict[str, BackendSpec] = {}
-        """Backends as the snapshot has them, by id; `Backend.spec` has the overrides applied."""
+        """Backends as the snapshot has them, by id."""
+        self.effective: dict[str, BackendSpec] = {}
+        """The same with overrides applied: the `spec` of each backend."""
         self.loops: frozenset[str] = frozenset()
         """The ids of those backends that lead back into the balancer by what was configured."""
         self.outliers = Outliers(spec.passive)

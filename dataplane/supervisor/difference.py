@@ -66,8 +66,7 @@ class Difference:
 
 def as_running(running: RunningService) -> Running:
     """Return a service as a worker runs it."""
-    service = running.service
-    return Running(service.spec, {backend.id: backend.spec for backend in service.backends.values()})
+    return Running(running.service.spec, running.effective)
 
 
 def whole(which: tuple[int, str], specs: list[ServiceSpec], columns: list[bytes]) -> StagedChange:

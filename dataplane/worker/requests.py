@@ -11,7 +11,6 @@ import contextlib
 import os
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,7 +158,7 @@ class Requests:
         specs, computed = [], {}
         for packed in change.services:
             known = running.get(packed.name)
-            before = Running(known.service.spec, known.configured) if known else None
+            before = Running(known.service.spec, known.effective) if known else None
             specs.append(await unpack(packed, before))
             computed[packed.name] = Computed(load(packed.tables), packed.loops)
         columns = self._columns if change.columns is None else await unpack_columns(change.columns)
@@ -184,13 +183,12 @@ class Requests:
         running = self.node.running[service]
         backends, specs = running.service.backends, []
         async for backend_id, state, weight in sliced(words):
-            specs.append(replace(backends[backend_id].spec, state=state, weight=weight))
+            specs.append(backends[backend_id].spec._replace(state=state, weight=weight))
         self._words = await self._changer.prepare_words(running, specs, load(tables))
 
     async def _commit_words(self) -> None:
         assert self._words is not None  # noqa: S101 - the supervisor stages first
         words, self._words = self._words, None
-        words.running.configured |= {spec.id: spec for spec in words.specs}
         await self._changer.obey(words)
 
     # -- numbers --------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, repeat
 
 import pytest
@@ -188,7 +187,7 @@ def test_sticky_ignores_slow_start() -> None:
     """A ramp moves no sticky client."""
     standings = [standing("a"), standing("b")]
     tables = {0: StickyTable.build_now(members(standings)[0], "seed")}
-    ramping = [standings[0], replace(standings[1], ramp=1 / 16)]
+    ramping = [standings[0], standings[1]._replace(ramp=1 / 16)]
     one, other = (build(of, Mode.STICKY, tables=tables) for of in (standings, ramping))
     keys = [key << 50 for key in range(300)]
     assert [one.pick(key, ()) for key in keys] == [other.pick(key, ()) for key in keys]
@@ -219,7 +218,7 @@ def test_turns_survive_updates() -> None:
     standings = [standing(id_) for id_ in "abcd"]
     selection = build(standings)
     assert selection.pick(0, ()).id == "a"
-    less = [standings[0], replace(standings[1], healthy=False), *standings[2:]]
+    less = [standings[0], standings[1]._replace(healthy=False), *standings[2:]]
     selection = build(less, previous=selection)
     assert selection.pick(0, ()).id == "c"
     selection = build(standings, previous=selection)
@@ -270,7 +269,7 @@ def test_reweigh(before, after, panic, done, turns) -> None:
     """A weight is taken in place exactly where it concerns nobody else; then the turns are those of the new one."""
     old = standing("x", **before)
     selection = build([standing("a"), standing("b"), old], panic=panic)
-    assert selection.reweigh(old, replace(old, **after)) is done
+    assert selection.reweigh(old, old._replace(**after)) is done
     got = Counter(selection.pick(0, ()).id for _ in range((2 + turns) * 10))
     assert got["x"] == 10 * turns
 
@@ -279,14 +278,14 @@ def test_slow_start_is_built_anew() -> None:
     """While somebody ramps up, all weights are scaled: another one is not what it says."""
     standings = [standing("a"), standing("b", ramp=0.5)]
     for one in standings:
-        assert not build(standings).reweigh(one, replace(one, weight=3))
+        assert not build(standings).reweigh(one, one._replace(weight=3))
 
 
 def test_reweigh_in_a_further_tier() -> None:
     """The weight goes to the balancer of the backend's own tier."""
     standings = [standing("a"), standing("x", tier=1), standing("y", tier=1)]
     selection = build(standings)
-    assert selection.reweigh(standings[1], replace(standings[1], weight=3))
+    assert selection.reweigh(standings[1], standings[1]._replace(weight=3))
     got = [selection.pick(0, (standings[0].target,)).id for _ in range(44)]
     assert Counter(got[4:]) == {"x": 30, "y": 10}
 
@@ -298,8 +297,8 @@ def test_sticky_is_built_anew(fields) -> None:
     selection = build(
         standings, Mode.STICKY, tables={0: StickyTable.build_now(members(standings)[0], "seed")}
     )
-    assert not selection.reweigh(standings[0], replace(standings[0], weight=3))
-    assert selection.reweigh(standings[0], replace(standings[0]))
+    assert not selection.reweigh(standings[0], standings[0]._replace(weight=3))
+    assert selection.reweigh(standings[0], Standing(*standings[0]))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -76,11 +75,11 @@ async def test_what_becomes_of_a_selection_is_told_once(owner):
     """That nobody is usable, and that somebody is again, is told when it turns."""
     running = ran(owner, "a")
     backend = running.service.backends["a"]
-    backend.spec = replace(backend.spec, state=OperatorState.DRAIN)
+    backend.spec = backend.spec._replace(state=OperatorState.DRAIN)
     for _ in range(2):
         running.refresh(backend)
         running.rebuild()
-    backend.spec = replace(backend.spec, state=OperatorState.ENABLED)
+    backend.spec = backend.spec._replace(state=OperatorState.ENABLED)
     running.reassess(backend)
     assert owner.restocked == [running]
     running.rebuild()
@@ -177,14 +176,14 @@ async def test_a_share_alone(owner, before, change, taken):
     """Another weight above 0 is all that it takes; what else is new has to be found out."""
     running = ran(owner, "a")
     backend = running.service.backends["a"]
-    old = replace(backend.spec, **before)
+    old = backend.spec._replace(**before)
     backend.set_spec(old, 0.0)
     running.refresh(backend)
     stood = backend.standing
-    assert take_share(running, backend, replace(old, **change)) is taken
+    assert take_share(running, backend, old._replace(**change)) is taken
     if taken:
-        assert backend.spec == replace(old, **change)
-        assert backend.standing == replace(stood, weight=7)
+        assert backend.spec == old._replace(**change)
+        assert backend.standing == stood._replace(weight=7)
     else:
         assert (backend.spec, backend.standing) == (old, stood)
 
@@ -193,7 +192,7 @@ async def test_a_share_of_one_that_is_gone_or_judged_by_others(owner):
     """One that was removed comes back whole; a verdict of somebody else ends with the change."""
     running = ran(owner, "a", health={"active": {"type": "none"}})
     backend = running.service.backends["a"]
-    other = replace(backend.spec, weight=7)
+    other = backend.spec._replace(weight=7)
     backend.removed = True
     assert not take_share(running, backend, other)
     backend.removed = False

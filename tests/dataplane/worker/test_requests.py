@@ -149,7 +149,7 @@ async def test_a_table_that_comes_is_not_built(monkeypatch):
     async with begun() as requests:
         digest, spec = services_of("127.0.0.1:1", "127.0.0.1:2", mode="sticky")
         sent = await build_tables(spec.mode, spec.seed, spec.backends, {}, spec.seed)
-        others = [replace(spec.backends[0], weight=7), spec.backends[1]]
+        others = [spec.backends[0]._replace(weight=7), spec.backends[1]]
         other = await build_tables(spec.mode, spec.seed, others, {}, spec.seed)
         monkeypatch.setattr(StickyTable, "build", None)
         staged = StagedChange(1, digest, [pack(spec, tables=sent)], [], None)
