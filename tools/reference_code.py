@@ -310,8 +310,14 @@ _SOURCE: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+_NODES: Final[dict[str, Any]] = {
+    "cluster": "edge", "known": True, "error": None, "age_s": 0.0,
+    "nodes": [{"name": "n1", "presence": "live", "behind": None, "disagrees": [], "record": {"ready": True, "active": 0}}],
+}  # fmt: skip
+
+
 def control_families() -> list[Family]:
-    """Return what the daemon tells of itself, of a data plane and of a source."""
+    """Return what the daemon tells of itself, of a data plane, of a source and of a cluster."""
     status = {
         "generation": 1,
         "converged": True,
@@ -328,7 +334,9 @@ def control_families() -> list[Family]:
             family.documentation,
             tuple(family.samples[0].labels),
         )
-        for family in text_string_to_metric_families(control_metrics.scrape(status, {"s": Pushes()}).decode())
+        for family in text_string_to_metric_families(
+            control_metrics.scrape(status, {"s": Pushes()}, _NODES).decode()
+        )
         if family.samples
     ]
 

@@ -209,7 +209,7 @@ class Daemon:
         """Return the status as Prometheus text."""
         status = await self.status()
         pushes = {each.endpoint.location: each.pushes for each in self.controller.fleet.pushers.values()}
-        return await asyncio.to_thread(scrape, status, pushes)
+        return await asyncio.to_thread(scrape, status, pushes, self.membership.report())
 
     async def run(self, listener: socket.socket) -> None:
         """Do all of it until SIGTERM or SIGINT."""

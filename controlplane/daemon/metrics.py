@@ -8,6 +8,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
+from controlplane.daemon.cluster_metrics import cluster_families
 from controlplane.dataplanes.pusher import Pushes
 
 _STATES: Final = ("ok", "stale", "held", "denied", "error")
@@ -19,9 +20,12 @@ _SELECTION: Final = ("source", "services")
 class _NodeCollector:
     """Makes metrics of a node's status."""
 
-    def __init__(self, status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> None:
+    def __init__(
+        self, status: Mapping[str, Any], pushes: Mapping[str, Pushes], nodes: Mapping[str, Any] | None
+    ) -> None:
         self._status = status
         self._pushes = pushes
+        self._nodes = nodes
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
@@ -57,6 +61,7 @@ class _NodeCollector:
         states = {(name, each): each == state for name, state in worst.items() for each in _STATES}
         yield _gauge("source_state", "1 for the state that the source is in.", states, "source", "state")
         yield from _consul(status["sources"])
+        yield from cluster_families(self._nodes)
 
 
 def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
@@ -135,8 +140,10 @@ def _pushed(
     yield from (results, seconds)
 
 
-def scrape(status: Mapping[str, Any], pushes: Mapping[str, Pushes]) -> bytes:
-    """Return a node's status as Prometheus text."""
+def scrape(
+    status: Mapping[str, Any], pushes: Mapping[str, Pushes], nodes: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return a node's status as Prometheus text, and the picture of its cluster if it belongs to one."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_NodeCollector(status, pushes))
+    registry.register(_NodeCollector(status, pushes, nodes))
     return generate_latest(registry)

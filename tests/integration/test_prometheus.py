@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from controlplane.core.node_record import NodeRecord
+from controlplane.operations.options import now_text
 from tests.controlplane.operations.commands import Control, Daemon
 from tests.support.backends import BannerServer, EchoServer, LineServer, Resetter, Source
 from tests.support.clients import dial
@@ -430,7 +432,7 @@ FAULTS: dict[str, Fault] = {
 
 def test_every_alert_has_a_fault():
     """Whoever writes an alert makes its fault here."""
-    assert sorted(alert_names()) == sorted([*FAULTS, *DISCOVERY_ALERTS])
+    assert sorted(alert_names()) == sorted([*FAULTS, *DISCOVERY_ALERTS, *CLUSTER_ALERTS])
 
 
 def wait_shown(prometheus: Prometheus, title: str) -> None:
@@ -474,6 +476,13 @@ def test_every_alert_fires_when_its_fault_is_made(tmp_path_factory):
 # -- discovery ---------------------------------------------------------------------------------------
 
 DISCOVERY_ALERTS = ("LbDiscoveryHeld", "LbDiscoveryStale", "LbServiceNotServed")
+CLUSTER_ALERTS = ("LbNodeGone", "LbNodeBehind")
+
+
+def put_node(agent: Agent, name: str, query: str = "") -> None:
+    """Have the record of another node in Consul: one that does not run what it should."""
+    record = NodeRecord(node=name, at=now_text(), livelb="0.1.0").encode()
+    assert agent.request("PUT", f"/v1/kv/livelb/edge/nodes/{name}{query}", record) == (200, True)
 
 
 @pytest.fixture
@@ -489,7 +498,10 @@ def agent() -> Iterator[Agent]:
 @pytest.mark.needs("prometheus", "consul")
 @pytest.mark.timeout(120)
 def test_alerts_of_discovery_fire(agent, tmp_path_factory):
-    """All instances of one service vanish: held; one is misspelt: not served. The agent dies: the other one is stale."""
+    """All instances of one service vanish: held; one is misspelt: not served. The agent dies: the other one is stale.
+
+    Of two further nodes one has no session any more: gone; the other one runs something else: behind.
+    """
     control = Control(tmp_path_factory.mktemp("d"))
     with ExitStack() as stack:
         metrics, misspelt, *listens = (stack.enter_context(HeldPort()).address for _ in range(4))
@@ -499,6 +511,7 @@ def test_alerts_of_discovery_fire(agent, tmp_path_factory):
             for name, listen in zip(("api", "web"), listens, strict=True)
         }
         document = {"version": 1, "consul": {"address": agent.address}, "services": services}
+        document["cluster"] = {"name": "edge", "node": "n1"}
         stack.enter_context(Daemon(control, control.write(document), "--http", metrics))
         plane.wait_status(
             lambda status: [len(each["backends"]) for each in status["services"].values()] == [1, 1]
@@ -517,6 +530,11 @@ def test_alerts_of_discovery_fire(agent, tmp_path_factory):
                 every_s=0.1,
             )
 
+        put_node(agent, "n2")
+        session = agent.request("PUT", "/v1/session/create", {})[1]["ID"]
+        put_node(agent, "n3", f"?acquire={session}")
+        wait_fired("LbNodeGone", cluster="edge", node="n2")
+        wait_fired("LbNodeBehind", cluster="edge", node="n3")
         assert agent.request("PUT", "/v1/agent/service/deregister/web")[0] == 200
         wait_fired("LbDiscoveryHeld", source="consul:web", services="web")
         services["wbe"] = {"listen": misspelt, "discover": {"consul": {"service": "wbe"}}, **UNCHECKED}
