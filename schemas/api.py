@@ -72,6 +72,13 @@ class BackendPatch(Frozen):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class DrainOrder(Frozen):
+    """`PUT /v1/drain`: whether the connections in place are to end; new clients are served as ever."""
+
+    draining: Annotated[bool, Field(strict=True)]
+    """True: each has the drain timeout of its service. False: those that only this has given one have none any more."""
+
+
 class BackendsPatch(Frozen):
     """`PATCH /v1/services/{service}/backends`: overrides of many backends, made together or not at all."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from click import Command, Context
+from click import Command, Context, Group
 
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
@@ -105,6 +105,9 @@ def _commands() -> Iterator[str]:
         assert command is not None  # noqa: S101 - it was listed
         yield from (f"### {name}", "")
         yield from _help(f"lb-control {name}", command)
+        for sub, each in command.commands.items() if isinstance(command, Group) else ():
+            yield from (f"### {name} {sub}", "")
+            yield from _help(f"lb-control {name} {sub}", each)
 
 
 def _help(name: str, command: Command) -> Iterator[str]:

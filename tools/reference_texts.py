@@ -41,6 +41,11 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         "The same for many backends in one change, made in all workers or, if one entry is wrong, not at all. 200 `{service, "
         "backends: [{id, state, weight}]}`; 404 `no_such_backend` names the place of each that does not exist.",
     ),
+    ("PUT", "/v1/drain"): Call(
+        "[DrainOrder](#drainorder)",
+        "Gives every connection in place the drain timeout of its service, or takes that back; overrides stay as they are. New "
+        "clients are served as ever: said again, it concerns them too. A change of what runs takes it back. 200 `{draining}`.",
+    ),
     ("GET", "/v1/explain"): Call(
         "`?service=NAME&client=IP`",
         "Which backends a client would get, and why not others: [Explanation](#explanation).",

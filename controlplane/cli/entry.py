@@ -39,6 +39,10 @@ _GROUPS: Final = {
         "disable": ("operate", "Drain it, and end its checks."),
         "weight": ("operate", "Set its share of new connections."),
     },
+    "Look after this node": {
+        "node": ("node", "Show it; drain it to switch it off, enable it again."),
+        "announce": ("announce", "Tell routers whether it may have clients (ExaBGP, BIRD)."),
+    },
     "Go back, renew": {
         "history": ("files", "List what was applied: when, by whom, what changed."),
         "rollback": ("files", "Return to an earlier generation's content."),

@@ -22,8 +22,8 @@ _ANSWER_S: Final = 10.0
 
 @command(
     "lb-control nodes",
-    "lb-control nodes --json | jq '.nodes[] | select(.behind)'",
-    "lb-control nodes --of consul-kv:lb/edge      # without a daemon, from anywhere",
+    "lb-control nodes --json | jq .nodes",
+    "lb-control nodes --of consul-kv:lb/edge      # without a daemon",
 )
 @click.option(
     "--of",

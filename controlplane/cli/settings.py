@@ -22,6 +22,7 @@ from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
     from controlplane.discovery.consul.key import KeySource
+    from controlplane.operations.drain_file import DrainFile
     from controlplane.operations.gateway import Gateway
 
 T = TypeVar("T")
@@ -133,6 +134,12 @@ class Settings:
     def state_dir(self) -> Path:
         """Where the history is."""
         return self.given_state_dir or endpoint.state_dir(self.environ, os.getuid())
+
+    def node_record(self) -> DrainFile:
+        """Where it is written down that this node is taken out."""
+        from controlplane.operations.drain_file import DrainFile  # noqa: PLC0415 - commands load what they use
+
+        return DrainFile(self.state_dir())
 
     def token(self) -> Renewed[str] | None:
         """Return the token for data planes behind a URL."""

@@ -16,10 +16,12 @@ from controlplane.cli import output
 from controlplane.cli.completion import services
 from controlplane.cli.output import command
 from controlplane.cli.settings import DURATION, Settings, as_json_option
+from controlplane.core.readiness import Reason
 from controlplane.core.report import answered
 from controlplane.dataplanes import requests
 from controlplane.dataplanes.blocking_client import LOOK_S, Outcome, ask_all
 from controlplane.errors import ControlError, UnknownError
+from controlplane.operations.readiness import asked as asked_ready
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -190,18 +192,32 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
 
 @command(
     "lb-control ready",
-    "lb-control ready --quiet --timeout 1s     # in keepalived's vrrp_script",
+    "lb-control ready --quiet --timeout 1s",
+    "lb-control ready --preferred     # 1 also while it is lowered",
 )
 @click.option("--timeout", type=DURATION, default="2s", show_default=True, help="For the answers.")
+@click.option("--preferred", is_flag=True, help="Exit 1 also while `node drain` has lowered this node.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; only the exit code.")
 @click.pass_obj
-def ready(settings: Settings, timeout: float, *, quiet: bool) -> None:
-    """Exit 0 if every data plane accepts on every listener of its snapshot; 1 if one does not.
+def ready(settings: Settings, timeout: float, *, preferred: bool, quiet: bool) -> None:
+    """Exit 0 if this node may receive traffic; 1 if not, with every reason.
 
-    The daemon is not asked: traffic does not depend on it.
+    It may if every data plane accepts on every listener of its snapshot, and `node drain` has not withdrawn it. The
+    daemon is not asked: traffic does not depend on it.
     """
-    outcomes = ask_all(settings.clients(), requests.get("/readyz"), timeout_s=timeout)
-    _show_each(outcomes, "ready", "not ready: ", quiet=quiet)
+    verdict = asked_ready(settings.clients, settings.node_record(), timeout)
+    if not quiet:
+        for name, words in verdict.planes.items():
+            said = "ready" if words is None else f"not ready: {words}"
+            click.echo(output.plain(f"{name}: {said}"), err=words is not None)
+        for reason, words in verdict.why:
+            if reason is not Reason.DATA_PLANE:
+                click.echo(output.plain(f"not ready: {reason}: {words}"), err=True)
+        if verdict.ready and not verdict.preferred:
+            drain = verdict.drain
+            click.echo(output.plain(f"{drain.phase}, by {drain.by} since {drain.since}"), err=preferred)
+    if not (verdict.preferred if preferred else verdict.ready):
+        sys.exit(1)
 
 
 @command(
@@ -226,13 +242,12 @@ def restart(settings: Settings, timeout: float) -> None:
     _show_each(outcomes, "all workers were replaced")
 
 
-def _show_each(outcomes: Iterable[Outcome], well: str, ill: str = "", *, quiet: bool = False) -> None:
+def _show_each(outcomes: Iterable[Outcome], well: str) -> None:
     """Print how each data plane took it, as soon as that is known; exit 1 if one did not."""
     failed = False
     for each in outcomes:
         failed = failed or each.error is not None
-        if not quiet:
-            said = well if each.error is None else f"{ill}{each.error}"
-            click.echo(output.plain(f"{each.endpoint.name}: {said}"), err=each.error is not None)
+        said = well if each.error is None else str(each.error)
+        click.echo(output.plain(f"{each.endpoint.name}: {said}"), err=each.error is not None)
     if failed:
         sys.exit(1)

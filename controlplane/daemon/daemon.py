@@ -37,6 +37,7 @@ from controlplane.daemon.node_facts import NodeFacts, place_of
 from controlplane.daemon.node_news import NodeNews
 from controlplane.daemon.registration import Registering
 from controlplane.daemon.sharing import Sharing
+from controlplane.daemon.standing import Standing
 from controlplane.daemon.status import Observer
 from controlplane.dataplanes.client import DataPlaneClient
 from controlplane.dataplanes.endpoint import Endpoint, control_socket
@@ -50,6 +51,7 @@ from controlplane.discovery.consul.key import KeySource
 from controlplane.errors import ControlError, StoreError, UnknownError
 from controlplane.operations.accepted import Keeping
 from controlplane.operations.controller import Controller
+from controlplane.operations.drain_file import DrainFile
 from controlplane.operations.options import now_text
 from controlplane.store import Store
 from schemas.http.reloaded import Renewed
@@ -119,8 +121,9 @@ class Daemon:
         if isinstance(home, KeySource):
             home = FollowedKey(home, self._node_name, store, on_event=self._happened, log=log)
         self.file = None if home is None else WatchedFile(home, self.controller, log)
-        self.registering = Registering(self.controller.fleet, log)
-        facts = NodeFacts(self.controller, self.observer, self.file, self.identity.everything)
+        self.standing = Standing(self.controller.fleet, DrainFile(settings.state_dir))
+        self.registering = Registering(self.controller.fleet, self.standing, log)
+        facts = NodeFacts(self.controller, self.observer, self.standing, self.file, self.identity.everything)
         self.membership = Membership(facts.tell, facts.wanted)
         self.sharing = Sharing(self.controller, self.membership)
         news = NodeNews(self.membership.picture, self._happened, log)

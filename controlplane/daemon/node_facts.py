@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from controlplane.cluster.membership import Place
 from controlplane.cluster.naming import node_name
-from controlplane.core.node_record import NodeRecord
+from controlplane.core.node_record import Draining, NodeRecord
 from controlplane.core.node_totals import NodeTotals
 from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.daemon.followed_key import FollowedKey
+from controlplane.daemon.standing import Standing
 from controlplane.daemon.status import Observer
-from controlplane.dataplanes import requests
 from controlplane.discovery.consul.settings import PREFIX, settings_from_environment, settings_of
-from controlplane.errors import DataPlaneError, RefusedError
 from controlplane.operations.controller import Controller
 from controlplane.operations.options import now_text
 from schemas.desired import Desired
@@ -27,9 +26,6 @@ from schemas.variables import FROM_AGENT
 VERSION: Final = version("livelb")
 NUMBERS_S: Final = 5.0
 """How old the numbers may be: a status of many backends is some work for a data plane."""
-_ANSWER_S: Final = 2.0
-Fill = Callable[[NodeRecord], NodeRecord]
-"""Fills in what another part of the daemon knows."""
 
 
 def place_of(desired: Desired | None, environ: Mapping[str, str] = os.environ) -> Place | None:
@@ -56,24 +52,24 @@ class NodeFacts:
     Args:
         controller: Knows what should run, and whether it does.
         observer: Asks the data planes.
+        standing: Knows whether this node is ready.
         file: The watched lb.yaml; None: there is none.
         variables: Returns what an lb.yaml with this section `consul` can take from the node; it may block.
-        fill: Each fills in what it knows.
     """
 
     def __init__(
         self,
         controller: Controller,
         observer: Observer,
+        standing: Standing,
         file: WatchedFile | None,
         variables: Callable[[Any], Mapping[str, str]] = lambda _: {},
-        fill: Sequence[Fill] = (),
     ) -> None:
         self._controller = controller
         self._observer = observer
+        self._standing = standing
         self._file = file
         self._find_variables = variables
-        self._fill = fill
         self._started = now_text()
         self._totals = NodeTotals()
         self._counted_at = 0.0
@@ -82,8 +78,6 @@ class NodeFacts:
         self._variables: Mapping[str, str] = {}
         self._variables_of = -1
         """Of which generation they are."""
-        self._ready: bool | None = None
-        self._since = self._started
 
     def wanted(self) -> Mapping[str, str]:
         """Return the SHA-256 of the newest content of the key that is watched, by that key; nothing while its canary runs here."""
@@ -94,7 +88,9 @@ class NodeFacts:
 
     async def tell(self, place: Place) -> NodeRecord:
         """Return what there is to tell."""
-        ready, reason = await self._readiness()
+        await self._standing.look()
+        verdict = self._standing.verdict
+        drain = verdict.drain.report()
         await self._count()
         fleet, state, proposal = (
             self._controller.fleet,
@@ -103,7 +99,7 @@ class NodeFacts:
         )
         wish, pushers = fleet.wish, tuple(fleet.pushers.values())
         error = None if self._file is None else self._file.config_error
-        record = NodeRecord(
+        return NodeRecord(
             node=place.node,
             at=self._started,
             started=self._started,
@@ -116,9 +112,10 @@ class NodeFacts:
             hash=state.hash,
             converged=wish is not None and bool(pushers) and all(each.confirms(wish) for each in pushers),
             error=None if error is None else error["message"],
-            ready=ready,
-            reason=reason,
-            since=self._since,
+            ready=verdict.ready,
+            reason=verdict.reason,
+            since=self._standing.since,
+            drain=None if drain is None else Draining(**drain),
             table_hashes=self._tables,
             active=self._active,
             variables=self._variables,
@@ -126,9 +123,6 @@ class NodeFacts:
             share=state.share if state.scoped else None,
             outcomes=self._totals.outcomes(),
         )
-        for each in self._fill:
-            record = each(record)
-        return record
 
     def _key(self) -> str | None:
         name = "" if self._file is None else self._file.home.name
@@ -138,24 +132,6 @@ class NodeFacts:
         home = None if self._file is None else self._file.home
         running = home.canary if isinstance(home, FollowedKey) else None
         return None if running is None else running.id
-
-    async def _readiness(self) -> tuple[bool, str]:
-        """Tell whether every data plane is ready, and why not."""
-        fleet = self._controller.fleet
-        answers = await fleet.ask(requests.get("/readyz"), _ANSWER_S)
-        reasons = []
-        for endpoint, pusher in fleet.pushers.items():
-            answer = answers.get(endpoint, pusher.error)
-            if isinstance(answer, RefusedError):
-                reasons.append(f"{endpoint.name}: {answer.message}")
-            elif isinstance(answer, DataPlaneError) or answer is None:
-                reasons.append(f"{endpoint.name}: {answer or 'does not answer'}")
-        if not fleet.pushers:
-            reasons.append("there is no data plane")
-        ready = not reasons
-        if ready is not self._ready:
-            self._ready, self._since = ready, now_text()
-        return ready, "; ".join(reasons)
 
     async def _count(self) -> None:
         """Take in the newest numbers, at most every NUMBERS_S."""

@@ -4,8 +4,8 @@ Theory of operation:
 
 1. A listener is registered once every data plane runs the snapshot that has it, and no longer than it is wanted. Its check
    tells whether this node is ready for traffic.
-2. The node is ready while every data plane says so, as `lb-control ready` does: asked once a second, and when one
-   of them came, went or changed.
+2. Whether the node is ready is asked once a second, and when a data plane came, went or changed (`standing`); it is
+   what `lb-control ready` says. The check's output has the reason why not.
 3. A listener that no other machine can reach is left out, and that is said: every node would take 127.0.0.1 for
    itself.
 4. When the daemon ends in good order, everything is deregistered: on a node that goes down it ends before its data
@@ -24,11 +24,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from controlplane.core.backoff import Backoff, jittered
-from controlplane.dataplanes import requests
+from controlplane.daemon.standing import Standing
 from controlplane.dataplanes.fleet import Fleet
 from controlplane.discovery.consul.settings import ConsulError, ConsulSettings, settings_of
 from controlplane.discovery.consul.watch import Runtime
-from controlplane.errors import ControlError, DataPlaneError
+from controlplane.errors import ControlError
 from schemas.addresses import UnixPath, listened_on, split_address
 from schemas.discovery import Consul
 
@@ -40,7 +40,8 @@ CALL_TIMEOUT_S: Final = 5.0
 FORGET_AFTER: Final = "10m"
 """An agent forgets a balancer that died without a word; Consul's own least value is a minute."""
 _LOOK_S: Final = 1.0
-_ANSWER_S: Final = 2.0
+_MAX_OUTPUT: Final = 1000
+"""Characters: whoever looks at a check wants the reason, and not all of it of a hundred data planes."""
 
 
 class Served(NamedTuple):
@@ -101,9 +102,16 @@ class Registering:
     """Registers this node's services while `consul.register` says so."""
 
     def __init__(
-        self, fleet: Fleet, log: Callable[[str], None], *, node: str = "", runtime: Runtime | None = None
+        self,
+        fleet: Fleet,
+        standing: Standing,
+        log: Callable[[str], None],
+        *,
+        node: str = "",
+        runtime: Runtime | None = None,
     ) -> None:
         self._fleet = fleet
+        self._standing = standing
         self._log = log
         self._node = re.sub(r"[^A-Za-z0-9._-]", "-", node or socket.gethostname())[:255]
         self._runtime = runtime or Runtime()
@@ -112,7 +120,6 @@ class Registering:
         self._left_out: tuple[LeftOut, ...] = ()
         self._served: frozenset[Served] = frozenset()
         """What every data plane serves of it."""
-        self._is_ready = False
         self._known: set[str] = set()
         """The ids that the agent has taken."""
         self._tried: set[str] = set()
@@ -204,15 +211,12 @@ class Registering:
 
     async def _look(self) -> bool:
         """Find out what is served and whether it is ready; True if that has changed."""
-        answers = await self._fleet.ask(requests.get("/readyz"), _ANSWER_S)
+        changed, before = await self._standing.look(), self._served
         wish, pushers = self._fleet.wish, tuple(self._fleet.pushers.values())
-        good = sum(not isinstance(answer, DataPlaneError) for answer in answers.values())
-        before = self._is_ready, self._served
-        self._is_ready = 0 < len(pushers) == good
         same = wish is not None and bool(pushers) and all(each.runs(wish) for each in pushers)
         # What nobody serves yet is not announced; what is no longer wanted is not kept.
         self._served = self._wanted if same else self._wanted & self._served
-        return before != (self._is_ready, self._served)
+        return changed or before != self._served
 
     async def _renewed(self, client: ConsulClient, backoff: Backoff) -> float:
         """Register and renew what there is; return how long to wait before the next time, in seconds."""
@@ -276,9 +280,10 @@ class Registering:
         }
 
     def _verdict(self) -> dict[str, str]:
-        if self._is_ready:
+        verdict = self._standing.verdict
+        if verdict.ready:
             return {"Status": "passing", "Output": "ready"}
-        return {"Status": "critical", "Output": "not ready"}
+        return {"Status": "critical", "Output": f"not ready: {verdict.reason}"[:_MAX_OUTPUT]}
 
 
 async def _call(client: ConsulClient, path: str, body: dict[str, Any] | None = None) -> None:

@@ -101,6 +101,11 @@ def patch_backend(service: str, backend: str, fields: Mapping[str, Any]) -> Call
     return Call("PATCH", path, encode(fields))
 
 
+def put_drain(*, draining: bool) -> Call:
+    """Have the connections in place end at their drain timeouts, or take that back."""
+    return Call("PUT", "/v1/drain", encode({"draining": draining}))
+
+
 def _target(path: str, query: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 

@@ -32,6 +32,9 @@ class Applier(Protocol):
     async def patch_all(self, service: str, data: object, /) -> dict[str, Any]:
         """Override backends of a service: all of them, or none."""
 
+    async def drain_all(self, *, draining: bool) -> None:
+        """Give every connection in place its last deadline, or take that back."""
+
     def decide_all(self, verdicts: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
         """Take verdicts by service and backend id; return the `service/backend` of those that do not exist here."""
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from dataplane.api.credentials import Credentials
 from dataplane.api.plane import DataPlane, Report
 from dataplane.errors import Refused
-from schemas.api import BackendPatch, HealthUpdate, parse_pushed_by
+from schemas.api import BackendPatch, DrainOrder, HealthUpdate, parse_pushed_by
 from schemas.errors import InvalidDocument
 from schemas.http.answers import (
     HEARTBEAT_S,
@@ -101,6 +101,7 @@ class Api:
                 web.get("/v1/status", self._status),
                 web.patch("/v1/services/{service}/backends/{backend:.+}", self._patch),
                 web.patch("/v1/services/{service}/backends", self._patch_all),
+                web.put("/v1/drain", self._drain),
                 web.get("/v1/explain", self._explain),
                 web.post("/v1/restart", self._restart),
                 web.put("/v1/workers", self._resize),
@@ -141,6 +142,11 @@ class Api:
         data = await _json(request)
         answer = await self._plane.applier.patch_all(request.match_info["service"], data)
         return await _dumped(_pieces(answer))
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        order = checked(DrainOrder, await _json(request))
+        await self._plane.applier.drain_all(draining=order.draining)
+        return web.json_response({"draining": order.draining})
 
     async def _explain(self, request: web.Request) -> web.Response:
         try:

@@ -19,6 +19,7 @@ from dataplane.core.health import HealthState
 from dataplane.core.spec import BackendSpec
 from dataplane.errors import Refused
 from dataplane.node.change import Changer, Draft, Words
+from dataplane.node.drain import drain_all
 from dataplane.node.impact import Held, change_steps, impact_of, own_connections
 from dataplane.node.listeners import Listeners, NewSockets
 from dataplane.node.node import Node
@@ -69,6 +70,9 @@ class Replicas(Protocol):
 
     async def commit_words(self) -> None:
         """Have them do what they have prepared, which cannot fail."""
+
+    async def drain_all(self, *, draining: bool) -> None:
+        """Have them give every connection its last deadline, or take that back; raise `Refused` if one cannot."""
 
 
 class Applier:
@@ -267,6 +271,15 @@ class Applier:
             if begun or ended:
                 self.node.events.emit("overrides", service=name, begun=begun, ended=ended)
             return {"service": name, "backends": [one.says() for one in made]}
+
+    async def drain_all(self, *, draining: bool) -> None:
+        """Give every connection in place its last deadline, or take that back; 503 for a process that is ending."""
+        async with self.lock:
+            self.refuse_late()
+            services = [running.service for running in self.node.running.values()]
+            await drain_all(services, self.node.events, draining=draining)
+            if self._replicas is not None:
+                await self._replicas.drain_all(draining=draining)
 
     async def _override(
         self, name: str, patches: Mapping[str, BackendPatch], *, placed: bool

@@ -9,11 +9,15 @@ Theory of operation
    is enabled ends a drain, one that is drained or disabled begins one.
 3. Who is left is at an address that nobody has. It drains, and its address is remembered (`Service.former_addresses`): a later
    change may bring it back within the drain timeout.
-4. Idle pooled connections carry nobody, and are closed with their backend as ever.
+4. When the whole node is drained (`drain_all`), every connection in place gets its deadline, whatever its backend. Taken back,
+   each is again as its backend has it: an operator's word for one backend is neither used nor touched. It concerns whom it
+   finds: clients that come later are given theirs when it is said again.
+5. Idle pooled connections carry nobody, and are closed with their backend as ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -48,6 +52,18 @@ def undrain(flows: Iterable[Flow]) -> None:
         if flow.deadline:
             flow.deadline = 0.0
             flow.service.deadlines.schedule(flow)
+
+
+async def drain_all(services: Iterable[Service], events: Events, *, draining: bool) -> None:
+    """Give every connection of services that run its last deadline, or take that back."""
+    for service in services:
+        if not draining:
+            undrain(
+                flow for flow in service.flows if flow.backend is None
+            )  # the others are where rule 4 says
+            await rehome(service, events)
+        elif drain(service, list(service.flows), CloseReason.DRAIN_TIMEOUT):
+            await asyncio.sleep(0)
 
 
 def closing_times(count: int, now: float, *, timeout_s: float, close_s: float) -> Iterator[float]:

@@ -101,6 +101,10 @@ class WorkerReplicas:
         """Have every worker do what it has staged."""
         await self._have_done(lambda one: one.ask("commit_words"))
 
+    async def drain_all(self, *, draining: bool) -> None:
+        """Have every worker give its connections their last deadline, or take that back."""
+        await self._have_prepared(lambda one: one.ask("drain_all", draining))
+
     async def _have_prepared(self, ask: Ask) -> None:
         """Ask every worker to prepare something; `Refused` if one cannot."""
         workers = list(self._workers.serving.values())

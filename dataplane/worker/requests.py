@@ -30,6 +30,7 @@ from dataplane.ipc.takeover import Giver, Offer
 from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Computed, Draft, Words
+from dataplane.node.drain import drain_all
 from dataplane.node.slices import sliced, tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.figures import Figures
@@ -88,6 +89,9 @@ class Requests:
                 await self._stage_words(*body)
             case "commit_words":
                 await self._commit_words()
+            case "drain_all":
+                services = [running.service for running in self.node.running.values()]
+                await drain_all(services, self.node.events, draining=body)
             case "report":
                 result = await self._report(part, **body)
             case "explain":

@@ -182,13 +182,18 @@ class ReadyFleet:
 
     def __init__(self) -> None:
         self.is_ready = True
+        self.endpoint = Endpoint("a", "/nowhere/dataplane-a.sock")
+        self.error: Exception | None = None
+        """Why it cannot be asked; None: it can."""
         self.wish = object()
-        self.pushers = {"a": self}
+        self.pushers = {self.endpoint: self}
 
     def runs(self, wish: object) -> bool:
         """Tell whether it runs a wish."""
         return wish is self.wish
 
-    async def ask(self, _call: requests.Call, _timeout_s: float) -> dict[str, Any]:
+    async def ask(self, _call: requests.Call, _timeout_s: float) -> dict[Endpoint, Any]:
         """Answer `/readyz`."""
-        return {"a": {} if self.is_ready else RefusedError("a", 503, {})}
+        if self.error is not None:
+            return {}
+        return {self.endpoint: {} if self.is_ready else RefusedError("a", 503, {"message": "not yet"})}

@@ -13,10 +13,12 @@ import pytest
 from controlplane.cluster.lock import Holder, Lock, holder_said
 from controlplane.cluster.looking import Keys
 from controlplane.daemon.registration import Registering
+from controlplane.daemon.standing import Standing
 from controlplane.discovery.consul.client import ConsulClient, connected
 from controlplane.discovery.consul.key import KeySource, put_key, read_key
 from controlplane.discovery.consul.kv import set_if, transact, unchanged
 from controlplane.discovery.consul.settings import with_address
+from controlplane.operations.drain_file import DrainFile
 from schemas.discovery import Consul
 from tests.controlplane.fakes import ReadyFleet
 from tests.support.consul import Agent, checked
@@ -230,11 +232,12 @@ async def test_keys_at_once(agent):
         assert await two.take()
 
 
-async def test_registration(agent):
+async def test_registration(agent, tmp_path):
     """The balancer is registered with a check that tells its readiness, and deregistered at the end."""
     fleet = ReadyFleet()
     fleet.is_ready = False
-    registering = Registering(fleet, lambda _: None, node="edge", runtime=RUNTIME)
+    standing = Standing(fleet, DrainFile(tmp_path))
+    registering = Registering(fleet, standing, lambda _: None, node="edge", runtime=RUNTIME)
     registering.follow(Consul(address=agent.address, register=True), {"web": {"listen": ["10.0.0.9:4000"]}})
     run = asyncio.create_task(registering.run())
 

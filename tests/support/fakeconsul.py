@@ -84,6 +84,8 @@ class FakeConsul:
     queries: dict[str, str] = field(default_factory=dict)
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    """What each check has told last of itself."""
     headers: dict[str, str | None] = field(default_factory=dict)
     filters: dict[str, Callable[[Any], bool]] = field(default_factory=dict)
     fault: Fault | None = None
@@ -303,7 +305,8 @@ class FakeConsul:
         elif call == "check/update":
             if name not in self.checks:
                 return web.Response(status=500, text=f'CheckID "{name}" does not have associated TTL')
-            self.checks[name] = json.loads(await request.read())["Status"]
+            body = json.loads(await request.read())
+            self.checks[name], self.outputs[name] = body["Status"], body["Output"]
         else:
             return web.Response(status=404)
         return web.Response()

@@ -15,8 +15,8 @@ from tests.support.ports import HeldPort
 from tests.support.process import Program, answers
 
 PACKAGES: Final = {
-    "cc": "gcc and libc6-dev",
     "bird": "bird2",
+    "cc": "gcc and libc6-dev",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "consul": "consul (tools/get-consul)",

@@ -105,11 +105,12 @@ def parse(command: str) -> None:
     if name == "lb-dataplane":
         dataplane_cli.main.make_context(name, arguments)
         return
-    context = entry.cli.make_context(name, arguments)
-    rest = [*context._protected_args, *context.args]
-    found, sub, rest = entry.cli.resolve_command(context, rest)
-    assert sub is not None
-    sub.make_context(found, rest, parent=context)
+    command: click.Command = entry.cli
+    context = command.make_context(name, arguments)
+    while isinstance(command, click.Group) and (rest := [*context._protected_args, *context.args]):
+        found, sub, rest = command.resolve_command(context, rest)
+        assert sub is not None
+        command, context = sub, sub.make_context(found, rest, parent=context)
 
 
 def slug(heading: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from controlplane.dataplanes.endpoint import Endpoint
 from controlplane.dataplanes.requests import Call
+from controlplane.operations.drain_file import DrainFile
 
 
 class _Client:
@@ -45,16 +47,32 @@ class Given:
     Args:
         answers: Of each data plane, by its name.
         gateway: What changes things.
+        record: Where it is written down that the node is taken out; None: it never was.
     """
 
-    def __init__(self, *, gateway: object = None, **answers: Mapping[str, Any] | Exception) -> None:
+    def __init__(
+        self,
+        *,
+        gateway: object = None,
+        record: DrainFile | None = None,
+        **answers: Mapping[str, Any] | Exception,
+    ) -> None:
         self.asked: list[tuple[str, str, float]] = []
         self._clients = [_Client(name, answer, self.asked) for name, answer in answers.items()]
         self._gateway = gateway
+        self._record = record or DrainFile(Path("/nowhere"))
 
     def clients(self) -> list[_Client]:
         """Return the data planes."""
         return self._clients
+
+    def node_record(self) -> DrainFile:
+        """Return where it is written down that the node is taken out."""
+        return self._record
+
+    def draining(self) -> tuple[()]:
+        """Return the processes that finish what they have: none."""
+        return ()
 
     def gateway(self) -> object:
         """Return what changes things."""

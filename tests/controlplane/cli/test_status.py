@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controlplane.cli.status import explain, only, ready, restart
+from controlplane.core.drain import Turn
 from controlplane.errors import LateError, RefusedError, UnknownError, UnreachableError
+from controlplane.operations.drain_file import DrainFile
 from tests.controlplane.cli.given import Given, run
 
 NAMES = ("api-1", "api-2", "db", "web")
@@ -121,18 +124,38 @@ def test_all_are_ready() -> None:
     assert given.asked == [("GET", "/readyz", 2.0)] * 2
 
 
-@pytest.mark.parametrize("error", [REFUSED, LateError("b", 2.0)])
-def test_one_that_is_not_is_named_with_its_reason(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"), [(REFUSED, "draining"), (LateError("b", 2.0), "no answer within 2 s")]
+)
+def test_one_that_is_not_is_named_with_its_reason(error: Exception, words: str) -> None:
     """1; the reason is on stderr, for it goes to a log."""
     result = run(ready, Given(a={}, b=error), "--timeout", "1s")
     assert (result.exit_code, result.stdout) == (1, "a: ready\n")
-    assert result.stderr == f"b: not ready: {error}\n"
+    assert result.stderr == f"b: not ready: {words}\n"
 
 
 def test_quiet_says_nothing() -> None:
     """Only the exit code tells."""
     result = run(ready, Given(a={}, b=REFUSED), "-q")
     assert (result.exit_code, result.output) == (1, "")
+
+
+def test_a_node_that_is_taken_out(tmp_path: Path) -> None:
+    """Lowered it is ready, but not preferred; from withdrawn on it is not ready, whatever its data planes say."""
+    record = DrainFile(tmp_path)
+    given = Given(a={}, record=record)
+    assert run(ready, given, "--preferred").exit_code == 0
+    record.turn(Turn.LOWER, "ann")
+    result = run(ready, given)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("a: ready\nlowered, by ann since ")
+    result = run(ready, given, "--preferred")
+    assert (result.exit_code, result.stderr[:7]) == (1, "lowered")
+    record.turn(Turn.WITHDRAW, "ann")
+    for options in ((), ("--preferred",)):
+        result = run(ready, given, *options)
+        assert (result.exit_code, result.stdout) == (1, "a: ready\n")
+        assert result.stderr.startswith("not ready: withdrawn: by ann since ")
 
 
 def test_every_data_plane_is_told() -> None:

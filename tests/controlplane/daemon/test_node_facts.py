@@ -12,13 +12,17 @@ import pytest
 
 from controlplane.cluster.membership import Place
 from controlplane.core.canary import Phase
+from controlplane.core.drain import Turn
+from controlplane.core.node_record import Draining, NodeRecord
 from controlplane.daemon import node_facts
 from controlplane.daemon.desired_watch import WatchedFile
 from controlplane.daemon.followed_key import FollowedKey
 from controlplane.daemon.node_facts import VERSION, NodeFacts, place_of
+from controlplane.daemon.standing import Standing
 from controlplane.daemon.status import Observer
 from controlplane.discovery.consul.key import KeySource
 from controlplane.discovery.consul.settings import SettingsError, with_address
+from controlplane.operations.drain_file import DrainFile
 from controlplane.operations.options import ApplyOptions, Origin
 from schemas.desired import load_desired
 from schemas.variables import Known, Variables
@@ -49,14 +53,15 @@ def watched(controller):
 
 
 @contextlib.asynccontextmanager
-async def node(directory, *planes, fill=(), variables=lambda _: {}):
+async def node(directory, *planes, variables=lambda _: {}):
     """Have a node of these data planes; yields what tells of it, its controller, and its watched key."""
     by_endpoint = {each.endpoint: each for each in planes}
     known = Variables({"NODE_NAME": Known("n1", "a test")})
     async with daemon(directory, planes, look=lambda *_: known) as controller:
         observer = Observer(controller, list, by_endpoint.__getitem__)
         file = watched(controller)
-        yield NodeFacts(controller, observer, file, variables, fill), controller, file
+        standing = Standing(controller.fleet, DrainFile(directory))
+        yield NodeFacts(controller, observer, standing, file, variables), controller, file
 
 
 def test_a_place_is_what_lb_yaml_says():
@@ -126,11 +131,26 @@ async def test_a_data_plane_that_is_behind_is_not_converged(tmp_path):
         assert not (await facts.tell(PLACE)).converged
 
 
+async def test_a_drain_is_told(tmp_path):
+    """How far it has got, whose word it is, and since when; nothing of a node that is enabled."""
+    async with node(tmp_path, FakeDataPlane("a")) as (facts, _, _):
+        record = DrainFile(tmp_path)
+        assert (await facts.tell(PLACE)).drain is None
+        drain = record.turn(Turn.LOWER, "ann")
+        told = await facts.tell(PLACE)
+        assert told.drain == Draining("lowered", "ann", drain.since)
+        assert NodeRecord.parse(told.encode()).drain == told.drain
+        record.turn(Turn.WITHDRAW, "ann")
+        told = await facts.tell(PLACE)
+        assert not told.ready
+        assert told.reason.startswith("withdrawn: by ann since ")
+
+
 async def test_readiness_has_its_reason_and_its_time(tmp_path):
     """Every data plane has to be ready; without one nobody is."""
     async with node(tmp_path) as (facts, _, _file):
         told = await facts.tell(PLACE)
-        assert (told.ready, told.reason) == (False, "there is no data plane")
+        assert (told.ready, told.reason) == (False, "no_data_plane: none was found")
     one, two = FakeDataPlane("a"), FakeDataPlane("b")
     async with node(tmp_path, one, two) as (facts, controller, _file):
         await until(lambda: len(controller.fleet.running()) == 2)
@@ -139,11 +159,11 @@ async def test_readiness_has_its_reason_and_its_time(tmp_path):
         assert (await facts.tell(PLACE)).since == first.since
         two.ready = False
         told = await facts.tell(PLACE)
-        assert (told.ready, told.reason) == (False, "b: ending")
+        assert (told.ready, told.reason) == (False, "data_plane: b: ending")
         assert told.since >= first.since
         one.away = True
         await until(lambda: not all(each.reachable for each in controller.fleet.pushers.values()))
-        assert (await facts.tell(PLACE)).reason.startswith("a: unreachable")
+        assert (await facts.tell(PLACE)).reason.startswith("data_plane: a: unreachable")
 
 
 async def test_numbers_are_the_data_planes(tmp_path, monkeypatch):
@@ -167,14 +187,6 @@ async def test_numbers_are_the_data_planes(tmp_path, monkeypatch):
         assert (await facts.tell(PLACE)).active == 4
 
 
-async def test_others_fill_in_what_they_know(tmp_path):
-    """In their order."""
-    fill = (lambda record: replace(record, share=3), lambda record: replace(record, active=record.share))
-    async with node(tmp_path, fill=fill) as (facts, _, _file):
-        told = await facts.tell(PLACE)
-        assert (told.share, told.active) == (3, 3)
-
-
 async def test_a_canary_is_told(tmp_path):
     """While it runs here, this node does not know what the key itself says."""
     async with node(tmp_path) as (facts, _, file):
@@ -191,7 +203,7 @@ async def test_who_follows_a_file_has_no_key(tmp_path):
     """Nothing is known of any."""
     async with daemon(tmp_path, []) as controller:
         observer = Observer(controller, list, lambda _: None)
-        facts = NodeFacts(controller, observer, None)
+        facts = NodeFacts(controller, observer, Standing(controller.fleet, DrainFile(tmp_path)), None)
         assert (await facts.tell(PLACE)).key is None
         assert facts.wanted() == {}
 

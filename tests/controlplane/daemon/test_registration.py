@@ -10,7 +10,9 @@ from aiohttp import web
 
 from controlplane.daemon import registration
 from controlplane.daemon.registration import Registering, Served, sorted_out
+from controlplane.daemon.standing import Standing
 from controlplane.desired.document import Proposal
+from controlplane.operations.drain_file import DrainFile
 from controlplane.operations.options import ApplyOptions, Origin
 from schemas.discovery import Consul
 from tests.controlplane.fakes import FakeDataPlane, ReadyFleet
@@ -37,7 +39,8 @@ def proposal(tmp_path, consul, *, register=True, **listen):
 @contextlib.asynccontextmanager
 async def registering(controller, tmp_path, log=lambda _: None):
     """Register beside a controller, as the daemon does."""
-    registered = Registering(controller.fleet, log, node="edge")
+    standing = Standing(controller.fleet, DrainFile(tmp_path))
+    registered = Registering(controller.fleet, standing, log, node="edge")
     task = asyncio.create_task(registered.run())
 
     async def apply(wanted):
@@ -183,10 +186,11 @@ async def consul():
 class Balancer:
     """A balancer with one data plane, which can be ready and serves what it should."""
 
-    def __init__(self, consul):
+    def __init__(self, consul, record):
         self.fleet = ReadyFleet()
         self.settings = Consul(address=consul.address, register=True)
-        self.registering = Registering(self.fleet, lambda _: None, node="edge 1", runtime=RUNTIME)
+        standing = Standing(self.fleet, record)
+        self.registering = Registering(self.fleet, standing, lambda _: None, node="edge 1", runtime=RUNTIME)
 
     def serve(self, **listen):
         """Set what is served: by service, where it listens."""
@@ -209,9 +213,9 @@ class Balancer:
                 await task
 
 
-async def test_what_the_agent_is_told(consul, no_blocking):
+async def test_what_the_agent_is_told(consul, no_blocking, tmp_path):
     """What is served is registered with a passing check, and deregistered at the end."""
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.serve(web=["10.0.0.9:4000"], db=["0.0.0.0:5432"])
     async with balancer.running():
         await eventually(lambda: len(consul.registered) == 2, "both services")
@@ -224,30 +228,32 @@ async def test_what_the_agent_is_told(consul, no_blocking):
     assert consul.registered == {}
 
 
-async def test_never_under_the_services_own_name(consul):
+async def test_never_under_the_services_own_name(consul, tmp_path):
     """A balancer of `web` is not an instance of `web`: it would discover itself."""
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.serve(web=["10.0.0.9:4000"])
     async with balancer.running():
         await eventually(lambda: consul.registered, "a service")
         assert [body["Name"] for body in consul.registered.values()] == ["lb-web"]
 
 
-async def test_readiness_is_the_check(consul):
+async def test_readiness_is_the_check(consul, tmp_path):
     """The check is critical while the balancer is not ready, from the moment that it says so."""
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.fleet.is_ready = False
     balancer.serve(web=["10.0.0.9:4000"])
     async with balancer.running():
         await eventually(lambda: set(consul.checks.values()) == {"critical"}, "a critical check")
+        said = {"not ready: data_plane: a: not yet"}
+        await eventually(lambda: set(consul.outputs.values()) == said, "the reason")
         balancer.fleet.is_ready = True
         balancer.registering.look()
         await eventually(lambda: set(consul.checks.values()) == {"passing"}, "a passing check")
 
 
-async def test_an_agent_that_forgot(consul):
+async def test_an_agent_that_forgot(consul, tmp_path):
     """An agent that lost its memory is told everything again."""
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.serve(web=["10.0.0.9:4000"])
     async with balancer.running():
         await eventually(lambda: consul.checks, "a service")
@@ -259,14 +265,14 @@ async def test_an_agent_that_forgot(consul):
         assert len(consul.registered) == 1
 
 
-async def test_errors_are_told_and_outlived(consul):
+async def test_errors_are_told_and_outlived(consul, tmp_path):
     """An agent that does not answer is asked again, and status says why."""
 
     async def no(_request):
         return web.Response(status=403, text="Permission denied")
 
     consul.fault = no
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.serve(web=["10.0.0.9:4000"])
     async with balancer.running():
         await eventually(lambda: [row["state"] for row in balancer.registering.status()] == ["denied"], "it")
@@ -275,7 +281,7 @@ async def test_errors_are_told_and_outlived(consul):
         assert consul.registered
 
 
-async def test_leaves_what_it_was_about_to_register(consul):
+async def test_leaves_what_it_was_about_to_register(consul, tmp_path):
     """What the agent has taken, though its answer never arrived, is deregistered as well."""
     answer, reached = consul._agent, asyncio.Event()
 
@@ -287,16 +293,16 @@ async def test_leaves_what_it_was_about_to_register(consul):
         return done
 
     consul._agent = slow
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.serve(web=["10.0.0.9:4000"])
     async with balancer.running():
         await reached.wait()
     assert consul.registered == {}
 
 
-async def test_a_silent_agent_does_not_hold_up_the_end(consul, monkeypatch):
+async def test_a_silent_agent_does_not_hold_up_the_end(consul, monkeypatch, tmp_path):
     """However many services there are, leaving waits for one call at most."""
-    balancer = Balancer(consul)
+    balancer = Balancer(consul, DrainFile(tmp_path))
     balancer.serve(web=[f"10.0.0.9:{port}" for port in range(4000, 4020)])
     async with balancer.running():
         await eventually(lambda: len(consul.checks) == 20, "all of them")

@@ -199,6 +199,14 @@ class TestRefusals:
         assert [one["path"] for one in answer[1]["details"]] == [place]
         assert plane.backend(service.name, server.address)["weight"] == 1
 
+    def test_draining_all(self, plane, service, server):
+        """A connection in place gets its deadline, and a new one is served; a body that says nothing else is refused."""
+        for body in ({}, {"draining": "yes"}, {"draining": True, "when": 1}):
+            self.refused(plane.request("PUT", "/v1/drain", body), 422, "invalid")
+        for draining in (True, False):
+            assert plane.request("PUT", "/v1/drain", {"draining": draining}) == (200, {"draining": draining})
+            assert plane.backend(service.name, server.address)["state"] == "enabled"
+
     def test_unknown_names(self, plane, service):
         """404 for a service or backend that does not exist."""
         patch = {"weight": 1}

@@ -19,6 +19,7 @@ from dataplane.core.spec import OperatorState
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.node.drain import closing_times, drain, home_of, undrain
 from dataplane.report.reader import live_bytes
+from schemas.api import BackendPatch
 from tests.dataplane.node.bench import Bench, benched, greeter
 from tests.support.checked import backend, saying
 
@@ -178,6 +179,34 @@ async def test_the_heirs_rules_hold(bench, state):
         await bench.put(*named(c=one.address), **LONG)
         assert (flow.backend.id, flow.deadline) == ("c", 0.0)
         writer.close()
+        await bench.until(lambda: not bench.service.flows)
+
+
+async def test_the_whole_node_drains_and_returns(bench):
+    """Every connection gets its deadline, a later one when it is said again; taken back, only an operator's word holds."""
+    async with greeter() as one, greeter() as two:
+        await bench.put(*named(a=one.address, b=two.address), **LONG)
+        clients = [await bench.connect() for _ in range(2)]
+        await bench.applier.patch("s", "a", BackendPatch(state="drain"))
+        (kept,) = [flow.deadline for flow in bench.service.flows if flow.deadline]
+        await bench.applier.drain_all(draining=True)
+        assert all(flow.deadline for flow in bench.service.flows)
+        clients.append(await bench.connect())
+        assert sum(not flow.deadline for flow in bench.service.flows) == 1
+        await bench.applier.drain_all(draining=True)
+        assert all(flow.deadline for flow in bench.service.flows)
+        connecting = next(flow for flow in bench.service.flows if flow.backend.id == "b")
+        home, connecting.backend = connecting.backend, None
+        await bench.applier.drain_all(draining=False)
+        connecting.backend = home
+        assert sorted((flow.backend.id, flow.deadline) for flow in bench.service.flows) == [
+            ("a", kept),
+            ("b", 0.0),
+            ("b", 0.0),
+        ]
+        assert bench.node.overrides.keys() == {("s", "a")}
+        for _, writer in clients:
+            writer.close()
         await bench.until(lambda: not bench.service.flows)
 
 

@@ -189,6 +189,20 @@ async def test_many_overrides_take_two_phases():
         assert first.process.ended.is_set()
 
 
+async def test_every_worker_drains_its_connections():
+    """All are told, whatever the others answer; one that cannot is a refusal, one that dies has no connection left."""
+    async with applying() as site:
+        await site.applier.apply(body(1, "a"))
+        site.noted.clear()
+        await site.applier.drain_all(draining=True)
+        assert site.noted == [(0, "drain_all", True), (1, "drain_all", True)]
+        site.fails[0, "drain_all"] = PeerGone()
+        await site.applier.drain_all(draining=False)
+        site.fails[0, "drain_all"] = PeerError("a bug")
+        with pytest.raises(Refused, match="worker 0 refused: a bug"):
+            await site.applier.drain_all(draining=False)
+
+
 async def test_a_new_worker_is_told_what_runs():
     """Before the first snapshot nothing; a change that was refused in between is not among it."""
     async with applying() as site:

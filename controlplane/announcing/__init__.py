@@ -1,0 +1,1 @@
+"""Telling the network whether this node may have clients."""
