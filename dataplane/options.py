@@ -16,7 +16,7 @@ from dataplane.api.server import api_path, draining_path
 from dataplane.errors import UsageError
 from dataplane.telemetry.connection_log import RecordingOptions, Wanted
 from schemas.addresses import too_long
-from schemas.fields import parse_duration
+from schemas.quantities import parse_duration
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
 

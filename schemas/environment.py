@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from schemas.desired import Desired, check_service
 from schemas.errors import InvalidDocument, Path, Problem, shown
-from schemas.fields import FALSE_WORDS, TRUE_WORDS, parse_duration
+from schemas.fields import FALSE_WORDS, TRUE_WORDS
 from schemas.loops import Loops
+from schemas.quantities import parse_duration
 from schemas.reading.findings import Finding
 from schemas.snapshot import backend_loops
 

@@ -6,7 +6,6 @@ Every kind has one normal form, so that two spellings of the same content have t
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -29,6 +28,15 @@ from schemas.addresses import (
     normal_listen_address,
 )
 from schemas.errors import Path, shown
+from schemas.quantities import (
+    DURATION_PATTERN,
+    PERCENT_PATTERN,
+    POSITIVE_DURATION_PATTERN,
+    format_duration,
+    format_percent,
+    parse_duration,
+    parse_percent,
+)
 
 
 class Frozen(BaseModel):
@@ -58,62 +66,6 @@ def refused(*problems: tuple[Path, str], about: tuple[str, ...] = ()) -> Pydanti
 
 # --- durations and shares -------------------------------------------------------------------------
 
-_UNIT_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION_PATTERN: Final = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$"
-_POSITIVE_DURATION_PATTERN: Final = r"^(?=.*[1-9])([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
-_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
-_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_DURATION_CHARS: Final = 40
-# A timer wheel and a log line need an end; ten years is longer than any connection.
-_LONGEST_MS: Final = 10 * 365 * 24 * 3_600_000
-
-
-def parse_duration(text: object) -> float:
-    """Read `250ms`, `5s`, `3m`, `1h`, `1m30s`, `1.5s` or `0`: seconds, in whole milliseconds, 0 to ten years.
-
-    ValueError: it is none; the text says what one looks like.
-    """
-    if text == "0" or (text == 0 and type(text) is int):
-        return 0.0
-    if not isinstance(text, str) or len(text) > _DURATION_CHARS or _DURATION.fullmatch(text) is None:
-        raise ValueError(f'must be a duration such as "250ms", "5s" or "1m30s", not {shown(text)}')
-    total_ms = sum(Decimal(number) * _UNIT_MS[unit] for number, unit in _DURATION_PART.findall(text))
-    if total_ms != int(total_ms):
-        raise ValueError(f"must be whole milliseconds, not {shown(text)}")
-    if total_ms > _LONGEST_MS:
-        raise ValueError(f'must be at most ten years ("87600h"), not {shown(text)}')
-    return int(total_ms) / 1000
-
-
-def format_duration(seconds: float) -> str:
-    """Write seconds in the largest unit that needs no fraction: `30s`, `250ms`, `10m`, `90s`."""
-    total_ms = round(seconds * 1000)
-    if total_ms == 0:
-        return "0s"
-    unit, size = next((unit, size) for unit, size in _UNIT_MS.items() if total_ms % size == 0)
-    return f"{total_ms // size}{unit}"
-
-
-_PERCENT_PATTERN: Final = r"^(100(\.0{1,2})?|[0-9]{1,2}(\.[0-9]{1,2})?)%$"
-_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
-_WHOLE_BP: Final = 10_000
-
-
-def parse_percent(text: object) -> float:
-    """Read `10%` or `12.5%`: a fraction, 0 to 1, in steps of a hundredth of a per cent. ValueError: it is none."""
-    match = _PERCENT.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f'must be a share such as "10%" or "12.5%", not {shown(text)}')
-    basis_points = int(Decimal(match[1]) * 100)
-    if basis_points > _WHOLE_BP:
-        raise ValueError(f"must be at most 100%, not {shown(text)}")
-    return basis_points / _WHOLE_BP
-
-
-def format_percent(fraction: float) -> str:
-    """Write a fraction as `10%` or `12.5%`."""
-    return f"{round(fraction * _WHOLE_BP) / 100:g}%"
-
 
 def _positive(value: float) -> float:
     if value <= 0:
@@ -128,13 +80,13 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"const": 0}], "examples": [*_DURATIONS]}
+        {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"const": 0}], "examples": [*_DURATIONS]}
     ),
 ]
 """Seconds; `30s` in documents."""
 
 PositiveDuration = Annotated[
-    Duration, AfterValidator(_positive), _looks_like(_POSITIVE_DURATION_PATTERN, *_DURATIONS)
+    Duration, AfterValidator(_positive), _looks_like(POSITIVE_DURATION_PATTERN, *_DURATIONS)
 ]
 """The same, above zero."""
 
@@ -142,7 +94,7 @@ Percent = Annotated[
     float,
     BeforeValidator(parse_percent),
     PlainSerializer(format_percent, return_type=str, when_used="json"),
-    _looks_like(_PERCENT_PATTERN, "10%", "12.5%"),
+    _looks_like(PERCENT_PATTERN, "10%", "12.5%"),
 ]
 """A fraction, 0 to 1; `10%` in documents."""
 

@@ -14,6 +14,7 @@ from controlplane.cli import output
 from controlplane.cli.completion import backends, services
 from controlplane.cli.output import command
 from controlplane.cli.settings import Settings, as_json_option
+from schemas.quantities import parse_duration
 
 if TYPE_CHECKING:
     from controlplane.operations.gateway import Gateway
@@ -44,8 +45,6 @@ def drain(settings: Settings, service: str, backend: str, *, wait: bool, as_json
     before = _backend_status(gateway, service, backend) if wait else (0, 0)
     _patch(gateway, service, backend, {"state": "drain"}, as_json=as_json)
     if wait:
-        from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only for --wait
-
         timeout_s = parse_duration(gateway.snapshot()["services"][service]["drain"]["timeout"])
         cut = wait_drained(
             before,

@@ -18,6 +18,7 @@ from controlplane.dataplanes.tls import Tls, tls_of
 from controlplane.errors import InputError, PlaceError
 from schemas.http.headers import TokenError, parse_token
 from schemas.http.reloaded import Renewed
+from schemas.quantities import parse_duration, parse_percent
 from schemas.system.ownership import explain_error, user_name
 
 if TYPE_CHECKING:
@@ -43,18 +44,6 @@ class Kind(click.ParamType[T]):
             self.fail(str(error), param, ctx)
 
 
-def _duration(text: str) -> float:
-    from schemas.fields import parse_duration  # noqa: PLC0415 - pydantic, only when such an option is used
-
-    return parse_duration(text)
-
-
-def _percent(text: str) -> float:
-    from schemas.fields import parse_percent  # noqa: PLC0415 - pydantic, only when such an option is used
-
-    return parse_percent(text)
-
-
 def key_of(text: str) -> KeySource:
     """Read `consul-kv:PATH`; the agent is the one that `CONSUL_HTTP_ADDR` and its like name."""
     from controlplane.discovery.consul.key import KeySource  # noqa: PLC0415 - only where a key is named
@@ -65,7 +54,7 @@ def key_of(text: str) -> KeySource:
     return KeySource(text.removeprefix(PREFIX), settings_from_environment(os.environ, base=Path()))
 
 
-DURATION = Kind("duration", _duration)
+DURATION = Kind("duration", parse_duration)
 """Seconds, from `30s`."""
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -74,7 +63,7 @@ timeout_option = click.option(
 )
 max_remap_option = click.option(
     "--max-remap",
-    type=Kind("percent", _percent),
+    type=Kind("percent", parse_percent),
     help="Refuse if more of a service's sticky clients would move.",
 )
 

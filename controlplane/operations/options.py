@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controlplane.errors import InputError
+from schemas.quantities import parse_duration, parse_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,6 @@ def query_of_options(options: ApplyOptions) -> dict[str, str]:
 
 def options_of_query(query: Mapping[str, str]) -> ApplyOptions:
     """Read the options of a query; InputError if one is no duration, percentage or boolean, or is unknown."""
-    from schemas.fields import parse_duration, parse_percent  # noqa: PLC0415 - pydantic, only in the daemon
-
     fields = {"timeout": "timeout_s", "max_remap": "max_remap", "force": "force"}
     readers = {"timeout": parse_duration, "max_remap": parse_percent, "force": _boolean}
     values: dict[str, Any] = {}
