@@ -82,7 +82,8 @@ def plan_to(settings: Settings, file: Path, key: KeySource, *, as_json: bool, de
     if as_json:
         output.print_json(report)
     else:
-        output.show_plan(report)
+        if any(each["changes"] is not None for each in report["nodes"]):
+            output.show_plan(report)
         _show_nodes_planned(report["nodes"])
     if not report["nodes"] or any(each["result"] != "ok" or each["unserved"] for each in report["nodes"]):
         sys.exit(1)

@@ -91,7 +91,7 @@ def _address(view: NodeView) -> str | None:
 def _row(node: str, address: str, outcome: Outcome) -> NodePlan:
     error: DataPlaneError | None = outcome.error
     if isinstance(error, RefusedError) and error.http_status in _READ_ONLY:
-        words = f"{error}; its token is needed: --token-file"
+        words = f"{error.message}; --token-file names its token"
         return NodePlan(node, address, None, "refused", words)
     if error is not None:
         return NodePlan(node, address, None, error.code, str(error))

@@ -45,6 +45,7 @@ class RecordWriting:
 
         Raises:
             HeldBackError: Somebody else was first, or Consul does not say what became of it.
+            ConsulError: Nothing was done, for Consul does not allow it.
         """
         deadline, done = time.monotonic() + GIVE_UP_S, False
         while True:
@@ -52,6 +53,8 @@ class RecordWriting:
                 done = done or await lock.take(*parts)
                 rows = await self._keys.read(self._client)
             except ConsulError as error:
+                if error.is_operators and not done:
+                    raise
                 if time.monotonic() >= deadline or self._looker.stop.is_set():
                     nodes = ", ".join(record.nodes)
                     raise HeldBackError(

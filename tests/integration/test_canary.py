@@ -260,9 +260,28 @@ def test_consul_is_frozen_in_the_middle(bed, servers):
 
 
 def test_what_it_would_do(bed, servers):
-    """A node without an address cannot be asked, which is said with what to do."""
-    file = bed.operator.write(bed.document(servers[1].address))
+    """Each node's daemon is asked at its address; without its token, or without a node, the promise about clients is not kept."""
+    old, new = servers
+    sticky = {"mode": "sticky"}
+    code, said = bed.ends(bed.applied(bed.document(old.address, **sticky), "--wait"))
+    assert code == 0, said
+    token = ("--token-file", bed.nodes[0].token)
+    file = bed.operator.write(bed.document(old.address, new.address, **sticky))
+    code, said = bed.ends(bed.command(*token, "plan", file, "--to", KEY))
+    assert (code, f"+ backend web/{new.address}" in said) == (0, True), said
+    report = json.loads(bed.ends(bed.command(*token, "plan", file, "--to", KEY, "--json"))[1])
+    assert [(each["node"], each["result"], each["changes"]) for each in report["nodes"]] == [
+        (f"n{number}", "ok", 1) for number in (1, 2, 3)
+    ]
+    assert report["impact"]["remap"].keys() == {"web"}
+    code, said = bed.ends(bed.command(*token, "apply", file, "--to", KEY, "--max-remap", "1%"))
+    assert (code, "of the sticky clients of a node would move" in said) == (1, True), said
     code, said = bed.ends(bed.command("plan", file, "--to", KEY))
-    assert (code, said.count("no_address")) == (1, 3), said
-    code, said = bed.ends(bed.applied(bed.document(servers[1].address), "--max-remap", "5%"))
-    assert (code, "--max-remap cannot be kept" in said) == (1, True), said
+    assert (code, said.count("refused"), "--token-file" in said, "no changes" in said) == (1, 3, True, False)
+    bed.nodes[1].daemon.send_signal(signal.SIGSTOP)
+    code, said = bed.ends(bed.command(*token, "apply", file, "--to", KEY, "--max-remap", "99%"))
+    bed.nodes[1].daemon.send_signal(signal.SIGCONT)
+    assert (code, "--max-remap cannot be kept" in said, "n2: no answer" in said) == (1, True, True), said
+    assert bed.backends() == [[old.address]] * 3
+    code, said = bed.ends(bed.command(*token, "apply", file, "--to", KEY, "--max-remap", "99%", "--wait"))
+    assert code == 0, said

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -17,7 +18,7 @@ from controlplane.daemon.standing import Standing
 from controlplane.discovery.consul.client import ConsulClient, connected
 from controlplane.discovery.consul.key import KeySource, put_key, read_key
 from controlplane.discovery.consul.kv import set_if, transact, unchanged
-from controlplane.discovery.consul.settings import with_address
+from controlplane.discovery.consul.settings import ConsulError, with_address
 from controlplane.operations.drain_file import DrainFile
 from schemas.discovery import Consul
 from tests.controlplane.fakes import ReadyFleet
@@ -338,6 +339,48 @@ async def test_acls(tmp_path):
             row = await found.is_in("denied")
             assert "ACL not found" in row["last_error"]
             assert found.ids() == ["dev/a", "dev/b"]
+
+
+async def test_rights_for_a_key_and_its_canary():
+    """A daemon needs no more than to read both; a command without the right to a session or to a key is told so."""
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": "root-secret"}}
+    keys, holder = Keys("lb/site"), Holder("ann", "hill", 7, "2027-01-15T08:00:00Z", "a canary")
+    rules = {
+        "reader": 'key "lb/site" { policy = "read" } key "lb/site.canary" { policy = "read" }',
+        "writer": 'key_prefix "lb/site" { policy = "write" }',
+        "operator": 'key_prefix "lb/site" { policy = "write" } session_prefix "" { policy = "write" }',
+    }
+    with own_agent(settings={"acl": acl}) as agent:
+        agent.token = "root-secret"  # noqa: S105 - of a test
+
+        def has_policies():
+            return agent.request("GET", "/v1/acl/policies")[0] == 200
+
+        await asyncio.to_thread(wait_for, has_policies, "ACLs")
+        for path in ("lb/site", "lb/site.canary", "lb/site2"):
+            await agent.call("PUT", f"/v1/kv/{path}", b"value")
+        tokens = {}
+        for name, text in rules.items():
+            await agent.call("PUT", "/v1/acl/policy", {"Name": name, "Rules": text})
+            tokens[name] = await agent.call("PUT", "/v1/acl/token", {"Policies": [{"Name": name}]})
+
+        @asynccontextmanager
+        async def as_(name):
+            settings = replace(with_address(agent.address), token=tokens[name]["SecretID"])
+            async with connected(settings) as client:
+                yield client
+
+        async with as_("reader") as client:
+            assert sorted(await keys.read(client)) == ["lb/site", "lb/site.canary"]
+            with pytest.raises(ConsulError, match="denied"):
+                await transact(client, [set_if("lb/site", b"new", 0)], timeout_s=5.0)
+        async with as_("writer") as client:
+            with pytest.raises(ConsulError, match="denied"):
+                await Lock(client, keys, holder).take()
+        async with as_("operator") as client:
+            assert await Lock(client, keys, holder).take(set_if("lb/site.other", b"new", 0))
+            with pytest.raises(ConsulError, match="denied: the token may not write"):
+                await Lock(client, keys, holder).take(set_if("elsewhere", b"new", 0))
 
 
 async def test_tls(tmp_path):

@@ -17,6 +17,7 @@ from tests.support.process import Program
 from tests.support.wait import wait_for
 
 KEY: Final = "consul-kv:lb/edge"
+TOKEN: Final = "of-the-nodes"  # noqa: S105 - of tests
 OFTEN: Final = {
     "controlplane.core.record_pace._NUMBERS_S": 0.3,
     "controlplane.daemon.node_facts.NUMBERS_S": 0.2,
@@ -29,13 +30,17 @@ OFTEN: Final = {
 class Node(Control):
     """One node: its directories, its data plane and its daemon."""
 
-    def __init__(self, directory: Path, agent: Agent, number: int) -> None:
+    def __init__(self, directory: Path, agent: Agent, number: int, api: int) -> None:
         super().__init__(directory)
+        directory.mkdir(parents=True)
+        self.token = directory / "token"
+        self.token.write_text(TOKEN)
         self.name = f"n{number}"
         self.ip = f"127.0.0.{number}"
         self._agent = agent
         self.plane = DataPlane(name="a", runtime_dir=self.runtime_dir)
-        self.daemon = Daemon(self, KEY, constants=OFTEN)
+        http = ("--http", f"{self.ip}:{api}", "--http-token-file", self.token)
+        self.daemon = Daemon(self, KEY, *http, constants=OFTEN)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -65,7 +70,10 @@ class ManyNodes:
     def __init__(self, directory: Path, agent: Agent, count: int = 3) -> None:
         self.agent = agent
         self.port = HeldPort()
-        self.nodes = [Node(directory / str(number), agent, number) for number in range(1, count + 1)]
+        self.api = HeldPort()
+        self.nodes = [
+            Node(directory / str(number), agent, number, self.api.port) for number in range(1, count + 1)
+        ]
         self.operator = Control(directory / "operator")
         self.operator.directory.mkdir(parents=True)
         self._stack = ExitStack()
@@ -73,7 +81,6 @@ class ManyNodes:
     def __enter__(self) -> Self:
         try:
             for node in self.nodes:
-                node.directory.mkdir(parents=True, exist_ok=True)
                 self._stack.enter_context(node.plane)
                 self._stack.enter_context(node.daemon)
         except BaseException:
@@ -86,6 +93,7 @@ class ManyNodes:
     ) -> None:
         self._stack.close()
         self.port.release()
+        self.api.release()
 
     def document(self, *backends: str, **more: Any) -> dict[str, Any]:
         """Return an lb.yaml that is the same on all nodes; nothing is checked, so that clients meet what is there."""
@@ -99,7 +107,11 @@ class ManyNodes:
         return {
             "version": 1,
             "consul": {"address": self.agent.address},
-            "cluster": {"name": "edge", "node": "${NODE_NAME}"},
+            "cluster": {
+                "name": "edge",
+                "node": "${NODE_NAME}",
+                "address": f"http://${{NODE_IP}}:{self.api.port}",
+            },
             "services": {"web": web},
         }
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from controlplane.discovery.consul.client import ConsulClient, Reply
 
 MAX_VALUE_BYTES: Final = 512 * 1024  # Consul's own limit (kv_max_value_size)
+MAX_TRANSACTION_BYTES: Final = 512 * 1024  # the same (txn_max_req_len), with values in base64
+_DENIED: Final = b"Permission denied"
 _STEP = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f]+")
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -106,10 +108,17 @@ async def transact(client: ConsulClient, parts: Sequence[Mapping[str, Any]], *, 
     """Do all parts, or none; False: one of them found something else than it was to find.
 
     Raises:
-        ConsulError: There is no answer: it may have been done all the same.
+        ConsulError: There is no answer: it may have been done all the same. Or nothing was done, for it is not allowed (kind
+            `denied`) or too much (`misconfigured`).
     """
     body = json.dumps(list(parts)).encode()
+    if len(body) > MAX_TRANSACTION_BYTES:
+        raise ConsulError(
+            "misconfigured", f"{len(body)} bytes in one transaction; Consul takes {MAX_TRANSACTION_BYTES}"
+        )
     reply = await client.put("/v1/txn", (), body, timeout_s=timeout_s, also=(_CONFLICT,))
     if reply.status == _NOT_FOUND:
         raise ConsulError("protocol", "/v1/txn: status 404: this is no Consul agent")
+    if reply.status == _CONFLICT and _DENIED in reply.body:  # so it answers as well if a token may not
+        raise ConsulError("denied", "the token may not write all keys that begin with the path")
     return reply.status != _CONFLICT

@@ -382,6 +382,18 @@ async def test_more_than_a_transaction_takes(bed):
         await bed.rollout(raw=b"x" * (MAX_CONTENT_BYTES + 1))
 
 
+async def test_what_is_not_allowed_is_said_at_once(bed):
+    """Nothing was done, and nothing is asked again."""
+
+    async def denied(_request, _rest):
+        return web.Response(status=403, text="Permission denied")
+
+    bed.consul._session = denied
+    with pytest.raises(ConsulError, match="denied: status 403"):
+        await bed.rollout()
+    assert "lb.canary" not in bed.consul.keys
+
+
 async def test_no_consul():
     """Nobody there is an error."""
     async with connected(with_address("http://127.0.0.1:1")) as client:

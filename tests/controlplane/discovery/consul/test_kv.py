@@ -114,3 +114,19 @@ def test_a_path_that_is_none():
     """It is refused before it is sent."""
     with pytest.raises(SettingsError):
         set_if("a//b", b"", 0)
+
+
+async def test_what_consul_does_not_do(client, consul):
+    """A token that may not write is told as such, though Consul answers as if something had been written meanwhile."""
+
+    async def fault(_request):
+        errors = [{"OpIndex": 0, "What": "Permission denied"}]
+        return web.json_response({"Results": None, "Errors": errors}, status=409)
+
+    consul.fault = fault
+    with pytest.raises(ConsulError, match="denied: the token may not write"):
+        await transact(client, [set_if("lb", b"x", 3)], timeout_s=5.0)
+    asked = len(consul.asked)
+    with pytest.raises(ConsulError, match="Consul takes 524288"):
+        await transact(client, [set_if("lb", b"x" * 400_000, 3)], timeout_s=5.0)
+    assert len(consul.asked) == asked
