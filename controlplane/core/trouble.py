@@ -101,7 +101,13 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
 
     The worst first; within a level what clients met, data planes, then sources, services by name, overrides.
     """
-    found = [*_met(report), *_contested(report), *_config(report, now), *_unserved(report)]
+    found = [
+        *_met(report),
+        *_contested(report),
+        *_config(report, now),
+        *_unserved(report),
+        *_undivided(report),
+    ]
     found += _planes(report, now)
     found += _sources(report, now)
     for name, service in report["services"].items():
@@ -172,6 +178,16 @@ def _config(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
 def _unserved(report: Mapping[str, Any]) -> Iterator[Trouble]:
     for each in report.get("unserved", ()):
         yield Trouble("bad", "not served", f"service {each['service']} is not served: {each['why']}")
+
+
+def _undivided(report: Mapping[str, Any]) -> Iterator[Trouble]:
+    share = report.get("share")
+    if share and share["nodes"] is None:
+        text = (
+            f"this node takes the limits of all nodes for its own, of {', '.join(sorted(share['limits']))}: "
+            "it has never known how many nodes there are"
+        )
+        yield Trouble("warn", "not divided", text, "lb-control nodes")
 
 
 def _planes(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:

@@ -114,7 +114,7 @@ class Identity:
         )
         from schemas.discovery import Consul  # noqa: PLC0415 - the same
 
-        if consul is None:
+        if not consul:
             return settings_from_environment(self._environ, base=Path())
         try:
             return settings_of(Consul.model_validate(consul))

@@ -78,6 +78,10 @@ export function problems(status) {
   }
   const unserved = new Map((status.unserved ?? []).map((each) => [each.service, each.why]));
   for (const [name, why] of unserved) add("bad", "not served", name, `service ${name} is not served: ${why}`, "sources");
+  if (status.share && status.share.nodes === null) {
+    const names = Object.keys(status.share.limits).sort().join(", ");
+    add("warn", "not divided", "", `This node takes the limits of all nodes for its own, of ${names}: it has never known how many nodes there are`, "services");
+  }
   planeProblems(status, add);
   for (const source of status.sources) {
     const told = (status.config_error && source.name.startsWith("file "))

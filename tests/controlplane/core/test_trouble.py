@@ -41,6 +41,18 @@ def test_nothing_is_wrong():
     assert troubles(report(backend("a:1"), backend("b:1", health="unknown")), NOW) == []
 
 
+def test_limits_that_are_not_divided_are_named():
+    """The promise that all nodes keep is not kept; once the number is known, nothing is wrong."""
+    limits = {"web": {"queue": {"limit": 9, "here": 9}}, "db": {"queue": {"limit": 9, "here": 9}}}
+    told_of = report(backend("a:1")) | {"share": {"nodes": None, "limits": limits}}
+    (one,) = troubles(told_of, NOW)
+    assert (one.level, one.word, one.command) == ("warn", "not divided", "lb-control nodes")
+    assert one.text == (
+        "this node takes the limits of all nodes for its own, of db, web: it has never known how many nodes there are"
+    )
+    assert troubles(told_of | {"share": {"nodes": 1, "limits": limits}}, NOW) == []
+
+
 def test_down_names_backends_cause_age_and_a_way_to_try_them():
     """Which, how many of how many, since when, why; the address is tried with nc."""
     (one,) = troubles(report(ailing("a:1", "down", "connection refused"), backend("b:1")), NOW)
