@@ -20,6 +20,7 @@ import { showImpact, submitBackend, submitRollback, submitting } from "/changes.
 import { forgetToken, giveToken, lookForEver, showAge, soon } from "/daemon.js";
 import { $, setAttribute, setHidden, setText } from "/dom.js";
 import { events, followForEver, showEvents } from "/events.js";
+import { showNodes } from "/nodes.js";
 import { showServices } from "/services.js";
 import { act, looking } from "/state.js";
 import { buildSummary, nodePill, nodeText, showNode, showProblems, showSummary } from "/summary.js";
@@ -33,6 +34,7 @@ const VIEWS = {
   },
   sources: showSources,
   dataplanes: showPlanes,
+  nodes: (status) => void showNodes(status),
 };
 let chosen = "services";
 

@@ -2,7 +2,7 @@
 
 import { askRollback } from "/changes.js";
 import { call } from "/daemon.js";
-import { $, button, keyed, make, pillOf, setHidden, setPill, setText } from "/dom.js";
+import { $, button, facts, keyed, make, pillOf, setHidden, setPill, setText } from "/dom.js";
 import { SOURCE_TONE, heldText, sourceText } from "/meaning.js";
 import { looking } from "/state.js";
 import { clock, count, sinceText, span, valueText } from "/text.js";
@@ -75,15 +75,6 @@ export async function readHistory(status) {
 }
 
 // --- sources and data planes -----------------------------------------------------------------------------------
-
-function facts(list, pairs) {
-  const known = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  keyed(list, known, ([title]) => title, ([title]) => {
-    const value = make("dd");
-    const node = make("div", "pair-of-facts", make("dt", "", title), value);
-    return { node, update: ([, text]) => setText(value, text) };
-  });
-}
 
 function remarkList(remarks) {
   return (remarks ?? []).map((each) => `${each.id}: ${each.why}`).join("; ");

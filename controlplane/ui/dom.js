@@ -62,3 +62,13 @@ export function keyed(parent, items, keyOf, create) {
 export function pillOf(className = "pill") {
   return make("span", className);
 }
+
+/** Fill a list of facts with [title, text], but for those that there are not. */
+export function facts(list, pairs) {
+  const known = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  keyed(list, known, ([title]) => title, ([title]) => {
+    const value = make("dd");
+    const node = make("div", "pair-of-facts", make("dt", "", title), value);
+    return { node, update: ([, text]) => setText(value, text) };
+  });
+}

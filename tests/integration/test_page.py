@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import signal
 from collections.abc import Iterator
 
 import pytest
 
+from controlplane.core.node_record import NodeRecord
+from controlplane.operations.options import now_text
 from tests.controlplane.operations.commands import Control, Daemon, document
 from tests.support.backends import LineServer
 from tests.support.browser import Browser
 from tests.support.clients import dial
+from tests.support.consul import Agent
 from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
@@ -454,7 +458,7 @@ def test_nothing_sticks_out(browser, control, address, plane, token):
         browser.wait_true("document.querySelectorAll('tr[data-backend]').length == 2")
         for width in (360, 700, 1024, 1280):
             browser.resize(width, 780)
-            for view in ("events", "history", "sources", "dataplanes", "services"):
+            for view in ("events", "history", "sources", "dataplanes", "nodes", "services"):
                 choose(browser, view)
                 browser.wait_true("document.scrollingElement.scrollWidth <= arguments[0]", width)
             tabs = "[...document.querySelectorAll('[role=tab]')].map((each) => each.getBoundingClientRect())"
@@ -619,3 +623,47 @@ def test_what_the_api_says_is_text(browser, control, address, plane):
         assert browser.script("return document.images.length") == 0
         refused = "try { document.body.innerHTML = 'x' } catch (error) { return error.name }"
         assert browser.script(refused) == "TypeError"
+
+
+def put_node(agent: Agent, name: str, query: str = "", **more: object) -> None:
+    """Have the record of another node in Consul."""
+    told = {"node": name, "at": now_text(), "livelb": "0.1.0", "content": "1" * 64, **more}
+    record = NodeRecord(**told).encode()
+    assert agent.request("PUT", f"/v1/kv/livelb/edge/nodes/{name}{query}", record) == (200, True)
+
+
+@pytest.mark.needs("consul")
+def test_the_nodes_of_a_cluster_are_shown(browser, control, address, plane):
+    """Who is live, gone or behind, and why; without Consul the last picture, and since when it is the last one."""
+    with LineServer("one") as one, Agent() as agent, contextlib.ExitStack() as stack:
+        content = document(address, one.address)
+        content |= {"consul": {"address": agent.address}, "cluster": {"name": "edge", "node": "n1"}}
+        same = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        session = agent.request("PUT", "/v1/session/create", {})[1]["ID"]
+        put_node(
+            agent, "n2", f"?acquire={session}", content=same, reason="main: <b>draining</b>", since=now_text()
+        )
+        put_node(agent, "n3")
+        page = stack.enter_context(dashboard(control, content))
+        browser.open(f"{page.url}#nodes")
+        browser.wait_text(
+            "#nodes-head", "Cluster edge: 2 of 3 nodes live; not all run the same. Seen from n1."
+        )
+        browser.wait_text("#node-list", "same as all")
+        shown = browser.text("#node-list")
+        assert "Behind: not all its data planes run generation 0" in shown
+        assert "main: <b>draining</b>" in shown
+        assert "its daemon was killed" in shown
+        assert browser.text("#nodes-error") == ""
+        agent.kill()
+        browser.wait_text("#nodes-error", "What runs goes on without Consul.")
+        assert "2 of 3 nodes live" in browser.text("#nodes-head")
+        assert browser.complaints() == []
+
+
+def test_without_a_cluster_the_view_of_nodes_says_so(browser, control, address, plane):
+    """And how to join one."""
+    with LineServer("one") as one, dashboard(control, document(address, one.address)) as page:
+        browser.open(f"{page.url}#nodes")
+        browser.wait_text("#nodes-none", "belongs to no cluster")
+        assert browser.complaints() == []
