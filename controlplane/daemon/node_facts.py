@@ -73,6 +73,7 @@ class NodeFacts:
         self._started = now_text()
         self._totals = NodeTotals()
         self._counted_at = 0.0
+        self._counted_of: list[tuple[int, str]] = []
         self._active = 0
         self._tables: dict[str, str] = {}
         self._variables: Mapping[str, str] = {}
@@ -134,13 +135,15 @@ class NodeFacts:
         return None if running is None else running.id
 
     async def _count(self) -> None:
-        """Take in the newest numbers, at most every NUMBERS_S."""
-        now = asyncio.get_running_loop().time()
-        if self._counted_at and now - self._counted_at < NUMBERS_S:
+        """Take in the newest numbers, at most every NUMBERS_S; at once when a data plane runs something else."""
+        now, running = asyncio.get_running_loop().time(), self._controller.fleet.running()
+        same = running == self._counted_of
+        if self._counted_at and now - self._counted_at < NUMBERS_S and same:
             return
-        self._counted_at = now
+        self._counted_at, self._counted_of = now, running
         await self._look_up()
-        statuses = await self._observer.statuses(NUMBERS_S)
+        # A sticky service's old table beside the new hash would be news that is none.
+        statuses = await self._observer.statuses(NUMBERS_S if same else 0.0)
         await asyncio.to_thread(self._totals.take, statuses)  # of ten thousand backends it takes a while
         self._active = sum(one["active"] for each in statuses for one in each["services"].values())
         tables: dict[str, set[str]] = {}

@@ -232,3 +232,18 @@ async def test_variables_and_share_are_told(tmp_path):
         assert (await facts.tell(PLACE)).share == 3
         assert asked[-1] == {"address": "http://c:1"}
         assert (await facts.tell(PLACE)).uses == ("NODE_NAME",)
+
+
+async def test_a_new_table_is_told_with_the_new_hash(tmp_path, monkeypatch):
+    """Numbers can wait; which table a sticky service has cannot, once the data plane runs it."""
+    plane = FakeDataPlane()
+    async with node(tmp_path, plane) as (facts, controller, file):
+        monkeypatch.setattr(node_facts, "NUMBERS_S", 1000.0)
+        await facts.tell(PLACE)
+        asked = plane.asked.count(("GET", "/v1/status"))
+        await file.content(RAW, False)
+        await until(lambda: controller.fleet.running() == [(1, controller.accepted.state.hash)])
+        await facts.tell(PLACE)
+        assert plane.asked.count(("GET", "/v1/status")) == asked + 1
+        await facts.tell(PLACE)
+        assert plane.asked.count(("GET", "/v1/status")) == asked + 1
