@@ -191,6 +191,7 @@ class Settings:
             Store(self.state_dir()),
             user_name(os.getuid()),
             tell=lambda message: click.echo(message, err=True),
+            record=self.node_record(),
             find_draining=lambda: tuple(map(BlockingClient, self.draining())),
             environ=self.environ,
         )

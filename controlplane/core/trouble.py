@@ -104,6 +104,7 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     found = [
         *_met(report),
         *_contested(report),
+        *_taken_out(report, now),
         *_config(report, now),
         *_unserved(report),
         *_undivided(report),
@@ -149,6 +150,28 @@ def _find_out(name: str, service: Mapping[str, Any], reason: str) -> str | None:
 
 def _explain(name: str) -> str:
     return _shell("lb-control", "explain", name, "--client", "192.0.2.1")
+
+
+def _taken_out(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
+    """Tell that an operator takes this node out: who wonders where its clients are finds it here."""
+    drain = report.get("drain")
+    if not drain:
+        return
+    back = "lb-control node enable"
+    if drain["error"]:
+        text = (
+            f"this node is not ready, since it is not known whether somebody takes it out: {drain['error']}"
+        )
+        yield Trouble("bad", "not ready", text, back)
+        return
+    lowered = drain["phase"] == "lowered"
+    what = (
+        "routers and VRRP are asked to prefer other nodes"
+        if lowered
+        else "not ready: new clients go elsewhere"
+    )
+    text = f"{drain['by']} takes this node out, {drain['phase']}{_since(drain['since'], now)}: {what}"
+    yield Trouble("note", drain["phase"], text, back)
 
 
 def _contested(report: Mapping[str, Any]) -> Iterator[Trouble]:

@@ -121,7 +121,8 @@ class Daemon:
         if isinstance(home, KeySource):
             home = FollowedKey(home, self._node_name, store, on_event=self._happened, log=log)
         self.file = None if home is None else WatchedFile(home, self.controller, log)
-        self.standing = Standing(self.controller.fleet, DrainFile(settings.state_dir))
+        self.record = DrainFile(settings.state_dir)
+        self.standing = Standing(self.controller.fleet, self.record)
         self.registering = Registering(self.controller.fleet, self.standing, log)
         facts = NodeFacts(self.controller, self.observer, self.standing, self.file, self.identity.everything)
         self.membership = Membership(facts.tell, facts.wanted)
@@ -184,7 +185,8 @@ class Daemon:
         sources += self._sources()
         troubles = {"history": accepted.keeping.error, "overrides": accepted.lost}
         sources += [_broken(name, trouble) for name, trouble in troubles.items() if trouble is not None]
-        return await self.observer.status(sources, None if file is None else file.config_error)
+        report = await self.observer.status(sources, None if file is None else file.config_error)
+        return report | {"drain": await asyncio.to_thread(self.record.report)}
 
     def _sources(self) -> list[dict[str, Any]]:
         """Return how everything fares that desired state and credentials come from, besides the watched file."""

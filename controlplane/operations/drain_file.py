@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from controlplane.core.drain import Drain, Turn, parse
 from controlplane.errors import BusyError, HeldBackError, StoreError
@@ -50,6 +50,14 @@ class DrainFile:
             return self.read()
         except StoreError as error:
             return str(error)
+
+    def report(self) -> dict[str, Any] | None:
+        """Return `{phase, by, since, error}` for a node's status; None: the node is enabled."""
+        seen = self.seen()
+        if isinstance(seen, str):
+            return {"phase": None, "by": None, "since": None, "error": seen}
+        told = seen.report()
+        return None if told is None else {**told, "error": None}
 
     def turn(self, turn: Turn, by: str) -> Drain:
         """Do something to the node; return what is on record then.

@@ -40,6 +40,7 @@ from controlplane.errors import (
     StoreError,
     UnknownError,
 )
+from controlplane.operations.drain_file import DrainFile
 from controlplane.operations.options import ApplyOptions, Origin, query_of_options
 from controlplane.store import Store
 
@@ -135,6 +136,8 @@ class Direct:
     """Who gives the commands."""
     tell: Callable[[str], None] = lambda _: None
     """Told what is waited for, if that takes longer than somebody expects."""
+    record: DrainFile | None = None
+    """Where it is written down that this node is taken out; None: nobody wants to know."""
     find_draining: Callable[[], Sequence[Asking]] = tuple
     """Makes a client for each process that has been a data plane, and drains."""
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -221,7 +224,8 @@ class Direct:
         waiting = sorted(set(state.discovered) - set(state.services))
         unserved = [{"service": name, "why": why} for name in waiting]
         share = share_report(state.share, state.scoped, state.services)
-        more = {"unserved": unserved, "share": share}
+        drain = None if self.record is None else self.record.report()
+        more = {"unserved": unserved, "share": share, "drain": drain}
         return node_status(seen, state.overrides, configured=state.services) | more
 
     def snapshot(self) -> dict[str, Any]:

@@ -76,6 +76,13 @@ export function problems(status) {
     const more = details.length > 1 ? ` (and ${count(details.length - 1, "more error")})` : "";
     add("bad", "not taken", "", `${path} is not taken, and what ran before goes on. ${what.replaceAll(/:?\s*\n\s*/g, ": ")}${more}`, "sources");
   }
+  if (status.drain?.error) {
+    add("bad", "not ready", "", `This node is not ready, since it is not known whether somebody takes it out: ${status.drain.error}`, "dataplanes");
+  } else if (status.drain) {
+    const { phase, by, since } = status.drain;
+    const what = phase === "lowered" ? "Routers and VRRP are asked to prefer other nodes" : "It is not ready, and new clients go elsewhere";
+    add("idle", phase, "", `${by} takes this node out, ${phase} for ${ago(since)}. ${what}. To take clients again: lb-control node enable`, "dataplanes");
+  }
   const unserved = new Map((status.unserved ?? []).map((each) => [each.service, each.why]));
   for (const [name, why] of unserved) add("bad", "not served", name, `service ${name} is not served: ${why}`, "sources");
   if (status.share && status.share.nodes === null) {

@@ -9,6 +9,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -120,6 +121,12 @@ def on_interfaces(node: Machine) -> Iterator[Service]:
         yield announce
 
 
+def planes(node: Machine) -> list[int]:
+    """Return the processes of a node's data plane."""
+    named = [(pid, Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in node.pids()]
+    return [pid for pid, command in named if b"lb-dataplane" in command]
+
+
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -178,6 +185,37 @@ def test_exabgp_when_one_of_two_fails(router, exabgp, which, number):
 
 @pytest.mark.needs("exabgp")
 @pytest.mark.needs("bird")
+def test_a_question_that_hangs(router, node, exabgp):
+    """A data plane that is stopped answers nothing: not ready, until it goes on. The announcer is the same all the time."""
+    router.wait(100)
+    main, plane = announcer(exabgp), planes(node)
+    for pid in plane:
+        os.kill(pid, signal.SIGSTOP)
+    router.wait(None)
+    for pid in plane:
+        os.kill(pid, signal.SIGCONT)
+    node.thaw()
+    router.wait(100)
+    assert announcer(exabgp) == main
+
+
+@pytest.mark.needs("exabgp")
+@pytest.mark.needs("bird")
+def test_exabgp_reads_another_configuration(router, node, exabgp):
+    """The session is another one, and the routes are there again: they are said again at times."""
+    router.wait(100)
+    before = router.withdrawals()
+    changed = (DEPLOY / "exabgp/exabgp.conf").read_text().replace("hold-time 3;", "hold-time 4;")
+    put(node, "/etc/exabgp/exabgp.conf", changed)
+    exabgp.send_signal(signal.SIGUSR1)
+    exabgp.wait_output("loaded new configuration successfully")
+    wait_for(lambda: exabgp.output.count("connected to peer") > 1, "another session")
+    router.wait(100)
+    assert router.withdrawals() == before
+
+
+@pytest.mark.needs("exabgp")
+@pytest.mark.needs("bird")
 def test_exabgp_itself_dies(router, exabgp):
     """Its session ends, and with it the route; nothing that it has started stays."""
     router.wait(100)
@@ -220,31 +258,37 @@ def test_bird_when_the_announcer_fails(router, node, on_interfaces, number):
     router.wait(100)
 
 
-def holder(nodes: dict[str, Machine]) -> str:
+class Pair(NamedTuple):
+    """One of two nodes with keepalived."""
+
+    node: Machine
+    keepalived: Service
+
+
+def holder(pair: dict[str, Pair]) -> str:
     """Return who has the shared address: a name, or several."""
-    return " ".join(
-        name for name, node in nodes.items() if SHARED in node.run("ip", "address", "show", "dev", "eth0")
-    )
+    shown = ("ip", "address", "show", "dev", "eth0")
+    return " ".join(name for name, each in pair.items() if SHARED in each.node.run(*shown))
 
 
 @pytest.fixture
-def pair() -> Iterator[dict[str, Machine]]:
+def pair() -> Iterator[dict[str, Pair]]:
     """Two nodes with keepalived, as deploy/keepalived has it."""
     with contextlib.ExitStack() as stack:
         router = stack.enter_context(deployed("switch"))
         switch(router, "lan", "192.0.2.1/24")
-        nodes = {}
+        machines, nodes = {}, {}
         for number, name in enumerate(("one", "two"), 11):
-            node = nodes[name] = stack.enter_context(deployed(name))
+            node = machines[name] = stack.enter_context(deployed(name))
             join(node, number, router)
             for file in ("keepalived.conf", "livelb-marked"):
                 put(node, f"/etc/keepalived/{file}", (DEPLOY / "keepalived" / file).read_text())
             inside(node, "/etc/keepalived/livelb-marked").chmod(0o755)
             stack.enter_context(serving(node, LB_YAML))
             stack.enter_context(marking(node))
-        for name, node in nodes.items():
+        for name, node in machines.items():
             start = ["/usr/sbin/keepalived", "--dont-fork", "--log-console", "--config-id", name]
-            stack.enter_context(Service(node, start))
+            nodes[name] = Pair(node, stack.enter_context(Service(node, start)))
         yield nodes
 
 
@@ -252,7 +296,7 @@ def pair() -> Iterator[dict[str, Machine]]:
 def test_keepalived_moves_the_address(pair):
     """The node of the higher priority has it; lowered, not ready, or without a data plane, the other one; enabled, back."""
     wait_for(lambda: holder(pair) == "one", "the address on the first node")
-    one = pair["one"]
+    one, two = pair["one"].node, pair["two"].node
     with Service(one, ["lb-control", "node", "drain", "--settle", "1h"]) as drain:
         wait_for(lambda: holder(pair) == "two", "the address to leave a lowered node")
         assert "ready" in one.run("lb-control", "ready")
@@ -265,3 +309,8 @@ def test_keepalived_moves_the_address(pair):
     wait_for(lambda: holder(pair) == "one", "the address to come back")
     one.run("sh", "-c", "kill $(cat /run/lb/dataplane-main.sock.lock)")
     wait_for(lambda: holder(pair) == "two", "the address to leave a node without a data plane")
+    # Nobody else is ready: the one that is lowered keeps it.
+    with Service(two, ["lb-control", "node", "drain", "--settle", "1h"]) as drain:
+        pair["two"].keepalived.wait_output("Changing effective priority from 100 to 50")
+        assert holder(pair) == "two"
+        drain.kill()

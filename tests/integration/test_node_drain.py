@@ -104,7 +104,11 @@ def test_it_outlives_everything(control, address):
         assert control("node", "drain", *SOON).code == 0
         assert plane.stop() == 0
         plane.start()
+        assert "takes this node out, withdrawn for" in control("status").out
         with Daemon(control):
             assert "withdrawn: by" in control("ready").err
+            assert "takes this node out, withdrawn for" in control("status").out
+            assert control("status", "--json").json()["drain"]["phase"] == "withdrawn"
             assert control("node", "enable").code == 0
             assert control("ready").code == 0
+            assert control("status", "--json").json()["drain"] is None

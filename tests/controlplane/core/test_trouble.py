@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -114,6 +114,29 @@ def test_what_clients_met_comes_first(reason, command):
 def test_cut_clients_are_said_with_a_word_of_their_own():
     """Resets of backends are no refusals."""
     assert told(report(backend(), service=met(100, cut={"backend_reset": 30}))) == [("warn", "cut off", None)]
+
+
+@pytest.mark.parametrize(
+    ("drain", "level", "word", "said"),
+    [
+        (
+            {"phase": "lowered"},
+            "note",
+            "lowered",
+            "ann takes this node out, lowered for 5m: routers and VRRP",
+        ),
+        ({"phase": "drained"}, "note", "drained", "ann takes this node out, drained for 5m: not ready"),
+        ({"error": "node.json: damaged"}, "bad", "not ready", "node.json: damaged"),
+    ],
+)
+def test_a_node_that_is_taken_out(drain, level, word, said):
+    """Who, for how long, what that means, and what takes it back; unknown is as bad as not ready is."""
+    since = (NOW - timedelta(minutes=5)).isoformat()
+    given_drain = {"phase": None, "by": "ann", "since": since, "error": None, **drain}
+    (one,) = troubles({**report(backend()), "drain": given_drain}, NOW)
+    assert (one.level, one.word, one.command) == (level, word, "lb-control node enable")
+    assert said in one.text
+    assert troubles({**report(backend()), "drain": None}, NOW) == []
 
 
 def test_contest_is_said_with_who_and_where():

@@ -69,6 +69,17 @@ def test_where_nothing_can_be_written(tmp_path):
     assert DrainFile(tmp_path).read() == Drain()
 
 
+def test_what_status_tells(tmp_path):
+    """Nothing of a node that is enabled; else phase, who and since when, or why that is not known."""
+    record = DrainFile(tmp_path)
+    assert record.report() is None
+    drain = record.turn(Turn.LOWER, "ann")
+    assert record.report() == {"phase": "lowered", "by": "ann", "since": drain.since, "error": None}
+    record.path.write_text("{")
+    told = record.report()
+    assert (told["phase"], "damaged" in told["error"]) == (None, True)
+
+
 def test_one_at_a_time(tmp_path):
     """Of many who go on at once each sees a whole record, and the node goes the whole way."""
     record, errors = DrainFile(tmp_path), []
