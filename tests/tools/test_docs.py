@@ -149,7 +149,7 @@ def whole_of(text: str) -> dict[str, Any]:
         "version": 1,
         "services": {"a": {"listen": "127.0.0.1:1", "backends": ["127.0.0.1:2"]}},
     }
-    if value.keys() & {"services", "consul", "guard", "defaults"}:
+    if value.keys() & {"services", "consul", "guard", "defaults", "cluster"}:
         whole |= value
     elif value.keys() & {"backends", "discover"}:
         whole["services"]["a"] = {"listen": "127.0.0.1:1", **value}
