@@ -9,12 +9,13 @@ unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
 SOAK_SECONDS ?= 600
 
-.PHONY: help setup run demo-consul test test-interpreted test-pythons check check-style bench bench-quick docs site screenshots soak \
-	dist lock
+.PHONY: help setup run demo-consul demo-cluster test test-interpreted test-pythons check check-style bench bench-quick docs site \
+	screenshots soak dist lock
 
 help:
 	@echo "make run     two backends, a data plane, a control plane and its page to play with (Ctrl-C ends them)"
 	@echo "make demo-consul  a real Consul that gains, loses and forgets services, under traffic (ends by itself)"
+	@echo "make demo-cluster  as root: three nodes in namespaces, canaries, a drain, a node killed under traffic (ends by itself)"
 	@echo "make test    everything, with real programs (installs what is missing, if root)"
 	@echo "make test-interpreted  the connection path again, interpreted, if the other run had it compiled"
 	@echo "make test-pythons  what needs no other program, on every further Python that is here"
@@ -35,6 +36,9 @@ run: setup
 
 demo-consul: setup
 	@$(VENV)/python -m tools.demo_consul
+
+demo-cluster: setup
+	@$(VENV)/python -m tools.demo_cluster $(ARGS)
 
 test: setup
 	@tools/install-test-programs

@@ -90,6 +90,8 @@ def find_consul() -> str:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """End one process that was started here, by its id."""
+    if process.stdin is not None:
+        process.stdin.close()
     if process.poll() is None:
         process.terminate()
         try:
