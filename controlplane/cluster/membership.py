@@ -129,6 +129,7 @@ class Membership:
                 "last_error": None if trouble is None else str(trouble[0]),
                 "cluster": place.cluster,
                 "node": place.node,
+                "troubled": [] if picture is None else picture.troubled(),
                 "age_s": None if picture is None else round(self._runtime.clock() - picture.at, 3),
             }
         ]

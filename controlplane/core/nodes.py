@@ -117,6 +117,11 @@ class Picture:
         live = self.live()
         return bool(live) and not any(each.behind or each.disagrees for each in live)
 
+    def troubled(self) -> list[str]:
+        """Name the nodes that somebody should look at, each with a word for why: `n3 is gone`."""
+        words = ((each.name, _trouble(each)) for each in self.nodes)
+        return [f"{name} {word}" for name, word in words if word]
+
     def report(self, now: float) -> dict[str, Any]:
         """Return it as `nodes --json` prints it."""
         return {
@@ -126,6 +131,19 @@ class Picture:
             "converged": self.converged,
             "nodes": [each.report() for each in self.nodes],
         }
+
+
+def _trouble(view: NodeView) -> str:
+    record = view.record
+    if view.presence is Presence.UNREADABLE or record is None:
+        return "cannot be read"
+    if view.presence is Presence.GONE:
+        return "is gone"
+    if not view.is_live:
+        return ""
+    if view.behind or view.disagrees:
+        return "is behind" if view.behind else "disagrees"
+    return "" if record.ready or record.drain is not None else "is not ready"
 
 
 def picture_of(

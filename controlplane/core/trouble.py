@@ -111,6 +111,7 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     ]
     found += _planes(report, now)
     found += _sources(report, now)
+    found += _nodes(report)
     for name, service in report["services"].items():
         found += _service(name, service, report, now)
     found += _overrides(report["overrides"], now)
@@ -283,6 +284,15 @@ def _sources(report: Mapping[str, Any], now: datetime) -> Iterator[Trouble]:
                 command = _shell("lb-control", "apply", each["name"].removeprefix(_FILE))
         level = _SOURCES.get(each["state"], "warn")
         yield Trouble(level, each["state"], f"{each['name']}{_since(each['since'], now)}: {what}", command)
+
+
+def _nodes(report: Mapping[str, Any]) -> Iterator[Trouble]:
+    for each in report["sources"]:
+        troubled = each.get("troubled")
+        if troubled:
+            more = f" and {len(troubled) - _NAMED} more" if len(troubled) > _NAMED else ""
+            text = f"of the cluster {each['cluster']}, {', '.join(troubled[:_NAMED])}{more}"
+            yield Trouble("warn", "nodes", text, "lb-control nodes")
 
 
 def _service(

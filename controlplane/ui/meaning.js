@@ -97,6 +97,11 @@ export function problems(status) {
       add(SOURCE_TONE[source.state] ?? "warn", source.state, source.name, `${source.name}: ${sourceText(source) || source.state}`, "sources");
     }
   }
+  for (const { troubled, cluster } of status.sources) {
+    if (!troubled?.length) continue;
+    const more = troubled.length > 3 ? ` and ${troubled.length - 3} more` : "";
+    add("warn", "nodes", cluster, `Of the cluster ${cluster}, ${troubled.slice(0, 3).join(", ")}${more}.`, "nodes");
+  }
   for (const [name, service] of Object.entries(status.services)) serviceProblems(name, service, add);
   if (status.overrides.length) {
     const first = status.overrides.slice(0, 3).map((each) => `${each.service}/${each.id} ${each.field === "weight" ? "weight " : ""}${each.value}`);

@@ -632,6 +632,12 @@ def put_node(agent: Agent, name: str, query: str = "", **more: object) -> None:
     assert agent.request("PUT", f"/v1/kv/livelb/edge/nodes/{name}{query}", record) == (200, True)
 
 
+def new_session(agent: Agent) -> str | None:
+    """Make one; None: the agent has not registered itself yet."""
+    status, answer = agent.request("PUT", "/v1/session/create", {})
+    return answer["ID"] if status == 200 else None
+
+
 @pytest.mark.needs("consul")
 def test_the_nodes_of_a_cluster_are_shown(browser, control, address, plane):
     """Who is live, gone or behind, and why; without Consul the last picture, and since when it is the last one."""
@@ -639,7 +645,7 @@ def test_the_nodes_of_a_cluster_are_shown(browser, control, address, plane):
         content = document(address, one.address)
         content |= {"consul": {"address": agent.address}, "cluster": {"name": "edge", "node": "n1"}}
         same = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        session = agent.request("PUT", "/v1/session/create", {})[1]["ID"]
+        session = wait_for(lambda: new_session(agent), "an agent that has registered itself")
         put_node(
             agent, "n2", f"?acquire={session}", content=same, reason="main: <b>draining</b>", since=now_text()
         )
@@ -655,6 +661,7 @@ def test_the_nodes_of_a_cluster_are_shown(browser, control, address, plane):
         assert "main: <b>draining</b>" in shown
         assert "its daemon was killed" in shown
         assert browser.text("#nodes-error") == ""
+        assert "Of the cluster edge, n2 is behind, n3 is gone." in browser.text("#attention-list")
         agent.kill()
         browser.wait_text("#nodes-error", "What runs goes on without Consul.")
         assert "2 of 3 nodes live" in browser.text("#nodes-head")

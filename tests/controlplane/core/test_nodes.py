@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import schemas.nodes
-from controlplane.core.node_record import REST, NodeRecord
+from controlplane.core.node_record import REST, Draining, NodeRecord
 from controlplane.core.nodes import (
     FORGET_S,
     Entry,
@@ -209,3 +209,26 @@ def test_reports_are_what_the_reference_says():
     (node,) = report["nodes"]
     assert node.keys() == schemas.nodes.Node.__annotations__.keys()
     assert node["record"].keys() == schemas.nodes.NodeRecord.__annotations__.keys()
+
+
+def test_who_needs_somebody_is_named():
+    """With a word; who is drained, or has left, is so because somebody wants it."""
+    drain = Draining("drained", "alice", AT)
+    seen = picture(
+        entry("a", ready=True),
+        entry("b", ready=True),
+        entry("c", session=None),
+        entry("d", converged=False),
+        entry("e", ready=True, livelb="2"),
+        entry("f", ready=False),
+        entry("g", ready=False, drain=drain),
+        entry("h", session=None, left=AT),
+        Entry("i", b"", "s", 1),
+    )
+    assert seen.troubled() == [
+        "c is gone",
+        "d is behind",
+        "e disagrees",
+        "f is not ready",
+        "i cannot be read",
+    ]

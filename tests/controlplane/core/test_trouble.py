@@ -53,6 +53,17 @@ def test_limits_that_are_not_divided_are_named():
     assert troubles(told_of | {"share": {"nodes": 1, "limits": limits}}, NOW) == []
 
 
+def test_nodes_of_the_cluster_are_named():
+    """Some of them, and how many more; while Consul is away, those of the last picture."""
+    names = [f"n{number} is gone" for number in range(9)]
+    source = {"name": "consul-cluster", "state": "ok", "since": SINCE, "cluster": "edge", "troubled": names}
+    (one,) = troubles(report(backend("a:1"), sources=[source]), NOW)
+    assert (one.level, one.word, one.command) == ("warn", "nodes", "lb-control nodes")
+    assert one.text.startswith("of the cluster edge, n0 is gone, n1 is gone")
+    assert one.text.endswith(" more")
+    assert troubles(report(backend("a:1"), sources=[source | {"troubled": []}]), NOW) == []
+
+
 def test_down_names_backends_cause_age_and_a_way_to_try_them():
     """Which, how many of how many, since when, why; the address is tried with nc."""
     (one,) = troubles(report(ailing("a:1", "down", "connection refused"), backend("b:1")), NOW)
