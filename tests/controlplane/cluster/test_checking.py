@@ -11,10 +11,12 @@ from controlplane.core.node_record import NodeRecord
 from controlplane.desired.document import Given
 from controlplane.discovery.consul.settings import ConsulError, with_address
 from controlplane.errors import InputError
+from controlplane.operations.options import now_text
 from tests.support.fakeconsul import FakeConsul
 from tests.support.ports import HeldPort
 
-AT = "2026-01-01T00:00:00Z"
+AT = now_text()
+"""Who has been gone for a day is forgotten."""
 TEXT = b"""\
 version: 1
 cluster: {name: edge}

@@ -230,13 +230,20 @@ def test_a_proposal_keeps_the_variables():
     assert len(asked) == 1, "a file without variables has somebody asked"
 
 
-@pytest.mark.parametrize("more", ["", "mode: fastest"])
-def test_what_may_be_known_later(more):
-    """Only a file that is right otherwise is worth another try."""
+@pytest.mark.parametrize(
+    ("more", "passing", "kind"),
+    [
+        ("", True, UnidentifiedError),
+        ("mode: fastest", True, InputError),
+        ("", False, InputError),
+    ],
+)
+def test_what_may_be_known_later(more, passing, kind):
+    """Only a file that is right otherwise is worth another try, and only if somebody may know more then."""
     text = EVERYWHERE.replace(b"backends: []\n", f"backends: []\n    {more}\n".encode(), 1)
     with pytest.raises(InputError) as refused:
-        Proposal.of_text(text, "lb.yaml", Path(), lambda *_: Variables(why="away", passing=True))
-    assert (type(refused.value) is UnidentifiedError) is not bool(more)
+        Proposal.of_text(text, "lb.yaml", Path(), lambda *_: Variables(why="away", passing=passing))
+    assert type(refused.value) is kind
 
 
 def test_each_node_is_checked_with_what_it_has():
