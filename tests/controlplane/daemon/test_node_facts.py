@@ -177,7 +177,8 @@ async def test_numbers_are_the_data_planes(tmp_path, monkeypatch):
             for name, table in (("a", "t1"), ("b", "t2"))
         ]
 
-    async with node(tmp_path, *planes) as (facts, _, _file):
+    async with node(tmp_path, *planes) as (facts, controller, _file):
+        await until(lambda: len(controller.fleet.running()) == len(planes))
         monkeypatch.setattr(facts._observer, "statuses", statuses)
         told = await facts.tell(PLACE)
         assert (told.active, told.table_hashes) == (4, {"web": "t1+t2"})
