@@ -9,11 +9,13 @@ Theory of operation:
 3. All of it belongs to a group, which nothing outlives. `kept` raises nothing into it.
 4. Several things that are done at once (`together`, `first_of`) have a group of their own: when it is over, nothing of it
    goes on.
+5. Code that is not needed before clients are served is loaded beside them (`load`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
@@ -24,6 +26,9 @@ T = TypeVar("T")
 FIRST_PAUSE_S: Final = 1.0
 MOST_PAUSE_S: Final = 60.0
 """Also how long work has to go well until its pauses are short again."""
+USUAL_TURN_S: Final = sys.getswitchinterval()
+LOADING_TURN_S: Final = 0.0002
+"""While code is loaded, whoever wants the interpreter has it after so long; the usual 5 ms are long for a relay."""
 
 
 def tell_bugs(emit: Callable[..., None]) -> None:
@@ -120,3 +125,12 @@ async def first_of(*events: asyncio.Event, within_s: float | None = None) -> Non
         await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
+
+
+async def load(modules: Callable[[], None]) -> None:
+    """Have modules imported, in a thread, between whose turns the loop has its own."""
+    sys.setswitchinterval(LOADING_TURN_S)
+    try:
+        await asyncio.to_thread(modules)
+    finally:
+        sys.setswitchinterval(USUAL_TURN_S)

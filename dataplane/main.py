@@ -19,7 +19,7 @@ from dataplane.process import Process
 from dataplane.single import Single
 from dataplane.supervisor.process import Supervision
 from dataplane.telemetry.line_writer import LineSink
-from dataplane.telemetry.log import configure_log, log_event
+from dataplane.telemetry.log import event_writer
 from dataplane.worker.fork_server import Begun
 from schemas.system.ownership import explain_error
 from schemas.system.unix_socket import InUse, OwnSocket
@@ -32,7 +32,6 @@ def run(options: Options, begun: Begun | None = None) -> int:
     and so may the orphans that a supervisor has left when it was killed. None of these may be closed.
     """
     log = LineSink(2)
-    configure_log(log, options.log_format)
     own = OwnSocket(api_path(options.runtime_dir, options.name))
     try:
         if not options.takeover:
@@ -48,7 +47,9 @@ def run(options: Options, begun: Begun | None = None) -> int:
         print(f"lb-dataplane: {_words(error)}", file=sys.stderr)  # noqa: T201 - the command's last word
         return error.exit_code if isinstance(error, StartError) else 1
     except Exception as error:  # noqa: BLE001 - a bug of ours: said as everything else is that is logged
-        log_event("unhandled", message="the process ends", traceback=traced(error))
+        event_writer(log, options.log_format)(
+            "unhandled", message="the process ends", traceback=traced(error)
+        )
         log.close()
         return 1
     finally:

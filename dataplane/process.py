@@ -41,7 +41,7 @@ from dataplane.options import Options
 from dataplane.report.report import Report, Source
 from dataplane.telemetry.events import Events, draw_instance
 from dataplane.telemetry.line_writer import LineSink, LossWatch
-from dataplane.telemetry.log import log_event
+from dataplane.telemetry.log import event_writer
 from schemas.system.unix_socket import OwnSocket
 
 
@@ -99,7 +99,7 @@ class Process:
         self.own = own
         self.group = group
         self.background = Background(group)
-        self.events = Events(log_event, time.time, draw_instance())
+        self.events = Events(event_writer(log, options.log_format), time.time, draw_instance())
         self.reactor = Reactor(asyncio.get_running_loop(), descriptor_limit())
         self.store = SnapshotStore(options.state_dir, options.name, self.events)
         self._leaving = asyncio.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FolderPath
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -19,10 +19,12 @@ from schemas.errors import MAX_PROBLEMS, InvalidDocument, Problem, format_path, 
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.loops import Loops
 from schemas.options import Limits
-from schemas.reading.document import Document, scan_document
 from schemas.reading.findings import Finding, check_all, find, findings_of, validated, visible_path
 from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
 from schemas.variables import Replaced, Variables, replaced
+
+if TYPE_CHECKING:
+    from schemas.reading.document import Document
 
 SHARED_LIMITS: Final = ("connections", "per_backend", "per_client", "client_rate", "queue")
 """Those that a cluster's nodes have shares of."""
@@ -109,6 +111,8 @@ def load_desired(raw: bytes, variables: Variables | None = None) -> Desired:
 
     InvalidDocument has every problem found, in the order of the text, each with its line and column.
     """
+    from schemas.reading.document import scan_document  # noqa: PLC0415 - 4 MiB, where no file is read
+
     return desired_of(scan_document(raw), variables)
 
 

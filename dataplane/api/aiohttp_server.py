@@ -7,6 +7,7 @@ done, until somebody looks for a name in it that is not there; or at once, if a 
 
 from __future__ import annotations
 
+import mimetypes
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -29,6 +30,7 @@ def load() -> None:
             loader.exec_module(package)
             return getattr(package, name)
 
+        mimetypes.knownfiles.clear()  # of this machine's kinds of files, for files to be served: none is (0.3 MiB)
         names["__version__"] = version(_PACKAGE)
         sys.modules[_PACKAGE] = package
         try:

@@ -42,9 +42,6 @@ class Applier(Protocol):
 class Report(Protocol):
     """Who tells how all is."""
 
-    def load(self) -> None:
-        """Load what it needs to tell and has not loaded yet, in a thread."""
-
     def info(self) -> Info:
         """Say who answers, and what it runs."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dataplane.api import aiohttp_server
 from dataplane.api.credentials import WRONG, CredentialFiles, Credentials
 from dataplane.api.plane import DataPlane
+from dataplane.background import load
 from dataplane.errors import BindError, StartError
 from dataplane.net.listener import open_listener
 from schemas.http.hosts import Hosts
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 BACKLOG: Final = 128
-_TURN_S: Final = 0.0002
-"""How long the loop waits, while code is loaded in a thread, until it has the interpreter; Python's own 5 ms are long for a relay."""
 _TODO: Final = "it drains and ends by itself; until then status does not show it: ps -fp "
 
 
@@ -110,24 +107,12 @@ class Endpoints:
 
         What answers them is loaded only now: clients of the services are relayed meanwhile.
         """
-        await asyncio.to_thread(self._load)
+        await load(_modules)
         for option, sock in self._bound.items():
             try:
                 sock.listen(BACKLOG)
             except OSError as error:
                 raise StartError(f"{option}: {error.strerror}") from error
-
-    def _load(self) -> None:
-        usual_s = sys.getswitchinterval()
-        sys.setswitchinterval(_TURN_S)
-        try:
-            aiohttp_server.load()
-            import dataplane.api.routes  # noqa: F401, PLC0415 - what this is for
-            import schemas.http.server  # noqa: F401, PLC0415 - the same
-
-            self._plane.report.load()
-        finally:
-            sys.setswitchinterval(usual_s)
 
     async def serve(self) -> None:
         """Serve the API on the own socket (OSError: its path cannot be bound), and what the options say on TCP."""
@@ -184,6 +169,13 @@ class Endpoints:
         """Give the TCP addresses back."""
         for sock in self._bound.values():
             sock.close()
+
+
+def _modules() -> None:
+    """Import what serves HTTP."""
+    aiohttp_server.load()
+    import dataplane.api.routes  # noqa: F401, PLC0415 - what this is for
+    import schemas.http.server  # noqa: F401, PLC0415 - the same
 
 
 def _readers(address: str) -> Hosts | None:

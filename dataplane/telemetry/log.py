@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-from typing import Any, Final, cast
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from dataplane.telemetry.line_writer import LineSink
-
-
-@contextmanager
-def _without(*packages: str) -> Iterator[None]:
-    """Have imports find none of these packages meanwhile; those that are loaded already stay."""
-    modules = cast("dict[str, object]", sys.modules)
-    hidden = {name: None for name in packages if name not in modules}
-    modules.update(hidden)  # None: Python's import takes a package for missing
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del modules[name]
-
-
-# It loads these where they are, to print tracebacks in boxes, which we give it as text: 5 MiB, and 50 ms of each start.
-with _without("rich", "colorama"):
-    import structlog
 
 WARNINGS: Final = frozenset(
     {
@@ -62,50 +43,17 @@ WARNINGS: Final = frozenset(
 """Events that somebody should look at."""
 
 
-class _Logger:
-    """What structlog logs with: one write for each line, so that lines of threads cannot mix."""
-
-    def __init__(self, sink: LineSink) -> None:
-        self._sink = sink
-
-    def msg(self, message: str) -> None:
-        """Queue one line."""
-        self._sink.write(f"{message}\n".encode("utf-8", "backslashreplace"))
-
-    debug = info = warning = error = critical = msg
-
-
-def configure_log(sink: LineSink, form: str) -> None:
-    """Send structlog's events to `sink`, as `json`, or as `text` for people, in colours on a terminal."""
-    renderer: Any = structlog.processors.JSONRenderer()
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
+def event_writer(log: LineSink, form: str) -> Callable[..., None]:
+    """Return what writes an event to `log`: as `json`, or as `text` for people."""
     if form == "text":
-        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(2), event_key="event")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            stamp,
-            structlog.processors.format_exc_info,
-            _escape_controls,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=lambda *_: _Logger(sink),
-        cache_logger_on_first_use=True,
-    )
+        # structlog: 20 ms of a start and 1 MiB, and programs that read a log read JSON
+        from dataplane.telemetry.text_log import text_writer  # noqa: PLC0415 - see above
 
+        return text_writer(log, WARNINGS)
 
-def log_event(kind: str, **fields: Any) -> None:
-    """Log one happening at the level that its kind deserves."""
-    log = structlog.get_logger()
-    (log.warning if kind in WARNINGS else log.info)(kind, **fields)
+    def write(kind: str, **fields: Any) -> None:
+        level = "warning" if kind in WARNINGS else "info"
+        at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        log.write(json.dumps({**fields, "event": kind, "level": level, "at": at}).encode() + b"\n")
 
-
-def _escape_controls(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep control characters of untrusted text out of a terminal; JSON escapes them by itself."""
-    for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable() and key != "exception":
-            event[key] = value.encode("unicode_escape").decode("ascii")
-    return event
+    return write

@@ -53,7 +53,7 @@ def begin() -> Begun:
         OSError: There can be no such process.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    _freeze()
+    gc.freeze()
     signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
     pid = _fork()
     if pid == 0:
@@ -98,7 +98,7 @@ def _live(orders: socket.socket) -> None:
 def serve(orders: socket.socket) -> socket.socket | None:
     """Fork workers until the supervisor is gone, and return None then; return in each worker, with its channel."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _freeze()
+    gc.freeze()
     while True:
         order, fds, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, 1)
         if not order:
@@ -114,11 +114,6 @@ def serve(orders: socket.socket) -> socket.socket | None:
             return channel
         channel.close()
         _answer(orders, pid)
-
-
-def _freeze() -> None:
-    gc.collect()
-    gc.freeze()
 
 
 def _fork() -> int:

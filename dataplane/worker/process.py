@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -30,8 +29,9 @@ from dataplane.background import Background, first_of, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
 from dataplane.ipc.channel import Channel
 from dataplane.ipc.takeover import giver_path
-from dataplane.telemetry.events import Events, rfc3339
+from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink
+from dataplane.telemetry.log import event_writer
 from dataplane.worker.requests import Requests
 
 FORWARDED: Final = frozenset(
@@ -121,7 +121,7 @@ class Worker:
         """Drain; a worker without a supervisor serves a while before that."""
         if self._life.phase is Phase.SERVING:
             settings = requests.welcome.settings
-            self._write = event_writer(self._log, settings.log_format)
+            self._write = _event_writer(self._log, settings.log_format)
             await requests.serve_alone(giver_path(settings.runtime_dir, settings.name, os.getpid()))
             self._drain(requests, last=False)
         await requests.node.drain()
@@ -141,21 +141,8 @@ class Worker:
         self._tell("worker_terminated", pid=os.getpid())
 
 
-def event_writer(log: LineSink, form: str) -> Callable[..., None]:
-    """Return what writes an event to `log`: its supervisor did that, and a worker has no formatter.
-
-    To load one takes a tenth of a second, in which nobody is served, and descriptors, of which there may be none: that
-    is only for people who asked for text.
-    """
-    if form == "text":
-        with contextlib.suppress(OSError, ImportError):
-            from dataplane.telemetry.log import configure_log, log_event  # noqa: PLC0415 - see above
-
-            configure_log(log, "text")
-            return log_event
-
-    def write(kind: str, **fields: Any) -> None:
-        event = {"event": kind, "level": "warning", "at": rfc3339(time.time()), **fields}
-        log.write(json.dumps(event).encode() + b"\n")
-
-    return write
+def _event_writer(log: LineSink, form: str) -> Callable[..., None]:
+    """Return what writes events: its supervisor did that. Where a formatter cannot be loaded, out of descriptors, JSON is right."""
+    with contextlib.suppress(OSError, ImportError):
+        return event_writer(log, form)
+    return event_writer(log, "json")

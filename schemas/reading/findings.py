@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args, get_origin
@@ -114,12 +113,19 @@ def find(root: object, path: Path) -> tuple[int, object]:
     return len(path), root
 
 
+def _nearest(word: str, known: list[str]) -> list[str]:
+    """Return the one of the known words that looks most like it, if one does."""
+    import difflib  # noqa: PLC0415 - a start does not wait for what only mistakes need
+
+    return difflib.get_close_matches(word, known, n=1)
+
+
 def closest(word: str, known: list[str]) -> str:
     """Suggest what the word is called here, or the nearest of the known words, or name them all."""
     for synonym in _SYNONYMS.get(word.lower().replace("-", "_"), ()):
         if synonym in known:
             return f"did you mean {synonym}?"
-    near = difflib.get_close_matches(word, known, n=1)
+    near = _nearest(word, known)
     if near:
         return f"did you mean {near[0]}?"
     more = ", ..." if len(known) > _KEYS_SHOWN else ""
@@ -195,7 +201,7 @@ def _not_one_of(value: object, expected: str) -> str:
     words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
     if len(words) == 1:
         return f"must be {words[0]}, not {shown(value)}"
-    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    near = _nearest(value, words) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"must be one of {', '.join(words)}, not {shown(value)}{hint}"
 

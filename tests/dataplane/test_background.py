@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
 from dataplane import background
-from dataplane.background import Background, first_of, tell_bugs, together
+from dataplane.background import Background, first_of, load, tell_bugs, together
 
 
 @pytest.fixture
@@ -141,3 +142,30 @@ async def test_the_first_event_or_the_end_of_the_time():
     two.clear()
     await first_of(one, two, within_s=0.0)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_is_loaded_lets_the_loop_have_its_turn():
+    """It goes on meanwhile, with short turns; when all is loaded, turns are as long as before."""
+    usual, turns = sys.getswitchinterval(), []
+    loop = asyncio.get_running_loop()
+
+    def modules():
+        turns.append(sys.getswitchinterval())
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+
+    await together([load(modules), load(modules)])
+    assert len(turns) == 2
+    assert min(turns) < usual / 10
+    assert sys.getswitchinterval() == usual
+
+
+async def test_what_cannot_be_loaded():
+    """Is an error, and turns are as long as before."""
+
+    def modules():
+        raise ImportError("broken")
+
+    usual = sys.getswitchinterval()
+    with pytest.raises(ImportError, match="broken"):
+        await load(modules)
+    assert sys.getswitchinterval() == usual

@@ -12,12 +12,6 @@ from schemas.system.unix_socket import OwnSocket
 from tests.dataplane.test_process import options  # noqa: F401 - a fixture
 
 
-@pytest.fixture(autouse=True)
-def no_log(monkeypatch):
-    """Leave the log of the tests as it is."""
-    monkeypatch.setattr(main, "configure_log", lambda *_, **__: None)
-
-
 def test_a_name_that_is_in_use(options, capfd):  # noqa: F811 - the fixture
     """It is said by whom, and what to do."""
     own = OwnSocket(api_path(options.runtime_dir, options.name))
@@ -44,7 +38,7 @@ def test_what_cannot_be_run(options, tmp_path, capfd, text, code, said):  # noqa
     OwnSocket(api_path(options.runtime_dir, options.name)).acquire()
 
 
-def test_a_bug_of_ours(options, monkeypatch, capsys):  # noqa: F811 - the fixture
+def test_a_bug_of_ours(options, monkeypatch, capfd):  # noqa: F811 - the fixture
     """It is one line of the log, and the exit code of a failure."""
 
     def fail(_process):
@@ -52,5 +46,5 @@ def test_a_bug_of_ours(options, monkeypatch, capsys):  # noqa: F811 - the fixtur
 
     monkeypatch.setattr(main, "Single", fail)
     assert main.run(options) == 1
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     assert "ZeroDivisionError: of ours" in told.out + told.err

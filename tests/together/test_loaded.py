@@ -29,6 +29,8 @@ import pytest
                 "prometheus_client",
                 "pygments",
                 "rich",
+                "structlog",
+                "yaml",
             },
         ),
     ],

@@ -20,9 +20,6 @@ class Report:
 
     reason = None
 
-    def load(self):
-        """Have all."""
-
     def info(self):
         """Say who answers."""
         return {"name": "fake"}

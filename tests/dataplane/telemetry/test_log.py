@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
-from dataplane.telemetry.log import WARNINGS, configure_log, log_event
+from dataplane.telemetry.log import WARNINGS, event_writer
 
 
 class Lines:
@@ -24,17 +22,14 @@ class Lines:
 
 
 @pytest.fixture
-def lines() -> Iterator[Lines]:
-    """A sink; structlog is as before afterwards."""
-    before = structlog.get_config()
-    yield Lines()
-    structlog.configure(**before)
+def lines() -> Lines:
+    """A sink."""
+    return Lines()
 
 
 def told(lines: Any, form: str, kind: str, **fields: Any) -> str:
     """Return the one line of an event."""
-    configure_log(lines, form)
-    log_event(kind, **fields)
+    event_writer(lines, form)(kind, **fields)
     (line,) = lines.written
     assert line.endswith(b"\n")
     return str(line.decode())
@@ -53,28 +48,6 @@ def test_no_field_writes_lines_or_colours(lines: Lines, form: str) -> None:
     line = told(lines, form, "unhandled", said="a\nb\x1b[31m")
     assert line.count("\n") == 1
     assert "\x1b" not in line
-
-
-def test_text_is_for_people(lines: Lines) -> None:
-    """Words and not an object; no colours where there is no terminal."""
-    line = told(lines, "text", "panic", service="web")
-    assert line.split()[1:] == ["[warning", "]", "panic", "service=web"]
-
-
-def test_half_a_character_is_written_all_the_same(lines: Lines) -> None:
-    """A name of a file that is not UTF-8 has come as a lone surrogate."""
-    assert "udcff" in told(lines, "text", "dropped", path="/\udcff")
-
-
-def test_an_exception_is_in_its_line(lines: Lines) -> None:
-    """With its traceback, as text."""
-    configure_log(lines, "json")  # type: ignore[arg-type]
-    try:
-        int("why")
-    except ValueError:
-        log_event("unhandled", exc_info=True)
-    (line,) = lines.written
-    assert "ValueError: invalid literal" in json.loads(line)["exception"]
 
 
 def test_warnings_are_events() -> None:

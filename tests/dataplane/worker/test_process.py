@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from contextlib import asynccontextmanager
 
 from dataplane.core.phase import Phase
@@ -16,7 +17,7 @@ from dataplane.ipc.shared_counters import CounterBoard
 from dataplane.telemetry.connection_log import RecordingOptions
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.worker import requests
-from dataplane.worker.process import Worker, event_writer
+from dataplane.worker.process import Worker, _event_writer
 
 
 class Supervisor:
@@ -104,11 +105,12 @@ async def test_an_orphan_accepts_for_a_while(tmp_path, monkeypatch, capfd):
     assert '"orphaned"' in capfd.readouterr().err
 
 
-def test_what_it_logs_by_itself():
-    """A line of JSON, as its supervisor would have written it, with what it is."""
+def test_what_it_logs_by_itself(monkeypatch):
+    """A line of JSON, as its supervisor would have written it, where what writes for people cannot be loaded."""
+    monkeypatch.setitem(sys.modules, "dataplane.telemetry.text_log", None)
     read, write = os.pipe()
     log = LineSink(write)
-    event_writer(log, "json")("orphaned", worker=1)
+    _event_writer(log, "text")("orphaned", worker=1)
     log.close()
     os.close(write)
     with os.fdopen(read, "rb") as lines:
