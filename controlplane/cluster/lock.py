@@ -81,6 +81,11 @@ class Lock:
         mine = lock_as(self._keys.lock, self._holder.encode(), self._session.id)
         return await transact(self._client, [mine, *also], timeout_s=CALL_TIMEOUT_S)
 
+    async def drop(self) -> None:
+        """Let it go, as far as Consul answers: it ends by itself."""
+        with contextlib.suppress(ConsulError):
+            await self._session.destroy()
+
     @contextlib.asynccontextmanager
     async def renewed(self) -> AsyncIterator[None]:
         """Renew it while the block runs, and then let it go, as far as Consul answers."""
@@ -93,8 +98,7 @@ class Lock:
                 failure = error
             finally:
                 task.cancel()
-                with contextlib.suppress(ConsulError):  # it ends by itself
-                    await self._session.destroy()
+                await self.drop()
         if failure is not None:
             raise failure
 

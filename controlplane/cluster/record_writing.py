@@ -47,13 +47,13 @@ class RecordWriting:
             HeldBackError: Somebody else was first, or Consul does not say what became of it.
             ConsulError: Nothing was done, for Consul does not allow it.
         """
-        deadline, done = time.monotonic() + GIVE_UP_S, False
+        deadline = time.monotonic() + GIVE_UP_S
         while True:
             try:
-                done = done or await lock.take(*parts)
+                await lock.take(*parts)  # the record tells whether, also if this has no answer
                 rows = await self._keys.read(self._client)
             except ConsulError as error:
-                if error.is_operators and not done:
+                if error.is_operators:
                     raise
                 if time.monotonic() >= deadline or self._looker.stop.is_set():
                     nodes = ", ".join(record.nodes)

@@ -6,7 +6,7 @@ Theory of operation
 |---|---|---|
 | `begin` | lock and record, in one transaction, if neither the key nor the record was written since they were read | nothing, or a canary that ends by itself |
 | `taking` | wait until the canary's nodes run it; one that refuses it, or goes, takes it back | the same |
-| `observing` | compare, again and again (`core.verdict`); what is clearly worse, a node that refuses or goes, takes it back | the same |
+| `observing` | compare, again and again (`core.verdict`); what is clearly worse, a node that refuses, goes or is not ready any more takes it back | the same |
 | `promote` | the key gets the content and the record its end, in one transaction | a canary that ends by itself, or the new content for all |
 | `take_back` | the record gets its end | a canary that ends by itself, or the old content for all |
 
@@ -39,7 +39,7 @@ from controlplane.core.record_pace import numbers_every_s
 from controlplane.core.verdict import Verdict, Window, judge
 from controlplane.dataplanes.requests import here
 from controlplane.discovery.consul.kv import Row, set_if, unchanged
-from controlplane.errors import HeldBackError, InputError
+from controlplane.errors import ControlError, HeldBackError, InputError
 from controlplane.operations.options import now_text
 
 SPARE_S: Final = 60.0
@@ -133,7 +133,11 @@ class Rollout:
         if digest_of_content(row.value) == self._hash:
             return self._report
         lock = Lock(self._client, self._keys, self._holder())
-        began = await self._begin(lock, look, row)
+        try:
+            began = await self._begin(lock, look, row)
+        except ControlError:
+            await lock.drop()
+            raise
         async with lock.renewed():
             await self._attend(began)
         return self._report
@@ -223,7 +227,8 @@ class Rollout:
                 ]
                 if bad:
                     return _lacking(bad)
-                if (why := self._disturbed(look, began)) is not None:
+                why = self._disturbed(look, began) or _unready(look, began)
+                if why is not None:
                     return why
                 is_over = now >= until and (fresh.has_told(look.picture) or now >= last)
                 verdict = self._verdict(began, look, early=not is_over)
@@ -313,6 +318,17 @@ class Rollout:
             self._report.nodes = await self._looker.arrived(awaited, time.monotonic() + self._order.taking_s)
         except InterruptedHere:
             self._say("not waited for any longer")
+
+
+def _unready(look: Look, began: _Began) -> str | None:
+    """Name the canary's nodes that were ready for clients, and are not any more: who gets none cannot fail any."""
+    live = {view.name: view.record for view in look.picture.live()}
+    found = []
+    for name in began.record.nodes:
+        old, now = began.nodes.get(name), live.get(name)
+        if old is not None and old.ready and now is not None and not now.ready:
+            found.append(f"{name}: not ready any more: {now.reason}")
+    return "; ".join(found) or None
 
 
 def _fresh_s(nodes: Collection[str]) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.support.backends import LineServer
-from tests.support.consul import Agent
+from tests.support.consul import Agent, Cluster
 from tests.support.load import Load
 from tests.support.many_nodes import KEY, ManyNodes
 from tests.support.wait import wait_for
@@ -40,10 +40,10 @@ def servers() -> Iterator[tuple[LineServer, LineServer]]:
         yield old, new
 
 
-@pytest.fixture
-def bed(agent, servers, tmp_path_factory) -> Iterator[ManyNodes]:
-    """Three nodes that run the old content."""
-    with ManyNodes(tmp_path_factory.mktemp("m"), agent) as made:
+@contextmanager
+def running(directory, agent, servers) -> Iterator[ManyNodes]:
+    """Run three nodes that have the old content."""
+    with ManyNodes(directory, agent) as made:
         first = made.ends(made.applied(made.document(servers[0].address), "--wait"))
         if first[0]:  # the nodes have not told of themselves yet: nobody was there to be waited for
             wait_for(lambda: all(each == [servers[0].address] for each in made.backends()), "the old content")
@@ -51,6 +51,13 @@ def bed(agent, servers, tmp_path_factory) -> Iterator[ManyNodes]:
             lambda: made.ends(made.applied(made.document(servers[0].address), "--wait"))[0] == 0,
             "all nodes to tell that they have it",
         )
+        yield made
+
+
+@pytest.fixture
+def bed(agent, servers, tmp_path_factory) -> Iterator[ManyNodes]:
+    """Three nodes that run the old content."""
+    with running(tmp_path_factory.mktemp("m"), agent, servers) as made:
         yield made
 
 
@@ -182,6 +189,16 @@ def test_killed_at_a_step_and_left_alone(bed, servers, step):
     assert (content(bed.agent), "ended" in record(bed.agent)) == (old.address, False)
 
 
+def test_killed_after_it_was_promoted(bed, servers):
+    """All nodes have the new content, whether somebody waits for that or not."""
+    new = servers[1]
+    with bed.applied(bed.document(new.address), "--canary", "n1", "--observe", "1s") as command:
+        command.wait_output("promoted: ")
+        command.kill()
+    wait_for(lambda: bed.backends() == [[new.address]] * 3, "the new content")
+    assert record(bed.agent)["ended"]["how"] == "promoted"
+
+
 def test_killed_and_gone_on_with(bed, servers):
     """While its lock lives, others are refused by its name; the same content goes on, and no node goes back and forth."""
     old, new = servers
@@ -257,6 +274,18 @@ def test_consul_is_frozen_in_the_middle(bed, servers):
         wait_for(lambda: command.poll() is not None, "the command's end", every_s=0.1)
         assert command.wait() in (0, 1)
     wait_for(lambda: len({str(each) for each in bed.backends()}) == 1, "one content on all nodes")
+
+
+def test_the_leader_is_killed_in_the_middle(servers, tmp_path_factory):
+    """The lock and the nodes' sessions live through the election, and the canary goes on to its end."""
+    with Cluster() as cluster, running(tmp_path_factory.mktemp("m"), cluster.client, servers) as bed:
+        new = servers[1]
+        with bed.applied(bed.document(new.address), "--canary", "n1", "--observe", "8s") as command:
+            command.wait_output("observing for")
+            cluster.leader().kill()
+            wait_for(lambda: command.poll() is not None, "the command's end", every_s=0.1)
+            assert command.wait() == 0, command.output
+        assert bed.backends() == [[new.address]] * 3
 
 
 def test_what_it_would_do(bed, servers):

@@ -21,6 +21,7 @@ class FakeNode:
     Attributes:
         fails: The share of new connections that fail, by the content that it runs.
         refuses: Contents that it refuses.
+        unready: Contents with which it is not ready.
         deaf: It takes nothing new.
     """
 
@@ -28,6 +29,7 @@ class FakeNode:
     name: str
     fails: dict[bytes, float] = field(default_factory=dict)
     refuses: set[bytes] = field(default_factory=set)
+    unready: set[bytes] = field(default_factory=set)
     deaf: bool = False
     dead: bool = False
     rate: int = 100
@@ -66,6 +68,8 @@ class FakeNode:
             generation=len(self.taken),
             converged=True,
             error=self._error,
+            ready=self.running not in self.unready,
+            reason="a: ending" if self.running in self.unready else "",
             outcomes={"web": replace(self._outcomes, usable=1, backends=1)},
         )
         self.consul.index += 1

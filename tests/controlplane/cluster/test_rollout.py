@@ -151,6 +151,21 @@ async def test_a_node_that_does_not_take_it_in_time(bed):
     assert report.why.endswith("after 0.2 s")
 
 
+async def test_a_node_that_is_not_ready_any_more_takes_it_back(bed):
+    """The network sends it no clients, so none can fail."""
+    bed.nodes[0].unready.add(NEW)
+    bed.nodes[0].rate = 0
+    report = await bed.rollout(observe_s=3600.0)
+    assert (report.ending, report.why) == (Ending.TAKEN_BACK, "n1: not ready any more: a: ending")
+
+
+async def test_a_node_that_never_was_ready_may_be_a_canary(bed):
+    """It is no worse than before."""
+    bed.nodes[0].unready |= {OLD, NEW}
+    await eventually(lambda: b'"ready":false' in bed.consul.keys["livelb/edge/nodes/n1"][0], "its record")
+    assert (await bed.rollout()).ending is Ending.PROMOTED
+
+
 @pytest.mark.parametrize("step", ["begins", "observing"])
 async def test_a_node_that_dies_takes_it_back(bed, step):
     """At whatever step: it is named, and not waited for."""
@@ -184,6 +199,7 @@ async def test_interrupted(bed, step):
     bed.stop.set()
     report = await task
     assert (report.ending, report.why) == (Ending.TAKEN_BACK, "interrupted")
+    assert [each.standing.value for each in report.nodes] == ["runs"]
     await eventually(lambda: all(each.running == OLD for each in bed.nodes), "the old content")
 
 
@@ -255,6 +271,20 @@ async def test_the_key_written_meanwhile(bed):
     assert report.ending is Ending.TAKEN_BACK
     assert report.why == "somebody else has written consul-kv:lb meanwhile"
     await eventually(lambda: all(each.running == newer for each in bed.nodes), "the newer content")
+
+
+async def test_the_key_written_in_the_first_moment(bed, monkeypatch):
+    """Between the look and the lock: nothing begins."""
+    real = Rollout._chosen
+
+    def slow(self, look):
+        bed.consul.keys["lb"] = (b"version: 1 # newer", bed.consul.index + 1)
+        return real(self, look)
+
+    monkeypatch.setattr(Rollout, "_chosen", slow)
+    with pytest.raises(HeldBackError, match="somebody else has just changed consul-kv:lb; apply again"):
+        await bed.rollout()
+    assert ("lb.canary" in bed.consul.keys, bed.consul.sessions) == (False, {})
 
 
 async def test_the_key_written_in_the_last_moment(bed, monkeypatch):

@@ -103,6 +103,28 @@ def test_counters_that_began_anew_are_no_negative_numbers():
     assert judge([less], FINE, 60.0).connections == 60
 
 
+def test_a_restarted_node_may_have_counted_more_since_than_before():
+    """Its start tells, not its numbers."""
+    node = Window(
+        "a", {"web": Outcomes(10, 0, 0, 4, 4)}, {"web": Outcomes(70, 1, 0, 4, 4)}, 1.0, restarted=True
+    )
+    assert judge([node], FINE, 60.0).connections == 70
+
+
+def test_the_smallest_difference_is_none():
+    """With a million connections chance excludes it, and nobody would notice."""
+    past = replace(PAST, connections=10**6, failures=0)
+    millions = {"began": past, "connections": 10**6}
+    others = [window("b", **millions, failures=0)]
+    assert worse([window("a", **millions, failures=500)], others) == set()
+    assert worse([window("a", **millions, failures=2500)], others) == {"failed"}
+
+
+def test_a_window_without_time():
+    """There is nothing to compare rates by."""
+    assert worse([window("a", ejections=50)], FINE, 0.0) == set()
+
+
 def test_too_little_traffic_is_said():
     """And is no failure."""
     verdict = judge([window("a", connections=20, failures=20)], FINE, 60.0)
