@@ -288,7 +288,7 @@ LOADS: Final = (
         "s",
         Timing().push_s,
         "ours, of a push",
-        "The daemon calls the push late, and pushes again. `sticky` where it is needed.",
+        "The daemon says that the data plane does not answer, until it has built them; what ran goes on. `sticky` where it is needed.",
         timed=True,
     ),
 )
