@@ -24,7 +24,7 @@ help:
 	@echo "make docs    the generated reference, from the code"
 	@echo "make site    the documents as a site, in site/"
 	@echo "make screenshots  docs/images again: the page and top, of a node under load (a minute)"
-	@echo "make soak    changes and faults under load for SOAK_SECONDS=$(SOAK_SECONDS); then the compiled form with sanitizers"
+	@echo "make soak    changes and faults under load, of a node and of a cluster, for SOAK_SECONDS=$(SOAK_SECONDS) each; then the compiled form with sanitizers"
 	@echo "make dist    wheels, compiled for this machine and pure, and the source, in dist/"
 	@echo "make lock    requirements.lock, from pyproject.toml"
 
@@ -88,6 +88,7 @@ soak: setup
 	$(VENV)/python tools/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
 	$(VENV)/python tools/soak_workers.py
 	$(VENV)/python tools/soak_workers.py --balance-workers --share 0.3
+	$(VENV)/python -m tools.soak_cluster --seconds $(SOAK_SECONDS)
 	$(VENV)/python tools/soak_sanitized.py
 
 dist: setup

@@ -6,13 +6,14 @@ that is lost here, and whatever else fails is not the router's doing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support import episodes
 from tests.support.aftermath import HEADS, Aftermath
 from tests.support.cluster import KEY, Bed, Node, document
+from tests.support.episodes import limit
 from tests.support.figures import print_table
 from tests.support.namespaces import needs_namespaces
 from tests.support.wait import wait_for
@@ -25,6 +26,7 @@ pytestmark = [
 
 RATE = 300.0
 FLOWS = 60
+HOLD_S = 9
 ROWS: list[list[str]] = []
 
 
@@ -32,7 +34,7 @@ ROWS: list[list[str]] = []
 def bed() -> Iterator[Bed]:
     """A cluster, which each test leaves whole."""
     ROWS.clear()
-    with Bed(workers=2) as made:
+    with Bed(workers=2, hold_s=HOLD_S) as made:
         yield made
     print_table("lost-nodes", f"A node is lost, at {RATE:g} connections/s", HEADS, ROWS)
 
@@ -42,14 +44,10 @@ def lose(bed: Bed, what: str, change: Callable[[Node], None]) -> tuple[Node, Aft
     node = bed.middle()
     with bed.load(rate=RATE, flows=FLOWS) as load:
         load.wait_flows()
-        load.wait_progress(300)
-        begun = time.monotonic()
-        change(node)
-        bed.wait_routed(*bed.others(node))
-        over = time.monotonic()
-        enough = load.report.succeeded + 600
-        load.wait_until(lambda now: now.succeeded >= enough, "clients that are served by others")
-    after = Aftermath.of(bed, load, begun, over)
+        episodes.more(load)
+        window = episodes.lose(bed, node, change)
+        episodes.more(load, 600)
+    after = Aftermath.of(bed, load, window.begun, window.over)
     ROWS.append(after.row(what, node.name))
     return node, after
 
@@ -66,26 +64,21 @@ def test_power_cut(bed):
     """A node that falls silent takes its flows along; new clients are served by others when BGP's hold time is over."""
     node, after = lose(bed, "power cut", Node.off)
     assert_lost(node, after, bed.others(node))
-    node.on()
-    node.boot()
-    bed.wait_routed()
+    episodes.find(bed, node, episodes.start_again)
 
 
 def test_killed(bed):
     """A node whose programs are killed is left by the router at once: its kernel ends their connections, BGP's as well."""
     node, after = lose(bed, "programs killed", Node.kill)
     assert_lost(node, after, bed.others(node))
-    node.shut()
-    node.boot()
-    bed.wait_routed()
+    episodes.find(bed, node, episodes.start_again)
 
 
 def test_frozen(bed):
     """A node whose programs stop, while its kernel goes on to accept, is left by the router when BGP's hold time is over."""
     node, after = lose(bed, "programs frozen", Node.freeze)
     assert_lost(node, after, bed.others(node))
-    node.thaw()
-    bed.wait_routed()
+    episodes.find(bed, node, Node.thaw)
 
 
 def test_cut_off_from_the_router(bed):
@@ -115,11 +108,3 @@ def test_cut_off_from_consul(bed):
         wait_for(lambda: limit(node) == 5000, "the node to take what it missed", deadline_s=120)
     assert load.report.failures == {}
     assert {bed.node_of(answer) for answer in load.report.answered_by} == set(bed.nodes)
-
-
-def limit(node: Node) -> int:
-    """Return the limit of connections that a node's data plane runs."""
-    status, body = node.dataplane("/v1/snapshot")
-    assert status == 200
-    limits: dict[str, int] = body["services"]["web"]["limits"]
-    return limits["connections"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.deployed import DEPLOY, deployed, inside, put, serving
+from tests.support.deployed import DEPLOY, keepalived, marking, serving
 from tests.support.machine import Machine, Service, plug, state, switch
 from tests.support.namespaces import needs_namespaces
 from tests.support.wait import wait_for
@@ -23,11 +22,6 @@ pytestmark = [needs_namespaces, pytest.mark.timeout(180)]
 VIP = "203.0.113.10"
 SHARED = "192.0.2.10/24"
 LB_YAML = "version: 1\nservices:\n  web: {listen: '0.0.0.0:80', backends: ['127.0.0.1:8080'], drain: {timeout: 1s}}\n"
-
-
-def run(machine: Machine, *argv: str) -> str:
-    """Run something there, whatever its exit status; return what it wrote, errors included."""
-    return machine.run("sh", "-c", f"{shlex.join(argv)} 2>&1 || true")
 
 
 def join(node: Machine, number: int, router: Machine) -> None:
@@ -43,12 +37,12 @@ class Router:
 
     def route(self) -> str:
         """Return what BIRD knows of the route to the address that clients connect to; empty: there is none."""
-        told = run(self.machine, "birdc", f"show route {VIP}/32 all")
+        told = self.machine.try_to("birdc", f"show route {VIP}/32 all")
         return told if "BGP.as_path" in told else ""
 
     def withdrawals(self) -> int:
         """Return how many routes nodes have taken back so far."""
-        told = run(self.machine, "birdc", "show protocols all")
+        told = self.machine.try_to("birdc", "show protocols all")
         return sum(int(each) for each in re.findall(r"Import withdraws: +(\d+)", told))
 
     def wait(self, med: int | None) -> str:
@@ -64,9 +58,9 @@ class Router:
 @pytest.fixture
 def router() -> Iterator[Router]:
     """A router, 192.0.2.1, that runs deploy/bird/router.conf."""
-    with deployed("router") as machine:
+    with Machine("router") as machine:
         switch(machine, "lan", "192.0.2.1/24")
-        put(machine, "/etc/bird/bird.conf", (DEPLOY / "bird/router.conf").read_text())
+        machine.put("/etc/bird/bird.conf", (DEPLOY / "bird/router.conf").read_text())
         with Service(machine, ["/usr/sbin/bird", "-f"]):
             yield Router(machine)
 
@@ -74,7 +68,7 @@ def router() -> Iterator[Router]:
 @pytest.fixture
 def node(router: Router) -> Iterator[Machine]:
     """A node, 192.0.2.11, with a data plane that is ready."""
-    with deployed("node") as node:
+    with Machine("node") as node:
         join(node, 11, router.machine)
         node.ip(f"address add {VIP}/32 dev lo")
         with serving(node, LB_YAML):
@@ -84,7 +78,7 @@ def node(router: Router) -> Iterator[Machine]:
 @pytest.fixture
 def exabgp(node: Machine) -> Iterator[Service]:
     """ExaBGP on the node, as deploy/exabgp has it; the unit's environment, but for the user: nobody is `lb` here."""
-    put(node, "/etc/exabgp/exabgp.conf", (DEPLOY / "exabgp/exabgp.conf").read_text())
+    node.put("/etc/exabgp/exabgp.conf", (DEPLOY / "exabgp/exabgp.conf").read_text())
     unit = (DEPLOY / "exabgp/exabgp.service.d/livelb.conf").read_text()
     environment = [
         each for each in re.findall(r"^Environment=(.*)", unit, re.MULTILINE) if "_user=" not in each
@@ -95,28 +89,10 @@ def exabgp(node: Machine) -> Iterator[Service]:
         yield program
 
 
-@contextlib.contextmanager
-def marking(node: Machine) -> Iterator[Service]:
-    """Run what deploy/systemd/lb-announce.service runs."""
-    lines = (DEPLOY / "systemd/lb-announce.service").read_text().splitlines()
-    for line in lines:
-        if line.startswith("ExecStartPre="):
-            words = shlex.split(line.partition("=")[2].lstrip("-+"))
-            said = run(node, *words)
-            if (
-                "Unknown device type" in said
-            ):  # a kernel without the module: anything that leads nowhere will do
-                node.run(*("bridge" if word == "dummy" else word for word in words))
-    starts = [shlex.split(line.partition("=")[2]) for line in lines if line.startswith("ExecStart=")]
-    assert len(starts) == 1
-    with Service(node, starts[0]) as announce:
-        yield announce
-
-
 @pytest.fixture
 def on_interfaces(node: Machine) -> Iterator[Service]:
     """BIRD on the node, as deploy/bird has it, and what keeps addresses on the interfaces that it announces."""
-    put(node, "/etc/bird/bird.conf", (DEPLOY / "bird/node.conf").read_text())
+    node.put("/etc/bird/bird.conf", (DEPLOY / "bird/node.conf").read_text())
     with Service(node, ["/usr/sbin/bird", "-f"]), marking(node) as announce:
         yield announce
 
@@ -155,7 +131,7 @@ def test_exabgp_follows_the_node(router, node, exabgp):
         router.wait(None)
         assert drain.wait() == 0
         assert "may be switched off" in drain.output
-    assert "not ready: drained" in run(node, "lb-control", "ready")
+    assert "not ready: drained" in node.try_to("lb-control", "ready")
     node.run("lb-control", "node", "enable")
     router.wait(100)
 
@@ -206,7 +182,7 @@ def test_exabgp_reads_another_configuration(router, node, exabgp):
     router.wait(100)
     before = router.withdrawals()
     changed = (DEPLOY / "exabgp/exabgp.conf").read_text().replace("hold-time 3;", "hold-time 4;")
-    put(node, "/etc/exabgp/exabgp.conf", changed)
+    node.put("/etc/exabgp/exabgp.conf", changed)
     exabgp.send_signal(signal.SIGUSR1)
     exabgp.wait_output("loaded new configuration successfully")
     wait_for(lambda: exabgp.output.count("connected to peer") > 1, "another session")
@@ -275,20 +251,16 @@ def holder(pair: dict[str, Pair]) -> str:
 def pair() -> Iterator[dict[str, Pair]]:
     """Two nodes with keepalived, as deploy/keepalived has it."""
     with contextlib.ExitStack() as stack:
-        router = stack.enter_context(deployed("switch"))
+        router = stack.enter_context(Machine("switch"))
         switch(router, "lan", "192.0.2.1/24")
         machines, nodes = {}, {}
         for number, name in enumerate(("one", "two"), 11):
-            node = machines[name] = stack.enter_context(deployed(name))
+            node = machines[name] = stack.enter_context(Machine(name))
             join(node, number, router)
-            for file in ("keepalived.conf", "livelb-marked"):
-                put(node, f"/etc/keepalived/{file}", (DEPLOY / "keepalived" / file).read_text())
-            inside(node, "/etc/keepalived/livelb-marked").chmod(0o755)
             stack.enter_context(serving(node, LB_YAML))
             stack.enter_context(marking(node))
         for name, node in machines.items():
-            start = ["/usr/sbin/keepalived", "--dont-fork", "--log-console", "--config-id", name]
-            nodes[name] = Pair(node, stack.enter_context(Service(node, start)))
+            nodes[name] = Pair(node, stack.enter_context(keepalived(node, name)))
         yield nodes
 
 

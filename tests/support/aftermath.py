@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -19,6 +19,21 @@ HEADS: Final = [
     "clients that failed afterwards",
     "slowest that was served (s)",
 ]
+
+
+def unexcused(visits: Iterable[Visit], changes: Sequence[tuple[float, float]]) -> list[Visit]:
+    """Return those that failed, though they were not under way when the router changed its mind.
+
+    Args:
+        visits: All.
+        changes: From when to when that may have been, each time.
+    """
+    return [
+        visit
+        for visit in visits
+        if visit.failure
+        and not any(visit.begun < end and (visit.ended or end) >= begin for begin, end in changes)
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A cluster on one machine: a router with BIRD, clients beyond it, three nodes with all that a node runs, Consul, and backends.
 
 ```text
- clients ─ 10.99.0.0/24 ─ router ─ 10.77.0.0/24 ┬ node1 ┬ 10.88.0.0/24 ─ backends
-                          (BIRD, ECMP)          ├ node2 ┤
-                                                └ node3 ┴ 10.66.0.0/24 ─ three Consul servers
+ clients ─ 198.51.100.0/24 ─ router ─ 192.0.2.0/24 ┬ node1 ┬ 10.88.0.0/24 ─ backends
+                          (BIRD, ECMP)             ├ node2 ┤
+                                                   └ node3 ┴ 10.66.0.0/24 ─ three Consul servers
 ```
 
 Each node has the service's address on its loopback, ExaBGP announces it, and the router divides clients among the nodes that do.
@@ -11,9 +11,7 @@ Each node has the service's address on its loopback, ExaBGP announces it, and th
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,25 +19,17 @@ from typing import Any, Final, Self
 from tests.support.dataplane import unix_request
 from tests.support.load import Load
 from tests.support.machine import Machine, Service, plug, switch
-from tests.support.prefork import command
 from tests.support.registry import NETWORK, Registry
-from tests.support.routing import (
-    Bird,
-    ExaBgp,
-    bird_configuration,
-    exabgp_configuration,
-    next_hops,
-    wait_next_hops,
-)
+from tests.support.routing import ROUTER, bird, exabgp, next_hops, wait_next_hops
 
 KEY: Final = "lb/edge"
 NAME: Final = "edge"
-ADDRESS: Final = "10.50.0.1"
+ADDRESS: Final = "203.0.113.10"
 """The service's, the same on every node."""
 PORT: Final = 80
-ROUTER: Final = "10.77.0.1"
+OWN_PORT: Final = 8080
+"""Where a node serves on its own address, which no other has."""
 BACKENDS: Final = {f"b{number}": f"10.88.0.{100 + number}:7000" for number in (1, 2)}
-RUNTIME: Final = "/run/lb"
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -51,8 +41,13 @@ def document(**options: Any) -> dict[str, Any]:
     """
     backends = [{"id": name, "address": address} for name, address in BACKENDS.items()]
     health = {"active": {"type": "tcp", "interval": "1s"}}
-    web = {"listen": f"{ADDRESS}:{PORT}", "backends": backends, "health": health, **options}
-    return {"version": 1, "services": {"web": web}}
+    listen = [f"{ADDRESS}:{PORT}", f"${{NODE_IP}}:{OWN_PORT}"]
+    web = {"listen": listen, "backends": backends, "health": health, "drain": {"timeout": "2s"}}
+    return {
+        "version": 1,
+        "cluster": {"name": NAME, "node": "${NODE_NAME}"},
+        "services": {"web": web | options},
+    }
 
 
 class Node(Machine):
@@ -66,7 +61,7 @@ class Node(Machine):
 
     def __init__(self, number: int, bed: Bed, workers: int) -> None:
         super().__init__(f"node{number}")
-        self.edge = f"10.77.0.{10 + number}"
+        self.edge = f"192.0.2.{10 + number}"
         self.inside = f"10.88.0.{10 + number}"
         self._registry = f"{NETWORK}.{10 + number}"
         self._bed = bed
@@ -78,12 +73,10 @@ class Node(Machine):
     def environment(self) -> dict[str, str]:
         """Of its programs."""
         return {
-            "LB_RUNTIME_DIR": RUNTIME,
-            "LB_STATE_DIR": "/run/lb-state",
             "CONSUL_HTTP_ADDR": "http://127.0.0.1:8500",
             "NODE_IP": self.edge,
             "NODE_NAME": self.name,
-            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         }
 
     def on(self) -> Self:
@@ -109,20 +102,14 @@ class Node(Machine):
     def boot(self) -> None:
         """Start its programs, the announcing one last; return before all are ready."""
         self._stack = ExitStack()
-        control = command("lb-control")
-        announce = exabgp_configuration(
-            self.edge, ROUTER, f"{sys.executable} -m tests.support.announcer {ADDRESS}/32"
-        )
         environment = self.environment
+        plane = ["/usr/bin/lb-dataplane", "--workers", str(self._workers)]
+        daemon = ["/usr/bin/lb-control", "run", f"consul-kv:{KEY}"]
         programs = {
             "consul": self._bed.registry.agent(self, self._registry),
-            "dataplane": Service(
-                self,
-                [command("lb-dataplane"), "--name", self.name, "--workers", str(self._workers)],
-                environment=environment,
-            ),
-            "control": Service(self, [control, "run", f"consul-kv:{KEY}"], environment=environment),
-            "exabgp": ExaBgp(self, announce, {**environment, "PYTHONPATH": str(ROOT)}),
+            "dataplane": Service(self, plane, environment=environment),
+            "control": Service(self, daemon, environment=environment),
+            "exabgp": exabgp(self, self.edge, self._bed.hold_s, environment),
         }
         for name, program in programs.items():
             self.start(name, program)
@@ -134,26 +121,23 @@ class Node(Machine):
         else:
             self.programs[name].start()
 
-    def control(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run `lb-control` on it, to its end."""
-        assigned = [f"{name}={value}" for name, value in self.environment.items()]
-        return subprocess.run(
-            self.within(["env", *assigned, command("lb-control"), *arguments]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-            cwd="/",
-        )
+    def command(self, *arguments: str) -> Service:
+        """Return an `lb-control` there, not started; it has ended when the block does."""
+        return Service(self, ["/usr/bin/lb-control", *arguments], environment=self.environment)
+
+    def control(self, *arguments: str) -> str:
+        """Run an `lb-control` there that must succeed, and return what it prints."""
+        with self.command(*arguments) as running:
+            assert running.wait() == 0, running.output
+            return running.output
 
     def daemon(self, path: str) -> tuple[int, Any]:
         """Return what its daemon answers to a GET."""
-        return unix_request(Path(f"/proc/{self.init}/root{RUNTIME}/control.sock"), "GET", path)
+        return unix_request(self.path("/run/lb/control.sock"), "GET", path)
 
     def dataplane(self, path: str) -> tuple[int, Any]:
         """Return what its data plane answers to a GET."""
-        return unix_request(Path(f"/proc/{self.init}/root{RUNTIME}/dataplane-{self.name}.sock"), "GET", path)
+        return unix_request(self.path("/run/lb/dataplane-main.sock"), "GET", path)
 
     def link(self, interface: str, state: str) -> None:
         """Set a link `up` or `down`: `eth0` to the router, `eth1` to the backends, `eth2` to Consul."""
@@ -167,12 +151,12 @@ class Bed:
 
     Args:
         workers: Of each data plane.
-        lb_yaml: What the key in Consul holds at the beginning.
+        hold_s: After how long of silence the router leaves a node.
     """
 
-    def __init__(self, *, workers: int = 1, lb_yaml: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, *, workers: int = 1, hold_s: int = 60) -> None:
         self._workers = workers
-        self._lb_yaml = lb_yaml or document()
+        self.hold_s = hold_s
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -190,11 +174,9 @@ class Bed:
             )
             stack.enter_context(backends).wait_output("serving")
             self.nodes = [Node(number, self, self._workers) for number in (1, 2, 3)]
-            self.bird = stack.enter_context(
-                Bird(self.router, bird_configuration(ROUTER, [node.edge for node in self.nodes]))
-            )
+            stack.enter_context(bird(self.router, self.hold_s))
             self.registry.wait_for_leader()
-            self.registry.put_document(KEY, self._lb_yaml)
+            self.registry.put_document(KEY, document())
             for node in self.nodes:
                 stack.enter_context(node).boot()
             self.wait_routed()
@@ -207,13 +189,13 @@ class Bed:
     def _wire(self) -> None:
         self.router.set(ipv4__ip_forward=1, ipv4__fib_multipath_hash_policy=1)
         switch(self.router, "edge", f"{ROUTER}/24")
-        switch(self.router, "outside", "10.99.0.1/24")
+        switch(self.router, "outside", "198.51.100.1/24")
         switch(self._inside, "inside", "10.88.0.1/24")
         self._inside.ip(
             *(f"address add {address.partition(':')[0]}/24 dev inside" for address in BACKENDS.values())
         )
-        plug(self.clients, "eth0", "10.99.0.2/24", (self.router, "outside"))
-        self.clients.ip("route add default via 10.99.0.1")
+        plug(self.clients, "eth0", "198.51.100.2/24", (self.router, "outside"))
+        self.clients.ip("route add default via 198.51.100.1")
         self.edge_port = (self.router, "edge")
         self.inside_port = (self._inside, "inside")
 

@@ -1,4 +1,4 @@
-"""Machines made of namespaces: each with its own network, processes, host name and /run, and gone when the test is.
+"""Machines made of namespaces: each with its own network, processes, host name and directories, and gone when the test is.
 
 Theory of operation:
 
@@ -9,28 +9,48 @@ Theory of operation:
    test's process, it stops when the program is stopped, and a machine is gone only when it has reaped the program.
 4. Cables are pairs of interfaces. A switch is a bridge in one of the machines, so that a machine that is switched off takes
    the link away from its port and from nobody else.
+5. `/etc` and `/usr/bin` are this machine's with changes that nobody else sees, so that files of `deploy/` are put where they belong
+   and work there as they are. `/run` is empty after each start, and `/var/lib` is a disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
-import threading
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from tests.support.namespaces import enter
+from tests.support.prefork import command
 from tests.support.process import Program
 from tests.support.wait import wait_for
 
-_INIT: Final = """
-hostname "$0" && mount -t tmpfs run /run && echo "127.0.0.1 localhost $0" >/run/hosts &&
-mount --bind /run/hosts /etc/hosts && ip link set lo up && echo made && exec cat
-"""
+_OVERLAID: Final = ("/etc", "/usr/bin")
+_OURS: Final = ("lb-control", "lb-dataplane")
+
+
+def _init(name: str, scratch: Path, disk: Path) -> str:
+    """Return what an init does before it waits for its end."""
+    lines = [f"hostname {name}", "ip link set lo up", f"mount -t tmpfs scratch {scratch}"]
+    for place in _OVERLAID:
+        upper, work = f"{scratch}/upper{place}", f"{scratch}/work{place}"
+        lines += [
+            f"mkdir -p {upper} {work}",
+            f"mount -t overlay overlay -o lowerdir={place},upperdir={upper},workdir={work} {place}",
+        ]
+    lines += ["mount -t tmpfs run /run", f"mount --bind {disk} /var/lib"]
+    lines += [f"ln -sf {command(program)} /usr/bin/{program}" for program in _OURS]
+    # the user whom units name, with the rights that systemd would give it: root's
+    lines += ["echo lb:x:0:0::/var/lib/lb:/bin/sh >>/etc/passwd", "echo lb:x:0: >>/etc/group"]
+    lines += ["mkdir -p -m 700 /run/lb /var/lib/lb", "mkdir /run/bird /run/exabgp"]
+    lines += [f"echo 127.0.0.1 localhost {name} >/etc/hosts"]
+    return " && ".join([*lines, "echo made", "exec cat"])
 
 
 class Machine:
@@ -46,18 +66,17 @@ class Machine:
         """What its cables are plugged into."""
         self._holder: subprocess.Popen[str] | None = None
         self._init = 0
+        self._directory = Path(tempfile.mkdtemp(prefix="lb-test-"))
 
     def on(self) -> Self:
         """Switch it on: no interface but loopback, no process but init."""
         namespaces = ["--net", "--pid", "--mount", "--uts"]
-        command = [
-            *("unshare", *namespaces, "--fork", "--kill-child=KILL", "--mount-proc"),
-            "sh",
-            "-c",
-            _INIT,
-        ]
+        scratch, disk = self._directory / "scratch", self._directory / "disk"
+        for directory in (scratch, disk):
+            directory.mkdir(exist_ok=True)
+        unshare = ["unshare", *namespaces, "--fork", "--kill-child=KILL", "--mount-proc"]
         self._holder = subprocess.Popen(
-            [*command, self.name],
+            [*unshare, "sh", "-c", _init(self.name, scratch, disk)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # unshare complains of its own end
@@ -89,6 +108,7 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.off()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
     def is_on(self) -> bool:
@@ -101,6 +121,16 @@ class Machine:
         assert self._holder is not None, f"{self.name} is switched off"
         return self._init
 
+    def path(self, place: str) -> Path:
+        """Return where a path of this machine is, for whoever is not on it."""
+        return Path(f"/proc/{self.init}/root{place}")
+
+    def put(self, place: str, content: str) -> None:
+        """Write a file there."""
+        path = self.path(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
     def within(self, argv: Sequence[str]) -> list[str]:
         """Return a command line that runs `argv` there; what it starts runs as its child."""
         namespaces = ["--net", "--pid", "--mount", "--uts"]
@@ -112,6 +142,13 @@ class Machine:
             self.within(argv), capture_output=True, text=True, check=False, timeout=timeout_s
         )
         assert done.returncode == 0, f"{self.name}: {' '.join(argv)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def try_to(self, *argv: str) -> str:
+        """Run a command there to its end, and return what it writes, whatever its exit code."""
+        done = subprocess.run(
+            self.within(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         return done.stdout
 
     def ip(self, *lines: str) -> None:
@@ -188,7 +225,6 @@ class Service(Program):
         super().__init__([], environment=environment, stop_signal=stop_signal)
         self.machine = machine
         self.command = list(argv)
-        self._lock = threading.Lock()
 
     def _spawn(self) -> None:
         self.argv = self.machine.within(self.command)
@@ -272,7 +308,12 @@ def cable(one: Machine, name: str, other: Machine, other_name: str) -> None:
 
 def switch(machine: Machine, name: str, address: str) -> None:
     """Make a bridge in a machine, with an address of the machine's on it."""
-    machine.ip(f"link add {name} type bridge", f"link set {name} up", f"address add {address} dev {name}")
+    # without an address of its own it has the lowest of its ports', another one when that port's machine is switched off
+    machine.ip(
+        f"link add {name} address 02:00:00:00:00:01 type bridge",
+        f"link set {name} up",
+        f"address add {address} dev {name}",
+    )
 
 
 def plug(machine: Machine, name: str, address: str, into: tuple[Machine, str]) -> None:
