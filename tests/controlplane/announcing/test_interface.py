@@ -76,7 +76,7 @@ def test_what_fails_is_said_and_tried_again():
 
 def test_it_ends_with_a_withdrawal(monkeypatch):
     """Told to end it removes what is there; each change was told once."""
-    ip, told, rounds = Ip(), [], iter([{"a": None}, {"a": None}, {"a": "late"}])
+    ip, told, rounds = Ip(), [], iter([{"a": None}, {"a": "late"}, {"a": "late"}, {"a": None}])
 
     def ask():
         try:
@@ -91,8 +91,8 @@ def test_it_ends_with_a_withdrawal(monkeypatch):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert told == ["preferred", "withdrawn (data_plane: a: late)", "ended, and withdrawn"]
-    assert ip.told[-1] == REMOVED.format("lb1")
+    assert told == ["preferred", "withdrawn (data_plane: a: late)", "preferred", "ended, and withdrawn"]
+    assert ip.told[-2:] == [REMOVED.format("lb0"), REMOVED.format("lb1")]
 
 
 @needs_namespaces

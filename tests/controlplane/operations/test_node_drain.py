@@ -184,8 +184,18 @@ def test_a_data_plane_that_does_not_answer(tmp_path):
     with pytest.raises(LateDrainError, match=r"a does not answer: no answer within 5 s") as error:
         site.drain(settle_s=0, quiet_s=1, timeout_s=10)
     assert "b does not" not in str(error.value)
+    assert site.record.read().phase is Phase.WITHDRAWN
     silent.error = None
     assert site.drain(settle_s=0, quiet_s=1).phase is Phase.DRAINED
+
+
+def test_a_data_plane_that_falls_silent_while_it_drains(tmp_path):
+    """What it had is not taken for gone."""
+    plane = Plane("a", active=1)
+    site = Site(tmp_path, plane)
+    site.at(3, set_to(plane, error=LateError("a", 5)))
+    with pytest.raises(LateDrainError, match="still draining: a does not answer"):
+        site.drain(settle_s=0, quiet_s=1, timeout_s=10)
 
 
 def test_a_former_process_is_waited_for(tmp_path):

@@ -198,6 +198,7 @@ async def test_every_worker_drains_its_connections():
         assert site.noted == [(0, "drain_all", True), (1, "drain_all", True)]
         site.fails[0, "drain_all"] = PeerGone()
         await site.applier.drain_all(draining=False)
+        assert site.noted[-1] == (1, "drain_all", False)
         site.fails[0, "drain_all"] = PeerError("a bug")
         with pytest.raises(Refused, match="worker 0 refused: a bug"):
             await site.applier.drain_all(draining=False)
