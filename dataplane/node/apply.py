@@ -5,7 +5,7 @@
 3. Bind what is listened on newly. If one address cannot be had, close the others again and refuse.
 4. Make new backends, and have whoever else runs it (a supervisor's workers, `Replicas`) prepare it; one refusal ends it here.
 5. Swap: services, backends, listeners. What did not change is not touched; what was removed drains.
-6. Write the snapshot to disk, then answer; if it cannot be written, try again later.
+6. Have the others swap, and write the snapshot to disk meanwhile; then answer. If it cannot be written, try again later.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataplane.node.overrides import (
     tell_overruled,
 )
 from dataplane.node.running_service import find
-from dataplane.node.slices import in_slices, pieces
+from dataplane.node.slices import in_slices, lasting, pieces
 from dataplane.node.snapshot_file import SnapshotStore
 from dataplane.node.specs import backend_specs, known_specs, service_spec
 from schemas.api import BackendPatch, PushedBy, Verdict, parse_backends_patch_steps
@@ -110,20 +110,22 @@ class Applier:
             Refused: 409, 412 or 503. Nothing has changed.
         """
         async with self.lock:
-            snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services, self._written))
-            self._check(snapshot, if_match)
-            if snapshot.generation == self.snapshot.generation:
-                await self.store.again()
-                return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": []}
-            changes = await self._run(snapshot, by)
-            await self.store.save(snapshot, self._written)
-            self._written.keep(snapshot.services)
-            return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
+            with lasting():
+                snapshot = await in_slices(parse_snapshot_steps(data, self.snapshot.services, self._written))
+                self._check(snapshot, if_match)
+                changes: list[Change] = []
+                if snapshot.generation == self.snapshot.generation:
+                    await self.store.again()
+                else:
+                    changes = await self._run(snapshot, by, save=True)
+                    self._written.keep(snapshot.services)
+                return {"generation": snapshot.generation, "hash": snapshot.hash, "changes": changes}
 
     async def restore(self, snapshot: Snapshot) -> None:
         """Run a snapshot from disk, `--config` or the environment; `Refused` (503) if an address cannot be had."""
         async with self.lock:
-            await self._run(snapshot)
+            with lasting():
+                await self._run(snapshot)
 
     async def keep_saved(self) -> None:
         """Save again what could not be saved, until cancelled, or until another process is in charge."""
@@ -169,7 +171,9 @@ class Applier:
                 f"generation {now.generation} is running with another hash, {now.hash}",
             )
 
-    async def _run(self, snapshot: Snapshot, by: PushedBy | None = None) -> list[Change]:
+    async def _run(
+        self, snapshot: Snapshot, by: PushedBy | None = None, *, save: bool = False
+    ) -> list[Change]:
         changes = await in_slices(change_steps(self.snapshot.services, snapshot.services))
         draft = await self._prepare(snapshot)
         self._listeners.new.prepare(draft.addresses(), draft.listen_options())
@@ -186,8 +190,12 @@ class Applier:
         old, self.snapshot = self.snapshot, snapshot
         events = self.node.events
         self.pushed_by = None if by is None else cast("PushOrigin", by.model_dump() | {"at": events.now()})
-        if replicas is not None:
-            await replicas.commit()
+        work = [] if replicas is None else [replicas.commit()]
+        if save:  # meanwhile: the disk takes as long as the workers
+            work.append(self.store.save(snapshot, self._written))
+        for outcome in await together(work):
+            if outcome is not None:
+                raise outcome
         events.emit(
             "applied",
             generation=snapshot.generation,

@@ -102,7 +102,7 @@ class WorkerShare(PoolShare):
 
     def part(self, least: int) -> int:
         """Return this worker's part of `min_idle`."""
-        if self._column is None:
+        if self._column is None or not least:
             return least
         return part(least, self._weights(self._board.head[0]), self._board.row)
 

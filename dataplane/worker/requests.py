@@ -31,7 +31,7 @@ from dataplane.net.reactor import Reactor
 from dataplane.net.sockopts import descriptor_limit
 from dataplane.node.change import Changer, Computed, Draft, Words
 from dataplane.node.drain import drain_all
-from dataplane.node.slices import sliced, tune_collector
+from dataplane.node.slices import lasting, sliced, tune_collector
 from dataplane.report.explain import explain
 from dataplane.report.figures import Figures
 from dataplane.report.reader import Reader
@@ -78,9 +78,11 @@ class Requests:
         result: Any = None
         match kind:
             case "stage":
-                result = await self._stage(body)
+                with lasting():
+                    result = await self._stage(body)
             case "commit":
-                await self._commit(body)
+                with lasting():
+                    await self._commit(body)
             case "listen":
                 self.listeners.take(body, sockets)
             case "meet":

@@ -8,7 +8,17 @@ from collections.abc import Generator
 
 import pytest
 
-from dataplane.node.slices import FULL, MIDDLE, YOUNG, in_slices, pieces, sliced, tune_collector
+from dataplane.node.slices import (
+    FULL,
+    MANY,
+    MIDDLE,
+    YOUNG,
+    in_slices,
+    lasting,
+    pieces,
+    sliced,
+    tune_collector,
+)
 
 
 def work(seen: list[str], slices: int, *, fails: bool = False) -> Generator[None, None, str]:
@@ -94,3 +104,23 @@ def test_what_is_there_is_collected_no_more_and_the_rest_seldom():
     assert gc.isenabled()
     assert gc.get_freeze_count() > 1000
     assert gc.get_threshold() == (YOUNG, MIDDLE, FULL)
+
+
+@pytest.mark.usefixtures("collector")
+@pytest.mark.parametrize("much", [False, True])
+def test_what_a_change_makes_is_not_looked_through(*, much):
+    """Nothing is collected meanwhile; what is much is left out from then on. Whatever goes wrong, the collector is on again."""
+    gc.collect()
+    gc.unfreeze()
+    made = []
+
+    def make() -> None:
+        with lasting():
+            assert not gc.isenabled()
+            made.extend([] for _ in range(MANY + 1 if much else 1))
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        make()
+    assert gc.isenabled()
+    assert (gc.get_freeze_count() > len(made)) is much
