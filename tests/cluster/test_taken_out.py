@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.aftermath import HEADS, Aftermath, unexcused
-from tests.support.cluster import Bed
+from tests.support.cluster import Bed, Node
 from tests.support.episodes import drain, enable, more, start_again, upgrade
 from tests.support.figures import print_table
 from tests.support.namespaces import needs_namespaces
@@ -37,8 +37,23 @@ def bed() -> Iterator[Bed]:
     print_table("taken-out", f"A node is taken out, at {RATE:g} connections/s", HEADS, ROWS)
 
 
+def assert_stays_out(bed: Bed, node: Node) -> None:
+    """Hold that a drained node comes up drained, whatever happened to its power, and has clients when it is enabled."""
+    start_again(node)
+    with node.command("ready") as ready:
+        wait_for(lambda: ready.poll() is not None, "an answer")
+        assert "drained" in ready.output
+    with bed.load(rate=RATE) as load:
+        more(load)
+    assert node.inside not in {answer.partition("@")[2] for answer in load.report.answered_by}
+    enable(bed, node)
+    with bed.load(rate=RATE) as load:
+        load.wait_until(lambda now: any(node.inside in answer for answer in now.answered_by), "its clients")
+    assert load.report.failures == {}
+
+
 def test_drained_and_switched_off(bed):
-    """Who comes after the router has been told is served by others; the drained node is switched off, and nobody notices."""
+    """Who comes after the router has been told is served by others; switched off and on, the node stays out until it is enabled."""
     node = bed.middle()
     with bed.load(rate=RATE, flows=FLOWS) as load:
         load.wait_flows()
@@ -54,29 +69,7 @@ def test_drained_and_switched_off(bed):
     assert set(after.failed_before) <= {"reset", "short"}
     assert set(after.lost_flows) <= {node.name}
     assert set(after.served_after) == {other.name for other in bed.others(node)}
-
-
-def test_drained_stays_so_until_it_is_enabled(bed):
-    """A node that was drained comes up drained, whatever happened to its power, and has clients when it is enabled."""
-    node = (
-        bed.middle()
-        if all(each.is_on for each in bed.nodes)
-        else next(each for each in bed.nodes if not each.is_on)
-    )
-    if node.is_on:
-        drain(bed, node)
-        node.off()
-    start_again(node)
-    with node.command("ready") as ready:
-        wait_for(lambda: ready.poll() is not None, "an answer")
-        assert "drained" in ready.output
-    with bed.load(rate=RATE) as load:
-        more(load)
-    assert node.inside not in {answer.partition("@")[2] for answer in load.report.answered_by}
-    enable(bed, node)
-    with bed.load(rate=RATE) as load:
-        load.wait_until(lambda now: any(node.inside in answer for answer in now.answered_by), "its clients")
-    assert load.report.failures == {}
+    assert_stays_out(bed, node)
 
 
 def test_upgraded_one_after_the_other(bed):

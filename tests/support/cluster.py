@@ -154,7 +154,7 @@ class Bed:
         hold_s: After how long of silence the router leaves a node.
     """
 
-    def __init__(self, *, workers: int = 1, hold_s: int = 60) -> None:
+    def __init__(self, *, workers: int = 1, hold_s: int = 30) -> None:
         self._workers = workers
         self.hold_s = hold_s
         self._stack = ExitStack()
