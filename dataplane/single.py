@@ -50,7 +50,7 @@ class Single:
         self._recording.watch(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
         await load_initial(self.applier, process.options.config)
-        await endpoints.listen()
+        await endpoints.listen(relays=True)
         await endpoints.serve()
 
     def sockets(self) -> list[tuple[str, socket.socket]]:

@@ -102,12 +102,16 @@ class Endpoints:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._bound[option] = sock
 
-    async def listen(self) -> None:
+    async def listen(self, *, relays: bool) -> None:
         """Let callers in, whom `serve` answers; StartError if somebody else has come to listen since the bind.
 
-        What answers them is loaded only now: clients of the services are relayed meanwhile.
+        What answers them is loaded only now: clients of the services are relayed meanwhile. In a thread, if this process
+        `relays`; if others do, it may wait: what a thread loads lies in memory of its own, and takes a third of a MiB more.
         """
-        await load(_modules)
+        if relays:
+            await load(_modules)
+        else:
+            _modules()
         for option, sock in self._bound.items():
             try:
                 sock.listen(BACKLOG)

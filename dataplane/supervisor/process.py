@@ -104,7 +104,7 @@ class Supervision:
             self._sockets.new.inherit(activated)
             await load_initial(self.applier, process.options.config)
             await self._succession.start()
-            await endpoints.listen()
+            await endpoints.listen(relays=False)
             for taken in predecessors:
                 await taken.confirm()
                 taken.serve()

@@ -51,7 +51,7 @@ class Successor:
                 life.turn(Turn.TAKE, time.time())
                 await self._run_what_was_taken(taken)
                 await self._succession.start()
-                await endpoints.listen()
+                await endpoints.listen(relays=False)
                 if (
                     life.leaving_since is not None
                 ):  # nothing is taken over only to end: the process that runs serves

@@ -54,7 +54,7 @@ async def served(plane, tmp_path, metrics=None):
     own = OwnSocket(tmp_path / "own.sock")
     own.acquire()
     endpoints = Endpoints(plane, own, None, metrics, NO_FILES, beside=False)
-    await endpoints.listen()
+    await endpoints.listen(relays=metrics is None)
     return endpoints, own
 
 

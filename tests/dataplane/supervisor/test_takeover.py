@@ -64,7 +64,7 @@ class Takes:
         """Start workers."""
         self.on_start()
 
-    async def listen(self):
+    async def listen(self, *, relays):
         """Let callers of the API in."""
 
     def inherit(self, sockets):
