@@ -24,8 +24,6 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 SERVERS: Final = 3
 """Of Consul."""
-BASE64: Final = 4 / 3
-"""How a value travels in an answer of Consul's, and in a transaction."""
 QUERY_BYTES: Final = 25 * KIB
 """What Consul 1.8.7 keeps for a blocking query: its memory before and with 4,000 of them over HTTP on one agent."""
 AGENT_CONNECTIONS: Final = 200
@@ -139,8 +137,8 @@ LOADS: Final = (
     ),
     Load(
         "one change of the key, out of Consul",
-        "nodes x 4/3 of the key",
-        lambda size, measured: size.nodes * BASE64 * size.services * measured.discovered_bytes,
+        "nodes x the key",
+        lambda size, measured: size.nodes * size.services * measured.discovered_bytes,
         "bytes",
         SERVERS * LINK_BYTES,
         "a second of a gigabit at each of three servers",
@@ -177,8 +175,8 @@ LOADS: Final = (
     ),
     Load(
         "records out of the servers",
-        "reads of all records x nodes x 4/3 of the record",
-        lambda size, _: size.nodes * record_reads(size) * size.nodes * BASE64 * record_bytes(size),
+        "reads of all records x nodes x the record",
+        lambda size, _: size.nodes * record_reads(size) * size.nodes * record_bytes(size),
         "bytes/s",
         SERVERS * LINK_BYTES / 10,
         "a tenth of a gigabit at each of three servers",

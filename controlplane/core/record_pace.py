@@ -4,7 +4,7 @@ Theory of operation:
 
 1. Whoever watches the records of N nodes is woken by each that is written, and then reads all of them. So N nodes together read
    N x N records, as often as one of them reads: it is this square that fills the servers' links, long before what is
-   written does (`tools/model_cluster.py` has the figures: with neither of the rules below, 18 nodes are too many).
+   written does (`tools/model_cluster.py` has the figures: with none of the rules below, 20 nodes are too many).
 2. Room: what records say of single services shares a fixed room from 16 nodes on. The busiest services are told one by one,
    the others as a sum.
 3. Pause: a node that has read waits before it reads again. What happens in between is in the next answer: nothing is missed,
