@@ -233,7 +233,7 @@ class Daemon:
             spawn(kept("looking at health", self.observer.run, self.log))
             spawn(kept("telling what breaks", self._notice, self.log))
             spawn(self.registering.run())
-            spawn(self.membership.run())
+            spawn(kept("telling the other nodes", self.membership.run, self.log))
             spawn(self.sharing.run())
             async with self._served(listener):
                 if self.file is not None:

@@ -123,12 +123,11 @@ def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], s
 
 def _times(numbers: Numbers) -> TimesStatus:
     """Describe a histogram."""
-    *counts, total = numbers or (0.0,)
-    return {
-        "count": int(sum(counts)),
-        "sum_s": round(total, 6),
-        "buckets": {bound: int(count) for bound, count in zip(_BOUNDS, counts, strict=False) if count},
-    }
+    if not any(numbers):  # of most backends of many, nothing was measured
+        return {"count": 0, "sum_s": 0.0, "buckets": {}}
+    *counts, total = numbers
+    buckets = {bound: int(count) for bound, count in zip(_BOUNDS, counts, strict=True) if count}
+    return {"count": sum(buckets.values()), "sum_s": round(total, 6), "buckets": buckets}
 
 
 def _by_word(
