@@ -31,7 +31,7 @@ class NodeNews:
     def look(self) -> None:
         """Tell what is new since the last look; of another cluster, everything."""
         picture = self._picture()
-        if picture is None or picture is self._before:
+        if picture is None:
             return
         before, self._before = self._before, picture
         if before is not None and before.cluster != picture.cluster:
