@@ -132,8 +132,13 @@ class Looker:
         if self.stop.is_set():
             raise InterruptedHere
 
-    async def arrived(self, awaited: Awaited, deadline: float) -> list[Arrival]:
+    async def arrived(self, awaited: Awaited, deadline: float, *, word: str = "runs it") -> list[Arrival]:
         """Wait until everybody has taken a content, or will not, or a moment of the monotonic clock has come.
+
+        Args:
+            awaited: What, and by whom.
+            deadline: The moment.
+            word: What is said of a node that has it.
 
         Returns:
             How far everybody is; empty: Consul has not answered.
@@ -147,7 +152,7 @@ class Looker:
             look = await self.look()
             if look is not None:
                 found = arrivals(awaited, look.picture)
-                self._tell(found, told)
+                self._tell(found, told, word)
                 if found and all(each.standing.is_settled for each in found):
                     return found
                 if awaited.nodes is None and self._is_overwritten(awaited, look):
@@ -156,13 +161,13 @@ class Looker:
                 return found
             await self.pause()
 
-    def _tell(self, found: list[Arrival], told: set[str]) -> None:
+    def _tell(self, found: list[Arrival], told: set[str], word: str) -> None:
         for each in found:
             if each.standing.is_settled and each.node not in told:
                 told.add(each.node)
                 is_fine = each.standing is Standing.RUNS
                 self.say(
-                    f"{each.node}: runs it" if is_fine else f"{each.node}: {each.standing.value}: {each.why}"
+                    f"{each.node}: {word}" if is_fine else f"{each.node}: {each.standing.value}: {each.why}"
                 )
 
     def _is_overwritten(self, awaited: Awaited, look: Look) -> bool:

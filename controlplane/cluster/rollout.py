@@ -294,7 +294,8 @@ class Rollout:
         if self._ended(fate, end, began, why):
             self._say(f"taken back: {why}")
             content = await self._writing.content_hash() or began.record.base
-            await self._settle(Awaited(self._keys.path, content, began.record.nodes, began.nodes))
+            awaited = Awaited(self._keys.path, content, began.record.nodes, began.nodes)
+            await self._settle(awaited, "runs what the key says")
 
     def _ended(self, fate: Fate, end: CanaryRecord, began: _Began, why: str) -> bool:
         """Note what became of an end; True: it was written."""
@@ -312,10 +313,12 @@ class Rollout:
             report.ending, report.why = Ending.TAKEN_OVER, _OTHERS
         return False
 
-    async def _settle(self, awaited: Awaited) -> None:
+    async def _settle(self, awaited: Awaited, word: str = "runs it") -> None:
         """Wait until those have it who are to have it."""
         try:
-            self._report.nodes = await self._looker.arrived(awaited, time.monotonic() + self._order.taking_s)
+            self._report.nodes = await self._looker.arrived(
+                awaited, time.monotonic() + self._order.taking_s, word=word
+            )
         except InterruptedHere:
             self._say("not waited for any longer")
 

@@ -78,10 +78,13 @@ class FollowedKey:
         row, running, due = self.key.status(), self.canary, self._rule.due
         if running is None or due is None:
             return row
-        until = self._runtime.rfc3339(due)
-        since = datetime.fromtimestamp(running.seen, UTC).isoformat(timespec="milliseconds")
-        shown = {"id": running.id, "by": running.by, "since": since.replace("+00:00", "Z"), "until": until}
-        note = f"canary {running.id[:8]} of {running.by} runs here since {shown['since']}, until {until} at the latest"
+        moment = datetime.fromtimestamp(running.seen, UTC).isoformat(timespec="milliseconds")
+        since, until = moment.replace("+00:00", "Z"), self._runtime.rfc3339(due)
+        shown = {"id": running.id, "by": running.by, "since": since, "until": until}
+        note = (
+            f"canary {running.id[:8]} of {running.by} runs here since {_short(since)}, "
+            f"until {_short(until)} at the latest"
+        )
         return {"note": note, **row, "canary": shown}
 
     async def run(self, on_content: OnContent, _on_error: OnError) -> None:
@@ -158,3 +161,8 @@ class FollowedKey:
             self._log(
                 f"{self.name}: the canary is not written down, so a restart counts its time anew: {error}"
             )
+
+
+def _short(moment: str) -> str:
+    """Shorten an RFC 3339 time for people."""
+    return moment[:19].replace("T", " ")
