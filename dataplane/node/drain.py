@@ -58,9 +58,8 @@ async def drain_all(services: Iterable[Service], events: Events, *, draining: bo
     """Give every connection of services that run its last deadline, or take that back."""
     for service in services:
         if not draining:
-            undrain(
-                flow for flow in service.flows if flow.backend is None
-            )  # the others are where rule 4 says
+            # Whoever is still on the way to a backend; of the others each is again as its backend has it.
+            undrain(flow for flow in service.flows if flow.backend is None)
             await rehome(service, events)
         elif drain(service, list(service.flows), CloseReason.DRAIN_TIMEOUT):
             await asyncio.sleep(0)

@@ -537,6 +537,17 @@ def test_a_node_without_services_needs_attention(browser, control, plane):
         browser.wait_true("!document.getElementById('attention-list').innerText.includes('No service')")
 
 
+def test_a_node_that_is_taken_out(browser, control, address, plane):
+    """Who takes it out, how far that has got, and what takes it back; no line is left once it is enabled."""
+    with dashboard(control, document(address, {"id": "one", "address": "127.0.0.1:1"})) as page:
+        browser.open(page.url)
+        assert control("node", "drain", "--settle", "0s").code == 0
+        browser.wait_text("#attention-list", "takes this node out, withdrawn for")
+        browser.wait_text("#attention-list", "lb-control node enable")
+        assert control("node", "enable").code == 0
+        browser.wait_true("!document.getElementById('attention-list').innerText.includes('takes this node')")
+
+
 def test_service_that_nobody_serves_is_named_with_the_reason(browser, control, address, plane):
     """One line says it, and not its source once more, nor that no service is configured."""
     web = {"listen": address, "discover": {"consul": {"service": "web"}}}

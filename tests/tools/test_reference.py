@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.core.readiness import Reason
 from dataplane.core.reasons import CloseReason, DiscardCause, SkipReason
 from tools import gen_reference
 from tools.reference_code import (
@@ -85,6 +86,14 @@ def test_every_discard_cause_has_advice():
 def test_every_skip_reason_has_advice():
     """Skip reasons in the code, in the reference and on the troubleshooting page are the same."""
     assert rows("Skip reasons") == list(SKIPS) == [reason.value for reason in SkipReason]
+
+
+def test_every_reason_is_explained():
+    """Why a node is not ready: each word stands in the table of the page about it, and no other."""
+    text = (DOCS / "topics/announcing.md").read_text()
+    table = text.partition("| word | what it means |")[2].partition("\n\n")[0]
+    words = [word for row in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert words == [reason.value for reason in Reason]
 
 
 def test_every_event_has_a_text():
