@@ -58,8 +58,8 @@ def entries_of(reply: Reply, cluster: str) -> list[Entry]:
         ]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error):
         raise ConsulError("protocol", "an answer that is no list of keys") from None
-    # The folder itself is a key for who has made it in Consul's page, and what is deeper is nobody's.
-    return [each for each in entries if each.node and "/" not in each.node][:MAX_NODES]
+    # The folder itself is a key for who has made it in Consul's page; what is deeper, or no node can be called, is nobody's.
+    return [each for each in entries if _NAME.fullmatch(each.node)][:MAX_NODES]
 
 
 async def read_cluster(settings: ConsulSettings, path: str, timeout_s: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Theory of operation
    record, as it may have run the canary before.
 4. A canary that is over here stays over, whatever its record says: only another id begins again.
 5. A record that cannot be read names nobody.
+6. A canary's content may call this node something else. That changes nothing: it was named by the name that it had.
 
 | state | what is seen | next | counts |
 |---|---|---|---|
@@ -163,6 +164,8 @@ class CanaryRule:
         self.phase = Phase.NONE
         self._until = now
         self._is_first = True
+        self._called: str | None = None
+        """What this node was called when the newest canary named it."""
         if remembered is not None:
             self.phase = Phase.OVER if remembered.over else Phase.RUNNING
             self._until = now + _left(remembered.lasts_s, remembered.seen, wall)
@@ -181,7 +184,7 @@ class CanaryRule:
             now: Monotonic seconds.
             wall: Seconds since the epoch.
         """
-        record = None if seen is None or not _names(seen.canary, node) else seen.canary
+        record = None if seen is None else self._ours(seen.canary, node)
         before, known = self.phase, self.memory
         left_s = self._left(record, wall)
         event = self._event(seen, record, now, left_s)
@@ -210,6 +213,14 @@ class CanaryRule:
             content = known.base.encode()
         return Choice(content, None, ended, _note(ended, seen))
 
+    def _ours(self, record: CanaryRecord | None, node: str | None) -> CanaryRecord | None:
+        """Return a record that names this node, or did when it was first seen."""
+        if record is None or record.ended is not None:
+            return None
+        if self.memory is None or self.memory.id != record.id or node in record.nodes:
+            self._called = node
+        return record if self._called in record.nodes else None
+
     def _event(self, seen: Picture | None, record: CanaryRecord | None, now: float, left_s: float) -> Event:
         if self.memory is not None and (seen is None or (record is not None and record.id == self.memory.id)):
             return Event.LAPSED if now >= self._until else Event.SAME
@@ -234,10 +245,6 @@ class CanaryRule:
             digest = record.content_hash
             return Memory(record.id, record.by, record.since, seen_at, record.lasts_s, digest, over, base)
         return self.memory and replace(self.memory, over=over, base=base or self.memory.base)
-
-
-def _names(record: CanaryRecord | None, node: str | None) -> bool:
-    return record is not None and record.ended is None and node is not None and node in record.nodes
 
 
 def _left(lasts_s: float, since: float, wall: float) -> float:

@@ -166,7 +166,8 @@ def _moment(value: dict[str, Any], key: str) -> str:
         moment = datetime.fromisoformat(text) if isinstance(text, str) and len(text) <= 40 else None  # noqa: PLR2004 - a date, a time, a zone
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
+    # between date and time any character may stand
+    if moment is None or moment.tzinfo is None or not str(text).isprintable():
         raise ValueError(f"{key} is no moment with its time zone")
     return str(text)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 VERSION: Final = 1
 MAX_BYTES: Final = 64 * 1024
@@ -263,9 +262,10 @@ def _count(value: object, name: str) -> int:
 
 
 def _number(value: object, name: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    # bounded like a count: Python reads whole numbers from JSON that are too large for a float
+    if type(value) not in (int, float) or not 0 <= cast("float", value) < _MAX_COUNT:
         raise ValueError(f"{name} must be a number from 0, not {_shown(value)}")
-    return float(value)
+    return float(cast("float", value))
 
 
 def _truth(value: object, name: str) -> bool:
@@ -277,7 +277,9 @@ def _truth(value: object, name: str) -> bool:
 def _each(read: Any) -> Any:
     def read_all(value: object, name: str) -> dict[str, Any]:
         inner = _mapping(value, name).items()
-        return {_text(_MAX_SHORT)(key, name): read(one, f"{name}.{key[:40]}") for key, one in inner}
+        return {
+            _text(_MAX_SHORT)(key, name): read(one, f"{name}.{_printable(key[:40])}") for key, one in inner
+        }
 
     return read_all
 

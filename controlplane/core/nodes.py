@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 FORGET_S: Final = 24 * 3600.0
 """Who has been gone for longer is not shown any more."""
+_AHEAD_S: Final = 60.0
 _SHORT: Final = 12
 _NAMED: Final = 8
 
@@ -214,7 +215,9 @@ def _seen(entry: Entry, wall: float, seen_gone: float | None) -> NodeView | None
         presence, since = Presence.GONE, max(seconds_of(record.at), seen_gone or 0.0)
     if wall - since > FORGET_S:
         return None
-    return NodeView(entry.node, presence, text_of(since), record)
+    # A clock that is ahead wrote of a moment that is still to come; a little of that is usual.
+    told = text_of(since) if since <= wall + _AHEAD_S else None
+    return NodeView(entry.node, presence, told, record)
 
 
 def seconds_of(moment: str) -> float:

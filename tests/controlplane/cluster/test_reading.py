@@ -46,13 +46,15 @@ async def pictured(consul):
 
 
 async def test_every_node_is_read():
-    """Those of this cluster and of no other, those that are gone, and what is no record; folders are nobody."""
+    """Those of this cluster and of no other, those that are gone, and what is no record; folders and names that no node can have are nobody."""
     async with FakeConsul() as consul:
         put(consul, "a", record("a"), session="s1")
         put(consul, "b", record("b"))
         put(consul, "c", b"\xff", session="s2")
         put(consul, "", b"")
         put(consul, "d/e", record("e"))
+        put(consul, "f\x1b[2J", record("f"))
+        put(consul, "g" * 65, record("g"))
         consul.keys["livelb/edge2/nodes/z"] = (record("z"), 5)
         seen = await pictured(consul)
     assert [(each.name, each.presence) for each in seen.nodes] == [

@@ -80,6 +80,20 @@ def test_who_is_named_takes_the_canary_and_says_so():
     assert (again.content, again.began) == (NEW, None)
 
 
+@pytest.mark.parametrize("called", ["n1-new", None])
+def test_a_canary_that_calls_its_node_something_else_ends_like_any_other(called):
+    """It was named by the name that it had; else it would come and go, without an end."""
+    made, seen = running(), Picture(OLD, record())
+    choice = made.look(seen, called, 1.0, WALL + 1)
+    assert (choice.content, choice.ended, made.due) == (NEW, None, 100.0)
+    choice = made.look(seen, called, 100.0, WALL + 100)
+    assert (choice.content, choice.ended and choice.ended.how) == (OLD, "expired")
+    assert made.look(seen, "n1", 101.0, WALL + 101).content == OLD, "once over, it stays over"
+    another = Picture(OLD, record("c2", NEWER))
+    assert made.look(another, called, 102.0, WALL + 102).content == OLD, "which names somebody else"
+    assert made.look(another, "n1", 103.0, WALL + 103).content == NEWER
+
+
 @pytest.mark.parametrize("seen", [Picture(OLD, record()), Picture(None, record())])
 def test_its_time_ends_it_whatever_consul_shows(seen):
     """The record is still there; the key's content counts, and of a key that has gone the last one."""

@@ -58,6 +58,7 @@ def test_the_hash_is_the_contents():
         ({"by": "x" * 201}, "by"),
         ({"since": "yesterday"}, "since"),
         ({"since": "2027-01-15T08:00:00"}, "time zone"),
+        ({"since": "2027-01-15\x1b08:00:00Z"}, "since"),
         ({"lasts_s": -1}, "lasts_s"),
         ({"lasts_s": True}, "lasts_s"),
         ({"lasts_s": 1e9}, "lasts_s"),

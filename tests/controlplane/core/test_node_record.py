@@ -94,6 +94,8 @@ def test_versions_mix():
         (raw(outcomes={"web": 1}), "outcomes.web must be"),
         (raw(outcomes={"web": {"connections": -1}}), "outcomes.web.connections must be"),
         (raw(outcomes={"web": {"first_byte_ms": {"sum": float("nan")}}}), "first_byte_ms.sum must be"),
+        (raw(outcomes={"web": {"first_byte_ms": {"sum": 10**400}}}), "first_byte_ms.sum must be"),
+        (raw(outcomes={"web": {"first_byte_ms": {"sum": True}}}), "first_byte_ms.sum must be"),
         (raw(outcomes={"web": {"first_byte_ms": {"buckets": {"1": -1}}}}), "first_byte_ms.buckets.1 must be"),
     ],
 )
@@ -122,6 +124,8 @@ def test_anything_is_a_record_or_refused(value, name):
 def test_nothing_reaches_a_terminal_that_could_rewrite_it():
     """Control characters are blanks, on the way out and on the way in."""
     assert NodeRecord.parse(raw(reason="a\x1b[2Jb")).reason == "a [2Jb"
+    with pytest.raises(ValueError, match=r"^outcomes\. \[2J must be"):
+        NodeRecord.parse(raw(outcomes={"\x1b[2J": 1}))
     assert b"\\u001b" not in replace(FULL, error="a\x1b[2Jb").encode()
 
 

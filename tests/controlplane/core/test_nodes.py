@@ -61,6 +61,13 @@ def test_who_is_gone_is_shown_since_it_was_heard_last():
     assert (seen.presence, seen.since) == (Presence.GONE, text_of(WALL - 1))
 
 
+@pytest.mark.parametrize("said", [{}, {"left": "9999-12-31T23:59:59.999999Z"}])
+def test_nobody_is_gone_since_a_moment_to_come(said):
+    """Any moment may be written there, the last one that there is as well: then it is not known."""
+    seen = views(entry("a", session=None, **{"at": "9999-12-31T23:59:59.999999Z", **said}))["a"]
+    assert (seen.presence, seen.since) == (Presence.LEFT if said else Presence.GONE, None)
+
+
 def test_who_has_left_said_so():
     """That holds whether its session has ended yet or not."""
     for session in ("s", None):
