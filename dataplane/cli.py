@@ -175,7 +175,7 @@ def main(**given: object) -> None:
     (lb-control), or from what ran last.
     """
     begun = None
-    if given["takeover"] or given["workers"] != "1":
+    if given["takeover"] or _are_several(str(given["workers"])):
         # Before anything is loaded that only a supervisor needs. Should it be one too many, it ends with this process.
         from dataplane.worker.fork_server import begin  # noqa: PLC0415 - see above
 
@@ -188,8 +188,15 @@ def main(**given: object) -> None:
     try:
         options = options_from(given, _directory)
     except UsageError as error:
+        if begun is not None:
+            begun.dismiss()
         raise click.UsageError(str(error)) from error
     sys.exit(run(options, begun))
+
+
+def _are_several(workers: str) -> bool:
+    """Tell whether `--workers` asks for more than one, as far as it is worth a guess."""
+    return workers == "auto" or (workers.isdecimal() and workers != "1")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from dataplane import cli
+from dataplane.worker import fork_server
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,16 @@ def test_a_contradiction_is_a_usage_error(tmp_path):
     arguments = ["--runtime-dir", str(tmp_path), "--state-dir", str(tmp_path), "--workers", "many"]
     answer = CliRunner().invoke(cli.main, arguments)
     assert (answer.exit_code, "'many' is neither auto nor a number" in answer.output) == (2, True)
+
+
+def test_what_was_begun_for_workers_ends_with_a_contradiction(tmp_path, monkeypatch):
+    """A process that was forked for nothing is gone before the message is."""
+    dismissed = []
+    begun = SimpleNamespace(dismiss=lambda: dismissed.append(True))
+    monkeypatch.setattr(fork_server, "begin", lambda: begun)
+    arguments = ["--runtime-dir", str(tmp_path), "--workers", "2", "--name", "a b"]
+    answer = CliRunner().invoke(cli.main, arguments)
+    assert (answer.exit_code, dismissed) == (2, [True]), answer.output
 
 
 def test_a_tab_offers_what_there_is(tmp_path):

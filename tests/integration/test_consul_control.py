@@ -317,7 +317,7 @@ def test_nodes_follow_one_key(agent, node, address, tmp_path_factory):
     ("arguments", "said"),
     [
         (("--to", "lb.yaml"), "must be consul-kv:PATH"),
-        (("--to", "consul-kv:lb", "--max-remap", "5%"), "--max-remap cannot be kept"),
+        (("--to", "consul-kv:lb", "--max-remap", "5%"), "--max-remap needs to know the nodes"),
         (("--to", "consul-kv:a//b"), "no path of a key"),
     ],
 )
