@@ -17,7 +17,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONSUL: Final = ROOT / ".tools/consul"
-READY_S: Final = 30.0
+READY_S: Final = 60.0
 """How long anything may take to happen."""
 CLIENT_S: Final = 5.0
 """How long one call waits for its answer."""
