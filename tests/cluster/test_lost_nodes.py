@@ -46,7 +46,7 @@ def lose(bed: Bed, what: str, change: Callable[[Node], None]) -> tuple[Node, Aft
         load.wait_flows()
         episodes.more(load)
         window = episodes.lose(bed, node, change)
-        episodes.more(load, 600)
+        episodes.more(load)
     after = Aftermath.of(bed, load, window.begun, window.over)
     ROWS.append(after.row(what, node.name))
     return node, after
@@ -102,7 +102,7 @@ def test_cut_off_from_consul(bed):
         wait_for(
             lambda: all(limit(other) == 5000 for other in bed.others(node)), "the others to take the change"
         )
-        load.wait_progress(600, FLOWS)
+        load.wait_progress(300, FLOWS)
         assert limit(node) != 5000
         node.link("eth2", "up")
         wait_for(lambda: limit(node) == 5000, "the node to take what it missed", deadline_s=120)

@@ -104,12 +104,13 @@ class Pair:
         wait_for(
             lambda: node.has_address() and not any(other.has_address() for other in others),
             f"the address on node {node.name}",
+            deadline_s=120,
             every_s=0.05,
         )
 
     def load(self) -> Load:
         """Return clients of the shared address."""
-        return Load(f"{ADDRESS}:80", rate=RATE, flows=FLOWS, network=self.clients.entered)
+        return Load(f"{ADDRESS}:80", rate=RATE, flows=FLOWS, interval_s=0.5, network=self.clients.entered)
 
 
 @pytest.fixture(scope="module")

@@ -213,8 +213,8 @@ class Bed:
         return next(node for node in self.nodes if node.edge == hop)
 
     def load(self, **options: Any) -> Load:
-        """Return clients beyond the router; see `Load`."""
-        return Load(f"{ADDRESS}:{PORT}", network=self.clients.entered, **options)
+        """Return clients beyond the router; see `Load`. Long flows speak twice a second: often enough to find out that they are lost."""
+        return Load(f"{ADDRESS}:{PORT}", network=self.clients.entered, interval_s=0.5, **options)
 
     def node_of(self, answered_by: str) -> Node:
         """Return the node that a client came by, from what answered it."""

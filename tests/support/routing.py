@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from tests.support.deployed import DEPLOY
+from tests.support.deployed import AHEAD, DEPLOY
 from tests.support.machine import Machine, Service
 from tests.support.programs import require
 from tests.support.wait import wait_for
@@ -34,7 +34,7 @@ def adapted(file: str, hold_s: int, address: str = _NODE) -> str:
 def bird(router: Machine, hold_s: int) -> Service:
     """Return BIRD on a router, as `deploy/bird/router.conf` has it; see `adapted`."""
     router.put("/etc/bird/bird.conf", adapted("bird/router.conf", hold_s))
-    return Service(router, [require("bird"), "-f"])
+    return Service(router, [*AHEAD, require("bird"), "-f"])
 
 
 def exabgp(node: Machine, address: str, hold_s: int, environment: dict[str, str]) -> Service:
@@ -42,7 +42,14 @@ def exabgp(node: Machine, address: str, hold_s: int, environment: dict[str, str]
     node.put("/etc/exabgp/exabgp.conf", adapted("exabgp/exabgp.conf", hold_s, address))
     unit = (DEPLOY / "exabgp/exabgp.service.d/livelb.conf").read_text()
     settings = re.findall(r"^Environment=(.*)", unit, re.MULTILINE)
-    command = ["env", *settings, "exabgp_log_level=WARNING", require("exabgp"), "/etc/exabgp/exabgp.conf"]
+    command = [
+        *AHEAD,
+        "env",
+        *settings,
+        "exabgp_log_level=WARNING",
+        require("exabgp"),
+        "/etc/exabgp/exabgp.conf",
+    ]
     return Service(node, command, environment=environment)
 
 
@@ -58,5 +65,6 @@ def wait_next_hops(router: Machine, prefix: str, hops: Sequence[str]) -> None:
     wait_for(
         lambda: sorted(next_hops(router, prefix)) == sorted(hops),
         f"{prefix} to go by {', '.join(hops) or 'nobody'}",
+        deadline_s=120,
         every_s=0.05,
     )
