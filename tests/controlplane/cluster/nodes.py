@@ -39,7 +39,6 @@ class FakeNode:
     def __post_init__(self) -> None:
         self._rule = CanaryRule(None, time.monotonic(), time.time())
         self._outcomes = Outcomes(usable=1, backends=1)
-        self._at = 0
         self._error: str | None = None
 
     @property
@@ -57,10 +56,9 @@ class FakeNode:
             self._take()
         failed = round(self.rate * self.fails.get(self.running, 0.0))
         self._outcomes += Outcomes(self.rate, failed)
-        self._at += 1
         record = NodeRecord(
             self.name,
-            f"2027-01-15T08:{self._at // 60 % 60:02}:{self._at % 60:02}.000Z",
+            now_text(),
             started=self.started,
             key="lb",
             content=digest_of_content(self.running),
