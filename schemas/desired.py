@@ -111,7 +111,7 @@ def load_desired(raw: bytes, variables: Variables | None = None) -> Desired:
 
     InvalidDocument has every problem found, in the order of the text, each with its line and column.
     """
-    from schemas.reading.document import scan_document  # noqa: PLC0415 - 4 MiB, where no file is read
+    from schemas.reading.document import scan_document  # noqa: PLC0415 - 15 ms and 1 MiB, where no file is read
 
     return desired_of(scan_document(raw), variables)
 
