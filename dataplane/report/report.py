@@ -38,7 +38,9 @@ async def describe(figures: Figures, monotonic_began: float) -> dict[str, Servic
 
     services = {name: _service(one) for name, one in figures.services.items()}
     for (name, address), listener in figures.listeners.items():
-        if listener.state is not None:
+        if (
+            listener.state is not None and name in services
+        ):  # a supervisor listens before workers tell of a service
             told: ListenerStatus = {
                 "address": address,
                 "state": listener.state,

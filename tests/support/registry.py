@@ -157,6 +157,13 @@ class Registry:
         self.put(key, json.dumps(document, indent=1).encode())
 
     def raw(self, key: str) -> bytes | None:
-        """Return what a key holds; None if there is none."""
-        status, body = self._any().request("GET", f"/v1/kv/{urllib.parse.quote(key)}?raw")
+        """Return what a key holds; None if there is none. While there is no leader, it waits for one."""
+        found: list[tuple[int, bytes]] = []
+
+        def told() -> bool:
+            found[:] = [self._any().request("GET", f"/v1/kv/{urllib.parse.quote(key)}?raw")]
+            return found[0][0] in (http.client.OK, http.client.NOT_FOUND)
+
+        wait_for(told, f"what {key} holds", every_s=0.05)
+        status, body = found[0]
         return body if status == http.client.OK else None

@@ -44,3 +44,9 @@ async def test_an_address_that_nobody_accepts_from_is_not_shown() -> None:
     figures.add(Figures(listeners={("web", "unix:/gone"): ListenerFigures(5, None)}))
     told = await describe(figures, 0.0)
     assert [one["address"] for one in told["web"]["listeners"]] == ["unix:/x", "unix:/y"]
+
+
+async def test_an_address_of_a_service_that_no_worker_tells_of_yet_is_not_shown() -> None:
+    """A supervisor listens for a new service before its workers tell of it; status is asked for in that moment, too."""
+    figures = Figures(listeners={("new", "127.0.0.1:1"): ListenerFigures(0, "accepting")})
+    assert await describe(figures, 0.0) == {}
