@@ -75,6 +75,10 @@ class Announcer:
         except BrokenPipeError:
             guarded.end()
             return 0
+        except OSError as error:  # nor could the guard tell it; the next one begins with a withdrawal
+            guarded.end()
+            self._tell(f"ExaBGP cannot be told: {error.strerror}; it starts this command again")
+            return 1
         guarded.kill()
         self._tell("the guard has ended, or hangs: withdrawn; ExaBGP starts both again")
         self._withdraw()
@@ -85,7 +89,7 @@ class Announcer:
             signal.signal(number, signal.SIG_IGN)
         try:
             self._withdraw()
-        except BrokenPipeError:  # ExaBGP has ended, and its sessions with it
+        except OSError:  # ExaBGP has ended, and its sessions with it
             return
 
     def _round(self) -> None:

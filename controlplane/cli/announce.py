@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Final
 
@@ -107,6 +108,7 @@ def announce(settings: Settings, /, *, prefixes: tuple[Prefix, ...], hold: float
         click.echo(output.plain(f"lb-control announce: {text}"), err=True)
 
     if interface is None:
+        _need_exabgp()
         from controlplane.announcing.exabgp import Announcer  # noqa: PLC0415 - one of the two
 
         told = {name: given[name] for name in ("next_hop", "med", "med_lowered", "communities")}
@@ -115,3 +117,14 @@ def announce(settings: Settings, /, *, prefixes: tuple[Prefix, ...], hold: float
 
     interfaces = {Call.PREFERRED: interface, Call.LOWERED: given["interface_lowered"] or interface}
     keep(Addresses(prefixes, interfaces, hold, ip_command()), ask, tell, interval)
+
+
+def _need_exabgp() -> None:
+    """Refuse to run without ExaBGP's ends of two pipes: what is opened next would be taken for them."""
+    for number, name in enumerate(("input", "output")):
+        try:
+            os.fstat(number)
+        except OSError:
+            raise click.UsageError(
+                f"standard {name} is closed: ExaBGP starts this command, and talks to it there"
+            ) from None

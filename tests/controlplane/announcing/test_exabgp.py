@@ -46,15 +46,19 @@ class Started:
     def __init__(self, directory):
         self._phase = directory / "phase"
         self.say("late")
-        code = PROGRAM.format(root=str(ROOT), phase=str(self._phase))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", self.code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             bufsize=1,
         )
+
+    @property
+    def code(self):
+        """What it runs."""
+        return PROGRAM.format(root=str(ROOT), phase=str(self._phase))
 
     def say(self, word):
         """Have the node be in a phase, or `late`."""
@@ -131,6 +135,17 @@ def test_its_output_is_gone(started):
     started.process.stdout.close()
     started.say("enabled")
     assert started.process.wait() == 0
+
+
+def test_its_output_takes_nothing(started):
+    """It says so, and ends: whoever has started it starts it again."""
+    with Path("/dev/full").open("w") as full:
+        argv = [sys.executable, "-c", started.code]
+        ended = subprocess.run(
+            argv, stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    said = "ExaBGP cannot be told: No space left on device; it starts this command again\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 def test_killed(started):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from controlplane.announcing import exabgp, interface
@@ -92,3 +95,13 @@ def test_what_cannot_be_asked_is_not_ready(made):
     given.clients = broken
     assert [reason for reason, _ in ask().why] == [Reason.UNKNOWN]
     assert "no such file" in ask().reason
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "input"), (1, "output")])
+def test_without_exabgp_s_pipes_nothing_begins(number, name):
+    """Else the next socket that is opened would be taken for one."""
+    code = f"import os, sys; os.close({number}); from controlplane.cli import main; main()"
+    argv = [sys.executable, "-c", code, "announce", *PREFIX]
+    ended = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert ended.returncode == 2
+    assert f"standard {name} is closed: ExaBGP starts this command" in ended.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import subprocess
 import sys
 
 import click
@@ -106,3 +108,26 @@ def test_a_reader_that_has_gone_is_told_nothing(monkeypatch, words):
             entry.main()
         assert caught.value.code == 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())  # what is left in it is of no interest
+
+
+LOADING = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path, target=None):
+        if name == "controlplane.cli.entry":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from controlplane.cli import main
+sys.meta_path.insert(0, Interrupts())
+main()
+"""
+
+
+def test_interrupted_while_it_is_loaded_it_ends_without_a_word():
+    """Who has mistyped and presses Ctrl-C at once sees no traceback; the shell sees the signal."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADING, "status"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
