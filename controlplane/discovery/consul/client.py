@@ -167,7 +167,7 @@ class ConsulClient:
             # aiohttp: "Session is closed"; a header or a status line that is none
             raise ConsulError("protocol", f"{self._address}: {str(error)[:_SHOWN_CHARS]}") from error
         if reply.status not in (200, 404, *also):
-            raise _refusal(reply)
+            raise _refusal(reply, path)
         return reply
 
 
@@ -201,14 +201,14 @@ def _words(error: Exception) -> str:
     return str(reason) or type(reason).__name__
 
 
-def _refusal(reply: Reply) -> ConsulError:
+def _refusal(reply: Reply, path: str) -> ConsulError:
     """Return the error for an answer that is neither 200 nor 404."""
     words = "".join(
         c if c.isprintable() else " " for c in reply.body.decode("utf-8", "replace")[:_SHOWN_CHARS]
     )
     detail = f"status {reply.status}: {' '.join(words.split())}"
     if reply.status in (401, 403):
-        return ConsulError("denied", detail)
+        return ConsulError("denied", f"{detail}, for {path}")  # it depends on the path what a token lacks
     if 300 <= reply.status < 400:  # noqa: PLR2004 - HTTP's class of redirects
         return ConsulError("protocol", f"status {reply.status}: a redirect, which is not followed")
     if reply.status in (429, 503):

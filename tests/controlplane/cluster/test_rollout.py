@@ -419,7 +419,7 @@ async def test_what_is_not_allowed_is_said_at_once(bed):
         return web.Response(status=403, text="Permission denied")
 
     bed.consul._session = denied
-    with pytest.raises(ConsulError, match="denied: status 403"):
+    with pytest.raises(ConsulError, match="denied: status 403: Permission denied, for /v1/session/create"):
         await bed.rollout()
     assert "lb.canary" not in bed.consul.keys
 
