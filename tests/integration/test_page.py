@@ -672,7 +672,7 @@ def test_the_nodes_of_a_cluster_are_shown(browser, control, address, plane):
         assert "main: <b>draining</b>" in shown
         assert "its daemon was killed" in shown
         assert browser.text("#nodes-error") == ""
-        assert "Of the cluster edge, n2 is behind, n3 is gone." in browser.text("#attention-list")
+        browser.wait_text("#attention-list", "Of the cluster edge, n2 is behind, n3 is gone.")
         agent.kill()
         browser.wait_text("#nodes-error", "What runs goes on without Consul.")
         assert "2 of 3 nodes live" in browser.text("#nodes-head")

@@ -236,8 +236,12 @@ class Service(Program):
 
     @property
     def pid(self) -> int:
-        """Of the program, as the test's machine numbers it."""
-        return _only_child(super().pid)
+        """Of the program, as the test's machine numbers it; ProcessLookupError if it has ended."""
+        waiting = super().pid
+        found = wait_for(lambda: _children(waiting) or self.poll() is not None, f"a child of {waiting}")
+        if not isinstance(found, list):
+            raise ProcessLookupError
+        return int(found[0])
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing if it has ended."""
