@@ -59,7 +59,7 @@ def test_what_is_written_is_read(phase, by, since):
         (b'{"version": 2, "phase": "enabled"}', "another version"),
         (b'{"version": 1, "phase": "gone"}', "no phase 'gone'"),
         (b'{"version": 1}', "no phase ''"),
-        (b"[" * 4000, "nested"),
+        (b"[" * 4000, "nested|Expecting value"),  # from Python 3.12 on it is not too deep
         (b" " * 5000, "bytes"),
     ],
 )

@@ -139,6 +139,7 @@ async def test_promotion_is_no_change_where_it_runs(node, consul):
     canary = record()
     async with node.runs(), other.runs():
         await node.takes(OLD)
+        await other.takes(OLD)
         await write(consul, canary=canary)
         await node.takes(OLD, NEW)
         await write(consul, NEW, ended(canary, "promoted", "web: as good"))
