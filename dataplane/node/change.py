@@ -20,6 +20,7 @@ from dataplane.node.node import Node
 from dataplane.node.running_service import RunningService, take_share
 from dataplane.node.slices import pieces, sliced
 from dataplane.node.sticky_tables import build_tables
+from dataplane.telemetry.events import Events
 from schemas.system.machine import HERE
 
 V = TypeVar("V")
@@ -217,12 +218,7 @@ class Changer:
         # Connections stay with their address, whatever the backends are called now.
         gone = [] if same else [backend for backend in old.values() if backend.id not in backends]
         moves |= await self._remove(running, gone)
-        former = service.former_addresses
-        if moves or (former and not former.isdisjoint(backend.spec.address for backend in backends.values())):
-            await rehome(service, node.events)
-        # Dial what the pools of new backends hold even without traffic.
-        async for backend in sliced(list(service.backends.values()) if service.spec.pool.min_idle else ()):
-            backend.pool.refiller.restock()
+        await _settle(service, node.events, moves=moves)
 
     def _match(
         self, service: Service, following: Prepared, made: Mapping[tuple[str, str], Backend]
@@ -374,3 +370,13 @@ class Changer:
 def _kept(override: Mapping[str, V], old: BackendSpec, new: BackendSpec) -> dict[str, V]:
     """Return those overridden fields that a new configuration leaves as they were."""
     return {name: value for name, value in override.items() if getattr(old, name) == getattr(new, name)}
+
+
+async def _settle(service: Service, events: Events, *, moves: bool) -> None:
+    """Say whose connections are whose now, if that may have changed, and dial what pools hold even without traffic."""
+    former = service.former_addresses
+    backends = service.backends.values()
+    if moves or (former and not former.isdisjoint(backend.spec.address for backend in backends)):
+        await rehome(service, events)
+    async for backend in sliced(list(backends) if service.spec.pool.min_idle else ()):
+        backend.pool.refiller.restock()

@@ -38,7 +38,7 @@ def service_spec(
     """Convert one service with everything in it, or with `backends`, if these have been converted already."""
     if backends is None:
         backends = backend_specs(service.backends, {})
-    pool, timeouts, limits, drain = service.pool, service.timeouts, service.limits, service.drain
+    pool, timeouts, drain = service.pool, service.timeouts, service.drain
     passive = service.health.passive
     return spec.ServiceSpec(
         name=name,
@@ -73,19 +73,24 @@ def service_spec(
             spec.ProxyAccept(service.proxy_protocol.accept),
             tuple(service.proxy_protocol.trusted),
         ),
-        limits=spec.LimitsSpec(
-            limits.connections,
-            limits.per_backend,
-            limits.per_client,
-            limits.client_rate,
-            limits.queue,
-            limits.queue_timeout,
-            limits.queue_abandoned == "drop",
-        ),
+        limits=_limits(service),
         access=spec.AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),
         drain=spec.DrainSpec(drain.timeout, drain.close),
         slow_start_s=service.slow_start,
         balance_workers=service.balance_workers,
+    )
+
+
+def _limits(service: Service) -> spec.LimitsSpec:
+    limits = service.limits
+    return spec.LimitsSpec(
+        limits.connections,
+        limits.per_backend,
+        limits.per_client,
+        limits.client_rate,
+        limits.queue,
+        limits.queue_timeout,
+        limits.queue_abandoned == "drop",
     )
 
 

@@ -96,7 +96,7 @@ def test_an_update_leaves_pooled_connections_alone(plane):
     ages = {"idle_timeout": "1h", "max_age": "1h", "greeting_age": "1h"}
     pool = {"mode": "preconnect", "min_idle": 4, **ages}
     with Noting("one") as one, LineServer("two") as two, through(plane, one.address, pool=pool) as service:
-        one.wait_accepted(4)
+        one.wait_until(lambda: len(ports) == 4, "all four to be served")
         service.wait(lambda now: now["backends"][0]["pooled"] == 4)
         pooled = list(ports)
         for number in range(20):
