@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from controlplane.cluster.looking import Keys
 from controlplane.core.nodes import Picture
@@ -49,7 +49,7 @@ def choose(picture: Picture, keys: Keys, wanted: int | tuple[str, ...]) -> tuple
 class Fresh:
     """Tells whether nodes have told of their numbers since it was first asked."""
 
-    def __init__(self, nodes: Sequence[str]) -> None:
+    def __init__(self, nodes: Collection[str]) -> None:
         self._nodes = nodes
         self._old: dict[str, str] | None = None
 

@@ -212,7 +212,12 @@ class Rollout:
         """Compare; return why it is to be taken back, None: it is good."""
         awaited = Awaited(self._keys.path, self._hash, began.record.nodes, began.nodes)
         until = time.monotonic() + self._order.observe_s
-        fresh, last = Fresh(began.record.nodes), until + _fresh_s(began.nodes)
+        # Without the others' newest numbers, what hits all nodes would be the canary's fault.
+        followed = {
+            name for name, old in began.nodes.items() if old is not None and old.key == self._keys.path
+        }
+        compared = followed | set(began.record.nodes)
+        begun, over, last = Fresh(compared), Fresh(compared), until + _fresh_s(began.nodes)
         self._say(f"observing for {self._order.observe_s:g} s")
         while True:
             look = await self._looker.look()
@@ -230,12 +235,14 @@ class Rollout:
                 why = self._disturbed(look, began) or _unready(look, began)
                 if why is not None:
                     return why
-                is_over = now >= until and (fresh.has_told(look.picture) or now >= last)
-                verdict = self._verdict(began, look, early=not is_over)
-                if verdict.is_worse:
-                    return verdict.why
-                if is_over:
-                    return self._too_few(verdict)
+                has_begun = begun.has_told(look.picture)
+                is_over = now >= until and (over.has_told(look.picture) or now >= last)
+                if has_begun or is_over:
+                    verdict = self._verdict(began, look, early=not is_over)
+                    if verdict.is_worse:
+                        return verdict.why
+                    if is_over:
+                        return self._too_few(verdict)
             await self._looker.pause()
 
     def _disturbed(self, look: Look, began: _Began) -> str | None:

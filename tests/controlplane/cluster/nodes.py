@@ -23,6 +23,7 @@ class FakeNode:
         refuses: Contents that it refuses.
         unready: Contents with which it is not ready.
         deaf: It takes nothing new.
+        silent: It serves, and tells nothing of it.
     """
 
     consul: FakeConsul
@@ -31,6 +32,7 @@ class FakeNode:
     refuses: set[bytes] = field(default_factory=set)
     unready: set[bytes] = field(default_factory=set)
     deaf: bool = False
+    silent: bool = False
     dead: bool = False
     rate: int = 100
     taken: list[bytes] = field(default_factory=list)
@@ -56,6 +58,8 @@ class FakeNode:
             self._take()
         failed = round(self.rate * self.fails.get(self.running, 0.0))
         self._outcomes += Outcomes(self.rate, failed)
+        if self.silent:
+            return
         record = NodeRecord(
             self.name,
             now_text(),

@@ -119,6 +119,24 @@ async def test_what_all_nodes_meet_is_not_its_fault(bed):
     assert (await bed.rollout()).ending is Ending.PROMOTED
 
 
+async def test_who_tells_late_is_waited_for(bed):
+    """What begins to fail everywhere is not its fault, though the others' newest numbers come after its own."""
+    others = bed.nodes[1:]
+    for node in others:
+        node.silent = True
+    task = asyncio.create_task(bed.rollout())
+    await bed.says("observing")
+    for node in bed.nodes:
+        node.fails |= {OLD: 0.9, NEW: 0.9}
+    at = bed.consul.index
+    await eventually(lambda: bed.consul.index > at + 100, "its own numbers")
+    assert not task.done()
+    for node in others:
+        node.silent = False
+    report = await task
+    assert (report.ending, report.verdict.is_judged) == (Ending.PROMOTED, True), report.why
+
+
 @pytest.mark.parametrize("least", [0, 10**6])
 async def test_too_little_traffic(bed, least):
     """Is no failure, unless so much was asked for."""
