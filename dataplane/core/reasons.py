@@ -85,6 +85,18 @@ class CloseReason(StrEnum):
     """The PROXY header is malformed, or the peer left before it was complete."""
     PROXY_TIMEOUT = "proxy_timeout", Source.CLIENT
     """The PROXY header was not complete within `timeouts.proxy_header`."""
+    NO_ROUTE = "no_route", Source.CLIENT
+    """No service of the listener matches the client's TLS name, protocols and address."""
+    NOT_TLS = "not_tls", Source.CLIENT
+    """The client sends something else than TLS, and nothing but TLS is taken."""
+    CLIENT_HELLO_TIMEOUT = "client_hello_timeout", Source.CLIENT
+    """The client's ClientHello was not complete within `timeouts.client_hello`."""
+    TLS_FAILED = "tls_failed", Source.CLIENT
+    """The TLS handshake with the client failed."""
+    TLS_TIMEOUT = "tls_timeout", Source.CLIENT
+    """The TLS handshake with the client was not complete within `timeouts.tls_handshake`."""
+    BACKEND_TLS_FAILED = "backend_tls_failed", Source.BACKEND, Harm.REFUSED
+    """The TLS handshake failed with every backend that was tried, or its certificate was not accepted."""
     DRAIN_TIMEOUT = "drain_timeout", Source.LOCAL
     """Its backend or service was drained or removed, and `drain.timeout` is over."""
     SHUTDOWN = "shutdown", Source.LOCAL

@@ -56,6 +56,7 @@ class CheckType(StrEnum):
 
     NONE = "none"
     TCP = "tcp"
+    TLS = "tls"
     HTTP = "http"
     EXPECT = "expect"
 
@@ -127,6 +128,8 @@ class ActiveCheckSpec:
     expect_send: bytes
     expect_expect: bytes
     expect_quit: bytes
+    tls: bool = False
+    """Over TLS, begun as `ServiceSpec.backend_tls` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,10 @@ class TimeoutsSpec:
     half_closed_s: float
     lifetime_s: float
     proxy_header_s: float
+    client_hello_s: float = 5.0
+    """For the ClientHello that tells which service of a listener a client wants."""
+    tls_handshake_s: float = 10.0
+    """For a client's whole TLS handshake; a backend's has what `connect_s` leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +202,59 @@ class DrainSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchSpec:
+    """Which clients of a listener that it shares a service takes; empty: any."""
+
+    sni: tuple[str, ...] = ()
+    """Names in lower case, `*.example.com` for one label in front of it."""
+    alpn: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    """CIDRs, matched with the real client address."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSpec:
+    """A certificate (with its chain) and its key: files in PEM, by absolute path."""
+
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """How TLS of clients ends here."""
+
+    certificates: tuple[CertificateSpec, ...]
+    """Chosen by SNI; the first is the default."""
+    client_ca: str = ""
+    """File of authorities; clients must have a certificate of one. Empty: they need none."""
+    min_version: str = "1.2"
+    alpn: tuple[str, ...] = ()
+    """In order of preference; empty: nothing is negotiated."""
+    ciphers: str = ""
+    """OpenSSL's list for TLS 1.2; empty: the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTlsSpec:
+    """How TLS to backends begins here."""
+
+    ca: str = "system"
+    """`system`, or a file of authorities."""
+    server_name: str = ""
+    """Sent as SNI and verified; empty: the host name of the backend's address, or its IP, which is verified and not sent."""
+    verify: bool = True
+    cert: str = ""
+    """Our own certificate and its key; empty: none."""
+    key: str = ""
+    alpn: tuple[str, ...] = ()
+    pass_sni: bool = False
+    """Send the client's SNI, if it has sent one; what is verified is still the above."""
+    pass_alpn: bool = False
+    """Offer what the client and this end have agreed on, or what the client offers if its TLS does not end here."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One service, every default resolved."""
 
@@ -220,3 +280,9 @@ class ServiceSpec:
     """Of those addresses among `listen` that have any."""
     balance_workers: bool = False
     """Whether a supervisor's workers hand clients over to the one that has the fewest."""
+    match: MatchSpec | None = None
+    """None: all clients of its listeners that no other service takes."""
+    tls: TlsSpec | None = None
+    """None: the bytes of clients are passed on as they are."""
+    backend_tls: BackendTlsSpec | None = None
+    """None: backends get what the client has sent, or what was in its TLS."""
