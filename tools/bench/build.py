@@ -23,28 +23,35 @@ INTERPRETED: Final[Mapping[str, str]] = MappingProxyType({"LIVELB_INTERPRETED": 
 """What in its environment makes our data plane run interpreted, even where it is compiled."""
 COMPILED: Final = "compiled"
 _FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Wno-unused-result")
+_LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tls_load": ("-lssl", "-lcrypto")})
+_HEADERS: Final = MappingProxyType({"openssl/ssl.h": "libssl-dev"})
+"""What is not installed if the compiler does not find them."""
 
 
 @functools.cache
 def compiled(name: str) -> str:
-    """Return the path of one of our C programs, compiled if its source is new.
+    """Return the path of one of our C programs, compiled if its source, or a header of ours, is new.
 
     Raises:
         Failed: There is no compiler, or it refuses.
     """
     source = HERE / f"{name}.c"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    sources = [source, *sorted(HERE.glob("*.h"))]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
     program = CACHE / f"{name}-{digest}"
     if program.exists():
         return str(program)
     CACHE.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [installed("cc"), *_FLAGS, "-o", str(unfinished), str(source)],
+        [installed("cc"), *_FLAGS, "-o", str(unfinished), str(source), *_LIBRARIES.get(name, ())],
         capture_output=True,
         text=True,
         check=False,
     )
+    for header, package in _HEADERS.items():
+        if f"{header}: No such file" in done.stderr:
+            raise Failed(f"{package} is not installed: {name}.c needs {header}")
     if done.returncode != 0:
         raise Failed(f"{name}.c does not compile: {done.stderr[-400:]}")
     unfinished.replace(program)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tests.support.ports import HeldPort
-from tools.bench.build import COMPILED, HERE, INTERPRETED, ROOT, compiled, form, installed, ours
+from tools.bench.build import CACHE, COMPILED, HERE, INTERPRETED, ROOT, compiled, form, installed, ours
 from tools.bench.child import Child, Failed, within
 
 _ROUND_ROBIN_LIMIT: Final = 4095
@@ -22,6 +22,11 @@ _ROUND_ROBIN_LIMIT: Final = 4095
 number, and changes a weight in microseconds where `random` needs milliseconds."""
 _MOST_FILES: Final = 65_536
 _MODULES: Final = Path("/usr/lib/nginx/modules")
+NAME: Final = "bench.example.com"
+"""What clients over TLS ask for."""
+CERTIFICATES: Final = CACHE / "certificates"
+KEYS: Final = ("ecdsa", "rsa")
+"""Kinds of keys; CERTIFICATES has a file of each with certificate and key, once certificates.py has made them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ _OURS: Final = (
     "--runtime-dir", "$directory", "--state-dir", "$directory/state",
 )  # fmt: skip
 _ID_LINE: Final = '      - {id: b$index, address: "$host:$port"}'
+
+
+INTERPRETED_SUFFIX: Final = "-interpreted"
 
 
 def _ours(title: str, pool: str, *options: str, mode: str = "rr") -> Contender:
@@ -149,6 +157,28 @@ _GIVEN: Final[Mapping[str, Contender]] = MappingProxyType(
 )  # fmt: skip
 
 
+def _over_tls(name: str, key: str) -> tuple[str, Contender]:
+    """Return what is called `tls_name(name, key)`: one that ends TLS and is otherwise as it is without."""
+    contender = _GIVEN[name]
+    stem, _, ending = contender.config.replace("-stream", "").rpartition(".")
+    more = {**contender.more, "certificate": key}
+    return tls_name(name, key), replace(contender, config=f"{stem}-tls.{ending}", more=more)
+
+
+def _by_name(name: str) -> tuple[str, Contender]:
+    """Return what is called `NAME-route`: one that passes TLS through to where the ClientHello's name belongs."""
+    contender = _GIVEN[name]
+    stem, _, ending = contender.config.replace("-stream", "").rpartition(".")
+    title = f"{contender.title}, by name"
+    return f"{name}-route", replace(contender, title=title, config=f"{stem}-route.{ending}")
+
+
+def tls_name(name: str, key: str) -> str:
+    """Return the name of the contender that does the same as another one, but ends TLS with a key of KEYS."""
+    plain = name.removesuffix(INTERPRETED_SUFFIX)
+    return f"{plain}-{key}{name.removeprefix(plain)}"
+
+
 def _interpreted(contender: Contender) -> Contender:
     """Return one of ours with its interpreted form."""
     return replace(
@@ -158,13 +188,20 @@ def _interpreted(contender: Contender) -> Contender:
     )
 
 
-INTERPRETED_SUFFIX: Final = "-interpreted"
-CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
+_WITH_TLS: Final = ("haproxy", "nginx", "envoy", "ours-off")
+_ALL: Final[Mapping[str, Contender]] = MappingProxyType(
     {
         **_GIVEN,
+        **dict(_over_tls(name, key) for name in _WITH_TLS for key in KEYS),
+        **dict(_by_name(name) for name in _WITH_TLS),
+    }
+)
+CONTENDERS: Final[Mapping[str, Contender]] = MappingProxyType(
+    {
+        **_ALL,
         **{
             name + INTERPRETED_SUFFIX: _interpreted(contender)
-            for name, contender in _GIVEN.items()
+            for name, contender in _ALL.items()
             if contender.program == "ours"
         },
     }
@@ -236,7 +273,7 @@ def _program(contender: Contender) -> str:
         if contender.environment.items() >= INTERPRETED.items() and form(interpreted=True) == COMPILED:
             raise Failed("it does not run interpreted")
         return ours()
-    if contender.config == "nginx-stream.conf" and not (_MODULES / "ngx_stream_module.so").exists():
+    if contender.program == "nginx" and not (_MODULES / "ngx_stream_module.so").exists():
         raise Failed("nginx's stream module (libnginx-mod-stream) is not installed")
     return installed(contender.program)
 
@@ -292,6 +329,8 @@ def begin(
             Template(contender.service_lines).substitute(index=index, port=port)
             for index, port in enumerate(further_ports)
         ),
+        "certificates": str(CERTIFICATES),
+        "name": NAME,
         "balance": "roundrobin" if len(backends) <= _ROUND_ROBIN_LIMIT else "leastconn",
         **contender.more,
     }

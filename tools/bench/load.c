@@ -1,9 +1,11 @@
 /* The load generator: raw echo through whatever listens at the target; prints one line of JSON.
  *
- *   load echo|connect HOST:PORT CONNECTIONS SIZE SECONDS WARMUP RATE
+ *   load echo|connect HOST:PORT CONNECTIONS SIZE SECONDS WARMUP RATE [FILE]
  *
  * echo     CONNECTIONS stay open; an operation sends SIZE bytes and waits until as many have come back.
  * connect  an operation connects, sends, receives and closes; at most CONNECTIONS of them at once.
+ *
+ * What is sent are zeros, or the first SIZE bytes of FILE.
  *
  * RATE 0 is a closed loop: each answer starts the next operation. Otherwise it is an open loop: operation k is due
  * k / RATE seconds after the start, whether or not the target keeps up, and its latency counts from then, so a target
@@ -29,14 +31,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SECOND 1000000000LL
+#include "latency.h"
+
 #define DRAIN_NS (2 * SECOND)
 #define EVENTS 256
 #define SOURCES 16 /* client addresses on loopback: 28,000 ports each do not last for long connect loads */
-
-/* Latencies: buckets of 1/128 of their power of two, as in an HDR histogram: under 0.8 % error. */
-#define SUB 128
-#define BUCKETS (SUB * 40)
 
 struct slot {
     int fd;
@@ -55,15 +54,7 @@ static const size_t sink_size = 256 * 1024;
 static long long started, measured_from;
 static volatile long long ends;
 static double rate;
-static uint64_t due_index, histogram[BUCKETS], measured, total, errors, unfinished;
-static double latency_sum;
-static long long latency_max;
-
-static long long now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * SECOND + t.tv_nsec;
-}
+static uint64_t due_index, total, errors, unfinished;
 
 static void end_now(int signal) {
     (void)signal;
@@ -71,36 +62,11 @@ static void end_now(int signal) {
     if (now < ends) ends = now;
 }
 
-static int bucket_of(long long ns) {
-    uint64_t value = ns < 0 ? 0 : (uint64_t)ns;
-    if (value < SUB) return (int)value;
-    int shift = 63 - __builtin_clzll(value) - 7;
-    int bucket = (shift + 1) * SUB + (int)((value >> shift) - SUB);
-    return bucket < BUCKETS ? bucket : BUCKETS - 1;
-}
-
-static double bucket_value(int bucket) {
-    if (bucket < SUB) return bucket;
-    int shift = bucket / SUB - 1;
-    return ((double)(bucket % SUB + SUB) + 0.5) * (double)(1ULL << shift);
-}
-
 static void record(long long due, long long now) {
     total++;
     long long counts_at = rate > 0 ? due : now;
     if (counts_at < measured_from || counts_at >= ends) return;
-    measured++;
-    long long latency = now - due;
-    histogram[bucket_of(latency)]++;
-    latency_sum += (double)latency;
-    if (latency > latency_max) latency_max = latency;
-}
-
-static double percentile(double share) {
-    uint64_t wanted = (uint64_t)(share * (double)measured + 0.9999999), seen = 0;
-    for (int i = 0; i < BUCKETS; i++)
-        if ((seen += histogram[i]) >= wanted && seen) return bucket_value(i) / 1000.0;
-    return 0;
+    add_latency(now - due);
 }
 
 static void fail(const char *what) {
@@ -241,7 +207,13 @@ static void count_unfinished(void) {
     }
 }
 
-static void prepare(char **argv) {
+static void read_payload(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file || !payload || fread(payload, 1, size, file) != size) fail(path);
+    fclose(file);
+}
+
+static void prepare(int argc, char **argv) {
     char *colon = strrchr(argv[2], ':');
     if (!colon) fail("HOST:PORT");
     *colon = 0;
@@ -257,6 +229,7 @@ static void prepare(char **argv) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     payload = calloc(1, size);
+    if (argc > 8) read_payload(argv[8]);
     sink = malloc(sink_size);
     slots = calloc((size_t)count, sizeof *slots);
     idle = calloc((size_t)count, sizeof *idle);
@@ -272,12 +245,12 @@ static void prepare(char **argv) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) {
-        fprintf(stderr, "usage: load echo|connect HOST:PORT CONNECTIONS SIZE SECONDS WARMUP RATE\n");
+    if (argc != 8 && argc != 9) {
+        fprintf(stderr, "usage: load echo|connect HOST:PORT CONNECTIONS SIZE SECONDS WARMUP RATE [FILE]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
-    prepare(argv);
+    prepare(argc, argv);
     if (!connecting)
         for (int i = 0; i < count; i++)
             if (open_connection(&slots[i])) fail("connect");
@@ -293,7 +266,7 @@ int main(int argc, char **argv) {
            "\"p999_us\": %.3f, \"max_us\": %.3f}\n",
            (unsigned long long)measured, (unsigned long long)total, (unsigned long long)errors,
            (unsigned long long)unfinished, (double)length / 1e9, (double)measured * 1e9 / (double)length,
-           measured ? latency_sum / (double)measured / 1000.0 : 0, percentile(0.5), percentile(0.9),
+           mean_us(), percentile(0.5), percentile(0.9),
            percentile(0.99), percentile(0.999), (double)latency_max / 1000.0);
     return 0;
 }

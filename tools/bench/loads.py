@@ -106,16 +106,20 @@ def echoes(*, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES, rate: f
     return _raw("echo", connections, size, rate)
 
 
-def connects(*, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES, rate: float = 0.0) -> Load:
-    """Return a load of connect, send, receive, close."""
-    return _raw("connect", connections, size, rate)
+def connects(
+    *, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES, rate: float = 0.0, payload: str = ""
+) -> Load:
+    """Return a load of connect, send, receive, close; what is sent are zeros, or the bytes of a file."""
+    return _raw("connect", connections, size, rate, payload)
 
 
-def _raw(mode: Literal["echo", "connect"], connections: int, size: int, rate: float) -> Load:
+def _raw(
+    mode: Literal["echo", "connect"], connections: int, size: int, rate: float, payload: str = ""
+) -> Load:
     warm_up_s = WARM_UP_S + connections / _OPENED_PER_S
 
     def load(address: str, seconds: float) -> dict[str, float]:
-        argv = echo_load(mode, address, connections, size, rate)
+        argv = echo_load(mode, address, connections, size, rate, payload)
         return parse.load(output_of(argv(seconds, warm_up_s), seconds))
 
     compiled("load")  # not while the clock runs

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ _VERSIONS: Final = (
     ("nginx", "nginx", "-v"),
     ("Envoy", "envoy", "--version"),
     ("Traefik", "traefik", "version"),
+    ("OpenSSL", "openssl", "version"),
     ("wrk", "wrk", "-v"),
     ("iperf3", "iperf3", "--version"),
     ("redis-benchmark", "redis-benchmark", "--version"),
@@ -94,6 +96,7 @@ def describe() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {
             "Python": platform.python_version(),
+            "Python's OpenSSL": ssl.OPENSSL_VERSION.split()[1],
             "uvloop": importlib.metadata.version("uvloop"),
             **{title: _version(program, option) for title, program, option in _VERSIONS},
         },

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from tools.bench.certificates import make_certificates
 from tools.bench.child import Failed
-from tools.bench.contenders import launch
+from tools.bench.contenders import NAME, launch, tls_name
 from tools.bench.servers import echo_servers
 from tools.bench.study import Metric, Sampler
 
@@ -28,6 +30,8 @@ class MemoryStudy:
 
     contenders: Sequence[str]
     connections: int
+    key: str = ""
+    """Of the certificate with which they end TLS, one of KEYS; empty: they do not."""
     thorough: bool = True
     fresh: bool = True
     name: str = "memory"
@@ -44,46 +48,55 @@ class MemoryStudy:
     def open(self, stack: ExitStack) -> None:
         """Start the backends."""
         self._backends = echo_servers(stack)
+        self._context: ssl.SSLContext | None = None
+        if self.key:
+            make_certificates()
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE
 
     def prepare(self, name: str, stack: ExitStack) -> Sampler:
         """Look whether it starts; each turn starts it anew."""
         del stack
         with ExitStack() as own:
-            launch(name, self._backends, own)
-        return lambda _seconds: self._sample(name)
+            launch(self._called(name), self._backends, own)
+        return lambda _seconds: self._sample(self._called(name))
+
+    def _called(self, name: str) -> str:
+        return tls_name(name, self.key) if self.key else name
 
     def _sample(self, name: str) -> dict[str, float]:
         with ExitStack() as own:
             running = launch(name, self._backends, own)
             if running.child is None:
                 raise Failed("no process to look at")
-            _wait_answers(running.address)
+            self._wait_answers(running.address)
             with ExitStack() as first:
                 for _ in range(_BEFORE):
-                    _open(running.address, first)
+                    self._open(running.address, first)
             time.sleep(_SETTLE_S)
             before = running.child.memory_kib()
             for _ in range(self.connections):
-                _open(running.address, own)
+                self._open(running.address, own)
             time.sleep(_SETTLE_S)
             growth = running.child.memory_kib() - before
             return {"per_connection": growth / self.connections, "before": before}
 
+    def _wait_answers(self, address: str) -> None:
+        """Wait until it relays; Traefik listens before it knows where to."""
+        end = time.monotonic() + _ANSWER_S
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError, Failed), ExitStack() as own:
+                self._open(address, own, _PROBE_S)
+                return
+            time.sleep(_PROBE_S / 10)
+        raise Failed("it does not relay")
 
-def _wait_answers(address: str) -> None:
-    """Wait until it relays; Traefik listens before it knows where to."""
-    end = time.monotonic() + _ANSWER_S
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError, Failed), ExitStack() as own:
-            _open(address, own, _PROBE_S)
-            return
-        time.sleep(_PROBE_S / 10)
-    raise Failed("it does not relay")
-
-
-def _open(address: str, stack: ExitStack, answer_s: float = _ANSWER_S) -> None:
-    host, _, port = address.rpartition(":")
-    client = stack.enter_context(socket.create_connection((host, int(port)), timeout=answer_s))
-    client.sendall(b"ping")
-    if not client.recv(16):
-        raise Failed("a connection was closed")
+    def _open(self, address: str, stack: ExitStack, answer_s: float = _ANSWER_S) -> None:
+        host, _, port = address.rpartition(":")
+        client = stack.enter_context(socket.create_connection((host, int(port)), timeout=answer_s))
+        if self._context is not None:
+            client = stack.enter_context(self._context.wrap_socket(client, server_hostname=NAME))
+        client.sendall(b"ping")
+        if not client.recv(16):
+            raise Failed("a connection was closed")

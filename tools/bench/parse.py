@@ -32,9 +32,15 @@ def wrk(text: str) -> dict[str, float]:
 
 
 def load(text: str) -> dict[str, float]:
-    """Read the line of `load.c`; `work` counts the warm-up, too, because it has used CPU."""
+    """Read the line of `load.c` or `tls_load.c`; `work` counts the warm-up, too, because it has used CPU."""
     figures = {key: float(value) for key, value in json.loads(text).items()}
     return {**figures, "work": figures["total"]}
+
+
+def tls_stream(text: str) -> dict[str, float]:
+    """Read the line of `tls_load.c` after a bulk transfer: gigabytes that arrived, and per second."""
+    figures = load(text)
+    return {"work": figures["bytes"] / 1e9, "rate": figures["bytes_rate"] / 1e9, "errors": figures["errors"]}
 
 
 def iperf(text: str) -> dict[str, float]:

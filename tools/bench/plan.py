@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from tools.bench import loads
 from tools.bench.acknowledged import AcknowledgedStudy
@@ -27,6 +27,7 @@ from tools.bench.scrape import ScrapeStudy
 from tools.bench.services import ServicesStudy
 from tools.bench.start import StartStudy
 from tools.bench.study import Pace, Study
+from tools.bench.tls import HANDSHAKE_METRICS, MESSAGE_METRICS, STREAM_METRICS, RouteStudy, TlsStudy
 from tools.bench.veth import VethStudy
 from tools.bench.workers import WorkersStudy
 
@@ -41,6 +42,7 @@ _SHORT_LIST: Final = ("direct", "relay", "haproxy", "ours-off", "ours-preconnect
 _QUICK_LIST: Final = ("direct", "relay", "haproxy", "ours-preconnect")
 _PAIR: Final = ("haproxy", "ours-off")
 _WORKERS: Final = ("haproxy", "haproxy-2", "ours-preconnect", "ours-2", "ours-4")
+_TLS: Final = ("haproxy", "nginx", "envoy", "ours-off")
 _TAIL: Final = ("relay", "haproxy", "ours-off", "ours-preconnect", "ours-reuse")
 
 FORMS: Final = ("installed", "interpreted", "both")
@@ -61,6 +63,12 @@ _CONNECTION_COUNTS: Final = (1, 64, 1_000, 9_000)
 _SERVICE_COUNTS: Final = (1, 10, 100, 500)
 _SIZES: Final = (16, 4_096, 65_536)
 _CHANGES: Final = 1_000
+_TLS_KEYS: Final = (("", "ecdsa", "ECDSA P-256"), ("-rsa", "rsa", "RSA 2048"))
+"""What the names of their studies end with, the certificate, and what it is called."""
+_TLS_BULK: Final[tuple[tuple[Literal["down", "up"], str], ...]] = (
+    ("down", "backend to client"),
+    ("up", "client to backend"),
+)
 
 _KEEP_ALIVE_NOTE: Final = (
     f"`wrk`, {loads.CONNECTIONS} connections, nginx answers with 16 bytes. Latencies are of a closed loop:"
@@ -131,6 +139,13 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "costs": ("parts", "collector", "scrape"),
         "curves": tuple(name for family in FAMILIES for _, name in family.studies),
         "workers": ("workers-connect", "workers-echo"),
+        "tls": (
+            *(
+                f"tls-{what}"
+                for what in ("full", "full-rsa", "resumed", "resumed-rsa", "echo", "down", "up", "memory")
+            ),
+            "route",
+        ),
         "tail": ("connect-latency", "connect-latency-80"),
         "acknowledged": tuple(f"acknowledged-{what}" for what in ("one", "all", "sticky", "patch", "first")),
     }
@@ -218,6 +233,7 @@ def quick() -> list[Study]:
         ChangeStudy(_PAIR, backends=100, changes=_CHANGES),
         *_acknowledged(),
         RegistrationStudy(("ours-off",), thorough=False),
+        *_tls(_PAIR, idle=300),
     ]
 
 
@@ -240,6 +256,7 @@ def full() -> list[Study]:
         *_changes(),
         *_acknowledged(),
         RegistrationStudy(("ours-off",)),
+        *_tls(_TLS, idle=1_000),
         *_secondary(),
         *_scaling(),
         PartsStudy(),
@@ -267,6 +284,59 @@ def _acknowledged() -> list[Study]:
         AcknowledgedStudy(pair, "patch"),
         AcknowledgedStudy(("ours-off-2",), "first"),
     ]
+
+
+def _tls(contenders: Sequence[str], idle: int) -> list[Study]:
+    """Return the studies of TLS.
+
+    Args:
+        contenders: Who takes part.
+        idle: Connections whose memory is measured.
+    """
+    same = "`tls_load.c`, one thread, closed loop; TLS 1.3, TLS_AES_128_GCM_SHA256, X25519 and nothing else is offered."
+    handshakes = (
+        "16 clients at once connect, shake hands, send 16 bytes to a plain echo server, wait for them, and close with"
+        " close_notify."
+    )
+    return [
+        *(
+            TlsStudy(
+                f"tls-full{suffix}", f"TLS handshakes in full, {kind}", f"{same} {handshakes} The certificate's key is {kind}.",
+                HANDSHAKE_METRICS, contenders, "full", key,
+            )
+            for suffix, key, kind in _TLS_KEYS
+        ),
+        *(
+            TlsStudy(
+                f"tls-resumed{suffix}", f"TLS handshakes resumed, {kind}",
+                f"{same} {handshakes} Each with the ticket that the connection before it was given, and a new exchange of"
+                " keys; all sessions are in tickets, nobody keeps a cache of them.",
+                HANDSHAKE_METRICS, contenders, "resumed", key, thorough=not suffix,
+            )
+            for suffix, key, kind in _TLS_KEYS
+        ),
+        TlsStudy(
+            "tls-echo", "Messages on TLS connections that stay", f"{same} {loads.CONNECTIONS} connections, 16 bytes to a plain"
+            " echo server and back.", MESSAGE_METRICS, contenders, "echo", connections=loads.CONNECTIONS,
+        ),
+        *(
+            TlsStudy(
+                f"tls-{mode}", f"Bulk over TLS, {words}", f"{same} Two connections, a plain server of `stream.c`.",
+                STREAM_METRICS, contenders, mode, connections=2, size=65_536,
+            )
+            for mode, words in _TLS_BULK
+        ),
+        MemoryStudy(
+            contenders, idle, key="ecdsa", name="tls-memory", title="Memory of an idle TLS connection",
+        ),
+        RouteStudy(
+            "route", "Passing TLS through by its name", "`load.c`, closed loop, 64 clients at once send the ClientHello of this"
+            " machine's OpenSSL and wait until the backend has sent it back; no key is used anywhere. `By name`: one of two"
+            " sets of backends is chosen by the name in it.",
+            OPERATION_METRICS, [name for plain in contenders for name in (plain, f"{plain}-route")],
+            "echo", loads.connects(),
+        ),
+    ]  # fmt: skip
 
 
 def _secondary() -> list[Study]:

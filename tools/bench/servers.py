@@ -52,6 +52,11 @@ def _iperf(stack: ExitStack) -> list[str]:
     return _start([installed("iperf3"), "-s", "-B", "127.0.0.1", "-p", port], [address], stack)
 
 
+def _stream(stack: ExitStack) -> list[str]:
+    address = f"127.0.0.1:{free_port(stack)}"
+    return _start([compiled("stream"), address], [address], stack)
+
+
 def _redis(stack: ExitStack) -> list[str]:
     address = f"127.0.0.1:{free_port(stack)}"
     port = address.rpartition(":")[2]
@@ -128,5 +133,12 @@ def _run(argv: list[str], directory: Path, user: str | None) -> None:
 
 
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType(
-    {"echo": echo_servers, "http": _http, "iperf": _iperf, "redis": _redis, "postgres": _postgres}
+    {
+        "echo": echo_servers,
+        "http": _http,
+        "iperf": _iperf,
+        "stream": _stream,
+        "redis": _redis,
+        "postgres": _postgres,
+    }
 )

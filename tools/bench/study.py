@@ -229,12 +229,27 @@ def output_of(argv: Sequence[str], seconds: float) -> str:
 
 
 def echo_load(
-    mode: Literal["echo", "connect"], address: str, connections: int, size: int, rate: float = 0.0
+    mode: Literal["echo", "connect"],
+    address: str,
+    connections: int,
+    size: int,
+    rate: float = 0.0,
+    payload: str = "",
 ) -> Callable[[float, float], list[str]]:
-    """Return what makes the command line of `load.c` from seconds and warm-up seconds."""
+    """Return what makes the command line of `load.c` from seconds and warm-up seconds.
+
+    Args:
+        mode: Its first argument.
+        address: Of the target.
+        connections: At once.
+        size: Bytes of a message.
+        rate: Of an open loop, per second; 0 for a closed one.
+        payload: The file that has these bytes; empty: they are zeros.
+    """
+    further = [payload] if payload else []
 
     def argv(seconds: float, warm_up_s: float) -> list[str]:
         program = compiled("load")
-        return [program, mode, address, *map(str, (connections, size, seconds, warm_up_s, rate))]
+        return [program, mode, address, *map(str, (connections, size, seconds, warm_up_s, rate)), *further]
 
     return argv

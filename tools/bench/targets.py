@@ -72,6 +72,42 @@ def _acknowledged(what: str, words: str, who: str, most_ms: float, stall_ms: flo
     ]
 
 
+_TLS_RATES: Final = (
+    ("TLS handshakes/s, full, ECDSA P-256", "tls-full", 0.9),
+    ("TLS handshakes/s, full, RSA 2048", "tls-full-rsa", 0.9),
+    ("TLS handshakes/s, resumed, ECDSA P-256", "tls-resumed", 0.9),
+    ("TLS handshakes/s, resumed, RSA 2048", "tls-resumed-rsa", 0.9),
+    ("messages/s on TLS connections that stay", "tls-echo", 0.8),
+    ("GB/s over TLS, to the client", "tls-down", 0.9),
+    ("GB/s over TLS, to the backend", "tls-up", 0.9),
+)
+"""What each counts, its study, and the least ratio to HAProxy's."""
+
+
+def _tls() -> list[Target]:
+    """Return the targets of TLS: each rate as it is on this machine, and for the CPU, which the load generator leaves alone."""
+    return [
+        *(
+            target
+            for title, study, least in _TLS_RATES
+            for target in (
+                Target(title, study, "rate", "ours-off", least, _LEAST),
+                Target(
+                    "the same for a second of the proxy's CPU", study, "per_cpu_s", "ours-off", least, _LEAST
+                ),
+            )
+        ),
+        Target("memory of an idle TLS connection", "tls-memory", "per_connection", "ours-off", 1.0, _MOST),
+        Target(
+            "CPU of a connection passed through by its name, against any",
+            "route", "proxy_cpu", "ours-off-route", 1.1, _MOST, against="ours-off",
+        ),
+        Target(
+            "p50 of it, against any", "route", "p50_us", "ours-off-route", 1.1, _MOST, against="ours-off"
+        ),
+    ]  # fmt: skip
+
+
 TARGETS: Final = (
     *_connects("connect", ""),
     *_connects("veth", " over veth"),
@@ -109,6 +145,7 @@ TARGETS: Final = (
     Target("memory of the supervisor, MiB", "start", "supervisor", "ours-off-2", 40.0, _MOST, "value"),
     Target("from the start to the first client, ms", "start", "start_ms", "ours-off", 400.0, _MOST, "value"),
     Target("the same with two workers, ms", "start", "start_ms", "ours-off-2", 400.0, _MOST, "value"),
+    *_tls(),
     *_acknowledged("one", "1 change among 10,000 backends", "ours-off-2", 30.0, 10.0),
     *_acknowledged("all", "all weights of 10,000", "ours-off-2", 250.0, 10.0),
     *_acknowledged("sticky", "all weights of 1,000 sticky ones", "ours-sticky-2", 150.0, 5.0),
