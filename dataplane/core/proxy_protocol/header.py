@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class NeedData(Enum):
@@ -69,6 +69,13 @@ class Endpoints:
     destination: tuple[str, int]
 
 
+class Field(NamedTuple):
+    """What version 2 may have behind its addresses: a type, and a value of at most 65535 bytes."""
+
+    kind: int
+    value: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """A valid header."""
@@ -76,6 +83,8 @@ class Header:
     version: int
     endpoints: Endpoints | None
     """None: the addresses of the connection itself hold."""
+    fields: tuple[Field, ...] = ()
+    """What version 2 has beside them, as it came; behind LOCAL there is nothing that counts."""
 
 
 def spell_v6(address: str | bytes) -> str:

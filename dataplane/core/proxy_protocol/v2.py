@@ -8,18 +8,32 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 from struct import Struct
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from dataplane.core.proxy_protocol.checksum import crc32c
+from dataplane.core.proxy_protocol.fields import (
+    CHECKSUM_BYTES,
+    HEAD_BYTES,
+    NO_CHECKSUM,
+    Kind,
+    check,
+    encode_fields,
+    split,
+)
 from dataplane.core.proxy_protocol.header import (
     NEED_DATA,
     Endpoints,
     Fault,
+    Field,
     Header,
     NeedData,
     ProxyError,
     one_family,
     spell_v6,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 V2_FIRST: Final = _SIGNATURE[0]
@@ -30,9 +44,7 @@ _TCP4: Final = 0x11
 _TCP6: Final = 0x21
 _ADDRESS_SIZES: Final = {0x00: 0, _TCP4: 12, 0x12: 12, _TCP6: 36, 0x22: 36, 0x31: 216, 0x32: 216}
 """Family and transport, and how many bytes their two addresses take."""
-_TLV_HEAD: Final = 3
-_TLV_CRC32C: Final = 0x03
-_CRC_SIZE: Final = 4
+_LENGTH_MAX: Final = 0xFFFF
 
 _TCP4_BLOCK: Final = Struct("!4s4sHH")
 _TCP6_BLOCK: Final = Struct("!16s16sHH")
@@ -61,6 +73,29 @@ def encode_v2(source: tuple[str, int] | None, destination: tuple[str, int] | Non
     return _TCP4_HEADER.pack(_TCP4_START, *octets, source[1], destination[1])
 
 
+def with_fields(header: bytes, fields: Iterable[Field], *, checksum: bool = False) -> bytes:
+    """Return a header that has no fields yet with `fields`, and with a checksum of it all behind them if wanted.
+
+    LOCAL becomes PROXY for an unspecified family, since nobody reads what stands behind LOCAL. Fields that find no room in what a
+    header may hold are left out, the last ones first.
+    """
+    room = _LENGTH_MAX - (len(header) - _HEAD) - (HEAD_BYTES + CHECKSUM_BYTES if checksum else 0)
+    block = b""
+    for field in fields:
+        one = encode_fields((field,))
+        if len(block) + len(one) > room:
+            break
+        block += one
+    command = _PROXY if block else header[12]
+    if checksum:
+        block += encode_fields((NO_CHECKSUM,))
+    if not block:
+        return header
+    length = len(header) - _HEAD + len(block)
+    whole = _SIGNATURE + bytes((command, header[13])) + length.to_bytes(2) + header[_HEAD:] + block
+    return whole[:-CHECKSUM_BYTES] + crc32c(whole).to_bytes(CHECKSUM_BYTES) if checksum else whole
+
+
 def decode_v2(data: bytes | bytearray | memoryview) -> tuple[Header, int] | Literal[NeedData.NEED_DATA]:
     """Do as `decode` does, with what begins as this version."""
     head = bytes(data[:_HEAD])
@@ -80,8 +115,8 @@ def decode_v2(data: bytes | bytearray | memoryview) -> tuple[Header, int] | Lite
     if len(data) < used:
         return NEED_DATA
     header = bytes(data[:used])
-    _check_tlvs(header, _HEAD + _ADDRESS_SIZES[family], strict=command == _PROXY)
-    return Header(2, _endpoints(header) if command == _PROXY else None), used
+    fields = _read_fields(header, _HEAD + _ADDRESS_SIZES[family], strict=command == _PROXY)
+    return (Header(2, _endpoints(header), fields) if command == _PROXY else Header(2, None)), used
 
 
 def _endpoints(header: bytes) -> Endpoints | None:
@@ -98,45 +133,25 @@ def _endpoints(header: bytes) -> Endpoints | None:
     return Endpoints((ips[0], ports[0]), (ips[1], ports[1]))
 
 
-def _check_tlvs(header: bytes, start: int, *, strict: bool) -> None:
-    """Walk the type-length-value fields from `start` of a complete header and verify its checksum if it has one.
+def _read_fields(header: bytes, start: int, *, strict: bool) -> tuple[Field, ...]:
+    """Read the fields from `start` of a complete header, and verify its checksum if it has one.
 
-    Nested fields (SSL, type 0x20) are skipped as the value they are. Malformed fields are refused if `strict`:
-    behind LOCAL anything may stand ("discard", section 2.2), so there only a well-formed checksum counts.
+    Behind LOCAL anything may stand ("discard", section 2.2), so there only a well-formed checksum counts: not `strict`.
     """
-    checksum: int | None = None
-    position, end = start, len(header)
-    while position < end:
-        value = position + _TLV_HEAD
-        size = int.from_bytes(header[position + 1 : value])
-        is_checksum = header[position] == _TLV_CRC32C
-        if value + size > end or (is_checksum and (size != _CRC_SIZE or checksum is not None)):
-            if strict:
-                raise ProxyError(Fault.TLV, header)
-            return
-        if is_checksum:
-            checksum = value
-        position = value + size
-    if checksum is None:
-        return
-    after = checksum + _CRC_SIZE
-    blank = header[:checksum] + bytes(_CRC_SIZE) + header[after:]
-    if crc32c(blank) != int.from_bytes(header[checksum:after]):
+    fields = split(header, start)
+    if strict:
+        if fields is None:
+            raise ProxyError(Fault.TLV, header)
+        check(fields, header)
+    sums = [field for field in fields or () if field.kind == Kind.CRC32C]
+    if fields is None or len(sums) != 1 or len(sums[0].value) != CHECKSUM_BYTES:
+        return fields or ()
+    at = start + HEAD_BYTES
+    for field in fields:
+        if field is sums[0]:
+            break
+        at += HEAD_BYTES + len(field.value)
+    blank = header[:at] + bytes(CHECKSUM_BYTES) + header[at + CHECKSUM_BYTES :]
+    if crc32c(blank) != int.from_bytes(sums[0].value):
         raise ProxyError(Fault.CHECKSUM, header)
-
-
-def crc32c(data: bytes) -> int:
-    """Compute the CRC-32C (Castagnoli; RFC 3720, appendix B.4) of `data`."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def _crc_entry(byte: int) -> int:
-    for _ in range(8):
-        byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
-    return byte
-
-
-_CRC_TABLE: Final = tuple(_crc_entry(byte) for byte in range(256))
+    return fields

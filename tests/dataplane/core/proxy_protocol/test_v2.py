@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.core.proxy_protocol.decode import decode
-from dataplane.core.proxy_protocol.header import Fault, Header, ProxyError
-from dataplane.core.proxy_protocol.v2 import crc32c, encode_v2
+from dataplane.core.proxy_protocol.fields import Kind
+from dataplane.core.proxy_protocol.header import Fault, Field, Header, ProxyError
+from dataplane.core.proxy_protocol.v2 import encode_v2, with_fields
 from tests.dataplane.core.proxy_protocol.headers import (
     SIGNATURE,
     SSL,
@@ -25,6 +26,9 @@ from tests.dataplane.core.proxy_protocol.headers import (
     v2,
     with_checksum,
 )
+
+known_kinds = [kind.value for kind in Kind]
+unknown_kinds = st.integers(0, 255).filter(lambda kind: kind not in known_kinds)
 
 VALID = {
     "tcp4": (v2(), V4),
@@ -52,8 +56,23 @@ VALID = {
     "ssl": (v2(block=V4_BLOCK + SSL), V4),
     "ssl-decoy": (v2(block=V4_BLOCK + SSL_DECOY), V4),
     "checksum": (with_checksum(), V4),
-    "checksum-amid": (with_checksum(before=SSL, after=SSL_DECOY + tlv(4, b"")), V4),
+    "checksum-amid": (with_checksum(before=tlv(5, b"id"), after=SSL_DECOY + tlv(4, b"")), V4),
     "checksum-tcp6": (with_checksum(family=0x21, block=V6_BLOCK, before=tlv(5, b"id")), V6),
+    "ssl-of-plain-tcp": (v2(block=V4_BLOCK + tlv(0x20, bytes(5))), V4),
+    "every-known-field": (
+        v2(
+            block=V4_BLOCK
+            + tlv(1, b"h2")
+            + tlv(2, "bücher.example".encode())
+            + tlv(5, bytes(128))
+            + tlv(0x30, b"blue")
+            + SSL
+            + tlv(4, b"x") * 2
+            + tlv(0xEA, b"a cloud's") * 2
+        ),
+        V4,
+    ),
+    "local-ssl-twice": (v2(0x20, 0x11, V4_BLOCK + SSL * 2), None),
     "longest": (v2(block=V4_BLOCK + tlv(4, bytes(0xFFFF - 12 - 3))), V4),
 }
 
@@ -113,6 +132,25 @@ BROKEN = {
     "checksum-high-bit": block(with_checksum(before=SSL, flip=1 << 31), Fault.CHECKSUM),
     "checksum-tcp6": block(with_checksum(family=0x21, block=V6_BLOCK, flip=2), Fault.CHECKSUM),
     "checksum-unix": block(with_checksum(family=0x31, block=UNIX_BLOCK, flip=2), Fault.CHECKSUM),
+    # fields that are not as the specification has them
+    "alpn-twice": block(v2(block=V4_BLOCK + tlv(1, b"h2") * 2), Fault.TLV),
+    "alpn-256-bytes": block(v2(block=V4_BLOCK + tlv(1, b"h" * 256)), Fault.TLV),
+    "authority-twice": block(v2(block=V4_BLOCK + tlv(2, b"a") + tlv(0xEE, b"") + tlv(2, b"b")), Fault.TLV),
+    "authority-256-bytes": block(v2(block=V4_BLOCK + tlv(2, b"a" * 256)), Fault.TLV),
+    "authority-latin-1": block(v2(block=V4_BLOCK + tlv(2, b"caf\xe9.example")), Fault.TLV),
+    "unique-id-129-bytes": block(v2(block=V4_BLOCK + tlv(5, bytes(129))), Fault.TLV),
+    "unique-id-twice": block(v2(block=V4_BLOCK + tlv(5, b"1") + tlv(5, b"2")), Fault.TLV),
+    "netns-utf-8": block(v2(block=V4_BLOCK + tlv(0x30, "blå".encode())), Fault.TLV),
+    "netns-twice": block(v2(block=V4_BLOCK + tlv(0x30, b"blue") * 2), Fault.TLV),
+    "ssl-twice": block(v2(block=V4_BLOCK + SSL * 2), Fault.TLV),
+    "ssl-4-bytes": block(v2(block=V4_BLOCK + tlv(0x20, bytes(4))), Fault.TLV),
+    "ssl-overrun": block(v2(block=V4_BLOCK + tlv(0x20, bytes(5) + b"\x21\0\x08TLSv1.3")), Fault.TLV),
+    "ssl-version-twice": block(
+        v2(block=V4_BLOCK + tlv(0x20, bytes(5) + tlv(0x21, b"TLSv1.3") * 2)), Fault.TLV
+    ),
+    "ssl-cn-latin-1": block(v2(block=V4_BLOCK + tlv(0x20, bytes(5) + tlv(0x22, b"Ren\xe9"))), Fault.TLV),
+    "ssl-cipher-utf-8": block(v2(block=V4_BLOCK + tlv(0x20, bytes(5) + tlv(0x23, "Ä".encode()))), Fault.TLV),
+    "ssl-unspec": block(v2(family=0, block=tlv(0x20, b"")), Fault.TLV),
     "checksum-local": block(with_checksum(command=0x20, flip=4), Fault.CHECKSUM),
 }
 
@@ -129,13 +167,6 @@ def test_a_broken_header_is_refused_at_its_first_wrong_byte(name):
     check_broken(*BROKEN[name])
 
 
-def test_crc32c_has_the_published_value():
-    """The checksum is CRC-32C: the check value of the nine digits, and RFC 3720's 32 bytes of zeros."""
-    assert crc32c(b"123456789") == 0xE3069283
-    assert crc32c(bytes(32)) == 0x8A9136AA
-    assert crc32c(b"") == 0
-
-
 @pytest.mark.parametrize("position", range(16, 28))
 def test_a_checksum_guards_every_bit_of_the_addresses(position):
     """One flipped bit of an address or port is refused if there is a checksum."""
@@ -150,22 +181,23 @@ def test_a_checksum_guards_every_bit_of_the_addresses(position):
 
 @settings(deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 255).filter(lambda kind: kind != 3), st.binary(max_size=20)), max_size=6
-    ),
+    st.lists(st.tuples(unknown_kinds, st.binary(max_size=20)), max_size=6),
     st.sampled_from([(0x11, V4_BLOCK, V4), (0x21, V6_BLOCK, V6), (0x31, UNIX_BLOCK, None), (0, b"", None)]),
     st.booleans(),
     payloads,
 )
-def test_any_fields_are_skipped(fields, kind, checksummed, payload):
-    """Well-formed fields of any type are skipped, with and without a checksum among them."""
+def test_any_fields_are_read(fields, kind, checksummed, payload):
+    """Well-formed fields of types that nobody knows come out as they are, with and without a checksum among them."""
     family, addresses, endpoints = kind
     tlvs = b"".join(tlv(*field) for field in fields)
     if checksummed:
         header = with_checksum(family=family, block=addresses, before=tlvs)
     else:
         header = v2(0x21, family, addresses + tlvs)
-    assert decode(header + payload) == (Header(2, endpoints), len(header))
+    got = decode(header + payload)
+    assert isinstance(got, tuple)
+    assert got == (Header(2, endpoints, got[0].fields), len(header))
+    assert [field for field in got[0].fields if field.kind != Kind.CRC32C] == fields
 
 
 @pytest.mark.parametrize("ends", [(None, None), (None, ("192.0.2.1", 1)), (("192.0.2.1", 1), None)])
@@ -178,3 +210,52 @@ def test_a_header_looks_as_the_specification_draws_it():
     """Byte by byte."""
     assert encode_v2(V4.source, V4.destination) == SIGNATURE + b"\x21\x11\x00\x0c" + V4_BLOCK
     assert encode_v2(V6.source, V6.destination) == SIGNATURE + b"\x21\x21\x00\x24" + V6_BLOCK
+
+
+def test_fields_stand_behind_the_addresses():
+    """Byte by byte, and the length counts them."""
+    made = with_fields(encode_v2(V4.source, V4.destination), [Field(1, b"h2"), Field(2, b"a.example")])
+    assert made == v2(block=V4_BLOCK + tlv(1, b"h2") + tlv(2, b"a.example"))
+
+
+def test_without_fields_a_header_is_what_it_was():
+    """No length is changed and no command."""
+    for header in (encode_v2(V4.source, V4.destination), encode_v2(None, None)):
+        assert with_fields(header, []) == header
+
+
+def test_a_checksum_is_the_last_field_and_holds():
+    """It covers what stands before it; a LOCAL header stays one."""
+    made = with_fields(encode_v2(V6.source, V6.destination), [Field(2, b"a.example")], checksum=True)
+    assert made == with_checksum(family=0x21, block=V6_BLOCK, before=tlv(2, b"a.example"))
+    local = with_fields(encode_v2(None, None), [], checksum=True)
+    assert local == with_checksum(command=0x20, family=0, block=b"")
+
+
+def test_fields_of_a_client_without_an_address_are_read():
+    """Behind LOCAL nobody would look at them, so the header is one of an unspecified family."""
+    made = with_fields(encode_v2(None, None), [Field(2, b"a.example")])
+    assert decode(made) == (Header(2, None, (Field(2, b"a.example"),)), len(made))
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_what_a_header_cannot_hold_is_left_out_from_the_end(checksum):
+    """The first fields arrive whole, and the header is valid."""
+    long = Field(0xEE, bytes(40_000))
+    made = with_fields(encode_v2(V6.source, V6.destination), [long, long, Field(1, b"h2")], checksum=checksum)
+    got = decode(made)
+    assert isinstance(got, tuple)
+    assert [field for field in got[0].fields if field.kind != Kind.CRC32C] == [long]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(unknown_kinds, st.binary(max_size=300)).map(lambda one: Field(*one))), st.booleans()
+)
+def test_what_is_written_behind_the_addresses_is_read(fields, checksum):
+    """Fields of any kind come back in order."""
+    made = with_fields(encode_v2(V4.source, V4.destination), fields, checksum=checksum)
+    got = decode(made + b"payload")
+    assert isinstance(got, tuple)
+    assert (got[0].endpoints, got[1]) == (V4, len(made))
+    assert [field for field in got[0].fields if field.kind != Kind.CRC32C] == fields
