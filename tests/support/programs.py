@@ -13,6 +13,7 @@ from typing import Final
 
 from tests.support.ports import HeldPort
 from tests.support.process import Program, answers
+from tests.support.tls import Pair
 
 PACKAGES: Final = {
     "bird": "bird2",
@@ -20,12 +21,16 @@ PACKAGES: Final = {
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "consul": "consul (tools/get-consul)",
+    "curl": "curl",
     "docker-compose": "docker-compose",
     "exabgp": "exabgp",
     "hadolint": "hadolint (tools/install-test-programs)",
     "haproxy": "haproxy",
     "iperf3": "iperf3",
     "keepalived": "keepalived",
+    "mosquitto": "mosquitto",
+    "mosquitto_pub": "mosquitto-clients",
+    "mosquitto_sub": "mosquitto-clients",
     "nginx": "nginx",
     "openssl": "openssl",
     "initdb": "postgresql",
@@ -35,6 +40,7 @@ PACKAGES: Final = {
     "promtool": "prometheus",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
+    "sslyze": "sslyze (tools/install-test-programs)",
     "systemd-analyze": "systemd",
 }
 """Program to the Debian package that brings it."""
@@ -45,7 +51,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def find(program: str) -> str | None:
     """Return the path of a program; also where root's PATH, Debian's PostgreSQL and our tools have it."""
     places = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", str(_ROOT / ".tools/consul/usr/bin")]
-    places += [str(_ROOT / ".tools/hadolint/bin")]
+    places += [str(_ROOT / f".tools/{tool}/bin") for tool in ("hadolint", "sslyze")]
     # newest version first
     places += sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     return shutil.which(program, path=os.pathsep.join(places))
@@ -87,14 +93,42 @@ class Redis(_Listening):
 
     Args:
         arguments: More of its options, as `["--maxclients", "10"]`.
+        tls: Speak nothing but TLS, with this pair.
+        client_ca: With `tls`: an authority, of which clients must have a certificate; None: they need none.
     """
 
-    def __init__(self, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, arguments: Sequence[str] = (), *, tls: Pair | None = None, client_ca: Path | None = None
+    ) -> None:
         super().__init__([])
+        port = ["--port", str(self.port)]
+        if tls is not None:
+            port = ["--port", "0", "--tls-port", str(self.port)]
+            port += ["--tls-cert-file", str(tls.cert), "--tls-key-file", str(tls.key)]
+            # one it must have, or it does not start; of whom nothing is wanted, it is never used
+            port += ["--tls-ca-cert-file", str(client_ca or tls.cert)]
+            port += ["--tls-auth-clients", "no" if client_ca is None else "yes"]
         self.argv = [
-            *(require("redis-server"), "--bind", "127.0.0.1", "--port", str(self.port)),
+            *(require("redis-server"), "--bind", "127.0.0.1", *port),
             *("--save", "", "--appendonly", "no", "--daemonize", "no", *arguments),
         ]
+
+
+class Mosquitto(_Listening):
+    """An MQTT broker that takes anybody and keeps nothing.
+
+    Args:
+        lines: More of its listener's settings, as `["certfile /x.pem"]`.
+    """
+
+    def __init__(self, lines: Sequence[str] = ()) -> None:
+        super().__init__([])
+        configuration = self.directory / "mosquitto.conf"
+        listener = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", *lines]
+        # as root it would become another user, who may not read what tests make
+        user = ["user root"] if os.geteuid() == 0 else []
+        configuration.write_text("\n".join([*user, "persistence false", "log_dest stderr", *listener]) + "\n")
+        self.argv = [require("mosquitto"), "-c", str(configuration)]
 
 
 class Haproxy(_Listening):
@@ -170,9 +204,10 @@ class Postgres(_Listening):
 
     Args:
         settings: More of its settings, as `{"max_connections": "20"}`.
+        tls: A pair, of which it takes a copy: it takes TLS, and what is plain as well.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, *, tls: Pair | None = None) -> None:
         super().__init__([], user=_unprivileged())
         self._stop_signal = signal.SIGINT  # ends sessions, and then itself
         self._data = self.directory / "data"
@@ -184,10 +219,19 @@ class Postgres(_Listening):
             "unix_socket_directories": "",
             "fsync": "off",
             "shared_buffers": "16MB",
+            **({} if tls is None else self._take(tls)),
             **(settings or {}),
         }
         set_to = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
         self.argv = [require("postgres"), "-D", str(self._data), *set_to]
+
+    def _take(self, tls: Pair) -> dict[str, str]:
+        """Copy a pair to where the server's user may read it, and return the settings that name it."""
+        cert, key = self.directory / "server.pem", self.directory / "server.key"
+        tls.put(cert, key)
+        if self._user is not None:
+            shutil.chown(key, self._user)
+        return {"ssl": "on", "ssl_cert_file": str(cert), "ssl_key_file": str(key)}
 
     def _spawn(self) -> None:
         if not self._data.exists():

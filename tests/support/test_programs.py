@@ -10,7 +10,8 @@ import pytest
 from tests.support.backends import LineServer
 from tests.support.clients import ask
 from tests.support.process import Program, answers
-from tests.support.programs import Haproxy, Nginx, Postgres, Redis, require
+from tests.support.programs import Haproxy, Mosquitto, Nginx, Postgres, Redis, require
+from tests.support.tls import CertificateAuthority
 from tests.support.wait import wait_for
 
 
@@ -48,6 +49,42 @@ def test_postgres():
             assert done.stdout == "42\n"
             postgres.stop()
             postgres.start()
+
+
+@pytest.mark.needs("redis-server", "redis-cli")
+def test_redis_over_tls(tmp_path):
+    """Redis answers a PING over TLS to who trusts its authority, and nobody without TLS."""
+    authority = CertificateAuthority(tmp_path)
+    with Redis(tls=authority.issue("127.0.0.1")) as redis:
+        ping = [require("redis-cli"), "-p", str(redis.port)]
+        done = subprocess.run(
+            [*ping, "--tls", "--cacert", str(authority.ca), "PING"], capture_output=True, check=True
+        )
+        assert done.stdout == b"PONG\n"
+        assert b"PONG" not in subprocess.run([*ping, "PING"], capture_output=True, check=False).stdout
+
+
+@pytest.mark.needs("postgres", "initdb", "psql")
+def test_postgres_over_tls(tmp_path):
+    """PostgreSQL shows the certificate that it was given."""
+    authority = CertificateAuthority(tmp_path)
+    with Postgres(tls=authority.issue("127.0.0.1")) as postgres:
+        url = f"postgresql://postgres@{postgres.address}/postgres?sslmode=verify-full&sslrootcert={authority.ca}"
+        query = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        done = subprocess.run(
+            [require("psql"), "-Atc", query, url], capture_output=True, check=True, text=True
+        )
+        assert done.stdout == "t\n"
+
+
+@pytest.mark.needs("mosquitto", "mosquitto_pub", "mosquitto_sub")
+def test_mosquitto():
+    """Mosquitto keeps a retained message for who comes later."""
+    with Mosquitto() as broker:
+        at = ["-h", "127.0.0.1", "-p", str(broker.port), "-t", "a"]
+        subprocess.run([require("mosquitto_pub"), *at, "-r", "-m", "b"], check=True)
+        done = subprocess.run([require("mosquitto_sub"), *at, "-C", "1"], check=True, capture_output=True)
+        assert done.stdout == b"b\n"
 
 
 class Never(Program):
