@@ -47,6 +47,7 @@ def ending_tls(*, tickets=True, key="ecdsa", answer=True):
     """A server that ends TLS and echoes each connection's first message; yields its address and what it has seen."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / f"{key}.pem")
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # an end without close_notify is an error
     context.num_tickets = 2 if tickets else 0
     seen = []
     context.sni_callback = lambda _end, name, _context: seen.append(name)
@@ -59,7 +60,7 @@ def ending_tls(*, tickets=True, key="ecdsa", answer=True):
             except OSError:
                 return
             try:
-                with context.wrap_socket(client, server_side=True) as end:
+                with context.wrap_socket(client, server_side=True, suppress_ragged_eofs=False) as end:
                     seen.append((end.version(), end.cipher()[0], end.session_reused))
                     message = end.recv(4096)
                     if answer:
