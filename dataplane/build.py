@@ -50,6 +50,7 @@ COMPILED: Final = (
     "dataplane.net.reactor",
     "dataplane.net.refiller",
     "dataplane.net.service",
+    "dataplane.net.tls",
 )
 """What a connection passes through, but for what only declares."""
 
