@@ -17,6 +17,7 @@ from schemas.fields import (
     Percent,
     Port,
     PositiveDuration,
+    Switch,
     Text,
     not_empty,
     off_word,
@@ -237,6 +238,25 @@ class ProxyProtocol(Frozen):
     """From clients."""
     trusted: Cidrs = ()
     """Networks whose headers are believed; anybody else is closed."""
+    pass_tlvs: Switch = False
+    """With send v2, pass on the fields (TLVs) of the v2 headers that clients begin with."""
+    checksum: Switch = False
+    """With send v2, add a checksum (CRC-32C)."""
+
+    @model_validator(mode="after")
+    def _fields_have_their_version(self) -> Self:
+        wanted = [name for name in ("pass_tlvs", "checksum") if getattr(self, name)]
+        if wanted and self.send != "v2":
+            raise refused(
+                *(((name,), f"needs send v2, and send is {self.send}") for name in wanted),
+                about=("send", *wanted),
+            )
+        if self.pass_tlvs and self.accept == "off":
+            raise refused(
+                (("pass_tlvs",), "needs accept required: without it there is nothing to pass on"),
+                about=("accept", "pass_tlvs"),
+            )
+        return self
 
     @model_validator(mode="after")
     def _somebody_is_trusted(self) -> Self:

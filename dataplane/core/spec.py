@@ -168,6 +168,10 @@ class ProxySpec:
     accept: ProxyAccept
     trusted: tuple[str, ...]
     """CIDRs whose headers are believed."""
+    pass_tlvs: bool = False
+    """Pass on, in version 2, the fields of the header that the client began with."""
+    checksum: bool = False
+    """Send a checksum in version 2."""
 
 
 @dataclass(frozen=True, slots=True)

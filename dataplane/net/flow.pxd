@@ -9,7 +9,7 @@ cdef int UNWATCHED
 cdef class Flow(LegOwner):
     cdef public object address, backend, destination, detail, dial, dialled_to, key, place, reason, service, waiting
     cdef public Leg client, server, victim
-    cdef public tuple tried
+    cdef public tuple fields, tried
     cdef public bint admitted, counted, over, pooled, tuned
     cdef public long tick
     cdef public long long unsent

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dataplane.core.admission import NetworkSet
+    from dataplane.core.proxy_protocol.header import Field
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.calls import Address
@@ -108,6 +109,7 @@ class Flow(LegOwner):
         "detail",
         "dial",
         "dialled_to",
+        "fields",
         "first_at",
         "key",
         "over",
@@ -144,6 +146,8 @@ class Flow(LegOwner):
         """The chosen backend's address, as configured: whoever has it later has this flow."""
         self.destination: tuple[str, int] | None = None
         """What the client connected to, if a PROXY header said so."""
+        self.fields: tuple[Field, ...] = ()
+        """What else it said, if a backend shall be told."""
         self.key = 0
         self.tried: tuple[Backend, ...] = ()
         """Backends whose connection attempt failed."""

@@ -6,9 +6,10 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.proxy_protocol.decode import decode
+from dataplane.core.proxy_protocol.fields import passed_on
 from dataplane.core.proxy_protocol.header import NEED_DATA, ProxyError
 from dataplane.core.proxy_protocol.v1 import encode_v1
-from dataplane.core.proxy_protocol.v2 import encode_v2
+from dataplane.core.proxy_protocol.v2 import encode_v2, with_fields
 from dataplane.core.reasons import CloseReason
 from dataplane.core.spec import ProxySend
 from dataplane.net.calls import IN, own_name, receive
@@ -18,6 +19,7 @@ from dataplane.net.reactor import Handler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dataplane.core.spec import ProxySpec
     from dataplane.net.flow import Flow
 
 PEEK_BYTES: Final = 4096
@@ -79,6 +81,8 @@ class HeaderReader(Handler):
         if header.endpoints is not None:
             self.flow.address = header.endpoints.source
             self.flow.destination = header.endpoints.destination
+        if self.flow.service.spec.proxy.pass_tlvs:
+            self.flow.fields = header.fields
         self._done()
 
     def on_failure(self) -> None:
@@ -111,9 +115,21 @@ def _destination(flow: Flow) -> tuple[str, int] | None:
     return own_name(flow.client.fd)
 
 
-HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
+def _v2_with_fields(flow: Flow) -> bytes:
+    """Make a header with what else there is to say of a client."""
+    header = encode_v2(flow.address, _destination(flow))
+    return with_fields(header, passed_on(flow.fields, ()), checksum=flow.service.spec.proxy.checksum)
+
+
+def header_maker(spec: ProxySpec) -> Callable[[Flow], bytes] | None:
+    """Return what makes that which a backend is sent first; None: nothing is."""
+    if spec.send is ProxySend.V2 and (spec.pass_tlvs or spec.checksum):
+        return _v2_with_fields
+    return _HEADERS[spec.send]
+
+
+_HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
     ProxySend.OFF: None,
     ProxySend.V1: lambda flow: encode_v1(flow.address, _destination(flow)),
     ProxySend.V2: lambda flow: encode_v2(flow.address, _destination(flow)),
 }
-"""What a backend is sent first, by `proxy_protocol.send`."""

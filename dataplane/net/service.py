@@ -21,7 +21,7 @@ from dataplane.net.counters import ServiceTotals
 from dataplane.net.deadlines import Deadlines
 from dataplane.net.flow import Flow
 from dataplane.net.leg import Leg
-from dataplane.net.proxy_header import HEADERS, HeaderReader
+from dataplane.net.proxy_header import HeaderReader, header_maker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
@@ -83,7 +83,7 @@ class Service:
         self.reuses = spec.pool.mode is PoolMode.REUSE
         self.trusted = NetworkSet(spec.proxy.trusted)
         self.proxy_required = spec.proxy.accept is ProxyAccept.REQUIRED
-        self.proxy_header = HEADERS[spec.proxy.send]
+        self.proxy_header = header_maker(spec.proxy)
         self.deadlines.configure(spec.timeouts)
         leaving_events = RDHUP if spec.limits.drop_abandoned else 0
         if leaving_events != self.leaving_events:

@@ -72,6 +72,8 @@ def service_spec(
             spec.ProxySend(service.proxy_protocol.send),
             spec.ProxyAccept(service.proxy_protocol.accept),
             tuple(service.proxy_protocol.trusted),
+            service.proxy_protocol.pass_tlvs,
+            service.proxy_protocol.checksum,
         ),
         limits=_limits(service),
         access=spec.AccessSpec(tuple(service.access.allow), tuple(service.access.deny)),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.dataplane.net.through import through
 from tests.support.backends import LineServer, Recorder, payload
-from tests.support.clients import ask, dial
+from tests.support.clients import ask, dial, read_to_end
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.process import Program
@@ -104,6 +104,34 @@ class TestProxyProtocol:
             expected = f"PROXY TCP4 {near[0]} {far[0]} {near[1]} {far[1]}\r\n".encode() + b"hello"
             # HAProxy's readiness was asked with a connection, which has a header, too
             backend.wait_until(lambda: expected in map(bytes, backend.streams), "the client's header")
+
+    @pytest.mark.needs("haproxy")
+    def test_haproxy_on_both_sides_of_fields(self, plane):
+        """What HAProxy says of a client beside its address, with a checksum, comes to another HAProxy through us."""
+        passing = {
+            "accept": "required",
+            "trusted": ["127.0.0.0/8"],
+            "send": "v2",
+            "pass_tlvs": True,
+            "checksum": True,
+        }
+        answer = (
+            'http-request return status 200 content-type text/plain lf-string "%[fc_pp_unique_id] %[src]"'
+        )
+        said = "send-proxy-v2 proxy-v2-options unique-id,crc32c"
+        with (
+            Haproxy([], bind_options="accept-proxy", lines=["mode http", answer]) as behind,
+            through(plane, behind.address, proxy_protocol=passing) as service,
+            Haproxy([service.address], server_options=said, lines=["unique-id-format id-%ci-%cp"]) as before,
+            dial(before.address, source="127.0.0.7") as client,
+        ):
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            got = read_to_end(client)
+            assert got.endswith(f"\r\n\r\nid-127.0.0.7-{client.getsockname()[1]} 127.0.0.7".encode())
+            status = service.wait(lambda now: now["active"] == 0)
+            assert "proxy_invalid" not in {
+                word for word, count in status["totals"]["closed"].items() if count
+            }
 
     @pytest.mark.needs("haproxy")
     def test_haproxy_checks_us(self, plane):

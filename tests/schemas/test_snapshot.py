@@ -69,7 +69,7 @@ RESOLVED = {
         "proxy_header": "5s",
     },
     "retries": 3,
-    "proxy_protocol": {"send": "off", "accept": "off", "trusted": []},
+    "proxy_protocol": {"send": "off", "accept": "off", "trusted": [], "pass_tlvs": False, "checksum": False},
     "limits": {
         "connections": 0,
         "per_backend": 0,
@@ -310,6 +310,18 @@ def test_nothing_is_a_valid_snapshot():
         ({"proxy_protocol": {"send": "v3"}}, "proxy_protocol.send", "off, v1, v2"),
         ({"proxy_protocol": {"send": True}}, "proxy_protocol.send", "off, v1, v2"),
         ({"proxy_protocol": {"trusted": "10.0.0.0/8"}}, "proxy_protocol.trusted", "must be a list"),
+        ({"proxy_protocol": {"checksum": True}}, "proxy_protocol.checksum", "needs send v2, and send is off"),
+        ({"proxy_protocol": {"checksum": 1, "send": "v2"}}, "proxy_protocol.checksum", "true or false"),
+        (
+            {"proxy_protocol": {"pass_tlvs": True, "send": "v1"}},
+            "proxy_protocol.pass_tlvs",
+            "needs send v2, and send is v1",
+        ),
+        (
+            {"proxy_protocol": {"pass_tlvs": True, "send": "v2"}},
+            "proxy_protocol.pass_tlvs",
+            "needs accept required",
+        ),
         ({"access": {"allow": ["10.0.0.0/33"]}}, "access.allow[0]", "network such as"),
         ({"limits": {"client_rate": -1}}, "limits.client_rate", "at least 0"),
         ({"limits": {"client_rate": float("nan")}}, "limits.client_rate", "finite"),

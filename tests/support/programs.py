@@ -138,11 +138,19 @@ class Haproxy(_Listening):
         backends: Addresses, balanced round-robin without checks.
         server_options: What follows each server's address, as `send-proxy-v2`.
         bind_options: What follows the listener's address, as `accept-proxy`.
+        lines: What else it shall do, as `mode http`.
     """
 
-    def __init__(self, backends: Sequence[str], *, server_options: str = "", bind_options: str = "") -> None:
+    def __init__(
+        self,
+        backends: Sequence[str],
+        *,
+        server_options: str = "",
+        bind_options: str = "",
+        lines: Sequence[str] = (),
+    ) -> None:
         super().__init__([])
-        lines = [
+        text = [
             "global",
             "    maxconn 4000",
             "defaults",
@@ -152,10 +160,11 @@ class Haproxy(_Listening):
             "    timeout server 60s",
             "listen test",
             f"    bind {self.address} {bind_options}",
+            *(f"    {line}" for line in lines),
             *(f"    server s{i} {address} {server_options}" for i, address in enumerate(backends)),
         ]
         configuration = self.directory / "haproxy.cfg"
-        configuration.write_text("\n".join(lines) + "\n")
+        configuration.write_text("\n".join(text) + "\n")
         self.argv = [require("haproxy"), "-db", "-f", str(configuration)]
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from dataplane.core.proxy_protocol.decode import decode
+from dataplane.core.proxy_protocol.fields import Kind, Ssl
+from dataplane.core.proxy_protocol.header import Field
+from dataplane.core.proxy_protocol.v2 import encode_v2, with_fields
 from tests.dataplane.net.rig import Rig, rigged
 
 HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 443\r\n"
@@ -113,3 +116,66 @@ def test_a_carried_client_is_passed_on() -> None:
     with reading(proxy_protocol={"send": "v1"}) as rig:
         rig.client().sendall(HEADER)
         assert rig.receive(rig.ends[0].accept(), len(HEADER)) == HEADER
+
+
+ENDS = ("192.0.2.7", 50000), ("198.51.100.1", 443)
+SAID = (
+    Field(Kind.AUTHORITY, b"a.example"),
+    Field(Kind.UNIQUE_ID, b"7"),
+    Field(Kind.SSL, Ssl(version="TLSv1.3").encode()),
+    Field(0xEA, b"vpce-1"),
+)
+
+
+def told(rig: Rig, *, payload: bytes) -> bytes:
+    """Return what a backend is sent before `payload`."""
+    server = rig.ends[0].accept()
+    data = b""
+    while not data.endswith(payload):
+        data += rig.receive(server, 1)
+    return data.removesuffix(payload)
+
+
+def test_what_a_header_says_is_passed_on() -> None:
+    """Each field of it, in order and behind the addresses that it carries; its checksum and its padding are its own."""
+    options = {"send": "v2", "pass_tlvs": True}
+    with reading(proxy_protocol=options) as rig:
+        accepted = with_fields(encode_v2(*ENDS), [Field(Kind.NOOP, b"xx"), *SAID], checksum=True)
+        rig.client().sendall(accepted + b"hello")
+        assert told(rig, payload=b"hello") == with_fields(encode_v2(*ENDS), SAID)
+
+
+def test_nothing_is_passed_on_unasked() -> None:
+    """A backend is sent the addresses alone."""
+    with reading(proxy_protocol={"send": "v2"}) as rig:
+        rig.client().sendall(with_fields(encode_v2(*ENDS), SAID) + b"hello")
+        assert told(rig, payload=b"hello") == encode_v2(*ENDS)
+
+
+def test_what_stands_behind_local_is_not_passed_on() -> None:
+    """The balancer in front speaks for itself there, and not for a client."""
+    with reading(proxy_protocol={"send": "v2", "pass_tlvs": True}) as rig:
+        header = bytearray(with_fields(encode_v2(*ENDS), SAID))
+        header[12] = 0x20
+        client = rig.client()
+        client.sendall(header + b"hello")
+        got = told(rig, payload=b"hello")
+        assert got == encode_v2(client.getsockname(), client.getpeername())
+
+
+def test_a_checksum_is_sent_if_wanted() -> None:
+    """It holds, and nothing else is added."""
+    with rigged(proxy_protocol={"send": "v2", "checksum": True}) as rig:
+        client = rig.client()
+        client.sendall(b"hello")
+        plain = encode_v2(client.getsockname(), client.getpeername())
+        assert told(rig, payload=b"hello") == with_fields(plain, [], checksum=True)
+
+
+def test_malformed_fields_are_refused() -> None:
+    """Nobody is dialled for a name that is there twice."""
+    with reading() as rig:
+        twice = [Field(Kind.AUTHORITY, b"a.example"), Field(Kind.AUTHORITY, b"b.example")]
+        rig.client().sendall(with_fields(encode_v2(*ENDS), twice))
+        rig.until(lambda: rig.reasons == ["proxy_invalid"])
+        assert rig.ends[0].nobody()
