@@ -14,6 +14,7 @@ import errno
 import select
 import socket
 import struct
+import time
 from typing import Final, TypeAlias
 
 BUFFER_BYTES: Final = 512 * 1024
@@ -37,7 +38,8 @@ UNWATCHED: Final = -1
 Address: TypeAlias = tuple[str, int] | None
 """A peer's (IP, port); None on a Unix socket."""
 
-Epoll = select.epoll
+monotonic = time.monotonic
+"""The time in seconds."""
 
 _DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 """A plain number: `|` of the socket module's flags is a call into Python. Each call says it, so that an accepted socket
@@ -235,3 +237,28 @@ def own_name(fd: int) -> Address:
     """Return the address of this side: (IP, port), or None on a Unix socket."""
     name = _sockets[fd].getsockname()
     return (name[0], name[1]) if isinstance(name, tuple) else None
+
+
+class Epoll:
+    """An epoll that keeps the events that it has told of, until it is asked for others."""
+
+    __slots__ = ("_batch", "_epoll", "close", "fileno", "modify", "register", "unregister")
+
+    def __init__(self) -> None:
+        self._epoll = epoll = select.epoll()
+        self._batch: list[tuple[int, int]] = []
+        self.close, self.fileno = epoll.close, epoll.fileno
+        self.register, self.modify, self.unregister = epoll.register, epoll.modify, epoll.unregister
+
+    def wait(self, most: int) -> int:
+        """Take the events that there are, without waiting; return how many, at most `most`."""
+        self._batch = self._epoll.poll(0, most)
+        return len(self._batch)
+
+    def fd(self, index: int) -> int:
+        """Return the descriptor of an event."""
+        return self._batch[index][0]
+
+    def events(self, index: int) -> int:
+        """Return what has happened there: IN and its kin."""
+        return self._batch[index][1]

@@ -4,7 +4,9 @@ None of the calls waits (MSG_DONTWAIT, SOCK_NONBLOCK, a timeout of 0), so the in
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EISCONN, EMFILE, errno
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 import os
@@ -18,6 +20,7 @@ cdef extern from *:
     #include <sys/epoll.h>
     #include <sys/socket.h>
     #include <sys/un.h>
+    #include <time.h>
     #include <unistd.h>
 
     #define BUFFER_SIZE (512 * 1024)
@@ -62,6 +65,9 @@ cdef extern from *:
     struct linger:
         int l_onoff
         int l_linger
+    struct timespec:
+        long tv_sec
+        long tv_nsec
     union epoll_data:
         int fd
     struct epoll_event:
@@ -106,6 +112,8 @@ cdef extern from *:
     int epoll_create1(int) nogil
     int epoll_ctl(int, int, int, epoll_event *) nogil
     int epoll_wait(int, epoll_event *, int, int) nogil
+    enum: CLOCK_MONOTONIC
+    int clock_gettime(int, timespec *) nogil
     unsigned short htons(unsigned short) nogil
     unsigned short ntohs(unsigned short) nogil
     int inet_pton(int, const char *, void *) nogil
@@ -129,8 +137,7 @@ cdef long _size = 0, _sent = 0, _code = 0
 cdef object _ip_and_port(address *at):
     cdef char text[INET6_ADDRSTRLEN]
     if at.any.sa_family == AF_INET:
-        inet_ntop(AF_INET, &at.ip4.sin_addr, text, sizeof(text))
-        return (<bytes> text).decode("ascii"), ntohs(at.ip4.sin_port)
+        return _dotted(<unsigned char *> &at.ip4.sin_addr), ntohs(at.ip4.sin_port)
     if at.any.sa_family == AF_INET6:
         inet_ntop(AF_INET6, &at.ip6.sin6_addr, text, sizeof(text))
         host = (<bytes> text).decode("ascii")
@@ -138,6 +145,24 @@ cdef object _ip_and_port(address *at):
             host = f"{host}%{_interface(at.ip6.sin6_scope_id)}"
         return host, ntohs(at.ip6.sin6_port)
     return None
+
+
+cdef str _dotted(unsigned char *octets):
+    """Write four octets as inet_ntop(3) does, which costs as much as the call that accepts."""
+    cdef char text[16]
+    cdef int at = 0, index
+    cdef unsigned char octet
+    for index in range(4):
+        octet = octets[index]
+        if octet >= 100:
+            text[at] = 48 + octet // 100
+            at += 1
+        if octet >= 10:
+            text[at] = 48 + octet // 10 % 10
+            at += 1
+        text[at], text[at + 1] = 48 + octet % 10, 46
+        at += 2
+    return PyUnicode_DecodeASCII(text, at - 1, NULL)
 
 
 def _interface(number):
@@ -293,6 +318,12 @@ cpdef object own_name(int fd):
     return _ip_and_port(&at)
 
 
+cpdef double monotonic() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
 cdef class Epoll:
     """As select.epoll, of which it has what the reactor asks for."""
 
@@ -300,8 +331,12 @@ cdef class Epoll:
         self._fd = epoll_create1(EPOLL_CLOEXEC)
         if self._fd < 0:
             raise OSError(errno, os.strerror(errno))
+        self._batch = malloc(MOST_EVENTS * sizeof(epoll_event))
+        if self._batch is NULL:
+            raise MemoryError
 
     def __dealloc__(self):
+        free(self._batch)
         if self._fd >= 0:
             sys_close(self._fd)
 
@@ -322,12 +357,17 @@ cdef class Epoll:
     cpdef int unregister(self, int fd) except -1:
         return _control(self._fd, EPOLL_CTL_DEL, fd, 0)
 
-    cpdef list poll(self, double timeout=0, int most=MOST_EVENTS):
-        cdef epoll_event events[MOST_EVENTS]
-        cdef int count = epoll_wait(self._fd, events, min(most, MOST_EVENTS), 0), index
+    cpdef int wait(self, int most) except -1:
+        cdef int count = epoll_wait(self._fd, <epoll_event *> self._batch, min(most, MOST_EVENTS), 0)
         if count < 0:
             raise OSError(errno, os.strerror(errno))
-        return [(events[index].data.fd, events[index].events) for index in range(count)]
+        return count
+
+    cpdef int fd(self, int index) noexcept:
+        return (<epoll_event *> self._batch)[index].data.fd
+
+    cpdef unsigned int events(self, int index) noexcept:
+        return (<epoll_event *> self._batch)[index].events
 
 
 cdef int _control(int epoll, int what, int fd, unsigned int events) except -1:

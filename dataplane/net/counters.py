@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import Final
 
 from dataplane.core.reasons import CloseReason, DiscardCause
@@ -39,37 +37,66 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count `value`."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        """Count `value`; most are below the first bounds."""
+        index = 0
+        for bound in self.bounds:
+            if value <= bound:
+                break
+            index += 1
+        self.counts[index] += 1
         self.sum += value
 
 
-@dataclass(slots=True, eq=False)
 class ServiceTotals:
     """What a service has seen since it exists."""
 
-    connections: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    retries: int = 0
-    handed_over: int = 0
-    """Clients that went to another worker instead: they are none of `connections`, here."""
-    closed: dict[CloseReason, int] = field(default_factory=dict.fromkeys(CloseReason, 0).copy)
-    session: Histogram = field(default_factory=lambda: Histogram(SESSION_BOUNDS_S))
-    queue: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "closed",
+        "connections",
+        "handed_over",
+        "queue",
+        "retries",
+        "session",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.retries = 0
+        self.handed_over = 0
+        """Clients that went to another worker instead: they are none of `connections`, here."""
+        self.closed = dict.fromkeys(CloseReason, 0)
+        self.session = Histogram(SESSION_BOUNDS_S)
+        self.queue = Histogram(LATENCY_BOUNDS_S)
 
 
-@dataclass(slots=True, eq=False)
 class BackendTotals:
     """What a backend has seen since it was configured; `bytes_in` is client to backend."""
 
-    connections: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    connect_failures: int = 0
-    ejections: int = 0
-    hits: int = 0
-    misses: int = 0
-    discarded: dict[DiscardCause, int] = field(default_factory=dict.fromkeys(DiscardCause, 0).copy)
-    connect: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
-    first_byte: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "connect",
+        "connect_failures",
+        "connections",
+        "discarded",
+        "ejections",
+        "first_byte",
+        "hits",
+        "misses",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.connect_failures = 0
+        self.ejections = 0
+        self.hits = 0
+        self.misses = 0
+        self.discarded = dict.fromkeys(DiscardCause, 0)
+        self.connect = Histogram(LATENCY_BOUNDS_S)
+        self.first_byte = Histogram(LATENCY_BOUNDS_S)

@@ -1,5 +1,5 @@
 cimport cython
-from dataplane.net.calls cimport Epoll
+from dataplane.net.calls cimport Epoll, monotonic
 
 cdef class Handler:
     cdef public bint is_backend
@@ -19,7 +19,7 @@ cdef class Wheel:
     cpdef advance(self, double now)
 
 cdef class Reactor:
-    cdef object _loop, _timer
+    cdef object _loop, _source, _timer
     cdef long _descriptors, _ticks
     cdef public long accept_ceiling, dial_ceiling
     cdef public Epoll epoll
@@ -27,9 +27,10 @@ cdef class Reactor:
     cdef public list deferred
     cdef public double lag_s, now
     cdef public Wheel wheel
+    @cython.locals(now=double)
     cpdef double clock(self) except? -1
     cpdef watch(self, int fd, object handler, unsigned int events)
     cpdef forget(self, int fd)
     cpdef unwatch(self, int fd)
-    @cython.locals(fd=int, events=cython.uint, handler=Handler, batch=list, clients=list)
+    @cython.locals(fd=int, handler=Handler, epoll=Epoll, handlers=dict, index=int, count=int, clients=int)
     cpdef int _handle_batch(self) except -1

@@ -20,10 +20,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dataplane.net.calls import Epoll
+from dataplane.net.calls import Epoll, monotonic
 from dataplane.net.sockopts import current_descriptor_limit
 
 if TYPE_CHECKING:
@@ -141,11 +140,18 @@ class Wheel:
 
 
 class Reactor:
-    """The epoll, its handlers, and the wheel of one process."""
+    """The epoll, its handlers, and the wheel of one process.
+
+    Args:
+        loop: Watches the epoll.
+        descriptors: How many the process may have.
+        source: Of the time in monotonic seconds; None: the system's.
+    """
 
     __slots__ = (
         "_descriptors",
         "_loop",
+        "_source",
         "_ticks",
         "_timer",
         "accept_ceiling",
@@ -158,8 +164,14 @@ class Reactor:
         "wheel",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        descriptors: int,
+        source: Callable[[], float] | None = None,
+    ) -> None:
         self._loop = loop
+        self._source = source
         self._descriptors = 0
         self._ticks = 0
         self.limit_descriptors(descriptors)
@@ -167,7 +179,7 @@ class Reactor:
         self.handlers: dict[int, Handler] = {}
         self.deferred: list[Deferred] = []
         """What wants to be settled when the batch of events is over."""
-        self.now = time.monotonic()
+        self.now = self.clock()
         self.wheel = Wheel(self.now, self._report)
         self.lag_s = 0.0
         """How late the last tick was: the time that something held the loop."""
@@ -207,7 +219,8 @@ class Reactor:
 
     def clock(self) -> float:
         """Return the time and remember it as the batch's."""
-        self.now = now = time.monotonic()
+        source = self._source
+        self.now = now = monotonic() if source is None else source()
         return now
 
     def watch(self, fd: int, handler: Handler, events: int) -> None:
@@ -231,27 +244,28 @@ class Reactor:
 
     def _handle_batch(self) -> int:
         """Handle what there is, and return how many events that were."""
-        self.now = time.monotonic()
-        handlers = self.handlers
-        batch = self.epoll.poll(0, MAX_EVENTS)
-        clients = []
-        for event in batch:
-            fd, events = event
+        self.clock()
+        handlers, epoll = self.handlers, self.epoll
+        count = epoll.wait(MAX_EVENTS)
+        clients = 0
+        for index in range(count):
+            fd = epoll.fd(index)
             handler = handlers.get(fd)
             if handler is None:
                 continue
             if not handler.is_backend:
-                clients.append(event)
+                clients += 1
                 continue
             try:
-                handler.on_event(events)
+                handler.on_event(epoll.events(index))
             except Exception as error:  # noqa: BLE001 - a bug met by one connection must not end the others
                 self._failed(fd, handler, error)
-        for fd, events in clients:
+        for index in range(count if clients else 0):
+            fd = epoll.fd(index)
             handler = handlers.get(fd)
-            if handler is not None:
+            if handler is not None and not handler.is_backend:
                 try:
-                    handler.on_event(events)
+                    handler.on_event(epoll.events(index))
                 except Exception as error:  # noqa: BLE001 - the same
                     self._failed(fd, handler, error)
         deferred = self.deferred
@@ -262,7 +276,7 @@ class Reactor:
             except Exception as error:  # noqa: BLE001 - the same
                 self._report(flow, error)
                 flow.on_failure()
-        return len(batch)
+        return count
 
     def _failed(self, fd: int, handler: Handler, error: Exception) -> None:
         self._report(handler, error)
@@ -274,7 +288,7 @@ class Reactor:
 
     def _schedule_tick(self) -> None:
         self._timer = self._loop.call_at(
-            self._loop.time() + self.wheel.resolution_s, self._tick, time.monotonic()
+            self._loop.time() + self.wheel.resolution_s, self._tick, self.clock()
         )
 
     def _tick(self, scheduled_at: float) -> None:

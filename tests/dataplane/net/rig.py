@@ -11,16 +11,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from random import Random
-from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Selection, Standing
 from dataplane.core.spec import OperatorState, ServiceSpec
-from dataplane.net import reactor as reactor_module
 from dataplane.net.backend import Backend
 from dataplane.net.calls import close
 from dataplane.net.listener import Listener, open_listener
@@ -123,7 +119,7 @@ class Rig:
         **options: Any,
     ) -> None:
         self.clock = clock
-        self.reactor = reactor(_Loop(), descriptors)  # type: ignore[arg-type]
+        self.reactor = reactor(_Loop(), descriptors, clock)  # type: ignore[arg-type]
         self.failures: list[tuple[str, str]] = []
         self.evidence: list[Evidence] = []
         self.local_errors: list[int] = []
@@ -339,10 +335,8 @@ class Rig:
 def rigged(**options: Any) -> Iterator[Rig]:
     """Run a rig on a clock of its own."""
     clock = FakeClock()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reactor_module, "time", SimpleNamespace(monotonic=clock))
-        rig = Rig(clock, **options)
-        try:
-            yield rig
-        finally:
-            rig.close()
+    rig = Rig(clock, **options)
+    try:
+        yield rig
+    finally:
+        rig.close()

@@ -284,7 +284,7 @@ class TestBackPressure:
         client.shutdown(socket.SHUT_WR)
         rig.settle()
         for _ in range(5):
-            assert not rig.reactor.epoll.poll(0)
+            assert not rig.reactor.epoll.wait(1)
 
 
 class TestDeadlines:

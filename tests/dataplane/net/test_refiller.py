@@ -16,7 +16,6 @@ import pytest
 from dataplane.core.pool import REMEMBERED_S
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import ServiceSpec
-from dataplane.net import reactor as reactor_module
 from dataplane.net.backend import Backend
 from dataplane.net.goal import PoolShare
 from dataplane.net.pool import Pool
@@ -56,7 +55,7 @@ class Site:
         self.path = path / "b"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(self.path))
-        self.reactor = Reactor(SimpleNamespace(), 4096)  # type: ignore[arg-type]
+        self.reactor = Reactor(SimpleNamespace(), 4096, clock)  # type: ignore[arg-type]
         self.share = Share()
         wanted = self.spec(min_idle=4)
         self.backend = Backend(self.reactor, wanted.backends[0], wanted, self.share)
@@ -96,10 +95,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[Site]:
     """A site whose backend does not listen yet."""
     clock = FakeClock()
-    monkeypatch.setattr(reactor_module, "time", SimpleNamespace(monotonic=clock))
     one = Site(tmp_path, clock)
     yield one
     one.close()

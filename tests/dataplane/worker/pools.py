@@ -13,10 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from dataplane.ipc.shared_counters import Board, CounterBoard
-from dataplane.net import reactor as reactor_module
 from dataplane.net.calls import close
 from dataplane.net.leg import Leg
 from dataplane.net.reactor import Reactor
@@ -106,7 +103,7 @@ class Pools:
         self._clock = clock
         self._directory = directory
         self.board = CounterBoard(8)
-        self.reactor = _Reactor(SimpleNamespace(), 65536)  # type: ignore[arg-type]
+        self.reactor = _Reactor(SimpleNamespace(), 65536, clock)  # type: ignore[arg-type]
         path = directory / "b"
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -182,8 +179,7 @@ def pools(workers: int = 2, limits: Any = None, **pool: Any) -> Iterator[Pools]:
     """Run workers with a pool of which nothing grows old by itself."""
     clock = FakeClock()
     options = {"idle_timeout": "0s", "max_age": "0s", **pool}
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="lb-test-") as directory:
-        patch.setattr(reactor_module, "time", SimpleNamespace(monotonic=clock))
+    with tempfile.TemporaryDirectory(prefix="lb-test-") as directory:
         site = Pools(clock, Path(directory), pool=options, limits=limits or {})
         try:
             for _ in range(workers):
