@@ -145,11 +145,12 @@ def test_what_a_header_says_is_passed_on() -> None:
         assert told(rig, payload=b"hello") == with_fields(encode_v2(*ENDS), SAID)
 
 
-def test_nothing_is_passed_on_unasked() -> None:
-    """A backend is sent the addresses alone."""
-    with reading(proxy_protocol={"send": "v2"}) as rig:
+@pytest.mark.parametrize("checksum", [False, True])
+def test_nothing_is_passed_on_unasked(checksum: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """A backend is sent the addresses alone, whatever else it is sent."""
+    with reading(proxy_protocol={"send": "v2", "checksum": checksum}) as rig:
         rig.client().sendall(with_fields(encode_v2(*ENDS), SAID) + b"hello")
-        assert told(rig, payload=b"hello") == encode_v2(*ENDS)
+        assert told(rig, payload=b"hello") == with_fields(encode_v2(*ENDS), [], checksum=checksum)
 
 
 def test_what_stands_behind_local_is_not_passed_on() -> None:
