@@ -6,21 +6,20 @@ A problem is reported where it was written: in `defaults` if a service only inhe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path as FolderPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.cluster import Cluster
-from schemas.discovery import CONSUL_FILES, Consul, Discover, Guard
+from schemas.discovery import Consul, Discover, Guard
 from schemas.editor_schema import editor_schema
 from schemas.errors import MAX_PROBLEMS, InvalidDocument, Problem, format_path, shown
 from schemas.fields import Frozen, ServiceName, refused
 from schemas.loops import Loops
 from schemas.options import Limits
 from schemas.reading.findings import Finding, check_all, find, findings_of, validated, visible_path
-from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops, listener_clashes
+from schemas.sharing import listener_clashes
+from schemas.snapshot import Backend, Backends, Service, ServiceOptions, backend_loops
 from schemas.variables import Replaced, Variables, replaced
 
 if TYPE_CHECKING:
@@ -124,20 +123,6 @@ def desired_of(document: Document, variables: Variables | None = None) -> Desire
     if problems or desired is None:
         raise InvalidDocument(problems)
     return desired
-
-
-def at_folder(document: Document, folder: FolderPath) -> Document:
-    """Return an lb.yaml whose relative paths of files start at a folder, its own: all of them are absolute.
-
-    Whoever reads an lb.yaml knows its folder; the daemon, the history and a later start do not. What is wrong with a path
-    stays as it is.
-    """
-    consul = document.value.get("consul") if isinstance(document.value, dict) else None
-    if not isinstance(consul, dict):
-        return document
-    paths = {key: path for key in CONSUL_FILES if isinstance(path := consul.get(key), str) and path}
-    absolute = {key: str(folder / path) for key, path in paths.items()}
-    return replace(document, value={**document.value, "consul": {**consul, **absolute}})
 
 
 def resolve(

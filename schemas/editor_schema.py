@@ -7,9 +7,9 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from schemas.fields import Frozen
 from schemas.variables import VARIABLE_PATTERN
@@ -26,9 +26,14 @@ def editor_schema(file: type[BaseModel], service: type[BaseModel]) -> dict[str, 
     # JSON Schema says of a key that fits no pattern only that nothing is known of its value.
     schema["properties"]["services"]["additionalProperties"] = False
     one = definitions[service.__name__]
-    for name in ("backends", "discover"):  # None is what leaving them out means, nothing to write
+    # None is what leaving them out means, nothing to write.
+    for name in ("backends", "discover", "match", "tls", "backend_tls"):
         _drop_null(one["properties"][name])
     _drop_null(schema["properties"]["cluster"])
+    optional = (("ActiveCheck", "tls"), ("Tls", "client_ca"), ("BackendTls", "cert"), ("BackendTls", "key"))
+    for holder, key in optional:
+        if holder in definitions:
+            _drop_null(definitions[holder]["properties"][key])
     listen = one["properties"]["listen"]
     listener = listen.pop("items")
     del listen["type"]
@@ -136,6 +141,10 @@ def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
     blank = model.model_construct(**dict.fromkeys(fields.keys() - plain))
     # As documents write it: "30s", not 30.0.
     defaults = blank.model_dump(mode="json", include=plain)
+    for name in plain - defaults.keys():  # what snapshots have only where it is said (`exclude_if`)
+        field = fields[name]
+        kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        defaults[name] = TypeAdapter(kind).dump_python(field.default, mode="json")
     whole = next((one for one in schema.get("anyOf", ()) if one.get("type") == "object"), schema)
     for name, field in fields.items():
         described = whole["properties"].get(field.alias or name)

@@ -64,6 +64,14 @@ def refused(*problems: tuple[Path, str], about: tuple[str, ...] = ()) -> Pydanti
     )
 
 
+def unsaid(value: object) -> bool:
+    """Tell whether an option is off, or not there: then no snapshot has it, and a hash is what it was before there was one.
+
+    For `Field(exclude_if=...)` of what came after the first version: what that has saved is taken by this one.
+    """
+    return value is None or value is False
+
+
 # --- durations and shares -------------------------------------------------------------------------
 
 

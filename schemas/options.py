@@ -22,6 +22,7 @@ from schemas.fields import (
     not_empty,
     off_word,
     refused,
+    unsaid,
 )
 
 _Off = BeforeValidator(off_word)
@@ -152,8 +153,8 @@ class ExpectCheck(Frozen):
 class ActiveCheck(Frozen):
     """How each backend is probed."""
 
-    type: Literal["tcp", "http", "expect", "none"] = "tcp"
-    """What a probe does after it has connected."""
+    type: Literal["tcp", "tls", "http", "expect", "none"] = "tcp"
+    """What a probe does after it has connected; tls: a handshake, and a look at the backend's certificate."""
     interval: PositiveDuration = 2.0
     """From one probe to the next."""
     timeout: PositiveDuration = 1.0
@@ -170,14 +171,18 @@ class ActiveCheck(Frozen):
     """For type http."""
     expect: ExpectCheck | None = None
     """For type expect."""
+    tls: Switch | None = Field(default=None, exclude_if=lambda said: said is None)  # false says something
+    """Whether a probe is over TLS; left out: if the service has `backend_tls`, and the probe no port of its own."""
 
     @model_validator(mode="after")
-    def _expect_has_its_section(self) -> Self:
+    def _type_fits(self) -> Self:
         if self.type == "expect" and self.expect is None:
             raise refused(
                 (("expect",), 'is required with type expect, such as {send: "PING\\r\\n", expect: "+PONG"}'),
                 about=("type", "expect"),
             )
+        if self.type == "tls" and self.tls is False:
+            raise refused((("tls",), "must not be false with type tls"), about=("type", "tls"))
         return self
 
 
@@ -227,6 +232,10 @@ class Timeouts(Frozen):
     """For the whole connection."""
     proxy_header: Duration = 5.0
     """For the client's PROXY header."""
+    client_hello: Duration = Field(default=5.0, exclude_if=lambda seconds: seconds == 5.0)  # noqa: PLR2004 - the default
+    """For the beginning of the client's TLS, where services share a listener."""
+    tls_handshake: Duration = Field(default=10.0, exclude_if=lambda seconds: seconds == 10.0)  # noqa: PLR2004 - the same
+    """For the client's TLS handshake, where TLS ends here; the backend's has what is left of `connect`."""
 
 
 class ProxyProtocol(Frozen):
@@ -238,9 +247,9 @@ class ProxyProtocol(Frozen):
     """From clients."""
     trusted: Cidrs = ()
     """Networks whose headers are believed; anybody else is closed."""
-    pass_tlvs: Switch = False
+    pass_tlvs: Switch = Field(default=False, exclude_if=unsaid)
     """With send v2, pass on the fields (TLVs) of the v2 headers that clients begin with."""
-    checksum: Switch = False
+    checksum: Switch = Field(default=False, exclude_if=unsaid)
     """With send v2, add a checksum (CRC-32C)."""
 
     @model_validator(mode="after")

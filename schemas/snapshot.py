@@ -24,11 +24,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from schemas.errors import InvalidDocument, Path
-from schemas.fields import BackendAddress, BackendId, Duration, Frozen, ServiceName, Text, refused
+from schemas.fields import BackendAddress, BackendId, Duration, Frozen, ServiceName, Text, refused, unsaid
 from schemas.listeners import Listeners, addresses_of
 from schemas.loops import Loops
 from schemas.options import Access, Drain, Health, Limits, Pool, ProxyProtocol, Timeouts
 from schemas.reading.findings import check_all, to_problems
+from schemas.sharing import listener_clashes
+from schemas.tls import BackendTls, Match, Tls, contradictions
 
 Mode = Literal["rr", "sticky", "leastconn", "p2c", "random"]
 OperatorState = Literal["enabled", "drain", "disabled"]
@@ -114,6 +116,12 @@ class ServiceOptions(Frozen):
     """Over how long a backend that came up grows to its weight; 0s is at once."""
     balance_workers: Annotated[bool, Field(strict=True)] = False
     """Hand clients over to the worker that has the fewest, for connections that are few and long."""
+    match: Match | None = Field(default=None, exclude_if=unsaid)
+    """Which clients of its listeners it takes, if other services share them; without it: all that no other takes."""
+    tls: Tls | None = Field(default=None, exclude_if=unsaid)
+    """How TLS of clients ends here; without it their bytes are passed on as they are."""
+    backend_tls: BackendTls | None = Field(default=None, exclude_if=unsaid)
+    """How TLS to backends begins here; without it they get what the client sends, or what was in its TLS."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -132,29 +140,19 @@ class ServiceOptions(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _tls_fits(self) -> Self:
+        wrong = contradictions(self.backend_tls, self.pool.mode, over_tls=self.health.active.tls is True)
+        if wrong:
+            raise refused(*wrong, about=("backend_tls", "pool", "health"))
+        return self
+
 
 class Service(ServiceOptions):
     """A named set of listeners, a balancing mode and a backend set."""
 
     backends: Backends = ()
     """Its servers."""
-
-
-def listener_clashes(services: Mapping[str, ServiceOptions]) -> list[tuple[Path, str]]:
-    """Find addresses that are listened on twice: for each repetition its path below `services`, and the message."""
-    first: dict[str, str] = {}
-    clashes: list[tuple[Path, str]] = []
-    for name, service in services.items():
-        for index, listener in enumerate(service.listen):
-            addresses = addresses_of(listener)
-            for address in addresses:
-                place = f"{name}.listen[{index}]"
-                other = first.setdefault(address, place)
-                if other != place:
-                    both = "" if address == addresses[0] else f"{addresses[0]} takes IPv4 as well, and "
-                    message = f"{both}{address} is already taken by services.{other}"
-                    clashes.append(((name, "listen", index), message))
-    return clashes
 
 
 def backend_loops(backends: Mapping[str, Sequence[Backend]], loops: Loops) -> list[tuple[Path, str]]:

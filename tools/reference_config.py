@@ -114,7 +114,7 @@ def _kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:  
     if "$ref" in field:
         return "mapping" if field["$ref"].endswith("Defaults") else "section"
     if "enum" in field:
-        return ", ".join(f"`{each}`" for each in field["enum"])
+        return ", ".join(dict.fromkeys(f"`{each}`" for each in field["enum"]))
     if "const" in field:
         return f"`{field['const']}`"
     kind = str(field.get("type"))

@@ -51,7 +51,7 @@ class FollowedKey:
         runtime: Runtime | None = None,
     ) -> None:
         self.word, self.name, self.place = key.word, key.name, key.place
-        self.folder: Path = key.folder
+        self.folder: Path | None = key.folder
         self.key = key
         self._node = node
         self._store = store

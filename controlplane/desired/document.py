@@ -41,8 +41,8 @@ class Given(NamedTuple):
     raw: bytes
     source: str
     """What messages call it: its path, or `-`."""
-    folder: Path
-    """What relative paths in it are relative to: the file's folder; for a pipe, where the command was started."""
+    folder: Path | None
+    """What relative paths in it are relative to: the file's folder; for a pipe, where the command was started. None: it has none."""
 
 
 def read_file(path: Path) -> bytes:
@@ -126,20 +126,22 @@ class Proposal:
     """Those that it uses, with what stands for them here."""
 
     @classmethod
-    def of_text(cls, raw: bytes, source: str, folder: Path, look: Look | None = None) -> Proposal:
+    def of_text(cls, raw: bytes, source: str, folder: Path | None, look: Look | None = None) -> Proposal:
         """Check the text of an lb.yaml, YAML or JSON.
 
         Args:
             raw: The text.
             source: What messages call it.
-            folder: What relative paths of files in it are relative to; in the proposal they are absolute.
+            folder: What relative paths of files in it are relative to; in the proposal they are absolute. None: it has
+                none (`schemas.files.at_folder`).
             look: Finds the node's variables; None: there are none.
 
         Raises:
             InputError: With every problem, by line; UnidentifiedError if it may pass by itself.
         """
-        from schemas.desired import at_folder, desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
+        from schemas.desired import desired_of  # noqa: PLC0415 - pydantic costs a command 100 ms that needs none of it
         from schemas.errors import InvalidDocument  # noqa: PLC0415 - the same
+        from schemas.files import at_folder  # noqa: PLC0415 - the same
         from schemas.reading.document import scan_document  # noqa: PLC0415 - the same
         from schemas.variables import Variables, replaced, variables_in  # noqa: PLC0415 - the same
 
@@ -147,7 +149,7 @@ class Proposal:
         variables, names = Variables(), frozenset[str]()
         try:
             # Once: 10,000 backends take a third of a second.
-            document = at_folder(scan_document(raw), folder.absolute())
+            document = at_folder(scan_document(raw), folder and folder.absolute())
             names = variables_in(document.value)
             if look is not None and names:
                 variables = look(names, document.value.get("consul"))
@@ -168,7 +170,7 @@ class Proposal:
 
     @classmethod
     def of_document(
-        cls, document: dict[str, Any], source: str, folder: Path, look: Look | None = None
+        cls, document: dict[str, Any], source: str, folder: Path | None, look: Look | None = None
     ) -> Proposal:
         """Check an lb.yaml that is JSON already; see `of_text`."""
         return cls.of_text(json.dumps(document).encode(), source, folder, look)
@@ -178,8 +180,8 @@ class Proposal:
 class Reader:
     """How this node reads an lb.yaml."""
 
-    folder: Path
-    """What relative paths in a document are relative to that does not say where it comes from."""
+    folder: Path | None
+    """What relative paths in a document are relative to that does not say where it comes from; None: as `of_text` has it."""
     look: Look
 
     def text(self, raw: bytes, source: str, folder: Path | None = None) -> Proposal:
@@ -211,6 +213,7 @@ def check_everywhere(given: Given, nodes: Mapping[str, Mapping[str, str]]) -> Pr
     """
     from schemas.variables import Known, Variables  # noqa: PLC0415 - as above
 
+    given = given._replace(folder=None)  # what is for all nodes is in a key, which has none
     proposal = Proposal.of_text(*given, lambda *_: Variables(placeholders=True))
     found: dict[tuple[tuple[str, Any], ...], list[str]] = {}
     for node, values in sorted(nodes.items()) if proposal.variables else ():

@@ -46,8 +46,8 @@ class Home(Protocol):
     """What status and history call it."""
     place: str
     """What messages about its content call it, as a command would."""
-    folder: Path
-    """What relative paths in the content are relative to."""
+    folder: Path | None
+    """What relative paths in the content are relative to; None: it has none (`schemas.files.at_folder`)."""
 
     def force(self) -> None:
         """Read now, and hand the content on even if it is the same."""
@@ -96,7 +96,7 @@ class FileSource:
     def __init__(self, path: Path, *, period_s: float = PERIOD_S) -> None:
         self.name = f"file {path}"
         self.place = str(path)
-        self.folder = path.parent
+        self.folder: Path | None = path.parent
         self._path = path
         self._period_s = period_s
         self._forced = asyncio.Event()

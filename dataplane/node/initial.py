@@ -19,10 +19,12 @@ from dataplane.node.apply import Applier
 from dataplane.node.node import Node
 from dataplane.node.running_service import find
 from schemas.api import BackendPatch, PushedBy
-from schemas.desired import Desired, load_desired, resolve
+from schemas.desired import Desired, desired_of, resolve
 from schemas.environment import desired_from_environment
 from schemas.errors import InvalidDocument, Problem
+from schemas.files import at_folder
 from schemas.http.headers import name_in_header
+from schemas.reading.document import scan_document
 from schemas.snapshot import Snapshot, digest
 from schemas.system.ownership import explain_error, user_name
 from schemas.variables import NOT_SET, Variables, from_environment
@@ -47,7 +49,8 @@ def read_config(path: Path) -> Desired:
             raw = file.read(MAX_BYTES + 1)
     finally:
         os.close(handle)
-    return load_desired(raw, Variables(from_environment(os.environ), why=NOT_SET))
+    document = at_folder(scan_document(raw), path.parent.absolute())
+    return desired_of(document, Variables(from_environment(os.environ), why=NOT_SET))
 
 
 def _snapshot_of(desired: Desired, generation: int) -> Snapshot:

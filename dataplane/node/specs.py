@@ -8,6 +8,7 @@ from typing import Final
 from dataplane.core import spec
 from schemas.listeners import addresses_of
 from schemas.snapshot import Backend, Service
+from schemas.tls import BackendTls, Match, Tls
 
 Known = Mapping[int, spec.BackendSpec]
 """By `id` of a backend as a snapshot has it: its spec."""
@@ -65,7 +66,13 @@ def service_spec(
         ),
         panic=service.health.panic,
         timeouts=spec.TimeoutsSpec(
-            timeouts.connect, timeouts.idle, timeouts.half_closed, timeouts.lifetime, timeouts.proxy_header
+            timeouts.connect,
+            timeouts.idle,
+            timeouts.half_closed,
+            timeouts.lifetime,
+            timeouts.proxy_header,
+            timeouts.client_hello,
+            timeouts.tls_handshake,
         ),
         retries=service.retries,
         proxy=spec.ProxySpec(
@@ -80,6 +87,40 @@ def service_spec(
         drain=spec.DrainSpec(drain.timeout, drain.close),
         slow_start_s=service.slow_start,
         balance_workers=service.balance_workers,
+        match=_match(service.match),
+        tls=_tls(service.tls),
+        backend_tls=_backend_tls(service.backend_tls),
+    )
+
+
+def _match(match: Match | None) -> spec.MatchSpec | None:
+    return None if match is None else spec.MatchSpec(match.sni, match.alpn, tuple(match.source))
+
+
+def _tls(tls: Tls | None) -> spec.TlsSpec | None:
+    if tls is None:
+        return None
+    return spec.TlsSpec(
+        tuple(spec.CertificateSpec(one.cert, one.key) for one in tls.certificates),
+        tls.client_ca or "",
+        tls.min_version,
+        tls.alpn,
+        tls.ciphers,
+    )
+
+
+def _backend_tls(tls: BackendTls | None) -> spec.BackendTlsSpec | None:
+    if tls is None:
+        return None
+    return spec.BackendTlsSpec(
+        tls.ca,
+        tls.server_name,
+        tls.verify,
+        tls.cert or "",
+        tls.key or "",
+        tls.alpn,
+        tls.pass_sni,
+        tls.pass_alpn,
     )
 
 
@@ -107,6 +148,7 @@ def _listen_options(service: Service) -> tuple[tuple[str, spec.ListenSpec], ...]
 
 def _active_check(service: Service) -> spec.ActiveCheckSpec:
     check = service.health.active
+    own_port = service.backend_tls is not None and check.port is None
     sent, expected, goodbye = check.expect.texts() if check.expect else (b"", b"", b"")
     return spec.ActiveCheckSpec(
         type=spec.CheckType(check.type),
@@ -122,4 +164,5 @@ def _active_check(service: Service) -> spec.ActiveCheckSpec:
         expect_send=sent,
         expect_expect=expected,
         expect_quit=goodbye,
+        tls=check.type == "tls" or (check.tls if check.tls is not None else own_port),
     )

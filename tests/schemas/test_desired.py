@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from schemas.desired import SHARED_LIMITS, at_folder, desired_of, json_schema, load_desired, resolve
-from schemas.discovery import CONSUL_FILES
+from schemas.desired import SHARED_LIMITS, load_desired, resolve
 from schemas.errors import InvalidDocument
 from schemas.options import Limits
-from schemas.reading.document import scan_document
 from schemas.snapshot import Backend, Service, parse_snapshot
 
 MINIMAL = """\
@@ -286,40 +283,6 @@ services:
         "version: 1\ndefaults: {backends: ['127.0.0.1:4000']}\nservices: {web: {listen: '127.0.0.1:4000'}}\n"
     )
     assert problems(inherited) == [f"line 2, column 23: defaults.backends[0]: {here}"]
-
-
-def test_relative_paths_start_at_the_folder_of_the_file_that_names_them():
-    """Of every file that the format names; what is checked afterwards has the absolute paths."""
-    text = b"""
-version: 1
-services: {}
-consul: {address: "https://127.0.0.1:8501", token_file: t, ca_file: ca/x, cert_file: /c, key_file: ../k}
-"""
-    document = at_folder(scan_document(text), Path("/etc/lb"))
-    consul = desired_of(document).consul
-    found = [consul.token_file, consul.ca_file, consul.cert_file, consul.key_file]
-    assert found == ["/etc/lb/t", "/etc/lb/ca/x", "/c", "/etc/lb/../k"]
-    assert document.value["consul"] == consul.model_dump(exclude_unset=True)
-
-
-@pytest.mark.parametrize(
-    "text", ["[]", "version: 1", "consul: [a]", "consul: {token_file: '', ca_file: 3, address: a}"]
-)
-def test_what_is_no_path_stays_as_it_is(text):
-    """The check that follows says what is wrong with it."""
-    document = scan_document(text.encode())
-    assert at_folder(document, Path("/etc/lb")).value == document.value
-
-
-def test_every_key_that_names_a_file_is_known():
-    """The schema has no other, wherever it stands."""
-
-    def keys(value):
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        own = value.get("properties", {}) if isinstance(value, dict) else {}
-        return set(own).union(*map(keys, inner))
-
-    assert {key for key in keys(json_schema()) if key.endswith("_file")} == set(CONSUL_FILES)
 
 
 # --- limits that all nodes share --------------------------------------------------------------------

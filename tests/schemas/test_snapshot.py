@@ -69,7 +69,7 @@ RESOLVED = {
         "proxy_header": "5s",
     },
     "retries": 3,
-    "proxy_protocol": {"send": "off", "accept": "off", "trusted": [], "pass_tlvs": False, "checksum": False},
+    "proxy_protocol": {"send": "off", "accept": "off", "trusted": []},
     "limits": {
         "connections": 0,
         "per_backend": 0,
@@ -361,7 +361,7 @@ def test_each_mistake_is_named_by_path_and_says_what_is_allowed(options, path, m
         (
             {"generation": 1, "services": {"a": MINIMAL, "b": MINIMAL | {"listen": [":1", "*:4000"]}}},
             "services.b.listen[1]",
-            "0.0.0.0:4000 is already taken by services.a.listen[0]",
+            "0.0.0.0:4000 is already taken by services.a.listen[0]; to share it, all services but one need a match",
         ),
         (
             {"generation": 1, "services": {"a": {"listen": [":1"], "backends": ["b:1", "127.0.0.9:1"]}}},

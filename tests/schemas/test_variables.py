@@ -120,7 +120,7 @@ def test_what_results_is_checked_as_if_it_had_been_written():
     )
     assert second.startswith("line 4, column 22: services.b.listen[1]: ")
     assert problems(text, given_values(NODE_IP="10.0.0.1")) == [
-        'line 4, column 22: services.b.listen[1]: 10.0.0.1:443 is already taken by services.a.listen[0]; ${NODE_IP} is "10.0.0.1" (the environment)'
+        'line 4, column 22: services.b.listen[1]: 10.0.0.1:443 is already taken by services.a.listen[0]; to share it, all services but one need a match; ${NODE_IP} is "10.0.0.1" (the environment)'
     ]
 
 

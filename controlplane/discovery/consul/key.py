@@ -32,8 +32,8 @@ _RETRY_S: Final = 1.0
 class KeySource:
     """Hands a key's content and its canary on whenever one of them has changed.
 
-    A key that is gone, empty or cannot be read is no content, and `status` tells why. It has no folder, so files are looked for
-    where the daemon was started.
+    A key that is gone, empty or cannot be read is no content, and `status` tells why. It has no folder: paths of services'
+    files have to be absolute, and relative ones of `consul` start where the daemon was started.
     """
 
     word = "key"
@@ -47,7 +47,7 @@ class KeySource:
         runtime: Runtime | None = None,
     ) -> None:
         self.name = self.place = f"{PREFIX}{path}"
-        self.folder = Path()
+        self.folder: Path | None = None
         self.path = path
         self.settings = settings
         self._pace = pace or Pace()

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dataplane.core.spec import BackendSpec, CheckType, ListenSpec, Mode, OperatorState, Resets
+import pytest
+
+from dataplane.core.spec import (
+    BackendSpec,
+    BackendTlsSpec,
+    CertificateSpec,
+    CheckType,
+    ListenSpec,
+    MatchSpec,
+    Mode,
+    OperatorState,
+    Resets,
+    TlsSpec,
+)
 from dataplane.node.specs import backend_specs, known_specs, service_spec
 from schemas.snapshot import parse_snapshot
 
@@ -68,3 +81,63 @@ def test_only_listeners_that_say_how_have_options():
     assert options.keys() == set(spec.listen) - {"127.0.0.1:1"}
     assert options["unix:/run/x"] == ListenSpec(mode=0o660, group="web")
     assert all(one.freebind for address, one in options.items() if not address.startswith("unix:"))
+
+
+TLS = {
+    "match": {"sni": ["a.example"], "alpn": ["h2"], "source": ["10.0.0.0/8"]},
+    "tls": {
+        "certificates": [{"cert": "/a.pem", "key": "/a.key"}, {"cert": "/b.pem", "key": "/b.pem"}],
+        "client_ca": "/ca.pem",
+        "min_version": "1.3",
+        "alpn": ["h2", "http/1.1"],
+        "ciphers": "ECDHE+AESGCM",
+    },
+    "backend_tls": {
+        "ca": "/backend-ca.pem",
+        "server_name": "db.example",
+        "cert": "/own.pem",
+        "key": "/own.key",
+        "alpn": ["postgresql"],
+    },
+    "timeouts": {"client_hello": "1s", "tls_handshake": "2s"},
+}
+
+
+def test_tls_reaches_the_connection_path():
+    """Every key, in the form that it has there."""
+    made = spec_of(**TLS)
+    assert made.match == MatchSpec(("a.example",), ("h2",), ("10.0.0.0/8",))
+    pairs = (CertificateSpec("/a.pem", "/a.key"), CertificateSpec("/b.pem", "/b.pem"))
+    assert made.tls == TlsSpec(pairs, "/ca.pem", "1.3", ("h2", "http/1.1"), "ECDHE+AESGCM")
+    assert made.backend_tls == BackendTlsSpec(
+        "/backend-ca.pem", "db.example", True, "/own.pem", "/own.key", ("postgresql",)
+    )
+    assert (made.timeouts.client_hello_s, made.timeouts.tls_handshake_s) == (1.0, 2.0)
+
+
+def test_without_tls_there_is_none():
+    """And what the connection path compares with is None."""
+    made = spec_of()
+    assert (made.match, made.tls, made.backend_tls, made.active.tls) == (None, None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("check", "over_tls"),
+    [
+        ({}, True),
+        ({"tls": False}, False),
+        ({"port": 8080}, False),
+        ({"port": 8080, "tls": True}, True),
+        ({"port": 8080, "type": "tls"}, True),
+    ],
+)
+def test_checks_speak_tls_where_backends_do(check, over_tls):
+    """But not at a port of their own, unless they say so."""
+    assert spec_of(backend_tls={}, health={"active": check}).active.tls is over_tls
+
+
+def test_what_is_passed_on_of_a_client():
+    """Its name, and its protocols."""
+    said = {"pass_sni": True, "pass_alpn": True, "verify": False}
+    made = spec_of(pool={"mode": "off"}, backend_tls=said)
+    assert made.backend_tls == BackendTlsSpec(verify=False, pass_sni=True, pass_alpn=True)
