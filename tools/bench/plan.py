@@ -233,7 +233,7 @@ def quick() -> list[Study]:
         ChangeStudy(_PAIR, backends=100, changes=_CHANGES),
         *_acknowledged(),
         RegistrationStudy(("ours-off",), thorough=False),
-        *_tls(_PAIR, idle=300),
+        *_tls(_PAIR, idle=150),
     ]
 
 
@@ -256,7 +256,7 @@ def full() -> list[Study]:
         *_changes(),
         *_acknowledged(),
         RegistrationStudy(("ours-off",)),
-        *_tls(_TLS, idle=1_000),
+        *_tls(_TLS, idle=400),
         *_secondary(),
         *_scaling(),
         PartsStudy(),
@@ -333,7 +333,7 @@ def _tls(contenders: Sequence[str], idle: int) -> list[Study]:
             "route", "Passing TLS through by its name", "`load.c`, closed loop, 64 clients at once send the ClientHello of this"
             " machine's OpenSSL and wait until the backend has sent it back; no key is used anywhere. `By name`: one of two"
             " sets of backends is chosen by the name in it.",
-            OPERATION_METRICS, [name for plain in contenders for name in (plain, f"{plain}-route")],
+            OPERATION_METRICS, [*_PAIR, *(f"{plain}-route" for plain in contenders)],
             "echo", loads.connects(),
         ),
     ]  # fmt: skip
