@@ -81,6 +81,8 @@ class Outcome:
     """`ok`, or why not, in a few words."""
     reachable: bool = True
     """Whether the connection could be made to where clients go."""
+    certificate_ends: float = 0.0
+    """When the backend's certificate is valid no more (Unix seconds); 0: none was seen."""
 
 
 @dataclass(frozen=True, slots=True)

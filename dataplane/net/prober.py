@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from dataplane.core.health import Outcome
     from dataplane.core.spec import ActiveCheckSpec
-    from dataplane.net.probes import Connection, Locate
+    from dataplane.net.probe_connection import Connection
+    from dataplane.net.probes import Locate
     from dataplane.net.sockopts import SocketAddress
 
 SLACK_S: Final = 0.002

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -25,20 +26,23 @@ from dataplane.core.proxy_protocol.v2 import encode_v2
 from dataplane.core.spec import CheckType, ProxySend
 from dataplane.errors import LocalError, NowhereError
 from dataplane.net.dialer import BUSY, share_s
+from dataplane.net.probe_connection import Connection
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
+from dataplane.net.tls_failure import NAMELESS, certificate_ends, failure_words
 
 if TYPE_CHECKING:
     from dataplane.core.spec import ActiveCheckSpec
+    from dataplane.net.backend_tls import BackendTls
     from dataplane.net.sockopts import SocketAddress
 
-READ_BYTES: Final = 16 * 1024
 EXPECT_BYTES: Final = 64 * 1024
 """How much of an answer `expect` looks at."""
 HEAD_BYTES: Final = 16 * 1024
 """Where the final HTTP status line must have come by; servers and proxies cap whole heads at 8 to 32 KiB."""
-LEAVE_BYTES: Final = 1024 * 1024
-"""How much is read only to close cleanly; a backend that sends more gets a reset."""
 SHOWN_CHARACTERS: Final = 64
+OBJECTION_S: Final = 0.5
+"""How long a `tls` check waits for a backend that objects to our certificate, or to none: with TLS 1.3 it does so only
+after our side's handshake is over (RFC 8446, 4.4.2.4)."""
 KNOCK_S: Final = 0.01
 """How often a check that finds the accept queue of a Unix socket full tries again."""
 
@@ -51,6 +55,15 @@ _RESETS: Final = frozenset({errno.EPIPE, errno.ENOTCONN})
 
 
 @dataclass(frozen=True, slots=True)
+class CheckTls:
+    """How TLS to one backend begins."""
+
+    source: BackendTls
+    """Has the context of the moment."""
+    server_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One backend and how it is checked."""
 
@@ -60,6 +73,8 @@ class Target:
     """`host:port`, `[v6]:port` or `unix:/path`."""
     check: ActiveCheckSpec
     proxy: ProxySend
+    tls: CheckTls | None = None
+    """None: the check is not over TLS."""
 
 
 Locate = Callable[[Target], Awaitable[Sequence["SocketAddress"]]]
@@ -75,75 +90,6 @@ async def _literal(target: Target) -> tuple[SocketAddress, ...]:
     return () if address is None else (address,)
 
 
-class Connection:
-    """A probe's connection: a raw non-blocking socket, driven by the event loop.
-
-    Args:
-        sock: Connected and non-blocking.
-        finish_first: Whether `leave` sends the FIN before it reads the rest (see the module's text).
-    """
-
-    __slots__ = ("_loop", "_sock", "finish_first", "received")
-
-    def __init__(self, sock: socket.socket, *, finish_first: bool) -> None:
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self.finish_first = finish_first
-        self.received = bytearray()
-
-    def endpoints(self) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
-        """Return (own address, backend's address), both None on a Unix socket."""
-        if self._sock.family == socket.AF_UNIX:
-            return None, None
-        own, peer = self._sock.getsockname(), self._sock.getpeername()
-        return (own[0], own[1]), (peer[0], peer[1])
-
-    async def send(self, data: bytes) -> None:
-        """Send all of `data`; raises OSError."""
-        await self._loop.sock_sendall(self._sock, data)
-
-    async def receive(self) -> bool:
-        """Add what comes next to `received`; raises OSError.
-
-        Returns:
-            False at the backend's FIN.
-        """
-        data = await self._loop.sock_recv(self._sock, READ_BYTES)
-        self.received += data
-        return bool(data)
-
-    async def leave(self, within_s: float) -> None:
-        """Close cleanly: read until the backend's FIN, for LEAVE_BYTES or `within_s` at most."""
-        left = LEAVE_BYTES
-        try:
-            async with asyncio.timeout(within_s):
-                if self.finish_first:
-                    self._sock.shutdown(socket.SHUT_WR)
-                while left > 0 and (data := await self._loop.sock_recv(self._sock, READ_BYTES)):
-                    left -= len(data)
-        except OSError:
-            pass  # reset, or too slow (TimeoutError is one): the verdict stands, and nobody is owed anything
-        finally:
-            self.close()
-
-    def leave_nowait(self) -> None:
-        """Close as cleanly as is possible without waiting: read only what is there."""
-        try:
-            if self.finish_first:
-                self._sock.shutdown(socket.SHUT_WR)
-            for _ in range(LEAVE_BYTES // READ_BYTES):
-                if not self._sock.recv(READ_BYTES):
-                    break
-        except OSError:
-            pass  # nothing more there (BlockingIOError is one), or reset
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close at once."""
-        self._sock.close()
-
-
 class Probe:
     """The check of one target: prepared once, run again and again, but not twice at the same time.
 
@@ -155,6 +101,7 @@ class Probe:
     """
 
     __slots__ = (
+        "_certificate_ends",
         "_connection",
         "_elsewhere",
         "_exchange",
@@ -182,8 +129,13 @@ class Probe:
         self._locate = locate or _literal
         self._on_reached = on_reached or (lambda _target, _address: None)
         self._request = _http_request(check, address) if check.type is CheckType.HTTP else check.expect_send
-        self._exchange = {CheckType.HTTP: self._http, CheckType.EXPECT: self._expect}.get(check.type)
+        self._exchange = {
+            CheckType.HTTP: self._http,
+            CheckType.EXPECT: self._expect,
+            CheckType.TLS: self._wait_objection,
+        }.get(check.type)
         self._connection: Connection | None = None
+        self._certificate_ends = 0.0
         self._stage = "connect"
 
     async def run(self) -> tuple[Outcome, Connection | None]:
@@ -211,7 +163,9 @@ class Probe:
     async def _is_reachable(self) -> bool:
         """Tell whether clients can connect, where the check has asked another port: that tells nothing of theirs."""
         check = replace(self.target.check, type=CheckType.TCP, port=None)
-        outcome, connection = await Probe(replace(self.target, check=check), locate=self._locate).run()
+        outcome, connection = await Probe(
+            replace(self.target, check=check, tls=None), locate=self._locate
+        ).run()
         if connection is not None:
             connection.leave_nowait()
         return outcome.ok
@@ -224,6 +178,9 @@ class Probe:
                 self._stage = "connect"
                 connection = self._connection = await self._connect(addresses, limit.when() or 0.0)
                 await self._greet(connection)
+                if self.target.tls is not None:
+                    self._stage = "tls"
+                    await self._begin_tls(connection, self.target.tls)
                 if self._exchange is not None:
                     self._stage = self.target.check.type.value
                     await self._exchange(connection)
@@ -233,12 +190,14 @@ class Probe:
             if self._stage == "name":
                 raise NowhereError from error
             return self._failed(self._late())
+        except ssl.SSLError as error:
+            return self._failed(f"tls: {failure_words(error)}")
         except OSError as error:
             code = error.errno or 0
             if code in LOCAL_ERRNOS:
                 raise LocalError(error_text(code)) from error
             return self._failed(error_text(errno.ECONNRESET if code in _RESETS else code))
-        return Outcome(ok=True, cause="ok")
+        return Outcome(ok=True, cause="ok", certificate_ends=self._certificate_ends)
 
     def _failed(self, cause: str) -> Outcome:
         reached = self._connection is not None or self._stage == "busy"  # who is busy is there
@@ -316,6 +275,25 @@ class Probe:
             await connection.send(encode_v2(None, None))
         elif self.target.proxy is ProxySend.V1:
             await connection.send(encode_v1(*connection.endpoints()))
+
+    async def _begin_tls(self, connection: Connection, tls: CheckTls) -> None:
+        """Do the handshake, and note when the backend's certificate ends."""
+        context = tls.source.context
+        if context.check_hostname and not tls.server_name:
+            raise _FailedError(f"tls: {NAMELESS}")
+        await connection.begin_tls(context, tls.server_name)
+        if connection.tls is not None:
+            self._certificate_ends = certificate_ends(connection.tls)
+
+    async def _wait_objection(self, connection: Connection) -> None:
+        """End a connection of TLS 1.3, and see whether the backend refuses it (OBJECTION_S)."""
+        if connection.tls is None or connection.tls.version() != "TLSv1.3":
+            return
+        connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OBJECTION_S):
+                while len(connection.received) < EXPECT_BYTES and await connection.receive():
+                    pass
 
     async def _http(self, connection: Connection) -> None:
         await connection.send(self._request)

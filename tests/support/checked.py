@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -40,16 +41,24 @@ class Backend:
 
 @asynccontextmanager
 async def backend(
-    behave: Behaviour | None = None, *, host: str = "127.0.0.1", port: int = 0, path: str | None = None
+    behave: Behaviour | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    path: str | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Backend]:
-    """Run a backend on a free port (or one that is free at `host`, too), or on a Unix socket; without a behaviour it only reads."""
+    """Run a backend on a free port (or one that is free at `host`, too), or on a Unix socket; without a behaviour it only reads.
+
+    With a context it speaks TLS.
+    """
     it = Backend(behave or saying())
     if path is None:
-        server = await asyncio.start_server(it.serve, host, port)
+        server = await asyncio.start_server(it.serve, host, port, ssl=context)
         port = server.sockets[0].getsockname()[1]
         it.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     else:
-        server = await asyncio.start_unix_server(it.serve, path)
+        server = await asyncio.start_unix_server(it.serve, path, ssl=context)
         it.address = f"unix:{path}"
     async with server:
         yield it

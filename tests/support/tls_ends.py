@@ -1,0 +1,110 @@
+"""Contexts of servers and clients, and TLS without a socket: for tests that turn the crank themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataplane.core.spec import BackendTlsSpec
+from tests.support.tls import CertificateAuthority
+
+
+class Certificates:
+    """Servers' and clients' contexts with certificates of one authority.
+
+    Args:
+        folder: For the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = CertificateAuthority(folder / "ca")
+        self.stranger = CertificateAuthority(folder / "stranger", "stranger")
+        """Whom clients do not trust."""
+
+    def server(
+        self, *names: str, expired: bool = False, stranger: bool = False, asks: bool = False
+    ) -> ssl.SSLContext:
+        """Return a server's context with a certificate for `names`; `asks` for one of the client."""
+        authority = self.stranger if stranger else self.authority
+        names = names or ("127.0.0.1", "localhost")
+        pair = authority.expired(*names) if expired else authority.issue(*names)
+        return authority.server_context(pair, client_ca=authority.ca if asks else None)
+
+    def client(self) -> ssl.SSLContext:
+        """Return a client's context that verifies."""
+        return self.authority.client_context()
+
+
+@dataclass(eq=False)
+class PlainBackendTls:
+    """How TLS to backends begins, without files that are renewed (`net.backend_tls.BackendTls`)."""
+
+    context: ssl.SSLContext
+    server_name: str | None = "127.0.0.1"
+    spec: BackendTlsSpec = field(default_factory=BackendTlsSpec)
+    sessions: dict[str, Any] = field(default_factory=dict)
+
+    def server_name_of(self, backend: Any) -> str | None:
+        """Return the name of all backends."""
+        del backend
+        return self.server_name
+
+    def session(self, backend: Any) -> Any:
+        """Return the last session with it."""
+        return self.sessions.get(backend.id)
+
+    def remember(self, backend: Any, channel: Any) -> None:
+        """Keep the session."""
+        self.sessions[backend.id] = channel.session
+
+
+class TlsEnd:
+    """A server's (or a client's) TLS session without a socket: `take` says what to send.
+
+    Args:
+        context: Whose.
+        server_name: Of a client; servers have none.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        is_server = context.protocol == ssl.PROTOCOL_TLS_SERVER
+        self.tls = context.wrap_bio(self._in, self._out, server_side=is_server, server_hostname=server_name)
+        self.received = bytearray()
+        """What was inside."""
+        self.established = False
+        self.ended = False
+        """The other side's close_notify has come."""
+        self.failure: ssl.SSLError | None = None
+
+    def take(self, data: bytes) -> bytes:
+        """Take what has come from the wire, and return what has to go there."""
+        self._in.write(data)
+        try:
+            if not self.established:
+                self.tls.do_handshake()
+                self.established = True
+            while piece := self.tls.read(65536):
+                self.received += piece
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as error:
+            self.failure = error
+        return self._out.read()
+
+    def say(self, data: bytes) -> bytes:
+        """Return what has to go to the wire to say something."""
+        self.tls.write(data)
+        return self._out.read()
+
+    def finish(self) -> bytes:
+        """Return a close_notify."""
+        with contextlib.suppress(ssl.SSLError):
+            self.tls.unwrap()
+        return self._out.read()
