@@ -44,6 +44,19 @@ class TimesStatus(TypedDict):
     """How many took at most as many seconds as the bound, and more than the one below, by the bound: `0.25`, `+Inf`."""
 
 
+class TlsTotals(TypedDict):
+    """TLS handshakes since the process began."""
+
+    handshakes: dict[str, int]
+    """Those that succeeded, by version: `TLSv1.3`."""
+    resumed: int
+    """Those of them that went on with an earlier session."""
+    failed: dict[str, int]
+    """Those that failed, by cause: `unknown_ca`, `expired`, `no_shared_cipher`."""
+    time: TimesStatus
+    """How long those took that succeeded."""
+
+
 class BackendTotals(TypedDict):
     """Counters of a backend since the process began."""
 
@@ -55,6 +68,8 @@ class BackendTotals(TypedDict):
     first_byte: TimesStatus
     """From connected to the backend's first byte, of connections that have ended."""
     pool: PoolTotals
+    tls: NotRequired[TlsTotals]
+    """Of TLS that began here; left out where there was none."""
 
 
 class BackendStatus(TypedDict):
@@ -99,6 +114,8 @@ class ServiceTotals(TypedDict):
     """By close reason."""
     harmed: int
     """Those that got no backend, or were cut off by one, by no doing of their own."""
+    tls: NotRequired[TlsTotals]
+    """Of clients whose TLS ends here; left out where there was none."""
 
 
 class RecentStatus(TypedDict):

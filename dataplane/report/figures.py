@@ -46,13 +46,13 @@ class _Added(Row):
         read = values_of(self.__slots__)
         return type(self)(
             *[
-                _columns(one, more) if isinstance(one, tuple) else one + more
+                add_columns(one, more) if isinstance(one, tuple) else one + more
                 for one, more in zip(read(self), read(other), strict=True)
             ]
         )
 
 
-def _columns(one: Numbers, other: Numbers) -> Numbers:
+def add_columns(one: Numbers, other: Numbers) -> Numbers:
     """Add number by number; nothing was read where there are none."""
     return tuple(map(add, one, other)) if one and other else one or other
 
@@ -118,6 +118,8 @@ class ServiceFigures(_Added):
     """In the order of `CloseReason`."""
     session: Numbers
     queue: Numbers
+    tls: Numbers = ()
+    """Of clients' handshakes (`tls_row`)."""
 
     def past(self) -> ServiceFigures:
         """Return what outlives its process."""
@@ -160,6 +162,8 @@ class BackendFigures(_Added, Generic[View]):
     """Of a crowd and its backends, nothing: nobody is told of it."""
     first_byte: Numbers
     """Of a crowd, nothing."""
+    tls: Numbers = ()
+    """Of handshakes with it (`tls_row`)."""
 
     def past(self) -> BackendFigures[View]:
         """Return what outlives its process."""

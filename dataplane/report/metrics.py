@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 from dataplane.core.health import HealthState
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.net.counters import LATENCY_BOUNDS_S, SESSION_BOUNDS_S
-from dataplane.report.figures import Family, Figures, Sample
+from dataplane.report.figures import Family, Figures, Numbers, Sample
+from dataplane.report.tls_row import TlsRow, tls_row
 
 Samples = list[Sample]
 """What comes after the family's name, labels besides the subject's, and the value."""
@@ -94,17 +95,17 @@ def _seen(name: str) -> Value:
 
 
 def _histogram(name: str, bounds: tuple[float, ...]) -> Value:
-    def samples(one: _Subject) -> Samples:
-        numbers = getattr(one.figures, name)
-        if not numbers:
-            return []
-        *counts, total = numbers
-        below = list(accumulate(counts))
-        buckets = zip([*map(str, bounds), "+Inf"], below, strict=True)
-        ends: Samples = [("_count", {}, below[-1]), ("_sum", {}, total)]
-        return [*(("_bucket", {"le": bound}, count) for bound, count in buckets), *ends]
+    return lambda one: _buckets(getattr(one.figures, name), bounds)
 
-    return samples
+
+def _buckets(numbers: Numbers, bounds: tuple[float, ...]) -> Samples:
+    if not numbers:
+        return []
+    *counts, total = numbers
+    below = list(accumulate(counts))
+    buckets = zip([*map(str, bounds), "+Inf"], below, strict=True)
+    ends: Samples = [("_count", {}, below[-1]), ("_sum", {}, total)]
+    return [*(("_bucket", {"le": bound}, count) for bound, count in buckets), *ends]
 
 
 def _each(label: str, words: Iterable[str], counts: Iterable[float]) -> Samples:
@@ -138,6 +139,28 @@ def _snapshot(one: _Subject) -> Samples:
 def _accepting(one: _Subject) -> float | None:
     state = one.figures.state
     return None if state in {None, "closing"} else state == "accepting"
+
+
+def _tls(samples: Callable[[TlsRow], Samples]) -> Value:
+    """Return what says something of TLS, and nothing where there was none."""
+
+    def value(one: _Subject) -> Samples:
+        row = tls_row(one.figures.tls)
+        return [] if row is None else samples(row)
+
+    return value
+
+
+_TLS_VERSIONS: Final = _tls(lambda row: _each("version", row.versions, row.versions.values()))
+_TLS_RESUMED: Final = _tls(lambda row: [("", {}, row.resumed)])
+_TLS_SECONDS: Final = _tls(lambda row: _buckets(row.seconds, LATENCY_BOUNDS_S))
+_TLS_CAUSES: Final = _tls(lambda row: _each("cause", row.causes, row.causes.values()))
+
+
+def _tls_causes_seen(one: _Subject) -> Samples:
+    """Return those that there were: a service has few of them, and its backends together would have thousands of zeros."""
+    row = tls_row(one.figures.tls)
+    return [] if row is None else [("", {"cause": cause}, n) for cause, n in row.causes.items() if n]
 
 
 _RUNS: Final[_Rows] = (
@@ -193,6 +216,10 @@ _SERVICE: Final[_Rows] = (
         _seen("serving"),
     ),
     (GAUGE, "lb_table_info", "Hash of the sticky table", _table),
+    (COUNTER, "lb_tls_handshakes", "TLS handshakes with clients, by version", _TLS_VERSIONS),
+    (COUNTER, "lb_tls_handshakes_resumed", "Those that went on with an earlier session", _TLS_RESUMED),
+    (COUNTER, "lb_tls_handshake_failures", "TLS handshakes with clients that failed, by cause", _TLS_CAUSES),
+    (HISTOGRAM, "lb_tls_handshake_seconds", "TLS handshakes with clients that succeeded", _TLS_SECONDS),
 )
 _BACKEND: Final[_Rows] = (
     (COUNTER, "lb_backend_connections", "Clients' connections that reached it", "connections"),
@@ -210,6 +237,19 @@ _BACKEND: Final[_Rows] = (
     (COUNTER, "lb_backend_bytes_out", "Bytes from it to clients", "bytes_out"),
     (GAUGE, "lb_backend_health", "1 for the state that is observed", _health),
     (COUNTER, "lb_pool_discarded", "Pooled connections closed unused, by cause", _discarded),
+    (COUNTER, "lb_backend_tls_handshakes", "TLS handshakes with it, by version", _TLS_VERSIONS),
+    (
+        COUNTER,
+        "lb_backend_tls_handshakes_resumed",
+        "Those that went on with an earlier session",
+        _TLS_RESUMED,
+    ),
+    (
+        COUNTER,
+        "lb_backend_tls_handshake_failures",
+        "TLS handshakes with it that failed, by cause; none where there were none",
+        _tls_causes_seen,
+    ),
 )
 _SINGLE_BACKEND: Final[_Rows] = (
     (HISTOGRAM, "lb_connect_seconds", "Dials that succeeded", _histogram("connect", LATENCY_BOUNDS_S)),
@@ -219,4 +259,5 @@ _SINGLE_BACKEND: Final[_Rows] = (
         "From connected to the first byte",
         _histogram("first_byte", LATENCY_BOUNDS_S),
     ),
+    (HISTOGRAM, "lb_backend_tls_handshake_seconds", "TLS handshakes that succeeded", _TLS_SECONDS),
 )

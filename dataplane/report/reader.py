@@ -29,6 +29,7 @@ from dataplane.report.figures import (
     total,
 )
 from dataplane.report.outcomes import Outcomes
+from dataplane.report.tls_row import tls_numbers, tls_sum
 from dataplane.report.views import BackendView, ServiceView, Sight, Sights
 
 if TYPE_CHECKING:  # a worker does without
@@ -144,6 +145,7 @@ class Reader:
             closed=tuple(totals.closed.values()),
             session=_numbers(totals.session),
             queue=_numbers(totals.queue),
+            tls=tls_numbers(totals),
         )
         return Figures(services={service.name: one})
 
@@ -169,7 +171,7 @@ class Reader:
         bytes_out = sum(one.bytes_out for one in totals) + sum(answered for _, answered in live.values())
         yield self._service(running, live)
         seen, known = Sights(), dict[tuple[Any, ...], Sight]()
-        active = pooled = 0
+        active, pooled, tls = 0, 0, tls_sum(totals)
         counts, discarded = [0] * 5, [0] * len(DiscardCause)
         for start in range(0, len(backends), CROWD_SLICE):
             some, theirs = backends[start : start + CROWD_SLICE], totals[start : start + CROWD_SLICE]
@@ -202,6 +204,7 @@ class Reader:
             tuple(discarded),
             (),
             (),
+            tls,
         )
         yield Figures(crowds={running.service.name: crowd})
 
@@ -244,6 +247,7 @@ class Reader:
             tuple(totals.discarded.values()),
             _numbers(totals.connect) if histograms else (),
             _numbers(totals.first_byte),
+            tls_numbers(totals),
         )
 
 

@@ -19,10 +19,11 @@ from dataplane.net.counters import LATENCY_BOUNDS_S
 from dataplane.node.apply import Applier
 from dataplane.report.figures import BackendFigures, Figures, Numbers, ServiceFigures, Tally
 from dataplane.report.metrics import Runs, families
+from dataplane.report.tls_row import tls_row
 from dataplane.report.views import BackendView
 from dataplane.telemetry.events import rfc3339
 from schemas.replies import Explanation, Info
-from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status, TimesStatus
+from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status, TimesStatus, TlsTotals
 
 _BOUNDS: Final = (*map(str, LATENCY_BOUNDS_S), "+Inf")
 SLICE: Final = 100
@@ -55,7 +56,7 @@ async def describe(figures: Figures, monotonic_began: float) -> dict[str, Servic
 
 
 def _service(one: ServiceFigures) -> ServiceStatus:
-    return {
+    status: ServiceStatus = {
         "mode": one.view.mode,
         "table_hash": one.view.table_hash,
         "panic": one.view.panic,
@@ -81,6 +82,9 @@ def _service(one: ServiceFigures) -> ServiceStatus:
         },
         "backends": [],
     }
+    if one.tls:
+        status["totals"]["tls"] = _tls(one.tls)
+    return status
 
 
 def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], str]) -> BackendStatus:
@@ -118,9 +122,23 @@ def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], s
             },
         },
     }
+    if one.tls:
+        status["totals"]["tls"] = _tls(one.tls)
     if view.removed:
         status["removed"] = True
     return status
+
+
+def _tls(numbers: Numbers) -> TlsTotals:
+    """Describe handshakes."""
+    row = tls_row(numbers)
+    assert row is not None  # noqa: S101 - the caller looked
+    return {
+        "handshakes": {version: int(count) for version, count in row.versions.items() if count},
+        "resumed": int(row.resumed),
+        "failed": {cause.value: int(count) for cause, count in row.causes.items() if count},
+        "time": _times(row.seconds),
+    }
 
 
 def _times(numbers: Numbers) -> TimesStatus:

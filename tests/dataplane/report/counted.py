@@ -15,7 +15,7 @@ import pytest
 
 from dataplane.core.outlier import Evidence, Failure
 from dataplane.core.phase import Life, Turn
-from dataplane.net.counters import Histogram
+from dataplane.net.counters import Histogram, tls_totals
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.node.node import Node
@@ -101,19 +101,24 @@ async def make_node(
     for one in ejected:
         _eject(node, *one)
     if first:
-        _count(node, itertools.count(first))
+        _count(node, first)
     reactor.close()
     return node
 
 
-def _count(node: Node, numbers: itertools.count[int]) -> None:
+def _count(node: Node, first: int) -> None:
+    numbers, handshakes = itertools.count(first), itertools.count(1000 * first)
     node.reactor.lag_s = next(numbers) / 1024
     for name, running in node.running.items():
         service: Any = running.service
         _fill(service.totals, numbers)
+        if name == "web":
+            _fill(tls_totals(service.totals), handshakes)
         service.own, service.queue = next(numbers), Sized(next(numbers))
         for backend in service.backends.values():
             _fill(backend.totals, numbers)
+            if backend.id != "b":
+                _fill(tls_totals(backend.totals), handshakes)
             backend.own, backend.pool = next(numbers), Sized(next(numbers))
             service.flows.add(Flow(backend, next(numbers), next(numbers)))
         for address in service.spec.listen:
@@ -126,6 +131,8 @@ def _count(node: Node, numbers: itertools.count[int]) -> None:
 def _fill(totals: Any, numbers: itertools.count[int]) -> None:
     for field in sorted(totals.__slots__):
         value = getattr(totals, field)
+        if field == "tls":
+            continue
         if isinstance(value, dict):
             value.update((key, next(numbers)) for key in value)
         elif isinstance(value, Histogram):

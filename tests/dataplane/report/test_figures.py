@@ -25,6 +25,7 @@ def backend(first: int, **view: Any) -> BackendFigures[BackendView]:
     plain: dict[str, Any] = {name: next(numbers) for name in BackendFigures.__slots__[1:]}
     plain["discarded"] = (next(numbers), next(numbers))
     plain["connect"], plain["first_byte"] = (next(numbers), next(numbers) / 4), (next(numbers),)
+    plain["tls"] = (next(numbers),)
     return BackendFigures(replace(VIEW, **view), **plain)
 
 
@@ -32,7 +33,7 @@ def service(first: int, recent: RecentFigures | None = None, **view: Any) -> Ser
     """Return one that has counted from `first` on."""
     numbers = count(first)
     plain: dict[str, Any] = {name: next(numbers) for name in ServiceFigures.__slots__[2:]}
-    for name in ("closed", "session", "queue"):
+    for name in ("closed", "session", "queue", "tls"):
         plain[name] = (next(numbers), next(numbers))
     return ServiceFigures(replace(WEB, **view), recent or RecentFigures(), **plain)
 
