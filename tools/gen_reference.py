@@ -14,6 +14,7 @@ from click import Command, Context, Group
 from controlplane.cli import entry
 from dataplane import cli as dataplane_cli
 from dataplane.core.reasons import CloseReason, DiscardCause
+from dataplane.core.tls_cause import TlsCause
 from dataplane.report.reader import MAX_BACKENDS
 from schemas import api, environment, nodes, replies, status
 from tools import reference_code as code
@@ -244,6 +245,9 @@ def _words() -> Iterator[str]:
         for reason in CloseReason
     )
     yield from table(("reason", "source", "harm", "meaning"), rows)
+    yield from ("## TLS failures", "", "Why a TLS handshake with a client or a backend failed.", "")
+    failures = code.member_docs(TlsCause)
+    yield from table(("cause", "meaning"), ((f"`{word}`", text) for word, text in failures.items()))
     yield from ("## Discard causes", "", "Why a pooled connection was closed without serving a client.", "")
     causes = code.member_docs(DiscardCause)
     yield from table(("cause", "meaning"), ((f"`{word}`", text) for word, text in causes.items()))

@@ -27,6 +27,8 @@ from controlplane.dataplanes.pusher import Pushes
 from dataplane.api import plane as data_plane
 from dataplane.api import routes as data_api
 from dataplane.core.health import HealthState
+from dataplane.core.tls_cause import TlsCause
+from dataplane.net.counters import tls_totals
 from dataplane.net.reactor import Reactor
 from dataplane.node.apply import Applier
 from dataplane.node.listeners import OwnListeners
@@ -286,10 +288,19 @@ async def _collected() -> list[Family]:
             node, SnapshotStore(Path(folder), "x", events), OwnListeners(node, reuse_port=False)
         )
         await applier.apply({"generation": 1, "services": {"web": service}})
+        _shake_hands(node)
         told = families(await total(Reader(node).parts(each=True)), Runs(1, "", saved=True, uptime_s=0.0))
         await applier.apply({"generation": 2, "services": {}})
     reactor.close()
     return [_described(family) for family in told]
+
+
+def _shake_hands(node: Node) -> None:
+    """Have each thing count a TLS handshake that failed: where there was none, nothing is told of TLS."""
+    for running in node.running.values():
+        tls_totals(running.service.totals).failed(TlsCause.EXPIRED)
+        for backend in running.service.backends.values():
+            tls_totals(backend.totals).failed(TlsCause.EXPIRED)
 
 
 def supervisor_families() -> list[Family]:

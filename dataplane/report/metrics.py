@@ -217,7 +217,12 @@ _SERVICE: Final[_Rows] = (
     ),
     (GAUGE, "lb_table_info", "Hash of the sticky table", _table),
     (COUNTER, "lb_tls_handshakes", "TLS handshakes with clients, by version", _TLS_VERSIONS),
-    (COUNTER, "lb_tls_handshakes_resumed", "Those that went on with an earlier session", _TLS_RESUMED),
+    (
+        COUNTER,
+        "lb_tls_handshakes_resumed",
+        "TLS handshakes that went on with an earlier session",
+        _TLS_RESUMED,
+    ),
     (COUNTER, "lb_tls_handshake_failures", "TLS handshakes with clients that failed, by cause", _TLS_CAUSES),
     (HISTOGRAM, "lb_tls_handshake_seconds", "TLS handshakes with clients that succeeded", _TLS_SECONDS),
 )
