@@ -1,5 +1,8 @@
+from dataplane.net.counters cimport BackendTotals
+
 cdef class Backend:
-    cdef public object absence, address, cells, draining_since, health, id, others, pool, ramp_from, spec, standing, totals
+    cdef public BackendTotals totals
+    cdef public object absence, address, cells, draining_since, health, id, others, pool, ramp_from, spec, standing
     cdef public bint healthy, named, reachable, removed, usable
     cdef public long failures, own, row
     cdef public double connect_timeout_s

@@ -15,18 +15,19 @@ from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
 from dataplane.net.calls import NOBODY, OUT, UNWATCHED, close
 from dataplane.net.dialer import BUSY, PENDING, UNDER_WAY, Dial, begin
-from dataplane.net.flow import end_if_late
+from dataplane.net.flow import FlowOwner, end_if_late
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 
 if TYPE_CHECKING:
     from dataplane.core.admission import WaitQueue
     from dataplane.core.selection import Selection
-    from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.counters import ServiceTotals
     from dataplane.net.flow import Flow
-    from dataplane.net.reactor import Reactor
 
+# As in net.flow: a lookup of these would be a call into Python.
+_NOBODY: Final = Lack.NOBODY
+_FULL: Final = Lack.FULL
 PROMPT_S: Final = 1.0
 """A reset so soon after the connection is no answer to silence: servers wait for a login for 2 s (NATS) and more."""
 
@@ -47,20 +48,26 @@ class Observer(Protocol):
         """A connection of the service ended while it drains."""
 
 
-class _ConnectorOwner(Protocol):
+class ConnectorOwner(FlowOwner):
     """The service whose clients want a backend."""
 
-    reactor: Reactor
-    spec: ServiceSpec
     observer: Observer
     totals: ServiceTotals
     selection: Selection[Backend]
     leaving: list[Backend]
     queue: WaitQueue[Flow]
     draining: bool
+    per_backend: int
+    """`limits.per_backend`."""
+    retries: int
 
-    def enqueue(self, flow: Flow, refusal: CloseReason) -> None: ...
-    def serve_queue(self) -> None: ...
+    def enqueue(self, flow: Flow, refusal: CloseReason) -> None:
+        """Let a flow wait for a place, or end it."""
+        raise NotImplementedError
+
+    def serve_queue(self) -> None:
+        """Give free places to those who wait."""
+        raise NotImplementedError
 
 
 class QueuePlace:
@@ -68,7 +75,7 @@ class QueuePlace:
 
     __slots__ = ("_service",)
 
-    def __init__(self, service: _ConnectorOwner) -> None:
+    def __init__(self, service: ConnectorOwner) -> None:
         self._service = service
 
     def cancel(self, flow: Flow) -> None:
@@ -89,19 +96,19 @@ class Connector:
 
     __slots__ = ("_service",)
 
-    def __init__(self, service: _ConnectorOwner) -> None:
+    def __init__(self, service: ConnectorOwner) -> None:
         self._service = service
 
     def choose(self, flow: Flow) -> Backend | Lack:
         """Return the best backend for `flow`, or why there is none; `connect` acts on it."""
         service = self._service
         tried = flow.tried
-        if len(tried) > service.spec.retries:
-            return Lack.NOBODY
-        limit = service.spec.limits.per_backend
+        if len(tried) > service.retries:
+            return _NOBODY
+        limit = service.per_backend
         if limit:
             return service.selection.pick_below(limit, flow.key, tried)
-        return service.selection.pick(flow.key, tried) or Lack.NOBODY
+        return service.selection.pick(flow.key, tried) or _NOBODY
 
     def connect(self, flow: Flow, chosen: Backend | Lack, failure: CloseReason) -> None:
         """Give `flow` a connection to the best backend that it has not tried, or let it wait for a place, or end it.
@@ -111,8 +118,8 @@ class Connector:
             chosen: What `choose` has answered.
             failure: How the last attempt ended: the reason if there is no other to be made.
         """
-        while chosen is not Lack.NOBODY:
-            if chosen is Lack.FULL:
+        while chosen is not _NOBODY:
+            if chosen is _FULL:
                 self._service.enqueue(flow, CloseReason.LIMIT_PER_BACKEND)
                 return
             if flow.tried:
@@ -235,7 +242,7 @@ class Connector:
         if address is None:
             return errno.EHOSTUNREACH
         service = self._service
-        limit = service.spec.limits.per_backend
+        limit = service.per_backend
         if limit and backend.active + backend.pool.held > limit:
             backend.pool.displace()
         reactor = service.reactor

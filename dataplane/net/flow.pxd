@@ -1,13 +1,26 @@
 cimport cython
 from dataplane.net.calls cimport close
+from dataplane.net.backend cimport Backend
+from dataplane.net.deadlines cimport Deadlines
 from dataplane.net.leg cimport Leg, LegOwner
 from dataplane.net.reactor cimport Reactor
 
 cdef unsigned int RDHUP
 cdef int UNWATCHED
 
+cdef class FlowOwner:
+    cdef public Reactor reactor
+    cdef public Deadlines deadlines
+    cdef public object connector, drain_reason, name, proxy_header, spec, trusted
+    cdef public unsigned int leaving_events
+    cdef public bint proxy_required, reuses
+    cpdef admit(self, Flow flow)
+    cpdef on_end(self, Flow flow, object reason, Leg server, bint pooled=*)
+
 cdef class Flow(LegOwner):
-    cdef public object address, backend, destination, detail, dial, dialled_to, key, place, reason, service, waiting
+    cdef public FlowOwner service
+    cdef public Backend backend
+    cdef public object address, destination, detail, dial, dialled_to, key, place, reason, waiting
     cdef public Leg client, server, victim
     cdef public tuple fields, tried
     cdef public bint admitted, counted, over, pooled, tuned
@@ -17,7 +30,8 @@ cdef class Flow(LegOwner):
     @cython.locals(reactor=Reactor, client=Leg, mask=int)
     cpdef watch_client(self)
     @cython.locals(client=Leg, server=Leg, when=double)
-    cpdef relay(self, object backend, int fd, int mask, bint nagle)
+    cpdef relay(self, Backend backend, int fd, int mask, bint nagle)
+    @cython.locals(backend=Backend)
     cpdef on_first_byte(self, Leg leg)
     @cython.locals(server=Leg)
     cpdef bint replaces(self, Leg leg) except -1

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
     from dataplane.net.calls import Address
+    from dataplane.net.deadlines import Deadlines
     from dataplane.net.dialer import Dial
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
 
 VICTIM_CHECK_S: Final = 0.05
+# A member of an enumeration is looked up by a call into Python, which a connection would pay for again and again.
+_CLIENT_CLOSED: Final = CloseReason.CLIENT_CLOSED
+_BACKEND_CLOSED: Final = CloseReason.BACKEND_CLOSED
 
 
 class Waiting(Protocol):
@@ -55,18 +59,8 @@ class _Connector(Protocol):
     def on_success(self, backend: Backend) -> None: ...
 
 
-class _Deadlines(Protocol):
-    """When flows have to end (`net.deadlines`)."""
-
-    first_check_s: float
-
-    def schedule(self, flow: Flow) -> None: ...
-    def half_closed(self, flow: Flow, now: float) -> None: ...
-    def on_timer(self, flow: Flow, now: float) -> None: ...
-
-
-class _Service(Protocol):
-    """A flow's service."""
+class FlowOwner:
+    """A flow's service, as the flow sees it."""
 
     name: str
     reactor: Reactor
@@ -81,13 +75,16 @@ class _Service(Protocol):
     """Whose PROXY headers are believed."""
     proxy_header: Callable[[Flow], bytes] | None
     """Makes what a backend is sent first."""
+    deadlines: Deadlines
+    connector: _Connector
 
-    @property
-    def connector(self) -> _Connector: ...
-    @property
-    def deadlines(self) -> _Deadlines: ...
-    def admit(self, flow: Flow) -> None: ...
-    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None: ...  # noqa: FBT001, FBT002 - as in Service
+    def admit(self, flow: Flow) -> None:
+        """Let a flow in, or end it."""
+        raise NotImplementedError
+
+    def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
+        """Settle the accounts of a flow that is over."""
+        raise NotImplementedError
 
 
 class Flow(LegOwner):
@@ -130,7 +127,7 @@ class Flow(LegOwner):
 
     client: Leg
 
-    def __init__(self, service: _Service, address: Address, now: float) -> None:
+    def __init__(self, service: FlowOwner, address: Address, now: float) -> None:
         self.is_backend = False
         self.service = service
         self.reactor = service.reactor
@@ -275,7 +272,7 @@ class Flow(LegOwner):
         if server.eof or server.dead or server.truncated or server.pending is not None:
             return False
         self.server = None
-        self.end(CloseReason.CLIENT_CLOSED, given_back=server)
+        self.end(_CLIENT_CLOSED, given_back=server)
         return True
 
     def settle(self) -> None:
@@ -291,10 +288,10 @@ class Flow(LegOwner):
         if self.victim is not None:
             self.reset_victim(self.victim)
         elif client.eof and server.eof and client.pending is None and server.pending is None:
-            self.end(self.reason or CloseReason.CLIENT_CLOSED)
+            self.end(self.reason or _CLIENT_CLOSED)
         else:
             if self.reason is None and (client.eof or server.eof):
-                self._half_closed(CloseReason.CLIENT_CLOSED if client.eof else CloseReason.BACKEND_CLOSED)
+                self._half_closed(_CLIENT_CLOSED if client.eof else _BACKEND_CLOSED)
             client.pass_fin_on()
             server.pass_fin_on()
             client.rewatch()
@@ -307,7 +304,7 @@ class Flow(LegOwner):
         """
         self.reason = reason
         self.last = now = self.reactor.now
-        if reason is CloseReason.BACKEND_CLOSED:
+        if reason is _BACKEND_CLOSED:
             self.service.deadlines.half_closed(self, now)
 
     def reset_victim(self, victim: Leg) -> None:

@@ -93,6 +93,7 @@ class Goal:
         "greeting",
         "least",
         "limit",
+        "mode",
         "reactor",
         "share",
         "slack",
@@ -115,7 +116,7 @@ class Goal:
 
     def configure(self, spec: PoolSpec, limit: int) -> None:
         """Take new settings; `aim` acts on them."""
-        self.spec = spec
+        self.spec, self.mode = spec, spec.mode
         self.limit = limit
         self.share.configure(spec)
         self.least = self.share.part(spec.min_idle)

@@ -14,7 +14,7 @@ Theory of operation:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from dataplane.net.sockopts import SocketAddress
 
 
+# As in net.flow: a lookup of these would be a call into Python.
+_OFF: Final = PoolMode.OFF
+_PRECONNECT: Final = PoolMode.PRECONNECT
+_REUSE: Final = PoolMode.REUSE
+
+
 class Pool:
     """The idle connections of one backend, in one process.
 
@@ -42,7 +48,7 @@ class Pool:
         share: What this process may hold beside others; None: there are no others.
     """
 
-    __slots__ = ("backend", "goal", "refiller", "shelf")
+    __slots__ = ("backend", "goal", "refiller", "shelf", "totals")
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class Pool:
         share: PoolShare | None = None,
     ) -> None:
         self.backend = backend
+        self.totals = backend.totals
         self.goal = Goal(reactor, backend, spec, limit, share or PoolShare())
         self.refiller = Refiller(reactor, backend, spec, self.goal)
         self.shelf = self.refiller.shelf
@@ -73,7 +80,7 @@ class Pool:
 
     def configure(self, spec: PoolSpec, *, limit: int) -> None:
         """Take new settings; connections that they do not concern stay."""
-        if spec.mode is not self.goal.spec.mode:
+        if spec.mode is not self.goal.mode:
             self.clear(DiscardCause.CHANGED)
         self.goal.configure(spec, limit)
         self.shelf.configure(spec)
@@ -84,10 +91,10 @@ class Pool:
 
         It stays registered in the epoll with its `mask`, under a handler that the caller replaces.
         """
-        goal, totals, idle_list = self.goal, self.backend.totals, self.shelf.idle
-        spec = goal.spec
-        if spec.mode is PoolMode.OFF:
+        goal, totals, idle_list = self.goal, self.totals, self.shelf.idle
+        if goal.mode is _OFF:
             return None
+        spec = goal.spec
         now = goal.reactor.now
         if goal.demand.arrived(now) or goal.limit:
             goal.aim()
@@ -98,7 +105,7 @@ class Pool:
                 cause = None
             elif waiting <= 0:
                 cause = DiscardCause.EOF
-            elif spec.mode is PoolMode.PRECONNECT:
+            elif goal.mode is _PRECONNECT:
                 age_s = spec.greeting_age_s
                 cause = DiscardCause.GREETED if age_s and now - idle.born_at >= age_s else None
             else:
@@ -127,7 +134,7 @@ class Pool:
         now, address = reactor.now, backend.address
         cause: DiscardCause | None = None
         is_ours = dialled_to is not None and (dialled_to is address or dialled_to == address)
-        if spec.mode is not PoolMode.REUSE or not is_ours:
+        if goal.mode is not _REUSE or not is_ours:
             cause = DiscardCause.CHANGED
         elif not backend.usable:
             cause = DiscardCause.UNUSABLE

@@ -8,7 +8,7 @@ something has to be waited for; so each attempt may still go to any backend.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dataplane.core.admission import Admission, NetworkSet, WaitQueue
 from dataplane.core.balance.sticky_table import client_key
@@ -16,7 +16,7 @@ from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack, Selection
 from dataplane.core.spec import Mode, PoolMode, ProxyAccept
 from dataplane.net.calls import RDHUP
-from dataplane.net.connect import Connector, QueuePlace
+from dataplane.net.connect import Connector, ConnectorOwner, QueuePlace
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.deadlines import Deadlines
 from dataplane.net.flow import Flow
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
 
 
-class Service:
+_NO_BACKEND: Final = CloseReason.NO_BACKEND
+"""As in net.flow: looking it up would be a call into Python."""
+
+
+class Service(ConnectorOwner):
     """A service as the connection path sees it."""
 
     def __init__(self, reactor: Reactor, spec: ServiceSpec, observer: Observer) -> None:
@@ -60,10 +64,9 @@ class Service:
         self.admission = Admission(spec.limits, spec.access)
         self.queue: WaitQueue[Flow] = WaitQueue(spec.limits.queue)
         self.queue_place = QueuePlace(self)
-        self.connector = Connector(self)
+        self.connector: Connector = Connector(self)
         self.deadlines = Deadlines(reactor.wheel, spec.timeouts)
         self.leaving_events = 0
-        """What epoll is asked for while a client waits, besides resets."""
         self._serving = False
         self.configure(spec)
 
@@ -75,6 +78,11 @@ class Service:
     def configure(self, spec: ServiceSpec) -> None:
         """Take everything but the backends from `spec`; connections in place keep what they began with."""
         self.spec = spec
+        self.most, self.per_backend, self.retries = (
+            spec.limits.connections,
+            spec.limits.per_backend,
+            spec.retries,
+        )
         self.admission.reconfigure(spec.limits, spec.access)
         if spec.limits.per_client:
             self.admission.recount(_client_ip(flow) for flow in self.flows if flow.counted)
@@ -121,7 +129,7 @@ class Service:
                 return
             self.admission.opened(_client_ip(flow))
         flow.counted = True
-        limit = self.spec.limits.connections
+        limit = self.most
         if limit and self.active >= limit:
             self.enqueue(flow, CloseReason.LIMIT_CONNECTIONS)
             return
@@ -129,7 +137,8 @@ class Service:
         flow.admitted = True
         if self.sticky:
             self._choose_key(flow)
-        self.connector.connect(flow, self.connector.choose(flow), CloseReason.NO_BACKEND)
+        connector = self.connector
+        connector.connect(flow, connector.choose(flow), _NO_BACKEND)
 
     def _choose_key(self, flow: Flow) -> None:
         flow.key = client_key(_client_ip(flow).encode(), self.spec.seed)
@@ -162,7 +171,7 @@ class Service:
                 self._serving = False
 
     def _serve_queue(self) -> None:
-        limit = self.spec.limits.connections
+        limit = self.most
         while (flow := self.queue.peek()) is not None:
             if self.leaving_events:
                 flow.on_event(0)  # its FIN may have come in this very batch of events
@@ -208,7 +217,8 @@ class Service:
         if self.access_log is not None:
             self.access_log(flow, reason, server)
         if backend is not None:
-            self.connector.release(flow, backend)
+            connector = self.connector
+            connector.release(flow, backend)
             if pooled and server is not None:  # before the next has its place: it is the same connection
                 backend.pool.put(server, flow.born_at, flow.dialled_to)
         if flow.admitted:
