@@ -42,6 +42,7 @@ COMPILED: Final = (
     "dataplane.net.dialer",
     "dataplane.net.flow",
     "dataplane.net.goal",
+    "dataplane.net.handshake",
     "dataplane.net.idle",
     "dataplane.net.leg",
     "dataplane.net.listener",
@@ -51,6 +52,7 @@ COMPILED: Final = (
     "dataplane.net.refiller",
     "dataplane.net.service",
     "dataplane.net.tls",
+    "dataplane.net.tls_leg",
 )
 """What a connection passes through, but for what only declares."""
 

@@ -6,6 +6,7 @@ cpdef pack(int family, object sockaddr)
 cpdef tuple dial(int family, object packed, int ceiling, bint check)
 cpdef int connect(int fd, object packed, bint check) except -1
 cpdef long pump(int source, int target, long limit, bint nodelay=*) noexcept
+cpdef long pull(int source, long limit) noexcept
 cpdef tuple last_short()
 cpdef bytes unsent()
 cpdef long send(int fd, object data) except? -1

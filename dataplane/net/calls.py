@@ -54,6 +54,8 @@ _INET: Final = int(socket.AF_INET)
 
 _sockets: dict[int, socket.SocketType] = {}
 _buffer: Final = memoryview(bytearray(BUFFER_BYTES))
+BUFFER: Final = _buffer
+"""What `pull` has read is in here, until the next call that reads."""
 _short = (0, 0, 0)
 
 
@@ -163,6 +165,14 @@ def pump(source: int, target: int, limit: int, nodelay: bool = False) -> int:  #
         return size
     _short = size, sent, code
     return SHORT
+
+
+def pull(source: int, limit: int) -> int:
+    """Read up to `limit` bytes from `source` into BUFFER; return how many, 0 at the end, or a negative errno."""
+    try:
+        return _sockets[source].recv_into(_buffer, limit, _DONTWAIT)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
 
 
 def last_short() -> tuple[int, int, int]:

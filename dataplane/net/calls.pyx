@@ -3,7 +3,9 @@
 None of the calls waits (MSG_DONTWAIT, SOCK_NONBLOCK, a timeout of 0), so the interpreter's lock is kept.
 """
 
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport EAGAIN, ECONNREFUSED, EINPROGRESS, EISCONN, EMFILE, errno
 from libc.stdlib cimport free, malloc
@@ -132,6 +134,7 @@ Address = tuple
 
 cdef char _buffer[BUFFER_SIZE]
 cdef long _size = 0, _sent = 0, _code = 0
+BUFFER = PyMemoryView_FromMemory(_buffer, BUFFER_SIZE, PyBUF_READ)
 
 
 cdef object _ip_and_port(address *at):
@@ -256,6 +259,11 @@ cpdef long pump(int source, int target, long limit, bint nodelay=False) noexcept
     if sent < 0:
         _sent, _code = 0, 0 if errno == EAGAIN else errno
     return -1_000_000
+
+
+cpdef long pull(int source, long limit) noexcept:
+    cdef ssize_t size = sys_recv(source, _buffer, min(limit, BUFFER_SIZE), MSG_DONTWAIT)
+    return -errno if size < 0 else size
 
 
 cpdef tuple last_short():

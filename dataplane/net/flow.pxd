@@ -4,6 +4,8 @@ from dataplane.net.backend cimport Backend
 from dataplane.net.deadlines cimport Deadlines
 from dataplane.net.leg cimport Leg, LegOwner
 from dataplane.net.reactor cimport Reactor
+from dataplane.net.tls cimport Channel
+from dataplane.net.tls_leg cimport TlsLeg, farewell, secured
 
 cdef unsigned int RDHUP
 cdef int UNWATCHED
@@ -15,12 +17,13 @@ cdef class FlowOwner:
     cdef public unsigned int leaving_events
     cdef public bint proxy_required, reuses
     cpdef admit(self, Flow flow)
+    cpdef choose_backend(self, Flow flow)
     cpdef on_end(self, Flow flow, object reason, Leg server, bint pooled=*)
 
 cdef class Flow(LegOwner):
     cdef public FlowOwner service
     cdef public Backend backend
-    cdef public object address, destination, detail, dial, dialled_to, key, place, reason, waiting
+    cdef public object address, destination, dial, dialled_to, key, place, reason, waiting
     cdef public Leg client, server, victim
     cdef public tuple fields, tried
     cdef public bint admitted, counted, over, pooled, tuned
@@ -30,7 +33,9 @@ cdef class Flow(LegOwner):
     @cython.locals(reactor=Reactor, client=Leg, mask=int)
     cpdef watch_client(self)
     @cython.locals(client=Leg, server=Leg, when=double)
-    cpdef relay(self, Backend backend, int fd, int mask, bint nagle)
+    cpdef relay(self, Backend backend, int fd, int mask, bint nagle, Channel tls=*)
+    @cython.locals(ahead=TlsLeg, behind=TlsLeg)
+    cdef bint _begins(self, Leg client, Leg server) except -1
     @cython.locals(backend=Backend)
     cpdef on_first_byte(self, Leg leg)
     @cython.locals(server=Leg)

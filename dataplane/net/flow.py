@@ -12,6 +12,7 @@ from dataplane.core.reasons import CloseReason
 from dataplane.net.calls import RDHUP, UNWATCHED, close
 from dataplane.net.leg import Leg, LegOwner
 from dataplane.net.sockopts import events_now, unsent_bytes
+from dataplane.net.tls_leg import TlsLeg, farewell, secured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dataplane.net.dialer import Dial
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
+    from dataplane.net.tls import Channel
 
 VICTIM_CHECK_S: Final = 0.05
 # A member of an enumeration is looked up by a call into Python, which a connection would pay for again and again.
@@ -82,6 +84,10 @@ class FlowOwner:
         """Let a flow in, or end it."""
         raise NotImplementedError
 
+    def choose_backend(self, flow: Flow) -> None:
+        """Give a flow that has been let in its first backend, or end it."""
+        raise NotImplementedError
+
     def on_end(self, flow: Flow, reason: CloseReason, server: Leg | None, pooled: bool = False) -> None:  # noqa: FBT001, FBT002 - a keyword costs time, and this is called for each connection
         """Settle the accounts of a flow that is over."""
         raise NotImplementedError
@@ -103,7 +109,6 @@ class Flow(LegOwner):
         "counted",
         "deadline",
         "destination",
-        "detail",
         "dial",
         "dialled_to",
         "fields",
@@ -167,7 +172,6 @@ class Flow(LegOwner):
         self.victim: Leg | None = None
         self.speaker = None
         self.detail = ""
-        """What the last failure was, in words: for the access log."""
         self.tick = 0
         self.unsent = 0
         """Bytes that the kernel held for both peers when the last timer looked."""
@@ -211,14 +215,26 @@ class Flow(LegOwner):
 
     # -- the relay ------------------------------------------------------------------------------------
 
-    def relay(self, backend: Backend, fd: int, mask: int, nagle: bool) -> None:  # noqa: FBT001 - compiled functions have no keyword-only arguments
+    def relay(
+        self,
+        backend: Backend,
+        fd: int,
+        mask: int,
+        nagle: bool,  # noqa: FBT001 - compiled functions have no keyword-only arguments
+        tls: Channel | None = None,
+    ) -> None:
         """Begin to copy between the client and `fd`, of which epoll reports `mask` already.
 
-        `born_at` tells when it was connected, for the pool's `max_age`.
+        `born_at` tells when it was connected, for the pool's `max_age`. With a `tls` its PROXY header was sent before that.
         """
         backend.totals.connections += 1
         client = self.client
-        server = Leg(self, fd, True, nagle)
+        if tls is None and client.tls is None:
+            server = Leg(self, fd, True, nagle)
+        else:
+            client = self.client = secured(client)
+            server = TlsLeg(self, fd, True, nagle)
+            server.tls = tls
         server.mask = mask
         if mask != UNWATCHED:
             self.reactor.handlers[server.fd] = server
@@ -233,12 +249,27 @@ class Flow(LegOwner):
         header = self.service.proxy_header
         if header is not None:
             self.dialled_to = None
-            server.send_first(header(self))
-        if client.eof:  # the pooled connection before this one turned out dead after the client's FIN
+            if tls is None:
+                server.send_first(header(self))
+        if (tls is not None or client.tls is not None) and not self._begins(client, server):
+            return
+        if (
+            client.eof or server.eof
+        ):  # the pooled connection before this one turned out dead after the client's FIN
             self.settle()
             return
         server.rewatch()
         client.rewatch()
+
+    def _begins(self, client: Leg, server: Leg) -> bool:
+        """Have what came with handshakes passed on, the backend's first; return whether these two are still the flow's."""
+        ahead, behind = server, client
+        assert isinstance(ahead, TlsLeg) and isinstance(behind, TlsLeg)  # noqa: S101, PT018 - one of them has TLS
+        ahead.begin()
+        if self.over or self.server is not server:
+            return False
+        behind.begin()
+        return not self.over
 
     def on_first_byte(self, leg: Leg) -> None:
         """Note the first byte that `leg` sent."""
@@ -342,6 +373,11 @@ class Flow(LegOwner):
         if self.tick:
             reactor.wheel.cancel(self)
         client, server = self.client, self.server
+        if not reset:
+            if client.tls is not None:
+                farewell(client)
+            if server is not None and server.tls is not None:
+                farewell(server)
         reactor.handlers.pop(client.fd, None)
         client.mask = UNWATCHED
         close(client.fd, reset=reset)

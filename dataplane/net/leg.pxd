@@ -1,6 +1,7 @@
 cimport cython
 from dataplane.net.calls cimport finish, last_short, pump, send, unsent
 from dataplane.net.reactor cimport Handler, Reactor
+from dataplane.net.tls cimport Channel
 
 cdef unsigned int ERR, IN, OUT
 cdef int NOBODY, UNWATCHED
@@ -10,6 +11,7 @@ cdef class LegOwner(Handler):
     cdef public Reactor reactor
     cdef public double last
     cdef public Leg speaker
+    cdef public object detail
     cpdef on_first_byte(self, Leg leg)
     cpdef bint replaces(self, Leg leg) except -1
     cpdef settle(self)
@@ -22,6 +24,7 @@ cdef class Leg(Handler):
     cdef public long chunk
     cdef public long long received
     cdef public object pending
+    cdef public Channel tls
     cdef public bint broken, dead, eof, hung_up, nagle, shut, truncated
     @cython.locals(mask=int)
     cpdef on_event(self, unsigned int events)

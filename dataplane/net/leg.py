@@ -28,7 +28,8 @@ Theory of operation. A `Leg` is one of the two connections; what is read from it
 7. A leg that is paused or finished may report a hang-up again and again. It is taken out of the epoll then,
    and put back when there is something to do with it. One that has ended stays as it is until it is reported
    again: as a rule the flow is over before that.
-8. Legs only note what they saw. `Flow.settle` alone draws the conclusions, from the flags of both. After an
+8. With TLS on one side or on both, both legs are of another kind, which has the same rules (`net.tls_leg`).
+9. Legs only note what they saw. `Flow.settle` alone draws the conclusions, from the flags of both. After an
    end of reading it does so when the batch of events is over: if both legs ended in one batch, as those of
    short connections often do, nothing has to be half-closed before everything is closed.
 """
@@ -59,10 +60,11 @@ from dataplane.net.sockopts import limit_unsent, set_nodelay
 
 if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
+    from dataplane.net.tls import Channel
 
 PACKET_BYTES: Final = 536
 """What every TCP takes in one packet (RFC 9293, section 3.7.1)."""
-_OVER: Any = None
+OVER: Any = None
 """A leg's flow and peer when they are over."""
 CHUNK_BYTES: Final = 32 * 1024
 """The first read's limit, and a slow reader's: what each of thousands of them may pin."""
@@ -75,13 +77,15 @@ a reader that takes nothing grow so large that three times as much lies here in 
 class LegOwner(Handler):
     """A leg's flow, as its legs see it (dataplane.net.reactor.Deferred)."""
 
-    __slots__ = ("last", "reactor", "speaker")
+    __slots__ = ("detail", "last", "reactor", "speaker")
 
     reactor: Reactor
     last: float
     """When a byte was read or written last."""
     speaker: Leg | None
     """The leg that sent last."""
+    detail: str
+    """What the last failure was, in words: for the access log."""
 
     def on_first_byte(self, leg: Leg) -> None:
         """Take note of the first byte that `leg` sent."""
@@ -117,12 +121,13 @@ class Leg(Handler):
         "pending",
         "received",
         "shut",
+        "tls",
         "truncated",
     )
 
     def __init__(self, flow: LegOwner, fd: int, is_backend: bool, nagle: bool = False) -> None:  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments
         self.flow = flow
-        self.peer: Leg = _OVER
+        self.peer: Leg = OVER
         """The other leg; it has none before the relay."""
         self.fd = fd
         self.is_backend = is_backend
@@ -134,6 +139,8 @@ class Leg(Handler):
         """Bytes read so far."""
         self.chunk = CHUNK_BYTES
         """The most that is read at once: doubled while the peer takes all of it, halved when it does not."""
+        self.tls: Channel | None = None
+        """The leg's session; None: what is on the wire is what is passed on."""
         self.pending: bytes | memoryview | None = None
         self.eof = self.broken = self.dead = self.truncated = self.shut = self.hung_up = False
 
@@ -153,12 +160,12 @@ class Leg(Handler):
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""
-        if self.flow is not _OVER:
+        if self.flow is not OVER:
             self.flow.end(CloseReason.LOCAL_ERROR, reset=True)
 
     def part(self) -> None:
         """Forget flow and peer, which are over: without the cycle, nothing is left for the garbage collector."""
-        self.flow = self.peer = _OVER
+        self.flow = self.peer = OVER
 
     def _read(self) -> None:
         peer = self.peer

@@ -1,8 +1,8 @@
 """One running service: who may come in, who has to wait, and the accounts of all.
 
-Life of a connection: `accepted`, then (if required) a PROXY header, `admit`, perhaps a place in the queue, a
-backend (`net.connect`), the relay (`Flow`), and `on_end`.
-Until a relay begins, nothing is read from the client but its PROXY header, and its socket is watched only if
+Life of a connection: `accepted`, then (if required) a PROXY header, `admit`, perhaps a place in the queue, the TLS
+handshake (if it ends here), a backend (`net.connect`), the relay (`Flow`), and `on_end`.
+Until a relay begins, nothing is read from the client but its PROXY header and its handshake, and its socket is watched only if
 something has to be waited for; so each attempt may still go to any backend.
 """
 
@@ -20,6 +20,7 @@ from dataplane.net.connect import Connector, ConnectorOwner, QueuePlace
 from dataplane.net.counters import ServiceTotals
 from dataplane.net.deadlines import Deadlines
 from dataplane.net.flow import Flow
+from dataplane.net.handshake import ClientHandshake
 from dataplane.net.leg import Leg
 from dataplane.net.proxy_header import HeaderReader, header_maker
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.calls import Address
     from dataplane.net.connect import Observer
+    from dataplane.net.handshake import ServerTls
     from dataplane.net.reactor import Reactor
 
 
@@ -59,6 +61,8 @@ class Service(ConnectorOwner):
         self.row = 0
         self.totals = ServiceTotals()
         self.access_log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
+        self.tls: ServerTls | None = None
+        """What TLS of new clients ends with; None: their bytes are passed on as they are."""
         self.draining = False
         self.drain_reason = CloseReason.DRAIN_TIMEOUT
         self.admission = Admission(spec.limits, spec.access)
@@ -137,6 +141,13 @@ class Service(ConnectorOwner):
         flow.admitted = True
         if self.sticky:
             self._choose_key(flow)
+        if self.tls is not None:
+            ClientHandshake(flow, self.tls).start()
+        else:
+            self.choose_backend(flow)
+
+    def choose_backend(self, flow: Flow) -> None:
+        """Look for the first backend of a client that has its place, and its TLS if that ends here."""
         connector = self.connector
         connector.connect(flow, connector.choose(flow), _NO_BACKEND)
 
@@ -181,7 +192,8 @@ class Service(ConnectorOwner):
                 return
             if self.sticky:  # it may not have been when the flow came
                 self._choose_key(flow)
-            chosen = self.connector.choose(flow)
+            tls = None if flow.client.tls is not None else self.tls
+            chosen = self.connector.choose(flow) if tls is None else Lack.NOBODY
             if chosen is Lack.FULL:
                 return  # who waits keeps its place, and the time that it has waited
             self.queue.pop()
@@ -192,6 +204,9 @@ class Service(ConnectorOwner):
             if not flow.admitted:
                 self.own = self.cells[self.row] = self.own + 1
                 flow.admitted = True
+            if tls is not None:
+                ClientHandshake(flow, tls).start()
+                continue
             self.connector.connect(
                 flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND
             )
