@@ -10,12 +10,12 @@ cdef class Wheel:
     cdef object _on_error
     cdef dict _slots
     cdef long _turn
-    @cython.locals(tick=long)
+    @cython.locals(tick=long, slot=set)
     cpdef at(self, object item, double when)
-    @cython.locals(tick=long)
+    @cython.locals(tick=long, slot=set)
     cpdef cancel(self, object item)
     cpdef move(self, object item, double when)
-    @cython.locals(turn=long)
+    @cython.locals(turn=long, slot=set)
     cpdef advance(self, double now)
 
 cdef class Reactor:

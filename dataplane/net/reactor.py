@@ -18,7 +18,6 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -97,7 +96,9 @@ class Wheel:
 
     def at(self, item: Timed, when: float) -> None:
         """Put `item`, which is not in the wheel, at monotonic second `when`."""
-        tick = math.ceil(when / self.resolution_s)
+        tick = int(when / self.resolution_s)
+        if tick * self.resolution_s < when:
+            tick += 1
         if tick <= self._turn:
             tick = self._turn + 1
         item.tick = tick
