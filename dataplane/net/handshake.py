@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dataplane.core.reasons import CloseReason
 from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import BUFFER, IN, NOTHING, OUT, UNWATCHED, pull, send
+from dataplane.net.counters import tls_totals
 from dataplane.net.flow import end_if_late
 from dataplane.net.reactor import Handler
 from dataplane.net.tls import Channel
 from dataplane.net.tls_leg import secured
 
 if TYPE_CHECKING:
+    from dataplane.net.counters import ServiceTotals
     from dataplane.net.flow import Flow
 
 READ_BYTES: Final = 16 * 1024
@@ -43,14 +45,16 @@ class ClientHandshake(Handler):
     Args:
         flow: Has its place under the limits, and no backend.
         tls: What the service ends TLS with.
+        totals: Where it is counted.
     """
 
-    __slots__ = ("_channel", "_owed", "_since", "_tls", "flow")
+    __slots__ = ("_channel", "_owed", "_since", "_tls", "_totals", "flow")
 
-    def __init__(self, flow: Flow, tls: ServerTls) -> None:
+    def __init__(self, flow: Flow, tls: ServerTls, totals: ServiceTotals) -> None:
         self.is_backend = False
         self.flow = flow
         self._tls = tls
+        self._totals = totals
         self._channel: Channel | None = None
         self._owed = b""
         """What the client's socket has not taken yet."""
@@ -121,6 +125,7 @@ class ClientHandshake(Handler):
     def _failed(self, cause: TlsCause) -> None:
         flow = self.flow
         flow.detail = cause
+        tls_totals(self._totals).failed(cause)
         # What is unread at a close makes it a reset, which would overtake the alert (RFC 1122, 4.2.2.13).
         pull(flow.client.fd, len(BUFFER))
         flow.end(CloseReason.TLS_FAILED)
@@ -152,6 +157,7 @@ class ClientHandshake(Handler):
             reactor.wheel.at(flow, flow.deadline)
         flow.waiting = None
         channel.handshake_s = reactor.clock() - self._since
+        tls_totals(self._totals).completed(channel)
         client = flow.client = secured(flow.client)
         client.tls = channel
         reactor.handlers[client.fd] = flow

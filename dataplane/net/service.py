@@ -142,7 +142,7 @@ class Service(ConnectorOwner):
         if self.sticky:
             self._choose_key(flow)
         if self.tls is not None:
-            ClientHandshake(flow, self.tls).start()
+            ClientHandshake(flow, self.tls, self.totals).start()
         else:
             self.choose_backend(flow)
 
@@ -205,7 +205,7 @@ class Service(ConnectorOwner):
                 self.own = self.cells[self.row] = self.own + 1
                 flow.admitted = True
             if tls is not None:
-                ClientHandshake(flow, tls).start()
+                ClientHandshake(flow, tls, self.totals).start()
                 continue
             self.connector.connect(
                 flow, chosen, CloseReason.CONNECT_FAILED if flow.tried else CloseReason.NO_BACKEND

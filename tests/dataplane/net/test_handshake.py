@@ -36,6 +36,9 @@ def ended(rig: TlsRig, reason: str, detail: str) -> None:
     assert rig.reasons == [reason]
     assert rig.ended[0][1].detail == detail
     assert rig.ends[0].nobody()
+    counted = rig.service.totals.tls
+    causes = {} if counted is None else {cause: count for cause, count in counted.causes.items() if count}
+    assert causes == ({detail: 1} if reason == "tls_failed" else {})
     rig.check_accounts()
 
 
@@ -68,6 +71,7 @@ def test_bytes_both_ways(rig) -> None:
     tls = flow.client.tls
     assert tls.version == client.tls.version()
     assert tls.handshake_s == 0.0, "the test's clock stood still"
+    assert rig.service.totals.tls.versions[tls.version] == rig.service.totals.tls.seconds.counts[0] == 1
     assert (flow.client.received, flow.server.received) == (8, 6)
 
 
