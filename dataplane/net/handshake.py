@@ -7,7 +7,8 @@ Theory of operation:
 2. A client that says nothing costs an entry in the epoll and in the wheel; it has a session when its first bytes come.
 3. Nothing is read while something waits to be sent, so that who never reads makes nothing grow.
 4. What came right behind the handshake is in the session until the relay begins (`net.tls.Channel.early`).
-5. A failure's word is in the flow's `detail` (`core.tls_cause`). The client is told by an alert, if TLS has one for it.
+5. A PostgreSQL client asks before it begins with TLS (`core.postgres`): it is told yes.
+6. A failure's word is in the flow's `detail` (`core.tls_cause`). The client is told by an alert, if TLS has one for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dataplane.core.postgres import NO, REQUEST_BYTES, SSL_REQUEST, YES, read_request
 from dataplane.core.reasons import CloseReason
 from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import BUFFER, IN, NOTHING, OUT, UNWATCHED, pull, send
@@ -48,7 +50,7 @@ class ClientHandshake(Handler):
         totals: Where it is counted.
     """
 
-    __slots__ = ("_channel", "_owed", "_since", "_tls", "_totals", "flow")
+    __slots__ = ("_answered", "_asked", "_channel", "_owed", "_since", "_tls", "_totals", "flow")
 
     def __init__(self, flow: Flow, tls: ServerTls, totals: ServiceTotals) -> None:
         self.is_backend = False
@@ -56,6 +58,10 @@ class ClientHandshake(Handler):
         self._tls = tls
         self._totals = totals
         self._channel: Channel | None = None
+        self._asked = b""
+        """The beginning of what may become a request of PostgreSQL's."""
+        self._answered: tuple[bytes, ...] = ()
+        """Those of its requests that were answered: each may come once, and none after SSLRequest."""
         self._owed = b""
         """What the client's socket has not taken yet."""
         self._since = flow.reactor.now
@@ -110,17 +116,37 @@ class ClientHandshake(Handler):
         if not size:
             self._failed(TlsCause.NO_HELLO if self._channel is None else TlsCause.TRUNCATED)
             return
-        channel = self._channel
+        channel, seen = self._channel, BUFFER[:size]
         if channel is None:
+            if self._asked or not seen[0]:  # no TLS begins with a byte of zero (RFC 8446, 5.1)
+                behind = self._answer(self._asked + bytes(seen))
+                if not behind:
+                    return
+                seen = memoryview(behind)
             channel = self._channel = Channel(self._tls.context, True)
         try:
-            channel.handshake(BUFFER[:size])
+            channel.handshake(seen)
         except ssl.SSLError:
             assert channel.failure is not None  # noqa: S101 - that is what was raised
             send(flow.client.fd, channel.outgoing())
             self._failed(channel.failure)
         else:
             self._send(channel.outgoing())
+
+    def _answer(self, seen: bytes) -> bytes:
+        """Answer what PostgreSQL's clients ask before TLS; return what is behind that, nothing if it is not there yet."""
+        while True:
+            request = read_request(seen)
+            if isinstance(request, int):
+                self._asked = seen
+                return b""
+            if not request or request in self._answered or SSL_REQUEST in self._answered:
+                self._asked = b""
+                return seen
+            self._answered += (request,)
+            # An error is found when what follows is read.
+            send(self.flow.client.fd, YES if request == SSL_REQUEST else NO)
+            seen = seen[REQUEST_BYTES:]
 
     def _failed(self, cause: TlsCause) -> None:
         flow = self.flow

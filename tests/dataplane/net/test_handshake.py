@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dataplane.core.postgres import GSSENC_REQUEST, NO, REQUEST_BYTES, SSL_REQUEST, YES
 from dataplane.net.calls import OUT
 from tests.dataplane.net.descriptors import looking
 from tests.dataplane.net.tls_rig import TlsPeer, TlsRig, tls_rigged
@@ -131,6 +132,57 @@ def test_something_else(rig, data, word) -> None:
     client = rig.client()
     client.sendall(data)
     ended(rig, "tls_failed", word)
+
+
+def answer(rig: TlsRig, sock: socket.socket) -> bytes:
+    """Return the next byte, not before it is there."""
+    told: list[bytes] = []
+
+    def came() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            told.append(sock.recv(1))
+        return bool(told)
+
+    rig.until(came, "an answer")
+    return told[0]
+
+
+@pytest.mark.parametrize("size", [1, 7, REQUEST_BYTES])
+@pytest.mark.parametrize(
+    "requests", [(SSL_REQUEST,), (GSSENC_REQUEST, SSL_REQUEST)], ids=["ssl", "gss and ssl"]
+)
+def test_postgresql_asks_first(rig, requests, size) -> None:
+    """However it is cut: no to GSSAPI, yes to TLS, and then it is TLS as ever."""
+    client = rig.speaking()
+    for request in requests:
+        for at in range(0, REQUEST_BYTES, size):
+            with pytest.raises(BlockingIOError):
+                client.sock.recv(1)
+            client.sock.sendall(request[at : at + size])
+            rig.settle()
+        assert answer(rig, client.sock) == (YES if request == SSL_REQUEST else NO)
+    rig.until(client.handshake)
+    server = rig.ends[0].accept()
+    client.sendall(b"x")
+    assert rig.receive(server, 1) == b"x"
+
+
+def test_postgresql_does_not_wait_for_the_yes(rig) -> None:
+    """What comes together with the question is the beginning of TLS."""
+    client = rig.speaking()
+    client.sock.sendall(SSL_REQUEST + client.hello())
+    assert answer(rig, client.sock) == YES
+    rig.until(client.handshake)
+
+
+@pytest.mark.parametrize("twice", [SSL_REQUEST, GSSENC_REQUEST], ids=["ssl", "gss"])
+def test_postgresql_asks_again(rig, twice) -> None:
+    """A second question is none: who goes on asking costs no more than who speaks something else."""
+    client = rig.client()
+    client.sendall(twice)
+    answer(rig, client)
+    client.sendall(twice)
+    ended(rig, "tls_failed", "not_tls")
 
 
 def test_who_wants_another_version(authority) -> None:
