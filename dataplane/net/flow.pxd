@@ -23,10 +23,10 @@ cdef class FlowOwner:
 cdef class Flow(LegOwner):
     cdef public FlowOwner service
     cdef public Backend backend
-    cdef public object address, destination, dial, dialled_to, key, place, reason, waiting
+    cdef public object address, destination, dial, dialled_to, hello, key, place, reason, waiting
     cdef public Leg client, server, victim
     cdef public tuple fields, tried
-    cdef public bint admitted, counted, over, pooled, tuned
+    cdef public bint admitted, counted, over, pooled, tls_asked, tuned
     cdef public long tick
     cdef public long long unsent
     cdef public double born_at, connected_at, deadline, first_at, queued_s, started_at

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dataplane.core.reasons import CloseReason
 from dataplane.net.calls import RDHUP, UNWATCHED, close
 from dataplane.net.leg import Leg, LegOwner
+from dataplane.net.postgres import TlsRequest
 from dataplane.net.sockopts import events_now, unsent_bytes
 from dataplane.net.tls_leg import TlsLeg, farewell, secured
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dataplane.core.admission import NetworkSet
+    from dataplane.core.client_hello import ClientHello
     from dataplane.core.proxy_protocol.header import Field
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
@@ -35,7 +37,7 @@ _BACKEND_CLOSED: Final = CloseReason.BACKEND_CLOSED
 
 
 class Waiting(Protocol):
-    """What a flow waits for before its relay begins: its PROXY header, a place in the queue, or a dial."""
+    """What a flow waits for before its relay begins: its PROXY header, its ClientHello, a place in the queue, or a dial."""
 
     def cancel(self, flow: Flow) -> None:
         """Forget a flow that ends."""
@@ -113,6 +115,7 @@ class Flow(LegOwner):
         "dialled_to",
         "fields",
         "first_at",
+        "hello",
         "key",
         "over",
         "place",
@@ -123,6 +126,7 @@ class Flow(LegOwner):
         "service",
         "started_at",
         "tick",
+        "tls_asked",
         "tried",
         "tuned",
         "unsent",
@@ -148,6 +152,10 @@ class Flow(LegOwner):
         """The chosen backend's address, as configured: whoever has it later has this flow."""
         self.destination: tuple[str, int] | None = None
         """What the client connected to, if a PROXY header said so."""
+        self.hello: ClientHello | None = None
+        """What the client has sent first, if a router has looked at it; it is still there, or was passed on."""
+        self.tls_asked = False
+        """The client has asked for TLS as PostgreSQL's do, and has its answer: its TLS follows (`core.postgres`)."""
         self.fields: tuple[Field, ...] = ()
         """What else it said, if a backend shall be told."""
         self.key = 0
@@ -177,10 +185,7 @@ class Flow(LegOwner):
         """Bytes that the kernel held for both peers when the last timer looked."""
         self.deadline = 0.0
         """When a drain ends this flow; 0: not draining."""
-        self.connected_at = 0.0
-        self.first_at = 0.0
-        self.born_at = 0.0
-        self.queued_s = 0.0
+        self.connected_at = self.first_at = self.born_at = self.queued_s = 0.0
 
     # -- before the relay -----------------------------------------------------------------------------
 
@@ -257,6 +262,9 @@ class Flow(LegOwner):
             client.eof or server.eof
         ):  # the pooled connection before this one turned out dead after the client's FIN
             self.settle()
+            return
+        if self.tls_asked and tls is None and client.tls is None:
+            TlsRequest(self, server).start()
             return
         server.rewatch()
         client.rewatch()

@@ -124,6 +124,20 @@ class Service(ConnectorOwner):
             flow.on_failure()
             raise
 
+    def routed(self, flow: Flow, listener: str) -> None:  # noqa: ARG002 - for processes that hand clients over
+        """Take a client for whom a router has found this service; it is among `flows` already.
+
+        With the address of its `listener` it may be handed over to another process.
+        """
+        self.totals.connections += 1
+        self.admit(flow)
+
+    def part_with(self, flow: Flow) -> None:
+        """Give up a client of a listener's that was never counted here: it is another service's."""
+        self.flows.discard(flow)
+        if self.draining:
+            self.observer.drained()
+
     def admit(self, flow: Flow) -> None:
         """Apply access rules and limits, then look for a backend."""
         if self.guarded:

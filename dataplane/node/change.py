@@ -60,9 +60,13 @@ class Draft:
     services: dict[str, Prepared]
     made: dict[tuple[str, str], Backend]
 
-    def addresses(self) -> dict[str, str]:
-        """Return the name of the service of each address that is listened on."""
-        return {address: name for name, service in self.services.items() for address in service.spec.listen}
+    def addresses(self) -> dict[str, list[str]]:
+        """Return the names of the services of each address that is listened on, sorted: `node.routers.Addresses`."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.services):
+            for address in self.services[name].spec.listen:
+                found.setdefault(address, []).append(name)
+        return found
 
     def listen_options(self) -> dict[str, ListenSpec]:
         """Return how those addresses are listened on that say so."""

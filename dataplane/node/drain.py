@@ -42,6 +42,7 @@ def drain(service: Service, flows: Iterable[Flow], reason: CloseReason) -> int:
     times = closing_times(len(chosen), now, timeout_s=spec.timeout_s, close_s=spec.close_s)
     for flow, when in zip(chosen, times, strict=True):
         flow.deadline = when
+        flow.service.drain_reason = reason  # that of a client who has not been routed yet is the router
         service.deadlines.schedule(flow)
     return len(chosen)
 

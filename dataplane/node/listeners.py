@@ -13,15 +13,16 @@ from dataplane.net.listener import Listener, open_listener
 from dataplane.net.socket_files import NO_OPTIONS, PLAIN, SocketFiles, rehearse
 from dataplane.net.syn_filter import let_in
 from dataplane.node.node import Node
+from dataplane.node.routers import Addresses, arrange, behind
 
 
 class Listeners(Protocol):
     """What a node listens on; sockets are there before the swap of a change (`NewSockets`), or follow it."""
 
-    def shut(self, addresses: Mapping[str, str]) -> None:
-        """Stop listening on whatever is not among `addresses` (with the name of the service of each)."""
+    def shut(self, addresses: Addresses) -> None:
+        """Stop listening on whatever is not among `addresses`."""
 
-    def open(self, addresses: Mapping[str, str]) -> None:
+    def open(self, addresses: Addresses) -> None:
         """Listen on all of `addresses`, the running services being those that they name."""
 
 
@@ -135,27 +136,28 @@ class OwnListeners:
         self._node = node
         self.new = NewSockets(node.listeners, reuse_port=reuse_port)
 
-    def shut(self, addresses: Mapping[str, str]) -> None:
+    def shut(self, addresses: Addresses) -> None:
         """Take who is in the queue of an address that is gone, and close it."""
         listeners = self._node.listeners
         for address in [address for address in listeners if address not in addresses]:
             listeners.pop(address).close()
 
-    def open(self, addresses: Mapping[str, str]) -> None:
+    def open(self, addresses: Addresses) -> None:
         """Start what was opened, and give the others their service."""
         node = self._node
         taken = self.new.take(addresses)
-        for address, name in addresses.items():
-            service = node.running[name].service
+        arrange(node, addresses)
+        for address, names in addresses.items():
+            service, entrance = behind(node, address, names[0])
             listener = node.listeners.get(address)
             if listener is None:
                 sock, *further = taken[address]
                 if further:  # a service manager's, which would reset whoever is in their queues
                     self.new.inherited[address] = further
-                listener = node.listeners[address] = Listener(node.reactor, address, sock, service)
+                listener = node.listeners[address] = Listener(node.reactor, address, sock, service, entrance)
                 listener.start()
             else:
-                listener.serve(service)
+                listener.serve(service, entrance)
 
     def close(self) -> None:
         """Take who is in the queues, and close everything: nobody accepts here any more."""

@@ -17,6 +17,7 @@ from dataplane.net.listener import Listener
 from dataplane.net.prober import Prober
 from dataplane.net.probes import Target
 from dataplane.net.reactor import Reactor
+from dataplane.net.router import Router
 from dataplane.net.service import Service
 from dataplane.net.sockopts import error_text
 from dataplane.node.backend_addresses import BackendAddresses
@@ -41,6 +42,8 @@ class Node:
         self.leaving: dict[str, RunningService] = {}
         """Removed services that still have connections."""
         self.listeners: dict[str, Listener] = {}
+        self.routers: dict[str, Router] = {}
+        """By address, of those that several services share, or one that does not take everybody."""
         self.overrides: dict[tuple[str, str], dict[str, tuple[Any, float]]] = {}
         """By (service, backend id): field -> (value, monotonic second since)."""
         self.backend_addresses = BackendAddresses(self.running, reactor, events)

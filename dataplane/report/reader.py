@@ -15,6 +15,7 @@ from dataplane.net.backend import Backend
 from dataplane.net.counters import Histogram
 from dataplane.net.flow import Flow
 from dataplane.node.node import Node
+from dataplane.node.routers import accepted
 from dataplane.node.running_service import RunningService
 from dataplane.node.sticky_tables import tables_hash
 from dataplane.report.explain import explain
@@ -109,9 +110,8 @@ class Reader:
             *self._spans(),
         )
         whole = Figures(process)
-        for listener in self._node.listeners.values():
-            told = ListenerFigures(listener.accepted, "paused" if listener.paused else "accepting")
-            whole.add(Figures(listeners={(listener.service.name, listener.address): told}))
+        for name, address, count, state in accepted(self._node):
+            whole.add(Figures(listeners={(name, address): ListenerFigures(count, state)}))
         yield whole
         crowds = _crowds(self._node)
         for running in [*self._node.leaving.values(), *self._node.running.values()]:

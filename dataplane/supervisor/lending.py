@@ -32,6 +32,7 @@ from dataplane.errors import PeerError, PeerGone
 from dataplane.ipc.messages import INBOX
 from dataplane.net.syn_filter import keep_out
 from dataplane.node.listeners import NewSockets, close
+from dataplane.node.routers import Addresses
 from dataplane.supervisor.workers import Share, WorkerProcess, Workers
 
 GRACE_S: Final = 0.1
@@ -80,12 +81,12 @@ class SocketGroup:
         if leaving:
             await asyncio.sleep(GRACE_S)
 
-    def shut(self, addresses: Mapping[str, str]) -> None:
+    def shut(self, addresses: Addresses) -> None:
         """Give up what is not listened on any more; `finish` closes it, after the workers have."""
         for address in [address for address in self.sockets if address not in addresses]:
             self._closing.append((address, self.sockets.pop(address)))
 
-    def open(self, addresses: Mapping[str, str]) -> None:
+    def open(self, addresses: Addresses) -> None:
         """Take what was opened."""
         self.sockets |= self.new.take(addresses)
 

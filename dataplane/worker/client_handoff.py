@@ -15,7 +15,9 @@ Theory of operation:
 6. A service that goes, or gives the option up, is not handed over from the moment when that is staged (`disarm`); and
    when all workers have staged it, each empties its inbox before it changes. One that comes is handed over as soon
    as the supervisor says that all workers run it (`arm`). So a receiver always knows the service.
-7. Without the option, listeners call the service itself (`entrance`), and nothing here is called.
+7. A client of a listener that several services share is handed over when it has been routed: only then it is known whose it
+   is. Its ClientHello is still in its socket, and the receiver routes it again, and keeps it.
+8. Without the option, listeners call the service itself (`entrance`), and nothing here is called.
 """
 
 from __future__ import annotations
@@ -87,12 +89,15 @@ def _queued(inbox: socket.socket) -> int:
     return -(-held // CLIENT_BYTES)
 
 
-def _hand_over(inbox: socket.socket, fd: int, service: str, address: Address) -> bool:
-    """Send a client's descriptor, and close it here; False: it could not be sent, and is still open."""
+def _hand_over(inbox: socket.socket, fd: int, service: str, address: Address, listener: str = "") -> bool:
+    """Send a client's descriptor, and close it here; False: it could not be sent, and is still open.
+
+    With `listener` it was routed there, and what it has said is still in its socket.
+    """
     host, port = address or ("", 0)
     try:
         inbox.sendmsg(
-            [f"{service}\n{host}\n{port}".encode()],
+            [f"{service}\n{host}\n{port}\n{listener}".encode()],
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(fd))],
             DONTWAIT | socket.MSG_NOSIGNAL,
         )
@@ -137,7 +142,7 @@ class ClientBalancer:
         elif self._tells and not balanced:
             service.access_log = self._log
         self._tells = balanced
-        self._publish()
+        self.publish()
 
     def arm(self) -> None:
         """Hand clients over from now on, if that is asked for."""
@@ -157,17 +162,40 @@ class ClientBalancer:
                 return
         self.serve(fd, address)
 
+    def hand_over_routed(self, flow: Flow, listener: str) -> bool:
+        """Hand a client over who is the service's since it was routed; False: it is to be served here.
+
+        What was taken of it is known here alone: a PROXY header, or a request of PostgreSQL's.
+        """
+        service, fd = self._service, flow.client.fd
+        if not self._armed or flow.tls_asked or service.proxy_required:
+            return False
+        inbox = self._siblings.choose(len(service.flows) - 1, self._cells)
+        if inbox is None:
+            return False
+        service.reactor.unwatch(fd)
+        if not _hand_over(inbox, fd, service.name, flow.address, listener):
+            service.reactor.watch(fd, flow, 0)
+            return False
+        service.flows.discard(flow)
+        service.reactor.wheel.cancel(flow)
+        service.totals.handed_over += 1
+        flow.over = True
+        flow.client.part()
+        return True
+
     def serve(self, fd: int, address: Address) -> None:
         """Serve a client here, whoever has accepted it."""
         self._service.accepted(fd, address)
-        self._publish()
+        self.publish()
 
     def _ended(self, flow: Flow, reason: CloseReason, server: Leg | None) -> None:
-        self._publish()
+        self.publish()
         if self._log is not None:
             self._log(flow, reason, server)
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Let the others see how many clients there are."""
         service = self._service
         self._cells[self._board.row] = len(service.flows) if service.spec.balance_workers else 0
 
@@ -181,7 +209,7 @@ class Inbox(Handler):
         self,
         reactor: Reactor,
         sock: socket.socket,
-        deliver: Callable[[str, int, Address], None],
+        deliver: Callable[[str, int, Address, str], None],
     ) -> None:
         self.is_backend = False
         self._reactor = reactor
@@ -236,10 +264,10 @@ class Inbox(Handler):
         # There is none if the kernel had no descriptor left for us, which `accept_ceiling` prevents.
         for _, _, content in ancillary:
             fd = _INT.unpack(content)[0]
-            service, host, port = data.decode().split("\n")
+            service, host, port, listener = data.decode().split("\n")
             family = socket.AF_INET6 if ":" in host else socket.AF_INET if host else socket.AF_UNIX
             adopt(fd, family)
-            self._deliver(service, fd, (host, int(port)) if host else None)
+            self._deliver(service, fd, (host, int(port)) if host else None, listener)
             if fd >= self._reactor.accept_ceiling:
                 self._pause()
         return True

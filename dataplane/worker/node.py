@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from random import Random
 
 from dataplane.core.health import HealthState
@@ -13,9 +13,11 @@ from dataplane.ipc.shared_counters import Board
 from dataplane.net.backend import Backend
 from dataplane.net.calls import Address, close
 from dataplane.net.connect import Observer
-from dataplane.net.listener import Listener
+from dataplane.net.listener import Entrance, Listener
 from dataplane.net.reactor import Reactor
+from dataplane.net.service import Service
 from dataplane.node.node import Node
+from dataplane.node.routers import Addresses, arrange, behind
 from dataplane.node.running_service import RunningService, find
 from dataplane.telemetry.events import Events
 from dataplane.worker.client_handoff import Inbox, Siblings
@@ -79,11 +81,13 @@ class WorkerNode(Node):
             if service.name not in staying:
                 service.balancer.disarm()
 
-    def deliver(self, name: str, fd: int, address: Address) -> None:
-        """Serve a client that another worker has accepted."""
-        running = self.running.get(name)
+    def deliver(self, name: str, fd: int, address: Address, listener: str) -> None:
+        """Serve a client that another worker has accepted, and routed if `listener` says where."""
+        running, router = self.running.get(name), self.routers.get(listener)
         if running is None:
             close(fd)  # its service went while no worker was there to take it
+        elif router is not None:
+            router.receive(fd, address)
         else:
             _shared(running).balancer.serve(fd, address)
 
@@ -158,35 +162,36 @@ class LentListeners:
         self._node = node
         self._inboxes: dict[int, Inbox] = {}
 
-    def shut(self, addresses: Mapping[str, str]) -> None:
+    def shut(self, addresses: Addresses) -> None:
         """Take who is in the queue of an address that is gone, and close it."""
         listeners = self._node.listeners
         for key in [key for key, listener in listeners.items() if listener.address not in addresses]:
             listeners.pop(key).close()
 
-    def open(self, addresses: Mapping[str, str]) -> None:
+    def open(self, addresses: Addresses) -> None:
         """Give the listeners their services; sockets of new addresses follow."""
-        services = {service.name: service for service in self._node.services()}
+        arrange(self._node, addresses)
         for listener in self._node.listeners.values():
-            service = services[addresses[listener.address]]
-            listener.serve(service, service.balancer.entrance)
+            listener.serve(*self._behind(listener.address, addresses[listener.address][0]))
 
     def take(self, held: Iterable[tuple[str, int]], fds: Iterable[int]) -> None:
         """Accept from sockets, too; one of an address that is not configured here (any more) is closed."""
         node = self._node
-        services = {address: service for service in node.services() for address in service.spec.listen}
+        first: dict[str, str] = {}
+        for name in sorted(node.running):
+            for address in node.running[name].service.spec.listen:
+                first.setdefault(address, name)
         for (address, index), fd in zip(held, fds, strict=True):
             key = f"{address}#{index}"
             sock = socket.socket(fileno=fd)
             if address == INBOX:
                 self._inboxes[index] = Inbox(node.reactor, sock, node.deliver)
                 continue
-            service = services.get(address)
-            if service is None or key in node.listeners:
+            if address not in first or key in node.listeners:
                 sock.close()
                 continue
             sock.setblocking(False)
-            entrance = service.balancer.entrance
+            service, entrance = self._behind(address, first[address])
             listener = node.listeners[key] = Listener(node.reactor, address, sock, service, entrance)
             listener.start()
 
@@ -221,6 +226,11 @@ class LentListeners:
             self.empty_inboxes()
         while self._inboxes:
             self._inboxes.popitem()[1].close()
+
+    def _behind(self, address: str, name: str) -> tuple[Service, Entrance]:
+        """Return what a listener is for, and who takes its clients: a router, or the service's balancer."""
+        service, entrance = behind(self._node, address, name)
+        return service, entrance or _shared(self._node.running[name]).balancer.entrance
 
     @staticmethod
     def _leave(listener: Listener) -> None:

@@ -190,6 +190,13 @@ class SharedService(Service):
         """The node's count, as of now."""
         return sum(self.cells[: self._board.head[0]])
 
+    def routed(self, flow: Flow, listener: str) -> None:
+        """Take a client that was routed here, or hand it over to the worker that has the fewest."""
+        if listener and self.balancer.hand_over_routed(flow, listener):
+            return
+        super().routed(flow, listener)
+        self.balancer.publish()
+
     def use(self, column: int | None) -> None:
         """Count in another column from now on; what is counted moves along."""
         self.cells[self.row] = 0

@@ -27,7 +27,11 @@ def test_one_who_asks_for_nothing() -> None:
     assert read_hello(records(message(b""))) == ClientHello(versions=(0x0303,))
 
 
-@pytest.mark.parametrize("data", [REAL, records(LARGE), records(message(names(b"b.example")), 1, 2, 3)])
+@pytest.mark.parametrize(
+    "data",
+    [REAL, records(LARGE), records(message(names(b"b.example")), 1, 2, 3)],
+    ids=["real", "large", "slices"],
+)
 def test_every_split(data: bytes) -> None:
     """Until it is complete it says how much is needed: more than there is, never more than there will be."""
     whole = read_hello(data)

@@ -278,7 +278,7 @@ def test_a_client_of_a_service_that_is_gone_is_closed(make: Callable[[], Worker]
     near, far = socket.socketpair()
     with far:
         far.settimeout(10.0)
-        one.node.deliver("gone", adopted(near), CLIENT)
+        one.node.deliver("gone", adopted(near), CLIENT, "")
         assert far.recv(1) == b""
 
 
