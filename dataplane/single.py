@@ -14,7 +14,7 @@ from dataplane.node.apply import Applier
 from dataplane.node.initial import load_initial, reread
 from dataplane.node.listeners import OwnListeners
 from dataplane.node.node import Node
-from dataplane.node.slices import tune_collector
+from dataplane.node.slices import lasting, tune_collector
 from dataplane.process import Process
 from dataplane.report.reader import Reader
 from dataplane.telemetry.connection_log import Recording
@@ -50,7 +50,8 @@ class Single:
         self._recording.watch(process.reactor)
         self._listeners.new.inherit(inherited_sockets())
         await load_initial(self.applier, process.options.config)
-        await endpoints.listen(relays=True)
+        with lasting():  # the libraries of the API are loaded while clients are served
+            await endpoints.listen(relays=True)
         await endpoints.serve()
 
     def sockets(self) -> list[tuple[str, socket.socket]]:
