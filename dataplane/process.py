@@ -37,11 +37,13 @@ from dataplane.node.apply import Applier
 from dataplane.node.initial import state_of
 from dataplane.node.resolver import Resolver
 from dataplane.node.snapshot_file import SnapshotStore
+from dataplane.node.tls import used
 from dataplane.options import Options
 from dataplane.report.report import Report, Source
 from dataplane.telemetry.events import Events, draw_instance
 from dataplane.telemetry.line_writer import LineSink, LossWatch
 from dataplane.telemetry.log import event_writer
+from dataplane.tls.watch import Watch
 from schemas.system.unix_socket import OwnSocket
 
 
@@ -139,6 +141,8 @@ class Process:
         applier.on_change = changed
         self.background.keep("checking backends", applier.node.prober.run)
         self.background.keep("looking up names", resolver.run)
+        watch = Watch(lambda: used(applier.node.running.values()), self.events.emit)
+        self.background.keep("renewing certificates", watch.run)
         self.background.keep("saving the snapshot", applier.keep_saved)
 
     async def _live(self, kept: Kept) -> None:

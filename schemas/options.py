@@ -174,6 +174,11 @@ class ActiveCheck(Frozen):
     tls: Switch | None = Field(default=None, exclude_if=lambda said: said is None)  # false says something
     """Whether a probe is over TLS; left out: if the service has `backend_tls`, and the probe no port of its own."""
 
+    @property
+    def over_tls(self) -> str:
+        """The key that says that a probe is over TLS; empty: none does."""
+        return "type" if self.type == "tls" else "tls" if self.tls else ""
+
     @model_validator(mode="after")
     def _type_fits(self) -> Self:
         if self.type == "expect" and self.expect is None:

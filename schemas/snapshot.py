@@ -142,7 +142,7 @@ class ServiceOptions(Frozen):
 
     @model_validator(mode="after")
     def _tls_fits(self) -> Self:
-        wrong = contradictions(self.backend_tls, self.pool.mode, over_tls=self.health.active.tls is True)
+        wrong = contradictions(self.backend_tls, self.pool.mode, self.health.active.over_tls)
         if wrong:
             raise refused(*wrong, about=("backend_tls", "pool", "health"))
         return self

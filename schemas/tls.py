@@ -288,20 +288,17 @@ class BackendTls(Frozen):
         return self
 
 
-def contradictions(begun: BackendTls | None, pool_mode: str, *, over_tls: bool) -> list[tuple[Path, str]]:
+def contradictions(begun: BackendTls | None, pool_mode: str, checked: str) -> list[tuple[Path, str]]:
     """Find what contradicts a service's `backend_tls`: paths below the service, and messages.
 
     Args:
         begun: The section; None: there is none.
         pool_mode: Which pool the service has.
-        over_tls: Whether its checks are to be over TLS.
+        checked: Which key of `health.active` says that its checks are over TLS; empty: none.
     """
     if begun is None:
-        return (
-            [(("health", "active", "tls"), "needs backend_tls, which says how TLS begins")]
-            if over_tls
-            else []
-        )
+        lacking = "needs backend_tls, which says how TLS begins and what is verified"
+        return [(("health", "active", checked), lacking)] if checked else []
     why = f"needs pool.mode off, not {pool_mode}: a connection that is made ahead knows nothing of its client"
     wrong = ("pass_sni", "pass_alpn") if pool_mode != "off" else ()
     return [(("backend_tls", key), why) for key in wrong if getattr(begun, key)]

@@ -7,7 +7,7 @@ from dataplane.net.leg cimport Leg
 from dataplane.net.reactor cimport Reactor
 
 cdef class Service(ConnectorOwner):
-    cdef public object access_log, admission, cells, former_addresses, queue_place, tls
+    cdef public object access_log, admission, backend_tls, cells, former_addresses, queue_place, tls
     cdef public dict backends
     cdef public set flows
     cdef public long most, own, row

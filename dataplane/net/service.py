@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dataplane.core.spec import ServiceSpec
     from dataplane.net.backend import Backend
+    from dataplane.net.backend_tls import BackendTls
     from dataplane.net.calls import Address
     from dataplane.net.connect import Observer
     from dataplane.net.handshake import ServerTls
@@ -70,6 +71,8 @@ class Service(ConnectorOwner):
         self.queue_place = QueuePlace(self)
         self.connector: Connector = Connector(self)
         self.deadlines = Deadlines(reactor.wheel, spec.timeouts)
+        self.backend_tls: BackendTls | None = None
+        """How TLS to backends begins here; None: it does not."""
         self.leaving_events = 0
         self._serving = False
         self.configure(spec)

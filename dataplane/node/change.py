@@ -20,6 +20,7 @@ from dataplane.node.node import Node
 from dataplane.node.running_service import RunningService, take_share
 from dataplane.node.slices import pieces, sliced
 from dataplane.node.sticky_tables import build_tables
+from dataplane.node.tls import ServiceTls, load_tls, run_tls
 from dataplane.telemetry.events import Events
 from schemas.system.machine import HERE
 
@@ -42,6 +43,8 @@ class Prepared:
     tables: dict[int, StickyTable]
     loops: Mapping[str, Mapping[str, str]]
     """Backends that lead back into the balancer (`node.backend_addresses.find_loops`)."""
+    tls: ServiceTls
+    """With its clients, and with its backends."""
 
 
 class Computed(NamedTuple):
@@ -98,6 +101,7 @@ class Changer:
         What another process has `computed` for all of the services, by name, is not computed again.
         """
         prepared = {}
+        tls = await load_tls(specs, self.node.running)
         loops = {name: one.loops for name, one in computed.items() if one.loops is not None}
         if len(loops) < len(specs):
             served = ((spec.name, spec.listen, spec.backends) for spec in specs)
@@ -117,7 +121,9 @@ class Changer:
             if name in computed:
                 known = {**known, **computed[name].tables}
             tables = await build_tables(spec.mode, spec.seed, effective.values(), known, spec.seed)
-            prepared[name] = Prepared(spec, configured, effective, tables, loops.get(name, {}))
+            prepared[name] = Prepared(
+                spec, configured, effective, tables, loops.get(name, {}), tls.get(name, ServiceTls())
+            )
         return Draft(prepared, {})
 
     def _effective(self, name: str, running: RunningService | None, spec: BackendSpec) -> BackendSpec:
@@ -195,6 +201,7 @@ class Changer:
         if not same_options:
             service.configure(spec)
         service.spec = spec
+        run_tls(service, following.tls, node.events)
         service.backends = backends
         running.configured = following.configured
         running.effective = following.effective

@@ -29,9 +29,11 @@ from dataplane.background import Background, first_of, tell_bugs
 from dataplane.core.phase import Life, Phase, Turn
 from dataplane.ipc.channel import Channel
 from dataplane.ipc.takeover import giver_path
+from dataplane.node.tls import used
 from dataplane.telemetry.events import Events
 from dataplane.telemetry.line_writer import LineSink
 from dataplane.telemetry.log import event_writer
+from dataplane.tls.watch import Used, Watch
 from dataplane.worker.requests import Requests
 
 FORWARDED: Final = frozenset(
@@ -110,9 +112,12 @@ class Worker:
         tell_bugs(self._tell)
         async with asyncio.TaskGroup() as group:
             Background(group).once("listening to the supervisor", self._channel.run)
+            renewing = Background(group)
+            renewing.keep("renewing certificates", Watch(self._tls, self._tell).run)
             await first_of(self._channel.closed, self._stop)
             if self._requests is not None:
                 await self._end(self._requests)
+            renewing.cancel()
             self._channel.close()
         self._life.turn(Turn.END, time.time())
         self._log.close()
@@ -129,6 +134,9 @@ class Worker:
         if not self._channel.closed.is_set():
             self._channel.send("farewell", requests.final_figures())
             await self._channel.flush(1.0)
+
+    def _tls(self) -> list[Used]:
+        return [] if self._requests is None else used(self._requests.node.running.values())
 
     def _on_terminate(self) -> None:
         """Ask for a successor, so that nobody waits at a socket of ours; the second time, end without one."""

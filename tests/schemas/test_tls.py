@@ -158,6 +158,7 @@ def test_names_that_no_client_sends_are_refused(name, words):
             "needs pool.mode off, not reuse",
         ),
         ({"health": {"active": {"tls": True}}}, "health.active.tls", "needs backend_tls"),
+        ({"health": {"active": {"type": "tls"}}}, "health.active.type", "needs backend_tls"),
         (
             {"backend_tls": {}, "health": {"active": {"type": "tls", "tls": False}}},
             "health.active.tls",
@@ -204,5 +205,5 @@ def test_one_file_may_have_both():
 
 def test_contradictions_concern_only_what_is_passed_on():
     """A pool does not hinder TLS; what depends on the client does."""
-    assert contradictions(BackendTls(), "preconnect", over_tls=True) == []
-    assert contradictions(BackendTls(pass_sni=True, pass_alpn=True), "off", over_tls=True) == []
+    assert contradictions(BackendTls(), "preconnect", "type") == []
+    assert contradictions(BackendTls(pass_sni=True, pass_alpn=True), "off", "tls") == []
