@@ -72,9 +72,9 @@ class ClientHandshake(Handler):
         flow.waiting = self
         self._watch(IN)
         timeout_s = flow.service.spec.timeouts.tls_handshake_s
-        ends = [when for when in (self._since + timeout_s if timeout_s else 0.0, flow.deadline) if when]
-        if ends:
-            flow.reactor.wheel.move(flow, min(ends))
+        when = self._since + timeout_s if timeout_s else flow.deadline
+        if when:
+            flow.reactor.wheel.move(flow, min(when, flow.deadline) if flow.deadline else when)
 
     def on_event(self, events: int) -> None:  # noqa: ARG002 - a hint; the calls tell
         """Send what is owed, or read on."""
@@ -187,7 +187,8 @@ class ClientHandshake(Handler):
         client = flow.client = secured(flow.client)
         client.tls = channel
         reactor.handlers[client.fd] = flow
-        if client.mask:
+        flow.service.choose_backend(flow)
+        # Most relays begin at once and go on to watch it: only who waits for a backend is not to be heard meanwhile.
+        if flow.server is None and not flow.over and client.mask & (IN | OUT):
             reactor.epoll.modify(client.fd, 0)
             client.mask = 0
-        flow.service.choose_backend(flow)
