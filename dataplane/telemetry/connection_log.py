@@ -15,6 +15,7 @@ from dataplane.net.leg import Leg
 from dataplane.net.reactor import Reactor
 from dataplane.telemetry.events import rfc3339
 from dataplane.telemetry.line_writer import LineSink, LossWatch, open_sink
+from dataplane.telemetry.tls_facts import tls_fields
 
 if TYPE_CHECKING:
     from dataplane.telemetry.tracing import Tracing
@@ -112,6 +113,12 @@ class AccessLog:
             connect_ms = _ms(connect_s) if connected else "null"
             first_ms = _ms(first - connected) if first else "null"
             times = _SOME_TIMES % (queued_s * 1000, connect_ms, first_ms, total_s * 1000)
+        if (
+            flow.client.tls is not None
+            or flow.hello is not None
+            or (server is not None and server.tls is not None)
+        ):
+            sampled = tls_fields(flow, server) + sampled
         return (
             f'{{"at": "{self._at(self._wall_clock() - total_s)}", "service": {quote(flow.service.name)}, '
             f'"client": {quote(_endpoint(address)) if address else _UNIX}, '

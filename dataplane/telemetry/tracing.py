@@ -39,6 +39,7 @@ from dataplane.net.flow import Flow
 from dataplane.net.leg import Leg
 from dataplane.net.sockopts import to_sockaddr
 from dataplane.telemetry.events import draw_instance
+from dataplane.telemetry.tls_facts import tls_attributes
 
 CAPACITY: Final = 8192
 TELL_S: Final = 60.0
@@ -118,7 +119,12 @@ class Tracing:
             f"connection {flow.service.name}",
             context=Context(),
             kind=SpanKind.SERVER,
-            attributes={**_who(flow), **_what(flow, reason, server), "lb.sample": self._sample},
+            attributes={
+                **_who(flow),
+                **tls_attributes(flow, server),
+                **_what(flow, reason, server),
+                "lb.sample": self._sample,
+            },
             start_time=started_ns,
         )
         if (

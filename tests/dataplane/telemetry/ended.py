@@ -20,6 +20,7 @@ def ended() -> SimpleNamespace:
         detail="",
         pooled=False,
         service=SimpleNamespace(name="web", proxy_required=False, spec=SimpleNamespace(listen=(":1", ":2"))),
-        client=SimpleNamespace(received=6),
+        client=SimpleNamespace(received=6, tls=None),
+        hello=None,
         reactor=SimpleNamespace(clock=time.monotonic),
     )

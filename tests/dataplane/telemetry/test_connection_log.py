@@ -193,7 +193,8 @@ def flow(**fields):
         "service": SimpleNamespace(name="web"),
         "detail": "",
         "pooled": False,
-        "client": SimpleNamespace(received=6),
+        "client": SimpleNamespace(received=6, tls=None),
+        "hello": None,
         "reactor": SimpleNamespace(clock=lambda: NOW),
     }
     return SimpleNamespace(**(usual | fields))
@@ -237,7 +238,8 @@ def flows(draw):
         service=SimpleNamespace(name=draw(TEXTS)),
         detail=draw(TEXTS),
         pooled=draw(st.booleans()),
-        client=SimpleNamespace(received=draw(st.integers(0, 2**62))),
+        client=SimpleNamespace(received=draw(st.integers(0, 2**62)), tls=None),
+        hello=None,
         reactor=SimpleNamespace(clock=lambda: now),
     )
 
@@ -276,7 +278,7 @@ def plainly(each, reason, server, wall):
 @given(
     flows(),
     st.sampled_from(CloseReason),
-    st.none() | st.builds(SimpleNamespace, received=st.integers(0, 2**62)),
+    st.none() | st.builds(SimpleNamespace, received=st.integers(0, 2**62), tls=st.none()),
     st.floats(1e8, 4e9),
 )
 def test_a_line_is_what_json_dumps_would_make(each, reason, server, wall):
@@ -350,8 +352,8 @@ def test_every_reason_is_good_or_an_error():
         ({}, 0.05),
         ({"queued_s": 0.04, "connected_at": NOW - 0.25, "first_at": NOW - 0.2}, 0.1),
         ({"first_at": 0.0}, 0.3),
-        ({"first_at": 0.0, "client": SimpleNamespace(received=0)}, 0.01),
-        ({"first_at": 0.0, "connected_at": 0.0, "client": SimpleNamespace(received=0)}, 0.3),
+        ({"first_at": 0.0, "client": SimpleNamespace(received=0, tls=None)}, 0.01),
+        ({"first_at": 0.0, "connected_at": 0.0, "client": SimpleNamespace(received=0, tls=None)}, 0.3),
     ],
     ids=["answered", "queued", "never answered", "never asked", "never connected"],
 )
