@@ -252,6 +252,9 @@ class ProxyProtocol(Frozen):
     """From clients."""
     trusted: Cidrs = ()
     """Networks whose headers are believed; anybody else is closed."""
+    send_tls: Switch = Field(default=True, exclude_if=bool)
+    """With send v2, add what is known of a client's TLS: the name that it asks for, and if its TLS ends here the protocol, the
+    version, the cipher and the name in its certificate."""
     pass_tlvs: Switch = Field(default=False, exclude_if=unsaid)
     """With send v2, pass on the fields (TLVs) of the v2 headers that clients begin with."""
     checksum: Switch = Field(default=False, exclude_if=unsaid)

@@ -168,6 +168,8 @@ class ProxySpec:
     accept: ProxyAccept
     trusted: tuple[str, ...]
     """CIDRs whose headers are believed."""
+    send_tls: bool = True
+    """Tell, in version 2, what is known of the client's TLS."""
     pass_tlvs: bool = False
     """Pass on, in version 2, the fields of the header that the client began with."""
     checksum: bool = False

@@ -6,8 +6,15 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.proxy_protocol.decode import decode
-from dataplane.core.proxy_protocol.fields import passed_on
-from dataplane.core.proxy_protocol.header import NEED_DATA, ProxyError
+from dataplane.core.proxy_protocol.fields import (
+    CLIENT_CERT_CONN,
+    CLIENT_CERT_SESS,
+    CLIENT_SSL,
+    Kind,
+    Ssl,
+    passed_on,
+)
+from dataplane.core.proxy_protocol.header import NEED_DATA, Field, ProxyError
 from dataplane.core.proxy_protocol.v1 import encode_v1
 from dataplane.core.proxy_protocol.v2 import encode_v2, with_fields
 from dataplane.core.reasons import CloseReason
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
     from dataplane.net.flow import Flow
 
 PEEK_BYTES: Final = 4096
+NAME_MAX: Final = 255
+"""Characters of a certificate's name that are told; X.520 has 64 (ub-common-name)."""
 
 
 class HeaderReader(Handler):
@@ -115,21 +124,51 @@ def _destination(flow: Flow) -> tuple[str, int] | None:
     return own_name(flow.client.fd)
 
 
+def _v2(flow: Flow) -> bytes:
+    return encode_v2(flow.address, _destination(flow))
+
+
+def _v2_with_tls(flow: Flow) -> bytes:
+    if flow.client.tls is None and flow.hello is None:
+        return encode_v2(flow.address, _destination(flow))
+    return _v2_with_fields(flow)
+
+
 def _v2_with_fields(flow: Flow) -> bytes:
     """Make a header with what else there is to say of a client."""
+    proxy = flow.service.spec.proxy
+    own = _tls_fields(flow) if proxy.send_tls else ()
     header = encode_v2(flow.address, _destination(flow))
-    return with_fields(header, passed_on(flow.fields, ()), checksum=flow.service.spec.proxy.checksum)
+    return with_fields(header, passed_on(flow.fields, own), checksum=proxy.checksum)
+
+
+def _tls_fields(flow: Flow) -> tuple[Field, ...]:
+    """Return what there is to say of a client's TLS, if it ends here; else its name, if that was looked at.
+
+    Which protocol both ends agree on, and what else, nobody knows whose bytes are passed on.
+    """
+    channel, hello = flow.client.tls, flow.hello
+    if channel is None:
+        name = "" if hello is None else hello.sni
+        return (Field(Kind.AUTHORITY, name.encode()),) if name else ()
+    said = ((Kind.AUTHORITY, channel.sni), (Kind.ALPN, channel.alpn))
+    peer, client = channel.peer_name, CLIENT_SSL
+    if peer is not None:
+        client |= CLIENT_CERT_SESS if channel.resumed else CLIENT_CERT_SESS | CLIENT_CERT_CONN
+    ssl = Ssl(client, peer is not None, channel.version, (peer or "")[:NAME_MAX], channel.cipher)
+    return (*(Field(kind, text.encode()) for kind, text in said if text), Field(Kind.SSL, ssl.encode()))
 
 
 def header_maker(spec: ProxySpec) -> Callable[[Flow], bytes] | None:
     """Return what makes that which a backend is sent first; None: nothing is."""
-    if spec.send is ProxySend.V2 and (spec.pass_tlvs or spec.checksum):
+    if spec.send is not ProxySend.V2:
+        return _HEADERS[spec.send]
+    if spec.pass_tlvs or spec.checksum:
         return _v2_with_fields
-    return _HEADERS[spec.send]
+    return _v2_with_tls if spec.send_tls else _v2
 
 
 _HEADERS: Final[dict[ProxySend, Callable[[Flow], bytes] | None]] = {
     ProxySend.OFF: None,
     ProxySend.V1: lambda flow: encode_v1(flow.address, _destination(flow)),
-    ProxySend.V2: lambda flow: encode_v2(flow.address, _destination(flow)),
 }

@@ -208,11 +208,14 @@ class Channel:
         return self._object.session
 
     @property
-    def peer_name(self) -> str:
-        """The common name in the peer's certificate; empty: it has none, or was not verified."""
-        if not self.is_open:
-            return ""
-        certificate: Mapping[str, Any] = self._object.getpeercert() or {}
+    def peer_name(self) -> str | None:
+        """The common name in the peer's certificate, empty if it has none there; None: it has shown none, or none was verified.
+
+        In a session that went on, the certificate is that of when it began.
+        """
+        certificate: Mapping[str, Any] | None = self._object.getpeercert() if self.is_open else None
+        if not certificate:
+            return None
         subject: Sequence[Sequence[tuple[str, str]]] = certificate.get("subject", ())
         return next((value for part in subject for key, value in part if key == "commonName"), "")
 

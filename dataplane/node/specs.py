@@ -79,6 +79,7 @@ def service_spec(
             spec.ProxySend(service.proxy_protocol.send),
             spec.ProxyAccept(service.proxy_protocol.accept),
             tuple(service.proxy_protocol.trusted),
+            service.proxy_protocol.send_tls,
             service.proxy_protocol.pass_tlvs,
             service.proxy_protocol.checksum,
         ),

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
 
+from dataplane.core.client_hello import ClientHello
 from dataplane.core.proxy_protocol.decode import decode
-from dataplane.core.proxy_protocol.fields import Kind, Ssl
+from dataplane.core.proxy_protocol.fields import (
+    CLIENT_CERT_CONN,
+    CLIENT_CERT_SESS,
+    CLIENT_SSL,
+    Kind,
+    Ssl,
+    decode_ssl,
+)
 from dataplane.core.proxy_protocol.header import Field
 from dataplane.core.proxy_protocol.v2 import encode_v2, with_fields
+from dataplane.net.tls import note_sni
 from tests.dataplane.net.rig import Rig, rigged
+from tests.dataplane.net.tls_rig import TlsRig, tls_rigged
+from tests.support.tls import CertificateAuthority
 
 HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 443\r\n"
 REQUIRED = {"accept": "required", "trusted": ["127.0.0.0/8"]}
@@ -180,3 +192,114 @@ def test_malformed_fields_are_refused() -> None:
         rig.client().sendall(with_fields(encode_v2(*ENDS), twice))
         rig.until(lambda: rig.reasons == ["proxy_invalid"])
         assert rig.ends[0].nobody()
+
+
+# -- with TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    """Whom all here trust."""
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+def ending(authority: CertificateAuthority, **options: Any) -> Any:
+    """Return a rig that ends TLS and sends version 2, whose clients may show a certificate and speak h2."""
+    proxy = {"send": "v2", **options.pop("proxy_protocol", {})}
+    return tls_rigged(authority, "client", options.pop("version", "TLSv1_3"), proxy_protocol=proxy, **options)
+
+
+def speak(rig: TlsRig) -> Any:
+    """Have a client shake hands, and the service know the name that it asks for."""
+    rig.ours.sni_callback = lambda connection, name, _: note_sni(connection, name)
+    rig.ours.set_alpn_protocols(["h2"])
+    rig.theirs.set_alpn_protocols(["h2", "http/1.1"])
+    client = rig.speaking()
+    rig.until(client.handshake)
+    client.sendall(b"hello")
+    return client
+
+
+def fields_told(rig: Rig) -> dict[int, Any]:
+    """Return what a backend is told besides addresses, by kind."""
+    got = decode(told(rig, payload=b"hello"))
+    assert isinstance(got, tuple)
+    fields: dict[int, Any] = dict(got[0].fields)
+    if Kind.SSL in fields:
+        fields[Kind.SSL] = decode_ssl(fields[Kind.SSL])
+    return fields
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_backend_is_told_of_tls_that_ends_here(authority: CertificateAuthority, version: str) -> None:
+    """The name that was asked for, the protocol, and what the session is; no certificate was shown."""
+    with ending(authority, version=version) as rig:
+        client = speak(rig)
+        assert fields_told(rig) == {
+            Kind.AUTHORITY: b"server.test",
+            Kind.ALPN: b"h2",
+            Kind.SSL: Ssl(version=version.replace("_", "."), cipher=client.tls.cipher()[0]),
+        }
+
+
+@pytest.mark.parametrize("name", ["alice", None])
+def test_a_backend_is_told_whose_certificate_was_shown(
+    authority: CertificateAuthority, name: str | None
+) -> None:
+    """By its common name, if it has one; that it was verified is told in any case."""
+    with ending(authority) as rig:
+        own = authority.issue("client.test", common_name=name, file="client")
+        rig.theirs.load_cert_chain(own.cert, own.key)
+        rig.ours.load_verify_locations(authority.ca)
+        rig.ours.verify_mode = ssl.CERT_REQUIRED
+        client = speak(rig)
+        assert fields_told(rig)[Kind.SSL] == Ssl(
+            CLIENT_SSL | CLIENT_CERT_CONN | CLIENT_CERT_SESS,
+            verified=True,
+            version="TLSv1.3",
+            cn=name or "",
+            cipher=client.tls.cipher()[0],
+        )
+
+
+def test_a_backend_is_told_nothing_of_tls_that_it_shall_not_know(authority: CertificateAuthority) -> None:
+    """Without `send_tls` it gets the addresses alone."""
+    with ending(authority, proxy_protocol={"send_tls": False}) as rig:
+        client = speak(rig)
+        plain = encode_v2(client.sock.getsockname(), client.sock.getpeername())
+        assert told(rig, payload=b"hello") == plain
+
+
+def test_what_the_balancer_in_front_says_of_the_client_stands(authority: CertificateAuthority) -> None:
+    """Between it and us may be TLS, too: ours is told where it has said nothing."""
+    proxy = {**REQUIRED, "pass_tlvs": True}
+    front = Ssl(version="TLSv1.2", cn="bob"), b"front.example"
+    said = [Field(Kind.SSL, front[0].encode()), Field(Kind.AUTHORITY, front[1])]
+    with ending(authority, proxy_protocol=proxy) as rig:
+        rig.ours.set_alpn_protocols(["h2"])
+        rig.theirs.set_alpn_protocols(["h2"])
+        client = rig.speaking()
+        client.sock.sendall(with_fields(encode_v2(*ENDS), said))
+        rig.until(client.handshake)
+        client.sendall(b"hello")
+        assert fields_told(rig) == {Kind.SSL: front[0], Kind.AUTHORITY: front[1], Kind.ALPN: b"h2"}
+
+
+@pytest.mark.parametrize("send_tls", [True, False])
+def test_a_backend_is_told_the_name_of_tls_that_is_passed_on(send_tls: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """A router has looked at it; what both ends agree on, nobody knows here."""
+    with rigged(
+        proxy_protocol={"send": "v2", "send_tls": send_tls}, limits={"connections": 1, "queue": 1}
+    ) as rig:
+        first = rig.client()
+        server = rig.ends[0].accept()
+        client = rig.client()
+        rig.settle()
+        flow = rig.service.queue.peek()
+        assert flow is not None
+        flow.hello = ClientHello(sni="a.example", alpn=("h2",))
+        client.sendall(b"hello")
+        first.close()
+        server.close()
+        fields = fields_told(rig)
+        assert fields == ({Kind.AUTHORITY: b"a.example"} if send_tls else {})

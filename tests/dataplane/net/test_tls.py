@@ -104,7 +104,7 @@ class TestHandshake:
         server.load_verify_locations(authority.ca)
         server.verify_mode = ssl.CERT_REQUIRED
         far, near = Channel(client, False, "server.test"), Channel(server, True)
-        assert (near.version, near.cipher, near.alpn, near.sni, near.peer_name) == ("", "", "", "", "")
+        assert (near.version, near.cipher, near.alpn, near.sni, near.peer_name) == ("", "", "", "", None)
         shake_hands(far, near)
         assert (far.alpn, far.sni, far.peer_name) == ("http/1.1", "server.test", "the server")
         assert (near.alpn, near.sni, near.peer_name) == ("http/1.1", "server.test", "the client")
