@@ -131,6 +131,27 @@ class RecentStatus(TypedDict):
     """Those whose backend broke off, by close reason."""
 
 
+class CertificateStatus(TypedDict):
+    """A certificate in use; of its key nothing but its kind."""
+
+    place: str
+    """The key of the service that names it, such as `tls.certificates[0]`; `backend_tls` is our own, for backends."""
+    cert: str
+    """Its file."""
+    names: list[str]
+    """Host names and addresses that it is for."""
+    key_type: str
+    """`ecdsa`, `rsa`, `ed25519`."""
+    serial: str
+    begins: str
+    ends: str
+    not_renewed: str
+    """Why what is in its files now is not in use, and the one before is; empty: it is in use."""
+    not_renewed_since: str | None
+    key_readable_by_all: bool
+    """Whether everybody on its machine may read the key's file."""
+
+
 class ServiceStatus(TypedDict):
     """One service, all workers summed."""
 
@@ -146,6 +167,8 @@ class ServiceStatus(TypedDict):
     listeners: list[ListenerStatus]
     totals: ServiceTotals
     recent: RecentStatus
+    certificates: NotRequired[list[CertificateStatus]]
+    """Of TLS that ends or begins here; left out where there are none."""
     backends: list[BackendStatus]
 
 

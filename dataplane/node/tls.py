@@ -13,7 +13,7 @@ from dataplane.net.service import Service
 from dataplane.node.running_service import RunningService
 from dataplane.telemetry.events import Events
 from dataplane.tls.files import TlsFileError, shown_time
-from dataplane.tls.service import ClientTls, ServerTls
+from dataplane.tls.service import CertificateView, ClientTls, ServerTls
 from dataplane.tls.watch import Used
 
 UNUSABLE: Final = "tls_files_unusable"
@@ -94,6 +94,13 @@ def used(services: Iterable[RunningService]) -> list[Used]:
         for one in tls_of(running.service)
         if one is not None
     ]
+
+
+def certificates_of(service: Service) -> tuple[CertificateView, ...]:
+    """Return what is to be said of the certificates of a service."""
+    if service.tls is None and service.backend_tls is None:
+        return ()
+    return tuple(view for one in tls_of(service) if one is not None for view in one.files.views())
 
 
 def run_tls(service: Service, tls: ServiceTls, events: Events) -> None:

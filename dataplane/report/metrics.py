@@ -132,6 +132,16 @@ def _table(one: _Subject) -> Samples:
     return [("", {"table_hash": table_hash}, 1) for table_hash in hashes]
 
 
+def _certificates(name: str) -> Value:
+    """Return what says something of each certificate of a service."""
+    value = attrgetter(name)
+    return lambda one: [
+        ("", {"place": each.place, "cert": each.cert}, value(each))
+        for view, _ in one.views
+        for each in view.certificates
+    ]
+
+
 def _snapshot(one: _Subject) -> Samples:
     return [("", {"hash": one.figures.hash}, 1)]
 
@@ -216,6 +226,18 @@ _SERVICE: Final[_Rows] = (
         _seen("serving"),
     ),
     (GAUGE, "lb_table_info", "Hash of the sticky table", _table),
+    (
+        GAUGE,
+        "lb_certificate_expires_seconds",
+        "When the certificate in use ends, as Unix time; of several workers, the first",
+        _certificates("not_after"),
+    ),
+    (
+        GAUGE,
+        "lb_certificate_not_renewed",
+        "1 while its files have changed and cannot be used, so that the one before is",
+        _certificates("is_stale"),
+    ),
     (COUNTER, "lb_tls_handshakes", "TLS handshakes with clients, by version", _TLS_VERSIONS),
     (
         COUNTER,

@@ -18,6 +18,7 @@ from dataplane.node.node import Node
 from dataplane.node.routers import accepted
 from dataplane.node.running_service import RunningService
 from dataplane.node.sticky_tables import tables_hash
+from dataplane.node.tls import certificates_of
 from dataplane.report.explain import explain
 from dataplane.report.figures import (
     BackendFigures,
@@ -133,6 +134,7 @@ class Reader:
                 panic=selection.panic,
                 usable=selection.usable,
                 serving=len(selection.candidates),
+                certificates=certificates_of(service),
             ),
             recent=self.outcomes.of(service),
             active=service.own,

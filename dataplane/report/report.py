@@ -22,8 +22,17 @@ from dataplane.report.metrics import Runs, families
 from dataplane.report.tls_row import tls_row
 from dataplane.report.views import BackendView
 from dataplane.telemetry.events import rfc3339
+from dataplane.tls.service import CertificateView
 from schemas.replies import Explanation, Info
-from schemas.status import BackendStatus, ListenerStatus, ServiceStatus, Status, TimesStatus, TlsTotals
+from schemas.status import (
+    BackendStatus,
+    CertificateStatus,
+    ListenerStatus,
+    ServiceStatus,
+    Status,
+    TimesStatus,
+    TlsTotals,
+)
 
 _BOUNDS: Final = (*map(str, LATENCY_BOUNDS_S), "+Inf")
 SLICE: Final = 100
@@ -37,7 +46,7 @@ async def describe(figures: Figures, monotonic_began: float) -> dict[str, Servic
     def at(monotonic: float) -> str:
         return rfc3339(monotonic_began + monotonic)
 
-    services = {name: _service(one) for name, one in figures.services.items()}
+    services = {name: _service(one, at) for name, one in figures.services.items()}
     for (name, address), listener in figures.listeners.items():
         if (
             listener.state is not None and name in services
@@ -55,7 +64,7 @@ async def describe(figures: Figures, monotonic_began: float) -> dict[str, Servic
     return services
 
 
-def _service(one: ServiceFigures) -> ServiceStatus:
+def _service(one: ServiceFigures, at: Callable[[float], str]) -> ServiceStatus:
     status: ServiceStatus = {
         "mode": one.view.mode,
         "table_hash": one.view.table_hash,
@@ -84,7 +93,24 @@ def _service(one: ServiceFigures) -> ServiceStatus:
     }
     if one.tls:
         status["totals"]["tls"] = _tls(one.tls)
+    if one.view.certificates:
+        status["certificates"] = [_certificate(view, at) for view in one.view.certificates]
     return status
+
+
+def _certificate(view: CertificateView, at: Callable[[float], str]) -> CertificateStatus:
+    return {
+        "place": view.place,
+        "cert": view.cert,
+        "names": list(view.names),
+        "key_type": view.key,
+        "serial": view.serial,
+        "begins": rfc3339(view.not_before),
+        "ends": rfc3339(view.not_after),
+        "not_renewed": view.trouble,
+        "not_renewed_since": None if view.since is None else at(view.since),
+        "key_readable_by_all": view.key_readable,
+    }
 
 
 def _backend(id_: str, one: BackendFigures[BackendView], at: Callable[[float], str]) -> BackendStatus:

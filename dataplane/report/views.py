@@ -13,6 +13,8 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
+from dataplane.tls.service import CertificateView
+
 
 @cache
 def values_of(fields: tuple[str, ...]) -> Callable[[object], tuple[Any, ...]]:
@@ -43,6 +45,8 @@ class ServiceView:
     """How many backends get new connections."""
     silent: bool = False
     """Whether all who run it drain."""
+    certificates: tuple[CertificateView, ...] = ()
+    """Those in use, with clients and with backends."""
 
     def __add__(self, other: ServiceView) -> ServiceView:
         if self.silent or other.silent:
@@ -52,7 +56,22 @@ class ServiceView:
             panic=self.panic or other.panic,
             usable=min(self.usable, other.usable),
             serving=min(self.serving, other.serving),
+            certificates=worst_certificates(self.certificates, other.certificates),
         )
+
+
+def worst_certificates(
+    one: tuple[CertificateView, ...], other: tuple[CertificateView, ...]
+) -> tuple[CertificateView, ...]:
+    """Return of each place what is worse: trouble, then what ends first, as of somebody who has not taken the new one yet."""
+    if one == other:
+        return one
+    found = {view.place: view for view in one}
+    for view in other:
+        known = found.get(view.place)
+        if known is None or (not view.trouble, view.not_after) < (not known.trouble, known.not_after):
+            found[view.place] = view
+    return tuple(found.values())
 
 
 @dataclass(slots=True)

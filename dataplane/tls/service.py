@@ -63,6 +63,11 @@ class CertificateView:
     key_readable: bool
     """Whether everybody on the machine may read the key."""
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether there is something newer, which cannot be used."""
+        return bool(self.trouble)
+
 
 class _Files:
     """The files of one section of a service, and what became of them.

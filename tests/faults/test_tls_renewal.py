@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,11 @@ class Site:
         """Return another pair for the same name, not yet in place."""
         return self.authority.issue("a.example", file=name)
 
+    def certificates(self) -> list[dict[str, Any]]:
+        """Return what status says of certificates."""
+        found: list[dict[str, Any]] = self.plane.status()["services"]["web"]["certificates"]
+        return found
+
     def wait_shown(self, pair: Pair) -> None:
         """Wait until every worker shows a certificate: 16 clients in a row are shown it."""
         number = number_of(pair)
@@ -154,8 +160,13 @@ def test_renewals_under_load_lose_no_handshake(site: Site) -> None:
         site.pair.key.write_bytes(second.key.read_bytes())  # in place, and alone
         wait_for(lambda: "certificate_not_renewed" in site.plane.output, "trouble to be told")
         assert visit(site.port, site.context) == number_of(first)
+        (seen,) = site.certificates()
+        assert seen["not_renewed"] == f"{site.pair.key} is not the key of {site.pair.cert}"
+        assert seen["not_renewed_since"] is not None
+        assert site.plane.metrics().values("lb_certificate_not_renewed") == [1]
         second.put(site.pair.cert, site.pair.key)
         site.wait_shown(second)
+        wait_for(lambda: not site.certificates()[0]["not_renewed"], "it to be in order")
         site.authority.expired("a.example").put(site.pair.cert, site.pair.key)
         wait_for(lambda: "ended at" in site.plane.output, "the end to be told")
         assert visit(site.port, site.context) == number_of(second)
@@ -168,6 +179,12 @@ def test_renewals_under_load_lose_no_handshake(site: Site) -> None:
         assert set(load.serials) <= good
         assert len(set(load.serials)) > 1
         assert (serial(stays), said(stays, b"2")) == (old, b"one:2\n")
+    (seen,) = site.certificates()
+    assert (seen["place"], seen["cert"]) == ("tls.certificates[0]", str(site.pair.cert))
+    assert (seen["names"], seen["key_type"], seen["key_readable_by_all"]) == (["a.example"], "ecdsa", False)
+    assert seen["not_renewed"] == ""
+    (ends,) = site.plane.metrics().values("lb_certificate_expires_seconds")
+    assert ends == datetime.fromisoformat(seen["ends"]).timestamp()
     assert site.plane.status()["generation"] == generation
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataplane.report.views import BackendView, ServiceView, Sight, Sights
+from dataplane.report.views import BackendView, ServiceView, Sight, Sights, worst_certificates
+from dataplane.tls.service import CertificateView
 
 VIEW = BackendView("x", 1, 0, "enabled", {}, None, False, "up", "ok", 10.0, True, True)
 WEB = ServiceView("sticky", "01", 0, False, 3, 2)
@@ -73,3 +74,25 @@ def test_a_view_travels() -> None:
     kind, values = view.__reduce__()
     assert kind(*values) == view
     assert values == tuple(getattr(view, name) for name in view.__slots__)
+
+
+def certificate(place: str, ends: float, trouble: str = "") -> CertificateView:
+    """Return one as somebody sees it."""
+    return CertificateView(
+        place, "/x", ("a.example",), "ecdsa", "1", 0.0, ends, trouble, None, key_readable=False
+    )
+
+
+def test_of_certificates_the_worst_is_seen():
+    """By place: what somebody cannot renew, then what ends first, as long as one worker still shows it."""
+    old, new, stuck = certificate("a", 10.0), certificate("a", 20.0), certificate("a", 20.0, "is no good")
+    other = certificate("b", 5.0)
+    for one, more, found in [
+        ((old,), (new,), (old,)),
+        ((old,), (stuck,), (stuck,)),
+        ((old,), (other,), (old, other)),
+        ((), (new,), (new,)),
+        ((new,), (new,), (new,)),
+    ]:
+        assert worst_certificates(one, more) == found
+        assert set(worst_certificates(more, one)) == set(found)
