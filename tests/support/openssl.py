@@ -28,12 +28,17 @@ class SClient:
         address: `host:port`.
         ca: The authority that it believes.
         arguments: More of its options, as `["-tls1_2"]`.
-        name: Whom it asks for (SNI) and who must answer; None: it asks for nobody, and believes whoever is of the authority.
+        name: Whom it asks for (SNI); None: for nobody.
+        answers: Who must answer; None: who was asked for, or, if nobody was, whoever is of the authority.
     """
 
-    def __init__(self, address: str, ca: Path, *arguments: str, name: str | None = None) -> None:
-        asked = ["-noservername"] if name is None else ["-servername", name, "-verify_hostname", name]
+    def __init__(
+        self, address: str, ca: Path, *arguments: str, name: str | None = None, answers: str | None = None
+    ) -> None:
+        asked = ["-noservername"] if name is None else ["-servername", name]
         verifying = ["-CAfile", str(ca), "-verify_return_error"]
+        if answers or name:
+            verifying += ["-verify_hostname", answers or name or ""]
         argv = [require("openssl"), "s_client", "-connect", address, *asked, *verifying, *arguments]
         self._process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
