@@ -8,6 +8,9 @@ import subprocess
 
 import pytest
 
+from dataplane.core.proxy_protocol.decode import decode
+from dataplane.core.proxy_protocol.fields import CLIENT_CERT_SESS, CLIENT_SSL, Kind, decode_ssl
+from dataplane.core.proxy_protocol.header import NEED_DATA
 from tests.dataplane.net.through import through
 from tests.support.backends import LineServer, Recorder, payload
 from tests.support.clients import ask, dial, read_to_end
@@ -15,6 +18,7 @@ from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.process import Program
 from tests.support.programs import Haproxy, Nginx, Postgres, Redis, require
+from tests.support.tls import CertificateAuthority
 
 POOLS = [
     {"mode": "off"},
@@ -52,6 +56,20 @@ def nothing_bad(service):
     assert set(status["totals"]["closed"]) <= CLOSED
     assert all(backend["totals"]["connect_failures"] == 0 for backend in status["backends"])
     return status
+
+
+def told_before(backend, payload):
+    """Return the header that a connection begins with whose next bytes are these."""
+
+    def found():
+        for stream in backend.streams:
+            got = decode(bytes(stream))
+            if got is not NEED_DATA and bytes(stream[got[1] :]) == payload:
+                return got[0]
+        return None
+
+    backend.wait_until(found, f"a header and {payload!r}")
+    return found()
 
 
 class TestProxyProtocol:
@@ -132,6 +150,68 @@ class TestProxyProtocol:
             assert "proxy_invalid" not in {
                 word for word, count in status["totals"]["closed"].items() if count
             }
+
+    @pytest.mark.needs("haproxy")
+    def test_haproxy_in_front_tells_of_its_tls(self, plane, tmp_path):
+        """What `send-proxy-v2-ssl-cn` says of a client's TLS and certificate comes to the backend as HAProxy has written it."""
+        authority = CertificateAuthority(tmp_path)
+        pair, own = authority.issue("front.test"), authority.issue("client.test", common_name="alice")
+        bind = f"ssl crt {pair.single} ca-file {authority.ca} verify required alpn h2"
+        said = "send-proxy-v2-ssl-cn proxy-v2-options authority,ssl-cipher,cert-sig,cert-key"
+        passing = {"accept": "required", "trusted": ["127.0.0.0/8"], "send": "v2", "pass_tlvs": True}
+        context = authority.client_context(own)
+        context.set_alpn_protocols(["h2"])
+        with (
+            Recorder() as backend,
+            through(plane, backend.address, proxy_protocol=passing) as service,
+            Haproxy([service.address], server_options=said, bind_options=bind) as before,
+            context.wrap_socket(dial(before.address), server_hostname="front.test") as client,
+        ):
+            client.sendall(b"hello")
+            header = told_before(backend, b"hello")
+            fields = dict(header.fields)
+            assert header.endpoints.source == client.getsockname()
+            assert fields[Kind.AUTHORITY] == b"front.test"
+            ssl = decode_ssl(fields[Kind.SSL])
+            assert (ssl.verified, ssl.cn, ssl.version) == (True, "alice", client.version())
+            assert ssl.client & (CLIENT_SSL | CLIENT_CERT_SESS) == CLIENT_SSL | CLIENT_CERT_SESS
+            assert ssl.cipher == client.cipher()[0]
+            assert (ssl.sig_alg, ssl.key_alg) == ("ecdsa-with-SHA256", "EC256")
+
+    @pytest.mark.needs("haproxy")
+    def test_haproxy_behind_is_told_the_name(self, plane, tmp_path):
+        """The name that a client of ours has asked for, where its TLS ends here."""
+        authority = CertificateAuthority(tmp_path)
+        tls = {"certificates": [authority.issue("one.test", "two.test").spec]}
+        answer = (
+            'http-request return status 200 content-type text/plain lf-string "%[fc_pp_authority] %[src]"'
+        )
+        with (
+            Haproxy([], bind_options="accept-proxy", lines=["mode http", answer]) as behind,
+            through(
+                plane, behind.address, tls=tls, proxy_protocol={"send": "v2", "checksum": True}
+            ) as service,
+        ):
+            for name in ("one.test", "two.test"):
+                sock = dial(service.address, source="127.0.0.7")
+                with authority.client_context().wrap_socket(sock, server_hostname=name) as client:
+                    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    assert read_to_end(client).endswith(f"\r\n\r\n{name} 127.0.0.7".encode())
+
+    @pytest.mark.needs("nginx")
+    def test_nginx_behind_skips_what_it_does_not_know(self, plane, tmp_path):
+        """It takes the addresses from a header that tells of TLS."""
+        authority = CertificateAuthority(tmp_path)
+        tls = {"certificates": [authority.issue("one.test").spec], "alpn": ["http/1.1"]}
+        with (
+            Nginx('return 200 "$proxy_protocol_addr";', listen_options="proxy_protocol") as nginx,
+            through(plane, nginx.address, tls=tls, proxy_protocol={"send": "v2"}) as service,
+            authority.client_context().wrap_socket(
+                dial(service.address, source="127.0.0.7"), server_hostname="one.test"
+            ) as client,
+        ):
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert read_to_end(client).endswith(b"\r\n\r\n127.0.0.7")
 
     @pytest.mark.needs("haproxy")
     def test_haproxy_checks_us(self, plane):
