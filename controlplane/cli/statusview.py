@@ -24,6 +24,7 @@ from controlplane.cli.words import (
     since_cell,
     state_cell,
 )
+from controlplane.core import certificates
 from controlplane.core.trouble import serving, standing, troubles
 
 _STALE_S: Final = 3.0
@@ -160,6 +161,7 @@ def _services(services: Mapping[str, Any], width: int, now: datetime) -> Iterato
     ranked = sorted(services.items(), key=lambda item: (_service_rank(item[1]), item[0]))
     for name, service in ranked:
         yield _service_line(name, service)
+        yield from _certificate_lines(service, now)
         for backend in sorted(service["backends"], key=lambda each: (_rank(each), each["id"])):
             yield from _backend_lines(backend, column, width, now)
 
@@ -191,6 +193,17 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
     if service.get("panic"):
         line.append("  PANIC", "red")
     return line
+
+
+def _certificate_lines(service: Mapping[str, Any], now: datetime) -> Iterator[Text]:
+    for each in service.get("certificates", ()):
+        line = Text(f"{' ' * _INDENT}certificate {output.plain(certificates.names(each))}", style="dim")
+        left = certificates.left_s(each, now)
+        tone = "red" if left < certificates.URGENT_S else "yellow" if left < certificates.SOON_S else "green"
+        line.append(f"  {certificates.ends(each, now)}", f"not dim {tone}")
+        if each["not_renewed"]:
+            line.append("  NOT RENEWED", "not dim yellow")
+        yield line.append(output.plain(f"  {each['key_type']}  {each['place']}"))
 
 
 def _backend_lines(backend: Mapping[str, Any], column: int, width: int, now: datetime) -> Iterator[Text]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from controlplane.core.certificates import join
 from controlplane.core.merge import Override
 
 _WORST_HEALTH: Final = {"up": 0, "unknown": 1, "ejected": 2, "down": 3}
@@ -105,8 +106,10 @@ def _join_service(one: Mapping[str, Any] | None, two: Mapping[str, Any]) -> dict
     if one is None:
         return dict(two)
     recent = [each.get("recent", {}) for each in (one, two)]
+    shown = join(*(each.get("certificates", ()) for each in (one, two)))
     return {
         **one,
+        **({"certificates": shown} if shown else {}),
         "panic": one.get("panic", False) or two.get("panic", False),
         "active": one["active"] + two["active"],
         "queued": one.get("queued", 0) + two.get("queued", 0),

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from controlplane.core.certificates import concerns
 from controlplane.core.harm import harms
 
 Level: TypeAlias = Literal["bad", "warn", "note"]
@@ -114,6 +115,7 @@ def troubles(report: Mapping[str, Any], now: datetime) -> list[Trouble]:
     found += _nodes(report)
     for name, service in report["services"].items():
         found += _service(name, service, report, now)
+        found += [Trouble(*each) for each in concerns(name, service, now)]
     found += _overrides(report["overrides"], now)
     return sorted(found, key=lambda each: _ORDER[each.level])
 

@@ -208,3 +208,23 @@ def test_limits_that_nodes_share():
     assert ["web", "connections", "1000000", "3", "333333"] in lines
     assert ["web", "client_rate", "2.5", "3", "1"] in lines
     assert "not known yet" in printed(report | {"share": {"nodes": None, "limits": limits}})
+
+
+def test_certificates_stand_below_their_service():
+    """Whom they are for, when they end, and whether the newest is in use."""
+    body = status(backend("a:1"))
+    common = {"cert": "/a.pem", "key_type": "ecdsa", "key_readable_by_all": False, "not_renewed": ""}
+    body["services"]["web"]["certificates"] = [
+        {**common, "place": "tls.certificates[0]", "names": ["a.example"], "ends": "2026-02-01T00:03:05Z"},
+        {
+            **common,
+            "place": "backend_tls",
+            "names": ["us.example"],
+            "ends": "2026-01-03T00:03:05Z",
+            "not_renewed": "/k is no good",
+        },
+    ]
+    lines = printed(node_status([seen(body)], ())).splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("web  "))
+    assert lines[at + 1] == "  certificate a.example  ends in 31d  ecdsa  tls.certificates[0]"
+    assert lines[at + 2] == "  certificate us.example  ends in 2d  NOT RENEWED  ecdsa  backend_tls"

@@ -191,3 +191,21 @@ def test_what_drains_and_does_not_answer_is_left_out():
     """It has ended, or is about to: nothing is wrong with that."""
     report = node_status([seen(status(backend())), Seen("x", "/s", False, draining=True)], ())
     assert (report["converged"], report["draining"]) == (True, [])
+
+
+def test_the_worst_certificate_of_several_data_planes_is_shown():
+    """One that has not taken the new one yet counts; where none has any, nothing is said of them."""
+
+    def shown(*ends):
+        bodies = [status(backend()) for _ in ends]
+        for body, end in zip(bodies, ends, strict=True):
+            if end:
+                one = {"place": "tls.certificates[0]", "not_renewed": "", "ends": end}
+                body["services"]["web"]["certificates"] = [one]
+        joined = node_status([seen(body, str(n)) for n, body in enumerate(bodies)], ())["services"]["web"]
+        return [each["ends"] for each in joined.get("certificates", ())]
+
+    late, early = "2026-05-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"
+    assert shown(late, early) == shown(early, late) == [early]
+    assert shown(None, late) == [late]
+    assert "certificates" not in node_status([seen(status()), seen(status(), "b")], ())["services"]["web"]

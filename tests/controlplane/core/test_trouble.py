@@ -390,3 +390,16 @@ def test_service_that_nobody_serves_is_told_once():
     assert [each.word for each in troubles(nothing | {"unserved": given_report["unserved"]}, NOW)] == [
         "not served"
     ]
+
+
+def test_certificates_are_seen_to():
+    """One that ends soon, and one that could not be renewed; what holds for long is no trouble."""
+
+    def certificate(days, **said):
+        ends = (NOW + timedelta(days=days)).isoformat()
+        usual = {"place": "tls.certificates[0]", "cert": "/a.pem", "names": ["a.example"]}
+        return {**usual, "ends": ends, "not_renewed": "", "key_readable_by_all": False, **said}
+
+    certificates = [certificate(90), certificate(0.5), certificate(90, not_renewed="/k is no good")]
+    found = troubles(report(backend("a:1"), service={"certificates": certificates}), NOW)
+    assert [(each.level, each.word) for each in found] == [("bad", "certificate"), ("warn", "not renewed")]
