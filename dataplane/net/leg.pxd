@@ -14,7 +14,6 @@ cdef class LegOwner(Handler):
     cdef public object detail
     cpdef on_first_byte(self, Leg leg)
     cpdef bint replaces(self, Leg leg) except -1
-    cpdef settle(self)
     cpdef end(self, object reason, bint reset=*, Leg given_back=*)
 
 cdef class Leg(Handler):

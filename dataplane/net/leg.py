@@ -75,7 +75,7 @@ a reader that takes nothing grow so large that three times as much lies here in 
 
 
 class LegOwner(Handler):
-    """A leg's flow, as its legs see it (dataplane.net.reactor.Deferred)."""
+    """A leg's flow, as its legs see it."""
 
     __slots__ = ("detail", "last", "reactor", "speaker")
 
@@ -93,10 +93,6 @@ class LegOwner(Handler):
 
     def replaces(self, leg: Leg) -> bool:
         """Return whether `leg`'s end is not the flow's."""
-        raise NotImplementedError
-
-    def settle(self) -> None:
-        """Draw the conclusions from what the legs have seen."""
         raise NotImplementedError
 
     def end(self, reason: CloseReason, reset: bool = False, given_back: Leg | None = None) -> None:  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments

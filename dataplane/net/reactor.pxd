@@ -4,6 +4,7 @@ from dataplane.net.calls cimport Epoll, monotonic
 cdef class Handler:
     cdef public bint is_backend
     cpdef on_event(self, unsigned int events)
+    cpdef settle(self)
 
 cdef class Wheel:
     cdef public double resolution_s
@@ -32,5 +33,5 @@ cdef class Reactor:
     cpdef watch(self, int fd, object handler, unsigned int events)
     cpdef forget(self, int fd)
     cpdef unwatch(self, int fd)
-    @cython.locals(fd=int, handler=Handler, epoll=Epoll, handlers=dict, index=int, count=int, clients=int)
+    @cython.locals(fd=int, handler=Handler, epoll=Epoll, handlers=dict, flow=Handler, index=int, count=int, clients=int)
     cpdef int _handle_batch(self) except -1

@@ -49,19 +49,13 @@ class Handler:
         """Take note that epoll reported `events` (EPOLLIN and its kin) for the descriptor; nobody wants an answer."""
         raise NotImplementedError
 
-    def on_failure(self) -> None:
-        """Close what is owned: `on_event` raised, which is a bug of ours."""
+    def settle(self) -> None:
+        """Draw the conclusions from all events of a batch, if it is `deferred`; may be called more than once, and after the end."""
         raise NotImplementedError
 
-
-class Deferred(Protocol):
-    """Whatever draws its conclusions from all events of a batch at once."""
-
-    def settle(self) -> None:
-        """Draw them. May be called more than once, and after the end."""
-
     def on_failure(self) -> None:
-        """Close what is owned: `settle` raised, which is a bug of ours."""
+        """Close what is owned: `on_event` or `settle` raised, which is a bug of ours."""
+        raise NotImplementedError
 
 
 class Timed(Protocol):
@@ -178,7 +172,7 @@ class Reactor:
         self.limit_descriptors(descriptors)
         self.epoll = Epoll()
         self.handlers: dict[int, Handler] = {}
-        self.deferred: list[Deferred] = []
+        self.deferred: list[Handler] = []
         """What wants to be settled when the batch of events is over."""
         self.now = self.clock()
         self.wheel = Wheel(self.now, self._report)
