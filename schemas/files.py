@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.discovery import CONSUL_FILES
-from schemas.reading.document import Document
 from schemas.tls import SYSTEM
+
+if TYPE_CHECKING:
+    from schemas.reading.document import Document  # what reads it is loaded where a file is read
 
 _Made = Callable[[str], str]
 SERVICE_FILES: Final = {"tls": ("client_ca",), "backend_tls": ("ca", "cert", "key")}

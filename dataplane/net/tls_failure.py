@@ -15,7 +15,7 @@ def failure_words(error: ssl.SSLError) -> str:
     """Say why a handshake with a backend failed: the cause's word, and where that helps OpenSSL's own words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{cause_of('', error.verify_code)}: {error.verify_message.rstrip('.')}"
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # older Pythons say the second
         return CLOSED
     cause, said = cause_of(error.reason or ""), (error.reason or str(error)).lower().replace("_", " ")
     return cause if cause.replace("_", " ") == said else f"{cause}: {said}"
