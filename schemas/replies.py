@@ -71,6 +71,23 @@ class ListenerImpact(TypedDict):
     address: str
 
 
+class CertificateImpact(TypedDict):
+    """A certificate that is shown from a change on, or not any more."""
+
+    action: Literal["add", "remove"]
+    service: str
+    place: str
+    """The key of the service that names it: `tls.certificates[0]`, or `backend_tls`."""
+    cert: str
+    """Its file."""
+    names: list[str]
+    ends: str
+
+
+NameImpact = TypedDict("NameImpact", {"name": str, "from": str, "to": str})
+"""A name of `match.sni` whose clients get another service; empty: none."""
+
+
 class Impact(TypedDict):
     """What a change does to what is running."""
 
@@ -81,6 +98,10 @@ class Impact(TypedDict):
     remap: dict[str, str]
     """Share of sticky clients that would move, by service: `12.5%`."""
     listeners: list[ListenerImpact]
+    certificates: NotRequired[list[CertificateImpact]]
+    """Left out where there are none."""
+    names: NotRequired[list[NameImpact]]
+    """Left out where none moves."""
 
 
 class Applied(TypedDict):

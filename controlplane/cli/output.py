@@ -141,9 +141,21 @@ def show_plan(report: Mapping[str, Any]) -> None:
         *(_hit("drain", "connection", each) for each in impact["drain"]),
         *(_hit("close", "pooled connection", each) for each in impact["pool"]),
         *(f"  move {share} of the sticky clients of {name}" for name, share in impact["remap"].items()),
+        *map(_certificate, impact.get("certificates", ())),
+        *(
+            f"  {each['name']}: its clients go to {each['to'] or 'nobody'}, not to {each['from'] or 'nobody'} any more"
+            for each in impact.get("names", ())
+        ),
     ]
     if lines:
         click.echo(plain("impact:") + "\n" + "\n".join(map(plain, lines)))
+
+
+def _certificate(row: Mapping[str, Any]) -> str:
+    shown = "show" if row["action"] == "add" else "show no more"
+    who = "backends" if row["place"] == "backend_tls" else "clients"
+    names = ", ".join(row["names"]) or "no name"
+    return f"  {shown} the {who} of {row['service']}: certificate for {names}, until {row['ends']} ({row['cert']})"
 
 
 def _hit(verb: str, what: str, row: Mapping[str, Any]) -> str:

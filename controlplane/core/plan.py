@@ -55,13 +55,19 @@ def join_changes(answers: Iterable[Changes]) -> Changes:
     return list(joined.values())
 
 
+_TLS: Final = ("certificates", "names")
+"""What is left out of an impact where there is none."""
+
+
 def join_impacts(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up what the data planes of one node say: connections are summed, of shares the largest counts, zero is left out."""
+    tls = {key: join_changes(list(answer.get(key, [])) for answer in answers) for key in _TLS}
     return {
         "drain": _sum(answers, "drain"),
         "pool": _sum(answers, "pool"),
         "remap": _largest(answers),
         "listeners": join_changes(list(answer.get("listeners", [])) for answer in answers),
+        **{key: rows for key, rows in tls.items() if rows},
     }
 
 

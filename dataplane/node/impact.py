@@ -9,10 +9,12 @@ from dataplane.core.spec import BackendSpec, Mode, OperatorState
 from dataplane.net.backend import Backend
 from dataplane.node.change import Prepared
 from dataplane.node.drain import home_of
+from dataplane.node.impact_tls import certificate_impacts, name_impacts
 from dataplane.node.node import Node
 from dataplane.node.running_service import RunningService
 from dataplane.node.slices import SLICE
 from dataplane.node.sticky_tables import moved_share
+from dataplane.node.tls import ServiceTls, tls_of
 from schemas.changes import Compared, differences, listened
 from schemas.replies import Change, Impact
 from schemas.snapshot import Service
@@ -87,7 +89,26 @@ async def impact_of(
             and running.service.spec.mode is Mode.STICKY
         ):
             impact["remap"][name] = await _remap(running, following)
+    _add_tls(node, prepared, impact)
     return impact
+
+
+def _add_tls(node: Node, prepared: Mapping[str, Prepared], impact: Impact) -> None:
+    before = {name: running.service for name, running in node.running.items()}
+    certificates = [
+        found
+        for name in dict.fromkeys((*before, *prepared))
+        for found in certificate_impacts(
+            name,
+            tls_of(before[name]) if name in before else ServiceTls(),
+            prepared[name].tls if name in prepared else ServiceTls(),
+        )
+    ]
+    if certificates:
+        impact["certificates"] = certificates
+    names = name_impacts((one.spec for one in before.values()), (one.spec for one in prepared.values()))
+    if names:
+        impact["names"] = names
 
 
 def _add_service(running: RunningService, following: Prepared | None, impact: Impact, held: Held) -> None:

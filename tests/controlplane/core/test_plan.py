@@ -151,3 +151,13 @@ def test_options_of_a_listener():
             "fields": {"mode": {"from": None, "to": "0660"}},
         },
     ]
+
+
+def test_what_is_said_of_tls_is_said_once():
+    """By whoever says it; data planes of a version before say nothing of it."""
+    empty = {"drain": [], "pool": [], "remap": {}, "listeners": []}
+    certificate = {"action": "add", "service": "web", "cert": "/a.pem"}
+    name = {"name": "a.example", "from": "web", "to": "api"}
+    told = {**empty, "certificates": [certificate], "names": [name]}
+    assert join_impacts([told, empty, told]) == told
+    assert join_impacts([empty, empty]) == empty

@@ -162,3 +162,18 @@ async def test_no_key_is_in_what_is_kept_or_answered(it, authority):
     with pytest.raises(Refused) as caught:
         await it.apply(web={"tls": {"certificates": [pair.spec], "alpn": ["x"]}})
     assert secret not in f"{caught.value!r}{caught.value.details}"
+
+
+async def test_a_plan_says_what_clients_are_shown(it, authority):
+    """By the files as they are, and which names get another service; without TLS it says nothing of it."""
+    first, second = authority.issue("a.example"), authority.issue("b.example")
+    web = {"tls": {"certificates": [first.spec]}}
+    await it.apply(web=web)
+    impact = (await it.plan(web={"tls": {"certificates": [first.spec, second.spec]}}))["impact"]
+    (one,) = impact["certificates"]
+    assert (one["action"], one["place"], one["names"]) == ("add", "tls.certificates[1]", ["b.example"])
+    assert "names" not in impact
+    assert "certificates" not in (await it.plan(web=web))["impact"]
+    shared = {"listen": "127.0.0.1:5000"}
+    impact = (await it.plan(web=web, b={**shared, "match": {"sni": ["b.example"]}}))["impact"]
+    assert impact["names"] == [{"name": "b.example", "from": "web", "to": "b"}]
