@@ -35,6 +35,7 @@ COMPILED: Final = (
     "dataplane.core.recent",
     "dataplane.core.selection",
     "dataplane.net.backend",
+    "dataplane.net.backend_handshake",
     "dataplane.net.calls",
     "dataplane.net.connect",
     "dataplane.net.counters",

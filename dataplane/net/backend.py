@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableSequence, Sequence
 
     from dataplane.core.spec import BackendSpec, ServiceSpec
+    from dataplane.net.backend_tls import BackendTls
     from dataplane.net.goal import PoolShare
     from dataplane.net.reactor import Reactor
 
@@ -59,6 +60,7 @@ class Backend:
         "row",
         "spec",
         "standing",
+        "tls",
         "totals",
         "usable",
     )
@@ -95,6 +97,8 @@ class Backend:
         self.draining_since = None if spec.state is OperatorState.ENABLED else reactor.now
         self.connect_timeout_s = service.timeouts.connect_s
         self.totals = BackendTotals()
+        self.tls: BackendTls | None = None
+        """How TLS to it begins; None: not at all."""
         self.pool = Pool(reactor, self, service.pool, limit=service.limits.per_backend, share=share)
 
     def stand(self, ramp: float) -> Standing[Backend]:
@@ -120,6 +124,20 @@ class Backend:
         self.health.reconfigure(service.active.rise, service.active.fall)
         self.connect_timeout_s = service.timeouts.connect_s
         self.pool.configure(service.pool, limit=service.limits.per_backend)
+
+    def use_tls(self, tls: BackendTls | None, *, ahead: bool) -> None:
+        """Begin TLS to it from now on, or not.
+
+        Args:
+            tls: How; the same object as before: as before.
+            ahead: Whether the pool may do the handshake ahead: nothing of the client goes before or into it.
+        """
+        refiller = self.pool.refiller
+        if tls is not self.tls or ahead is not refiller.shakes_ahead:
+            self.tls = tls
+            refiller.shakes_ahead = ahead
+            self.pool.clear(DiscardCause.CHANGED)
+            refiller.restock()
 
     def _read_address(self, text: str) -> None:
         address = to_sockaddr(text)

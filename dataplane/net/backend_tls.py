@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import ssl
 
     from dataplane.core.spec import BackendSpec
+    from dataplane.net.counters import BackendTotals
     from dataplane.net.tls import Channel
 
 
@@ -16,6 +17,7 @@ class Peer(Protocol):
 
     id: str
     spec: BackendSpec
+    totals: BackendTotals
 
 
 class BackendTls(Protocol):

@@ -23,6 +23,7 @@ cdef class ConnectorOwner(FlowOwner):
 @cython.final
 cdef class Connector:
     cdef ConnectorOwner _service
+    cdef object _handshakes
     @cython.locals(service=ConnectorOwner, limit=long, tried=tuple)
     cpdef choose(self, Flow flow)
     cpdef connect(self, Flow flow, object chosen, object failure)

@@ -2,7 +2,8 @@
 
 A client makes as many attempts as `retries` allows, each at another backend. Its socket is not read meanwhile, so
 every attempt may still go to any backend. Who finds every backend full waits in the service's queue (`QueuePlace`), and
-comes back here. Who waits for a dial waits for the `Connector`, which knows the dial as the flow's own.
+comes back here. Who waits for a dial waits for the `Connector`, which knows the dial as the flow's own. Where TLS to backends
+begins here, its handshake (`HandshakePlace`) belongs to the attempt: one that fails is a failed attempt.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dataplane.core.outlier import Evidence
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
+from dataplane.net.backend_handshake import BackendHandshake
 from dataplane.net.calls import NOBODY, OUT, UNWATCHED, close
 from dataplane.net.dialer import BUSY, PENDING, UNDER_WAY, Dial, begin
 from dataplane.net.flow import FlowOwner, end_if_late
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.counters import ServiceTotals
     from dataplane.net.flow import Flow
+    from dataplane.net.idle import Idle
+    from dataplane.net.sockopts import SocketAddress
 
 # As in net.flow: a lookup of these would be a call into Python.
 _NOBODY: Final = Lack.NOBODY
@@ -88,16 +92,85 @@ class QueuePlace:
         end_if_late(flow, now, flow.last, limit_s, CloseReason.QUEUE_TIMEOUT)
 
 
+class FlowHandshake(BackendHandshake):
+    """The handshake of a flow's own backend connection."""
+
+    __slots__ = ("flow",)
+
+    flow: Flow
+
+
+class HandshakePlace:
+    """What a client waits for whose backend's TLS handshake is under way (`net.flow.Waiting`)."""
+
+    __slots__ = ("_connector", "_service")
+
+    def __init__(self, service: ConnectorOwner, connector: Connector) -> None:
+        self._service = service
+        self._connector = connector
+
+    def begin(
+        self, flow: Flow, backend: Backend, fd: int, mask: int, target: SocketAddress, deadline: float
+    ) -> None:
+        """Begin the handshake on a connection to `target`, of which epoll reports `mask`.
+
+        The PROXY header goes first: it has the client's address in it, so no handshake that is done ahead could follow it.
+        """
+        tls = backend.tls
+        assert tls is not None  # noqa: S101 - the caller looked
+        handshake = FlowHandshake(self._service.reactor, fd, mask, target)
+        handshake.flow = flow
+        flow.waiting, flow.dial = self, handshake
+        flow.watch_client()
+        header = flow.service.proxy_header
+        handshake.start(self, tls, backend, deadline, b"" if header is None else header(flow))
+
+    def relay_idle(self, flow: Flow, backend: Backend, idle: Idle) -> None:
+        """Go on with a pooled connection, whose handshake was done ahead or not."""
+        if idle.tls is not None:
+            if backend.tls is not None:  # its ticket has come since the handshake
+                backend.tls.remember(backend, idle.tls)
+            flow.relay(backend, idle.fd, idle.mask, False, idle.tls)
+            return
+        now, limit_s = self._service.reactor.clock(), backend.connect_timeout_s
+        assert idle.target is not None  # noqa: S101 - it was dialled
+        self.begin(flow, backend, idle.fd, idle.mask, idle.target, now + limit_s if limit_s else 0.0)
+
+    def shaken(self, handshake: BackendHandshake) -> None:
+        """Go on after a handshake."""
+        assert isinstance(handshake, FlowHandshake)  # noqa: S101 - no other was begun here
+        flow = handshake.flow
+        flow.waiting = flow.dial = None
+        backend = flow.backend
+        assert backend is not None  # noqa: S101 - it was chosen before it was dialled
+        if handshake.failure:
+            self._connector.try_another(flow, backend, errno.EPROTO, handshake.failure)
+            return
+        if not flow.pooled:
+            backend.pool.goal.demand.dialled(self._service.reactor.now - flow.born_at)
+        flow.relay(backend, handshake.fd, handshake.mask, False, handshake.channel)
+
+    def cancel(self, flow: Flow) -> None:
+        """Forget the handshake of a flow that ends."""
+        handshake, flow.dial = flow.dial, None
+        if handshake is not None:
+            handshake.cancel()
+
+    def on_timeout(self, flow: Flow, now: float) -> None:
+        """Do nothing: a handshake has a deadline of its own."""
+
+
 class Connector:
     """What gives the clients of one service their backends, and keeps the backends' accounts of them.
 
     It is also what a client waits for that is being dialled (`net.flow.Waiting`).
     """
 
-    __slots__ = ("_service",)
+    __slots__ = ("_handshakes", "_service")
 
     def __init__(self, service: ConnectorOwner) -> None:
         self._service = service
+        self._handshakes = HandshakePlace(service, self)
 
     def choose(self, flow: Flow) -> Backend | Lack:
         """Return the best backend for `flow`, or why there is none; `connect` acts on it."""
@@ -137,7 +210,7 @@ class Connector:
         backend = flow.backend
         assert backend is not None  # noqa: S101 - it was chosen before it was dialled
         if code:
-            self._try_another(flow, backend, code)
+            self.try_another(flow, backend, code)
             return
         now = self._service.reactor.clock()
         flow.born_at = now
@@ -147,7 +220,10 @@ class Connector:
         backend.totals.connect.observe(now - dial.started_at)
         if not dial.pause_s:  # more idle connections would only fill its accept queue
             backend.pool.goal.demand.dialled(now - dial.started_at)
-        flow.relay(backend, dial.fd, OUT, nagle=True)
+        if backend.tls is None:
+            flow.relay(backend, dial.fd, OUT, True)
+        else:
+            self._handshakes.begin(flow, backend, dial.fd, OUT, dial.target, dial.deadline)
 
     def cancel(self, flow: Flow) -> None:
         """Forget the dial of a flow that ends."""
@@ -169,7 +245,7 @@ class Connector:
         flow.place = backend.spec.address
         code = self._dial(flow, backend)
         if code:
-            self._try_another(flow, backend, code)
+            self.try_another(flow, backend, code)
 
     def on_early_reset(self, flow: Flow) -> None:
         """Tell passive health of a reset before the backend's first byte.
@@ -232,7 +308,10 @@ class Connector:
             flow.pooled = True
             flow.dialled_to = idle.target
             flow.born_at = idle.born_at
-            flow.relay(backend, idle.fd, idle.mask, nagle=idle.nagle)
+            if backend.tls is None:
+                flow.relay(backend, idle.fd, idle.mask, idle.nagle)
+            else:
+                self._handshakes.relay_idle(flow, backend, idle)
         if not code and pool.goal.count:
             pool.refiller.refill()
         return code
@@ -254,7 +333,12 @@ class Connector:
         if code == 0:
             flow.born_at = reactor.clock()
             backend.totals.connect.observe(flow.born_at - started_at)
-            flow.relay(backend, fd, UNWATCHED, nagle=True)
+            if backend.tls is None:
+                flow.relay(backend, fd, UNWATCHED, True)
+            else:
+                limit_s = backend.connect_timeout_s
+                deadline = started_at + limit_s if limit_s else 0.0
+                self._handshakes.begin(flow, backend, fd, UNWATCHED, address, deadline)
         elif code in UNDER_WAY or backend.others:
             flow.waiting, flow.dial = self, Dial(reactor, address, backend.others, fd)
             code = flow.dial.start(flow, backend.connect_timeout_s, code)
@@ -267,20 +351,23 @@ class Connector:
             return code
         return 0
 
-    def _try_another(self, flow: Flow, backend: Backend, code: int) -> None:
-        """Settle an attempt that failed, and make the next; whoever waits may have the place at that backend."""
-        failure = self._failed(flow, backend, code)
+    def try_another(self, flow: Flow, backend: Backend, code: int, words: str = "") -> None:
+        """Settle an attempt that failed, and make the next; whoever waits may have the place at that backend.
+
+        `words` say why the TLS handshake failed; without it they are empty.
+        """
+        failure = self._failed(flow, backend, code, words)
         self.connect(flow, self.choose(flow), failure)
         self._service.serve_queue()
 
-    def _failed(self, flow: Flow, backend: Backend, code: int) -> CloseReason:
+    def _failed(self, flow: Flow, backend: Backend, code: int, words: str = "") -> CloseReason:
         """Settle the accounts of a failed attempt, and say how the flow would end because of it."""
         service = self._service
         self.release(flow, backend)
         flow.tried = (*flow.tried, backend)
         if not service.draining:  # its deadline, if any, was that of the backend
             flow.deadline = 0.0
-        flow.detail = error_text(code)
+        flow.detail = words or error_text(code)
         if code in LOCAL_ERRNOS:
             service.observer.local_error(code)
             return CloseReason.LOCAL_ERROR
@@ -290,4 +377,6 @@ class Connector:
         # It had accepted, and reset before we looked: no failed connect, and nothing that a client has sent.
         evidence = Evidence.UNPROVOKED_RESET if code == errno.ECONNRESET else Evidence.CONNECT
         service.observer.backend_failed(backend, evidence, flow.detail)
+        if words:
+            return CloseReason.BACKEND_TLS_FAILED
         return CloseReason.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else CloseReason.CONNECT_FAILED

@@ -50,6 +50,13 @@ def share_s(left_s: float, others: int) -> float:
     return left_s if not others else min(left_s, max(LEAST_S, left_s / (others + 1)))
 
 
+class Attempt(Protocol):
+    """A connection attempt: a dial, or the TLS handshake after it."""
+
+    def cancel(self) -> None:
+        """Forget it; who wants the connection hears nothing."""
+
+
 class DialOwner(Protocol):
     """Who wants the connection."""
 

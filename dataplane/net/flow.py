@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dataplane.net.backend import Backend
     from dataplane.net.calls import Address
     from dataplane.net.deadlines import Deadlines
-    from dataplane.net.dialer import Dial
+    from dataplane.net.dialer import Attempt, Dial
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
     from dataplane.net.tls import Channel
@@ -173,7 +173,7 @@ class Flow(LegOwner):
         """The backend connection came from the pool."""
         self.waiting: Waiting | None = None
         """What holds the flow before its relay begins."""
-        self.dial: Dial | None = None
+        self.dial: Attempt | None = None
         """The connection attempt under way."""
         self.reason: CloseReason | None = None
         """Set when the outcome is known but the flow is not over."""
@@ -202,9 +202,8 @@ class Flow(LegOwner):
     def on_event(self, events: int) -> None:  # noqa: ARG002 - a hint; the call tells
         """End the flow if its client has left: that is all that epoll reports while nothing is read.
 
-        The kernel is asked again, because the event may be one of a connection that had this descriptor before.
-        A FIN says that the client sends no more. Whether it still waits for an answer, nobody can tell, neither from
-        the FIN nor from what is unread before it: so the service's `leaving_events` say what it is taken for.
+        The kernel is asked again, as the event may be of a connection that had this descriptor before. A FIN says that the
+        client sends no more. Whether it still waits for an answer, nobody can tell: `leaving_events` say what it is taken for.
         """
         seen = events_now(self.client.fd, self.service.leaving_events)
         if seen:
@@ -260,7 +259,7 @@ class Flow(LegOwner):
             return
         if (
             client.eof or server.eof
-        ):  # the pooled connection before this one turned out dead after the client's FIN
+        ):  # before a redial (the pooled one turned out dead), or in what came early
             self.settle()
             return
         if self.tls_asked and tls is None and client.tls is None:
@@ -285,6 +284,8 @@ class Flow(LegOwner):
             backend = self.backend
             assert backend is not None  # noqa: S101 - a server leg has one
             self.first_at = self.reactor.clock()
+            if leg.tls is not None and backend.tls is not None:  # by now a ticket has come, if one comes
+                backend.tls.remember(backend, leg.tls)
             if backend.failures:
                 self.service.connector.on_success(backend)
 

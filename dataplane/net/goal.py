@@ -19,7 +19,8 @@ from dataplane.core.pool import Demand, Greeting
 from dataplane.core.spec import PoolMode
 
 if TYPE_CHECKING:
-    from dataplane.core.spec import PoolSpec
+    from dataplane.core.spec import BackendSpec, PoolSpec
+    from dataplane.net.backend_tls import BackendTls
     from dataplane.net.counters import BackendTotals
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
@@ -33,6 +34,10 @@ class PoolOwner(Protocol):
     others: tuple[SocketAddress, ...]
     connect_timeout_s: float
     totals: BackendTotals
+    id: str
+    spec: BackendSpec
+    tls: BackendTls | None
+    """How TLS to it begins; None: not at all."""
 
     @property
     def active(self) -> int:

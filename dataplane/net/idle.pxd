@@ -1,5 +1,5 @@
 cimport cython
-from dataplane.net.calls cimport close, peek, receive
+from dataplane.net.calls cimport close, peek, receive, send
 from dataplane.net.reactor cimport Handler, Reactor
 
 cdef unsigned int IN, RDHUP
@@ -7,7 +7,7 @@ cdef int NOTHING
 
 cdef class Idle(Handler):
     cdef public Shelf shelf
-    cdef public object target
+    cdef public object target, tls
     cdef public int fd, mask
     cdef public bint nagle
     cdef public double born_at, since

@@ -1,6 +1,9 @@
 """Idle backend connections on their shelf: what may happen to one there, and when it is too old.
 
 The last one in is the first one out (`Pool.take`), so that what demand no longer needs grows old at the bottom.
+
+On a connection with TLS whose handshake is over, what comes is read, for only inside it can be seen what it is: a ticket
+concerns nobody, a greeting waits in the channel (`early`) for its one client, and a close_notify is an end as a FIN is.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import DiscardCause
 from dataplane.core.spec import PoolMode
-from dataplane.net.calls import IN, NOTHING, RDHUP, close, peek, receive
+from dataplane.net.calls import IN, NOTHING, RDHUP, close, peek, receive, send
 from dataplane.net.reactor import Handler
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from dataplane.net.counters import BackendTotals
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
+    from dataplane.net.tls import Channel
 
 GREETING_BYTES: Final = 64 * 1024
 """What is read before a close: with a greeting unread, the backend would see a reset (RFC 1122, 4.2.2.13)."""
@@ -35,7 +39,7 @@ class _ShelfOwner(Protocol):
 class Idle(Handler):
     """One pooled connection; `mask` is what epoll reports of it, `nagle` as in Leg."""
 
-    __slots__ = ("born_at", "fd", "mask", "nagle", "shelf", "since", "target")
+    __slots__ = ("born_at", "fd", "mask", "nagle", "shelf", "since", "target", "tls")
 
     def __init__(
         self, shelf: Shelf, fd: int, target: SocketAddress | None, born_at: float, since: float
@@ -49,12 +53,21 @@ class Idle(Handler):
         self.born_at = born_at
         self.since = since
         self.mask = IN
+        self.tls: Channel | None = None
+        """Its session, if its handshake is over."""
 
     def on_event(self, events: int) -> None:
         """See why the connection has become readable."""
         shelf = self.shelf
         if events & ~IN:
             shelf.discard(self, DiscardCause.EOF)
+            return
+        if self.tls is not None:
+            cause = self.listen()
+            if cause is not None:
+                shelf.discard(self, cause)
+            elif self.tls.early and self.mask == IN:
+                self.has_spoken()
             return
         waiting = peek(self.fd)
         if waiting == NOTHING:
@@ -64,9 +77,30 @@ class Idle(Handler):
         elif shelf.spec.mode is PoolMode.REUSE:
             shelf.discard(self, DiscardCause.UNREAD)
         else:
-            self.mask = RDHUP
-            shelf.reactor.epoll.modify(self.fd, RDHUP)
-            shelf.greeted(self)
+            self.has_spoken()
+
+    def has_spoken(self) -> None:
+        """Take note of a greeting; what follows it is left where it is."""
+        self.mask = RDHUP
+        self.shelf.reactor.epoll.modify(self.fd, RDHUP)
+        self.shelf.greeted(self)
+
+    def listen(self) -> DiscardCause | None:
+        """Read what has come on a connection with TLS; return why nobody can have it, or None."""
+        tls = self.tls
+        assert tls is not None  # noqa: S101 - the caller looked
+        data, code = receive(self.fd, GREETING_BYTES)
+        if not data:
+            return None if code == -NOTHING else DiscardCause.EOF
+        plain = tls.receive(data)
+        if plain:
+            tls.early += bytes(plain)
+        owed = tls.outgoing()
+        if owed and send(self.fd, owed) != len(owed):
+            return DiscardCause.EOF
+        if tls.closed or tls.failure is not None:
+            return DiscardCause.EOF
+        return DiscardCause.UNREAD if tls.early and self.shelf.spec.mode is PoolMode.REUSE else None
 
     def on_failure(self) -> None:
         """Close it: a bug of ours was met."""
@@ -101,6 +135,8 @@ class Shelf:
         self.idle.remove(idle)
         self.totals.discarded[cause] += 1
         self.reactor.forget(idle.fd)
+        if idle.tls is not None:
+            send(idle.fd, idle.tls.finish())  # the end is no truncation for the backend
         receive(idle.fd, GREETING_BYTES)
         close(idle.fd)
         self.owner.lost(cause)

@@ -22,19 +22,27 @@ from dataplane.net.calls import IN, NOTHING, close, peek
 from dataplane.net.goal import Goal, PoolShare
 from dataplane.net.idle import Idle
 from dataplane.net.refiller import Refiller
+from dataplane.net.tls_leg import farewell
 
 if TYPE_CHECKING:
     from dataplane.core.spec import PoolSpec
+    from dataplane.net.backend_tls import BackendTls
     from dataplane.net.goal import PoolOwner
     from dataplane.net.leg import Leg
     from dataplane.net.reactor import Reactor
     from dataplane.net.sockopts import SocketAddress
+    from dataplane.net.tls import Channel
 
 
 # As in net.flow: a lookup of these would be a call into Python.
 _OFF: Final = PoolMode.OFF
 _PRECONNECT: Final = PoolMode.PRECONNECT
 _REUSE: Final = PoolMode.REUSE
+
+
+def _is_current(channel: Channel | None, tls: BackendTls | None) -> bool:
+    """Tell whether a connection's TLS is what would be begun now: an authority or our certificate may have changed."""
+    return channel is not None and tls is not None and channel.context is tls.context
 
 
 class Pool:
@@ -100,8 +108,9 @@ class Pool:
             goal.aim()
         while idle_list:
             idle = idle_list[-1]
-            waiting = peek(idle.fd)
-            if waiting == NOTHING:
+            if idle.tls is not None:
+                cause = self._look_inside(idle)
+            elif (waiting := peek(idle.fd)) == NOTHING:
                 cause = None
             elif waiting <= 0:
                 cause = DiscardCause.EOF
@@ -121,6 +130,19 @@ class Pool:
         totals.misses += 1
         return None
 
+    def _look_inside(self, idle: Idle) -> DiscardCause | None:
+        """Take a last look at a connection with TLS; return why a client cannot have it, or None."""
+        tls, spec = self.backend.tls, self.goal.spec
+        channel = idle.tls
+        assert channel is not None  # noqa: S101 - the caller looked
+        if not _is_current(channel, tls):
+            return DiscardCause.CHANGED
+        cause = idle.listen()
+        if cause is None and channel.early and spec.greeting_age_s:
+            is_old = self.goal.reactor.now - idle.born_at >= spec.greeting_age_s
+            cause = DiscardCause.GREETED if is_old else None
+        return cause
+
     def put(self, leg: Leg, born_at: float, dialled_to: SocketAddress | None) -> None:
         """Take back a connection whose client is done (`reuse`).
 
@@ -134,7 +156,10 @@ class Pool:
         now, address = reactor.now, backend.address
         cause: DiscardCause | None = None
         is_ours = dialled_to is not None and (dialled_to is address or dialled_to == address)
-        if goal.mode is not _REUSE or not is_ours:
+        has_changed = (backend.tls is not None or leg.tls is not None) and not _is_current(
+            leg.tls, backend.tls
+        )
+        if goal.mode is not _REUSE or not is_ours or has_changed:
             cause = DiscardCause.CHANGED
         elif not backend.usable:
             cause = DiscardCause.UNUSABLE
@@ -150,10 +175,12 @@ class Pool:
         if cause is not None:
             backend.totals.discarded[cause] += 1
             reactor.forget(fd)
+            farewell(leg)
             close(fd)
             return
         idle = Idle(self.shelf, fd, dialled_to, born_at, now)
         idle.nagle = leg.nagle
+        idle.tls = leg.tls
         if mask < 0:
             reactor.watch(fd, idle, IN)
         else:

@@ -4,8 +4,8 @@ from dataplane.net.goal cimport Goal
 from dataplane.net.idle cimport Idle, Shelf
 from dataplane.net.reactor cimport Reactor
 
-cdef unsigned int IN
-cdef int NOBODY
+cdef unsigned int IN, OUT
+cdef int NOBODY, UNWATCHED
 
 cdef class Refiller:
     cdef public object backend
@@ -14,6 +14,7 @@ cdef class Refiller:
     cdef public Reactor reactor
     cdef public double retry_at, retry_s
     cdef public Shelf shelf
+    cdef public bint shakes_ahead
     cdef public long tick
     @cython.locals(goal=Goal, own=long, missing=long)
     cpdef refill(self)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dataplane.core.reasons import DiscardCause
-from dataplane.net.calls import IN, NOBODY, close
-from dataplane.net.dialer import BUSY, PENDING, Dial, begin
+from dataplane.net.backend_handshake import BackendHandshake
+from dataplane.net.calls import IN, NOBODY, OUT, UNWATCHED, close
+from dataplane.net.dialer import BUSY, PENDING, Attempt, Dial, begin
 from dataplane.net.idle import Idle, Shelf
 
 if TYPE_CHECKING:
@@ -31,14 +32,27 @@ _UNASKED: Final = frozenset({DiscardCause.EOF, DiscardCause.UNREAD})
 class Refiller:
     """Who keeps the shelf of one pool filled, up to its goal."""
 
-    __slots__ = ("backend", "dials", "goal", "reactor", "retry_at", "retry_s", "shelf", "tick")
+    __slots__ = (
+        "backend",
+        "dials",
+        "goal",
+        "reactor",
+        "retry_at",
+        "retry_s",
+        "shakes_ahead",
+        "shelf",
+        "tick",
+    )
 
     def __init__(self, reactor: Reactor, backend: PoolOwner, spec: PoolSpec, goal: Goal) -> None:
         self.reactor = reactor
         self.backend = backend
         self.goal = goal
         self.shelf = Shelf(reactor, self, spec, backend.totals)
-        self.dials: set[Dial] = set()
+        self.dials: set[Attempt] = set()
+        """Those under way, in their TLS handshakes too."""
+        self.shakes_ahead = False
+        """Whether TLS to the backend begins here, and before a client is there."""
         self.retry_s = 0.0
         """How long the last pause after a failure was, or is; 0: nothing has failed since the last success."""
         self.retry_at = 0.0
@@ -70,11 +84,7 @@ class Refiller:
             if not self._dial():
                 break
         if share.is_shared:
-            self._publish()
-
-    def _publish(self) -> None:
-        idle = len(self.shelf.idle)
-        self.goal.share.publish(idle, idle + len(self.dials))
+            _publish(self)
 
     # -- dials ----------------------------------------------------------------------------------------
 
@@ -84,7 +94,11 @@ class Refiller:
         started_at = reactor.clock()
         fd, code = begin(address, reactor.accept_ceiling)
         if code == 0:
-            reactor.watch(fd, self._add(fd, address, started_at, reactor.clock()), IN)
+            if self.shakes_ahead:
+                limit_s = backend.connect_timeout_s
+                self._shake(fd, UNWATCHED, address, started_at, started_at + limit_s if limit_s else 0.0)
+            else:
+                reactor.watch(fd, self._add(fd, address, started_at, reactor.clock()), IN)
             return True
         if fd == NOBODY:
             self._back_off()
@@ -107,10 +121,35 @@ class Refiller:
         else:
             if dial.failure:
                 self.backend.prefer(dial.target)
+            if self.shakes_ahead:
+                self._shake(dial.fd, OUT, dial.target, dial.started_at, dial.deadline)
+                return
             idle = self._add(dial.fd, dial.target, dial.started_at, self.reactor.now)
             self.reactor.handlers[dial.fd] = idle
             self.reactor.epoll.modify(dial.fd, IN)
-        self._publish()
+        _publish(self)
+
+    def _shake(self, fd: int, mask: int, target: SocketAddress, started_at: float, deadline: float) -> None:
+        tls = self.backend.tls
+        assert tls is not None  # noqa: S101 - else nothing would be done ahead
+        handshake = BackendHandshake(self.reactor, fd, mask, target)
+        handshake.dialled_at = started_at
+        self.dials.add(handshake)
+        handshake.start(self, tls, self.backend, deadline)
+
+    def shaken(self, handshake: BackendHandshake) -> None:
+        """Take a connection whose handshake is over, or its failure."""
+        self.dials.discard(handshake)
+        if handshake.failure:
+            self._back_off()
+        else:
+            idle = self._add(handshake.fd, handshake.target, handshake.dialled_at, self.reactor.now)
+            idle.tls = handshake.channel
+            self.reactor.handlers[handshake.fd] = idle
+            self.reactor.epoll.modify(handshake.fd, IN)
+            if handshake.channel.early:
+                idle.has_spoken()
+        _publish(self)
 
     def _add(self, fd: int, target: SocketAddress, started_at: float, now: float) -> Idle:
         self.goal.demand.dialled(now - started_at)
@@ -145,7 +184,7 @@ class Refiller:
 
     def lost(self, cause: DiscardCause) -> None:
         """Take note that a connection has been closed."""
-        self._publish()
+        _publish(self)
         if cause in _UNASKED and len(self.shelf.idle) < self.goal.least:
             self._back_off()
 
@@ -162,7 +201,7 @@ class Refiller:
         if not self.dials:
             return False
         self.dials.pop().cancel()
-        self._publish()
+        _publish(self)
         return True
 
     def clear(self) -> None:
@@ -174,3 +213,8 @@ class Refiller:
         self.goal.greeting.forget()
         self.reactor.wheel.cancel(self)
         self.retry_s = self.retry_at = 0.0
+
+
+def _publish(refiller: Refiller) -> None:
+    idle = len(refiller.shelf.idle)
+    refiller.goal.share.publish(idle, idle + len(refiller.dials))

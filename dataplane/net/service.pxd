@@ -12,7 +12,7 @@ cdef class Service(ConnectorOwner):
     cdef public set flows
     cdef public long most, own, row
     cdef public bint guarded, sticky
-    cdef bint _serving
+    cdef bint _serving, _speaks_tls
     @cython.locals(flow=Flow)
     cpdef accepted(self, int fd, object address)
     @cython.locals(limit=long)

@@ -14,7 +14,7 @@ from dataplane.core.admission import Admission, NetworkSet, WaitQueue
 from dataplane.core.balance.sticky_table import client_key
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack, Selection
-from dataplane.core.spec import Mode, PoolMode, ProxyAccept
+from dataplane.core.spec import Mode, PoolMode, ProxyAccept, ProxySend
 from dataplane.net.calls import RDHUP
 from dataplane.net.connect import Connector, ConnectorOwner, QueuePlace
 from dataplane.net.counters import ServiceTotals
@@ -64,6 +64,8 @@ class Service(ConnectorOwner):
         self.access_log: Callable[[Flow, CloseReason, Leg | None], None] | None = None
         self.tls: ServerTls | None = None
         """What TLS of new clients ends with; None: their bytes are passed on as they are."""
+        self.backend_tls: BackendTls | None = None
+        """How TLS to backends begins here; None: it does not. Whoever sets it, or `backends`, calls `spread_tls`."""
         self.draining = False
         self.drain_reason = CloseReason.DRAIN_TIMEOUT
         self.admission = Admission(spec.limits, spec.access)
@@ -71,10 +73,9 @@ class Service(ConnectorOwner):
         self.queue_place = QueuePlace(self)
         self.connector: Connector = Connector(self)
         self.deadlines = Deadlines(reactor.wheel, spec.timeouts)
-        self.backend_tls: BackendTls | None = None
-        """How TLS to backends begins here; None: it does not."""
         self.leaving_events = 0
         self._serving = False
+        self._speaks_tls = False
         self.configure(spec)
 
     @property
@@ -109,6 +110,18 @@ class Service(ConnectorOwner):
         self.guarded = bool(
             spec.limits.per_client or spec.limits.client_rate or spec.access.allow or spec.access.deny
         )
+
+    def spread_tls(self) -> None:
+        """Have all backends be spoken to with TLS, or without, as `backend_tls` and `spec` say."""
+        if self.backend_tls is None and not self._speaks_tls:
+            return
+        self._speaks_tls = self.backend_tls is not None
+        said = self.spec.backend_tls
+        # What goes before the handshake, or into it, is of one client: then nothing can be done ahead but the dial.
+        is_personal = said is not None and (said.pass_sni or said.pass_alpn)
+        ahead = self._speaks_tls and self.spec.proxy.send is ProxySend.OFF and not is_personal
+        for backend in self.backends.values():
+            backend.use_tls(self.backend_tls, ahead=ahead)
 
     # -- coming in ------------------------------------------------------------------------------------
 

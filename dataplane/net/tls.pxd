@@ -6,7 +6,7 @@ cdef class Channel:
     cdef public bint closed, is_finished, is_open
     cdef public bytes early
     cdef public double handshake_s
-    cdef public object failure
+    cdef public object context, failure
     cpdef bint handshake(self, object data) except -1
     cpdef receive(self, object data)
     @cython.locals(size=long, got=long)

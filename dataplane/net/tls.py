@@ -52,7 +52,17 @@ class Channel:
         session: For a client's side: an earlier session with the same server, to be resumed.
     """
 
-    __slots__ = ("_object", "_owed", "closed", "early", "failure", "handshake_s", "is_finished", "is_open")
+    __slots__ = (
+        "_object",
+        "_owed",
+        "closed",
+        "context",
+        "early",
+        "failure",
+        "handshake_s",
+        "is_finished",
+        "is_open",
+    )
 
     def __init__(
         self,
@@ -65,6 +75,8 @@ class Channel:
             _incoming, _outgoing, server_side=server_side, server_hostname=server_name, session=session
         )
         self._owed = b""
+        self.context = context
+        """What it was made with."""
         self.is_open = False
         """The handshake is over."""
         self.closed = False

@@ -203,6 +203,7 @@ class Changer:
         service.spec = spec
         run_tls(service, following.tls, node.events)
         service.backends = backends
+        service.spread_tls()
         running.configured = following.configured
         running.effective = following.effective
         running.tables = following.tables

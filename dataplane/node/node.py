@@ -15,7 +15,7 @@ from dataplane.net.connect import Observer
 from dataplane.net.goal import PoolShare
 from dataplane.net.listener import Listener
 from dataplane.net.prober import Prober
-from dataplane.net.probes import Target
+from dataplane.net.probes import CheckTls, Target
 from dataplane.net.reactor import Reactor
 from dataplane.net.router import Router
 from dataplane.net.service import Service
@@ -123,7 +123,14 @@ class Node:
         """Tell the prober what to check from now on."""
         self.prober.update(
             Target(
-                service.name, backend.id, backend.spec.address, service.spec.active, service.spec.proxy.send
+                service.name,
+                backend.id,
+                backend.spec.address,
+                service.spec.active,
+                service.spec.proxy.send,
+                CheckTls(service.backend_tls, service.backend_tls.server_name_of(backend))
+                if service.spec.active.tls and service.backend_tls is not None
+                else None,
             )
             for service in (running.service for running in self.running.values())
             if service.spec.active.type is not CheckType.NONE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,3 +110,64 @@ class TlsEnd:
         with contextlib.suppress(ssl.SSLError):
             self.tls.unwrap()
         return self._out.read()
+
+
+class TlsSocket:
+    """A TLS session over a socket that does not block, in a test that turns a crank.
+
+    Args:
+        crank: Handles what the other side has to do.
+        sock: Connected.
+        end: The session.
+    """
+
+    def __init__(
+        self, crank: Callable[[Callable[[], object], str], None], sock: socket.socket, end: TlsEnd
+    ) -> None:
+        self._crank = crank
+        self.sock = sock
+        self.end = end
+        if (
+            sock.family != socket.AF_UNIX
+        ):  # else what is said last waits for an acknowledgement of what was said before
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.fin = False
+        """The other side's FIN has come."""
+        if end.tls.server_side is False:
+            sock.sendall(end.take(b""))
+
+    def step(self) -> TlsEnd:
+        """Take what is there."""
+        try:
+            while data := self.sock.recv(1 << 20):
+                answer = self.end.take(data)
+                if answer:
+                    self.sock.sendall(answer)
+            self.fin = True
+        except BlockingIOError:
+            pass
+        return self.end
+
+    def until(self, holds: Callable[[TlsEnd], object], what: str) -> None:
+        """Crank until `holds` of the session."""
+        self._crank(lambda: holds(self.step()), what)
+
+    def shake(self) -> TlsSocket:
+        """Do the handshake; return itself."""
+        self.until(lambda end: end.established or end.failure, "the handshake")
+        return self
+
+    def send(self, data: bytes) -> None:
+        """Say something."""
+        self.sock.sendall(self.end.say(data))
+
+    def receive(self, size: int) -> bytes:
+        """Return what was said, cranking meanwhile."""
+        self.until(lambda end: len(end.received) >= size or end.ended, f"{size} bytes")
+        taken = bytes(self.end.received[:size])
+        del self.end.received[:size]
+        return taken
+
+    def finish(self) -> None:
+        """Send a close_notify."""
+        self.sock.sendall(self.end.finish())

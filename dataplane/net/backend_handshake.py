@@ -1,0 +1,204 @@
+"""The TLS handshake with a backend, after the dial and before anything else is done with the connection.
+
+Theory of operation:
+
+1. It begins on a descriptor that is connected, and on which at most a PROXY header has been written: that goes first, in
+   plain text, as HAProxy sends it (`send-proxy` beside `ssl`).
+2. It has what the dial has left of `timeouts.connect`.
+3. Who wants the connection hears once how it went. If `failure` is empty the descriptor is theirs, with `mask` of it in
+   the epoll; else it is closed, and `failure` says why in words.
+4. What the backend sends behind its handshake (tickets, a greeting) is in the channel (`early`, `session`).
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dataplane.core.tls_cause import TlsCause
+from dataplane.net.calls import IN, NOTHING, OUT, UNWATCHED, close, receive, send
+from dataplane.net.counters import TlsTotals
+from dataplane.net.reactor import Handler
+from dataplane.net.sockopts import error_text, set_nodelay
+from dataplane.net.tls import Channel
+from dataplane.net.tls_failure import CLOSED, NAMELESS, failure_words
+
+if TYPE_CHECKING:
+    from dataplane.net.backend_tls import BackendTls, Peer
+    from dataplane.net.reactor import Reactor
+    from dataplane.net.sockopts import SocketAddress
+
+READ_BYTES: Final = 16 * 1024
+
+
+class HandshakeOwner(Protocol):
+    """Who wants the connection."""
+
+    def shaken(self, handshake: BackendHandshake) -> None:
+        """Take `handshake.fd` if `handshake.failure` is empty; else it is closed."""
+
+
+class BackendHandshake(Handler):
+    """One handshake under way.
+
+    Args:
+        fd: Connected.
+        mask: What epoll reports of it.
+        target: Where it leads.
+    """
+
+    __slots__ = (
+        "_totals",
+        "_unsent",
+        "begun_at",
+        "channel",
+        "dialled_at",
+        "failure",
+        "fd",
+        "mask",
+        "owner",
+        "reactor",
+        "target",
+        "tick",
+    )
+
+    def __init__(self, reactor: Reactor, fd: int, mask: int, target: SocketAddress) -> None:
+        self.is_backend = True
+        self.reactor = reactor
+        self.fd = fd
+        self.target = target
+        self.begun_at = self.dialled_at = reactor.now
+        self.tick = 0
+        self.mask = mask
+        self.failure = ""
+        """Why it failed, in words; empty: it has not."""
+        self.owner: HandshakeOwner | None = None
+        """None: it has ended."""
+        self._unsent = b""
+
+    def start(
+        self, owner: HandshakeOwner, tls: BackendTls, backend: Peer, deadline: float, header: bytes = b""
+    ) -> None:
+        """Begin; the owner hears how it went, as a rule later.
+
+        Args:
+            owner: Who wants the connection.
+            tls: How TLS to the service's backends begins.
+            backend: Which one it is.
+            deadline: When to give up (monotonic seconds); 0: never.
+            header: What goes first, in plain text.
+        """
+        self.owner = owner
+        self._totals = backend.totals
+        self._unsent = header
+        set_nodelay(self.fd)
+        self.reactor.handlers[self.fd] = self
+        if deadline:
+            self.reactor.wheel.at(self, deadline)
+        context, name = tls.context, tls.server_name_of(backend)
+        if context.check_hostname and not name:
+            self._settle(NAMELESS, TlsCause.WRONG_NAME)
+            return
+        session = tls.session(backend)
+        if session is not None:
+            try:
+                self.channel = Channel(context, False, name, session)
+            except ValueError:  # the context was renewed in between
+                session = None
+        if session is None:
+            try:
+                self.channel = Channel(context, False, name)
+            except ValueError as error:  # what should be a name is none
+                self._settle(f"{TlsCause.WRONG_NAME}: {error}", TlsCause.WRONG_NAME)
+                return
+        self._go_on(b"")
+
+    def on_event(self, events: int) -> None:
+        """Send what is left, and take what has come."""
+        if events & OUT and self._unsent and not self._send():
+            return
+        data, code = receive(self.fd, READ_BYTES)
+        if data:
+            self._go_on(data)
+        elif code != -NOTHING:
+            words = f"{TlsCause.TRUNCATED}: {error_text(code)}" if code else CLOSED
+            self._settle(words, TlsCause.TRUNCATED)
+
+    def _go_on(self, data: bytes) -> None:
+        channel = self.channel
+        try:
+            is_over = channel.handshake(data)
+        except ssl.SSLError as error:
+            send(self.fd, channel.outgoing())  # the alert that tells the backend why
+            # What is unread at a close makes it a reset, which would overtake the alert (RFC 1122, 4.2.2.13).
+            receive(self.fd, READ_BYTES)
+            self._settle(failure_words(error), channel.failure)
+            return
+        self._unsent += channel.outgoing()
+        if self._unsent and not self._send():
+            return
+        if is_over:
+            self._settle("")
+        elif self.mask != IN:
+            self._watch(IN)
+
+    def _send(self) -> bool:
+        """Send what is to be sent; return whether that was all."""
+        sent = send(self.fd, self._unsent)
+        if sent < 0 and sent != NOTHING:
+            self._settle(f"{TlsCause.TRUNCATED}: {error_text(-sent)}", TlsCause.TRUNCATED)
+            return False
+        self._unsent = self._unsent[max(0, sent) :]
+        if self._unsent:
+            self._watch(IN | OUT)
+            return False
+        if self.channel.is_open:
+            self._settle("")
+            return False
+        self._watch(IN)
+        return True
+
+    def _watch(self, mask: int) -> None:
+        if self.mask == UNWATCHED:
+            self.reactor.watch(self.fd, self, mask)
+        elif mask != self.mask:
+            self.reactor.epoll.modify(self.fd, mask)
+        self.mask = mask
+
+    def on_timer(self, now: float) -> None:
+        """Give up: the backend is too slow."""
+        del now
+        self._settle("timeout in the TLS handshake")
+
+    def on_failure(self) -> None:
+        """Give up: a bug of ours was met."""
+        self._settle(error_text(errno.ENOBUFS))
+
+    def cancel(self) -> None:
+        """Forget it; the owner hears nothing."""
+        self.owner = None
+        self._close()
+
+    def _settle(self, failure: str, cause: TlsCause | None = None) -> None:
+        owner, self.owner = self.owner, None
+        if owner is None:
+            return
+        self.failure = failure
+        totals = self._totals.tls
+        if totals is None:
+            totals = self._totals.tls = TlsTotals()
+        if failure:
+            self._close()
+            if cause is not None:
+                totals.failed(cause)
+        else:
+            self.reactor.wheel.cancel(self)
+            self.channel.handshake_s = self.reactor.clock() - self.begun_at
+            totals.completed(self.channel)
+        owner.shaken(self)
+
+    def _close(self) -> None:
+        self.reactor.wheel.cancel(self)
+        self.reactor.forget(self.fd)
+        close(self.fd)
