@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +70,8 @@ def validate(file: Path, given: tuple[tuple[str, str], ...], *, as_json: bool) -
     """Check FILE, or standard input for -: every error at once, as FILE:LINE:COLUMN: path: message.
 
     Binds nothing and connects nowhere. A variable of the node that is neither given nor in the environment has a
-    placeholder, which is said. Exit 0: valid; 2: not.
+    placeholder, which is said. Of files of TLS that are here it is said what is wrong with them, as a warning: the data plane
+    reads them, perhaps elsewhere. Exit 0: valid; 2: not.
     """
     from schemas.variables import PLACEHOLDER, Known, Variables, from_environment  # noqa: PLC0415 - pydantic
 
@@ -79,12 +81,16 @@ def validate(file: Path, given: tuple[tuple[str, str], ...], *, as_json: bool) -
     except InputError as error:
         if not as_json:
             raise
-        output.print_json({"valid": False, "problems": list(error.problems), "variables": {}})
+        output.print_json({"valid": False, "problems": list(error.problems), "variables": {}, "warnings": []})
         sys.exit(error.exit_code)
+    from controlplane.desired.tls_files import file_warnings  # noqa: PLC0415 - ssl, which only this needs
+
+    warnings = file_warnings(proposal.desired.services, time.time())
     if as_json:
         variables = {name: each._asdict() for name, each in proposal.variables.items()}
-        output.print_json({"valid": True, "problems": [], "variables": variables})
+        output.print_json({"valid": True, "problems": [], "variables": variables, "warnings": warnings})
         return
+    output.warn(warnings)
     click.echo(f"{file}: valid, {output.counted(len(proposal.desired.services), 'service')}")
     stand_ins = {name: each.value for name, each in proposal.variables.items() if each.source == PLACEHOLDER}
     if stand_ins:

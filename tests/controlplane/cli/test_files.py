@@ -68,7 +68,7 @@ def file(tmp_path: Path) -> str:
 def test_a_valid_file_is_counted(file: str) -> None:
     """0; a script is told in JSON."""
     assert run(validate, None, file).stdout == f"{file}: valid, 1 service\n"
-    told = {"valid": True, "problems": [], "variables": {}}
+    told = {"valid": True, "problems": [], "variables": {}, "warnings": []}
     assert json.loads(run(validate, None, file, "--json").stdout) == told
 
 
@@ -292,3 +292,19 @@ def test_a_rollback_names_what_it_went_back_to() -> None:
     assert run(rollback, Given(gateway=past)).exit_code == 0
     assert past.asked == [(41, ApplyOptions(5.0, 0.1, True)), (None, ApplyOptions(30.0, None, False))]
     assert json.loads(run(rollback, Given(gateway=past), "--json").stdout)["restored"] == 1
+
+
+def test_files_of_tls_that_are_not_in_order_are_warned_of(tmp_path: Path) -> None:
+    """With the path that the data plane will look at; the file is valid all the same, for it may be for another machine."""
+    path = tmp_path / "lb.yaml"
+    path.write_text(
+        "version: 1\nservices: {web: {listen: ':443', backends: ['127.0.0.1:1'],"
+        " tls: {certificates: [{cert: a.pem, key: a.key}]}}}\n"
+    )
+    result = run(validate, None, str(path))
+    assert (result.exit_code, result.stdout) == (0, f"{path}: valid, 1 service\n")
+    assert result.stderr.splitlines() == [
+        f"warning: services.web.tls.certificates[0].{key}: {tmp_path}/a.{end} is not on this machine"
+        for key, end in (("cert", "pem"), ("key", "key"))
+    ]
+    assert len(json.loads(run(validate, None, str(path), "--json").stdout)["warnings"]) == 2
