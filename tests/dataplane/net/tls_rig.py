@@ -43,7 +43,9 @@ class TlsPeer:
             self._in, self._out, server_side=server_side, server_hostname=None if server_side else NAME
         )
         self._plain = b""
-        self._fin = self._told = self._raw_end = False
+        self._unsent = b""
+        self._fin = self._told = self._raw_end = self._closed = False
+        self._reset: ConnectionResetError | None = None
         self.slice = 1 << 30
         """How much is written to the kernel at once."""
 
@@ -53,7 +55,8 @@ class TlsPeer:
     def handshake(self) -> bool:
         """Go on; return whether it is over, and all of it is sent."""
         self.flush()
-        self._take()
+        while self._take():
+            pass
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -70,17 +73,19 @@ class TlsPeer:
 
     # -- sending
 
-    _unsent = b""
-
     def flush(self) -> None:
         """Give the kernel what it takes."""
         self._unsent += self._out.read()
-        with contextlib.suppress(BlockingIOError, OSError):
+        try:
             while self._unsent:
                 self._unsent = self._unsent[self.sock.send(self._unsent[: self.slice]) :]
             if self._fin and not self._told:
                 self._told = True
                 self.sock.shutdown(socket.SHUT_WR)
+        except ConnectionResetError as error:  # it is told once
+            self._reset = error
+        except OSError:
+            pass
 
     def send(self, data: bytes) -> int:
         """Seal a record's worth, unless the one before is still here."""
@@ -113,7 +118,6 @@ class TlsPeer:
     def shutdown(self, how: int) -> None:
         """Send a close_notify and a FIN."""
         assert how == socket.SHUT_WR
-        self._take()
         self._unsent += self._out.read() + self.close_notify()
         self._fin = True
         self.flush()
@@ -132,47 +136,51 @@ class TlsPeer:
 
     # -- receiving
 
-    def _take(self) -> None:
-        """Have what has come decrypted."""
+    def _take(self) -> bool:
+        """Take what has come, up to a record's worth; return whether there was anything."""
+        if self._raw_end or self._reset is not None:
+            return False
         try:
-            while not self._raw_end:
-                piece = self.sock.recv(65536)
-                self._raw_end = not piece
-                self._in.write(piece)
+            piece = self.sock.recv(16_384)
         except BlockingIOError:
-            pass
+            return False
+        except ConnectionResetError as error:
+            self._reset = error
+            return False
+        self._raw_end = not piece
+        self._in.write(piece)
+        return bool(piece)
+
+    def _decrypt(self) -> bool:
+        """Have a record decrypted; return whether there was one."""
+        try:
+            piece = self.tls.read(65536)
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLZeroReturnError:
+            piece = b""
+        self._closed = not piece
+        self._plain += piece
+        return bool(piece)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Return what was in the session.
+        """Return what was in the session; no more is taken from the kernel than that needs.
 
         Raises:
             TruncatedError: A FIN without a close_notify.
             ConnectionResetError: A reset; what came before it was returned before.
         """
         self.flush()
-        reset = None
-        try:
-            self._take()
-        except ConnectionResetError as error:
-            reset = error
-        closed = False
-        while len(self._plain) < size and not closed:
-            try:
-                piece = self.tls.read(65536)
-            except ssl.SSLWantReadError:
-                break
-            except ssl.SSLZeroReturnError:
-                piece = b""
-            closed = not piece
-            self._plain += piece
+        while len(self._plain) < size and not self._closed and (self._decrypt() or self._take()):
+            pass
         self.flush()
-        if self._plain or closed:
+        if self._plain or self._closed:
             data = self._plain[:size]
             if not flags & socket.MSG_PEEK:
                 self._plain = self._plain[size:]
             return data
-        if reset is not None:
-            raise reset
+        if self._reset is not None:
+            raise self._reset
         if self._raw_end:
             raise TruncatedError
         raise BlockingIOError
