@@ -9,14 +9,14 @@ readable to the holder of a key alone.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_BYTES: Final = 64 * 1024
 """Taken of one client. Hellos have 200 to 600 bytes, and 2 KiB with post-quantum key shares (ML-KEM-768, 1184 bytes); OpenSSL
 takes up to 128 KiB, Envoy 16 KiB."""
 _RECORD_HEAD: Final = 5
 _MESSAGE_HEAD: Final = 4
+_EXTENSION_HEAD: Final = 4
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _MAJOR: Final = 3
@@ -25,8 +25,11 @@ _MAX_FRAGMENT: Final = 2**14
 _SERVER_NAME: Final = 0
 _ALPN: Final = 16
 _VERSIONS: Final = 43
-_RANDOM_BYTES: Final = 32
+_RANDOM_END: Final = 34
+"""Behind the version, and 32 bytes of a random."""
 _HOST_NAME: Final = 0
+_BEYOND: Final = "a field reaches beyond what it is part of"
+_NO_LIST: Final = "an extension is not the list that it should be"
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
@@ -38,8 +41,7 @@ class NotTlsError(HelloError):
     """What came is something else than TLS."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     """What a client asks for."""
 
     sni: str = ""
@@ -131,7 +133,7 @@ class _Fields:
         begin = self._at
         self._at = begin + size
         if self._at > len(self._data):
-            raise HelloError("a field reaches beyond what it is part of")
+            raise HelloError(_BEYOND)
         return self._data[begin : self._at]
 
     def number(self, size: int) -> int:
@@ -144,28 +146,49 @@ class _Fields:
 
 
 def _parse(body: bytes) -> ClientHello:
-    """Read the message itself (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2)."""
-    fields = _Fields(body)
-    legacy_version = fields.number(2)
-    fields.take(_RANDOM_BYTES)
-    fields.vector(1)  # session id
-    fields.vector(2)  # cipher suites
-    fields.vector(1)  # compression methods
-    extensions: dict[int, bytes] = {}
-    if fields:
-        listed = _Fields(fields.vector(2))
-        while listed:
-            kind = listed.number(2)
-            if kind in extensions:
-                raise HelloError(f"extension {kind} is there twice")
-            extensions[kind] = listed.vector(2)
-    if fields:
-        raise HelloError("there are bytes behind its extensions")
+    """Read the message itself (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
+
+    There may be dozens of extensions, and all clients of a listener pass here: so this is done without `_Fields`.
+    """
+    end = len(body)
+    at = _behind(body, _RANDOM_END, 1)  # session id
+    at = _behind(body, at, 2)  # cipher suites
+    at = _behind(body, at, 1)  # compression methods
+    server_name = protocols = versions = None
+    if at < end:
+        if _behind(body, at, 2) < end:
+            raise HelloError("there are bytes behind its extensions")
+        at += 2
+    seen = set()
+    while at < end:
+        kind = body[at] << 8 | body[at + 1] if at + 1 < end else -1
+        begin = at + _EXTENSION_HEAD
+        at = _behind(body, at + 2, 2)
+        if kind in seen:
+            raise HelloError(f"extension {kind} is there twice")
+        seen.add(kind)
+        if kind == _SERVER_NAME:
+            server_name = body[begin:at]
+        elif kind == _ALPN:
+            protocols = body[begin:at]
+        elif kind == _VERSIONS:
+            versions = body[begin:at]
     return ClientHello(
-        sni=_server_name(extensions.get(_SERVER_NAME)),
-        alpn=_protocols(extensions.get(_ALPN)),
-        versions=_versions(extensions.get(_VERSIONS)) or (legacy_version,),
+        _server_name(server_name),
+        _protocols(protocols),
+        _versions(versions) or (body[0] << 8 | body[1],),
     )
+
+
+def _behind(data: bytes, at: int, size: int) -> int:
+    """Return what is behind a vector whose length is at `at`, in one byte or two."""
+    begin, end = at + size, len(data)
+    if begin > end:
+        raise HelloError(_BEYOND)
+    begin += data[at] if size == 1 else data[at] << 8 | data[at + 1]
+    if begin > end:
+        raise HelloError(_BEYOND)
+    return begin
 
 
 def _list_in(extension: bytes, size: int) -> _Fields:
@@ -173,7 +196,7 @@ def _list_in(extension: bytes, size: int) -> _Fields:
     outer = _Fields(extension)
     listed = _Fields(outer.vector(size))
     if outer or not listed:
-        raise HelloError("an extension is not the list that it should be")
+        raise HelloError(_NO_LIST)
     return listed
 
 
@@ -210,8 +233,12 @@ def _protocols(extension: bytes | None) -> tuple[str, ...]:
 def _versions(extension: bytes | None) -> tuple[int, ...]:
     if extension is None:
         return ()
-    listed = _list_in(extension, 1)
+    size = len(extension)
+    if size < 2 or extension[0] != size - 1:  # noqa: PLR2004 - its length, and something
+        raise HelloError(_NO_LIST)
+    if not size % 2:
+        raise HelloError(_BEYOND)
     found = []
-    while listed:
-        found.append(listed.number(2))
+    for at in range(1, size, 2):
+        found.append(extension[at] << 8 | extension[at + 1])  # noqa: PERF401 - compiled, this makes no generator
     return tuple(found)

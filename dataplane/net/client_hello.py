@@ -56,11 +56,17 @@ class HelloReader(Handler):
         self._may_ask_gss = True
 
     def start(self) -> None:
-        """Wait, up to the deadline."""
+        """Look at what is there already, which is all of it from most clients; else wait, up to the deadline."""
+        flow = self.flow
+        flow.waiting = self
+        flow.last = flow.reactor.now
+        self.on_event(0)
+        if flow.waiting is self:
+            self._wait()
+
+    def _wait(self) -> None:
         flow = self.flow
         reactor, client = flow.reactor, flow.client
-        flow.waiting = self
-        flow.last = reactor.now
         if client.mask == UNWATCHED:
             client.mask = IN
             reactor.watch(client.fd, self, _WATCHED)
@@ -121,19 +127,27 @@ class HelloReader(Handler):
 
     def stop(self) -> None:
         """Wait no longer, and leave the client's socket as it was."""
+        self._leave()
+        client = self.flow.client
+        if client.mask != UNWATCHED:
+            self.flow.reactor.epoll.modify(client.fd, 0)
+
+    def _leave(self) -> None:
+        """Wait no longer; what epoll reports of the socket is for the caller to change."""
         flow = self.flow
         reactor, client = flow.reactor, flow.client
-        reactor.wheel.cancel(flow)
+        if flow.tick:
+            reactor.wheel.cancel(flow)
         flow.waiting = None
         if self._lowat > 1:
             set_option(client.fd, _SOCKET, _LOWAT, 1)
-        client.mask = 0
-        reactor.handlers[client.fd] = flow
-        reactor.epoll.modify(client.fd, 0)
+        if client.mask != UNWATCHED:
+            client.mask = 0
+            reactor.handlers[client.fd] = flow
 
     def _look(self, seen: bytes) -> ClientHello | int:
         """Return the ClientHello, or how many bytes there have to be at least; 0: a request was answered, look again."""
-        if self.flow.tls_asked:
+        if seen[0] or self.flow.tls_asked:  # its requests begin with a byte of zero
             return read_hello(seen)
         request = read_request(seen)
         if not request:
@@ -151,5 +165,15 @@ class HelloReader(Handler):
         return 0
 
     def _done(self, hello: ClientHello | None) -> None:
-        self.stop()
-        self._route(self.flow, hello)
+        flow = self.flow
+        self._leave()
+        self._route(flow, hello)
+        client = flow.client
+        if flow.over:
+            return
+        if not client.mask:  # a relay that has begun has told epoll already what it wants
+            flow.reactor.epoll.modify(client.fd, 0)
+        elif (
+            flow.server is not None and client.mask == IN
+        ):  # there is something to read: no event is waited for
+            client.on_event(IN)

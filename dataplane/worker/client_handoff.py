@@ -176,6 +176,7 @@ class ClientBalancer:
         service.reactor.unwatch(fd)
         if not _hand_over(inbox, fd, service.name, flow.address, listener):
             service.reactor.watch(fd, flow, 0)
+            flow.client.mask = 0
             return False
         service.flows.discard(flow)
         service.reactor.wheel.cancel(flow)

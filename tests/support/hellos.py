@@ -10,6 +10,7 @@ from collections.abc import Sequence
 def real_hello(sni: str | None = None, alpn: Sequence[str] = ()) -> bytes:
     """Return what Python's ssl sends first."""
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # which Debian's own builds leave lower
     context.check_hostname = sni is not None
     if alpn:
         context.set_alpn_protocols(list(alpn))
