@@ -13,6 +13,7 @@ from dataplane.net.service import Service
 from dataplane.node.running_service import RunningService
 from dataplane.telemetry.events import Events
 from dataplane.tls.files import TlsFileError, shown_time
+from dataplane.tls.secrecy import keep_memory_secret
 from dataplane.tls.service import CertificateView, ClientTls, ServerTls
 from dataplane.tls.watch import Used
 
@@ -52,6 +53,7 @@ async def load_tls(
         ):
             new.append(spec)
     if new:
+        keep_memory_secret()
         made, problems = await asyncio.to_thread(_made, new, found, time.time())
         if problems:
             said = "; ".join(f"{one['path']}: {one['message']}" for one in problems)
