@@ -200,6 +200,7 @@ def test_both_runs_make_all_rows_and_the_targets_are_about_them():
     [
         pytest.param("haproxy", marks=pytest.mark.needs("haproxy")),
         pytest.param("nginx", marks=pytest.mark.needs("nginx")),
+        "ours-off",
     ],
 )
 def test_contenders_end_tls_with_the_certificate_of_the_row(name, key):
@@ -220,6 +221,7 @@ def test_contenders_end_tls_with_the_certificate_of_the_row(name, key):
     [
         pytest.param("haproxy", marks=pytest.mark.needs("haproxy")),
         pytest.param("nginx", marks=pytest.mark.needs("nginx")),
+        "ours-off",
     ],
 )
 def test_contenders_choose_by_the_name(name):
@@ -240,12 +242,12 @@ def test_contenders_choose_by_the_name(name):
                 assert client.recv(4096) == b""
 
 
-@pytest.mark.needs("haproxy")
+@pytest.mark.parametrize("who", [pytest.param("haproxy", marks=pytest.mark.needs("haproxy")), "ours"])
 @pytest.mark.parametrize("name", plan.GROUPS["tls"])
-def test_each_row_has_figures(name):
+def test_each_row_has_figures(name, who):
     """A brief run of each row: every metric has a figure, and there are no errors."""
     (study,) = (study for study in plan.quick() if study.name == name)
-    study.contenders = [who for who in study.contenders if who.startswith("haproxy")]
+    study.contenders = [one for one in study.contenders if one.startswith(who)]
     if isinstance(study, MemoryStudy):
         study.connections = 20
     result = run_study(study, PACE, print)
