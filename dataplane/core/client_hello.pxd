@@ -1,6 +1,6 @@
 cimport cython
 
-@cython.locals(at=long, begin=long, missing=long)
+@cython.locals(at=long, begin=long, end=long, missing=long, size=long)
 cpdef read_hello(bytes data)
 cdef _check_start(bytes data, long at)
 cdef long _fragment_size(bytes data, long at) except -1
@@ -21,3 +21,6 @@ cdef _parse(bytes body)
 cdef long _behind(bytes data, long at, long size) except -1
 @cython.locals(at=long, size=long, found=list)
 cdef tuple _versions(bytes extension)
+@cython.locals(size=long, listed_size=long, name_size=long)
+cdef str _server_name(bytes extension)
+cdef str _host(bytes name)

@@ -16,6 +16,7 @@ MAX_BYTES: Final = 64 * 1024
 takes up to 128 KiB, Envoy 16 KiB."""
 _RECORD_HEAD: Final = 5
 _MESSAGE_HEAD: Final = 4
+_HEADS: Final = _RECORD_HEAD + _MESSAGE_HEAD
 _EXTENSION_HEAD: Final = 4
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
@@ -28,6 +29,8 @@ _VERSIONS: Final = 43
 _RANDOM_END: Final = 34
 """Behind the version, and 32 bytes of a random."""
 _HOST_NAME: Final = 0
+_NAME_HEAD: Final = 5
+"""The length of a list, a kind of name, and the length of the name."""
 _BEYOND: Final = "a field reaches beyond what it is part of"
 _NO_LIST: Final = "an extension is not the list that it should be"
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -66,6 +69,12 @@ def read_hello(data: bytes) -> ClientHello | int:
         NotTlsError: It is something else.
         HelloError: It is TLS, but no valid ClientHello, or one of more than MAX_BYTES.
     """
+    end = len(data)
+    if end > _HEADS and data[0] == _HANDSHAKE and data[1] == _MAJOR and data[_RECORD_HEAD] == _CLIENT_HELLO:
+        # As nearly all are: in one record, and all of it is there.
+        size = data[6] << 16 | data[7] << 8 | data[8]
+        if size + _MESSAGE_HEAD == data[3] << 8 | data[4] <= _MAX_FRAGMENT and size + _HEADS <= end:
+            return _parse(data[_HEADS : size + _HEADS])
     message = b""
     at, missing = 0, _MESSAGE_HEAD
     while missing > 0:
@@ -203,6 +212,11 @@ def _list_in(extension: bytes, size: int) -> _Fields:
 def _server_name(extension: bytes | None) -> str:
     if extension is None:
         return ""
+    size = len(extension)
+    if size > _NAME_HEAD and not extension[2]:
+        listed_size, name_size = extension[0] << 8 | extension[1], extension[3] << 8 | extension[4]
+        if listed_size == size - 2 and name_size == size - _NAME_HEAD:  # one name, as nearly always
+            return _host(extension[_NAME_HEAD:])
     listed = _list_in(extension, 2)
     found = ""
     while listed:
@@ -211,9 +225,14 @@ def _server_name(extension: bytes | None) -> str:
             continue
         if found:
             raise HelloError("two server names are there")
-        found = name.decode("latin-1").lower().removesuffix(".")
-        if _HOST.fullmatch(found) is None:
-            raise HelloError(f"the server name {name[:80]!r} is no host name")
+        found = _host(name)
+    return found
+
+
+def _host(name: bytes) -> str:
+    found = name.decode("latin-1").lower().removesuffix(".")
+    if _HOST.fullmatch(found) is None:
+        raise HelloError(f"the server name {name[:80]!r} is no host name")
     return found
 
 

@@ -72,6 +72,11 @@ class Routes(Generic[T]):
         said = hello or _SILENT
         address = _number(client) if self._with_source and client else None
         name = said.sni
+        exact = self._by_name.get(name)
+        if exact is not None and len(exact) == 1:
+            only = exact[0]
+            if not only.alpn and not only.source:  # nothing else is to be looked at, as nearly always
+                return only.target
         for one in (name, f"*.{name.partition('.')[2]}", "") if name else ("",):
             found = _best(self._by_name.get(one, ()), said.alpn, address)
             if found is not None:
