@@ -133,6 +133,14 @@ class Skipped(TypedDict):
     reason: str
 
 
+class Routed(TypedDict):
+    """One address that several services share, or one that does not take everybody, and who takes a client there."""
+
+    address: str
+    service: str | None
+    """None: nobody; the client is closed with `no_route`."""
+
+
 class Explanation(TypedDict):
     """`GET /v1/explain`: the candidates, best first."""
 
@@ -142,3 +150,5 @@ class Explanation(TypedDict):
     """Whether health is ignored, and the candidates are those that are reachable."""
     candidates: list[Candidate]
     skipped: list[Skipped]
+    routes: NotRequired[list[Routed]]
+    """If it was asked for a name or protocols: where they lead, at each address."""

@@ -152,6 +152,14 @@ class CertificateStatus(TypedDict):
     """Whether everybody on its machine may read the key's file."""
 
 
+class MatchStatus(TypedDict):
+    """Which clients a service takes where it shares a listener; an empty list leaves it open."""
+
+    sni: list[str]
+    alpn: list[str]
+    source: list[str]
+
+
 class ServiceStatus(TypedDict):
     """One service, all workers summed."""
 
@@ -165,6 +173,8 @@ class ServiceStatus(TypedDict):
     active: int
     queued: int
     listeners: list[ListenerStatus]
+    match: NotRequired[MatchStatus]
+    """Left out where it takes all clients that no other service takes."""
     totals: ServiceTotals
     recent: RecentStatus
     certificates: NotRequired[list[CertificateStatus]]

@@ -157,21 +157,38 @@ def _lines(console: Console, shown: RenderableType) -> list[Text]:
 @command(
     "lb-control explain web --client 192.0.2.7",
     "lb-control explain web --client 2001:db8::7 --json",
+    "lb-control explain --sni www.example.com --client 192.0.2.7",
 )
-@click.argument("service", shell_complete=services)
+@click.argument("service", required=False, shell_complete=services)
 @click.option("--client", required=True, metavar="IP", help="The client's address.")
+@click.option("--sni", metavar="NAME", help="The name that it asks for; SERVICE may be left out then.")
+@click.option("--alpn", multiple=True, metavar="PROTOCOL", help="A protocol that it offers; may be repeated.")
 @as_json_option
 @click.pass_obj
-def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> None:
+def explain(
+    settings: Settings,
+    service: str | None,
+    client: str,
+    sni: str | None,
+    alpn: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
     """Tell which backends of SERVICE a client would get, in order, and why not the others.
 
+    With --sni or --alpn: which service takes it where services share a listener, and which backends that has for it.
     The first data plane that answers is asked; sticky services are the same on all.
     """
+    if service is None and sni is None and not alpn:
+        raise click.UsageError("name a service, or what the client asks for with --sni")
     try:
         client = str(ip_address(client))
     except ValueError as error:
         raise click.UsageError(f"--client: {error}") from error
-    question = requests.get("/v1/explain", service=service, client=client)
+    asked = {"service": service, "client": client, "sni": sni, "alpn": alpn or None}
+    question = requests.get(
+        "/v1/explain", **{key: value for key, value in asked.items() if value is not None}
+    )
     outcomes = ask_all(settings.clients(), question, timeout_s=LOOK_S)
     found = next((each.answer for each in outcomes if each.answer is not None), None)
     if found is None:
@@ -181,6 +198,8 @@ def explain(settings: Settings, service: str, client: str, *, as_json: bool) -> 
     if as_json:
         output.print_json(found)
         return
+    for one in found.get("routes", ()):
+        click.echo(output.plain(f"{one['address']}: {one['service'] or 'closed with no_route'}"))
     panic = "; panic: health is ignored" if found.get("panic") else ""
     click.echo(output.plain(f"{found['service']} for {found['client']}{panic}:"))
     rows = [

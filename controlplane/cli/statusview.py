@@ -30,6 +30,8 @@ from controlplane.core.trouble import serving, standing, troubles
 _STALE_S: Final = 3.0
 _SHORT_HASH: Final = 12
 _INDENT: Final = 2
+_NAMED: Final = 3
+"""Names shown of a match that has many."""
 _NAME: Final = 32
 """A name that is longer has a line of its own, unless there is room besides for what is noted."""
 _NOTE: Final = 24
@@ -184,7 +186,10 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
     good = len(serving(service))
     tone = "green" if good == len(backends) else "yellow"
     line = Text(output.plain(name), style="bold")
-    line.append(output.plain(f"  {service['mode']}  {listeners}  {service['active']} active"), "not bold")
+    routed = _routed(service.get("match") or {})
+    line.append(
+        output.plain(f"  {service['mode']}  {listeners}{routed}  {service['active']} active"), "not bold"
+    )
     line.append(f"  {good} of {len(backends)} serving", f"not bold {tone if good else 'red'}")
     if service.get("queued"):
         line.append(f"  {service['queued']} waiting", "not bold yellow")
@@ -193,6 +198,16 @@ def _service_line(name: str, service: Mapping[str, Any]) -> Text:
     if service.get("panic"):
         line.append("  PANIC", "red")
     return line
+
+
+def _routed(match: Mapping[str, Any]) -> str:
+    """Say which clients a service takes of those of its listeners; nothing, if it takes all."""
+    said = [
+        f"{word} {', '.join(match[key][:_NAMED])}{', ...' if len(match[key]) > _NAMED else ''}"
+        for key, word in (("sni", "for"), ("alpn", "offering"), ("source", "from"))
+        if match.get(key)
+    ]
+    return "".join(f" {one}" for one in said)
 
 
 def _certificate_lines(service: Mapping[str, Any], now: datetime) -> Iterator[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -79,8 +79,8 @@ def said_by(origin: Mapping[str, Any] | None) -> str:
     return f"{origin['program']} of {origin['user']} (pid {origin['pid']} on {origin['host']}){source}"
 
 
-def get(path: str, **query: str) -> Call:
-    """Ask for something; changes nothing."""
+def get(path: str, **query: str | Sequence[str]) -> Call:
+    """Ask for something; changes nothing. What has several values is asked with each of them."""
     return Call("GET", _target(path, query))
 
 
@@ -106,8 +106,8 @@ def put_drain(*, draining: bool) -> Call:
     return Call("PUT", "/v1/drain", encode({"draining": draining}))
 
 
-def _target(path: str, query: Mapping[str, str]) -> str:
-    return f"{path}?{urlencode(query)}" if query else path
+def _target(path: str, query: Mapping[str, str | Sequence[str]]) -> str:
+    return f"{path}?{urlencode(query, doseq=True)}" if query else path
 
 
 def encode(value: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,9 @@ class Report(Protocol):
 
     async def explain(self, service: str, client: str) -> Explanation:
         """Say what a client would get."""
+
+    async def explain_by_name(self, service: str, client: str, sni: str, alpn: Sequence[str]) -> Explanation:
+        """Say where a client is routed that asks for a name and protocols, and what it would get there."""
 
     async def metrics(self) -> bytes:
         """Return Prometheus text."""

@@ -149,11 +149,16 @@ class Api:
         return web.json_response({"draining": order.draining})
 
     async def _explain(self, request: web.Request) -> web.Response:
-        try:
-            service, client = request.query["service"], request.query["client"]
-        except KeyError as error:
-            raise Refused(422, "invalid", f"the query lacks {error.args[0]}") from error
-        return web.json_response(await self._plane.report.explain(service, client))
+        query = request.query
+        by_name = "sni" in query or "alpn" in query
+        for key in ("client",) if by_name else ("service", "client"):
+            if key not in query:
+                raise Refused(422, "invalid", f"the query lacks {key}")
+        service, client = query.get("service", ""), query["client"]
+        if not by_name:
+            return web.json_response(await self._plane.report.explain(service, client))
+        sni, alpn = query.get("sni", ""), query.getall("alpn", [])
+        return web.json_response(await self._plane.report.explain_by_name(service, client, sni, alpn))
 
     async def _restart(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._plane.workers.restart())

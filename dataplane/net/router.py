@@ -124,7 +124,8 @@ class Router(FlowOwner):
             return
         flow.hello = hello
         self.unrouted.discard(flow)
-        self.accepted_for[target.name] += 1
+        if listener:  # else the process that has accepted it has counted it
+            self.accepted_for[target.name] += 1
         if target is not self.first:
             target.flows.add(flow)
             self.first.part_with(flow)

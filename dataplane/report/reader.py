@@ -135,6 +135,7 @@ class Reader:
                 usable=selection.usable,
                 serving=len(selection.candidates),
                 certificates=certificates_of(service),
+                match=service.spec.match,
             ),
             recent=self.outcomes.of(service),
             active=service.own,

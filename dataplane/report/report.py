@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Final, Protocol
 
 from dataplane.background import load
 from dataplane.build import BUILD
+from dataplane.core.client_hello import ClientHello
 from dataplane.core.fair_share import skew
 from dataplane.core.phase import Life
 from dataplane.core.reasons import CloseReason, DiscardCause
 from dataplane.net.counters import LATENCY_BOUNDS_S
 from dataplane.node.apply import Applier
+from dataplane.report.explain import routed
 from dataplane.report.figures import BackendFigures, Figures, Numbers, ServiceFigures, Tally
 from dataplane.report.metrics import Runs, families
 from dataplane.report.tls_row import tls_row
@@ -91,6 +93,9 @@ def _service(one: ServiceFigures, at: Callable[[float], str]) -> ServiceStatus:
         },
         "backends": [],
     }
+    match = one.view.match
+    if match is not None:
+        status["match"] = {"sni": list(match.sni), "alpn": list(match.alpn), "source": list(match.source)}
     if one.tls:
         status["totals"]["tls"] = _tls(one.tls)
     if one.view.certificates:
@@ -219,6 +224,25 @@ class Report:
         self._applier = applier
         self._source = source
         self._started_at = time.monotonic()
+
+    async def explain_by_name(self, service: str, client: str, sni: str, alpn: Sequence[str]) -> Explanation:
+        """Say where a client is routed that asks for this, and what it would get there.
+
+        Args:
+            service: One of those that share a listener; empty: any.
+            client: Its IP address.
+            sni: The name; empty: none.
+            alpn: The protocols that it offers, the best first.
+
+        Raises:
+            Refused: As `dataplane.report.explain.routed` does.
+        """
+        hello = ClientHello(sni.lower().removesuffix("."), tuple(alpn))
+        routes = routed(self._applier.node, service, client, hello)
+        target = next(one["service"] for one in routes if one["service"])
+        explanation = await self.explain(target, client)
+        explanation["routes"] = routes
+        return explanation
 
     def info(self) -> Info:
         """Say who answers, and what it runs."""

@@ -13,6 +13,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
+from dataplane.core.spec import MatchSpec
 from dataplane.tls.service import CertificateView
 
 
@@ -47,6 +48,8 @@ class ServiceView:
     """Whether all who run it drain."""
     certificates: tuple[CertificateView, ...] = ()
     """Those in use, with clients and with backends."""
+    match: MatchSpec | None = None
+    """Which clients of its listeners it takes; None: all that no other service takes."""
 
     def __add__(self, other: ServiceView) -> ServiceView:
         if self.silent or other.silent:

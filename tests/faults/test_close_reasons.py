@@ -17,6 +17,7 @@ from tests.dataplane.net.through import QUIET, Through, through
 from tests.support.backends import BlackHole, EchoServer, Resetter, Source
 from tests.support.clients import dial, read_to_end, read_to_reset, reset, wait_cut
 from tests.support.dataplane import DataPlane
+from tests.support.hellos import real_hello
 from tests.support.ports import HeldPort
 from tests.support.wait import wait_for
 
@@ -238,11 +239,38 @@ def drain_timeout(case):
     wait_cut(client)
 
 
+BY_NAME = {"match": {"sni": ["a.example"]}}
+
+
+def no_route(case):
+    """The client asks for a name that no service has."""
+    case.service.configure(case.echo.address, **BY_NAME)
+    client = case.client()
+    client.sendall(real_hello("b.example"))
+    wait_cut(client)
+
+
+def not_tls(case):
+    """The client does not speak TLS, where it takes a name to be somebody's."""
+    case.service.configure(case.echo.address, **BY_NAME)
+    client = case.client()
+    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    wait_cut(client)
+
+
+def client_hello_timeout(case):
+    """The client says nothing, or not enough."""
+    case.service.configure(case.echo.address, timeouts={"client_hello": "100ms"}, **BY_NAME)
+    client = case.client()
+    client.sendall(b"\x16\x03")
+    wait_cut(client)
+
+
 CASES: list[Callable[[Case], None]] = [
     *(client_closed, backend_closed, client_reset, backend_reset, client_gone, abandoned),
     *(idle_timeout, half_closed_timeout, lifetime, denied, limit_connections, limit_per_backend),
     *(limit_per_client, client_rate, queue_full, queue_timeout, no_backend, connect_failed, connect_timeout),
-    *(proxy_untrusted, proxy_invalid, proxy_timeout, drain_timeout),
+    *(proxy_untrusted, proxy_invalid, proxy_timeout, no_route, not_tls, client_hello_timeout, drain_timeout),
 ]
 ELSEWHERE = {"shutdown", "local_error"}
 """Below, and in tests/dataplane/net/test_flow.py."""

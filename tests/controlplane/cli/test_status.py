@@ -100,6 +100,23 @@ def test_an_address_is_asked_for_in_its_one_form() -> None:
     assert "--client: 'somebody' does not appear to be" in result.stderr
 
 
+def test_a_name_leads_to_a_service() -> None:
+    """It is asked for with what the client would say, and each address tells where that leads."""
+    routes = [{"address": "0.0.0.0:443", "service": "web"}, {"address": "[::]:443", "service": None}]
+    given = Given(a={**ANSWER, "routes": routes})
+    more = ["--sni", "www.example.com", "--alpn", "h2", "--alpn", "http/1.1"]
+    result = run(explain, given, "--client", "192.0.2.7", *more)
+    assert given.asked[0][1] == "/v1/explain?client=192.0.2.7&sni=www.example.com&alpn=h2&alpn=http%2F1.1"
+    assert result.stdout.splitlines()[:3] == [
+        "0.0.0.0:443: web",
+        "[::]:443: closed with no_route",
+        "web for 192.0.2.7:",
+    ]
+    result = run(explain, given, "--client", "192.0.2.7")
+    assert (result.exit_code, len(given.asked)) == (2, 1)
+    assert "name a service" in result.stderr
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_first_that_answers_is_believed(*, as_json: bool) -> None:
     """One that is away keeps nobody from an answer."""

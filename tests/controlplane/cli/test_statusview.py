@@ -228,3 +228,16 @@ def test_certificates_stand_below_their_service():
     at = next(index for index, line in enumerate(lines) if line.startswith("web  "))
     assert lines[at + 1] == "  certificate a.example  ends in 31d  ecdsa  tls.certificates[0]"
     assert lines[at + 2] == "  certificate us.example  ends in 2d  NOT RENEWED  ecdsa  backend_tls"
+
+
+def test_which_clients_of_a_shared_listener_a_service_takes():
+    """Names, protocols and networks, of which many are cut short; a service for everybody says nothing."""
+    report = node_status([Seen("a", "/run/a.sock", True, status=status(backend("b:1")))], [])
+    service = report["services"]["web"]
+    assert "  rr  127.0.0.1:1  1 active" in printed(report, 200)
+    service["match"] = {
+        "sni": ["a.example", "b.example", "c.example", "d.example"],
+        "alpn": ["h2"],
+        "source": [],
+    }
+    assert " for a.example, b.example, c.example, ... offering h2  " in printed(report, 200)

@@ -367,6 +367,30 @@ class TestExplain:
                         first = servers[explained["candidates"][0]["id"]]
                         assert ask(service.address, source=client) == f"{first}:hello\n".encode()
 
+    def test_where_a_name_leads(self, plane, server):
+        """With a name or protocols, it tells which service takes the client, and what it gets there."""
+        with LineServer("two") as two, through(plane, server.address, match={"sni": ["a.example"]}) as one:
+            other = {"listen": one.address, "backends": [two.address], **QUIET}
+            plane.put_snapshot({one.name: one.options, "rest": {**other, "match": {"alpn": ["h2", "x"]}}})
+            path = "/v1/explain?client=127.0.0.1"
+            told = plane.get(f"{path}&sni=A.example.")
+            assert (told["service"], told["routes"]) == (
+                one.name,
+                [{"address": one.address, "service": one.name}],
+            )
+            assert [each["id"] for each in told["candidates"]] == [server.address]
+            assert plane.get(f"{path}&alpn=y&alpn=h2")["service"] == "rest"
+            self.refused(plane.request("GET", f"{path}&sni=b.example"), "no service takes this client")
+            self.refused(plane.request("GET", f"{path}&sni=a.example&service=no"), "there is no service no")
+            assert plane.request("GET", "/v1/explain?sni=a.example")[0] == 422
+            status = plane.status()["services"]
+            assert status["rest"]["match"] == {"sni": [], "alpn": ["h2", "x"], "source": []}
+
+    def refused(self, answer, text):
+        """Assert that nobody takes it, and why."""
+        status, body = answer
+        assert (status, text in body["message"]) == (404, True), body
+
     def test_who_is_skipped(self, plane, server):
         """Everybody is either a candidate or skipped with a reason."""
         backends = [
