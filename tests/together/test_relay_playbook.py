@@ -13,12 +13,16 @@ import struct
 import termios
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.dataplane.net.descriptors import asked
 from tests.dataplane.net.rig import Rig, rigged
+from tests.dataplane.net.tls_rig import MODES, TlsPeer, TruncatedError, tls_rigged
 from tests.support.backends import payload
 from tests.support.clients import reset
+from tests.support.tls import CertificateAuthority
 
 BYTES = payload(600_000, 7)
 
@@ -67,6 +71,10 @@ class Side:
             self.arrived = self.sent - min(self.sent, struct.unpack("i", waiting)[0])
             reset(self.sock)
 
+    def truncate(self) -> None:
+        """Without TLS there is no other end than a FIN."""
+        self.finish()
+
     def read(self, size: int) -> None:
         """Read up to `size` bytes, or an end."""
         if self.was_reset or self.end:
@@ -83,17 +91,74 @@ class Side:
             self.end = "reset" if self.told else "fin"
 
 
+@dataclass
+class TlsSide(Side):
+    """One end that speaks TLS: an end is a close_notify, and what has arrived are whole records."""
+
+    sock: TlsPeer  # type: ignore[assignment]  # it is asked for the same
+    on_wire: int = 0
+    """Bytes that were sealed."""
+    records: list[tuple[int, int]] = field(default_factory=list)
+    """For each record what was sent, and what was sealed, up to its end."""
+
+    def send(self, size: int) -> None:
+        """Send `size` bytes, record by record, as long as the kernel takes them."""
+        if self.fin or self.was_reset:
+            return
+        self.sock.flush()
+        last = min(self.sent + size, len(BYTES))
+        while self.sent < last and not self.sock.unsent and not self.sock.was_told:
+            piece = BYTES[self.sent : min(last, self.sent + 16_384)]
+            record = self.sock.sealed(piece)
+            self.sent += len(piece)
+            self.on_wire += len(record)
+            self.records.append((self.sent, self.on_wire))
+            self.sock.put(record)
+
+    def finish(self) -> None:
+        """Send a close_notify and a FIN; they wait for what the kernel has not taken yet."""
+        if not self.fin and not self.was_reset:
+            self.fin = True
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Send a reset; an end that was not sent yet is none."""
+        if not self.was_reset:
+            self.was_reset = True
+            self.fin = self.sock.has_finished
+            acknowledged = self.on_wire - len(self.sock.unsent) - min(self.on_wire, asked(self.sock.fileno()))
+            self.arrived = max((sent for sent, end in self.records if end <= acknowledged), default=0)
+            self.sock.abort()
+
+    def truncate(self) -> None:
+        """Send a FIN alone, perhaps within a record: for the other side that is a reset."""
+        if not self.was_reset and not self.sock.has_finished:
+            self.was_reset, self.fin = True, False
+            there = self.on_wire - len(self.sock.unsent)
+            self.arrived = max((sent for sent, end in self.records if end <= there), default=0)
+            self.sock.truncate()
+
+    def read(self, size: int) -> None:
+        """Read up to `size` bytes, or an end; one that is no clean end counts as a reset only if there was one."""
+        try:
+            super().read(size)
+        except TruncatedError:
+            self.end = "truncated"
+
+
 SIDES = st.sampled_from(["client", "backend"])
 SIZES = st.sampled_from([1, 100, 5_000, 70_000, 200_000])
-EVENTS = st.lists(
-    st.one_of(
+
+
+def lists_of_events(*ends: str) -> st.SearchStrategy[list[tuple[str, str, int]]]:
+    """Return what makes lists of events, with these ends among them."""
+    one = st.one_of(
         st.tuples(SIDES, st.just("send"), SIZES),
         st.tuples(SIDES, st.just("read"), SIZES),
-        st.tuples(SIDES, st.sampled_from(["finish", "reset"]), st.just(0)),
+        st.tuples(SIDES, st.sampled_from(ends), st.just(0)),
         st.tuples(st.just("relay"), st.sampled_from(["step", "settle", "time"]), st.just(0)),
-    ),
-    max_size=25,
-)
+    )
+    return st.lists(one, max_size=25)
 
 
 def play(rig: Rig, sides: dict[str, Side], event: tuple[str, str, int]) -> None:
@@ -139,40 +204,65 @@ BOTH_RESET = [
 
 
 @settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
-@given(EVENTS, st.sampled_from([0, 4096]))
+@given(lists_of_events("finish", "reset"), st.sampled_from([0, 4096]))
 @example(BOTH_RESET, 4096)
 def test_every_byte_and_the_right_end(events, receive_buffer):
     """Whatever happens in whatever order, each side gets all that the other sent, then its FIN or its reset."""
     with rigged(timeouts={"idle": "1h", "half_closed": "1h"}) as rig:
         client = rig.client(receive_buffer=receive_buffer)
         server = rig.ends[0].accept()
-        sides = {"client": Side(client), "backend": Side(server)}
-        for event in events:
-            play(rig, sides, event)
-        for name, other in (("client", "backend"), ("backend", "client")):
-            receiver, sender = sides[name], sides[other]
-            if receiver.was_reset:
-                continue
-            ends = expected_end(receiver, sender, client_receives=name == "client")
-            least = sender.arrived if sender.was_reset else sender.sent
+        conclude(rig, {"client": Side(client), "backend": Side(server)}, events)
 
-            def over(receiver: Side = receiver, ends: set[str] = ends, least: int = least) -> bool:
-                receiver.read(1 << 20)
-                rig.pass_time(0.05)
-                return len(receiver.got) >= least and (receiver.end in ends or bool(receiver.end))
 
-            rig.until(over, f"{name} to have {least} bytes and then one of {ends}")
-            rig.settle()
-            receiver.read(1)
-            assert receiver.end in ends, f"{name} saw {receiver.end!r} instead of one of {ends}"
-            assert BYTES[: len(receiver.got)] == receiver.got
-            assert least <= len(receiver.got) <= sender.sent
-        for side in sides.values():
-            side.finish()
-        rig.until(lambda: drained(rig, sides), "the flow to end")
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> CertificateAuthority:
+    """Whom both ends trust."""
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    events=lists_of_events("finish", "reset", "truncate"),
+    receive_buffer=st.sampled_from([0, 4096]),
+    mode=st.sampled_from(MODES),
+)
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_the_same_with_tls(authority, version, events, receive_buffer, mode):
+    """With TLS on one side or on both nothing is other than without: a close_notify is a FIN."""
+    with tls_rigged(authority, mode, version, timeouts={"idle": "1h", "half_closed": "1h"}) as rig:
+        ends = dict(zip(("client", "backend"), rig.pair(receive_buffer=receive_buffer), strict=True))
+        sides = {name: (TlsSide if isinstance(end, TlsPeer) else Side)(end) for name, end in ends.items()}
+        conclude(rig, sides, events)
+
+
+def conclude(rig: Rig, sides: dict[str, Side], events: list[tuple[str, str, int]]) -> None:
+    """Play the events, and see that both sides get what the model says."""
+    for event in events:
+        play(rig, sides, event)
+    for name, other in (("client", "backend"), ("backend", "client")):
+        receiver, sender = sides[name], sides[other]
+        if receiver.was_reset:
+            continue
+        ends = expected_end(receiver, sender, client_receives=name == "client")
+        least = sender.arrived if sender.was_reset else sender.sent
+
+        def over(receiver: Side = receiver, ends: set[str] = ends, least: int = least) -> bool:
+            receiver.read(1 << 20)
+            rig.pass_time(0.05)
+            return len(receiver.got) >= least and (receiver.end in ends or bool(receiver.end))
+
+        rig.until(over, f"{name} to have {least} bytes and then one of {ends}")
         rig.settle()
-        rig.check_accounts()
-        assert rig.service.totals.connections == 1
+        receiver.read(1)
+        assert receiver.end in ends, f"{name} saw {receiver.end!r} instead of one of {ends}"
+        assert BYTES[: len(receiver.got)] == receiver.got
+        assert least <= len(receiver.got) <= sender.sent
+    for side in sides.values():
+        side.finish()
+    rig.until(lambda: drained(rig, sides), "the flow to end")
+    rig.settle()
+    rig.check_accounts()
+    assert rig.service.totals.connections == 1
 
 
 def drained(rig: Rig, sides: dict[str, Side]) -> bool:

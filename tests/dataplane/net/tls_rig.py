@@ -97,6 +97,26 @@ class TlsPeer:
         self._unsent = self._unsent[self.sock.send(self._unsent[: self.slice]) :]
         return size
 
+    @property
+    def unsent(self) -> bytes:
+        """What the kernel has not taken yet."""
+        return self._unsent
+
+    @property
+    def was_told(self) -> bool:
+        """A write was told of a reset."""
+        return self._reset is not None
+
+    @property
+    def has_finished(self) -> bool:
+        """The close_notify and the FIN are with the kernel."""
+        return self._told
+
+    def put(self, record: bytes) -> None:
+        """Send what was sealed, or as soon as the kernel takes it."""
+        self._unsent += record
+        self.flush()
+
     def sendall(self, data: bytes) -> None:
         """Seal all of it."""
         while data:
@@ -128,6 +148,12 @@ class TlsPeer:
             if not self._fin and not self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[0]:
                 self.shutdown(socket.SHUT_WR)
             self.sock.close()
+
+    def truncate(self) -> None:
+        """Send a FIN and nothing before, neither a close_notify nor what the kernel has not taken."""
+        self._unsent, self._fin = b"", False
+        with contextlib.suppress(OSError):  # the other side has reset it
+            self.sock.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
         """Reset, with nothing before."""
