@@ -19,6 +19,7 @@ from tests.support.clients import dial, read_to_end, read_to_reset, reset, wait_
 from tests.support.dataplane import DataPlane
 from tests.support.hellos import real_hello
 from tests.support.ports import HeldPort
+from tests.support.tls import CertificateAuthority
 from tests.support.wait import wait_for
 
 TRUSTING = {"proxy_protocol": {"accept": "required", "trusted": ["127.0.0.0/8"]}}
@@ -266,11 +267,38 @@ def client_hello_timeout(case):
     wait_cut(client)
 
 
+def ending_tls(case):
+    """Return options with which the service ends TLS."""
+    pair = CertificateAuthority(case.service.plane.directory / "ca").issue("a.example")
+    return {"tls": {"certificates": [pair.spec]}}
+
+
+def tls_failed(case):
+    """The client sends something else, where TLS ends."""
+    case.service.configure(case.echo.address, **ending_tls(case))
+    client = case.client()
+    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    wait_cut(client)
+
+
+def tls_timeout(case):
+    """The client says nothing, where TLS ends."""
+    case.service.configure(case.echo.address, timeouts={"tls_handshake": "100ms"}, **ending_tls(case))
+    wait_cut(case.client())
+
+
+def backend_tls_failed(case):
+    """The backend answers with something else, where TLS begins: what it was sent."""
+    case.service.configure(case.echo.address, backend_tls={"verify": False})
+    wait_cut(case.client())
+
+
 CASES: list[Callable[[Case], None]] = [
     *(client_closed, backend_closed, client_reset, backend_reset, client_gone, abandoned),
     *(idle_timeout, half_closed_timeout, lifetime, denied, limit_connections, limit_per_backend),
     *(limit_per_client, client_rate, queue_full, queue_timeout, no_backend, connect_failed, connect_timeout),
     *(proxy_untrusted, proxy_invalid, proxy_timeout, no_route, not_tls, client_hello_timeout, drain_timeout),
+    *(tls_failed, tls_timeout, backend_tls_failed),
 ]
 ELSEWHERE = {"shutdown", "local_error"}
 """Below, and in tests/dataplane/net/test_flow.py."""
