@@ -5,14 +5,15 @@ A deadline that moves with every byte is not moved in the wheel: when its tick c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.reasons import CloseReason
 from dataplane.net.sockopts import tune_backend, unsent_bytes, user_timeout_ms
 
 if TYPE_CHECKING:
     from dataplane.core.spec import TimeoutsSpec
-    from dataplane.net.flow import Flow
+    from dataplane.net.backend import Backend
+    from dataplane.net.leg import Leg
     from dataplane.net.reactor import Wheel
 
 LONG_LIVED_S: Final = 15.0
@@ -21,6 +22,34 @@ QUIET_S: Final = 1.0
 """What has not moved for so long rests: it may be told that this is the end."""
 _CUTS: Final = frozenset({CloseReason.LIFETIME, CloseReason.DRAIN_TIMEOUT, CloseReason.SHUTDOWN})
 """Deadlines that come whatever the flow does."""
+
+
+class _Service(Protocol):
+    drain_reason: CloseReason
+
+
+class _Flow(Protocol):
+    """A flow, as its deadlines see it (`net.flow.Flow`)."""
+
+    tick: int
+    last: float
+    started_at: float
+    connected_at: float
+    deadline: float
+    unsent: int
+    tuned: bool
+    reason: CloseReason | None
+    client: Leg
+    server: Leg | None
+    victim: Leg | None
+    speaker: Leg | None
+    backend: Backend | None
+
+    @property
+    def service(self) -> _Service: ...
+    def on_timer(self, now: float) -> None: ...
+    def reset_victim(self, victim: Leg) -> None: ...
+    def end(self, reason: CloseReason, reset: bool = False, given_back: Leg | None = None) -> None: ...  # noqa: FBT001, FBT002 - compiled functions have no keyword-only arguments
 
 
 class Deadlines:
@@ -41,7 +70,7 @@ class Deadlines:
         )
         """How long after its beginning a relay is looked at for the first time."""
 
-    def schedule(self, flow: Flow) -> None:
+    def schedule(self, flow: _Flow) -> None:
         """Put the earliest deadline of a flow into the wheel: that of a drain has come, or has gone."""
         wheel = self._wheel
         if flow.victim is not None:  # it is looked at every few ticks already
@@ -56,13 +85,13 @@ class Deadlines:
         else:
             wheel.cancel(flow)
 
-    def half_closed(self, flow: Flow, now: float) -> None:
+    def half_closed(self, flow: _Flow, now: float) -> None:
         """Let the shorter deadline hold from now on: the backend has finished first."""
         wheel, half_closed_s = self._wheel, self._timeouts.half_closed_s
         if half_closed_s and (not flow.tick or flow.tick * wheel.resolution_s > now + half_closed_s):
             wheel.move(flow, now + half_closed_s)
 
-    def on_timer(self, flow: Flow, now: float) -> None:
+    def on_timer(self, flow: _Flow, now: float) -> None:
         """End a flow if a deadline has really passed; bytes may have moved since it was set."""
         progress = _is_being_read(flow)
         when, reason = self._due(flow)
@@ -85,7 +114,7 @@ class Deadlines:
         if when:
             self._wheel.at(flow, when)
 
-    def _due(self, flow: Flow) -> tuple[float, CloseReason]:
+    def _due(self, flow: _Flow) -> tuple[float, CloseReason]:
         """Return when a flow has to end if nothing happens until then, and why; (0, ...) for never."""
         timeouts = self._timeouts
         when, reason = 0.0, CloseReason.IDLE_TIMEOUT
@@ -99,13 +128,13 @@ class Deadlines:
             when, reason = flow.deadline, flow.service.drain_reason
         return when, reason
 
-    def _tune(self, flow: Flow) -> None:
+    def _tune(self, flow: _Flow) -> None:
         """Give the backend leg of a connection that lasts its keepalive."""
         if flow.server is not None and flow.backend is not None and flow.backend.address is not None:
             tune_backend(flow.server.fd, flow.backend.address.family, self._user_timeout_ms)
 
 
-def _is_being_read(flow: Flow) -> bool:
+def _is_being_read(flow: _Flow) -> bool:
     """Return whether a peer's kernel has taken or been given anything since the last look.
 
     Megabytes may wait in ours. A reader that takes them slowly is not idle, although we write nothing.
@@ -117,7 +146,7 @@ def _is_being_read(flow: Flow) -> bool:
     return moved
 
 
-def _is_cut_short(flow: Flow, reason: CloseReason, now: float) -> bool:
+def _is_cut_short(flow: _Flow, reason: CloseReason, now: float) -> bool:
     """Return whether a deadline comes in the middle of something, so that a FIN would be taken for its end.
 
     Held back by a slow reader, or, where it is not silence that ends the flow, something moved just now.
