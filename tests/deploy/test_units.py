@@ -36,6 +36,10 @@ def test_systemd_understands_every_unit(tmp_path: Path) -> None:
             text = text.replace(f"/usr/bin/{program}", command(program))
         units.append(tmp_path / path.name)
         units[-1].write_text(text)
+    for path in SYSTEMD.glob("*.d/*.conf"):
+        beside = tmp_path / path.parent.name
+        beside.mkdir(exist_ok=True)
+        (beside / path.name).write_text(path.read_text())
     done = subprocess.run(
         [require("systemd-analyze"), "verify", "--man=no", *map(str, units)],
         capture_output=True,
