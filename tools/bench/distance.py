@@ -48,7 +48,7 @@ class DistanceStudy:
         if os.geteuid() != 0:
             raise Failed("network namespaces with a delay between them need root")
         installed("nsenter")
-        self._near, far = _wire(stack)
+        self._near, far = wire(stack)
         backend = Child(within(far, [compiled("echo"), _FAR]), work_directory(stack))
         stack.enter_context(backend)
         backend.wait_listening(int(_FAR.rpartition(":")[2]))
@@ -65,7 +65,7 @@ class DistanceStudy:
         return sample
 
 
-def _wire(stack: ExitStack) -> tuple[int, int]:
+def wire(stack: ExitStack) -> tuple[int, int]:
     """Start delay.c and return a process of each namespace, the near one first."""
     process = subprocess.Popen(
         [compiled("delay"), str(ONE_WAY_MS)],
