@@ -128,6 +128,7 @@ EVENTS: Final[dict[str, str]] = {
     "apply_refused": "`--config` was read again, and its content cannot be run.",
     "authorities_not_renewed": "A file of authorities (`tls.client_ca`, `backend_tls.ca`) was changed, and cannot be used: those before are in use.",
     "authorities_renewed": "A file of authorities was changed, and counts from the next handshake on.",
+    "backend_certificate_ends": "Checks over TLS have seen that a backend's certificate is in the last third of its time, or in its last 14 days; told once a day.",
     "backend_down": "Active checks found it down.",
     "backend_ejected": "Clients' connections failed in a row; no new ones for a while.",
     "backend_reachable": "It is still down, but a connection can be made again: in panic it serves.",

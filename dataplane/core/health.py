@@ -83,6 +83,8 @@ class Outcome:
     """Whether the connection could be made to where clients go."""
     certificate_ends: float = 0.0
     """When the backend's certificate is valid no more (Unix seconds); 0: none was seen."""
+    certificate_due: float = 0.0
+    """From when on somebody should have renewed it."""
 
 
 @dataclass(frozen=True, slots=True)

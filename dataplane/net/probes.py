@@ -28,7 +28,7 @@ from dataplane.errors import LocalError, NowhereError
 from dataplane.net.dialer import BUSY, share_s
 from dataplane.net.probe_connection import Connection
 from dataplane.net.sockopts import LOCAL_ERRNOS, error_text, to_sockaddr
-from dataplane.net.tls_failure import NAMELESS, certificate_ends, failure_words
+from dataplane.net.tls_failure import NAMELESS, certificate_times, failure_words
 
 if TYPE_CHECKING:
     from dataplane.core.spec import ActiveCheckSpec
@@ -101,7 +101,7 @@ class Probe:
     """
 
     __slots__ = (
-        "_certificate_ends",
+        "_certificate",
         "_connection",
         "_elsewhere",
         "_exchange",
@@ -135,7 +135,8 @@ class Probe:
             CheckType.TLS: self._wait_objection,
         }.get(check.type)
         self._connection: Connection | None = None
-        self._certificate_ends = 0.0
+        self._certificate = 0.0, 0.0
+        """When the backend's ends, and from when on that is worth a word."""
         self._stage = "connect"
 
     async def run(self) -> tuple[Outcome, Connection | None]:
@@ -197,7 +198,8 @@ class Probe:
             if code in LOCAL_ERRNOS:
                 raise LocalError(error_text(code)) from error
             return self._failed(error_text(errno.ECONNRESET if code in _RESETS else code))
-        return Outcome(ok=True, cause="ok", certificate_ends=self._certificate_ends)
+        ends, due = self._certificate
+        return Outcome(ok=True, cause="ok", certificate_ends=ends, certificate_due=due)
 
     def _failed(self, cause: str) -> Outcome:
         reached = self._connection is not None or self._stage == "busy"  # who is busy is there
@@ -283,7 +285,7 @@ class Probe:
             raise _FailedError(f"tls: {NAMELESS}")
         await connection.begin_tls(context, tls.server_name)
         if connection.tls is not None:
-            self._certificate_ends = certificate_ends(connection.tls)
+            self._certificate = certificate_times(connection.tls)
 
     async def _wait_objection(self, connection: Connection) -> None:
         """End a connection of TLS 1.3, and see whether the backend refuses it (OBJECTION_S)."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from typing import Final
 
 from dataplane.core.tls_cause import TlsCause, cause_of
 
+SOON_S: Final = 14 * 86400.0
 CLOSED = f"{TlsCause.TRUNCATED}: the connection was closed in the handshake"
 NAMELESS = f"{TlsCause.WRONG_NAME}: no name to verify; give backend_tls a server_name"
 """Without a name OpenSSL would take a certificate for anybody (of `wrap_bio`; sockets of `ssl` refuse it)."""
@@ -21,8 +23,15 @@ def failure_words(error: ssl.SSLError) -> str:
     return cause if cause.replace("_", " ") == said else f"{cause}: {said}"
 
 
-def certificate_ends(tls: ssl.SSLObject) -> float:
-    """Return when the peer's certificate is valid no more (Unix seconds); 0: it was not verified, so nobody has read it."""
-    certificate = tls.getpeercert()
-    ends = certificate.get("notAfter") if certificate else None
-    return float(ssl.cert_time_to_seconds(ends)) if isinstance(ends, str) else 0.0
+def certificate_times(tls: ssl.SSLObject) -> tuple[float, float]:
+    """Return when the peer's certificate is valid no more, and from when on it is worth a word (Unix seconds).
+
+    That is in the last third of its time, and for those that hold for long in the last 14 days. Both are 0 if it was not
+    verified, for then nobody has read it.
+    """
+    certificate = tls.getpeercert() or {}
+    begins, ends = certificate.get("notBefore"), certificate.get("notAfter")
+    if not isinstance(begins, str) or not isinstance(ends, str):
+        return 0.0, 0.0
+    first, last = ssl.cert_time_to_seconds(begins), ssl.cert_time_to_seconds(ends)
+    return float(last), last - min(SOON_S, (last - first) / 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -121,6 +122,8 @@ class Node:
 
     def probe_all(self) -> None:
         """Tell the prober what to check from now on."""
+        for running in self.running.values():
+            running.certificates.keep(running.service.backends.keys())
         self.prober.update(
             Target(
                 service.name,
@@ -144,6 +147,9 @@ class Node:
         if found is None or found[1].spec.address != target.address:
             return
         running, backend = found
+        if outcome.certificate_ends:
+            ends, due = outcome.certificate_ends, outcome.certificate_due
+            running.certificates.seen(backend.id, target.address, ends, due, time.time())
         now = self.reactor.clock()
         change = backend.health.observe(outcome, now)
         if change is not None and change.new.state is HealthState.UP:

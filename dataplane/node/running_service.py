@@ -16,6 +16,7 @@ from dataplane.net.backend import Backend
 from dataplane.net.connect import Observer
 from dataplane.net.reactor import Reactor
 from dataplane.net.service import Service
+from dataplane.node.backend_certificates import BackendCertificates
 from dataplane.telemetry.events import Events
 
 
@@ -52,6 +53,7 @@ class RunningService:
         self.loops: frozenset[str] = frozenset()
         """The ids of those backends that lead back into the balancer by what was configured."""
         self.outliers = Outliers(spec.passive)
+        self.certificates = BackendCertificates(spec.name, owner.events.emit)
         self.tables: dict[int, StickyTable] = {}
         """Of mode `sticky`, by tier."""
         self.serving = -1

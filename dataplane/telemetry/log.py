@@ -14,6 +14,7 @@ WARNINGS: Final = frozenset(
         "access_log_not_reopened",
         "api_not_served",
         "apply_refused",
+        "backend_certificate_ends",
         "backend_down",
         "backend_ejected",
         "backend_unreachable",

@@ -6,7 +6,7 @@ import ssl
 from datetime import timedelta
 from pathlib import Path
 
-from dataplane.net.tls_failure import CLOSED, certificate_ends, failure_words
+from dataplane.net.tls_failure import CLOSED, certificate_times, failure_words
 from tests.support.tls import CertificateAuthority
 from tests.support.tls_ends import TlsEnd
 
@@ -44,18 +44,19 @@ def test_a_close_in_the_handshake_is_said_so() -> None:
 def test_the_end_of_a_certificate(tmp_path: Path) -> None:
     """It is that of the certificate that was shown; one that was not verified has none."""
     authority = CertificateAuthority(tmp_path)
-    ends = [
-        certificate_ends(
+    times = [
+        certificate_times(
             shaken(
                 authority.client_context(),
                 authority.server_context(authority.issue("db.example", lasts=timedelta(days=days))),
                 "db.example",
             ).tls
         )
-        for days in (10, 40)
+        for days in (5, 95)
     ]
-    assert round((ends[1] - ends[0]) / 86400) == 30
+    assert round((times[1][0] - times[0][0]) / 86400) == 90
+    assert [round((ends - due) / 86400, 2) for ends, due in times] == [2.0, 14.0]  # it began yesterday
     careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
     server = authority.server_context(authority.issue("db.example"))
-    assert certificate_ends(shaken(careless, server, "db.example").tls) == 0.0
+    assert certificate_times(shaken(careless, server, "db.example").tls) == (0.0, 0.0)

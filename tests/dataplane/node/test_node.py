@@ -80,3 +80,15 @@ def test_backends_of_a_process_that_may_hold_nothing():
     backend.configure(wanted.backends[0], wanted, reactor.now)
     assert (backend.pool.own, backend.pool.goal.count) == (0, 0)
     reactor.epoll.close()
+
+
+async def test_a_certificate_that_ends_soon_is_told(bench):
+    """Whatever the check found besides; one without a certificate says nothing."""
+    spec = bench.service.spec
+    target = Target("s", "a", "127.0.0.1:1", spec.active, spec.proxy.send)
+    bench.node.on_verdict(target, Outcome(ok=True, cause="ok"))
+    bench.node.on_verdict(target, Outcome(True, "ok", certificate_ends=4e9, certificate_due=3.9e9))
+    for _ in range(3):
+        bench.node.on_verdict(target, Outcome(True, "ok", certificate_ends=2e9, certificate_due=1.0))
+    [fields] = [fields for kind, fields in bench.told if kind == "backend_certificate_ends"]
+    assert (fields["backend"], fields["ends"][:10]) == ("a", "2033-05-18")
