@@ -8,13 +8,17 @@ Encryption"):
 2. So the name that a client wants is known only after somebody has answered: that is us, with `N` and with `S`.
 3. The chosen backend has been asked nothing yet. If TLS passes through to it, we ask it what we have answered already, and
    its `S` goes no further. If it answers anything else, the client cannot be told any more.
-4. A client may leave all this out and begin with TLS (`sslnegotiation=direct`).
+4. If TLS of the client ends here and another begins to the backend, the backend is asked before that, unless the service
+   offers it the protocol `postgresql`: then TLS begins at once there, which PostgreSQL knows since version 17.
+5. A client may leave all this out and begin with TLS (`sslnegotiation=direct`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+POSTGRESQL: Final = "postgresql"
+"""The protocol that is offered by ALPN where TLS begins at once."""
 SSL_REQUEST: Final = bytes.fromhex("00000008 04d2162f")
 GSSENC_REQUEST: Final = bytes.fromhex("00000008 04d21630")
 REQUEST_BYTES: Final = 8

@@ -16,6 +16,7 @@ import errno
 import ssl
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dataplane.core.postgres import SSL_REQUEST, YES
 from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import IN, NOTHING, OUT, UNWATCHED, close, receive, send
 from dataplane.net.counters import TlsTotals
@@ -49,6 +50,7 @@ class BackendHandshake(Handler):
     """
 
     __slots__ = (
+        "_asks",
         "_totals",
         "_unsent",
         "begun_at",
@@ -76,9 +78,17 @@ class BackendHandshake(Handler):
         self.owner: HandshakeOwner | None = None
         """None: it has ended."""
         self._unsent = b""
+        self._asks = False
 
     def start(
-        self, owner: HandshakeOwner, tls: BackendTls, backend: Peer, deadline: float, header: bytes = b""
+        self,
+        owner: HandshakeOwner,
+        tls: BackendTls,
+        backend: Peer,
+        deadline: float,
+        header: bytes = b"",
+        *,
+        asks: bool = False,
     ) -> None:
         """Begin; the owner hears how it went, as a rule later.
 
@@ -88,10 +98,12 @@ class BackendHandshake(Handler):
             backend: Which one it is.
             deadline: When to give up (monotonic seconds); 0: never.
             header: What goes first, in plain text.
+            asks: Ask for TLS behind that, as PostgreSQL's clients do, and begin when the backend agrees (`core.postgres`).
         """
         self.owner = owner
         self._totals = backend.totals
-        self._unsent = header
+        self._unsent = header + SSL_REQUEST if asks else header
+        self._asks = asks
         set_nodelay(self.fd)
         self.reactor.handlers[self.fd] = self
         if deadline:
@@ -112,14 +124,25 @@ class BackendHandshake(Handler):
             except ValueError as error:  # what should be a name is none
                 self._settle(f"{TlsCause.WRONG_NAME}: {error}", TlsCause.WRONG_NAME)
                 return
-        self._go_on(b"")
+        if not asks:
+            self._go_on(b"")
+        elif self._send():
+            self._watch(IN)
 
     def on_event(self, events: int) -> None:
         """Send what is left, and take what has come."""
         if events & OUT and self._unsent and not self._send():
             return
-        data, code = receive(self.fd, READ_BYTES)
-        if data:
+        data, code = receive(self.fd, 1 if self._asks else READ_BYTES)
+        if data and self._asks:
+            self._asks = False
+            if data == YES:
+                self._go_on(b"")
+            else:
+                self._settle(
+                    f"it answers {data!r} to PostgreSQL's SSLRequest: it does not speak TLS", TlsCause.NOT_TLS
+                )
+        elif data:
             self._go_on(data)
         elif code != -NOTHING:
             words = f"{TlsCause.TRUNCATED}: {error_text(code)}" if code else CLOSED

@@ -12,6 +12,7 @@ import errno
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dataplane.core.outlier import Evidence
+from dataplane.core.postgres import POSTGRESQL
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
 from dataplane.net.backend_handshake import BackendHandshake
@@ -123,7 +124,10 @@ class HandshakePlace:
         flow.waiting, flow.dial = self, handshake
         flow.watch_client()
         header = flow.service.proxy_header
-        handshake.start(self, tls, backend, deadline, b"" if header is None else header(flow))
+        # With this protocol TLS begins at once, and so it did with the connections of the pool.
+        begun = flow.service.spec.backend_tls
+        asks = flow.tls_asked and (begun is None or POSTGRESQL not in begun.alpn)
+        handshake.start(self, tls, backend, deadline, b"" if header is None else header(flow), asks=asks)
 
     def relay_idle(self, flow: Flow, backend: Backend, idle: Idle) -> None:
         """Go on with a pooled connection, whose handshake was done ahead or not."""

@@ -146,6 +146,7 @@ class ClientHandshake(Handler):
             self._answered += (request,)
             # An error is found when what follows is read.
             send(self.flow.client.fd, YES if request == SSL_REQUEST else NO)
+            self.flow.tls_asked = request == SSL_REQUEST
             seen = seen[REQUEST_BYTES:]
 
     def _failed(self, cause: TlsCause) -> None:

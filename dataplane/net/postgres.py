@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dataplane.core.postgres import SSL_REQUEST, YES
 from dataplane.core.reasons import CloseReason
-from dataplane.net.calls import IN, UNWATCHED, receive
+from dataplane.net.calls import IN, UNWATCHED, close, receive
 from dataplane.net.reactor import Handler
 
 if TYPE_CHECKING:
@@ -15,13 +15,9 @@ if TYPE_CHECKING:
     from dataplane.net.reactor import Reactor
 
 
-class _Connector(Protocol):
-    def redial(self, flow: Any) -> None: ...
-
-
 class _Service(Protocol):
     @property
-    def connector(self) -> _Connector: ...
+    def connector(self) -> Any: ...
 
 
 class _Flow(Protocol):
@@ -29,8 +25,9 @@ class _Flow(Protocol):
 
     reactor: Reactor
     client: Leg
+    server: Leg | None
+    backend: Any
     pooled: bool
-    detail: str
     dialled_to: Any
 
     @property
@@ -42,7 +39,8 @@ class _Flow(Protocol):
 class TlsRequest(Handler):
     """Stands in for the backend's leg until the answer is there; the client's leg is not read meanwhile.
 
-    A backend that does not answer is one that is silent: the flow's own deadlines hold.
+    No byte of the client's has been sent yet, so a backend that does not agree is a failed attempt, and another is tried. One
+    that does not answer is one that is silent: the flow's own deadlines hold.
     """
 
     __slots__ = ("_flow", "_server")
@@ -82,8 +80,11 @@ class TlsRequest(Handler):
             flow.service.connector.redial(flow)
         else:
             said = f"answers {answer!r}" if answer else "ends the connection"
-            flow.detail = f"the backend {said} to PostgreSQL's SSLRequest, and the client was promised TLS"
-            flow.end(CloseReason.BACKEND_TLS_FAILED, reset=True)
+            flow.reactor.handlers.pop(server.fd, None)
+            close(server.fd)
+            flow.server = None
+            words = f"the backend {said} to PostgreSQL's SSLRequest, and the client was promised TLS"
+            flow.service.connector.try_another(flow, flow.backend, errno.EPROTO, words)
 
     def on_failure(self) -> None:
         """End the flow: a bug of ours was met."""

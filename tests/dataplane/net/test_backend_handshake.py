@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.core.postgres import SSL_REQUEST
 from dataplane.net.backend_handshake import BackendHandshake
 from dataplane.net.calls import IN, UNWATCHED, close, receive
 from dataplane.net.counters import BackendTotals
@@ -31,7 +32,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 class Site:
     """A handshake on a socket pair, whose other end the test is."""
 
-    def __init__(self, tls: PlainBackendTls, *, header: bytes = b"") -> None:
+    def __init__(self, tls: PlainBackendTls, *, header: bytes = b"", asks: bool = False) -> None:
         self.reactor = Reactor(SimpleNamespace(), 4096)  # type: ignore[arg-type]
         near, self.far = socket.socketpair()
         self.far.setblocking(False)
@@ -40,7 +41,7 @@ class Site:
         deadline = self.reactor.now + TIMEOUT_S
         self.totals = BackendTotals()
         backend: Any = SimpleNamespace(id="b", totals=self.totals)
-        self.handshake.start(self, tls, backend, deadline, header)
+        self.handshake.start(self, tls, backend, deadline, header, asks=asks)
 
     def shaken(self, handshake: BackendHandshake) -> None:
         """Write it down."""
@@ -243,3 +244,36 @@ def test_a_session_is_resumed(certificates: Certificates, sites: list[Site]) -> 
             one.handshake.channel.receive(receive(one.handshake.fd, 65536)[0])
             assert one.handshake.channel.resumed is is_resumed
             tls.remember(SimpleNamespace(id="b"), one.handshake.channel)
+
+
+@pytest.mark.parametrize("header", [b"", b"PROXY UNKNOWN\r\n"])
+def test_postgresql_is_asked_first(certificates: Certificates, sites: list[Site], header: bytes) -> None:
+    """Behind the PROXY header, and nothing of TLS is sent before it has agreed."""
+    one = site(sites, PlainBackendTls(certificates.client()), header=header, asks=True)
+    assert one.receive() == header + SSL_REQUEST
+    one.crank()
+    assert one.receive() == b""
+    one.far.send(b"S")
+    one.crank()
+    one.serve(TlsEnd(certificates.server()))
+    assert one.heard == [""]
+
+
+@pytest.mark.parametrize(("answer", "text"), [(b"N", "answers b'N'"), (b"E", "answers b'E'")])
+def test_postgresql_does_not_agree(
+    certificates: Certificates, sites: list[Site], answer: bytes, text: str
+) -> None:
+    """The attempt has failed, and says why."""
+    one = site(sites, PlainBackendTls(certificates.client()), asks=True)
+    one.far.send(answer)
+    one.crank()
+    assert [text in words for words in one.heard] == [True]
+
+
+def test_postgresql_leaves(certificates: Certificates, sites: list[Site]) -> None:
+    """Instead of an answer: it has closed before TLS."""
+    one = site(sites, PlainBackendTls(certificates.client()), asks=True)
+    one.far.close()
+    one.crank()
+    assert len(one.heard) == 1
+    assert one.heard[0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import replace
 
 import pytest
 
 from dataplane.core.postgres import SSL_REQUEST
 from dataplane.core.proxy_protocol.decode import decode
+from dataplane.net.backend import Backend
 from tests.dataplane.net.routed import RoutedRig, routed
 from tests.support.hellos import real_hello
 
@@ -81,6 +83,7 @@ def test_what_is_no_yes(answer: bytes, said: str) -> None:
         server.sendall(answer)
         server.shutdown(socket.SHUT_WR)
         rig.until(lambda: rig.reasons == ["backend_tls_failed"])
+        assert [backend for backend, _ in rig.failures] == ["b1"]
         assert said in rig.ended[0][1].detail
         with pytest.raises(ConnectionResetError):
             rig.receive(client, 1)
@@ -107,3 +110,27 @@ def test_a_pooled_connection_that_has_died_is_replaced() -> None:
         assert rig.receive(server, 8) == SSL_REQUEST
         server.sendall(b"S")
         assert rig.receive(server, len(HELLO)) == HELLO
+
+
+def test_another_backend_is_tried() -> None:
+    """Nothing of the client's was sent to the first: it is served by the one that agrees."""
+    with routed({"t": B}, match={"sni": ["a.example"]}) as rig:
+        second = rig.services["t"]
+        spec = second.spec.backends[0]
+        both = (spec, spec._replace(id="b0", address=f"127.0.0.1:{rig.ends[0].port}"))
+        second.spec = replace(second.spec, backends=both)
+        second.backends["b0"] = Backend(rig.reactor, both[1], second.spec)
+        own, rig.service = rig.service, second
+        rig.select()
+        rig.service = own
+        begin(rig)
+        rig.until(lambda: not (rig.ends[0].nobody() and rig.ends[1].nobody()))
+        first, other = (0, 1) if rig.ends[1].nobody() else (1, 0)
+        server = rig.ends[first].accept()
+        assert rig.receive(server, 8) == SSL_REQUEST
+        server.sendall(b"N")
+        server = rig.ends[other].accept()
+        assert rig.receive(server, 8) == SSL_REQUEST
+        server.sendall(b"S")
+        assert rig.receive(server, len(HELLO)) == HELLO
+        assert rig.reasons == []
