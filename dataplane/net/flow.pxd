@@ -5,7 +5,7 @@ from dataplane.net.deadlines cimport Deadlines
 from dataplane.net.leg cimport Leg, LegOwner
 from dataplane.net.reactor cimport Reactor
 from dataplane.net.tls cimport Channel
-from dataplane.net.tls_leg cimport TlsLeg, farewell, secured
+from dataplane.net.tls_leg cimport TlsLeg, broken_off, farewell, secured
 
 cdef unsigned int RDHUP
 cdef int UNWATCHED

@@ -13,7 +13,7 @@ from dataplane.net.calls import RDHUP, UNWATCHED, close
 from dataplane.net.leg import Leg, LegOwner
 from dataplane.net.postgres import TlsRequest
 from dataplane.net.sockopts import events_now, unsent_bytes
-from dataplane.net.tls_leg import TlsLeg, farewell, secured
+from dataplane.net.tls_leg import TlsLeg, broken_off, farewell, secured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,7 +322,7 @@ class Flow(LegOwner):
             return
         if self.victim is None:
             if server.broken:
-                self.victim, self.reason = client, CloseReason.BACKEND_RESET
+                self.victim, self.reason = client, broken_off(server)
             elif client.eof and client.dead:
                 self.victim, self.reason = server, CloseReason.CLIENT_RESET
         if self.victim is not None:

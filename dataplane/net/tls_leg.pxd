@@ -26,3 +26,5 @@ cdef class TlsLeg(Leg):
 cpdef TlsLeg secured(Leg leg)
 @cython.locals(tls=Channel)
 cpdef farewell(Leg leg)
+@cython.locals(flow=LegOwner, client=Leg)
+cpdef object broken_off(Leg server)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from dataplane.core.reasons import CloseReason
 from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import BUFFER, BUFFER_BYTES, NOTHING, finish, pull, send
 from dataplane.net.leg import CHUNK_BYTES, OVER, PACKET_BYTES, RESERVE_BYTES, Leg
@@ -177,3 +178,15 @@ def farewell(leg: Leg) -> None:
         owed = tls.finish()
         if owed:
             send(leg.fd, owed)
+
+
+def broken_off(server: Leg) -> CloseReason:
+    """Return how a flow ends whose backend's leg is broken.
+
+    For want of a close_notify alone, behind the client's own, when nothing was under way (Redis ends so), no backend is
+    blamed. Nobody can know that nothing was cut, so the client is reset all the same.
+    """
+    flow, client = server.flow, server.peer
+    if flow.detail == TlsCause.TRUNCATED and client.eof and server.shut and flow.speaker is not client:
+        return CloseReason.CLIENT_CLOSED
+    return CloseReason.BACKEND_RESET

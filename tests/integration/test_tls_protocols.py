@@ -176,6 +176,21 @@ class TestRedis:
             # redis-cli leaves without a close_notify, which is a truncation
             assert set(status["totals"]["closed"]) <= ENDED | {"client_reset"}
 
+    def test_both(self, plane, authority):
+        """TLS ends here and begins anew: the certificate that the client believes is ours, and ours to check is Redis's."""
+        with (
+            Redis(tls=authority.issue("redis.internal")) as redis,
+            through(
+                plane,
+                redis.address,
+                tls={"certificates": [authority.issue(ONE, "127.0.0.1").spec]},
+                backend_tls={"ca": str(authority.ca), "server_name": "redis.internal"},
+            ) as service,
+        ):
+            long = "x" * 100_000
+            assert run(self.cli(service.address, authority, ONE, "SET", "key", long)) == "OK\n"
+            assert run(self.cli(service.address, authority, ONE, "GET", "key")) == f"{long}\n"
+
 
 @pytest.mark.needs("mosquitto", "mosquitto_pub", "mosquitto_sub")
 class TestMqtt:

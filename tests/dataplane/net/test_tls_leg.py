@@ -17,7 +17,7 @@ from dataplane.net.calls import BUFFER_BYTES
 from tests.dataplane.net.descriptors import asked
 from tests.dataplane.net.tls_rig import MODES, TlsPeer, TlsRig, tls_rigged
 from tests.support.backends import payload
-from tests.support.clients import reset
+from tests.support.clients import read_to_end, reset
 from tests.support.tls import CertificateAuthority
 
 DATA = payload(30_000_000)
@@ -445,3 +445,48 @@ def heard(rig: TlsRig, process: subprocess.Popen[bytes], what: bytes) -> bool:
 
     rig.until(read, f"{what!r} to be printed")
     return True
+
+
+class TestGoodbye:
+    """A backend's FIN without a close_notify resets the client, and is told by what was under way."""
+
+    @pytest.fixture(params=["backend", "both"])
+    def begun(self, request, authority) -> Iterator[TlsRig]:
+        """TLS is spoken with the backend."""
+        with tls_rigged(authority, request.param) as rig:
+            yield rig
+
+    def left(self, rig: TlsRig, client: Any, server: Any) -> list[str]:
+        """Have the backend close its socket and nothing more; return the close reasons, once the client is reset."""
+        server.sock.shutdown(socket.SHUT_WR)
+        rig.until(lambda: rig.reasons)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(getattr(client, "sock", client))
+        rig.check_accounts()
+        return rig.reasons
+
+    def test_after_the_answer(self, begun) -> None:
+        """The client has its answer and has ended: no backend is blamed."""
+        client, server = begun.pair()
+        client.sendall(b"question")
+        assert begun.receive(server, 8) == b"question"
+        server.sendall(b"answer")
+        assert begun.receive(client, 6) == b"answer"
+        client.shutdown(socket.SHUT_WR)
+        assert begun.receive_end(server) == b""
+        assert self.left(begun, client, server) == ["client_closed"]
+
+    def test_before_the_answer(self, begun) -> None:
+        """The client has ended, and waits for its answer: it was cut."""
+        client, server = begun.pair()
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert begun.receive_end(server) == b"question"
+        assert self.left(begun, client, server) == ["backend_reset"]
+
+    def test_before_the_client(self, begun) -> None:
+        """The client has not ended: what the backend said last may have been cut."""
+        client, server = begun.pair()
+        server.sendall(b"banner")
+        assert begun.receive(client, 6) == b"banner"
+        assert self.left(begun, client, server) == ["backend_reset"]
