@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import errno
 import ssl
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from dataplane.core.certificate_names import covers
 from dataplane.core.postgres import SSL_REQUEST, YES
 from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import IN, NOTHING, OUT, UNWATCHED, close, receive, send
 from dataplane.net.counters import TlsTotals
 from dataplane.net.reactor import Handler
 from dataplane.net.sockopts import error_text, set_nodelay
-from dataplane.net.tls import Channel
+from dataplane.net.tls import Channel, certificate_names
 from dataplane.net.tls_failure import CLOSED, NAMELESS, failure_words
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
     from dataplane.net.sockopts import SocketAddress
 
 READ_BYTES: Final = 16 * 1024
+SHOWN_NAMES: Final = 3
+
+
+class Offer(NamedTuple):
+    """What of a client's own TLS a backend is to be told."""
+
+    sni: str
+    """The name that it has asked for; empty: none, or it is not passed on."""
+    alpn: tuple[str, ...] | None
+    """Protocols; None: those that are configured."""
 
 
 class HandshakeOwner(Protocol):
@@ -51,6 +62,7 @@ class BackendHandshake(Handler):
 
     __slots__ = (
         "_asks",
+        "_name",
         "_totals",
         "_unsent",
         "begun_at",
@@ -59,6 +71,7 @@ class BackendHandshake(Handler):
         "failure",
         "fd",
         "mask",
+        "offer",
         "owner",
         "reactor",
         "target",
@@ -77,8 +90,12 @@ class BackendHandshake(Handler):
         """Why it failed, in words; empty: it has not."""
         self.owner: HandshakeOwner | None = None
         """None: it has ended."""
+        self.offer: Offer | None = None
+        """What of the client is passed on; None: nothing."""
         self._unsent = b""
         self._asks = False
+        self._name = ""
+        """What the certificate has to be for, where OpenSSL was asked for another name."""
 
     def start(
         self,
@@ -112,22 +129,38 @@ class BackendHandshake(Handler):
         if context.check_hostname and not name:
             self._settle(NAMELESS, TlsCause.WRONG_NAME)
             return
-        session = tls.session(backend)
-        if session is not None:
-            try:
-                self.channel = Channel(context, False, name, session)
-            except ValueError:  # the context was renewed in between
-                session = None
-        if session is None:
-            try:
-                self.channel = Channel(context, False, name)
-            except ValueError as error:  # what should be a name is none
-                self._settle(f"{TlsCause.WRONG_NAME}: {error}", TlsCause.WRONG_NAME)
-                return
+        try:
+            if self.offer is not None:
+                self.channel = self._offering(context, name, self.offer)
+            else:
+                self.channel = _opened(context, name, tls.session(backend))
+        except ValueError as error:  # what should be a name is none
+            self._settle(f"{TlsCause.WRONG_NAME}: {error}", TlsCause.WRONG_NAME)
+            return
         if not asks:
             self._go_on(b"")
         elif self._send():
             self._watch(IN)
+
+    def _offering(self, context: ssl.SSLContext, name: str | None, offer: Offer) -> Channel:
+        """Return a session with what is of the client.
+
+        `ssl` verifies the name that it sends, and has protocols for a context only. Both are copied when a session is made,
+        so the context says something else meanwhile; what it does not verify then, `_done` does. Without an earlier
+        session, which may be another client's.
+        """
+        verifies = context.check_hostname
+        if offer.sni:
+            context.check_hostname = False
+            self._name = name if verifies and name else ""
+        if offer.alpn is not None:
+            context.set_alpn_protocols(list(offer.alpn))
+        try:
+            return Channel(context, False, offer.sni or name)
+        finally:
+            context.check_hostname = verifies
+            if offer.alpn is not None:  # which excludes protocols of the configuration
+                context.set_alpn_protocols([])
 
     def on_event(self, events: int) -> None:
         """Send what is left, and take what has come."""
@@ -162,7 +195,7 @@ class BackendHandshake(Handler):
         if self._unsent and not self._send():
             return
         if is_over:
-            self._settle("")
+            self._done()
         elif self.mask != IN:
             self._watch(IN)
 
@@ -177,10 +210,20 @@ class BackendHandshake(Handler):
             self._watch(IN | OUT)
             return False
         if self.channel.is_open:
-            self._settle("")
+            self._done()
             return False
         self._watch(IN)
         return True
+
+    def _done(self) -> None:
+        """Settle a handshake that is over, if the certificate is for whom it has to be."""
+        if self._name and not covers(names := certificate_names(self.channel), self._name):
+            send(self.fd, self.channel.finish())
+            said = ", ".join(value for _, value in names[:SHOWN_NAMES]) or "nobody"
+            words = f"{TlsCause.WRONG_NAME}: certificate is for {said}, not {self._name}"
+            self._settle(words, TlsCause.WRONG_NAME)
+        else:
+            self._settle("")
 
     def _watch(self, mask: int) -> None:
         if self.mask == UNWATCHED:
@@ -225,3 +268,13 @@ class BackendHandshake(Handler):
         self.reactor.wheel.cancel(self)
         self.reactor.forget(self.fd)
         close(self.fd)
+
+
+def _opened(context: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None) -> Channel:
+    """Return a session, which goes on with an earlier one if it can; ValueError if `name` is none."""
+    if session is not None:
+        try:
+            return Channel(context, False, name, session)
+        except ValueError:
+            pass  # its context was renewed in between
+    return Channel(context, False, name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import ssl
 
-    from dataplane.core.spec import BackendSpec
+    from dataplane.core.spec import BackendSpec, BackendTlsSpec
     from dataplane.net.counters import BackendTotals
     from dataplane.net.tls import Channel
 
@@ -23,6 +23,7 @@ class Peer(Protocol):
 class BackendTls(Protocol):
     """How TLS to the backends of one service begins; it stays the same object while its settings do."""
 
+    spec: BackendTlsSpec
     context: ssl.SSLContext
     """A renewal of its files replaces it."""
 

@@ -15,7 +15,7 @@ from dataplane.core.outlier import Evidence
 from dataplane.core.postgres import POSTGRESQL
 from dataplane.core.reasons import CloseReason
 from dataplane.core.selection import Lack
-from dataplane.net.backend_handshake import BackendHandshake
+from dataplane.net.backend_handshake import BackendHandshake, Offer
 from dataplane.net.calls import NOBODY, OUT, UNWATCHED, close
 from dataplane.net.dialer import BUSY, PENDING, UNDER_WAY, Dial, begin
 from dataplane.net.flow import FlowOwner, end_if_late
@@ -24,6 +24,7 @@ from dataplane.net.sockopts import LOCAL_ERRNOS, error_text
 if TYPE_CHECKING:
     from dataplane.core.admission import WaitQueue
     from dataplane.core.selection import Selection
+    from dataplane.core.spec import BackendTlsSpec
     from dataplane.net.backend import Backend
     from dataplane.net.counters import ServiceTotals
     from dataplane.net.flow import Flow
@@ -121,6 +122,8 @@ class HandshakePlace:
         assert tls is not None  # noqa: S101 - the caller looked
         handshake = FlowHandshake(self._service.reactor, fd, mask, target)
         handshake.flow = flow
+        if tls.spec.pass_sni or tls.spec.pass_alpn:
+            handshake.offer = _offer(flow, tls.spec)
         flow.waiting, flow.dial = self, handshake
         flow.watch_client()
         header = flow.service.proxy_header
@@ -162,6 +165,17 @@ class HandshakePlace:
 
     def on_timeout(self, flow: Flow, now: float) -> None:
         """Do nothing: a handshake has a deadline of its own."""
+
+
+def _offer(flow: Flow, spec: BackendTlsSpec) -> Offer:
+    """Return what of the client's TLS a backend is to be told: where it ends here, what was agreed on, else what it offers."""
+    channel, hello = flow.client.tls, flow.hello
+    sni, alpn = "", tuple[str, ...]()
+    if channel is not None:
+        sni, alpn = channel.sni, (channel.alpn,) if channel.alpn else ()
+    elif hello is not None:
+        sni, alpn = hello.sni, tuple(one for one in hello.alpn if one.isascii())
+    return Offer(sni if spec.pass_sni else "", alpn if spec.pass_alpn else None)
 
 
 class Connector:

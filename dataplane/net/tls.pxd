@@ -16,3 +16,5 @@ cdef class Channel:
     @cython.locals(done=long, size=long)
     cpdef bytes seal(self, object data)
     cpdef bytes finish(self)
+
+cpdef tuple certificate_names(Channel channel)

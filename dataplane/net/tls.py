@@ -232,6 +232,12 @@ class Channel:
         return next((value for part in subject for key, value in part if key == "commonName"), "")
 
 
+def certificate_names(channel: Channel) -> tuple[tuple[str, str], ...]:
+    """Return whom the peer's certificate is for, as kinds and values; nothing if it was not verified."""
+    certificate: Mapping[str, Any] = channel._object.getpeercert() or {}  # noqa: SLF001 - it is this module's
+    return tuple(certificate.get("subjectAltName", ()))
+
+
 def note_sni(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None) -> None:
     """Keep the name that a client has asked for; an `sni_callback` calls it, which alone is told of it."""
     connection.sni = name  # type: ignore[union-attr]

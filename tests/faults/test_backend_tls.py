@@ -127,3 +127,33 @@ def test_the_handshake_is_done_ahead(site: Site, certificates: Certificates) -> 
     assert site.ask() == b""
     totals = site.plane.backend("web", "one")["totals"]["pool"]
     assert totals["discarded"]["changed"] >= 2
+
+
+@pytest.mark.parametrize("ends_here", [True, False])
+def test_name_and_protocol_of_the_client_are_passed_on(
+    site: Site, certificates: Certificates, *, ends_here: bool
+) -> None:
+    """Where its TLS ends here, what was agreed on; without any TLS of its own, nothing is."""
+    asked: list[str | None] = []
+    context = certificates.server()
+    context.sni_callback = lambda _tls, name, _context: asked.append(name)
+    context.set_alpn_protocols(["b", "a"])
+    one = site.backend("one", context)
+    pair = certificates.authority.issue("www.example")
+    tls = {"tls": {"certificates": [pair.spec], "alpn": ["a"]}} if ends_here else {}
+    passed = {"ca": site.ca, "pass_sni": True, "pass_alpn": True}
+    site.configure(one, backend_tls=passed, **tls)
+    if not ends_here:
+        assert site.ask() == b"one:x\n"
+        assert (asked, one.alpn) == ([None], [None])
+        return
+    trusting = certificates.client()
+    trusting.set_alpn_protocols(["b", "a"])
+    with (
+        socket.create_connection(("127.0.0.1", site.port.port), DEADLINE_S) as sock,
+        trusting.wrap_socket(sock, server_hostname="www.example") as client,
+    ):
+        client.sendall(b"x\n")
+        assert client.recv(100) == b"one:x\n"
+        assert client.selected_alpn_protocol() == "a"
+    assert (asked, one.alpn) == (["www.example"], ["a"])

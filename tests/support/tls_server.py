@@ -23,6 +23,8 @@ class TlsLineServer:
         self.handshakes = 0
         """Those that succeeded."""
         self.resumed = 0
+        self.alpn: list[str | None] = []
+        """What was agreed on, of each."""
         self._context = context
         self._greeting = greeting
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -53,6 +55,7 @@ class TlsLineServer:
                 with self._lock:
                     self.handshakes += 1
                     self.resumed += bool(tls.session_reused)
+                    self.alpn.append(tls.selected_alpn_protocol())
                     self._open.discard(sock)
                     self._open.add(tls)
                 tls.sendall(self._greeting)

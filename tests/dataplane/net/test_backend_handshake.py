@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dataplane.core.postgres import SSL_REQUEST
-from dataplane.net.backend_handshake import BackendHandshake
+from dataplane.net.backend_handshake import BackendHandshake, Offer
 from dataplane.net.calls import IN, UNWATCHED, close, receive
 from dataplane.net.counters import BackendTotals
 from dataplane.net.reactor import Reactor
@@ -32,12 +32,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 class Site:
     """A handshake on a socket pair, whose other end the test is."""
 
-    def __init__(self, tls: PlainBackendTls, *, header: bytes = b"", asks: bool = False) -> None:
+    def __init__(
+        self,
+        tls: PlainBackendTls,
+        *,
+        header: bytes = b"",
+        asks: bool = False,
+        offer: Offer | None = None,
+    ) -> None:
         self.reactor = Reactor(SimpleNamespace(), 4096)  # type: ignore[arg-type]
         near, self.far = socket.socketpair()
         self.far.setblocking(False)
         self.heard: list[str] = []
         self.handshake = BackendHandshake(self.reactor, adopted(near), UNWATCHED, TARGET)
+        self.handshake.offer = offer
         deadline = self.reactor.now + TIMEOUT_S
         self.totals = BackendTotals()
         backend: Any = SimpleNamespace(id="b", totals=self.totals)
@@ -277,3 +285,65 @@ def test_postgresql_leaves(certificates: Certificates, sites: list[Site]) -> Non
     one.crank()
     assert len(one.heard) == 1
     assert one.heard[0]
+
+
+class TestOffer:
+    """What is of the client's own TLS."""
+
+    def listening(self, certificates: Certificates, *names: str) -> tuple[ssl.SSLContext, list[str | None]]:
+        """Return a server's context, and which names it is asked for."""
+        asked: list[str | None] = []
+        context = certificates.server(*names)
+        context.sni_callback = lambda _tls, name, _context: asked.append(name)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        return context, asked
+
+    def test_the_name_is_sent_and_another_is_verified(
+        self, certificates: Certificates, sites: list[Site]
+    ) -> None:
+        """The certificate has to be for the backend, whatever the client has asked for."""
+        context, asked = self.listening(certificates, "db.example")
+        tls = PlainBackendTls(certificates.client(), "db.example")
+        one = site(sites, tls, offer=Offer("www.example", None))
+        one.serve(TlsEnd(context))
+        assert (one.heard, asked) == ([""], ["www.example"])
+        assert tls.context.check_hostname
+
+    def test_a_certificate_for_the_client_s_name_alone(
+        self, certificates: Certificates, sites: list[Site]
+    ) -> None:
+        """It is refused, with the names that it is for."""
+        context, _ = self.listening(certificates, "www.example")
+        tls = PlainBackendTls(certificates.client(), "db.example")
+        one = site(sites, tls, offer=Offer("www.example", None))
+        one.serve(TlsEnd(context))
+        assert one.heard == ["wrong_name: certificate is for www.example, not db.example"]
+        assert not one.reactor.handlers
+
+    def test_an_authority_is_verified_all_the_same(
+        self, certificates: Certificates, sites: list[Site]
+    ) -> None:
+        """Only the name is looked at by us."""
+        tls = PlainBackendTls(certificates.client(), "db.example")
+        one = site(sites, tls, offer=Offer("www.example", None))
+        one.serve(TlsEnd(certificates.server("db.example", stranger=True)))
+        assert one.heard[0].startswith("unknown_ca: ")
+
+    def test_protocols(self, certificates: Certificates, sites: list[Site]) -> None:
+        """They are this client's, and no later one's."""
+        tls = PlainBackendTls(certificates.client())
+        for alpn, agreed in ((("http/1.1",), "http/1.1"), ((), ""), (("h2", "http/1.1"), "h2")):
+            context, _ = self.listening(certificates)
+            one = site(sites, tls, offer=Offer("", alpn))
+            one.serve(TlsEnd(context))
+            assert (one.heard, one.handshake.channel.alpn) == ([""], agreed)
+        one = site(sites, tls)
+        one.serve(TlsEnd(self.listening(certificates)[0]))
+        assert one.handshake.channel.alpn == ""
+
+    def test_a_name_that_is_none(self, certificates: Certificates, sites: list[Site]) -> None:
+        """It fails, and the context is as before."""
+        tls = PlainBackendTls(certificates.client())
+        one = site(sites, tls, offer=Offer(".", ()))
+        assert one.heard[0].startswith("wrong_name: ")
+        assert tls.context.check_hostname
