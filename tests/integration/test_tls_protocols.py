@@ -127,6 +127,23 @@ class TestPostgres:
             wrong = self.psql(service.address, authority, TWO, query, **more)
             run(wrong, fails="does not match host name")
 
+    @pytest.mark.needs("psql", "postgres", "initdb")
+    @pytest.mark.parametrize("pool", ["off", "preconnect"])
+    def test_ended_and_begun(self, plane, authority, servers, pool):
+        """TLS ends here and begins anew: the server is asked for it as we were, and it is who it should be."""
+        tls = {"certificates": [authority.issue(TWO).spec]}
+        query = "select current_setting('cluster_name'), ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        for name, answer in ((ONE, "one|t\n"), ("else.example.com", "")):
+            believed = {"ca": str(authority.ca), "server_name": name}
+            with through(
+                plane, servers[0].address, tls=tls, backend_tls=believed, pool={"mode": pool}
+            ) as service:
+                asked = self.psql(service.address, authority, TWO, query)
+                for _ in range(3):
+                    assert run(asked, fails="" if answer else "connection to server") == answer
+                if not answer:
+                    service.wait_closed(backend_tls_failed=3)
+
     def negotiated(self, negotiation):
         """Return the setting; skip what this psql does not know."""
         if negotiation == "postgres":
