@@ -189,5 +189,7 @@ class RefusedError(DataPlaneError):
         return 400 <= self.http_status < 500  # noqa: PLR2004 - the class of HTTP status that blames the asker
 
     def __str__(self) -> str:
-        details = "; ".join(f"{each.get('path')}: {each.get('message')}" for each in self.details)
+        each_said = [f"{each.get('path')}: {each.get('message')}" for each in self.details]
+        # where the message is the details, as of files of TLS, once is enough
+        details = "; ".join(one for one in each_said if one not in self.message)
         return f"refused: {self.message}" + (f" ({details})" if details else "")

@@ -123,6 +123,14 @@ def test_errors_of_one_kind_are_not_the_same():
             "invalid",
             "refused: no (a.b: bad; c: x)",
         ),
+        (
+            {
+                "message": "a.b: bad; c: x",
+                "details": [{"path": "a.b", "message": "bad"}, {"path": "c", "message": "x"}],
+            },
+            "http_503",
+            "refused: a.b: bad; c: x",
+        ),
         ({}, "http_503", "refused: status 503"),
         ({"code": None, "message": None, "details": None}, "http_503", "refused: status 503"),
     ],
