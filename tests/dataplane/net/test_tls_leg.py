@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from dataplane.net.calls import BUFFER_BYTES
+from dataplane.net.tls import Channel
+from dataplane.net.tls_leg import MOST_PENDING_BYTES
 from tests.dataplane.net.descriptors import asked
 from tests.dataplane.net.tls_rig import MODES, TlsPeer, TlsRig, tls_rigged
 from tests.support.backends import payload
@@ -352,6 +354,37 @@ class TestBackPressure:
             sender.sock.send(wire[number : number + 1])
             rig.until(lambda: flow.last == rig.clock())
         assert rig.receive(receiver, 9) == b"a message"
+
+
+class Chatty(Channel):
+    """A session that answers everything, at length, once it is told to."""
+
+    is_told = False
+
+    def outgoing(self) -> bytes:
+        """Return far too much."""
+        return bytes(100_000) if self.is_told else super().outgoing()
+
+
+def test_who_takes_no_answers(authority) -> None:
+    """A peer that makes its session answer and never reads does not make it grow for ever: it is cut."""
+    with tls_rigged(authority, "backend") as rig:
+        rig.channel_class = Chatty
+        client, server = rig.pair()
+        rig.fill(client, DATA)
+        (flow,) = rig.service.flows
+        leg = flow.server
+        leg.tls.is_told = True
+        most = turn = 0
+        while not leg.broken:
+            turn += 1
+            server.sendall(b"x")
+            rig.until(lambda turn=turn: leg.received == turn or leg.broken)
+            most = max(most, len(leg.pending or b""))
+        assert BUFFER_BYTES < most <= MOST_PENDING_BYTES
+        rig.until(lambda: (rig.pass_time(0.05), rig.reasons)[1])
+        reason, flow = rig.ended[-1]
+        assert (reason, flow.detail) == ("backend_reset", "protocol_error")
 
 
 class TestBegin:

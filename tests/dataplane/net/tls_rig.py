@@ -231,6 +231,8 @@ class TlsRig(Rig):
         **options: Any,
     ) -> None:
         self.peers: list[TlsPeer] = []
+        self.channel_class = Channel
+        """Of what `pair` begins to backends."""
         if mode != "client":  # so that who has shaken hands waits in the queue, for `pair` to take it out
             options["limits"] = {"per_backend": 1, "queue": 10_000, "queue_timeout": "1h"}
         self.mode = mode
@@ -288,7 +290,7 @@ class TlsRig(Rig):
         sock = socket.create_connection(("127.0.0.1", self.ends[0].port), 10)
         server = self.secure(self.ends[0].accept(), self.ours, server_side=True)
         sock.setblocking(False)
-        channel = Channel(self.theirs, False, NAME)
+        channel = self.channel_class(self.theirs, False, NAME)
         channel.handshake(b"")
         done = False
         while not done or not channel.is_open:
