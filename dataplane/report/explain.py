@@ -76,10 +76,12 @@ def routed(node: Node, service: str, client: str, hello: ClientHello) -> list[Ro
             target = Routes((spec.match, spec.name) for spec in specs).find(hello, source)
             found.append({"address": address, "service": target})
     if not found:
-        raise Refused(404, "no_route", f"nothing is routed by name{f' to {service}' if service else ''}")
+        raise Refused(
+            404, "no_such_service", f"nothing is routed by name{f' to {service}' if service else ''}"
+        )
     if all(one["service"] is None for one in found):
         where = ", ".join(one["address"] for one in found)
-        raise Refused(404, "no_route", f"no service takes this client on {where}")
+        raise Refused(404, "no_such_service", f"no service takes this client on {where}")
     return found
 
 
