@@ -11,6 +11,7 @@ import pytest
 
 from dataplane.core.postgres import GSSENC_REQUEST, SSL_REQUEST
 from dataplane.net import client_hello
+from tests.dataplane.net.descriptors import adopted
 from tests.dataplane.net.routed import RoutedRig, routed
 from tests.support.hellos import extension, message, names, protocols, real_hello, records
 
@@ -81,6 +82,20 @@ def test_what_lies_there_incomplete_is_not_reported_again() -> None:
         rig.client().sendall(HELLO[:100])
         rig.settle()
         assert not select.select([rig.reactor.epoll], [], [], 0)[0]
+
+
+def test_over_a_unix_socket() -> None:
+    """There the kernel can be told nothing of missing bytes: what lies there is reported once all the same."""
+    with two() as rig:
+        near, far = socket.socketpair()
+        rig.keep(far).setblocking(False)
+        rig.router.accepted(adopted(near), None)
+        for index in range(0, 100, 10):
+            far.sendall(HELLO[index : index + 10])
+            rig.settle()
+            assert not select.select([rig.reactor.epoll], [], [], 0)[0]
+        far.sendall(HELLO[100:])
+        assert rig.receive(rig.ends[1].accept(), len(HELLO)) == HELLO
 
 
 def test_the_relay_after_it_hears_of_single_bytes() -> None:
