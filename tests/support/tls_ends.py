@@ -148,6 +148,18 @@ class TlsSocket:
             pass
         return self.end
 
+    def wait(self) -> bytes:
+        """Return what comes next on the wire, cranking meanwhile."""
+        got: list[bytes] = []
+
+        def try_it() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                got.append(self.sock.recv(1 << 20))
+            return bool(got)
+
+        self._crank(try_it, "something on the wire")
+        return got[0]
+
     def until(self, holds: Callable[[TlsEnd], object], what: str) -> None:
         """Crank until `holds` of the session."""
         self._crank(lambda: holds(self.step()), what)

@@ -51,6 +51,20 @@ def exchange(rig: Rig, client: socket.socket, server: TlsSocket, text: bytes = b
     assert rig.receive(client, len(text) + 1) == b"!" + text
 
 
+def older(certificates: Certificates) -> ssl.SSLContext:
+    """Return a server's context with TLS 1.2, whose handshake it ends itself."""
+    context = certificates.server()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def greet_at_once(server: TlsSocket, greeting: bytes) -> None:
+    """Do a handshake, and send a greeting in one piece with its end."""
+    while not server.end.established:
+        answer = server.end.take(server.wait())
+        server.sock.sendall(answer + server.end.say(greeting) if server.end.established else answer)
+
+
 def discarded(rig: Rig) -> dict[str, int]:
     """Return the counts of discarded connections by cause, those above zero."""
     totals = rig.backend().totals.discarded
@@ -87,10 +101,7 @@ class TestDialled:
         """Its greeting may come in one piece with its Finished."""
         with over_tls(certificates) as (rig, _):
             client = rig.client()
-            server = accept(rig, certificates.server())
-            server.until(lambda end: end.tls.version() is not None or end.established, "the hello")
-            server.shake()
-            server.send(b"220 ready\r\n")
+            greet_at_once(accept(rig, older(certificates)), b"220 ready\r\n")
             assert rig.receive(client, 11) == b"220 ready\r\n"
             assert rig.backend().totals.connections == 1
 
@@ -223,6 +234,14 @@ class TestPreconnect:
             assert rig.receive(client, 22) == b"220 ready\r\n250 still\r\n"
             exchange(rig, client, server)
             assert discarded(rig) == {}
+
+    def test_a_greeting_that_comes_with_the_end_of_the_handshake(self, certificates: Certificates) -> None:
+        """It is one as any other: nobody waits for an event that does not come."""
+        with over_tls(certificates, **self.options()) as (rig, _):
+            greet_at_once(accept(rig, older(certificates)), b"220 ready\r\n")
+            rig.until(lambda: len(rig.backend().pool) == 1, "the pool to be filled")
+            assert rig.backend().pool.goal.greeting.is_known(rig.reactor.now)
+            assert rig.receive(rig.client(), 11) == b"220 ready\r\n"
 
     def test_an_old_greeting_is_worth_nothing(self, certificates: Certificates) -> None:
         """As without TLS: the server waits for a login, and not for long."""
