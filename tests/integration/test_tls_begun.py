@@ -217,6 +217,28 @@ class TestBehind:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert read_to_end(client).endswith(f"\r\n\r\n{DB} 127.0.0.7".encode())
 
+    @pytest.mark.needs("nginx")
+    def test_what_the_client_wants(self, plane, authority):
+        """With `pass_sni` and `pass_alpn` nginx sees what the client asked for; what is verified stays `server_name`."""
+        pair = authority.issue(DB)
+        server = (
+            f"ssl_certificate {pair.cert}; ssl_certificate_key {pair.key};"
+            'return 200 "<$ssl_server_name $ssl_alpn_protocol>";'
+        )
+        ours = {"certificates": [authority.issue("*.example.com").spec], "alpn": ["http/1.1"]}
+        with Nginx(server, listen_options="ssl") as nginx:
+            for passed, seen in ((True, "web.example.com http/1.1"), (False, f"{DB} ")):
+                theirs = trusting(authority, server_name=DB, pass_sni=passed, pass_alpn=passed)
+                with through(plane, nginx.address, tls=ours, backend_tls=theirs) as service:
+                    context = authority.client_context()
+                    context.set_alpn_protocols(["http/1.1"])
+                    with (
+                        dial(service.address) as sock,
+                        context.wrap_socket(sock, server_hostname="web.example.com") as client,
+                    ):
+                        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                        assert read_to_end(client).endswith(f"\r\n\r\n<{seen}>".encode())
+
 
 @pytest.mark.needs("redis-server", "redis-cli", "redis-benchmark")
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool["mode"])
