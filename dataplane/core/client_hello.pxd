@@ -1,5 +1,7 @@
 cimport cython
 
+cdef long _A, _Z, _ZERO, _NINE, _HYPHEN, _DOT, _MAX_LABEL
+
 @cython.locals(at=long, begin=long, end=long, missing=long, size=long)
 cpdef read_hello(bytes data)
 cdef _check_start(bytes data, long at)
@@ -24,3 +26,5 @@ cdef tuple _versions(bytes extension)
 @cython.locals(size=long, listed_size=long, name_size=long)
 cdef str _server_name(bytes extension)
 cdef str _host(bytes name)
+@cython.locals(label=long, byte=long)
+cdef bint _is_plain(bytes name) except -1

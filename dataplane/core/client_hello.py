@@ -31,6 +31,13 @@ _RANDOM_END: Final = 34
 _HOST_NAME: Final = 0
 _NAME_HEAD: Final = 5
 """The length of a list, a kind of name, and the length of the name."""
+_A: Final = ord("a")
+_Z: Final = ord("z")
+_ZERO: Final = ord("0")
+_NINE: Final = ord("9")
+_HYPHEN: Final = ord("-")
+_DOT: Final = ord(".")
+_MAX_LABEL: Final = 63
 _BEYOND: Final = "a field reaches beyond what it is part of"
 _NO_LIST: Final = "an extension is not the list that it should be"
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -230,10 +237,25 @@ def _server_name(extension: bytes | None) -> str:
 
 
 def _host(name: bytes) -> str:
+    if _is_plain(name):
+        return name.decode("ascii")
     found = name.decode("latin-1").lower().removesuffix(".")
     if _HOST.fullmatch(found) is None:
         raise HelloError(f"the server name {name[:80]!r} is no host name")
     return found
+
+
+def _is_plain(name: bytes) -> bool:
+    """Return whether a name is one that `_HOST` takes as it is: as nearly all are, in a loop that the compiler makes short."""
+    label = 0
+    for byte in name:
+        if _A <= byte <= _Z or _ZERO <= byte <= _NINE or byte == _HYPHEN:
+            label += 1
+        elif byte != _DOT or not label:
+            return False
+        else:
+            label = 0
+    return label > 0 and len(name) <= _MAX_LABEL
 
 
 def _protocols(extension: bytes | None) -> tuple[str, ...]:
