@@ -18,6 +18,8 @@ from dataplane.core.reasons import CloseReason
 from dataplane.ipc.messages import INBOX
 from dataplane.ipc.shared_counters import Board, CounterBoard
 from dataplane.net.calls import receive
+from dataplane.net.flow import Flow
+from dataplane.net.leg import Leg
 from dataplane.net.reactor import Reactor
 from dataplane.node.change import Changer
 from dataplane.telemetry.events import Events
@@ -335,3 +337,35 @@ def test_nobody_left_who_could_send_is_no_reason_to_spin(pair: tuple[Worker, Wor
     other.writer.close()
     other.look()
     assert not any(isinstance(handler, Inbox) for handler in other.reactor.handlers.values())
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_a_routed_client_that_cannot_be_sent_is_watched_as_its_leg_says(
+    make: Callable[[], Worker],
+    watched: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    """Whose ClientHello was there at once has not been watched before; it stays, and can be relayed."""
+    one, other = make(), make()
+    for worker in (one, other):
+        await worker.run(proxy_protocol={"accept": "off"})
+    one.meet(other)
+    other.writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least, room for a few
+    service = one.service
+    stays = False
+    for index in range(50):
+        near, far = socket.socketpair()
+        far.close()
+        flow = Flow(service, CLIENT, one.reactor.now)
+        flow.client = Leg(flow, adopted(near), False)
+        service.flows.add(flow)
+        if watched:
+            one.reactor.watch(flow.client.fd, flow, 0)
+            flow.client.mask = 0
+        if index < 30:
+            continue  # so that the other one has fewer
+        stays = not service.balancer.hand_over_routed(flow, "127.0.0.1:443")
+        if stays:
+            break
+    assert stays
+    assert service.totals.handed_over > 0
+    flow.watch_client()
