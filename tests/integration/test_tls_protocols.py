@@ -236,10 +236,11 @@ class TestMqtt:
         tls = {"certificates": [authority.issue("localhost").spec], "client_ca": str(authority.ca)}
         with Mosquitto() as broker, through(plane, broker.address, tls=tls) as service:
             said = [require("mosquitto_pub"), *self.options(service.address, authority), "-m", "hello"]
-            subprocess_failed = subprocess.run(said, capture_output=True, check=False).returncode
-            assert subprocess_failed != 0
+            run(said, fails="Error")
+            service.wait_closed(tls_failed=1)
             run([*said, "--cert", str(own.cert), "--key", str(own.key)])
-            service.wait_closed(tls_failed=1, client_closed=1)
+            status = service.wait(lambda now: sum(now["totals"]["closed"].values()) == 2)
+            assert set(status["totals"]["closed"]) - ENDED == {"tls_failed"}
 
     def test_passed_by_name(self, plane, authority):
         """The broker ends TLS itself."""
