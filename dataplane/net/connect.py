@@ -256,7 +256,7 @@ class Connector:
         """Replace a pooled connection that turned out dead before anything was sent on it."""
         backend, server = flow.backend, flow.server
         assert backend is not None and server is not None  # noqa: S101, PT018 - it was relaying
-        self._service.reactor.handlers.pop(server.fd, None)
+        self._service.reactor.forget(server.fd)
         close(server.fd)
         flow.server = None
         flow.pooled = False

@@ -195,7 +195,7 @@ class Flow(LegOwner):
         if client.mask == UNWATCHED:
             reactor.watch(client.fd, self, mask)
         else:
-            reactor.handlers[client.fd] = self
+            reactor.hand_to(client.fd, self)
             reactor.epoll.modify(client.fd, mask)
         client.mask = mask
 
@@ -241,12 +241,12 @@ class Flow(LegOwner):
             server.tls = tls
         server.mask = mask
         if mask != UNWATCHED:
-            self.reactor.handlers[server.fd] = server
+            self.reactor.hand_to(server.fd, server)
         client.peer = server
         server.peer = client
         self.server = server
         if client.mask != UNWATCHED:
-            self.reactor.handlers[client.fd] = client
+            self.reactor.hand_to(client.fd, client)
         self.last = self.connected_at = self.reactor.now
         when = self.last + self.service.deadlines.first_check_s
         self.reactor.wheel.move(self, min(when, self.deadline) if self.deadline else when)
@@ -387,11 +387,11 @@ class Flow(LegOwner):
                 farewell(client)
             if server is not None and server.tls is not None:
                 farewell(server)
-        reactor.handlers.pop(client.fd, None)
+        reactor.forget(client.fd)
         client.mask = UNWATCHED
         close(client.fd, reset=reset)
         if server is not None:
-            reactor.handlers.pop(server.fd, None)
+            reactor.forget(server.fd)
             server.mask = UNWATCHED
             close(server.fd, reset=reset)
         self.service.on_end(self, reason, given_back or server, given_back is not None)

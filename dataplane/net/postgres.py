@@ -59,7 +59,7 @@ class TlsRequest(Handler):
         if server.mask == UNWATCHED:
             reactor.watch(server.fd, self, IN)
         else:
-            reactor.handlers[server.fd] = self
+            reactor.hand_to(server.fd, self)
             reactor.epoll.modify(server.fd, IN)
         server.mask = IN
         flow.watch_client()
@@ -71,16 +71,15 @@ class TlsRequest(Handler):
         if code == errno.EAGAIN:
             return
         if answer == YES:
-            handlers = flow.reactor.handlers
-            handlers[server.fd] = server
-            handlers[flow.client.fd] = flow.client
+            flow.reactor.hand_to(server.fd, server)
+            flow.reactor.hand_to(flow.client.fd, flow.client)
             server.rewatch()
             flow.client.rewatch()
         elif not answer and flow.pooled:
             flow.service.connector.redial(flow)
         else:
             said = f"answers {answer!r}" if answer else "ends the connection"
-            flow.reactor.handlers.pop(server.fd, None)
+            flow.reactor.forget(server.fd)
             close(server.fd)
             flow.server = None
             words = f"the backend {said} to PostgreSQL's SSLRequest, and the client was promised TLS"

@@ -24,14 +24,18 @@ cdef class Reactor:
     cdef long _descriptors, _ticks
     cdef public long accept_ceiling, dial_ceiling
     cdef public Epoll epoll
-    cdef public dict handlers
+    cdef list _table
     cdef public list deferred
     cdef public double lag_s, now
     cdef public Wheel wheel
     @cython.locals(now=double)
     cpdef double clock(self) except? -1
+    @cython.locals(table=list)
+    cpdef Handler handler(self, int fd)
+    @cython.locals(table=list)
+    cpdef hand_to(self, int fd, Handler handler)
     cpdef watch(self, int fd, object handler, unsigned int events)
     cpdef forget(self, int fd)
     cpdef unwatch(self, int fd)
-    @cython.locals(fd=int, handler=Handler, epoll=Epoll, handlers=dict, flow=Handler, index=int, count=int, clients=int)
+    @cython.locals(fd=int, handler=Handler, epoll=Epoll, flow=Handler, index=int, count=int, clients=int)
     cpdef int _handle_batch(self) except -1

@@ -147,13 +147,13 @@ class Reactor:
         "_descriptors",
         "_loop",
         "_source",
+        "_table",
         "_ticks",
         "_timer",
         "accept_ceiling",
         "deferred",
         "dial_ceiling",
         "epoll",
-        "handlers",
         "lag_s",
         "now",
         "wheel",
@@ -171,7 +171,8 @@ class Reactor:
         self._ticks = 0
         self.limit_descriptors(descriptors)
         self.epoll = Epoll()
-        self.handlers: dict[int, Handler] = {}
+        self._table: list[Handler | None] = [None] * 64
+        """By descriptor: the kernel gives the lowest that is free, so there are no gaps to speak of."""
         self.deferred: list[Handler] = []
         """What wants to be settled when the batch of events is over."""
         self.now = self.clock()
@@ -210,7 +211,7 @@ class Reactor:
             self._timer.cancel()
         self._loop.remove_reader(self.epoll.fileno())
         self.epoll.close()
-        self.handlers.clear()
+        self._table = [None] * 64
 
     def clock(self) -> float:
         """Return the time and remember it as the batch's."""
@@ -218,18 +219,37 @@ class Reactor:
         self.now = now = monotonic() if source is None else source()
         return now
 
+    @property
+    def handlers(self) -> dict[int, Handler]:
+        """All, by descriptor: made for who asks."""
+        return {fd: handler for fd, handler in enumerate(self._table) if handler is not None}
+
+    def handler(self, fd: int) -> Handler | None:
+        """Return who gets the events of `fd`; None: nobody."""
+        table = self._table
+        return table[fd] if 0 <= fd < len(table) else None
+
+    def hand_to(self, fd: int, handler: Handler) -> None:
+        """Send the events of `fd`, which is watched, to another handler from now on."""
+        table = self._table
+        if fd >= len(table):
+            table.extend([None] * (fd + 1))
+        table[fd] = handler
+
     def watch(self, fd: int, handler: Handler, events: int) -> None:
         """Send the events of `fd` to `handler` from now on."""
-        self.handlers[fd] = handler
+        self.hand_to(fd, handler)
         self.epoll.register(fd, events)
 
     def forget(self, fd: int) -> None:
         """Drop `fd`, which its owner closes next: closing takes it out of the epoll."""
-        self.handlers.pop(fd, None)
+        if 0 <= fd < len(self._table):
+            self._table[fd] = None
 
     def unwatch(self, fd: int) -> None:
         """Drop `fd`, which stays open."""
-        if self.handlers.pop(fd, None) is not None:
+        if self.handler(fd) is not None:
+            self._table[fd] = None
             self.epoll.unregister(fd)
 
     def _ready(self) -> None:
@@ -240,12 +260,12 @@ class Reactor:
     def _handle_batch(self) -> int:
         """Handle what there is, and return how many events that were."""
         self.clock()
-        handlers, epoll = self.handlers, self.epoll
+        epoll = self.epoll
         count = epoll.wait(MAX_EVENTS)
         clients = 0
         for index in range(count):
             fd = epoll.fd(index)
-            handler = handlers.get(fd)
+            handler = self.handler(fd)
             if handler is None:
                 continue
             if not handler.is_backend:
@@ -257,7 +277,7 @@ class Reactor:
                 self._failed(fd, handler, error)
         for index in range(count if clients else 0):
             fd = epoll.fd(index)
-            handler = handlers.get(fd)
+            handler = self.handler(fd)
             if handler is not None and not handler.is_backend:
                 try:
                     handler.on_event(epoll.events(index))

@@ -240,7 +240,7 @@ async def test_leaving_a_socket_twice_takes_nothing_from_whoever_has_its_number(
         reused = socket.socket()
         assert reused.fileno() == number, "the kernel gives the lowest number that is free"
         handler = next(iter(worker.node.listeners.values()))
-        worker.reactor.handlers[number] = handler
+        worker.reactor.hand_to(number, handler)
         worker._listeners.leave_all()
         assert worker.reactor.handlers.pop(number) is handler
         reused.close()
