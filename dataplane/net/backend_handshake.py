@@ -122,7 +122,7 @@ class BackendHandshake(Handler):
         self._unsent = header + SSL_REQUEST if asks else header
         self._asks = asks
         set_nodelay(self.fd)
-        self.reactor.hand_to(self.fd, self)
+        self.reactor.handlers.put(self.fd, self)
         if deadline:
             self.reactor.wheel.at(self, deadline)
         context, name = tls.context, tls.server_name_of(backend)

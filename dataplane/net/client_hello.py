@@ -72,7 +72,7 @@ class HelloReader(Handler):
             reactor.watch(client.fd, self, _WATCHED)
         else:  # its PROXY header has been waited for
             client.mask = IN
-            reactor.hand_to(client.fd, self)
+            reactor.handlers.put(client.fd, self)
             reactor.epoll.modify(client.fd, _WATCHED)
         timeout_s = flow.service.spec.timeouts.client_hello_s
         when = reactor.now + timeout_s if timeout_s else flow.deadline
@@ -143,7 +143,7 @@ class HelloReader(Handler):
             set_option(client.fd, _SOCKET, _LOWAT, 1)
         if client.mask != UNWATCHED:
             client.mask = 0
-            reactor.hand_to(client.fd, flow)
+            reactor.handlers.put(client.fd, flow)
 
     def _look(self, seen: bytes) -> ClientHello | int:
         """Return the ClientHello, or how many bytes there have to be at least; 0: a request was answered, look again."""

@@ -195,7 +195,7 @@ class Flow(LegOwner):
         if client.mask == UNWATCHED:
             reactor.watch(client.fd, self, mask)
         else:
-            reactor.hand_to(client.fd, self)
+            reactor.handlers.put(client.fd, self)
             reactor.epoll.modify(client.fd, mask)
         client.mask = mask
 
@@ -241,12 +241,12 @@ class Flow(LegOwner):
             server.tls = tls
         server.mask = mask
         if mask != UNWATCHED:
-            self.reactor.hand_to(server.fd, server)
+            self.reactor.handlers.put(server.fd, server)
         client.peer = server
         server.peer = client
         self.server = server
         if client.mask != UNWATCHED:
-            self.reactor.hand_to(client.fd, client)
+            self.reactor.handlers.put(client.fd, client)
         self.last = self.connected_at = self.reactor.now
         when = self.last + self.service.deadlines.first_check_s
         self.reactor.wheel.move(self, min(when, self.deadline) if self.deadline else when)

@@ -100,7 +100,7 @@ class ClientHandshake(Handler):
         if client.mask == UNWATCHED:
             reactor.watch(client.fd, self, mask)
         else:
-            reactor.hand_to(client.fd, self)
+            reactor.handlers.put(client.fd, self)
             if client.mask != mask:
                 reactor.epoll.modify(client.fd, mask)
         client.mask = mask
@@ -187,7 +187,7 @@ class ClientHandshake(Handler):
         tls_totals(self._totals).completed(channel)
         client = flow.client = secured(flow.client)
         client.tls = channel
-        reactor.hand_to(client.fd, flow)
+        reactor.handlers.put(client.fd, flow)
         flow.service.choose_backend(flow)
         # Most relays begin at once and go on to watch it: only who waits for a backend is not to be heard meanwhile.
         if flow.server is None and not flow.over and client.mask & (IN | OUT):

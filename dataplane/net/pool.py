@@ -184,7 +184,7 @@ class Pool:
         if mask < 0:
             reactor.watch(fd, idle, IN)
         else:
-            reactor.hand_to(fd, idle)
+            reactor.handlers.put(fd, idle)
             if mask != IN:
                 reactor.epoll.modify(fd, IN)
         idle_list.append(idle)

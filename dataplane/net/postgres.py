@@ -59,7 +59,7 @@ class TlsRequest(Handler):
         if server.mask == UNWATCHED:
             reactor.watch(server.fd, self, IN)
         else:
-            reactor.hand_to(server.fd, self)
+            reactor.handlers.put(server.fd, self)
             reactor.epoll.modify(server.fd, IN)
         server.mask = IN
         flow.watch_client()
@@ -71,8 +71,8 @@ class TlsRequest(Handler):
         if code == errno.EAGAIN:
             return
         if answer == YES:
-            flow.reactor.hand_to(server.fd, server)
-            flow.reactor.hand_to(flow.client.fd, flow.client)
+            flow.reactor.handlers.put(server.fd, server)
+            flow.reactor.handlers.put(flow.client.fd, flow.client)
             server.rewatch()
             flow.client.rewatch()
         elif not answer and flow.pooled:

@@ -112,7 +112,7 @@ class HeaderReader(Handler):
         reactor.wheel.cancel(flow)
         flow.waiting = None
         flow.client.mask = 0
-        reactor.hand_to(flow.client.fd, flow)
+        reactor.handlers.put(flow.client.fd, flow)
         reactor.epoll.modify(flow.client.fd, 0)
         flow.service.admit(flow)
 

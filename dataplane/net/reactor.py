@@ -58,6 +58,42 @@ class Handler:
         raise NotImplementedError
 
 
+class Handlers:
+    """Who gets the events of each descriptor: an array, as the kernel gives the lowest number that is free."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self) -> None:
+        self._table: list[Handler | None] = [None] * 64
+
+    def get(self, fd: int) -> Handler | None:
+        """Return who gets the events of `fd`; None: nobody."""
+        table = self._table
+        return table[fd] if 0 <= fd < len(table) else None
+
+    def put(self, fd: int, handler: Handler) -> None:
+        """Send the events of `fd` to `handler` from now on."""
+        table = self._table
+        if fd >= len(table):
+            table.extend([None] * (fd + 1))
+        table[fd] = handler
+
+    def drop(self, fd: int) -> bool:
+        """Send the events of `fd` to nobody; return whether somebody got them."""
+        table = self._table
+        if not 0 <= fd < len(table) or table[fd] is None:
+            return False
+        table[fd] = None
+        return True
+
+    def all(self) -> dict[int, Handler]:
+        """Return everybody, by descriptor: made for who asks."""
+        return {fd: handler for fd, handler in enumerate(self._table) if handler is not None}
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+
 class Timed(Protocol):
     """Whatever has a deadline in the wheel; `tick` is the wheel's own note, 0 when not in it."""
 
@@ -147,13 +183,13 @@ class Reactor:
         "_descriptors",
         "_loop",
         "_source",
-        "_table",
         "_ticks",
         "_timer",
         "accept_ceiling",
         "deferred",
         "dial_ceiling",
         "epoll",
+        "handlers",
         "lag_s",
         "now",
         "wheel",
@@ -171,8 +207,7 @@ class Reactor:
         self._ticks = 0
         self.limit_descriptors(descriptors)
         self.epoll = Epoll()
-        self._table: list[Handler | None] = [None] * 64
-        """By descriptor: the kernel gives the lowest that is free, so there are no gaps to speak of."""
+        self.handlers = Handlers()
         self.deferred: list[Handler] = []
         """What wants to be settled when the batch of events is over."""
         self.now = self.clock()
@@ -211,7 +246,7 @@ class Reactor:
             self._timer.cancel()
         self._loop.remove_reader(self.epoll.fileno())
         self.epoll.close()
-        self._table = [None] * 64
+        self.handlers = Handlers()
 
     def clock(self) -> float:
         """Return the time and remember it as the batch's."""
@@ -219,37 +254,18 @@ class Reactor:
         self.now = now = monotonic() if source is None else source()
         return now
 
-    @property
-    def handlers(self) -> dict[int, Handler]:
-        """All, by descriptor: made for who asks."""
-        return {fd: handler for fd, handler in enumerate(self._table) if handler is not None}
-
-    def handler(self, fd: int) -> Handler | None:
-        """Return who gets the events of `fd`; None: nobody."""
-        table = self._table
-        return table[fd] if 0 <= fd < len(table) else None
-
-    def hand_to(self, fd: int, handler: Handler) -> None:
-        """Send the events of `fd`, which is watched, to another handler from now on."""
-        table = self._table
-        if fd >= len(table):
-            table.extend([None] * (fd + 1))
-        table[fd] = handler
-
     def watch(self, fd: int, handler: Handler, events: int) -> None:
         """Send the events of `fd` to `handler` from now on."""
-        self.hand_to(fd, handler)
+        self.handlers.put(fd, handler)
         self.epoll.register(fd, events)
 
     def forget(self, fd: int) -> None:
         """Drop `fd`, which its owner closes next: closing takes it out of the epoll."""
-        if 0 <= fd < len(self._table):
-            self._table[fd] = None
+        self.handlers.drop(fd)
 
     def unwatch(self, fd: int) -> None:
         """Drop `fd`, which stays open."""
-        if self.handler(fd) is not None:
-            self._table[fd] = None
+        if self.handlers.drop(fd):
             self.epoll.unregister(fd)
 
     def _ready(self) -> None:
@@ -260,12 +276,12 @@ class Reactor:
     def _handle_batch(self) -> int:
         """Handle what there is, and return how many events that were."""
         self.clock()
-        epoll = self.epoll
+        handlers, epoll = self.handlers, self.epoll
         count = epoll.wait(MAX_EVENTS)
         clients = 0
         for index in range(count):
             fd = epoll.fd(index)
-            handler = self.handler(fd)
+            handler = handlers.get(fd)
             if handler is None:
                 continue
             if not handler.is_backend:
@@ -277,7 +293,7 @@ class Reactor:
                 self._failed(fd, handler, error)
         for index in range(count if clients else 0):
             fd = epoll.fd(index)
-            handler = self.handler(fd)
+            handler = handlers.get(fd)
             if handler is not None and not handler.is_backend:
                 try:
                     handler.on_event(epoll.events(index))

@@ -125,7 +125,7 @@ class Refiller:
                 self._shake(dial.fd, OUT, dial.target, dial.started_at, dial.deadline)
                 return
             idle = self._add(dial.fd, dial.target, dial.started_at, self.reactor.now)
-            self.reactor.hand_to(dial.fd, idle)
+            self.reactor.handlers.put(dial.fd, idle)
             self.reactor.epoll.modify(dial.fd, IN)
         _publish(self)
 
@@ -145,7 +145,7 @@ class Refiller:
         else:
             idle = self._add(handshake.fd, handshake.target, handshake.dialled_at, self.reactor.now)
             idle.tls = handshake.channel
-            self.reactor.hand_to(handshake.fd, idle)
+            self.reactor.handlers.put(handshake.fd, idle)
             self.reactor.epoll.modify(handshake.fd, IN)
             if handshake.channel.early:
                 idle.has_spoken()

@@ -105,7 +105,7 @@ class Service(ConnectorOwner):
         if leaving_events != self.leaving_events:
             self.leaving_events = leaving_events
             for flow in self.flows:
-                if self.reactor.handler(flow.client.fd) is flow:  # it waits, and not for its header
+                if self.reactor.handlers.get(flow.client.fd) is flow:  # it waits, and not for its header
                     flow.watch_client()
         self.guarded = bool(
             spec.limits.per_client or spec.limits.client_rate or spec.access.allow or spec.access.deny

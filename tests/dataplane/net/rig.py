@@ -310,7 +310,9 @@ class Rig:
         assert all(not backend.active for backend in service.backends.values())
         assert sum(service.totals.closed.values()) == service.totals.connections
         pooled = sum(backend.pool.held for backend in service.backends.values())
-        assert len(self.reactor.handlers) == 1 + pooled, self.reactor.handlers  # the listener and the pools
+        assert len(self.reactor.handlers) == 1 + pooled, (
+            self.reactor.handlers.all()
+        )  # the listener and the pools
 
     def close(self) -> None:
         """Close everything."""

@@ -65,7 +65,7 @@ class RoutedRig(Rig):
             assert all(not backend.active for backend in service.backends.values())
             counted += service.totals.connections
         assert counted == self.listener.accepted == self.router.accepted_for.total()
-        assert len(self.reactor.handlers) == 1, self.reactor.handlers
+        assert len(self.reactor.handlers) == 1, self.reactor.handlers.all()
 
     def close(self) -> None:
         """Close everything."""

@@ -331,12 +331,12 @@ def test_who_is_replaced_leaves_its_inbox_to_the_successor(pair: tuple[Worker, W
 def test_nobody_left_who_could_send_is_no_reason_to_spin(pair: tuple[Worker, Worker]) -> None:
     """An inbox whose writing ends are all closed is not watched any more."""
     one, other = pair
-    watched = [handler for handler in other.reactor.handlers.values() if isinstance(handler, Inbox)]
+    watched = [handler for handler in other.reactor.handlers.all().values() if isinstance(handler, Inbox)]
     assert len(watched) == 1
     one.meet()
     other.writer.close()
     other.look()
-    assert not any(isinstance(handler, Inbox) for handler in other.reactor.handlers.values())
+    assert not any(isinstance(handler, Inbox) for handler in other.reactor.handlers.all().values())
 
 
 @pytest.mark.parametrize("watched", [False, True])
