@@ -16,6 +16,7 @@ _LIMITS: Final = "the backends are too slow for so many clients: add backends, o
 _TRY: Final = "try the backends by hand, from this machine"
 _ADVICE: Final = {
     "backend_reset": "the backends' own logs should say why",
+    "backend_tls_failed": "the access log's detail says which part of the handshake failed; mend backend_tls or the backends' certificates",
     "connect_failed": _TRY,
     "connect_timeout": _TRY,
     "limit_connections": _LIMITS,

@@ -117,6 +117,7 @@ const LIMITS = "The backends are too slow for so many clients: add backends, or 
 const TRY = "Try the backends by hand, from this machine.";
 const ADVICE = {
   backend_reset: "The backends' own logs should say why.",
+  backend_tls_failed: "The access log's detail says why the handshake fails; mend backend_tls or the backends' certificates.",
   connect_failed: TRY, connect_timeout: TRY,
   limit_connections: LIMITS, limit_per_backend: LIMITS, queue_full: LIMITS, queue_timeout: LIMITS,
   local_error: "This machine has run out of local ports, descriptors or memory; the event local_error names which.",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.support.dataplane import DataPlane, unix_request
 from tests.support.ports import HeldPort
 from tests.support.programs import require
 from tests.support.prometheus import Prometheus, alert_names
+from tests.support.tls import CertificateAuthority
 from tests.support.wait import wait_for
 
 FIRES_S = 60.0
@@ -60,7 +63,7 @@ class Site:
         self.stack = stack
         self.control = control
         self.backends = Backends(stack)
-        self.ports = {name: self.port() for name in ("traffic", "crew", "one", "two", "control")}
+        self.ports = {name: self.port() for name in ("traffic", "crew", "one", "two", "certified", "control")}
         self.listens: dict[str, str] = {}
         self.document = {"version": 1, "services": self.services()}
         spans = ["--otel-endpoint", f"http://{self.backends.nobody}", "--otel-sample", "1"]
@@ -70,11 +73,17 @@ class Site:
         self.crew = self.plane("crew", "--workers", "2")
         self.crew.put_snapshot({"web": {"listen": self.port(), "backends": [self.backends.lines.address]}})
         self.one, self.two = self.plane("one"), self.plane("two")
+        self.certified = self.plane("certified")
         self.daemon = stack.enter_context(
             Daemon(control, control.write(self.document), "--http", self.ports["control"])
         )
         control.wait_status(lambda status: status["converged"] and status["generation"] == 1)
-        jobs = {"livelb-dataplane": ["traffic"], "livelb-crew": ["crew"], "livelb-pair": ["one", "two"]}
+        jobs = {
+            "livelb-dataplane": ["traffic"],
+            "livelb-certified": ["certified"],
+            "livelb-crew": ["crew"],
+            "livelb-pair": ["one", "two"],
+        }
         self.prometheus = stack.enter_context(
             Prometheus(
                 {
@@ -366,6 +375,37 @@ def loop_lag(site: Site) -> Labels:
     return labels
 
 
+def certificate_ends(site: Site) -> Labels:
+    """Of two services one has a certificate that ends in half a day, and the other one of three days."""
+    authority = CertificateAuthority(site.certified.directory / "tls")
+    services = {}
+    for name, hours in (("today", 12), ("soon", 72)):
+        pair = authority.issue(f"{name}.example.com", lasts=timedelta(hours=hours), file=name)
+        site.listens[name] = site.port()
+        listed = {"listen": site.listens[name], "backends": [site.backends.echo.address], **UNCHECKED}
+        services[name] = {**listed, "tls": {"certificates": [pair.spec]}}
+    site.certified.put_snapshot(services)
+    trusting = ssl.create_default_context(cafile=str(authority.ca))
+    with (
+        dial(site.listens["soon"]) as client,
+        trusting.wrap_socket(client, server_hostname="soon.example.com") as secured,
+    ):
+        secured.sendall(b"x")
+        assert secured.recv(1) == b"x"
+    return {"service": "today", "severity": "critical"}
+
+
+def certificate_ends_soon(_site: Site) -> Labels:
+    """Nothing more than that."""
+    return {"service": "soon", "severity": "warning"}
+
+
+def certificate_not_renewed(site: Site) -> Labels:
+    """What renews writes something that is no certificate."""
+    (site.certified.directory / "tls" / "today.pem").write_text("oops")
+    return {"service": "today"}
+
+
 def target_down(site: Site) -> Labels:
     """A process is killed."""
     site.two.kill()
@@ -413,6 +453,9 @@ FAULTS: dict[str, Fault] = {
     "LbSnapshotNotSaved": snapshot_not_saved,
     "LbLogLinesDropped": log_lines_dropped,
     "LbSpansDropped": spans_dropped,
+    "LbCertificateEnds": certificate_ends,
+    "LbCertificateEndsSoon": certificate_ends_soon,
+    "LbCertificateNotRenewed": certificate_not_renewed,
     "LbContested": contested,
     "LbConfigError": config_error,
     "LbNodesDisagree": nodes_disagree,

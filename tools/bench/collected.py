@@ -48,7 +48,7 @@ class Watch:
             self._pauses[info["generation"]].append(now - self._began)
 
     def report(self, *_: object) -> None:
-        """Write seconds since the last report, all pauses by generation, and the seconds of a full collection now."""
+        """Write seconds since the last report, all pauses by generation, the seconds of a full collection now, and if it collects."""
         pauses, seconds = self._pauses, time.monotonic() - self._since
         self._pauses = [[] for _ in range(_GENERATIONS)]
         start = time.perf_counter()
@@ -57,7 +57,9 @@ class Watch:
         self._pauses = [[] for _ in range(_GENERATIONS)]
         self._since = time.monotonic()
         unfinished = self._file.with_suffix(".part")
-        unfinished.write_text(json.dumps({"seconds": seconds, "pauses": pauses, "full_s": full_s}))
+        unfinished.write_text(
+            json.dumps({"seconds": seconds, "pauses": pauses, "full_s": full_s, "collects": gc.isenabled()})
+        )
         unfinished.replace(self._file)
 
 

@@ -110,7 +110,10 @@ class CollectorStudy:
     def _sample(self, name: str, load: Callable[[str], object]) -> dict[str, float]:
         with ExitStack() as own:
             running = launch(name, self._backends, own)
-            _pauses(running)  # those of the start, when nobody waits, do not count
+            end = time.monotonic() + _WAIT_S
+            while not _pauses(running)["collects"]:  # those of the start, when nobody waits, do not count
+                if time.monotonic() > end:
+                    raise Failed("it does not collect")
             _hold(running, self._flows, own)
             opening = _pauses(running)
             load(running.address)

@@ -311,7 +311,7 @@ def _tls(contenders: Sequence[str], idle: int) -> list[Study]:
                 f"tls-resumed{suffix}", f"TLS handshakes resumed, {kind}",
                 f"{same} {handshakes} Each with the ticket that the connection before it was given, and a new exchange of"
                 " keys; all sessions are in tickets, nobody keeps a cache of them.",
-                HANDSHAKE_METRICS, contenders, "resumed", key, thorough=not suffix,
+                HANDSHAKE_METRICS, contenders, "resumed", key,
             )
             for suffix, key, kind in _TLS_KEYS
         ),

@@ -52,7 +52,7 @@ def test_data_planes_are_listed_whenever_it_looks(tmp_path, told):
 
 @pytest.mark.parametrize(
     ("where", "name", "folder"),
-    [("etc/lb.yaml", "file etc/lb.yaml", Path("etc")), ("consul-kv:lb/edge", "consul-kv:lb/edge", Path())],
+    [("etc/lb.yaml", "file etc/lb.yaml", Path("etc")), ("consul-kv:lb/edge", "consul-kv:lb/edge", None)],
 )
 def test_what_it_watches(tmp_path, told, where, name, folder):
     """A file, or a key."""

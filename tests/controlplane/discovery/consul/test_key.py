@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -51,10 +50,10 @@ async def write(consul, raw):
 
 
 def test_a_key_is_called_as_a_command_calls_it():
-    """It has no folder: files that it names are looked for where the daemon was started."""
+    """It has no folder: files of services have to be absolute, and Consul's are looked for where the daemon was started."""
     home = KeySource("lb/edge", with_address("http://127.0.0.1:1"))
     name = "consul-kv:lb/edge"
-    assert (home.word, home.name, home.place, home.folder) == ("key", name, name, Path())
+    assert (home.word, home.name, home.place, home.folder) == ("key", name, name, None)
 
 
 async def test_changes_are_handed_on(consul):
