@@ -76,6 +76,8 @@ class Publisher:
         self._backoff = Backoff(cap_s=TTL_S)
         self._written: NodeRecord | None = None
         """What Consul has of this session's; None: nothing."""
+        self._offered: NodeRecord | None = None
+        """What it was sent last, whether its answer has come or not; None: nothing, or the name is another's."""
         self._written_at = 0.0
         self._renewed_at = 0.0
 
@@ -111,8 +113,9 @@ class Publisher:
         wait_s = self._due_in(record)
         if wait_s > 0.0:
             return min(wait_s, LOOK_S)
+        self._offered = record
         if not await session.acquire(self._url, record.encode(room_share(self._nodes()))):
-            self._written = None
+            self._written = self._offered = None
             self._note(
                 ConsulError(
                     "failed",
@@ -138,10 +141,10 @@ class Publisher:
     async def _leave(self, session: Session) -> None:
         """Say that this node has left, as far as Consul answers; what it said last stays."""
         with contextlib.suppress(ConsulError):
-            if self._written is not None:
+            if self._offered is not None:
                 now = self._runtime.rfc3339(self._runtime.clock())
                 await session.release(
-                    self._url, replace(self._written, at=now, left=now, outcomes={}).encode()
+                    self._url, replace(self._offered, at=now, left=now, outcomes={}).encode()
                 )
             await session.destroy()
 

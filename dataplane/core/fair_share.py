@@ -30,9 +30,13 @@ def divide(total: int, weights: Sequence[int], wanted: Sequence[int]) -> list[in
     given = [0] * len(weights)
     active = [weight if want else 0 for weight, want in zip(weights, wanted, strict=True)]
     while any(active):
-        parts = [part(total, active, index) for index in range(len(active))]
-        content = [index for index, weight in enumerate(active) if weight and wanted[index] <= parts[index]]
+        # Compared without rounding: else each who is content by a rounded part takes some of the others' parts.
+        whole = sum(active)
+        content = [
+            index for index, weight in enumerate(active) if weight and wanted[index] * whole <= total * weight
+        ]
         if not content:
+            parts = [part(total, active, index) for index in range(len(active))]
             return [had or new for had, new in zip(given, parts, strict=True)]
         for index in content:
             given[index] = wanted[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataplane.core.fair_share import divide, part, receiver, skew
@@ -24,6 +24,10 @@ def test_parts_add_up(total: int, weights: list[int]) -> None:
 
 
 @given(total=SIZES, claims=CLAIMS)
+@example(
+    total=166,  # many who are nearly content
+    claims=[(293, 33), (109, 13), (106, 12), (29, 4), (262, 30), (315, 33), (383, 43)],
+)
 @settings(deadline=None)
 def test_a_division_is_fair(total: int, claims: list[tuple[int, int]]) -> None:
     """Nobody gets more than it wants; nothing is left while somebody wants more; nobody lacks its weight's part."""
