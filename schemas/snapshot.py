@@ -30,7 +30,7 @@ from schemas.loops import Loops
 from schemas.options import Access, Drain, Health, Limits, Pool, ProxyProtocol, Timeouts
 from schemas.reading.findings import check_all, to_problems
 from schemas.sharing import listener_clashes
-from schemas.tls import BackendTls, Match, Tls, contradictions
+from schemas.tls import BackendTls, Match, Tls, contradictions, sees_hello
 
 Mode = Literal["rr", "sticky", "leastconn", "p2c", "random"]
 OperatorState = Literal["enabled", "drain", "disabled"]
@@ -142,9 +142,11 @@ class ServiceOptions(Frozen):
 
     @model_validator(mode="after")
     def _tls_fits(self) -> Self:
-        wrong = contradictions(self.backend_tls, self.pool.mode, self.health.active.over_tls)
+        knows = sees_hello(self.tls, self.match)
+        checked = self.health.active.over_tls
+        wrong = contradictions(self.backend_tls, self.pool.mode, checked, knows_clients=knows)
         if wrong:
-            raise refused(*wrong, about=("backend_tls", "pool", "health"))
+            raise refused(*wrong, about=("backend_tls", "pool", "health", "tls", "match"))
         return self
 
 

@@ -265,9 +265,9 @@ class BackendTls(Frozen):
     alpn: _Protocols = ()
     """Protocols that are offered to backends, the preferred first."""
     pass_sni: Switch = False
-    """Send the name that the client has asked for; what is verified stays."""
+    """Send the name that the client has asked for; what is verified stays. Needs `tls`, or `match` by name or protocol."""
     pass_alpn: Switch = False
-    """Offer the protocol that was agreed on with the client, or those that it offers where its TLS does not end here."""
+    """Offer the protocol that was agreed on with the client, or those that it offers where its TLS does not end here. Needs the same."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -288,17 +288,32 @@ class BackendTls(Frozen):
         return self
 
 
-def contradictions(begun: BackendTls | None, pool_mode: str, checked: str) -> list[tuple[Path, str]]:
+def contradictions(
+    begun: BackendTls | None, pool_mode: str, checked: str, *, knows_clients: bool
+) -> list[tuple[Path, str]]:
     """Find what contradicts a service's `backend_tls`: paths below the service, and messages.
 
     Args:
         begun: The section; None: there is none.
         pool_mode: Which pool the service has.
         checked: Which key of `health.active` says that its checks are over TLS; empty: none.
+        knows_clients: Whether what clients say in TLS is seen here: see `sees_hello`.
     """
     if begun is None:
         lacking = "needs backend_tls, which says how TLS begins and what is verified"
         return [(("health", "active", checked), lacking)] if checked else []
-    why = f"needs pool.mode off, not {pool_mode}: a connection that is made ahead knows nothing of its client"
-    wrong = ("pass_sni", "pass_alpn") if pool_mode != "off" else ()
-    return [(("backend_tls", key), why) for key in wrong if getattr(begun, key)]
+    if not knows_clients:
+        why = (
+            "needs tls, or a match with sni or alpn: without them nobody reads what the client asks for, and "
+            "nothing could be passed on; add one of them, or leave this out"
+        )
+    elif pool_mode != "off":
+        why = f"needs pool.mode off, not {pool_mode}: a connection that is made ahead knows nothing of its client"
+    else:
+        return []
+    return [(("backend_tls", key), why) for key in ("pass_sni", "pass_alpn") if getattr(begun, key)]
+
+
+def sees_hello(ended: Tls | None, match: Match | None) -> bool:
+    """Return whether a service knows what its clients say in TLS: it ends there, or tells whose they are."""
+    return ended is not None or (match is not None and bool(match.sni or match.alpn))

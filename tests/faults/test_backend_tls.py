@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -133,22 +134,30 @@ def test_the_handshake_is_done_ahead(site: Site, certificates: Certificates) -> 
 def test_name_and_protocol_of_the_client_are_passed_on(
     site: Site, certificates: Certificates, *, ends_here: bool
 ) -> None:
-    """Where its TLS ends here, what was agreed on; without any TLS of its own, nothing is."""
+    """Where its TLS ends here, what was agreed on; where it only tells whose it is, what it offers."""
     asked: list[str | None] = []
     context = certificates.server()
     context.sni_callback = lambda _tls, name, _context: asked.append(name)
     context.set_alpn_protocols(["b", "a"])
     one = site.backend("one", context)
     pair = certificates.authority.issue("www.example")
-    tls = {"tls": {"certificates": [pair.spec], "alpn": ["a"]}} if ends_here else {}
+    ended, routed = {"certificates": [pair.spec], "alpn": ["a"]}, {"sni": ["www.example"]}
+    known: dict[str, Any] = {"tls": ended} if ends_here else {"match": routed}
     passed = {"ca": site.ca, "pass_sni": True, "pass_alpn": True}
-    site.configure(one, backend_tls=passed, **tls)
-    if not ends_here:
-        assert site.ask() == b"one:x\n"
-        assert (asked, one.alpn) == ([None], [None])
-        return
+    site.configure(one, backend_tls=passed, **known)
     trusting = certificates.client()
     trusting.set_alpn_protocols(["b", "a"])
+    if not ends_here:
+        hello = ssl.MemoryBIO()
+        client_end = trusting.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="www.example")
+        with pytest.raises(ssl.SSLWantReadError):
+            client_end.do_handshake()
+        with socket.create_connection(("127.0.0.1", site.port.port), DEADLINE_S) as client:
+            client.sendall(hello.read() + b"\n")
+            with client.makefile("rb") as answer:
+                assert answer.read(4) == b"one:"
+        assert (asked, one.alpn) == (["www.example"], ["b"])
+        return
     with (
         socket.create_connection(("127.0.0.1", site.port.port), DEADLINE_S) as sock,
         trusting.wrap_socket(sock, server_hostname="www.example") as client,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas.desired import load_desired
 from schemas.errors import InvalidDocument
 from schemas.snapshot import digest, parse_snapshot
 from schemas.tls import SYSTEM, BackendTls, contradictions
@@ -147,15 +148,41 @@ def test_names_that_no_client_sends_are_refused(name, words):
         ({"backend_tls": {"ca": "/c", "verify": False}}, "backend_tls.ca", "no effect with verify: false"),
         ({"backend_tls": {"server_name": "*.a.b"}}, "backend_tls.server_name", "must be a host name"),
         (
-            {"backend_tls": {"alpn": ["h2"], "pass_alpn": True}, "pool": {"mode": "off"}},
+            {
+                "match": {"alpn": ["h2"]},
+                "backend_tls": {"alpn": ["h2"], "pass_alpn": True},
+                "pool": {"mode": "off"},
+            },
             "backend_tls.alpn",
             "excludes pass_alpn",
         ),
-        ({"backend_tls": {"pass_sni": True}}, "backend_tls.pass_sni", "needs pool.mode off, not preconnect"),
         (
-            {"backend_tls": {"pass_alpn": True}, "pool": {"mode": "reuse"}},
+            {"match": {"sni": ["a.example"]}, "backend_tls": {"pass_sni": True}},
+            "backend_tls.pass_sni",
+            "needs pool.mode off, not preconnect",
+        ),
+        (
+            {
+                "tls": {"certificates": [PAIR]},
+                "backend_tls": {"pass_alpn": True},
+                "pool": {"mode": "reuse"},
+            },
             "backend_tls.pass_alpn",
             "needs pool.mode off, not reuse",
+        ),
+        (
+            {"backend_tls": {"pass_sni": True}, "pool": {"mode": "off"}},
+            "backend_tls.pass_sni",
+            "needs tls, or a match with sni or alpn",
+        ),
+        (
+            {
+                "match": {"source": ["10.0.0.0/8"]},
+                "backend_tls": {"pass_alpn": True},
+                "pool": {"mode": "off"},
+            },
+            "backend_tls.pass_alpn",
+            "add one of them, or leave this out",
         ),
         ({"health": {"active": {"tls": True}}}, "health.active.tls", "needs backend_tls"),
         ({"health": {"active": {"type": "tls"}}}, "health.active.type", "needs backend_tls"),
@@ -204,6 +231,43 @@ def test_one_file_may_have_both():
 
 
 def test_contradictions_concern_only_what_is_passed_on():
-    """A pool does not hinder TLS; what depends on the client does."""
-    assert contradictions(BackendTls(), "preconnect", "type") == []
-    assert contradictions(BackendTls(pass_sni=True, pass_alpn=True), "off", "tls") == []
+    """Neither a pool nor clients of whom nothing is known hinder TLS; what depends on the client they do."""
+    assert contradictions(BackendTls(), "preconnect", "type", knows_clients=False) == []
+    passes = BackendTls(pass_sni=True, pass_alpn=True)
+    assert contradictions(passes, "off", "tls", knows_clients=True) == []
+    found = contradictions(passes, "off", "tls", knows_clients=False)
+    assert [path for path, _ in found] == [("backend_tls", "pass_sni"), ("backend_tls", "pass_alpn")]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"tls": {"certificates": [PAIR]}},
+        {"match": {"sni": ["a.example"]}},
+        {"match": {"alpn": ["h2"], "source": ["10.0.0.0/8"]}},
+    ],
+)
+def test_what_is_known_of_clients_can_be_passed_on(known):
+    """Where their TLS ends, and where it tells whose they are."""
+    service = web(**known, pool={"mode": "off"}, backend_tls={"pass_sni": True, "pass_alpn": True})
+    assert service.backend_tls.pass_sni
+    assert service.backend_tls.pass_alpn
+
+
+def test_defaults_may_pass_on_what_only_some_services_know():
+    """A service is judged by what `defaults` and it say together, and told where that stands."""
+    text = """\
+version: 1
+defaults: {pool: {mode: "off"}, backend_tls: {pass_sni: true}}
+services:
+  named: {listen: ":1", backends: [], match: {sni: [a.example]}}
+  blind: {listen: ":2", backends: []%s}
+"""
+    with pytest.raises(InvalidDocument) as caught:
+        load_desired((text % "").encode())
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line) == ("defaults.backend_tls.pass_sni", 2)
+    assert "needs tls, or a match with sni or alpn" in problem.message
+    services = load_desired((text % ", backend_tls: {pass_sni: false}").encode()).services
+    assert services["named"].backend_tls.pass_sni
+    assert not services["blind"].backend_tls.pass_sni

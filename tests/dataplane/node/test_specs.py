@@ -139,5 +139,5 @@ def test_checks_speak_tls_where_backends_do(check, over_tls):
 def test_what_is_passed_on_of_a_client():
     """Its name, and its protocols."""
     said = {"pass_sni": True, "pass_alpn": True, "verify": False}
-    made = spec_of(pool={"mode": "off"}, backend_tls=said)
+    made = spec_of(match={"sni": ["a.example"]}, pool={"mode": "off"}, backend_tls=said)
     assert made.backend_tls == BackendTlsSpec(verify=False, pass_sni=True, pass_alpn=True)
