@@ -13,6 +13,8 @@ class TlsCause(StrEnum):
     """The peer left without a word: as a rule a check of somebody's that only connects."""
     TRUNCATED = "truncated"
     """The peer left in the middle: before the handshake was over, or later without a close_notify."""
+    TIMEOUT = "timeout"
+    """The handshake was not over in time: `timeouts.tls_handshake` for clients, the rest of `timeouts.connect` for backends."""
     NOT_TLS = "not_tls"
     """The peer speaks something else."""
     HTTP_REQUEST = "http_request"

@@ -235,7 +235,7 @@ class BackendHandshake(Handler):
     def on_timer(self, now: float) -> None:
         """Give up: the backend is too slow."""
         del now
-        self._settle("timeout in the TLS handshake")
+        self._settle(f"{TlsCause.TIMEOUT}: the TLS handshake took too long", TlsCause.TIMEOUT)
 
     def on_failure(self) -> None:
         """Give up: a bug of ours was met."""

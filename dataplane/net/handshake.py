@@ -93,6 +93,8 @@ class ClientHandshake(Handler):
     def on_timeout(self, flow: Flow, now: float) -> None:
         """End a flow whose handshake takes too long."""
         limit_s = flow.service.spec.timeouts.tls_handshake_s
+        if limit_s and self._since + limit_s <= now:
+            tls_totals(self._totals).failed(TlsCause.TIMEOUT)
         end_if_late(flow, now, self._since, limit_s, CloseReason.TLS_TIMEOUT)
 
     def _watch(self, mask: int) -> None:

@@ -82,6 +82,11 @@ class Site:
                 self.crank()
             assert data or out, "nobody says anything"
 
+    def failures(self) -> dict[str, int]:
+        """Return what was counted, by cause."""
+        assert self.totals.tls is not None
+        return {cause: count for cause, count in self.totals.tls.causes.items() if count}
+
     def close(self) -> None:
         """Close everything."""
         if not self.heard:
@@ -194,6 +199,7 @@ def test_an_end_in_the_handshake(certificates: Certificates, sites: list[Site]) 
     other.far.close()  # with our ClientHello unread
     other.crank()
     assert other.heard[0].startswith("truncated: ")
+    assert (one.failures(), other.failures()) == ({"truncated": 1}, {"truncated": 1})
 
 
 def test_a_stall_ends_at_the_deadline(certificates: Certificates, sites: list[Site]) -> None:
@@ -202,7 +208,8 @@ def test_a_stall_ends_at_the_deadline(certificates: Certificates, sites: list[Si
     one.pass_time(TIMEOUT_S - 0.1)
     assert one.heard == []
     one.pass_time(0.2)
-    assert one.heard == ["timeout in the TLS handshake"]
+    assert one.heard == ["timeout: the TLS handshake took too long"]
+    assert one.failures() == {"timeout": 1}
     assert not one.reactor.handlers
 
 

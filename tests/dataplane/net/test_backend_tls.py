@@ -190,7 +190,7 @@ class TestFailures:
             assert rig.reasons == []
             rig.pass_time(0.4)
             [(reason, flow)] = rig.ended
-            assert (reason, flow.detail) == ("backend_tls_failed", "timeout in the TLS handshake")
+            assert (reason, flow.detail) == ("backend_tls_failed", "timeout: the TLS handshake took too long")
             rig.check_accounts()
 
     def test_plain_text(self, certificates: Certificates) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from dataplane.core.postgres import GSSENC_REQUEST, NO, REQUEST_BYTES, SSL_REQUEST, YES
+from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import OUT
 from tests.dataplane.net.descriptors import looking
 from tests.dataplane.net.tls_rig import TlsPeer, TlsRig, tls_rigged
@@ -39,7 +40,7 @@ def ended(rig: TlsRig, reason: str, detail: str) -> None:
     assert rig.ends[0].nobody()
     counted = rig.service.totals.tls
     causes = {} if counted is None else {cause: count for cause, count in counted.causes.items() if count}
-    assert causes == ({detail: 1} if reason == "tls_failed" else {})
+    assert causes == ({"tls_failed": {detail: 1}, "tls_timeout": {"timeout": 1}}.get(reason, {}))
     rig.check_accounts()
 
 
@@ -272,6 +273,9 @@ def test_many_that_say_nothing(rig) -> None:
     assert rig.receive(server, 1) == b"x"
     rig.pass_time(2.1)
     assert rig.reasons == ["tls_timeout"] * len(silent)
+    counted = rig.service.totals.tls
+    assert counted is not None
+    assert counted.causes[TlsCause.TIMEOUT] == len(silent)
     assert len(rig.service.flows) == 1
 
 
