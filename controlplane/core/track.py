@@ -17,6 +17,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -95,6 +96,12 @@ class Track:
         self._trust = Trust()
         self._elsewhere: frozenset[str] = frozenset()
         self._candidate: dict[str, Instance] | None = None
+
+    def recall(self, other: Track) -> None:
+        """Begin with what another track of the same query remembers, but its last reply, under the own policy."""
+        policy, self.guard = self.guard.policy, copy.deepcopy(other.guard)
+        self.guard.policy = policy
+        self.wanted.recall(other.wanted)
 
     def shown(self, now: float) -> Mapping[str, Instance] | None:
         """Return what `release` would publish: what the catalogue shows, if anything was published before."""

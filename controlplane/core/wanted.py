@@ -6,6 +6,7 @@ it passes the balancer's own checks.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ class Wanted:
         self._damper = FlapDamper()
         self._instances: tuple[Instance, ...] = ()
         self._lost_since: dict[str, float] = {}
+
+    def recall(self, other: Wanted) -> None:
+        """Begin with what the instances of another one did: who flaps, and who is lost since when."""
+        self._damper, self._lost_since = copy.deepcopy(other._damper), dict(other._lost_since)
 
     def note(self, instances: tuple[Instance, ...], now: float) -> None:
         """Take the instances of a reply."""

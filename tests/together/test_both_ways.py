@@ -248,6 +248,11 @@ def found(datacenter=None, **consul):
     return {"version": 1, "services": {"web": where}, "guard": guard, "consul": settings}
 
 
+def may_be_empty():
+    """Write an lb.yaml with the same service, which may have no instance."""
+    return {**found(), "guard": {"hold": "1h", "absent_ttl": "1h", "allow_empty": True}}
+
+
 def lists(*numbers, name="redis"):
     """Let Consul list these."""
     return ("lists", name, set(numbers), "passing")
@@ -299,6 +304,7 @@ FOUND = {"listen": "127.0.0.1:4001", "discover": {"consul": {"service": "redis"}
     ]
 )
 @example([lists(1, 2, 3, 4), ("apply", found(), ()), lists(1), ("apply", found(), ("--force",))])
+@example([("apply", found(), ()), ("plan", may_be_empty(), ()), ("apply", may_be_empty(), ())])
 @example(
     [("apply", found(), ()), ("apply", found(service="typo"), ("--force",)), lists(1), ("apply", found(), ())]
 )

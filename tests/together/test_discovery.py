@@ -239,6 +239,48 @@ async def test_service_without_instances_is_named(tmp_path):
         assert controller.unserved() == []
 
 
+def guarded(path, consul, **guard):
+    """Check the same lb.yaml with another guard."""
+    document = {**proposal(path, consul).document, "guard": guard}
+    return Proposal.of_document(document, "test", path)
+
+
+async def test_what_may_be_empty_now_is_planned_and_applied_as_such(tmp_path):
+    """The guard of the lb.yaml that is asked about decides, not that of the one that is followed."""
+    plane = FakeDataPlane()
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        assert (await controller.apply(proposal(tmp_path, consul), QUICK, BY))["unserved"]
+        wanted = guarded(tmp_path, consul, allow_empty=True)
+        for options in (QUICK, ApplyOptions(5.0, force=True)):
+            report = await controller.plan(wanted, options)
+            assert (report["unserved"], report["warnings"]) == ([], [])
+        assert controller.discovering.status()[0]["state"] == "error"
+        report = await controller.apply(wanted, QUICK, BY)
+        assert (report["converged"], report["unserved"], report["warnings"]) == (True, [], [])
+        assert plane.services["cache"]["backends"] == []
+        (source,) = controller.discovering.status()
+        assert (source["state"], source["source"], controller.unserved()) == ("ok", "consul", [])
+
+
+async def test_another_guard_is_planned_with_the_same_memory(tmp_path):
+    """What is held stays held where the other guard would hold it too, and goes where it would not; a plan changes nothing."""
+    plane = FakeDataPlane()
+    async with FakeConsul() as consul, daemon(tmp_path, [plane]) as controller, following(controller):
+        await consul.put("redis", FOUR)
+        await controller.apply(proposal(tmp_path, consul), QUICK, BY)
+        await consul.put("redis", FOUR[:2])
+        await eventually(lambda: len(ids(plane)) == 2, "half of them to go")
+        await consul.put("redis", FOUR[:1])  # half of what is left, but not of the high water
+        await eventually(lambda: controller.discovering.status()[0]["state"] == "held", "a hold")
+        looking = controller.discovering.look
+        found = await looking(guarded(tmp_path, consul, hold="1h", absent_ttl="1h").desired, 10.0)
+        assert len(found.backends["cache"]) == 2
+        assert found.doubts == {"cache": "1 that Consul no longer lists are kept; --force lets them go"}
+        found = await looking(guarded(tmp_path, consul, hold="0s", absent_ttl="0s").desired, 10.0)
+        assert ([each.id for each in found.backends["cache"]], found.doubts) == (["n1/s0"], {})
+        assert len(ids(plane)) == 2
+
+
 class TestLook:
     """What an lb.yaml would find, asked of Consul as if it were followed."""
 

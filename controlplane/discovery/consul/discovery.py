@@ -118,7 +118,7 @@ class ConsulDiscovery:
     async def look(self, desired: Desired, timeout_s: float, *, released: bool = False) -> Found:
         """Find what `follow` would, with the same memory and the same guard; nothing changes.
 
-        What is followed already is known, and Consul is asked for the rest.
+        What is followed already under the same guard is known, and Consul is asked for the rest.
 
         Args:
             desired: The lb.yaml.
@@ -135,24 +135,20 @@ class ConsulDiscovery:
         from controlplane.discovery.consul.client import check_library  # noqa: PLC0415 - py-consul, only where it is needed
 
         await check_library()
-        others = {name: desired.services[name] for name, each in asked if each.key() not in self._pools}
-        rest = desired.model_copy(update={"services": others})
-        trial = ConsulDiscovery(
-            lambda: None,
-            self._tell,
-            answers=self._answers,
-            pace=replace(self._pace, pulse_s=0.0),
-            runtime=self._runtime,
+        policy = _policy_of(desired.guard)
+        same = {key for key, pool in self._pools.items() if pool.policy == policy}
+        known_already = {name for name, each in asked if each.key() in same}
+        mine, rest = (
+            desired.model_copy(update={"services": {name: desired.services[name] for name in names}})
+            for names in (known_already, dict(asked).keys() - known_already)
         )
-        trial.restore({"version": SAVED_VERSION, "pools": {**self._restored, **self._memory()}})
-        trial.active = True
-        trial.follow(rest)
+        trial = self._trial(rest)
         place = f"waiting for Consul at {settings_of(desired.consul).address()}"
         patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._tell, place)
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(trial.run())
             async with asyncio.TaskGroup() as waits:
-                followed = waits.create_task(self.settled(desired, timeout_s))
+                followed = waits.create_task(self.settled(mine, timeout_s))
                 found = waits.create_task(trial.settled(rest, timeout_s))
             patience.cancel()
             pools = {**followed.result(), **found.result()}
@@ -166,6 +162,23 @@ class ConsulDiscovery:
             {name: why for name, why in doubts.items() if why is not None},
             trial.saved(),
         )
+
+    def _trial(self, desired: Desired) -> ConsulDiscovery:
+        """Return another discovery that follows this lb.yaml with what is known here; SettingsError as for `follow`."""
+        trial = ConsulDiscovery(
+            lambda: None,
+            self._tell,
+            answers=self._answers,
+            pace=replace(self._pace, pulse_s=0.0),
+            runtime=self._runtime,
+        )
+        trial.restore({"version": SAVED_VERSION, "pools": {**self._restored, **self._memory()}})
+        trial.active = True
+        trial.follow(desired)
+        for key, pool in trial._pools.items():
+            if key in self._pools:
+                pool.recall(self._pools[key])
+        return trial
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Begin with what `saved` returned in an earlier life, as far as it still matters; never raises for it."""

@@ -54,7 +54,7 @@ class Pool:
         """Whose weights made all of a tier's smaller, and whose share is not what they asked for."""
         self._answers = answers
         self._runtime = runtime
-        self._policy = policy
+        self.policy = policy
         self._failover = Failover(runtime.clock())
         self.backends: tuple[Backend, ...] | None = None
         """The last known good set, sorted by id; None before the first one."""
@@ -65,7 +65,7 @@ class Pool:
 
     def set_policy(self, policy: GuardPolicy) -> None:
         """Let other limits of the guard hold."""
-        self._policy = policy
+        self.policy = policy
         for track in self.tracks:
             track.guard.policy = self._track_policy(policy)
 
@@ -151,7 +151,16 @@ class Pool:
             table = {item.id: item for item in found if item is not None}
             if table or not rows:  # that there was none is known as well
                 track.guard.restore(table, now)
-                self.saved_at = float(at)
+                self.saved_at = self.saved_at if track.heard else float(at)
+        self.advance()
+
+    def recall(self, other: Pool) -> None:
+        """Begin with all that a pool of the same selection remembers, its holds and high waters too, under the own policy."""
+        for track, before in zip(self.tracks, other.tracks, strict=True):
+            track.recall(before)
+        self._failover = copy.deepcopy(other._failover)
+        self.chosen, self.kept_since, self._may_be_empty = other.chosen, other.kept_since, other._may_be_empty
+        self.backends = other.backends
         self.advance()
 
     def _track_policy(self, policy: GuardPolicy) -> GuardPolicy:
@@ -166,12 +175,12 @@ class Pool:
         chosen = self._failover.choose(usable, now)
         if chosen is None:
             # empty everywhere from the start; that is an answer only to those who asked for it
-            return {} if self._policy.allow_empty and None not in usable else None
+            return {} if self.policy.allow_empty and None not in usable else None
         self.chosen = chosen
         table = self.tracks[chosen].guard.published or {}
         if table:
             self._may_be_empty = False
-        elif self.backends and not self._policy.allow_empty and not self._may_be_empty:
+        elif self.backends and not self.policy.allow_empty and not self._may_be_empty:
             self.kept_since = now if self.kept_since is None else self.kept_since
             return None
         self.kept_since = None

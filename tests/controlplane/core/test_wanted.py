@@ -36,6 +36,19 @@ def test_critical_ones_are_not_wanted():
     assert ids(wanted, 0.0) == "abcd"
 
 
+def test_another_one_recalls_who_is_lost_and_who_flaps():
+    """Without the reply itself; what it notes then is its own."""
+    before, later = Wanted(never), Wanted(never)
+    for number in range(12):
+        before.note(seen(a=Condition.LOST, b=(Condition.PASSING, Condition.CRITICAL)[number % 2]), 0.0)
+    later.recall(before)
+    assert ids(later, 0.0) == ""
+    later.note(seen(a=Condition.LOST, b=Condition.PASSING), 100.0)
+    assert (later.flapping(100.0), later.dues("a", ABSENT_S)[0]) == (["b"], ABSENT_S)
+    later.note(seen(), 100.0)
+    assert before.dues("a", ABSENT_S)[0] == ABSENT_S
+
+
 def test_lost_ones_are_wanted_for_a_time():
     """From when the agent fell silent, whatever replies come meanwhile; and from anew when it has come back."""
     wanted = Wanted(never)

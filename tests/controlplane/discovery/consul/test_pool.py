@@ -72,6 +72,28 @@ def test_what_is_held_is_shown_and_released():
     assert play.ids == ["n1/a"]
 
 
+def test_another_pool_recalls_all_that_the_guard_knows():
+    """High waters and holds too; the policy and the replies are its own, and what it does then changes nothing here."""
+    play, names = Play(hold_s=3600.0), "abcdefghij"
+    play.see(*names)
+    play.see(*names[:6])
+    play.wait(1.0)
+    play.see(*names[:4])
+    assert len(play.wait(1.0)) == 6  # four are more than half of six, and not of ten
+    later, lax = Play(hold_s=1800.0), Play(max_shrink=0.9, hold_s=1.0)
+    for each in (later, lax):
+        each.now = play.now
+        each.pool.recall(play.pool)
+        assert each.ids == play.ids
+        each.see(*names[:4])
+        each.wait(2.0)
+        each.see(*names[:4])
+    assert (len(later.ids), len(lax.ids)) == (6, 4)
+    held, before = later.pool.tracks[0].guard.held, play.pool.tracks[0].guard.held
+    assert (held.since, held.until) == (before.since, before.until - 1800.0)
+    assert len(play.wait(0.0)) == 6
+
+
 def test_maintenance_drains():
     """It is a state of the backend, not its absence."""
     play = Play()
