@@ -160,6 +160,17 @@ class MatchStatus(TypedDict):
     source: list[str]
 
 
+class BackendTlsStatus(TypedDict):
+    """How TLS to the backends of a service begins."""
+
+    verify: bool
+    """Whether a backend's certificate has to be accepted."""
+    ca: str
+    """`system`, or a file of authorities."""
+    server_name: str
+    """Whose certificate it has to be; empty: that of the host in each backend's address."""
+
+
 class ServiceStatus(TypedDict):
     """One service, all workers summed."""
 
@@ -179,6 +190,8 @@ class ServiceStatus(TypedDict):
     recent: RecentStatus
     certificates: NotRequired[list[CertificateStatus]]
     """Of TLS that ends or begins here; left out where there are none."""
+    backend_tls: NotRequired[BackendTlsStatus]
+    """Left out where no TLS begins here."""
     backends: list[BackendStatus]
 
 

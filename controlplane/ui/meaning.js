@@ -1,6 +1,6 @@
 // What a status means: tones, who serves, and what somebody should look at.
 
-import { ago, count, span } from "/text.js";
+import { ago, count, daemonClock, span } from "/text.js";
 
 export const HEALTH_TONE = { up: "good", unknown: "idle", ejected: "warn", down: "bad" };
 export const STATE_TONE = { enabled: "idle", drain: "warn", disabled: "bad" };
@@ -57,6 +57,31 @@ export function heldText(held) {
 
 export function sourceText(source) {
   return heldText(source.held) || source.last_error || source.note || "";
+}
+
+const DAY_S = 86400;
+const SOON_S = 7 * DAY_S;     // as core/certificates.py has it
+
+function leftSeconds(certificate) {
+  return (Date.parse(certificate.ends) - Date.now() - daemonClock.aheadMs) / 1000;
+}
+
+/** When a certificate ends: "ends in 29 d", "ended 3 h ago". */
+export function endsText(certificate) {
+  const left = leftSeconds(certificate);
+  return left > 0 ? `ends in ${span(left)}` : `ended ${span(-left)} ago`;
+}
+
+export function certificateTone(certificate) {
+  const left = leftSeconds(certificate);
+  if (left < DAY_S) return "bad";
+  return left < SOON_S || certificate.not_renewed ? "warn" : "good";
+}
+
+/** Whom a certificate is for: some names, and how many more. */
+export function namesText(certificate) {
+  const more = certificate.names.length > 3 ? ` and ${certificate.names.length - 3} more` : "";
+  return certificate.names.slice(0, 3).join(", ") + more || "no name";
 }
 
 /** Everything that somebody should look at, the worst first: [{key, tone, word, text, view}]. */
@@ -169,7 +194,20 @@ function unhealthyText(backends) {
   return `${named.join(", ")}${more}${cause}${passed && `, ${newest.length > 1 ? "the last one " : ""}for ${passed}`}`;
 }
 
+function certificateProblems(name, service, add) {
+  for (const each of service.certificates ?? []) {
+    const what = `${name}: ${each.cert} (${namesText(each)})`;
+    const about = `${name} ${each.place}`;
+    const left = leftSeconds(each);
+    if (left <= 0) add("bad", "certificate", about, `${what} ${endsText(each)}: whoever verifies it does not connect.`, "services");
+    else if (left < SOON_S) add(left < DAY_S ? "bad" : "warn", "certificate", about, `${what} ${endsText(each)}, and nobody has renewed it.`, "services");
+    if (each.not_renewed) add("warn", "not renewed", about, `${what}: what is in its files is not in use: ${each.not_renewed}`, "services");
+    if (each.key_readable_by_all) add("warn", "key", about, `${what}: everybody on its machine may read its key; take that from others.`, "services");
+  }
+}
+
 function serviceProblems(name, service, add) {
+  certificateProblems(name, service, add);
   const usable = service.backends.filter(serves).length;
   if (service.panic) add("bad", "panic", name, `${name}: ${usable || "none"} of ${count(service.backends.length, "backend")} healthy, so health is ignored: ${serving(service).length} that can be reached serve. The checks may be wrong.`, "services");
   else if (service.backends.length && !usable) add("bad", "no backend", name, `${name}: no backend is usable, clients are refused.`, "services");

@@ -7,6 +7,7 @@ import { Spark, backendKey, series } from "/rates.js";
 import { act, looking } from "/state.js";
 import { healthBar } from "/summary.js";
 import { DASH, bytesPerSecond, clock, count, figure, perSecond, sinceText } from "/text.js";
+import { tlsView } from "/tls.js";
 
 const OPEN_BACKENDS = 50;     // a service with more starts folded, unless it is the only one
 
@@ -125,7 +126,8 @@ function serviceView({ name }) {
   setText(pool.label, "Pool hits");
   const head = make("header", "service-head", make("div", "", make("h3", "", fold), facts), serving.node, rate.node, bytes.node, pool.node);
   const table = tableOf();
-  const node = make("article", "service", head, table.node);
+  const tls = tlsView();
+  const node = make("article", "service", head, tls.node, table.node);
   table.node.id = `backends-of-${encodeURIComponent(name)}`;
   fold.setAttribute("aria-controls", table.node.id);
   table.node.setAttribute("aria-label", `Backends of ${name}`);
@@ -152,6 +154,7 @@ function serviceView({ name }) {
       setText(rate.label, `${perSecond(known.now("connections"))} new · ${figure(service.active)} active`);
       setText(bytes.label, `${bytesPerSecond(known.now("bytes_in"))} / ${bytesPerSecond(known.now("bytes_out"))}`);
       setText(hits, known.hitRate());
+      tls.update(service);
       if (onScreen.has(node)) {
         rateSpark.draw(known);
         bytesSpark.draw(known);

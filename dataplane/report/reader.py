@@ -136,6 +136,7 @@ class Reader:
                 serving=len(selection.candidates),
                 certificates=certificates_of(service),
                 match=service.spec.match,
+                backend_tls=service.spec.backend_tls,
             ),
             recent=self.outcomes.of(service),
             active=service.own,

@@ -100,6 +100,13 @@ def _service(one: ServiceFigures, at: Callable[[float], str]) -> ServiceStatus:
         status["totals"]["tls"] = _tls(one.tls)
     if one.view.certificates:
         status["certificates"] = [_certificate(view, at) for view in one.view.certificates]
+    begins = one.view.backend_tls
+    if begins is not None:
+        status["backend_tls"] = {
+            "verify": begins.verify,
+            "ca": begins.ca,
+            "server_name": begins.server_name,
+        }
     return status
 
 

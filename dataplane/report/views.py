@@ -13,7 +13,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from dataplane.core.spec import MatchSpec
+from dataplane.core.spec import BackendTlsSpec, MatchSpec
 from dataplane.tls.service import CertificateView
 
 
@@ -50,6 +50,8 @@ class ServiceView:
     """Those in use, with clients and with backends."""
     match: MatchSpec | None = None
     """Which clients of its listeners it takes; None: all that no other service takes."""
+    backend_tls: BackendTlsSpec | None = None
+    """How TLS to its backends begins."""
 
     def __add__(self, other: ServiceView) -> ServiceView:
         if self.silent or other.silent:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.support.consul import Agent
 from tests.support.dataplane import DataPlane
 from tests.support.load import Load
 from tests.support.ports import HeldPort
+from tests.support.tls import CertificateAuthority
 from tests.support.wait import wait_for
 
 pytestmark = [
@@ -685,3 +687,51 @@ def test_without_a_cluster_the_view_of_nodes_says_so(browser, control, address, 
         browser.open(f"{page.url}#nodes")
         browser.wait_text("#nodes-none", "belongs to no cluster")
         assert browser.complaints() == []
+
+
+def test_what_a_service_has_to_do_with_tls(browser, control, address, plane, tmp_path):
+    """Whom it takes, its certificates with their ends, how handshakes went, and what TLS to its backends is like."""
+    authority = CertificateAuthority(tmp_path)
+    soon = authority.issue("soon.test", lasts=timedelta(days=3, hours=1))
+    later = authority.issue("later.test", "*.later.test", lasts=timedelta(days=60, hours=1), algorithm="rsa")
+    with LineServer("one") as one, HeldPort() as other:
+        quiet = {"health": {"active": {"type": "none"}}}
+        services = {
+            "web": {
+                "listen": address,
+                "backends": [one.address],
+                "match": {"sni": ["soon.test", "*.later.test"]},
+                "tls": {"certificates": [soon.spec, later.spec]},
+                **quiet,
+            },
+            "rest": {"listen": address, "backends": [one.address], **quiet},
+            "upstream": {
+                "listen": other.address,
+                "backends": [one.address],
+                "backend_tls": {"ca": str(authority.ca), "server_name": "db.test"},
+                **quiet,
+            },
+        }
+        with dashboard(control, {"version": 1, "services": services}) as page:
+            for name in ("soon.test", "www.later.test"):
+                with authority.client_context().wrap_socket(dial(address), server_hostname=name) as client:
+                    client.sendall(b"hello\n")
+                    assert client.recv(100) == b"one:hello\n"
+            browser.open(page.url)
+            browser.wait_text("#service-list", "2 handshakes")
+            text = browser.text("#service-list")
+            for said in (
+                "*.later.test, soon.test",
+                "ends in 3 d",
+                "ends in 60 d",
+                "later.test, *.later.test",
+                "2 handshakes, 0% resumed, TLSv1.3 100%",
+                f"verified by {authority.ca}, as db.test",
+            ):
+                assert said in text
+            tones = "return [...document.querySelectorAll('.tls-certificates .pill')].map((each) => each.dataset.tone)"
+            assert browser.script(tones) == ["warn", "good"]
+            hidden = "return [...document.querySelectorAll('.service')].filter((each) => each.querySelector('.tls').hidden).length"
+            assert browser.script(hidden) == 1, "a plain service has no such lines"
+            browser.wait_text("#attention-list", "ends in 3 d, and nobody has renewed it")
+            assert browser.complaints() == []

@@ -17,6 +17,7 @@ from tests.support.collector import Collector
 from tests.support.dataplane import DataPlane
 from tests.support.ports import HeldPort
 from tests.support.tls import CertificateAuthority
+from tests.support.tls_server import TlsLineServer
 from tests.support.wait import wait_for
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
@@ -136,3 +137,40 @@ def test_all_workers_as_one(authority: CertificateAuthority) -> None:
         assert metrics.value("lb_tls_handshake_failures_total", service="web", cause="http_request") == 2
         assert metrics.value("lb_tls_handshake_seconds_count", service="web") == 9
         assert not metrics.values("lb_tls_handshakes_total", service="plain")
+
+
+def test_tls_to_backends(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """The session of the backend's leg is in the line, and handshakes with each backend are counted, failures by their cause."""
+    path = tmp_path / "access.log"
+    good, strange = (
+        authority.issue("server.test"),
+        CertificateAuthority(tmp_path / "other").issue("server.test"),
+    )
+    begins = {"ca": str(authority.ca), "server_name": "server.test"}
+    with (
+        TlsLineServer("one", authority.server_context(good)) as one,
+        TlsLineServer("two", authority.server_context(strange)) as two,
+        HeldPort() as port,
+        DataPlane(["--access-log", str(path), "--workers", "2"]) as plane,
+    ):
+        service = {
+            "listen": port.address,
+            "backends": [one.address, two.address],
+            "backend_tls": begins,
+            **QUIET,
+        }
+        plane.put_snapshot({"web": service})
+        for _ in range(4):
+            with dial(port.address) as client:
+                client.sendall(b"hello\n")
+                assert client.recv(100) == b"one:hello\n"
+        for line in wait_for(lambda: lines(path) if len(lines(path)) == 4 else None, "four lines"):
+            assert line["backend_tls"].keys() == SESSION
+            assert (line["backend_tls"]["version"], line["backend_tls"]["sni"]) == ("TLSv1.3", "server.test")
+            assert "tls" not in line
+        metrics = plane.metrics()
+        labels = {"service": "web", "backend": two.address}
+        assert metrics.value("lb_backend_tls_handshake_failures_total", **labels, cause="unknown_ca") >= 1
+        labels = {"service": "web", "backend": one.address}
+        assert metrics.value("lb_backend_tls_handshakes_total", **labels, version="TLSv1.3") == 4
+        assert metrics.value("lb_backend_tls_handshake_seconds_count", **labels) == 4
