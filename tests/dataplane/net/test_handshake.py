@@ -14,6 +14,7 @@ from dataplane.core.postgres import GSSENC_REQUEST, NO, REQUEST_BYTES, SSL_REQUE
 from dataplane.core.tls_cause import TlsCause
 from dataplane.net.calls import OUT
 from tests.dataplane.net.descriptors import looking
+from tests.dataplane.net.rig import DEADLINE_S
 from tests.dataplane.net.tls_rig import TlsPeer, TlsRig, tls_rigged
 from tests.support.clients import reset
 from tests.support.tls import CertificateAuthority
@@ -296,6 +297,7 @@ def test_a_client_that_reads_nothing(authority) -> None:
         rig.settle()
         assert flow.client.mask == OUT, "it waits for room, not for bytes"
         while filled:
+            assert select.select([client.sock], [], [], DEADLINE_S)[0], "it is under way"
             filled -= len(client.sock.recv(min(filled, 65536)))
             rig.settle()
         rig.until(client.handshake)

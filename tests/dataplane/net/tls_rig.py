@@ -163,15 +163,18 @@ class TlsPeer:
     # -- receiving
 
     def _take(self) -> bool:
-        """Take what has come, up to a record's worth; return whether there was anything."""
-        if self._raw_end or self._reset is not None:
+        """Take what has come, up to a record's worth; return whether there was anything.
+
+        A write that was told of a reset says nothing of what had come before that.
+        """
+        if self._raw_end:
             return False
         try:
             piece = self.sock.recv(16_384)
         except BlockingIOError:
             return False
         except ConnectionResetError as error:
-            self._reset = error
+            self._reset, self._raw_end = error, True
             return False
         self._raw_end = not piece
         self._in.write(piece)
@@ -205,10 +208,8 @@ class TlsPeer:
             if not flags & socket.MSG_PEEK:
                 self._plain = self._plain[size:]
             return data
-        if self._reset is not None:
-            raise self._reset
         if self._raw_end:
-            raise TruncatedError
+            raise TruncatedError if self._reset is None else self._reset
         raise BlockingIOError
 
 
