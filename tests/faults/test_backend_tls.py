@@ -120,8 +120,8 @@ def test_the_handshake_is_done_ahead(site: Site, certificates: Certificates) -> 
     one = site.backend("one", certificates.server(), greeting=b"220 ready\n")
     pool = {"mode": "preconnect", "min_idle": 2, "greeting_age": "0s"}
     site.configure(one, pool=pool)
+    wait_for(lambda: one.handshakes >= 2, "handshakes before anybody comes")
     site.plane.wait_status(lambda status: status["services"]["web"]["backends"][0]["pooled"] >= 2)
-    assert one.handshakes >= 2
     assert site.ask() == b"220 ready\n"
     assert site.plane.backend("web", "one")["totals"]["pool"]["hits"] == 1
     site.configure(one, pool=pool, backend_tls={"ca": site.ca, "server_name": "wrong.example"})

@@ -47,8 +47,8 @@ class Node(Control):
         return self("nodes", "--json").json()
 
     def presences(self) -> dict[str, str]:
-        """Return who is how, as it is seen from here."""
-        return {each["name"]: each["presence"] for each in self.nodes()["nodes"]}
+        """Return who is how, as it is seen from here; nobody, as long as the daemon does not answer."""
+        return {each["name"]: each["presence"] for each in self.nodes().get("nodes", ())}
 
     def of(self, name: str):
         """Return what is seen of a node from here."""
