@@ -237,7 +237,9 @@ def test_contenders_choose_by_the_name(name):
             client.sendall(mine)
             received = b""
             while len(received) < len(mine):
-                received += client.recv(4096)
+                data = client.recv(4096)
+                assert data, running.child
+                received += data
         assert received == mine
         with socket.create_connection((host, int(port)), timeout=20) as client:
             client.sendall(client_hello(f"other.{NAME}"))
