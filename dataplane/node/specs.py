@@ -39,7 +39,7 @@ def service_spec(
     """Convert one service with everything in it, or with `backends`, if these have been converted already."""
     if backends is None:
         backends = backend_specs(service.backends, {})
-    pool, timeouts, drain = service.pool, service.timeouts, service.drain
+    pool, drain = service.pool, service.drain
     passive = service.health.passive
     return spec.ServiceSpec(
         name=name,
@@ -65,15 +65,7 @@ def service_spec(
             spec.Resets(passive.resets),
         ),
         panic=service.health.panic,
-        timeouts=spec.TimeoutsSpec(
-            timeouts.connect,
-            timeouts.idle,
-            timeouts.half_closed,
-            timeouts.lifetime,
-            timeouts.proxy_header,
-            timeouts.client_hello,
-            timeouts.tls_handshake,
-        ),
+        timeouts=_timeouts(service),
         retries=service.retries,
         proxy=spec.ProxySpec(
             spec.ProxySend(service.proxy_protocol.send),
@@ -122,6 +114,19 @@ def _backend_tls(tls: BackendTls | None) -> spec.BackendTlsSpec | None:
         tls.alpn,
         tls.pass_sni,
         tls.pass_alpn,
+    )
+
+
+def _timeouts(service: Service) -> spec.TimeoutsSpec:
+    timeouts = service.timeouts
+    return spec.TimeoutsSpec(
+        timeouts.connect,
+        timeouts.idle,
+        timeouts.half_closed,
+        timeouts.lifetime,
+        timeouts.proxy_header,
+        timeouts.client_hello,
+        timeouts.tls_handshake,
     )
 
 
